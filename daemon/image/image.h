@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * The resident image: what the loader writes and the engine maps. A versioned header, tables (hyper-parameters,
+ * tensors, vocabulary, merges, chat template), then tensor data laid out as the kernels want it, in one or more
+ * segments (sealed memfds, or the parts of a packed file). Segment 0 begins with the header and the tables; tensor
+ * data follows and fills further segments. A tensor lies whole in one segment, 64-byte aligned (page-aligned where
+ * large). All numbers are little-endian.
+ *
+ * The reader trusts nothing: the loader parsed a hostile file, so every offset, size, count and string is checked when
+ * an image is opened, once; what the accessors hand out afterwards is in range.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define IMAGE_MAGIC "SPARKIMG"
+#define IMAGE_VERSION 1u
+#define IMAGE_SEGMENTS_MAX 64u
+#define IMAGE_TENSORS_MAX 65536u
+#define IMAGE_NAME_MAX 64u /* NUL included */
+#define IMAGE_DIMS_MAX 4u
+
+enum {
+        IMAGE_E_INVALID = 1, /* not an image, another version, or damaged: see struct image_error */
+};
+
+struct image_error {
+        char text[256]; /* a sentence naming the field and its offset */
+};
+
+enum image_rope_scaling {
+        IMAGE_ROPE_SCALING_NONE = 0,
+        IMAGE_ROPE_SCALING_LINEAR = 1,
+        IMAGE_ROPE_SCALING_YARN = 2,
+};
+
+/* Hyper-parameters, GGUF's names in comments. Zero where a model has none. */
+struct image_hparams {
+        char arch[IMAGE_NAME_MAX]; /* general.architecture */
+        char name[IMAGE_NAME_MAX]; /* general.name, cut */
+        uint32_t n_vocab;
+        uint32_t n_ctx;          /* context_length */
+        uint32_t n_embd;         /* embedding_length */
+        uint32_t n_layer;        /* block_count */
+        uint32_t n_ff;           /* feed_forward_length */
+        uint32_t n_head;         /* attention.head_count */
+        uint32_t n_head_kv;      /* attention.head_count_kv */
+        uint32_t head_dim;       /* attention.key_length, else n_embd / n_head */
+        uint32_t n_rot;          /* rope.dimension_count, else head_dim */
+        float norm_eps;          /* attention.layer_norm_rms_epsilon */
+        float rope_base;         /* rope.freq_base */
+        uint32_t rope_scaling;   /* rope.scaling.type: enum image_rope_scaling */
+        float rope_scale_factor; /* rope.scaling.factor */
+        uint32_t rope_orig_ctx;  /* rope.scaling.original_context_length */
+        float rope_attn_factor;  /* rope.scaling.attn_factor */
+        float attn_softcap;      /* attn_logit_softcapping */
+        float logit_softcap;     /* final_logit_softcapping */
+        uint32_t window;         /* attention.sliding_window */
+        uint32_t n_expert;       /* expert_count */
+        uint32_t n_expert_used;  /* expert_used_count */
+        uint32_t n_ff_expert;    /* expert_feed_forward_length */
+        float embd_scale;        /* embedding_scale */
+        float residual_scale;    /* residual_scale */
+        float attn_scale;        /* attention.scale */
+        float logit_scale;       /* logit_scale */
+        uint32_t reserved[32];
+};
+
+struct image_tensor {
+        char name[IMAGE_NAME_MAX]; /* GGUF's name, e.g. "blk.0.attn_q.weight" */
+        uint32_t fmt;              /* enum fmt */
+        uint32_t layout;           /* enum weight_layout */
+        uint32_t n_dims;
+        uint32_t segment;
+        uint64_t dims[IMAGE_DIMS_MAX]; /* dims[0] runs fastest (n_in), dims[1] = n_out, ...; unused ones are 1 */
+        uint64_t offset;           /* in its segment */
+        uint64_t size;             /* bytes */
+        uint64_t checksum;         /* 0 = none */
+};
+
+enum image_vocab_model {
+        IMAGE_VOCAB_NONE = 0,
+        IMAGE_VOCAB_SPM = 1, /* "llama": SentencePiece BPE with scores and byte fallback */
+        IMAGE_VOCAB_BPE = 2, /* "gpt2": byte-level BPE with merges */
+};
+
+/* Token types are GGUF's: 1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte. Ids are -1 where absent. */
+struct image_vocab {
+        enum image_vocab_model model;
+        const char *pre;               /* tokenizer.ggml.pre, "" where absent; NUL-terminated */
+        size_t n_tokens;
+        const char *token_bytes;       /* all tokens' bytes, one after another */
+        const uint64_t *token_offsets; /* [n_tokens + 1], ascending */
+        const float *scores;           /* [n_tokens], NULL where absent */
+        const uint8_t *types;          /* [n_tokens] */
+        size_t n_merges;
+        const char *merge_bytes;       /* "left right" each */
+        const uint64_t *merge_offsets; /* [n_merges + 1] */
+        int32_t bos, eos, eot, eom, unk, sep, pad;
+        bool add_bos, add_eos, add_space_prefix, remove_extra_whitespaces, ignore_merges;
+        bool has_add_bos, has_add_space_prefix; /* the file said so; else the tokenizer's own default holds */
+};
+
+/* An opened image. Everything it hands out points into the mapping and lives until image_close(). */
+struct image {
+        size_t n_segments;
+        void *map[IMAGE_SEGMENTS_MAX];
+        uint64_t map_size[IMAGE_SEGMENTS_MAX];
+        const struct image_hparams *hparams;
+        const struct image_tensor *tensors;
+        size_t n_tensors;
+        uint64_t n_params;
+        struct image_vocab vocab;
+        const char *chat_template; /* NUL-terminated, NULL where absent */
+        size_t chat_template_size;
+        const uint32_t *name_index; /* tensor numbers sorted by name: image_find() */
+};
+
+#define IMAGE_NULL ((struct image){ 0 })
+
+/* Maps and checks the segments (fds are borrowed). 0, IMAGE_E_INVALID with *error filled, or -errno. */
+int image_open(struct image *image, const int *fds, size_t n_fds, struct image_error *error);
+void image_close(struct image *image);
+/* NULL when there is no tensor of this name. */
+const struct image_tensor *image_find(const struct image *image, const char *name);
+static inline const void *image_data(const struct image *image, const struct image_tensor *tensor) {
+        return (const char *)image->map[tensor->segment] + tensor->offset;
+}

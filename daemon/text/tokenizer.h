@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Text <-> token ids, as the model's own tokenizer does it. Two families: SentencePiece-style BPE (scores, byte
+ * fallback) and byte-level BPE (pre-tokenizer, merges). A tokenizer is immutable once made and may be shared by threads.
+ *
+ * Special tokens (control, user defined) are recognised in text only where the caller asks (TOKENIZE_SPECIAL): text of
+ * users never is. Tokenizing takes time linear in the text's length, up to a logarithm, whatever the text.
+ * Text need not be UTF-8: bytes that are no character go through byte fallback or byte-level symbols.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct tokenizer;
+
+enum {
+        TOKENIZER_E_INVALID = 1, /* the vocabulary makes no sense; see struct text_error */
+        TOKENIZER_E_UNSUPPORTED = 2, /* model or pre-tokenizer not known */
+        TOKENIZER_E_ID = 3, /* a token id outside the vocabulary */
+};
+
+struct text_error {
+        char text[256];
+};
+
+enum tokenizer_model {
+        TOKENIZER_SPM = 1,
+        TOKENIZER_BPE = 2,
+};
+
+/* What a tokenizer is made from; arrays as in a resident image (see image.h), copied or indexed, never changed. They
+ * must outlive the tokenizer. */
+struct tokenizer_def {
+        enum tokenizer_model model;
+        const char *pre;
+        size_t n_tokens;
+        const char *token_bytes;
+        const uint64_t *token_offsets;
+        const float *scores;
+        const uint8_t *types;
+        size_t n_merges;
+        const char *merge_bytes;
+        const uint64_t *merge_offsets;
+        int32_t bos, eos, eot, eom, unk, sep, pad;
+        bool add_bos, add_eos, add_space_prefix, remove_extra_whitespaces, ignore_merges;
+        bool has_add_bos, has_add_space_prefix;
+};
+
+/* 0, TOKENIZER_E_*, or -ENOMEM. */
+int tokenizer_new(struct tokenizer **ret, const struct tokenizer_def *def, struct text_error *error);
+struct tokenizer *tokenizer_free(struct tokenizer *t);
+
+enum {
+        TOKENIZE_SPECIAL = 1u << 0, /* recognise the text of special tokens */
+        TOKENIZE_BOS_EOS = 1u << 1, /* add what the model adds to a prompt */
+};
+
+/* Growable array of ids. Zero-initialise; free with token_array_deinit(). */
+struct token_array {
+        int32_t *ids;
+        size_t n;
+        size_t cap;
+};
+void token_array_deinit(struct token_array *a);
+int token_array_append(struct token_array *a, int32_t id); /* 0 or -ENOMEM */
+
+/* Appends the ids of text to *out. 0 or -ENOMEM. */
+int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, unsigned flags, struct token_array *out);
+
+size_t tokenizer_n_tokens(const struct tokenizer *t);
+bool tokenizer_is_eog(const struct tokenizer *t, int32_t id); /* ends a generation: eos, eot, eom and their like */
+int32_t tokenizer_bos(const struct tokenizer *t); /* -1 where there is none */
+int32_t tokenizer_eos(const struct tokenizer *t);
+bool tokenizer_adds_bos(const struct tokenizer *t);
+
+/*
+ * Streaming detokenizer: ids in, bytes out. Embedded, no allocation: a token's text points into the tokenizer's tables
+ * or into `scratch`. Whole characters: bytes of a character that further tokens may complete are held back.
+ */
+struct detokenizer {
+        const struct tokenizer *t;
+        bool special;     /* render special tokens */
+        bool raw;         /* exact bytes at once, whole characters or not */
+        bool at_start;    /* SPM drops the first space */
+        unsigned char held[4];
+        unsigned n_held;
+};
+
+#define DETOKENIZER_PIECE_MAX 1024u /* most bytes that one call can give */
+
+void detokenizer_init(struct detokenizer *d, const struct tokenizer *t, bool special, bool raw);
+/* Writes what this token adds (at most DETOKENIZER_PIECE_MAX bytes; longer tokens are refused by tokenizer_new) and
+ * returns its length, or TOKENIZER_E_ID as a negative number. Unless raw, invalid UTF-8 comes out as U+FFFD. */
+int detokenizer_push(struct detokenizer *d, int32_t id, char *out);
+/* The held bytes of a character that never came (as U+FFFD unless raw). */
+int detokenizer_finish(struct detokenizer *d, char *out);

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * A channel: frames (u32 little-endian length, then that many bytes) over a connected, non-blocking stream socket,
+ * with descriptors passed along, and bounded queues both ways. Used by control and engine for both protocols and by
+ * libspark. It knows no message: callers pack and unpack protobuf.
+ *
+ * An idle channel owns no buffer: input and output memory is taken on demand and given back when empty.
+ * Never blocks. One thread at a time.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+
+#define CHANNEL_FRAME_MAX (4u << 20)         /* public protocol: bytes of a message */
+#define CHANNEL_FRAME_MAX_PRIVATE (8u << 20) /* control <-> engine */
+#define CHANNEL_FDS_MAX 64u                  /* descriptors with one frame */
+
+enum {
+        CHANNEL_E_FULL = 1,      /* output queue at its limit in frames or bytes; nothing was queued */
+        CHANNEL_E_OVERSIZE = 2,  /* a frame longer than the limit arrived (or was to be sent) */
+        CHANNEL_E_EMPTY = 3,     /* a frame of length zero arrived */
+        CHANNEL_E_FDS = 4,       /* more descriptors than allowed arrived, or one that belongs to no frame */
+        CHANNEL_E_EOF = 5,       /* the other end closed; frames received before are still handed out */
+        CHANNEL_E_TRUNCATED = 6, /* the other end closed within a frame */
+};
+
+struct channel_limits {
+        size_t frame_max;    /* bytes of one message, in and out */
+        size_t out_frames;   /* queued frames */
+        size_t out_bytes;    /* queued bytes */
+        unsigned in_fds;     /* received descriptors waiting for their frame */
+};
+
+struct channel_frame {
+        const uint8_t *data; /* valid until the next channel_read() or channel_deinit() */
+        size_t size;
+};
+
+struct channel_out; /* a queued frame */
+
+struct channel {
+        int fd;
+        struct channel_limits limits;
+        uint8_t *in;          /* received bytes not handed out yet: [in_pos, in_len) */
+        size_t in_pos, in_len, in_cap;
+        int *in_fds;
+        unsigned n_in_fds;
+        bool eof;
+        struct channel_out *out_head, *out_tail;
+        size_t out_frames, out_bytes, out_pos; /* out_pos: bytes of the head already written */
+        uint64_t out_blocked_us; /* CLOCK_MONOTONIC when the queue last stopped moving; 0 = not blocked */
+};
+
+/* Takes ownership of fd (made non-blocking). */
+int channel_init(struct channel *c, int fd, const struct channel_limits *limits);
+void channel_deinit(struct channel *c);
+
+/* Receives what is there, at most 256 KiB per call (so that one busy peer can't hold the loop).
+ * 1 = something came, 0 = nothing there now, CHANNEL_E_EOF, CHANNEL_E_FDS, or -errno (-ECONNRESET as EOF). */
+int channel_read(struct channel *c);
+/* The next whole frame. 1 = *ret is set, 0 = none complete yet, CHANNEL_E_OVERSIZE, CHANNEL_E_EMPTY,
+ * CHANNEL_E_TRUNCATED (only after EOF). Note that 1 here is not CHANNEL_E_FULL: reading never gives that. */
+int channel_next(struct channel *c, struct channel_frame *ret);
+/* Takes the oldest received descriptor, -1 if there is none. */
+int channel_take_fd(struct channel *c);
+/* Descriptors received and not taken. After all whole frames were handled this must be 0 unless a frame is still
+ * incomplete; callers treat more as CHANNEL_E_FDS. */
+static inline unsigned channel_pending_fds(const struct channel *c) {
+        return c->n_in_fds;
+}
+static inline bool channel_partial_frame(const struct channel *c) {
+        return c->in_len > c->in_pos;
+}
+
+/* Queues one frame: a header is put before msg, both are copied; fds (borrowed, duplicated) go with its first byte.
+ * 0, CHANNEL_E_FULL, CHANNEL_E_OVERSIZE, or -errno. Does not write: call channel_flush() once per turn. */
+int channel_queue(struct channel *c, const void *msg, size_t size, const int *fds, size_t n_fds);
+/* As channel_queue() for a message that the caller packs in place: reserves size bytes and returns where to write them
+ * in *ret_data. Nothing is sent before channel_flush(). */
+int channel_queue_reserve(struct channel *c, size_t size, uint8_t **ret_data);
+/* Writes as much as the socket takes, many frames per system call. 1 = all is out, 0 = more to write (wait for
+ * POLLOUT), CHANNEL_E_EOF = the other end is gone, or -errno. */
+int channel_flush(struct channel *c);
+static inline bool channel_wants_write(const struct channel *c) {
+        return c->out_head != NULL;
+}

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * What control and a loader say to each other: fixed-size records over a SOCK_SEQPACKET socketpair, descriptors by
+ * SCM_RIGHTS. Kept free of protobuf, so that the process that reads hostile model files links as little as possible.
+ *
+ *   loader  -> control  PLAN      once the file's tables are understood: what the image will take
+ *   control -> loader   SEGMENTS  one memfd of the planned size per segment (up to LOADLINK_SEGMENTS_MAX)
+ *   loader  -> control  PROGRESS  bytes of tensor data written so far, at most ten a second
+ *   loader  -> control  DONE      everything is written and unmapped; the loader exits with 0
+ *   loader  -> control  ERROR     at any time instead; the loader exits with 1
+ *
+ * The loader's command line is: spark-loader --link FD --input FD [--split FD]... [--plan-only]
+ * Control seals the segments after the loader has exited.
+ */
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/macro.h"
+
+#define LOADLINK_VERSION 1u
+#define LOADLINK_SEGMENTS_MAX 64u
+#define LOADLINK_SEGMENT_BYTES (4ull << 30) /* a segment holds at most this much (a single larger tensor gets its own) */
+
+enum loadlink_type {
+        LOADLINK_PLAN = 1,
+        LOADLINK_SEGMENTS = 2,
+        LOADLINK_PROGRESS = 3,
+        LOADLINK_DONE = 4,
+        LOADLINK_ERROR = 5,
+};
+
+enum loadlink_code {
+        LOADLINK_CODE_MODEL_INVALID = 1, /* the file's fault; text names the field and its offset */
+        LOADLINK_CODE_UNSUPPORTED = 2,   /* sound, but of a kind this version does not know */
+        LOADLINK_CODE_IO = 3,            /* reading failed */
+        LOADLINK_CODE_INTERNAL = 4,
+};
+
+struct loadlink_record {
+        uint32_t version;
+        uint32_t type; /* enum loadlink_type */
+        uint32_t code; /* ERROR: enum loadlink_code */
+        uint32_t n_segments; /* PLAN, SEGMENTS */
+        uint64_t done; /* PROGRESS: bytes */
+        uint64_t total; /* PLAN, PROGRESS: bytes */
+        uint64_t segment_bytes[LOADLINK_SEGMENTS_MAX]; /* PLAN */
+        uint64_t n_params; /* PLAN */
+        uint64_t kv_bytes_per_token; /* PLAN: for an F16 KV cache */
+        uint32_t context; /* PLAN: what the model was trained for */
+        uint32_t reserved;
+        char text[512]; /* ERROR: a sentence, NUL-terminated */
+};
+
+/* Sends one record with n_fds descriptors (borrowed). 0 or -errno. Blocks as the socket does. */
+int loadlink_send(int sock, const struct loadlink_record *record, const int *fds, size_t n_fds);
+/* Receives one record; descriptors go to fds (room for LOADLINK_SEGMENTS_MAX, owned by the caller), their number to
+ * ret_n_fds. 1 = got one, 0 = the other end has gone, -EAGAIN, -EPROTO for anything malformed, other -errno. */
+int loadlink_recv(int sock, struct loadlink_record *ret_record, int *fds, size_t *ret_n_fds);

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Who is at the other end of a Unix socket: taken once, when the connection is accepted, from SO_PEERCRED,
+ * SO_PEERGROUPS and (where the kernel has it) SO_PEERPIDFD. Owned by the connection.
+ */
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+struct peer {
+        uid_t uid;
+        gid_t gid;
+        pid_t pid;
+        int pidfd;        /* -1 where the kernel cannot tell */
+        gid_t *groups;
+        size_t n_groups;
+        char unit[128];   /* systemd unit of its cgroup, "" where unknown */
+};
+
+#define PEER_NULL ((struct peer){ .uid = (uid_t)-1, .gid = (gid_t)-1, .pidfd = -1 })
+
+/* 0 or -errno. */
+int peer_init(struct peer *p, int sock);
+void peer_deinit(struct peer *p);
+bool peer_in_group(const struct peer *p, gid_t gid);

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * The backend: what computes. A const vtable over operations on a batch of rows; a row is one token of one sequence.
+ *
+ * Memory: activations live in buffers that the backend allocates (device memory on a discrete GPU); pointers named
+ * `dev` below point into such buffers and are only ever handed back to the backend. Host data crosses by upload() and
+ * download(). Weights stay where the image has them until bind().
+ *
+ * Bits (design promise 1): every operation's result for a row depends on that row, its sequence's KV and the weights
+ * only: not on the number of rows, their order, or which other sequences are there. Each sum runs in an order fixed by
+ * the row's own shape.
+ *
+ * Errors: 0 done; BACKEND_E_* the caller must handle; negative: the backend is lost, end the process.
+ * Threads: one thread at a time calls a backend; it may own workers.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "format.h"
+
+enum {
+        BACKEND_E_NO_MEMORY = 1,
+        BACKEND_E_UNSUPPORTED = 2, /* a shape or format this backend cannot do; nothing was done */
+};
+
+struct backend; /* each backend embeds it first */
+struct kv_cache; /* opaque, the backend's */
+
+struct backend_config {
+        unsigned threads; /* 0 = one per core this process may use */
+        const char *isa; /* CPU: "auto", or a kernel family by name for tests ("c", "avx2", ...) */
+        unsigned null_step_us; /* null: how long a step pretends to take */
+};
+
+/* One product of a matmul call: out[r][o] (+)= sum over i of x[r][i] * w[o][i], plus bias[o]. */
+struct matmul {
+        const struct weight *w;
+        const float *bias; /* dev, [n_out], may be NULL */
+        float *out;        /* dev, [n_rows][out_stride] */
+        size_t out_stride; /* floats */
+        bool accumulate;   /* add to what out holds (residual) */
+};
+
+enum kv_format {
+        KV_F16 = 0,
+        KV_F32 = 1,
+};
+
+/* A page holds page_tokens positions of one sequence, K and V, for every layer. */
+struct kv_config {
+        uint32_t n_layers;
+        uint32_t n_kv_heads;
+        uint32_t head_dim; /* of K and of V */
+        uint32_t n_pages;
+        uint32_t page_tokens; /* power of two */
+        enum kv_format format;
+};
+
+/* The rows of a step. Host arrays, valid for the step. Rows of one sequence stand together, positions ascending. */
+struct batch {
+        uint32_t n_rows;
+        const int32_t *token;   /* [n_rows] */
+        const uint32_t *pos;    /* [n_rows] position in its sequence, from 0 */
+        const uint32_t *seq;    /* [n_rows] index into page_table */
+        uint32_t n_seqs;
+        const uint32_t *const *page_table; /* [n_seqs], each [ceil((last pos + 1) / page_tokens)] page numbers */
+};
+
+enum rope_kind {
+        ROPE_NONE = 0,
+        ROPE_NORM = 1, /* pairs (2i, 2i+1): llama */
+        ROPE_NEOX = 2, /* pairs (i, i + n_rot/2): qwen, phi, gemma ... */
+};
+
+/* Rotary embedding (Su et al. 2021), with per-pair frequency divisors (llama 3's scaling) and YaRN's magnitude. */
+struct rope {
+        enum rope_kind kind;
+        uint32_t n_rot;          /* elements of a head that are rotated, even */
+        const float *inv_freq;   /* host, [n_rot / 2]: angle per position of each pair, scaling included */
+        float magnitude;         /* multiplies sine and cosine; 1 */
+};
+
+struct attention {
+        uint32_t n_heads;
+        uint32_t layer;
+        float scale;             /* of q.k, usually 1/sqrt(head_dim) */
+        float softcap;           /* 0 = none */
+        uint32_t window;         /* sliding window in tokens, 0 = all */
+        const float *sinks;      /* dev, [n_heads] or NULL */
+};
+
+enum activation {
+        ACT_SILU = 0,      /* silu(gate) * up */
+        ACT_GELU_TANH = 1, /* gelu(gate) * up, tanh form */
+};
+
+struct backend_ops {
+        const char *name; /* "cpu", "cuda", "null" */
+        bool fake;        /* needs no model: logits depend on tokens and positions only */
+
+        int (*open)(const struct backend_config *config, struct backend **ret);
+        struct backend *(*close)(struct backend *be);
+        /* What computes, for people: "cpu (avx512-vnni, 2 threads)". Lives as long as the backend. */
+        const char *(*describe)(const struct backend *be);
+
+        int (*alloc)(struct backend *be, size_t bytes, void **ret_dev);
+        void (*release)(struct backend *be, void *dev);
+        int (*upload)(struct backend *be, void *dev, const void *host, size_t bytes);
+        int (*download)(struct backend *be, void *host, const void *dev, size_t bytes);
+        /* Makes a weight's data reachable for this backend; may replace w->data by a device pointer. */
+        int (*bind)(struct backend *be, struct weight *w);
+
+        int (*kv_new)(struct backend *be, const struct kv_config *config, struct kv_cache **ret);
+        struct kv_cache *(*kv_free)(struct backend *be, struct kv_cache *kv);
+
+        /* Called once per step before and after its operations; end() returns when all results can be downloaded. */
+        int (*begin)(struct backend *be, const struct batch *batch);
+        int (*end)(struct backend *be);
+
+        /* out[r] = row token[r] of w, times scale; out is [n_rows][w->n_in]. */
+        int (*embed)(struct backend *be, const struct weight *w, const struct batch *batch, float scale, float *out);
+        /* out[r][:] = x[r][:] / rms(x[r]) * weight; groups of dim elements, n of them. x and out may be the same. */
+        int (*rmsnorm)(struct backend *be, const float *x, const float *weight, float eps, uint32_t n, uint32_t dim,
+                       float *out);
+        /* n products with the same x [n_rows][x_stride]. */
+        int (*matmul)(struct backend *be, const struct matmul *products, size_t n, const float *x, size_t x_stride,
+                      uint32_t n_rows);
+        /* Rotates q [n_rows][n_heads * head_dim] and k [n_rows][n_kv_heads * head_dim] in place and stores k and v
+         * (as k) in the cache at each row's position. */
+        int (*rope_kv)(struct backend *be, const struct rope *rope, struct kv_cache *kv, uint32_t layer,
+                       const struct batch *batch, uint32_t n_heads, float *q, float *k, const float *v);
+        /* out [n_rows][n_heads * head_dim]: causal attention of each row over its own sequence up to its position,
+         * n_heads / n_kv_heads query heads sharing a KV head (GQA). */
+        int (*attention)(struct backend *be, const struct attention *a, const struct kv_cache *kv,
+                         const struct batch *batch, const float *q, float *out);
+        /* out[r][i] = act(gate[r][i]) * up[r][i]; out may be gate. */
+        int (*gate)(struct backend *be, enum activation act, const float *gate, const float *up, uint32_t n_rows,
+                    uint32_t dim, float *out);
+        /* Copies the given rows together: out[j] = x[rows[j]]; rows is a host array. */
+        int (*gather)(struct backend *be, const float *x, const uint32_t *rows, uint32_t n, uint32_t dim, float *out);
+};
+
+struct backend {
+        const struct backend_ops *ops;
+};
+
+extern const struct backend_ops backend_cpu;
+extern const struct backend_ops backend_null;
+
+/* By name; "auto" = the best one this build and machine have. NULL when unknown. */
+const struct backend_ops *backend_find(const char *name);

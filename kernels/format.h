@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Tensor formats: how weights are coded, and the two layouts they have in a resident image.
+ *
+ * File order ("rows") is GGUF's: row after row, each row a run of blocks along its n_in elements. Matrices that
+ * matmul reads are repacked at load into "panels": WEIGHT_PANEL consecutive output rows interleaved block by block, so
+ * that a vector register holds the same position of 16 output rows and each lane adds up one output, strictly in the
+ * order of K. That order is the same for one activation row and for 512, on every instruction set: this is what makes
+ * an answer independent of its company (design promise 1). n_out is padded to whole panels with zeros.
+ *
+ * Sizes here are for trusted (already checked) arguments unless a function says that it checks.
+ * Source of the block formats: the GGUF specification and ggml's documentation of its quantization types.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define WEIGHT_PANEL 16u
+
+/* Values are GGUF's type numbers and stay so in images. */
+enum fmt {
+        FMT_F32 = 0,
+        FMT_F16 = 1,
+        FMT_Q4_0 = 2,
+        FMT_Q4_1 = 3,
+        FMT_Q5_0 = 6,
+        FMT_Q5_1 = 7,
+        FMT_Q8_0 = 8,
+        FMT_Q2_K = 10,
+        FMT_Q3_K = 11,
+        FMT_Q4_K = 12,
+        FMT_Q5_K = 13,
+        FMT_Q6_K = 14,
+        FMT_IQ4_NL = 20,
+        FMT_IQ4_XS = 23,
+        FMT_BF16 = 30,
+        FMT_MXFP4 = 39,
+};
+
+enum weight_layout {
+        WEIGHT_ROWS = 0,   /* as in the file */
+        WEIGHT_PANELS = 1, /* interleaved as above */
+};
+
+/* What is known of a format. block = elements per block, bytes = bytes per block in file order. */
+struct fmt_info {
+        enum fmt fmt;
+        const char *name; /* "Q4_K" */
+        uint32_t block;
+        uint32_t bytes;
+        uint32_t panel_bytes; /* bytes of one block column of a panel (WEIGHT_PANEL rows x block elements) */
+};
+
+/* NULL for a number that is no format or one that the kernels cannot compute with. */
+const struct fmt_info *fmt_info(uint32_t fmt);
+/* By name, any case ("q4_k", "F16"); NULL when unknown. */
+const struct fmt_info *fmt_info_by_name(const char *name);
+
+/* Bytes of n elements in file order; n must be a multiple of the block. Checks for overflow: 0 when it does not fit. */
+uint64_t fmt_row_bytes(const struct fmt_info *info, uint64_t n);
+
+/* Decodes n elements (a multiple of the block) of file-order data. */
+void fmt_decode(const struct fmt_info *info, const void *src, size_t n, float *dst);
+/* Codes n elements (a multiple of the block), round to nearest as the format's reference does; for synthetic models
+ * and tests. Returns false where the format has no encoder here. */
+bool fmt_encode(const struct fmt_info *info, const float *src, size_t n, void *dst);
+
+/* Bytes of an n_out x n_in matrix in a layout. Checks for overflow and for n_in being a multiple of the block:
+ * false then. */
+bool weight_bytes(const struct fmt_info *info, enum weight_layout layout, uint64_t n_out, uint64_t n_in,
+                  uint64_t *ret);
+/* Packs rows [first, first + n) of a matrix, given in file order at src, into the panels at dst (the whole matrix's
+ * packed data). first is a multiple of WEIGHT_PANEL, and so is n unless the last row is among them; padding rows are
+ * written as zeros then. Calls for different rows may run in parallel. */
+void weight_pack(const struct fmt_info *info, uint64_t n_out, uint64_t n_in, uint64_t first, uint64_t n,
+                 const void *src, void *dst);
+
+/* A matrix as the kernels see it. Data is borrowed (mapped image) and 64-byte aligned. */
+struct weight {
+        const struct fmt_info *info;
+        enum weight_layout layout;
+        uint32_t n_out; /* rows: outputs */
+        uint32_t n_in;  /* elements per row: inputs */
+        const void *data;
+};
+
+/* Decodes one row (n_in floats), from either layout. */
+void weight_decode_row(const struct weight *w, uint32_t row, float *dst);
