@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/macro.h"
+#include "bench.h"
+
+static const struct {
+        const char *name;
+        int (*main)(int argc, char **argv);
+        const char *help;
+} verbs[] = {
+        { NULL, NULL, NULL },
+};
+
+static int usage(FILE *f, int status) {
+        (void)fprintf(f, "Usage: spark-bench VERB [ARGUMENTS]\n\n");
+        for (size_t i = 0; i < ARRAY_SIZE(verbs) && verbs[i].name; i++)
+                (void)fprintf(f, "  %-9s %s\n", verbs[i].name, verbs[i].help);
+        (void)fprintf(f, "\n`spark-bench VERB --help` tells what each takes.\n");
+        return status;
+}
+
+int main(int argc, char **argv) {
+        log_init("spark-bench", LOG_LEVEL_WARNING, 0);
+        if (argc < 2)
+                return usage(stderr, 64);
+        if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0)
+                return usage(stdout, 0);
+        for (size_t i = 0; i < ARRAY_SIZE(verbs) && verbs[i].name; i++)
+                if (strcmp(argv[1], verbs[i].name) == 0)
+                        return verbs[i].main(argc - 1, argv + 1);
+        (void)fprintf(stderr, "spark-bench: no verb '%s'\n", argv[1]);
+        return usage(stderr, 64);
+}
