@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+# What people and CI call: help, demo, test and its parts, install, clean.
+
+.PHONY: help deps demo test check unit-test fuzz-test integration-test asan tsan cross lint fuzz clean install uninstall
+
+help:
+	@echo "make              build everything below $(BUILD)/"
+	@echo "make demo         install what is missing, build, start a private daemon and stream an answer"
+	@echo "make test         everything that CI runs (about half an hour on two cores)"
+	@echo "make check        the quick part of it: unit, fuzz corpora and integration tests of one build"
+	@echo "make asan tsan cross lint   the other parts: sanitizers, aarch64 under qemu, clang-tidy and cppcheck"
+	@echo "make fuzz         fuzz targets for libFuzzer below $(BUILD)-fuzz/fuzz/"
+	@echo "make deps         install the packages that building needs (apt)"
+	@echo "make install      to DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)"
+	@echo "make clean        remove what was built"
+	@echo
+	@echo "variables: BUILD= CC= CFLAGS= LDFLAGS= CUDA=0|1 SANITIZER=address,undefined|thread CROSS=aarch64-linux-gnu-"
+	@echo "           V=1 shows commands; settings may stand in config.mak"
+
+deps:
+	@tools/deps.sh build
+
+.PHONY: deps-check
+deps-check:
+	@tools/deps.sh --check build || { echo "run 'make deps' first" >&2; exit 1; }
+
+demo:
+	@tools/deps.sh build
+	@$(MAKE) --no-print-directory all
+	@tools/demo.sh $(BUILD)
+
+# One configuration's tests; RECORD collects the counts for the sum at the end.
+RECORD ?=
+RUN_TESTS = $(PYTHON) tests/run.py $(if $(RECORD),--record $(RECORD))
+
+check: all unit
+	@$(RUN_TESTS) --build $(BUILD) --label plain unit fuzz integration
+
+unit-test: unit
+	@$(RUN_TESTS) --build $(BUILD) unit
+
+fuzz-test: $(FUZZ)
+	@$(RUN_TESTS) --build $(BUILD) fuzz
+
+integration-test: all
+	@$(RUN_TESTS) --build $(BUILD) integration
+
+asan:
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/asan SANITIZER=address,undefined CFLAGS="-O1 -g1" all unit
+	@$(RUN_TESTS) --build $(BUILD)/asan --label "address+undefined sanitizer" unit fuzz integration
+
+tsan:
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/tsan SANITIZER=thread CFLAGS="-O1 -g1" unit
+	@$(RUN_TESTS) --build $(BUILD)/tsan --label "thread sanitizer" --only engine --only kernels --only backend --only libspark --only loader unit
+
+cross:
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/arm64 CROSS=aarch64-linux-gnu- CUDA=0 all unit
+	@$(RUN_TESTS) --build $(BUILD)/arm64 --label "aarch64 under qemu" --emulator "qemu-aarch64-static" unit
+
+lint: $(GEN_H)
+	@tools/lint.sh $(BUILD)
+
+test:
+	@tools/deps.sh build test lint
+	@tools/test.sh $(BUILD) $(MAKE)
+
+fuzz:
+	@tools/deps.sh build fuzz
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)-fuzz CC=clang SANITIZER=address,undefined CFLAGS="-O1 -g -fsanitize=fuzzer-no-link" \
+	    LIBFUZZER=1 fuzz-targets
+
+.PHONY: fuzz-targets
+fuzz-targets: $(FUZZ)
+
+clean:
+	rm -rf $(BUILD) $(BUILD)-fuzz
+
+# Where things go. D-Bus reads its files below /usr and /etc only, so a service is installed with PREFIX=/usr.
+bindir       ?= $(PREFIX)/bin
+libexecdir   ?= $(PREFIX)/libexec/sparkd
+libdir       ?= $(PREFIX)/lib
+includedir   ?= $(PREFIX)/include
+datadir      ?= $(PREFIX)/share
+sysconfdir   ?= /etc
+unitdir      ?= $(libdir)/systemd/system
+INSTALL      ?= install
+SOVERSION    := 1
+
+install: all
+	$(INSTALL) -d $(addprefix $(DESTDIR),$(bindir) $(libexecdir) $(libdir)/pkgconfig $(includedir) $(unitdir) \
+	    $(libdir)/sysusers.d $(libdir)/tmpfiles.d $(datadir)/dbus-1/system.d $(datadir)/dbus-1/system-services \
+	    $(datadir)/dbus-1/interfaces $(datadir)/sparkd $(sysconfdir)/sparkd)
+	$(INSTALL) -m 755 $(addprefix $(BUILD)/bin/,sparkd sparkctl spark-bench) $(DESTDIR)$(bindir)/
+	$(INSTALL) -m 755 $(addprefix $(BUILD)/bin/,spark-loader spark-engine) $(DESTDIR)$(libexecdir)/
+	$(INSTALL) -m 644 $(BUILD)/lib/libspark.so $(DESTDIR)$(libdir)/libspark.so.$(VERSION)
+	ln -sf libspark.so.$(VERSION) $(DESTDIR)$(libdir)/libspark.so.$(SOVERSION)
+	ln -sf libspark.so.$(SOVERSION) $(DESTDIR)$(libdir)/libspark.so
+	$(INSTALL) -m 644 client/spark.h $(DESTDIR)$(includedir)/
+	sed 's#@PREFIX@#$(PREFIX)#; s#@VERSION@#$(VERSION)#' client/libspark.pc.in >$(DESTDIR)$(libdir)/pkgconfig/libspark.pc
+	sed 's#@BINDIR@#$(bindir)#' systemd/sparkd.service >$(DESTDIR)$(unitdir)/sparkd.service
+	$(INSTALL) -m 644 systemd/sparkd.socket $(DESTDIR)$(unitdir)/
+	$(INSTALL) -m 644 systemd/sparkd.sysusers $(DESTDIR)$(libdir)/sysusers.d/sparkd.conf
+	$(INSTALL) -m 644 systemd/sparkd.tmpfiles $(DESTDIR)$(libdir)/tmpfiles.d/sparkd.conf
+	$(INSTALL) -m 644 systemd/org.sparkd.Spark1.conf $(DESTDIR)$(datadir)/dbus-1/system.d/
+	$(INSTALL) -m 644 systemd/org.sparkd.Spark1.service $(DESTDIR)$(datadir)/dbus-1/system-services/
+	$(INSTALL) -m 644 systemd/org.sparkd.Spark1.xml $(DESTDIR)$(datadir)/dbus-1/interfaces/
+	$(INSTALL) -m 644 share/models/spark-tiny.gguf $(DESTDIR)$(datadir)/sparkd/
+	test -e $(DESTDIR)$(sysconfdir)/sparkd/sparkd.conf || \
+	    sed 's#@DATADIR@#$(datadir)#' systemd/sparkd.conf >$(DESTDIR)$(sysconfdir)/sparkd/sparkd.conf
+
+uninstall:
+	rm -f $(addprefix $(DESTDIR)$(bindir)/,sparkd sparkctl spark-bench) $(DESTDIR)$(libdir)/libspark.so* \
+	    $(DESTDIR)$(includedir)/spark.h $(DESTDIR)$(libdir)/pkgconfig/libspark.pc $(DESTDIR)$(unitdir)/sparkd.service \
+	    $(DESTDIR)$(unitdir)/sparkd.socket $(DESTDIR)$(libdir)/sysusers.d/sparkd.conf \
+	    $(DESTDIR)$(libdir)/tmpfiles.d/sparkd.conf $(DESTDIR)$(datadir)/dbus-1/system.d/org.sparkd.Spark1.conf \
+	    $(DESTDIR)$(datadir)/dbus-1/system-services/org.sparkd.Spark1.service \
+	    $(DESTDIR)$(datadir)/dbus-1/interfaces/org.sparkd.Spark1.xml
+	rm -rf $(DESTDIR)$(libexecdir) $(DESTDIR)$(datadir)/sparkd

@@ -1,0 +1,38 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Everything that CI runs, part after part; the closing line adds up what all parts said.
+# Usage: tools/test.sh BUILD MAKE
+set -u
+
+build=$1
+make=$2
+record=$build/test-counts
+failed=0
+jobs=$(nproc)
+
+mkdir -p "$build"
+: >"$record"
+
+part() {
+        name=$1
+        shift
+        echo "==> $name"
+        began=$(date +%s)
+        "$@" || { failed=1; echo "==> $name FAILED"; }
+        echo "==> $name took $(($(date +%s) - began)) s"
+}
+
+part "build and tests" "$make" --no-print-directory -j"$jobs" BUILD="$build" RECORD="$record" check
+part "sanitizers: address, undefined" "$make" --no-print-directory -j"$jobs" BUILD="$build" RECORD="$record" asan
+part "sanitizers: thread" "$make" --no-print-directory -j"$jobs" BUILD="$build" RECORD="$record" tsan
+# Where the distribution has no packages for a second architecture the part is left out, and says so.
+if tools/deps.sh cross; then
+        part "aarch64" "$make" --no-print-directory -j"$jobs" BUILD="$build" RECORD="$record" cross
+else
+        echo "==> aarch64 SKIPPED: no cross packages here (see above)"
+fi
+part "lint" "$make" --no-print-directory -j"$jobs" BUILD="$build" lint
+
+echo
+python3 tests/run.py --totals "$record" || failed=1
+exit $failed
