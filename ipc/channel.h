@@ -37,11 +37,11 @@ struct channel_limits {
 };
 
 struct channel_frame {
-        const uint8_t *data; /* valid until the next channel_read() or channel_deinit() */
+        const uint8_t *data; /* valid until the next channel_next(), channel_read() or channel_deinit() */
         size_t size;
 };
 
-struct channel_out; /* a queued frame */
+struct channel_out; /* queued frames, side by side; one that carries descriptors comes first in its block */
 
 struct channel {
         int fd;
@@ -53,6 +53,7 @@ struct channel {
         bool eof;
         struct channel_out *out_head, *out_tail;
         size_t out_frames, out_bytes, out_pos; /* out_pos: bytes of the head already written */
+        size_t out_mark;      /* in the head: where the oldest frame that is not wholly written begins */
         uint64_t out_blocked_us; /* CLOCK_MONOTONIC when the queue last stopped moving; 0 = not blocked */
 };
 
@@ -60,8 +61,10 @@ struct channel {
 int channel_init(struct channel *c, int fd, const struct channel_limits *limits);
 void channel_deinit(struct channel *c);
 
-/* Receives what is there, at most 256 KiB per call (so that one busy peer can't hold the loop).
- * 1 = something came, 0 = nothing there now, CHANNEL_E_EOF, CHANNEL_E_FDS, or -errno (-ECONNRESET as EOF). */
+/* Receives what is there, at most 256 KiB per call (so that one busy peer can't hold the loop). Hand out what came with
+ * channel_next() before the next call: frames that wait fill the buffer, and a full one takes no more.
+ * 1 = something came (or the buffer is full), 0 = nothing there now, CHANNEL_E_EOF, CHANNEL_E_FDS, or -errno.
+ * CHANNEL_E_EOF is 5, CHANNEL_E_FDS 4: 1 here is never CHANNEL_E_FULL. A reset connection counts as EOF. */
 int channel_read(struct channel *c);
 /* The next whole frame. 1 = *ret is set, 0 = none complete yet, CHANNEL_E_OVERSIZE, CHANNEL_E_EMPTY,
  * CHANNEL_E_TRUNCATED (only after EOF). Note that 1 here is not CHANNEL_E_FULL: reading never gives that. */
@@ -78,11 +81,13 @@ static inline bool channel_partial_frame(const struct channel *c) {
 }
 
 /* Queues one frame: a header is put before msg, both are copied; fds (borrowed, duplicated) go with its first byte.
- * 0, CHANNEL_E_FULL, CHANNEL_E_OVERSIZE, or -errno. Does not write: call channel_flush() once per turn. */
+ * 0, CHANNEL_E_FULL, CHANNEL_E_OVERSIZE, or -errno (-EINVAL: size 0, or too many fds). Does not write: call
+ * channel_flush() once per turn. */
 int channel_queue(struct channel *c, const void *msg, size_t size, const int *fds, size_t n_fds);
 /* As channel_queue() for a message that the caller packs in place: reserves size bytes and returns where to write them
  * in *ret_data. Nothing is sent before channel_flush(). */
 int channel_queue_reserve(struct channel *c, size_t size, uint8_t **ret_data);
+int channel_queue_reserve_fds(struct channel *c, size_t size, const int *fds, size_t n_fds, uint8_t **ret_data);
 /* Writes as much as the socket takes, many frames per system call. 1 = all is out, 0 = more to write (wait for
  * POLLOUT), CHANNEL_E_EOF = the other end is gone, or -errno. */
 int channel_flush(struct channel *c);
