@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * The kernel froze uid, gid, groups and pid when the peer connected; only the cgroup is looked up by pid, and a pid may
+ * be somebody else's by then. With a pidfd we can tell: where it says that the process is gone after the look-up, the
+ * answer is thrown away. The unit is for `sparkctl ps` and the log; nothing is permitted because of it.
+ */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "peer.h"
+
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
+#endif
+
+#define GROUPS_MAX 65536u /* NGROUPS_MAX of the kernel */
+
+static int read_groups(struct peer *p, int sock) {
+        _cleanup_free_ gid_t *groups = NULL;
+        socklen_t size = 64 * sizeof(gid_t);
+
+        for (;;) {
+                gid_t *grown = realloc(groups, size);
+
+                if (!grown)
+                        return -ENOMEM;
+                groups = grown;
+                if (getsockopt(sock, SOL_SOCKET, SO_PEERGROUPS, groups, &size) == 0)
+                        break;
+                /* the kernel stored the size that it needs */
+                if (errno == ENOPROTOOPT || errno == ENODATA)
+                        return 0;
+                if (errno != ERANGE || size > GROUPS_MAX * sizeof(gid_t))
+                        return -errno;
+        }
+        p->n_groups = size / sizeof(gid_t);
+        p->groups = steal_ptr(&groups);
+        return 0;
+}
+
+static bool has_suffix(const char *s, size_t n, const char *suffix) {
+        size_t m = strlen(suffix);
+
+        return n > m && memcmp(s + n - m, suffix, m) == 0;
+}
+
+/* The innermost service or scope of a cgroup path such as
+ * "/user.slice/user-1000.slice/user@1000.service/app.slice/app-editor.scope". */
+static void unit_from_path(const char *path, char *out, size_t size) {
+        while (*path) {
+                size_t n = strcspn(path, "/\n");
+
+                if (n < size && (has_suffix(path, n, ".service") || has_suffix(path, n, ".scope"))) {
+                        memcpy(out, path, n);
+                        out[n] = 0;
+                }
+                path += n;
+                if (*path)
+                        path++;
+        }
+}
+
+static bool peer_gone(const struct peer *p) {
+        struct pollfd pfd = { .fd = p->pidfd, .events = POLLIN };
+
+        return p->pidfd >= 0 && poll(&pfd, 1, 0) != 0;
+}
+
+static void read_unit(struct peer *p) {
+        _cleanup_fd_ int fd = -1;
+        char path[64], text[4096], *line;
+        ssize_t n;
+
+        (void)snprintf(path, sizeof(path), "/proc/%ld/cgroup", (long)p->pid);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+                return;
+        n = read(fd, text, sizeof(text) - 1);
+        if (n <= 0 || peer_gone(p))
+                return;
+        text[n] = 0;
+        line = strncmp(text, "0::", 3) == 0 ? text : strstr(text, "\n0::");
+        if (!line)
+                return;
+        if (*line == '\n')
+                line++;
+        line[strcspn(line, "\n")] = 0;
+        unit_from_path(line + 3, p->unit, sizeof(p->unit));
+}
+
+int peer_init(struct peer *p, int sock) {
+        struct ucred cred;
+        socklen_t size = sizeof(cred);
+        int r, fd = -1;
+
+        if (getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &cred, &size) < 0)
+                return -errno;
+        *p = PEER_NULL;
+        p->uid = cred.uid;
+        p->gid = cred.gid;
+        p->pid = cred.pid;
+        r = read_groups(p, sock);
+        if (r < 0)
+                return r;
+        size = sizeof(fd);
+        /* kernels before 6.5 don't know it; a peer that has gone has none */
+        if (getsockopt(sock, SOL_SOCKET, SO_PEERPIDFD, &fd, &size) == 0)
+                p->pidfd = fd;
+        if (p->pid > 0)
+                read_unit(p);
+        return 0;
+}
+
+void peer_deinit(struct peer *p) {
+        free(p->groups);
+        (void)fd_close(p->pidfd);
+        *p = PEER_NULL;
+}
+
+bool peer_in_group(const struct peer *p, gid_t gid) {
+        if (p->gid == gid)
+                return true;
+        for (size_t i = 0; i < p->n_groups; i++)
+                if (p->groups[i] == gid)
+                        return true;
+        return false;
+}
