@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * The configuration: read once from a libconfig file (again on SIGHUP), checked in full before anything of it is used,
+ * and read-only afterwards. A fault names the file, the line and the key. A plain struct, owned by the manager.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/types.h>
+
+#include "base/macro.h"
+
+#define CONFIG_DEFAULT_FILE "/etc/sparkd/sparkd.conf"
+#define CONFIG_MODELS_MAX 64u
+#define CONFIG_MODEL_NAME_MAX 64u /* bytes, without NUL */
+
+enum {
+        CONFIG_E_INVALID = 1, /* see struct config_error */
+};
+
+enum config_bus { CONFIG_BUS_NONE, CONFIG_BUS_SESSION, CONFIG_BUS_SYSTEM };
+
+struct config_error {
+        char text[512]; /* "FILE:LINE: sentence" */
+};
+
+struct config_model {
+        char *name;
+        char *path; /* absolute; "" with the null backend */
+        bool is_default;
+        uint64_t context; /* 0 = the model's own */
+};
+
+struct config_limits {
+        uint64_t connections, connections_per_user;
+        uint64_t requests, requests_per_user, requests_per_connection;
+        uint64_t bytes_per_user; /* kept requests, journals and input buffers of one uid */
+        uint64_t output_frames, output_bytes; /* per connection */
+        uint64_t output_seconds; /* unread for so long: SLOW_READER */
+        uint64_t hello_seconds;
+        uint64_t engine_seconds; /* without an answer to a ping: the engine is taken for dead */
+        uint64_t engine_losses;  /* of one request: ENGINE_LOST */
+        uint64_t load_seconds;   /* without progress: the load is given up */
+        uint64_t stop_seconds;   /* SIGTERM: running requests may go on for so long */
+        uint64_t sequences, rows; /* of an engine's step; 0 = its own default */
+};
+
+struct config {
+        char *file; /* NULL = built-in defaults */
+        char *socket;
+        uint64_t socket_mode;
+        char *state_dir;
+        uint64_t bus; /* enum config_bus */
+        char *backend; /* "auto", "cpu", "cuda", "null" */
+        uint64_t threads; /* 0 = one per core */
+        uint64_t log_level; /* enum log_level */
+        struct config_model *models;
+        size_t n_models;
+        uint64_t memory_floor; /* bytes; CONFIG_FLOOR_AUTO */
+        uint64_t memory_kv;    /* bytes for each model's KV cache; 0 = chosen from what is free */
+        char *kv_format;       /* "f16" or "f32" */
+        struct config_limits limits;
+        uint64_t null_step_us; /* null backend: pretended time of a step */
+};
+
+#define CONFIG_FLOOR_AUTO UINT64_MAX
+
+/* Reads and checks a file. Relative paths in it are relative to its folder. 0, CONFIG_E_INVALID with *error filled, or
+ * -errno (-ENOENT: there is no such file). */
+int config_load(struct config **ret, const char *file, struct config_error *error);
+/* As config_load() for a text that is no file; relative paths stay relative to `folder`. */
+int config_parse(struct config **ret, const char *text, const char *folder, struct config_error *error);
+struct config *config_free(struct config *config);
+DEFINE_CLEANUP(struct config *, config_free)
+/* Prints the effective configuration, in the syntax of the file. */
+void config_print(const struct config *config, FILE *out);
+bool config_is_null_backend(const struct config *config);
+/* True where a string may be a model's name: 1-64 of letters, digits, "._:-", not beginning with a dot. */
+bool config_model_name_valid(const char *name);
