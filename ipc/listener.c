@@ -146,9 +146,11 @@ int listener_accept(struct listener *l, int *ret_fd) {
 
         if (fd == -EMFILE || fd == -ENFILE) {
                 l->reserve = fd_close(l->reserve);
-                (void)fd_close(accept_one(l));
+                fd = accept_one(l);
+                (void)fd_close(fd);
                 l->reserve = open_reserve();
-                return LISTENER_E_NO_FDS;
+                if (fd >= 0)
+                        return LISTENER_E_NO_FDS;
         }
         if (fd == -EAGAIN || fd == -EWOULDBLOCK)
                 return 0;
