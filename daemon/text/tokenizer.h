@@ -14,12 +14,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/buf.h"
+
 struct tokenizer;
 
 enum {
         TOKENIZER_E_INVALID = 1, /* the vocabulary makes no sense; see struct text_error */
         TOKENIZER_E_UNSUPPORTED = 2, /* model or pre-tokenizer not known */
         TOKENIZER_E_ID = 3, /* a token id outside the vocabulary */
+        TOKENIZER_E_LIMIT = 4, /* the result would not fit the buffer's limit */
 };
 
 struct text_error {
@@ -36,6 +39,7 @@ enum tokenizer_model {
 struct tokenizer_def {
         enum tokenizer_model model;
         const char *pre;
+        const char *name; /* the model's (general.name), NULL where unknown: some name the way their tokens strip */
         size_t n_tokens;
         const char *token_bytes;
         const uint64_t *token_offsets;
@@ -56,6 +60,7 @@ struct tokenizer *tokenizer_free(struct tokenizer *t);
 enum {
         TOKENIZE_SPECIAL = 1u << 0, /* recognise the text of special tokens */
         TOKENIZE_BOS_EOS = 1u << 1, /* add what the model adds to a prompt */
+        TOKENIZE_REPLACE_INVALID = 1u << 2, /* byte-level BPE: a byte that is no character counts as U+FFFD */
 };
 
 /* Growable array of ids. Zero-initialise; free with token_array_deinit(). */
@@ -97,3 +102,7 @@ void detokenizer_init(struct detokenizer *d, const struct tokenizer *t, bool spe
 int detokenizer_push(struct detokenizer *d, int32_t id, char *out);
 /* The held bytes of a character that never came (as U+FFFD unless raw). */
 int detokenizer_finish(struct detokenizer *d, char *out);
+
+/* Appends the exact bytes of ids, as a detokenizer that is `raw` gives them, to *out (the first space that SPM adds is
+ * taken off again). 0, TOKENIZER_E_ID, TOKENIZER_E_LIMIT, or -ENOMEM; *out unchanged on failure. */
+int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bool special, struct buf *out);
