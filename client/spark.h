@@ -1,0 +1,440 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SPARK_H
+#define SPARK_H
+
+/*
+ * libspark: use the machine's shared language model, which the service sparkd keeps resident, from C.
+ *
+ * A `struct spark` is a connection. Requests are started with spark_generate() and its siblings, any number at once;
+ * each is known by an id that is never used twice on a connection. What comes back arrives as events: any number of
+ * SPARK_EVENT_TOKEN and SPARK_EVENT_PROGRESS, then exactly one SPARK_EVENT_DONE or SPARK_EVENT_ERROR.
+ *
+ * There are two ways to receive them, which may be mixed on a connection:
+ *   - with a callback: it is called from spark_process(), which an event loop calls whenever spark_fd() is readable, or
+ *     from spark_wait();
+ *   - without (callback NULL): the library collects, and spark_wait() returns the whole result.
+ *
+ * Errors: functions return 0 (or what they document), -errno when something failed on this side or the connection is
+ * gone (-ENOTCONN), and, where documented, a positive enum spark_code when the service refused. Nothing in the library
+ * ends the process, writes to standard error, or keeps global state.
+ *
+ * Threads: every function may be called from any thread with the same connection, which has one mutex. Callbacks run in
+ * the thread that processes, one at a time per connection and without that mutex held, so they may call anything but
+ * spark_process() and spark_wait() on the same connection (-EDEADLK). Different connections share nothing.
+ *
+ * Structures that the caller fills start with their size: initialise them with their _INIT macro, then set fields. Zero
+ * means the default everywhere, so what a later version adds has no effect on older callers. Structures that the library
+ * hands out may grow at their end: never copy them by sizeof.
+ *
+ * Text is UTF-8 unless a field says otherwise. Sizes are in bytes, times in milliseconds unless a name says otherwise.
+ */
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SPARK_SOCKET_DEFAULT "/run/sparkd/sparkd.sock"
+
+struct spark;
+
+/* What the service answers instead of a result. The numbers are the protocol's and stay. */
+enum spark_code {
+        SPARK_INVALID_ARGUMENT = 1,
+        SPARK_INVALID_UTF8 = 2,
+        SPARK_CONTEXT_OVERFLOW = 3, /* see spark_error.have and .max, in tokens */
+        SPARK_MODEL_NOT_FOUND = 4,
+        SPARK_MODEL_INVALID = 5,
+        SPARK_BUSY = 6,             /* see spark_error.retry_after_ms */
+        SPARK_QUOTA_EXCEEDED = 7,
+        SPARK_PERMISSION_DENIED = 8,
+        SPARK_NO_MEMORY = 9,        /* see spark_error.have and .max, in bytes */
+        SPARK_CANCELLED = 10,
+        SPARK_SLOW_READER = 11,
+        SPARK_DEFERRED_ON_BATTERY = 12,
+        SPARK_ENGINE_LOST = 13,
+        SPARK_STOPPING = 14,
+        SPARK_UNIMPLEMENTED = 15,
+        SPARK_INTERNAL = 16,
+        SPARK_DISCONNECTED = 1000,  /* made by the library: the connection ended before the request did */
+        SPARK_PROTOCOL = 1001       /* made by the library: the service sent something that makes no sense */
+};
+
+/* "INVALID_ARGUMENT", ...; "UNKNOWN" for a number this version does not know. */
+const char *spark_code_name(int code);
+
+struct spark_error {
+        int code;                /* enum spark_code, or a number from a newer service */
+        const char *message;     /* a sentence for a person */
+        uint32_t retry_after_ms; /* SPARK_BUSY: when it makes sense to try again; else 0 */
+        uint64_t have;           /* SPARK_CONTEXT_OVERFLOW, SPARK_NO_MEMORY: what the request needs */
+        uint64_t max;            /* ... and what there is */
+};
+
+/* ---- connection ---------------------------------------------------------------------------------------------- */
+
+/* Connects to the service at `path` (NULL: SPARK_SOCKET_DEFAULT) and greets it; `software` names the caller for people
+ * who look at the service, e.g. "myeditor 2.1" (NULL: nothing; at most 128 bytes). Does not wait for the answer: see
+ * spark_wait_hello(). 0 and the connection in *ret, or -errno: -ENOENT and -ECONNREFUSED when the service does not run,
+ * -EACCES when the caller may not use its socket, -EAGAIN when too many wait to be let in. */
+int spark_connect(struct spark **ret, const char *path, const char *software);
+
+/* The same over a connected stream socket, such as org.sparkd.Spark1.Manager.OpenSession() hands out. Takes ownership
+ * of fd when it succeeds. */
+int spark_connect_fd(struct spark **ret, int fd, const char *software);
+
+/* References. The last spark_unref() closes the connection, which cancels what still runs; callbacks are not called any
+ * more. May be called from a callback. Both return their argument or NULL: `s = spark_unref(s)`. */
+struct spark *spark_ref(struct spark *s);
+struct spark *spark_unref(struct spark *s);
+
+/* Waits until the service has answered the greeting, at most timeout_ms (-1: as long as it takes). 0, a positive enum
+ * spark_code when the service refused, -ETIMEDOUT, -EINTR, -ENOTCONN. Needed only by those who want to know. */
+int spark_wait_hello(struct spark *s, int timeout_ms);
+
+/* What the service calls itself, e.g. "sparkd 0.1.0"; NULL until its greeting came. Lives as long as the connection. */
+const char *spark_server_software(struct spark *s);
+
+/* 1 when the connection has failed and *ret_error (may be NULL) says why, 0 when it is fine. The error lives as long as
+ * the connection. */
+int spark_failed(struct spark *s, struct spark_error *ret_error);
+
+/* ---- event loop ---------------------------------------------------------------------------------------------- */
+
+/* A descriptor to poll for POLLIN: readable when spark_process() has something to do, be it reading or writing. It stays
+ * the same for the life of the connection and is not to be read, written or closed. */
+int spark_fd(struct spark *s);
+/* What to poll for: always POLLIN, for symmetry with other libraries. */
+int spark_events(struct spark *s);
+
+/* Reads, writes and calls callbacks without ever blocking; a bounded amount of work per call. 1 = something was done,
+ * 0 = nothing to do, -ENOTCONN = the connection is gone (after all events were delivered: every open request had its
+ * SPARK_EVENT_ERROR), -EDEADLK from a callback. */
+int spark_process(struct spark *s);
+
+/* ---- events -------------------------------------------------------------------------------------------------- */
+
+enum spark_event_type {
+        SPARK_EVENT_TOKEN = 1,
+        SPARK_EVENT_PROGRESS = 2,
+        SPARK_EVENT_DONE = 3,
+        SPARK_EVENT_ERROR = 4
+};
+
+/* One or more generated tokens. */
+struct spark_tokens {
+        const uint32_t *ids;        /* [n] */
+        size_t n;
+        const char *text;           /* what they add: whole characters unless raw_bytes; may be empty; NUL-terminated */
+        size_t text_size;           /* without the NUL */
+        uint32_t index;             /* of ids[0], counted from 0 in this request */
+        const float *logprobs;      /* [n], natural logarithm; NULL unless asked for */
+        size_t top_n;               /* best others per token */
+        const uint32_t *top_ids;    /* [n][top_n] */
+        const float *top_logprobs;  /* [n][top_n] */
+};
+
+struct spark_progress {
+        const char *stage;          /* "queue", "load", "prefill", "score" */
+        uint64_t done;              /* bytes for "load", tokens else */
+        uint64_t total;             /* 0 = unknown */
+};
+
+enum spark_finish {
+        SPARK_FINISH_STOP = 1,        /* the model ended its answer */
+        SPARK_FINISH_STOP_STRING = 2, /* one of the stop strings was about to come (it is not part of the text) */
+        SPARK_FINISH_LENGTH = 3       /* max_tokens, or the end of the context */
+};
+
+struct spark_model {
+        const char *name;
+        const char *path;           /* "" when loaded from a descriptor */
+        const char *state;          /* "available", "loading", "starting", "ready", "failed" */
+        int is_default;
+        int has_chat_template;
+        const char *architecture;   /* this and what follows: once it was loaded */
+        const char *format;         /* of most weights, e.g. "Q4_K" */
+        const char *backend;        /* what computes, e.g. "cpu (avx2, 2 threads)" */
+        const char *error;          /* state "failed": why */
+        uint64_t parameters;
+        uint64_t image_bytes;
+        uint64_t kv_bytes;
+        uint64_t generated_tokens;  /* since the service started */
+        float tokens_per_second;    /* generated, over the last seconds */
+        uint32_t context;           /* tokens */
+        uint32_t vocabulary;        /* tokens */
+        uint32_t running;           /* requests */
+        uint32_t queued;            /* requests */
+        uint32_t engine_restarts;
+        uint32_t load_percent;      /* state "loading" */
+};
+
+struct spark_request_info {
+        uint32_t uid;
+        uint32_t pid;
+        const char *unit;           /* systemd unit of the client, "" where unknown */
+        const char *model;
+        const char *kind;           /* "generate", "chat", ... */
+        const char *state;          /* "queued", "running", "paused" */
+        uint32_t prompt_tokens;
+        uint32_t completion_tokens;
+        float age_ms;
+};
+
+struct spark_load_result {
+        const char *model;          /* the name it goes by */
+        uint64_t image_bytes;
+        uint64_t kv_bytes;
+        uint64_t available_bytes;   /* memory available when planned */
+        uint64_t floor_bytes;       /* kept free */
+        float load_ms;
+};
+
+struct spark_status_result {
+        const char *version;
+        const char *state;          /* "starting", "ready", "stopping" */
+        float uptime_s;
+        uint32_t connections;
+        uint32_t requests_running;
+        uint32_t requests_queued;
+        uint64_t memory_total;      /* bytes, of the machine; so the next two */
+        uint64_t memory_available;
+        uint64_t memory_floor;
+        uint64_t memory_images;     /* bytes, of the service; so the next two */
+        uint64_t memory_kv;
+        uint64_t memory_engine;
+        const struct spark_model *const *models; /* [n_models] */
+        size_t n_models;
+        const struct spark_request_info *const *requests; /* [n_requests] */
+        size_t n_requests;
+};
+
+/* How a request ended. Which fields are set depends on the request; the others are zero. */
+struct spark_done {
+        int finish;                 /* generate, chat: enum spark_finish */
+        uint64_t seed;              /* generate, chat: the one that was used */
+        uint32_t prompt_tokens;     /* generate, chat, score; so the next two */
+        uint32_t cached_tokens;     /* of the prompt: needed no work */
+        uint32_t completion_tokens;
+        float queue_ms;             /* generate, chat, score; so the next two */
+        float prefill_ms;
+        float decode_ms;
+        const uint32_t *ids;        /* tokenize: [n_ids] */
+        size_t n_ids;
+        const char *text;           /* detokenize: exact bytes, NUL-terminated beyond text_size */
+        size_t text_size;
+        uint64_t score_tokens;      /* score: how many were scored */
+        double nll;                 /* score: mean negative log-likelihood per token, natural logarithm */
+        double perplexity;          /* score */
+        const struct spark_model *const *models; /* models: [n_models] */
+        size_t n_models;
+        const struct spark_load_result *load;     /* load, else NULL */
+        const struct spark_status_result *status; /* status, else NULL */
+};
+
+/* Everything here and below lives until the callback returns. */
+struct spark_event {
+        int type;                              /* enum spark_event_type */
+        uint64_t id;                           /* of the request */
+        const struct spark_tokens *tokens;     /* SPARK_EVENT_TOKEN, else NULL; likewise: */
+        const struct spark_progress *progress;
+        const struct spark_done *done;
+        const struct spark_error *error;
+};
+
+/* Return 0 to go on; anything else cancels the request (it still ends with an event). What the callback has seen counts
+ * as consumed: the service may send as many tokens again (unless SPARK_MANUAL_CREDIT). */
+typedef int (*spark_event_fn)(struct spark *s, const struct spark_event *event, void *userdata);
+
+/* ---- requests ------------------------------------------------------------------------------------------------
+ *
+ * Each function copies what it is given, starts the request and returns without waiting: 0 and the id in *ret_id (may be
+ * NULL), -EINVAL for arguments that contradict each other, -E2BIG for a structure of a newer library with fields set
+ * that this one does not know, -EMSGSIZE for a request that fits into no frame (4 MiB; prompts and texts of any size do:
+ * they travel in a sealed memory file), -ENOBUFS when too much waits to be sent, -ENOTCONN, -ENOMEM. Everything else
+ * is refused by the service and comes as SPARK_EVENT_ERROR.
+ */
+
+enum {
+        SPARK_MANUAL_CREDIT = 1 /* the caller grants tokens with spark_credit() */
+};
+
+/* spark_sampling.set: which of the fields hold; the others have the defaults named there. */
+enum {
+        SPARK_SET_TEMPERATURE = 1 << 0,
+        SPARK_SET_TOP_K = 1 << 1,
+        SPARK_SET_TOP_P = 1 << 2,
+        SPARK_SET_MIN_P = 1 << 3,
+        SPARK_SET_REPETITION_PENALTY = 1 << 4,
+        SPARK_SET_PRESENCE_PENALTY = 1 << 5,
+        SPARK_SET_FREQUENCY_PENALTY = 1 << 6,
+        SPARK_SET_PENALTY_WINDOW = 1 << 7,
+        SPARK_SET_SEED = 1 << 8,
+        SPARK_SET_MAX_TOKENS = 1 << 9
+};
+
+struct spark_logit_bias {
+        uint32_t token;
+        float bias; /* added to the logit; -INFINITY: never this token */
+};
+
+/* How tokens are chosen. Ranges are those of the protocol; the service refuses others (SPARK_INVALID_ARGUMENT). */
+struct spark_sampling {
+        size_t size;
+        uint32_t set;              /* SPARK_SET_* */
+        float temperature;         /* 0.8; 0 = greedy */
+        uint32_t top_k;            /* 40; 0 = all */
+        float top_p;               /* 0.95 */
+        float min_p;               /* 0.05 */
+        float repetition_penalty;  /* 1 */
+        float presence_penalty;    /* 0 */
+        float frequency_penalty;   /* 0 */
+        uint32_t penalty_window;   /* 64 tokens */
+        uint64_t seed;             /* drawn by the service, see spark_done.seed */
+        uint32_t max_tokens;       /* up to the end of the context */
+        uint32_t logprobs;         /* n > 0: of the chosen token and the n - 1 best others */
+        int ignore_eos;            /* go on after end-of-sequence tokens */
+        const char *const *stop;   /* [n_stop] strings that end the answer */
+        size_t n_stop;
+        const struct spark_logit_bias *logit_bias; /* [n_logit_bias] */
+        size_t n_logit_bias;
+};
+#define SPARK_SAMPLING_INIT { sizeof(struct spark_sampling), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, NULL, 0 }
+
+/* Completes a prompt: either text (`prompt`, `prompt_size`) or tokens. Events: tokens, done. */
+struct spark_generate_request {
+        size_t size;
+        const char *model;         /* NULL or "": the default model */
+        const char *prompt;        /* UTF-8 (any bytes with raw_bytes) */
+        size_t prompt_size;        /* of `prompt` */
+        const uint32_t *prompt_tokens; /* [n_prompt_tokens], instead of text */
+        size_t n_prompt_tokens;
+        const struct spark_sampling *sampling; /* NULL: defaults */
+        int special;               /* recognise the text of special tokens in the prompt */
+        int no_bos;                /* no beginning-of-sequence token, even where the model wants one */
+        int raw_bytes;             /* the prompt need not be UTF-8, and events' text need not be whole characters */
+        uint32_t credit;           /* tokens that may be under way unconsumed; 0 = 256 */
+        uint32_t flags;            /* SPARK_MANUAL_CREDIT */
+};
+#define SPARK_GENERATE_INIT { sizeof(struct spark_generate_request), NULL, NULL, 0, NULL, 0, NULL, 0, 0, 0, 0, 0 }
+int spark_generate(struct spark *s, const struct spark_generate_request *request, spark_event_fn fn, void *userdata,
+                   uint64_t *ret_id);
+
+struct spark_chat_message {
+        size_t size;
+        const char *role;            /* "system", "user", "assistant", "tool", or what the model's template knows */
+        const char *content;         /* NUL-terminated, NULL: empty */
+        const char *tool_calls_json; /* assistant: JSON array of tool calls */
+        const char *tool_call_id;    /* tool: which call this answers */
+        const char *name;
+};
+#define SPARK_CHAT_MESSAGE_INIT { sizeof(struct spark_chat_message), NULL, NULL, NULL, NULL, NULL }
+
+/* Answers a conversation, which the model's chat template turns into a prompt. Events: tokens, done. */
+struct spark_chat_request {
+        size_t size;
+        const char *model;
+        const struct spark_chat_message *messages; /* [n_messages], at least one; all of the same `size` */
+        size_t n_messages;
+        const char *tools_json;         /* JSON array of tool definitions */
+        const char *template_args_json; /* JSON object: further variables for the template */
+        const struct spark_sampling *sampling;
+        uint32_t credit;
+        uint32_t flags;
+};
+#define SPARK_CHAT_INIT { sizeof(struct spark_chat_request), NULL, NULL, 0, NULL, NULL, NULL, 0, 0 }
+int spark_chat(struct spark *s, const struct spark_chat_request *request, spark_event_fn fn, void *userdata,
+               uint64_t *ret_id);
+
+/* Text to token ids: spark_done.ids. */
+struct spark_tokenize_request {
+        size_t size;
+        const char *model;
+        const char *text;
+        size_t text_size;
+        int special;               /* recognise the text of special tokens */
+        int add_bos_eos;           /* add what the model adds to a prompt */
+        int raw_bytes;             /* the text need not be UTF-8 */
+};
+#define SPARK_TOKENIZE_INIT { sizeof(struct spark_tokenize_request), NULL, NULL, 0, 0, 0, 0 }
+int spark_tokenize(struct spark *s, const struct spark_tokenize_request *request, spark_event_fn fn, void *userdata,
+                   uint64_t *ret_id);
+
+/* Token ids to text: spark_done.text. */
+struct spark_detokenize_request {
+        size_t size;
+        const char *model;
+        const uint32_t *ids;
+        size_t n_ids;
+        int special;               /* render special tokens as text (else they vanish) */
+};
+#define SPARK_DETOKENIZE_INIT { sizeof(struct spark_detokenize_request), NULL, NULL, 0, 0 }
+int spark_detokenize(struct spark *s, const struct spark_detokenize_request *request, spark_event_fn fn,
+                     void *userdata, uint64_t *ret_id);
+
+/* Log-likelihood of a text or of tokens: spark_done.nll and .perplexity. Events: progress, done. */
+struct spark_score_request {
+        size_t size;
+        const char *model;
+        const char *text;
+        size_t text_size;
+        const uint32_t *ids;       /* instead of text */
+        size_t n_ids;
+        uint32_t context;          /* tokens per window; 0 = the model's context */
+};
+#define SPARK_SCORE_INIT { sizeof(struct spark_score_request), NULL, NULL, 0, NULL, 0, 0 }
+int spark_score(struct spark *s, const struct spark_score_request *request, spark_event_fn fn, void *userdata,
+                uint64_t *ret_id);
+
+/* Loads a model and keeps it resident: exactly one of a configured name, an absolute path that the service reads, and a
+ * descriptor of a file that the caller has opened (borrowed). Events: progress, done (spark_done.load). */
+struct spark_load_request {
+        size_t size;
+        const char *model;
+        const char *path;
+        int use_fd;                /* `fd` holds */
+        int fd;
+        int dry_run;               /* only plan the memory */
+};
+#define SPARK_LOAD_INIT { sizeof(struct spark_load_request), NULL, NULL, 0, 0, 0 }
+int spark_load(struct spark *s, const struct spark_load_request *request, spark_event_fn fn, void *userdata,
+               uint64_t *ret_id);
+
+int spark_unload(struct spark *s, const char *model, spark_event_fn fn, void *userdata, uint64_t *ret_id);
+/* What the service knows (spark_done.models) and does (spark_done.status). */
+int spark_models(struct spark *s, spark_event_fn fn, void *userdata, uint64_t *ret_id);
+int spark_status(struct spark *s, spark_event_fn fn, void *userdata, uint64_t *ret_id);
+
+/* Asks for the end of a request, which then ends with SPARK_CANCELLED (or as it would have, where it was faster). An id
+ * that has ended is fine. 0, -EINVAL for an id that was never used, -ENOTCONN, -ENOMEM. */
+int spark_cancel(struct spark *s, uint64_t id);
+/* SPARK_MANUAL_CREDIT: grants further tokens. Generation pauses while the service has none left. */
+int spark_credit(struct spark *s, uint64_t id, uint32_t tokens);
+
+/* ---- waiting ------------------------------------------------------------------------------------------------- */
+
+/* All that a request without a callback gave. Exactly one of done and error is set. tokens holds everything generated,
+ * joined (never NULL; empty for requests that generate nothing, partial when an error ended it). */
+struct spark_result {
+        const struct spark_tokens *tokens;
+        const struct spark_done *done;
+        const struct spark_error *error;
+};
+
+/* Processes until the request has ended, at most timeout_ms (-1: as long as it takes). 0 when it is done, the positive
+ * enum spark_code of its error, -ETIMEDOUT or -EINTR (a signal handler ran): it goes on and can be waited for again;
+ * -ENOENT: no such request (with a callback: it has ended; without: its result was taken), -EDEADLK from a callback.
+ * ret (may be NULL) gets the result of a request without a callback: free it with spark_result_free(). */
+int spark_wait(struct spark *s, uint64_t id, int timeout_ms, struct spark_result **ret);
+struct spark_result *spark_result_free(struct spark_result *result);
+
+/* Cancels and forgets: no further event, no result. 0, -EINVAL, -ENOTCONN, -ENOMEM. */
+int spark_forget(struct spark *s, uint64_t id);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
