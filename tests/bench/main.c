@@ -12,6 +12,8 @@ static const struct {
         int (*main)(int argc, char **argv);
         const char *help;
 } verbs[] = {
+        { "clients", bench_clients_main, "many clients through the socket: throughput, time to first token, gaps" },
+        { "ipc", bench_ipc_main, "what control costs: frames/s, round trip, memory per idle client" },
         { NULL, NULL, NULL },
 };
 
