@@ -35,6 +35,9 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#ifdef __GNUC__
+#pragma GCC visibility push(default)
+#endif
 
 #define SPARK_SOCKET_DEFAULT "/run/sparkd/sparkd.sock"
 
@@ -109,8 +112,8 @@ int spark_fd(struct spark *s);
 /* What to poll for: always POLLIN, for symmetry with other libraries. */
 int spark_events(struct spark *s);
 
-/* Reads, writes and calls callbacks without ever blocking; a bounded amount of work per call. 1 = something was done,
- * 0 = nothing to do, -ENOTCONN = the connection is gone (after all events were delivered: every open request had its
+/* Reads, writes and calls callbacks; a bounded amount of work per call. Never waits for the service, only for another
+ * thread that is processing the same connection. 1 = something was done, 0 = nothing to do, -ENOTCONN = the connection is gone (after all events were delivered: every open request had its
  * SPARK_EVENT_ERROR), -EDEADLK from a callback. */
 int spark_process(struct spark *s);
 
@@ -254,7 +257,8 @@ typedef int (*spark_event_fn)(struct spark *s, const struct spark_event *event, 
  * NULL), -EINVAL for arguments that contradict each other, -E2BIG for a structure of a newer library with fields set
  * that this one does not know, -EMSGSIZE for a request that fits into no frame (4 MiB; prompts and texts of any size do:
  * they travel in a sealed memory file), -ENOBUFS when too much waits to be sent, -ENOTCONN, -ENOMEM. Everything else
- * is refused by the service and comes as SPARK_EVENT_ERROR.
+ * is refused by the service and comes as SPARK_EVENT_ERROR. Where another thread processes, events may come before the
+ * function has returned; *ret_id is set by then.
  */
 
 enum {
@@ -430,9 +434,13 @@ struct spark_result {
 int spark_wait(struct spark *s, uint64_t id, int timeout_ms, struct spark_result **ret);
 struct spark_result *spark_result_free(struct spark_result *result);
 
-/* Cancels and forgets: no further event, no result. 0, -EINVAL, -ENOTCONN, -ENOMEM. */
+/* Cancels and forgets: no further event (but for one that another thread is just delivering), no result. An id that has
+ * ended is fine. 0, -EINVAL, -ENOTCONN, -ENOMEM. */
 int spark_forget(struct spark *s, uint64_t id);
 
+#ifdef __GNUC__
+#pragma GCC visibility pop
+#endif
 #ifdef __cplusplus
 }
 #endif

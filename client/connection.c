@@ -1,0 +1,635 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * The connection: one dispatcher at a time reads frames and delivers events; everybody may send. The descriptor that
+ * callers poll is an epoll set of the socket (for writing only while something waits to be written) and an eventfd that
+ * tells of the connection's failure, so that every thread that polls notices.
+ *
+ * What the service may not do (an answer to a request that is not open, a second greeting, arrays that don't fit) ends
+ * the connection with SPARK_PROTOCOL: after that nothing it says can be trusted.
+ */
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/utf8.h"
+#include "internal.h"
+#include "message.h"
+
+#define PROTOCOL_VERSION 1u
+#define SOFTWARE_MAX 128u
+
+struct request *connection_find(struct spark *s, uint64_t id) {
+        struct list *head = &s->buckets[id % CLIENT_BUCKETS], *pos, *tmp;
+
+        LIST_FOREACH(pos, tmp, head) {
+                struct request *q = LIST_ENTRY(pos, struct request, link);
+
+                if (q->id == id)
+                        return q;
+        }
+        return NULL;
+}
+
+/* ---- sending ---- */
+
+static void output_stop(struct spark *s) {
+        s->output_dead = true;
+        /* what was queued can't be sent; the dispatcher still reads what the service said before it went */
+        (void)shutdown(s->channel.fd, SHUT_WR);
+}
+
+static void epoll_update(struct spark *s) {
+        uint32_t events = EPOLLIN;
+        struct epoll_event e;
+
+        if (s->failed)
+                return;
+        if (!s->output_dead && channel_wants_write(&s->channel))
+                events |= EPOLLOUT;
+        if (events == s->epoll_events)
+                return;
+        e = (struct epoll_event){ .events = events };
+        if (epoll_ctl(s->epoll_fd, EPOLL_CTL_MOD, s->channel.fd, &e) == 0)
+                s->epoll_events = events;
+}
+
+void connection_flush(struct spark *s) {
+        int r;
+
+        if (s->failed || s->output_dead)
+                return;
+        r = channel_flush(&s->channel);
+        if (r < 0 || r == CHANNEL_E_EOF)
+                output_stop(s);
+        epoll_update(s);
+}
+
+int connection_send(struct spark *s, const Spark__V1__ClientFrame *frame, int fd, size_t out_max) {
+        int r;
+
+        if (s->failed || s->output_dead)
+                return -ENOTCONN;
+        s->channel.limits.out_bytes = out_max;
+        r = message_queue_fds(&s->channel, &frame->base, &fd, fd >= 0);
+        switch (r) {
+        case CHANNEL_E_FULL:
+                return -ENOBUFS;
+        case CHANNEL_E_OVERSIZE:
+                return -EMSGSIZE;
+        default:
+                return r;
+        }
+}
+
+static int send_hello(struct spark *s, const char *software) {
+        Spark__V1__ClientFrame frame = SPARK__V1__CLIENT_FRAME__INIT;
+        Spark__V1__Hello hello = SPARK__V1__HELLO__INIT;
+
+        hello.protocol_version = PROTOCOL_VERSION;
+        if (software)
+                hello.software = (char *)software;
+        frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_HELLO;
+        frame.hello = &hello;
+        return connection_send(s, &frame, -1, CLIENT_OUT_BYTES_MAX);
+}
+
+/* ---- birth and death ---- */
+
+static void spark_destroy(struct spark *s) {
+        for (size_t i = 0; i < CLIENT_BUCKETS; i++)
+                while (!list_empty(&s->buckets[i]))
+                        (void)request_free(LIST_ENTRY(s->buckets[i].next, struct request, link));
+        channel_deinit(&s->channel);
+        (void)fd_close(s->epoll_fd);
+        (void)fd_close(s->failed_fd);
+        buf_deinit(&s->text);
+        free(s->server_software);
+        (void)pthread_cond_destroy(&s->dispatch_ended);
+        (void)pthread_mutex_destroy(&s->lock);
+        free(s);
+}
+
+struct spark *spark_ref(struct spark *s) {
+        if (s)
+                (void)atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
+        return s;
+}
+
+struct spark *spark_unref(struct spark *s) {
+        if (s && atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) == 1)
+                spark_destroy(s);
+        return NULL;
+}
+DEFINE_CLEANUP(struct spark *, spark_unref)
+
+static struct spark *spark_alloc(void) {
+        struct spark *s = calloc(1, sizeof(*s));
+        pthread_condattr_t attr;
+
+        if (!s)
+                return NULL;
+        atomic_init(&s->refs, 1);
+        s->channel.fd = s->epoll_fd = s->failed_fd = -1;
+        s->next_id = 1;
+        s->text = BUF_NULL(CHANNEL_FRAME_MAX);
+        list_init(&s->waiters);
+        for (size_t i = 0; i < CLIENT_BUCKETS; i++)
+                list_init(&s->buckets[i]);
+        (void)pthread_mutex_init(&s->lock, NULL);
+        (void)pthread_condattr_init(&attr);
+        (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+        (void)pthread_cond_init(&s->dispatch_ended, &attr);
+        (void)pthread_condattr_destroy(&attr);
+        return s;
+}
+
+static int epoll_init(struct spark *s, int fd) {
+        struct epoll_event e = { .events = EPOLLIN };
+
+        s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+        s->failed_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        if (s->epoll_fd < 0 || s->failed_fd < 0)
+                return -errno;
+        if (epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, fd, &e) < 0 ||
+            epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, s->failed_fd, &e) < 0)
+                return -errno;
+        s->epoll_events = e.events;
+        return 0;
+}
+
+int spark_connect_fd(struct spark **ret, int fd, const char *software) {
+        const struct channel_limits limits = { .frame_max = CHANNEL_FRAME_MAX, .out_frames = 1u << 20,
+                                               .out_bytes = CLIENT_OUT_BYTES_MAX, .in_fds = 0 };
+        _cleanup_(spark_unrefp) struct spark *s = NULL;
+        int r;
+
+        if (software && (strlen(software) > SOFTWARE_MAX || !utf8_valid(software, strlen(software), NULL)))
+                return -EINVAL;
+        s = spark_alloc();
+        if (!s)
+                return -ENOMEM;
+        r = epoll_init(s, fd);
+        if (r < 0)
+                return r;
+        r = channel_init(&s->channel, fd, &limits);
+        if (r == 0)
+                r = send_hello(s, software);
+        if (r < 0) {
+                s->channel.fd = -1; /* stays the caller's */
+                return r;
+        }
+        connection_flush(s);
+        *ret = steal_ptr(&s);
+        return 0;
+}
+
+int spark_connect(struct spark **ret, const char *path, const char *software) {
+        struct sockaddr_un addr = { .sun_family = AF_UNIX };
+        _cleanup_fd_ int fd = -1;
+        size_t n;
+        int r;
+
+        if (!path)
+                path = SPARK_SOCKET_DEFAULT;
+        n = strlen(path);
+        if (n == 0)
+                return -EINVAL;
+        if (n >= sizeof(addr.sun_path))
+                return -ENAMETOOLONG;
+        memcpy(addr.sun_path, path, n + 1);
+        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (fd < 0)
+                return -errno;
+        if (connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0)
+                return -errno;
+        r = spark_connect_fd(ret, fd, software);
+        if (r == 0)
+                (void)fd_steal(&fd);
+        return r;
+}
+
+/* ---- events ---- */
+
+/* Calls a callback with the lock released. */
+static int call(struct spark *s, const struct request *q, const struct spark_event *event) {
+        spark_event_fn fn = q->fn;
+        void *userdata = q->userdata;
+        int r;
+
+        pthread_mutex_unlock(&s->lock);
+        r = fn(s, event, userdata);
+        pthread_mutex_lock(&s->lock);
+        return r;
+}
+
+static void waiters_notify(struct spark *s, uint64_t id, int code) {
+        struct list *pos, *tmp;
+
+        LIST_FOREACH(pos, tmp, &s->waiters) {
+                struct waiter *w = LIST_ENTRY(pos, struct waiter, link);
+
+                if (w->id != id || w->done)
+                        continue;
+                w->done = true;
+                w->code = code;
+                (void)eventfd_write(w->event_fd, 1);
+        }
+}
+
+/* Ends a request: the last event, or the result that waits to be taken. Takes over reply (NULL: out of memory). */
+static void request_end(struct spark *s, struct request *q, struct reply *reply) {
+        static const struct spark_error no_memory = { .code = SPARK_INTERNAL, .message = "Out of memory." };
+        const struct spark_error *error = !reply ? &no_memory : reply->error.code ? &reply->error : NULL;
+        const struct spark_event event = {
+                .type = error ? SPARK_EVENT_ERROR : SPARK_EVENT_DONE,
+                .id = q->id,
+                .done = error ? NULL : &reply->done,
+                .error = error,
+        };
+        int code = error ? error->code : 0;
+        uint64_t id = q->id;
+
+        q->ended = true;
+        if (q->forgotten || q->fn || !reply) {
+                /* out of the table first: nobody else can reach it while the callback runs */
+                list_remove(&q->link);
+                if (q->fn && !q->forgotten)
+                        (void)call(s, q, &event);
+                (void)reply_free(reply);
+                (void)request_free(q);
+        } else {
+                q->reply = reply;
+        }
+        waiters_notify(s, id, code);
+}
+
+/* Ends everything. Called by the dispatcher. */
+static void connection_fail(struct spark *s, int code, const char *text) {
+        if (s->failed)
+                return;
+        s->failed = true;
+        s->failed_code = code;
+        (void)snprintf(s->failed_text, sizeof(s->failed_text), "%s", text);
+        (void)epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, s->channel.fd, NULL);
+        (void)eventfd_write(s->failed_fd, 1);
+        (void)shutdown(s->channel.fd, SHUT_RDWR);
+        waiters_notify(s, 0, code);
+        for (size_t i = 0; i < CLIENT_BUCKETS; i++) {
+                struct list *head = &s->buckets[i];
+                bool again = true;
+
+                /* from the start after each: the callback released the lock */
+                while (again) {
+                        struct list *pos, *tmp;
+
+                        again = false;
+                        LIST_FOREACH(pos, tmp, head) {
+                                struct request *q = LIST_ENTRY(pos, struct request, link);
+                                struct reply *reply = NULL;
+
+                                if (q->ended)
+                                        continue;
+                                (void)reply_new_error(&reply, code, s->failed_text);
+                                request_end(s, q, reply);
+                                again = true;
+                                break;
+                        }
+                }
+        }
+}
+
+static int on_hello(struct spark *s, const Spark__V1__ServerFrame *frame) {
+        if (s->server_software || frame->id != 0)
+                return SPARK_PROTOCOL;
+        s->server_software = strdup(frame->hello->software);
+        if (!s->server_software)
+                return -ENOMEM;
+        waiters_notify(s, 0, 0);
+        return 0;
+}
+
+/* Gives back the credit for what was consumed, in halves of the window so that the stream never runs dry. */
+static int consumed(struct spark *s, struct request *q, size_t n) {
+        int r;
+
+        if (q->manual_credit || q->ended)
+                return 0;
+        q->consumed += (uint32_t)MIN(n, (size_t)(UINT32_MAX - q->consumed));
+        if (q->consumed < MAX(q->window / 2, 1u))
+                return 0;
+        r = request_grant(s, q, q->consumed);
+        if (r == -ENOTCONN)
+                return 0;
+        q->consumed = 0;
+        connection_flush(s);
+        return r;
+}
+
+static int on_token(struct spark *s, struct request *q, const Spark__V1__Token *token) {
+        struct spark_tokens tokens;
+        struct spark_event event = { .type = SPARK_EVENT_TOKEN, .id = q->id, .tokens = &tokens };
+        int r;
+
+        if (!q->streams)
+                return SPARK_PROTOCOL;
+        r = reply_show_tokens(token, &s->text, &tokens);
+        if (r)
+                return r;
+        if (q->forgotten)
+                return 0;
+        if (!q->fn)
+                r = collected_add(&q->collected, &tokens);
+        else if (call(s, q, &event) != 0)
+                (void)request_send_cancel(s, q->id);
+        if (r == 0)
+                r = consumed(s, q, tokens.n);
+        return r == BUF_E_LIMIT ? -ENOMEM : r;
+}
+
+static void on_progress(struct spark *s, struct request *q, const Spark__V1__Progress *p) {
+        const struct spark_progress progress = { .stage = p->stage, .done = p->done, .total = p->total };
+        const struct spark_event event = { .type = SPARK_EVENT_PROGRESS, .id = q->id, .progress = &progress };
+
+        if (q->fn && !q->forgotten && call(s, q, &event) != 0)
+                (void)request_send_cancel(s, q->id);
+}
+
+/* An error that concerns the connection. The service closes after it. */
+static void on_connection_error(struct spark *s, const Spark__V1__Error *e) {
+        char text[256];
+
+        (void)snprintf(text, sizeof(text), "%s", e->message[0] ? e->message : "The service ended the connection.");
+        connection_fail(s, e->code > 0 ? (int)e->code : SPARK_DISCONNECTED, text);
+}
+
+/* Takes over the frame. 0, SPARK_PROTOCOL, or -ENOMEM. */
+static int on_frame(struct spark *s, Spark__V1__ServerFrame *frame) {
+        struct reply *reply = NULL;
+        struct request *q;
+        int r = 0;
+
+        if (frame->id == 0 && frame->body_case == SPARK__V1__SERVER_FRAME__BODY_ERROR) {
+                on_connection_error(s, frame->error);
+                goto out;
+        }
+        if (frame->body_case == SPARK__V1__SERVER_FRAME__BODY_HELLO) {
+                r = on_hello(s, frame);
+                goto out;
+        }
+        q = connection_find(s, frame->id);
+        if (!s->server_software || !q || q->ended) {
+                r = SPARK_PROTOCOL;
+                goto out;
+        }
+        switch (frame->body_case) {
+        case SPARK__V1__SERVER_FRAME__BODY_TOKEN:
+                r = on_token(s, q, frame->token);
+                break;
+        case SPARK__V1__SERVER_FRAME__BODY_PROGRESS:
+                on_progress(s, q, frame->progress);
+                break;
+        case SPARK__V1__SERVER_FRAME__BODY_DONE:
+        case SPARK__V1__SERVER_FRAME__BODY_ERROR:
+                if (reply_new(&reply, frame) == 0)
+                        frame = NULL;
+                request_end(s, q, reply);
+                break;
+        default: /* a kind of frame from a newer service */
+                break;
+        }
+out:
+        if (frame)
+                (void)message_free(&frame->base);
+        return r;
+}
+
+/* ---- processing ---- */
+
+static void dispatch_frames(struct spark *s) {
+        struct channel_frame f;
+        int r;
+
+        while (!s->failed && (r = channel_next(&s->channel, &f)) != 0) {
+                ProtobufCMessage *m = NULL;
+                struct message_fault fault;
+
+                if (r != 1) {
+                        connection_fail(s, r == CHANNEL_E_TRUNCATED ? SPARK_DISCONNECTED : SPARK_PROTOCOL,
+                                        r == CHANNEL_E_TRUNCATED ? "The service closed the connection within a frame."
+                                                                 : "The service sent a frame of impossible length.");
+                        return;
+                }
+                r = message_unpack(&spark__v1__server_frame__descriptor, f.data, f.size, &m, &fault);
+                if (r == 0)
+                        r = on_frame(s, (Spark__V1__ServerFrame *)m);
+                if (r == -ENOMEM)
+                        connection_fail(s, SPARK_INTERNAL, "Out of memory.");
+                else if (r == -ENOBUFS)
+                        connection_fail(s, SPARK_DISCONNECTED, "The service does not read what it is sent.");
+                else if (r != 0)
+                        connection_fail(s, SPARK_PROTOCOL, "The service sent a message that makes no sense here.");
+        }
+}
+
+/* One turn. Called by the dispatcher with the lock held. */
+static int dispatch(struct spark *s) {
+        int r;
+
+        connection_flush(s);
+        r = channel_read(&s->channel);
+        dispatch_frames(s);
+        if (s->failed)
+                return 1;
+        if (r == CHANNEL_E_EOF)
+                connection_fail(s, SPARK_DISCONNECTED, "The service closed the connection.");
+        else if (r == CHANNEL_E_FDS)
+                connection_fail(s, SPARK_PROTOCOL, "The service sent descriptors that nobody asked for.");
+        else if (r < 0)
+                connection_fail(s, SPARK_DISCONNECTED, strerror(-r));
+        return r != 0;
+}
+
+static int64_t now_ms(void) {
+        struct timespec ts;
+
+        (void)clock_gettime(CLOCK_MONOTONIC, &ts);
+        return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+/* Becomes the dispatcher, waits for another one until deadline (-1: for ever). */
+static int dispatch_begin(struct spark *s, int64_t deadline) {
+        while (s->dispatching) {
+                struct timespec ts = { .tv_sec = (time_t)(deadline / 1000), .tv_nsec = (deadline % 1000) * 1000000 };
+                int r = 0;
+
+                if (pthread_equal(s->dispatcher, pthread_self()))
+                        return -EDEADLK;
+                if (deadline < 0)
+                        (void)pthread_cond_wait(&s->dispatch_ended, &s->lock);
+                else
+                        r = pthread_cond_timedwait(&s->dispatch_ended, &s->lock, &ts);
+                if (r == ETIMEDOUT)
+                        return -ETIMEDOUT;
+        }
+        s->dispatching = true;
+        s->dispatcher = pthread_self();
+        return 0;
+}
+
+static void dispatch_end(struct spark *s) {
+        s->dispatching = false;
+        (void)pthread_cond_broadcast(&s->dispatch_ended);
+}
+
+static int process_until(struct spark *s, int64_t deadline) {
+        int r;
+
+        pthread_mutex_lock(&s->lock);
+        r = dispatch_begin(s, deadline);
+        if (r == 0) {
+                r = s->failed ? -ENOTCONN : dispatch(s);
+                if (s->failed)
+                        r = -ENOTCONN;
+                dispatch_end(s);
+        }
+        pthread_mutex_unlock(&s->lock);
+        return r;
+}
+
+int spark_process(struct spark *s) {
+        _cleanup_(spark_unrefp) _unused_ struct spark *keep = spark_ref(s);
+
+        return process_until(s, -1);
+}
+
+int spark_fd(struct spark *s) {
+        return s->epoll_fd;
+}
+
+int spark_events(struct spark *s) {
+        return POLLIN;
+}
+
+const char *spark_server_software(struct spark *s) {
+        const char *software;
+
+        pthread_mutex_lock(&s->lock);
+        software = s->server_software;
+        pthread_mutex_unlock(&s->lock);
+        return software;
+}
+
+int spark_failed(struct spark *s, struct spark_error *ret_error) {
+        bool failed;
+
+        pthread_mutex_lock(&s->lock);
+        failed = s->failed;
+        if (failed && ret_error)
+                *ret_error = (struct spark_error){ .code = s->failed_code, .message = s->failed_text };
+        pthread_mutex_unlock(&s->lock);
+        return failed;
+}
+
+/* ---- waiting ---- */
+
+static int waiter_poll(struct spark *s, const struct waiter *w, int64_t deadline) {
+        struct pollfd fds[] = { { .fd = w->event_fd, .events = POLLIN }, { .fd = s->epoll_fd, .events = POLLIN } };
+        int64_t left = deadline < 0 ? -1 : MAX(deadline - now_ms(), (int64_t)0);
+        int r;
+
+        r = poll(fds, ARRAY_SIZE(fds), (int)left);
+        if (r < 0)
+                return -errno;
+        if (r == 0)
+                return -ETIMEDOUT;
+        if (fds[0].revents)
+                return 0;
+        r = process_until(s, deadline);
+        /* a failed connection has told all waiters */
+        return r == -ENOTCONN || r > 0 ? 0 : r;
+}
+
+/* Processes until the waiter was told. Called and left with the lock held. */
+static int waiter_run(struct spark *s, struct waiter *w, int timeout_ms) {
+        int64_t deadline = timeout_ms < 0 ? -1 : now_ms() + timeout_ms;
+        int r = 0;
+
+        w->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        if (w->event_fd < 0)
+                return -errno;
+        list_append(&s->waiters, &w->link);
+        while (!w->done && r == 0) {
+                pthread_mutex_unlock(&s->lock);
+                r = waiter_poll(s, w, deadline);
+                pthread_mutex_lock(&s->lock);
+        }
+        list_remove(&w->link);
+        w->event_fd = fd_close(w->event_fd);
+        return w->done ? 0 : r;
+}
+
+static bool is_dispatcher(const struct spark *s) {
+        return s->dispatching && pthread_equal(s->dispatcher, pthread_self());
+}
+
+int spark_wait_hello(struct spark *s, int timeout_ms) {
+        _cleanup_(spark_unrefp) _unused_ struct spark *keep = spark_ref(s);
+        struct waiter w = { .id = 0, .event_fd = -1 };
+        int r = 0;
+
+        pthread_mutex_lock(&s->lock);
+        if (is_dispatcher(s))
+                r = -EDEADLK;
+        else if (!s->server_software && !s->failed)
+                r = waiter_run(s, &w, timeout_ms);
+        if (r == 0 && s->failed)
+                r = s->failed_code == SPARK_DISCONNECTED ? -ENOTCONN : s->failed_code;
+        pthread_mutex_unlock(&s->lock);
+        return r;
+}
+
+/* Hands out an ended request without a callback. */
+static int result_take(struct request *q, struct spark_result **ret) {
+        int code = q->reply->error.code, r = 0;
+
+        if (ret)
+                r = result_new(ret, q);
+        if (r == 0)
+                (void)request_free(q);
+        return r < 0 ? r : code;
+}
+
+int spark_wait(struct spark *s, uint64_t id, int timeout_ms, struct spark_result **ret) {
+        _cleanup_(spark_unrefp) _unused_ struct spark *keep = spark_ref(s);
+        struct waiter w = { .id = id, .event_fd = -1 };
+        struct request *q;
+        int r;
+
+        pthread_mutex_lock(&s->lock);
+        q = connection_find(s, id);
+        if (is_dispatcher(s))
+                r = -EDEADLK;
+        else if (!q || q->forgotten || id == 0)
+                r = -ENOENT;
+        else
+                r = q->ended ? 0 : waiter_run(s, &w, timeout_ms);
+        if (r == 0) {
+                r = w.code;
+                q = connection_find(s, id);
+                if (q && q->ended)
+                        r = result_take(q, ret);
+        }
+        pthread_mutex_unlock(&s->lock);
+        return r;
+}

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Inside libspark. Three parts: connection.c (the connection, processing, waiting), request.c (what goes out), reply.c
+ * (what comes in, turned into the public structures).
+ *
+ * Locking: `lock` guards everything but the input side of the channel, which belongs to whoever dispatches. One thread
+ * dispatches at a time (`dispatching`); it lets go of `lock` around each callback. Requests are freed only by the
+ * dispatcher, or once they have ended.
+ */
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "base/buf.h"
+#include "base/list.h"
+#include "channel.h"
+#include "client/spark.h"
+#include "spark.pb-c.h"
+
+#define CLIENT_BUCKETS 64u
+#define CLIENT_CREDIT_DEFAULT 256u
+#define CLIENT_INLINE_MAX ((size_t)1 << 20)      /* larger inputs go into a memfd */
+#define CLIENT_OUT_BYTES_MAX ((size_t)64 << 20)
+#define CLIENT_OUT_BYTES_SPARE ((size_t)4 << 20) /* for credit and cancellations when requests fill the rest */
+#define CLIENT_COLLECT_MAX ((size_t)256 << 20)   /* bytes of a result that nobody has taken yet */
+
+/* A Done or Error with the structures that show it. */
+struct reply {
+        ProtobufCMessage *frame; /* owns the strings */
+        char *text;              /* detokenize */
+        struct spark_done done;
+        struct spark_error error;
+        struct spark_load_result load;
+        struct spark_status_result status;
+        struct spark_model *models;
+        const struct spark_model **model_list;
+        struct spark_request_info *requests;
+        const struct spark_request_info **request_list;
+        char message[256];       /* of an error that the library made */
+};
+
+/* Tokens gathered for a request without a callback. */
+struct collected {
+        struct buf text;
+        struct buf ids;
+        struct buf logprobs;
+        struct buf top_ids;
+        struct buf top_logprobs;
+        size_t top_n;
+};
+
+struct request {
+        struct list link; /* in a bucket */
+        uint64_t id;
+        spark_event_fn fn;
+        void *userdata;
+        uint32_t window;   /* tokens that may be under way */
+        uint32_t consumed; /* and not granted again yet */
+        bool manual_credit;
+        bool streams;      /* tokens may come */
+        bool forgotten;
+        bool ended;        /* and waits to be taken */
+        struct collected collected;
+        struct reply *reply;
+};
+
+/* A thread in spark_wait() or spark_wait_hello(), on its stack. */
+struct waiter {
+        struct list link;
+        uint64_t id; /* 0: the greeting */
+        int event_fd;
+        bool done;
+        int code;
+};
+
+struct spark {
+        atomic_uint refs;
+        pthread_mutex_t lock;
+        pthread_cond_t dispatch_ended;
+        bool dispatching;
+        pthread_t dispatcher;
+        struct channel channel;
+        int epoll_fd; /* the socket and failed_fd */
+        int failed_fd; /* an eventfd, readable for ever once the connection failed */
+        uint32_t epoll_events;
+        bool output_dead; /* nothing more can be sent; what was received is still worth reading */
+        bool failed;
+        int failed_code;
+        char failed_text[256];
+        char *server_software;
+        uint64_t next_id;
+        struct list buckets[CLIENT_BUCKETS];
+        struct list waiters;
+        struct buf text; /* of the token event that is being delivered */
+};
+
+/* connection.c; all with the lock held */
+struct request *connection_find(struct spark *s, uint64_t id);
+int connection_send(struct spark *s, const Spark__V1__ClientFrame *frame, int fd, size_t out_max);
+void connection_flush(struct spark *s);
+
+/* request.c */
+struct request_spec {
+        spark_event_fn fn;
+        void *userdata;
+        uint32_t window;
+        bool manual_credit;
+        bool streams;
+};
+struct request *request_free(struct request *r);
+int request_grant(struct spark *s, struct request *r, uint32_t tokens);
+int request_send_cancel(struct spark *s, uint64_t id);
+
+/* reply.c */
+struct reply *reply_free(struct reply *r);
+DEFINE_CLEANUP(struct reply *, reply_free)
+/* Takes over the frame when it succeeds. 0 or -ENOMEM. */
+int reply_new(struct reply **ret, Spark__V1__ServerFrame *frame);
+int reply_new_error(struct reply **ret, int code, const char *message);
+/* Shows a Token as the public structure; text is copied to *text for its NUL. 0, SPARK_PROTOCOL when its arrays don't
+ * fit together, -ENOMEM. */
+int reply_show_tokens(const Spark__V1__Token *token, struct buf *text, struct spark_tokens *ret);
+/* 0, SPARK_PROTOCOL when it doesn't fit what came before, BUF_E_LIMIT, -ENOMEM. */
+int collected_add(struct collected *c, const struct spark_tokens *t);
+void collected_init(struct collected *c);
+void collected_deinit(struct collected *c);
+/* Makes the public result of an ended request; takes its reply and tokens. 0 or -ENOMEM. */
+int result_new(struct spark_result **ret, struct request *r);

@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "internal.h"
+#include "message.h"
+
+/* The public result, with what it points at. */
+struct result {
+        struct spark_result public;
+        struct spark_tokens tokens;
+        struct collected collected;
+        struct reply *reply;
+};
+
+const char *spark_code_name(int code) {
+        const ProtobufCEnumValue *v;
+
+        if (code == SPARK_DISCONNECTED)
+                return "DISCONNECTED";
+        if (code == SPARK_PROTOCOL)
+                return "PROTOCOL";
+        v = code > 0 ? protobuf_c_enum_descriptor_get_value(&spark__v1__error_code__descriptor, code) : NULL;
+        return v ? v->name : "UNKNOWN";
+}
+
+struct reply *reply_free(struct reply *r) {
+        if (!r)
+                return NULL;
+        (void)message_free(r->frame);
+        free(r->text);
+        free(r->models);
+        free(r->model_list);
+        free(r->requests);
+        free(r->request_list);
+        free(r);
+        return NULL;
+}
+
+static void model_show(struct spark_model *m, const Spark__V1__ModelInfo *p) {
+        *m = (struct spark_model){
+                .name = p->name,
+                .path = p->path,
+                .state = p->state,
+                .is_default = p->is_default,
+                .has_chat_template = p->has_chat_template,
+                .architecture = p->architecture,
+                .format = p->format,
+                .backend = p->backend,
+                .error = p->error,
+                .parameters = p->parameters,
+                .image_bytes = p->image_bytes,
+                .kv_bytes = p->kv_bytes,
+                .generated_tokens = p->generated_tokens,
+                .tokens_per_second = p->tokens_per_second,
+                .context = p->context,
+                .vocabulary = p->vocabulary,
+                .running = p->running,
+                .queued = p->queued,
+                .engine_restarts = p->engine_restarts,
+                .load_percent = p->load_percent,
+        };
+}
+
+static int models_show(struct reply *r, Spark__V1__ModelInfo *const *models, size_t n) {
+        r->models = calloc(n ? n : 1, sizeof(*r->models));
+        r->model_list = calloc(n ? n : 1, sizeof(*r->model_list));
+        if (!r->models || !r->model_list)
+                return -ENOMEM;
+        for (size_t i = 0; i < n; i++) {
+                model_show(&r->models[i], models[i]);
+                r->model_list[i] = &r->models[i];
+        }
+        return 0;
+}
+
+static int requests_show(struct reply *r, Spark__V1__RequestInfo *const *requests, size_t n) {
+        r->requests = calloc(n ? n : 1, sizeof(*r->requests));
+        r->request_list = calloc(n ? n : 1, sizeof(*r->request_list));
+        if (!r->requests || !r->request_list)
+                return -ENOMEM;
+        for (size_t i = 0; i < n; i++) {
+                const Spark__V1__RequestInfo *p = requests[i];
+
+                r->requests[i] = (struct spark_request_info){
+                        .uid = p->uid,
+                        .pid = p->pid,
+                        .unit = p->unit,
+                        .model = p->model,
+                        .kind = p->kind,
+                        .state = p->state,
+                        .prompt_tokens = p->prompt_tokens,
+                        .completion_tokens = p->completion_tokens,
+                        .age_ms = p->age_ms,
+                };
+                r->request_list[i] = &r->requests[i];
+        }
+        return 0;
+}
+
+static int status_show(struct reply *r, const Spark__V1__StatusResult *p) {
+        int k;
+
+        k = models_show(r, p->models, p->n_models);
+        if (k == 0)
+                k = requests_show(r, p->requests, p->n_requests);
+        if (k < 0)
+                return k;
+        r->status = (struct spark_status_result){
+                .version = p->version,
+                .state = p->state,
+                .uptime_s = p->uptime_s,
+                .connections = p->connections,
+                .requests_running = p->requests_running,
+                .requests_queued = p->requests_queued,
+                .memory_total = p->memory_total,
+                .memory_available = p->memory_available,
+                .memory_floor = p->memory_floor,
+                .memory_images = p->memory_images,
+                .memory_kv = p->memory_kv,
+                .memory_engine = p->memory_engine,
+                .models = r->model_list,
+                .n_models = p->n_models,
+                .requests = r->request_list,
+                .n_requests = p->n_requests,
+        };
+        r->done.status = &r->status;
+        return 0;
+}
+
+static void load_show(struct reply *r, const Spark__V1__LoadResult *p) {
+        r->load = (struct spark_load_result){
+                .model = p->model,
+                .image_bytes = p->image_bytes,
+                .kv_bytes = p->kv_bytes,
+                .available_bytes = p->available_bytes,
+                .floor_bytes = p->floor_bytes,
+                .load_ms = p->load_ms,
+        };
+        r->done.load = &r->load;
+}
+
+static int detokenize_show(struct reply *r, const Spark__V1__DetokenizeResult *p) {
+        r->text = malloc(p->text.len + 1);
+        if (!r->text)
+                return -ENOMEM;
+        if (p->text.len > 0)
+                memcpy(r->text, p->text.data, p->text.len);
+        r->text[p->text.len] = 0;
+        r->done.text = r->text;
+        r->done.text_size = p->text.len;
+        return 0;
+}
+
+static int done_show(struct reply *r, const Spark__V1__Done *p) {
+        struct spark_done *d = &r->done;
+
+        d->finish = (int)p->finish_reason;
+        d->seed = p->seed;
+        if (p->usage) {
+                d->prompt_tokens = p->usage->prompt_tokens;
+                d->cached_tokens = p->usage->cached_tokens;
+                d->completion_tokens = p->usage->completion_tokens;
+        }
+        if (p->timing) {
+                d->queue_ms = p->timing->queue_ms;
+                d->prefill_ms = p->timing->prefill_ms;
+                d->decode_ms = p->timing->decode_ms;
+        }
+        switch (p->result_case) {
+        case SPARK__V1__DONE__RESULT_TOKENIZE:
+                d->ids = p->tokenize->ids;
+                d->n_ids = p->tokenize->n_ids;
+                return 0;
+        case SPARK__V1__DONE__RESULT_DETOKENIZE:
+                return detokenize_show(r, p->detokenize);
+        case SPARK__V1__DONE__RESULT_SCORE:
+                d->score_tokens = p->score->tokens;
+                d->nll = p->score->nll;
+                d->perplexity = p->score->perplexity;
+                return 0;
+        case SPARK__V1__DONE__RESULT_MODELS:
+                d->n_models = p->models->n_models;
+                if (models_show(r, p->models->models, p->models->n_models) < 0)
+                        return -ENOMEM;
+                d->models = r->model_list;
+                return 0;
+        case SPARK__V1__DONE__RESULT_LOAD:
+                load_show(r, p->load);
+                return 0;
+        case SPARK__V1__DONE__RESULT_STATUS:
+                return status_show(r, p->status);
+        default:
+                return 0;
+        }
+}
+
+int reply_new(struct reply **ret, Spark__V1__ServerFrame *frame) {
+        _cleanup_(reply_freep) struct reply *r = NULL;
+        int k;
+
+        r = calloc(1, sizeof(*r));
+        if (!r)
+                return -ENOMEM;
+        if (frame->body_case == SPARK__V1__SERVER_FRAME__BODY_DONE) {
+                k = done_show(r, frame->done);
+                if (k < 0)
+                        return k;
+        } else {
+                const Spark__V1__Error *e = frame->error;
+
+                r->error = (struct spark_error){
+                        /* an error without a code is still an error */
+                        .code = e->code > 0 ? (int)e->code : SPARK_INTERNAL,
+                        .message = e->message,
+                        .retry_after_ms = e->retry_after_ms,
+                        .have = e->have,
+                        .max = e->max,
+                };
+        }
+        r->frame = &frame->base;
+        *ret = steal_ptr(&r);
+        return 0;
+}
+
+int reply_new_error(struct reply **ret, int code, const char *message) {
+        struct reply *r;
+
+        r = calloc(1, sizeof(*r));
+        if (!r)
+                return -ENOMEM;
+        (void)snprintf(r->message, sizeof(r->message), "%s", message);
+        r->error = (struct spark_error){ .code = code, .message = r->message };
+        *ret = r;
+        return 0;
+}
+
+int reply_show_tokens(const Spark__V1__Token *token, struct buf *text, struct spark_tokens *ret) {
+        size_t n = token->n_ids, n_top;
+
+        if (n == 0 || (token->n_logprobs != 0 && token->n_logprobs != n))
+                return SPARK_PROTOCOL;
+        if (__builtin_mul_overflow(n, (size_t)token->top_n, &n_top) || token->n_top_ids != n_top ||
+            token->n_top_logprobs != n_top)
+                return SPARK_PROTOCOL;
+        buf_clear(text);
+        if (buf_reserve(text, token->text.len) != 0 || buf_append(text, token->text.data, token->text.len) != 0)
+                return -ENOMEM;
+        *ret = (struct spark_tokens){
+                .ids = token->ids,
+                .n = n,
+                .text = text->data,
+                .text_size = text->len,
+                .index = token->index,
+                .logprobs = token->n_logprobs ? token->logprobs : NULL,
+                .top_n = token->top_n,
+                .top_ids = token->top_n ? token->top_ids : NULL,
+                .top_logprobs = token->top_n ? token->top_logprobs : NULL,
+        };
+        return 0;
+}
+
+void collected_init(struct collected *c) {
+        *c = (struct collected){
+                .text = BUF_NULL(CLIENT_COLLECT_MAX),
+                .ids = BUF_NULL(CLIENT_COLLECT_MAX),
+                .logprobs = BUF_NULL(CLIENT_COLLECT_MAX),
+                .top_ids = BUF_NULL(CLIENT_COLLECT_MAX),
+                .top_logprobs = BUF_NULL(CLIENT_COLLECT_MAX),
+        };
+}
+
+void collected_deinit(struct collected *c) {
+        buf_deinit(&c->text);
+        buf_deinit(&c->ids);
+        buf_deinit(&c->logprobs);
+        buf_deinit(&c->top_ids);
+        buf_deinit(&c->top_logprobs);
+}
+
+int collected_add(struct collected *c, const struct spark_tokens *t) {
+        bool first = c->ids.len == 0;
+        int r;
+
+        /* joined, the arrays must still be rectangles */
+        if (!first && (c->top_n != t->top_n || (c->logprobs.len > 0) != (t->logprobs != NULL)))
+                return SPARK_PROTOCOL;
+        c->top_n = t->top_n;
+        r = buf_append(&c->text, t->text, t->text_size);
+        if (r == 0)
+                r = buf_append(&c->ids, t->ids, t->n * sizeof(*t->ids));
+        if (r == 0 && t->logprobs)
+                r = buf_append(&c->logprobs, t->logprobs, t->n * sizeof(*t->logprobs));
+        if (r == 0 && t->top_n > 0)
+                r = buf_append(&c->top_ids, t->top_ids, t->n * t->top_n * sizeof(*t->top_ids));
+        if (r == 0 && t->top_n > 0)
+                r = buf_append(&c->top_logprobs, t->top_logprobs, t->n * t->top_n * sizeof(*t->top_logprobs));
+        return r;
+}
+
+int result_new(struct spark_result **ret, struct request *request) {
+        struct result *r;
+        struct collected *c;
+
+        r = calloc(1, sizeof(*r));
+        if (!r)
+                return -ENOMEM;
+        c = &r->collected;
+        *c = request->collected;
+        collected_init(&request->collected);
+        r->reply = steal_ptr(&request->reply);
+        r->tokens = (struct spark_tokens){
+                .ids = (const uint32_t *)(const void *)c->ids.data,
+                .n = c->ids.len / sizeof(uint32_t),
+                .text = c->text.data ? c->text.data : "",
+                .text_size = c->text.len,
+                .logprobs = c->logprobs.len ? (const float *)(const void *)c->logprobs.data : NULL,
+                .top_n = c->top_n,
+                .top_ids = c->top_ids.len ? (const uint32_t *)(const void *)c->top_ids.data : NULL,
+                .top_logprobs = c->top_logprobs.len ? (const float *)(const void *)c->top_logprobs.data : NULL,
+        };
+        r->public.tokens = &r->tokens;
+        if (r->reply->error.code != 0)
+                r->public.error = &r->reply->error;
+        else
+                r->public.done = &r->reply->done;
+        *ret = &r->public;
+        return 0;
+}
+
+struct spark_result *spark_result_free(struct spark_result *result) {
+        struct result *r;
+
+        if (!result)
+                return NULL;
+        r = CONTAINER_OF(result, struct result, public);
+        collected_deinit(&r->collected);
+        (void)reply_free(r->reply);
+        free(r);
+        return NULL;
+}
