@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * A client's connection: who it is, its frames, its running requests (streams). An idle one costs its struct and an
+ * event source; buffers come and go with traffic. Owned by the manager's list; closed in the turn after its end was
+ * decided, never from within a callback.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <systemd/sd-event.h>
+
+#include "base/list.h"
+#include "channel.h"
+#include "peer.h"
+#include "request.h"
+
+struct manager;
+
+enum connection_state {
+        CONNECTION_NEW,     /* Hello is due */
+        CONNECTION_OPEN,
+        CONNECTION_CLOSING, /* the last frames go out */
+        CONNECTION_DEAD,    /* freed in this turn */
+};
+
+struct connection {
+        struct manager *manager;
+        struct list link;       /* manager->connections */
+        struct list dirty_link; /* manager->dirty_connections */
+        enum connection_state state;
+        bool blocked;      /* the socket takes no more for now */
+        bool frames_left;  /* received, not looked at yet */
+        bool charged;
+        uint32_t events;   /* what the source watches */
+        struct user *user;
+        struct peer peer;
+        struct channel channel;
+        sd_event_source *source;
+        struct list streams;
+        size_t n_streams;
+        uint64_t client;   /* number of the connection */
+        uint64_t since_us; /* accepted, or when closing began */
+        uint64_t input_charged; /* bytes of the input buffer, charged to the user */
+};
+
+/* Takes over an accepted socket. Turns it away with a sentence where limits are reached. 0 or -errno. The bus hands out
+ * sockets of its own this way: peer_uid other than -1 stands for the uid at the far end of a socketpair. */
+int connection_new(struct manager *m, int fd, uid_t peer_uid);
+struct connection *connection_free(struct connection *c);
+/* Works off what is due in a turn; may free it. */
+void connection_turn(struct connection *c);
+void connection_tick(struct connection *c, uint64_t now_us);
+/* Says why, lets queued frames go out, closes. */
+void connection_fail(struct connection *c, Spark__V1__ErrorCode code, const char *fmt, ...) _printf_(3, 4);
+/* Nothing further is read; closes when everything is out. */
+void connection_finish(struct connection *c);

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * One spark-engine process, from its start to the moment when it is really gone. It is pinged; one that does not answer
+ * is killed. Whatever ends it, everything it had said is read first, then the model hears that it is gone.
+ * Owned by the model.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <systemd/sd-event.h>
+
+#include "base/list.h"
+#include "base/macro.h"
+#include "channel.h"
+#include "request.h"
+
+enum engine_state {
+        ENGINE_STARTING,
+        ENGINE_READY,
+        ENGINE_ENDING, /* told to end, or killed */
+};
+
+struct engine {
+        struct manager *manager;
+        struct model *model;
+        enum engine_state state;
+        bool was_ready, closed, faulty, watching_write;
+        pid_t pid;
+        int pidfd;
+        struct channel channel;
+        sd_event_source *io_source, *exit_source;
+        struct list commands;   /* requests with something to tell */
+        struct list dirty_link; /* manager->dirty_engines */
+        struct request_error error;
+        uint64_t started_us, ready_us, ending_us;
+        uint64_t ping_cookie, ping_sent_us, heard_us; /* heard: the last answer to a ping, or Ready */
+        bool ping_pending;
+        uint64_t kv_used;
+};
+
+/* Spawns it and sends Init with the model's segments. 0 or -errno. */
+int engine_start(struct engine **ret, struct model *model);
+/* Kills what is left of it without a word to the model. */
+struct engine *engine_free(struct engine *engine);
+DEFINE_CLEANUP(struct engine *, engine_free)
+/* Asks it to end; model_engine_gone() follows. */
+void engine_stop(struct engine *engine);
+/* A request has something to tell. */
+void engine_add_command(struct engine *engine, struct request *r);
+/* Writes what is due. The engine lives on whatever happens: a fault ends the process, not the struct. */
+void engine_flush(struct engine *engine);
+/* Once a second: ping, deadlines. */
+void engine_tick(struct engine *engine, uint64_t now_us);
+/* True unless the engine ought to have answered a ping by now. */
+bool engine_moves(const struct engine *engine, uint64_t now_us);

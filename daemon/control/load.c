@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/checked.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/utf8.h"
+#include "load.h"
+#include "manager.h"
+#include "spawn.h"
+
+#define KV_CONTEXTS 4u          /* whole contexts that a KV cache should hold by default, */
+#define KV_TOKENS_MIN 32768u    /* or so many tokens where contexts are short, */
+#define KV_CONTEXTS_MAX 64u     /* which need not be more than every sequence of a step can use */
+#define KV_SMALLEST 2048u       /* tokens without which a model is not worth starting */
+#define OOM_SCORE "500"         /* rather the loader than anybody else */
+
+/* ---- pure ---- */
+
+uint64_t load_choose_kv(uint64_t configured, uint64_t bytes_per_token, uint64_t context, uint64_t left) {
+        uint64_t tokens, want, smallest;
+
+        if (context == 0 || bytes_per_token == 0)
+                return 0;
+        if (configured)
+                return configured <= left ? configured : 0;
+        if (!checked_mul(context, KV_CONTEXTS, &tokens))
+                return 0;
+        if (tokens < KV_TOKENS_MIN)
+                tokens = MIN((uint64_t)KV_TOKENS_MIN, context * KV_CONTEXTS_MAX);
+        if (!checked_mul(tokens, bytes_per_token, &want) ||
+            !checked_mul(MIN(context, (uint64_t)KV_SMALLEST), bytes_per_token, &smallest))
+                return 0;
+        if (want > left / 2)
+                want = left / 2;
+        if (want < smallest)
+                want = smallest;
+        return want <= left ? want : 0;
+}
+
+/* The number at p of exactly five digits; false for anything else. */
+static bool five_digits(const char *p, unsigned *ret) {
+        unsigned v = 0;
+
+        for (int i = 0; i < 5; i++) {
+                if (p[i] < '0' || p[i] > '9')
+                        return false;
+                v = v * 10 + (unsigned)(p[i] - '0');
+        }
+        *ret = v;
+        return true;
+}
+
+unsigned load_split_name(const char *path, unsigned part, char *ret, size_t size) {
+        static const char tail[] = "-00001-of-00003.gguf";
+        size_t n = strlen(path), k = sizeof(tail) - 1;
+        unsigned first, total;
+        const char *p;
+
+        if (n < k || n >= size)
+                return 0;
+        p = path + n - k;
+        if (p[0] != '-' || !five_digits(p + 1, &first) || strncmp(p + 6, "-of-", 4) != 0 ||
+            !five_digits(p + 10, &total) || strcmp(p + 15, ".gguf") != 0 || first != 1 || total < 2)
+                return 0;
+        (void)snprintf(ret, size, "%.*s-%05u-of-%05u.gguf", (int)(n - k), path, part % 100000u, total);
+        return total;
+}
+
+/* ---- ends ---- */
+
+struct load *load_free(struct load *load) {
+        if (!load)
+                return NULL;
+        load->link_source = sd_event_source_disable_unref(load->link_source);
+        load->exit_source = sd_event_source_disable_unref(load->exit_source);
+        load->pidfd = spawn_abandon(load->manager->event, load->pidfd);
+        load->link = fd_close(load->link);
+        for (size_t i = 0; i < load->n_inputs; i++)
+                (void)fd_close(load->inputs[i]);
+        for (size_t i = 0; i < load->n_segments; i++)
+                (void)fd_close(load->segments[i]);
+        free(load);
+        return NULL;
+}
+
+static void load_fail(struct load *load, Spark__V1__ErrorCode code, const char *text) {
+        if (load->failed)
+                return;
+        load->failed = true;
+        request_error_set(&load->error, code, "%s", text);
+        spawn_kill(load->pidfd, SIGKILL); /* the rest happens when it is gone */
+}
+
+static void answer_dry_run(struct load *load) {
+        Spark__V1__Done done = SPARK__V1__DONE__INIT;
+        Spark__V1__LoadResult result = SPARK__V1__LOAD_RESULT__INIT;
+
+        result.model = load->model->name;
+        result.image_bytes = load->image_bytes;
+        result.kv_bytes = load->kv_bytes;
+        result.available_bytes = load->available;
+        result.floor_bytes = load->manager->memory.floor;
+        result.load_ms = (float)((double)(manager_now_us() - load->started_us) / 1000.0);
+        done.result_case = SPARK__V1__DONE__RESULT_LOAD;
+        done.load = &result;
+        request_finish(load->request, &done);
+}
+
+/* The loader is gone and reaped: the one place from which a load ends. Frees it. */
+static void load_end(struct load *load) {
+        struct request_error error = load->error;
+
+        if (load->request && load->failed)
+                request_fail(load->request, &error);
+        else if (load->request)
+                answer_dry_run(load);
+        else if (load->failed)
+                model_load_failed(load->model, &error);
+        else
+                model_load_done(load->model);
+}
+
+static void load_seal(struct load *load) {
+        for (size_t i = 0; i < load->n_segments && !load->failed; i++) {
+                int r = fd_memfd_seal(load->segments[i]);
+
+                if (r < 0)
+                        request_error_set(&load->error, SPARK__V1__ERROR_CODE__INTERNAL,
+                                          "The image could not be sealed: %s.", strerror(-r));
+                load->failed = r < 0;
+        }
+}
+
+/* ---- records ---- */
+
+static void gib(uint64_t bytes, char *out, size_t size) {
+        (void)snprintf(out, size, "%.2f GiB", (double)bytes / (double)(1ull << 30));
+}
+
+static void refuse_memory(struct load *load, uint64_t need, uint64_t left) {
+        const struct memory *mem = &load->manager->memory;
+        char image[32], total[32], available[32], floor[32], promised[32];
+
+        gib(load->image_bytes, image, sizeof(image));
+        gib(need, total, sizeof(total));
+        gib(load->available, available, sizeof(available));
+        gib(mem->floor, floor, sizeof(floor));
+        gib(mem->untouched, promised, sizeof(promised));
+        load->failed = true;
+        request_error_set(&load->error, SPARK__V1__ERROR_CODE__NO_MEMORY,
+                          "Model '%s' needs %s (image %s, the rest KV cache); %s are available, of which %s are "
+                          "kept free and %s are promised to others.",
+                          load->model->name, total, image, available, floor, promised);
+        load->error.have = need;
+        load->error.max = left;
+        spawn_kill(load->pidfd, SIGKILL);
+}
+
+/* Does the plan leave the floor alone? Also chooses how much KV cache the model gets. */
+static bool plan_fits(struct load *load, const struct loadlink_record *plan) {
+        struct manager *m = load->manager;
+        uint64_t left, need, context = plan->context, per_token = plan->kv_bytes_per_token, smallest;
+
+        models_count_memory(m);
+        load->available = memory_available(&m->memory);
+        left = memory_free_for_us(&m->memory);
+        if (load->model->context && load->model->context < context)
+                context = load->model->context;
+        if (strcmp(m->config->kv_format, "f32") == 0 && !checked_mul(per_token, 2, &per_token))
+                per_token = UINT64_MAX;
+        if (load->image_bytes <= left)
+                load->kv_bytes = load_choose_kv(m->config->memory_kv, per_token, context, left - load->image_bytes);
+        if (load->image_bytes <= left && (load->kv_bytes || per_token == 0 || context == 0))
+                return true;
+        smallest = m->config->memory_kv;
+        if (!smallest && !checked_mul(MIN(context, (uint64_t)KV_SMALLEST), per_token, &smallest))
+                smallest = UINT64_MAX;
+        if (!checked_add(load->image_bytes, smallest, &need))
+                need = UINT64_MAX;
+        refuse_memory(load, need, left);
+        return false;
+}
+
+static void on_plan(struct load *load, const struct loadlink_record *plan) {
+        uint64_t sum = 0;
+
+        if (load->planned || plan->n_segments == 0 || plan->n_segments > LOADLINK_SEGMENTS_MAX) {
+                load_fail(load, SPARK__V1__ERROR_CODE__INTERNAL, "The loader's plan makes no sense.");
+                return;
+        }
+        load->planned = true;
+        for (size_t i = 0; i < plan->n_segments; i++) {
+                load->segment_bytes[i] = plan->segment_bytes[i];
+                if (plan->segment_bytes[i] == 0 || !checked_add(sum, plan->segment_bytes[i], &sum)) {
+                        load_fail(load, SPARK__V1__ERROR_CODE__INTERNAL, "The loader's plan makes no sense.");
+                        return;
+                }
+        }
+        load->image_bytes = sum;
+        if (!plan_fits(load, plan)) {
+                load->image_bytes = load->kv_bytes = 0;
+                return;
+        }
+        if (load->request) /* --plan-only: it ends by itself */
+                return;
+
+        struct loadlink_record answer = { .version = LOADLINK_VERSION, .type = LOADLINK_SEGMENTS,
+                                          .n_segments = plan->n_segments };
+        int r = 0;
+
+        for (size_t i = 0; i < plan->n_segments && r >= 0; i++) {
+                r = fd_memfd_new("sparkd-image", plan->segment_bytes[i]);
+                if (r >= 0)
+                        load->segments[load->n_segments++] = r;
+        }
+        if (r >= 0)
+                r = loadlink_send(load->link, &answer, load->segments, load->n_segments);
+        if (r < 0)
+                load_fail(load, SPARK__V1__ERROR_CODE__INTERNAL, "The image's memory could not be handed out.");
+}
+
+/* The loader has read a hostile file: its sentence is shown to people, so it is made printable. */
+static void on_error(struct load *load, const struct loadlink_record *rec) {
+        Spark__V1__ErrorCode code = SPARK__V1__ERROR_CODE__INTERNAL;
+        char text[sizeof(rec->text)];
+
+        memcpy(text, rec->text, sizeof(text));
+        text[sizeof(text) - 1] = 0;
+        for (char *p = text; *p; p++)
+                if ((unsigned char)*p < 0x20 || *p == 0x7f)
+                        *p = '?';
+        if (!utf8_valid(text, strlen(text), NULL))
+                for (char *p = text; *p; p++)
+                        if ((unsigned char)*p >= 0x80)
+                                *p = '?';
+        if (rec->code == LOADLINK_CODE_MODEL_INVALID || rec->code == LOADLINK_CODE_UNSUPPORTED)
+                code = SPARK__V1__ERROR_CODE__MODEL_INVALID;
+        load_fail(load, code, *text ? text : "The loader failed without saying why.");
+}
+
+static void on_record(struct load *load, const struct loadlink_record *rec) {
+        load->active_us = manager_now_us();
+        switch (rec->type) {
+        case LOADLINK_PLAN:
+                on_plan(load, rec);
+                return;
+        case LOADLINK_PROGRESS:
+                load->done_bytes = MIN(rec->done, load->image_bytes);
+                if (!load->request)
+                        model_load_progress(load->model, load->done_bytes, load->image_bytes);
+                return;
+        case LOADLINK_DONE:
+                load->written = true;
+                return;
+        case LOADLINK_ERROR:
+                on_error(load, rec);
+                return;
+        default:
+                load_fail(load, SPARK__V1__ERROR_CODE__INTERNAL, "The loader sent a record that nobody knows.");
+        }
+}
+
+/* Reads what is there, at most a few records a turn. False when the link has ended. */
+static bool load_read(struct load *load) {
+        struct loadlink_record rec;
+        int fds[LOADLINK_SEGMENTS_MAX];
+        size_t n_fds;
+
+        for (int i = 0; i < 16; i++) {
+                int r = loadlink_recv(load->link, &rec, fds, &n_fds);
+
+                if (r == -EAGAIN)
+                        return true;
+                if (r == 0)
+                        return false;
+                if (r < 0) {
+                        load_fail(load, SPARK__V1__ERROR_CODE__INTERNAL, "The loader sent a malformed record.");
+                        return false;
+                }
+                for (size_t k = 0; k < n_fds; k++)
+                        (void)fd_close(fds[k]);
+                on_record(load, &rec);
+        }
+        return true;
+}
+
+static int on_link(sd_event_source *source, int fd, uint32_t events, void *userdata) {
+        struct load *load = userdata;
+
+        if (!load_read(load))
+                load->link_source = sd_event_source_disable_unref(load->link_source);
+        return 0;
+}
+
+static int on_exit_of_loader(sd_event_source *source, int fd, uint32_t events, void *userdata) {
+        struct load *load = userdata;
+        char how[64], text[160];
+        siginfo_t info;
+
+        if (spawn_reap(load->pidfd, &info) == 0)
+                return 0;
+        load->exit_source = sd_event_source_disable_unref(load->exit_source);
+        load->pidfd = fd_close(load->pidfd);
+        for (int i = 0; i < 64 && load->link_source && load_read(load); i++) /* what it said last */
+                ;
+        spawn_describe_exit(&info, how, sizeof(how));
+        if (!load->failed && info.si_code == CLD_EXITED && info.si_status == 127) {
+                load_fail(load, SPARK__V1__ERROR_CODE__INTERNAL, "spark-loader could not be executed.");
+        } else if (!load->failed && (info.si_code != CLD_EXITED || info.si_status != 0)) {
+                (void)snprintf(text, sizeof(text), "The loader ended with %s while it read the model's file.", how);
+                load_fail(load, info.si_code == CLD_EXITED ? SPARK__V1__ERROR_CODE__INTERNAL
+                                                           : SPARK__V1__ERROR_CODE__MODEL_INVALID, text);
+        } else if (!load->planned || (!load->request && !load->written)) {
+                load_fail(load, SPARK__V1__ERROR_CODE__INTERNAL, "The loader ended before it was done.");
+        }
+        if (!load->request)
+                load_seal(load);
+        load_end(load);
+        return 0;
+}
+
+/* ---- start ---- */
+
+static int open_input(struct load *load, const char *path, struct request_error *error) {
+        _cleanup_fd_ int fd = -1;
+        struct stat st;
+        Spark__V1__ErrorCode code = SPARK__V1__ERROR_CODE__MODEL_INVALID;
+
+        fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+        if (fd < 0 || fstat(fd, &st) < 0) {
+                if (errno == ENOENT || errno == ENOTDIR)
+                        code = SPARK__V1__ERROR_CODE__MODEL_NOT_FOUND;
+                request_error_set(error, code, "%.300s: %s.", path, strerror(errno));
+                return REQUEST_E_REFUSED;
+        }
+        if (!S_ISREG(st.st_mode)) {
+                request_error_set(error, code, "%.300s is no regular file.", path);
+                return REQUEST_E_REFUSED;
+        }
+        (void)fd_set_nonblock(fd, 0);
+        load->inputs[load->n_inputs++] = fd_steal(&fd);
+        return 0;
+}
+
+static int open_inputs(struct load *load, struct model *model, struct request_error *error) {
+        char name[4096];
+        unsigned parts;
+        int r;
+
+        if (model->input_fd >= 0) {
+                int fd = fcntl(model->input_fd, F_DUPFD_CLOEXEC, 0);
+
+                if (fd < 0)
+                        return -errno;
+                load->inputs[load->n_inputs++] = fd;
+                return 0;
+        }
+        parts = load_split_name(model->path, 1, name, sizeof(name));
+        if (parts > LOAD_SPLITS_MAX) {
+                request_error_set(error, SPARK__V1__ERROR_CODE__MODEL_INVALID, "%u parts, at most %u are read.", parts,
+                                  LOAD_SPLITS_MAX);
+                return REQUEST_E_REFUSED;
+        }
+        r = open_input(load, model->path, error);
+        for (unsigned i = 2; i <= parts && r == 0; i++) {
+                (void)load_split_name(model->path, i, name, sizeof(name));
+                r = open_input(load, name, error);
+        }
+        return r;
+}
+
+static int spawn_loader(struct load *load, int link, bool plan_only) {
+        char numbers[LOAD_SPLITS_MAX + 1][12];
+        char *argv[2 * (LOAD_SPLITS_MAX + 1) + 3];
+        int fds[LOAD_SPLITS_MAX + 1];
+        size_t n = 0;
+        struct spawn s = { .program = "spark-loader", .argv = argv, .fds = fds, .oom_score_adj = OOM_SCORE };
+
+        argv[n++] = (char *)"spark-loader";
+        for (size_t i = 0; i <= load->n_inputs; i++) {
+                (void)snprintf(numbers[i], sizeof(numbers[i]), "%d", SPAWN_FIRST_FD + (int)i);
+                argv[n++] = (char *)(i == 0 ? "--link" : i == 1 ? "--input" : "--split");
+                argv[n++] = numbers[i];
+                fds[i] = i == 0 ? link : load->inputs[i - 1];
+        }
+        if (plan_only)
+                argv[n++] = (char *)"--plan-only";
+        argv[n] = NULL;
+        s.n_fds = load->n_inputs + 1;
+        return spawn_process(&s, &load->pid, &load->pidfd);
+}
+
+int load_start(struct load **ret, struct model *model, struct request *dry_run, struct request_error *error) {
+        _cleanup_(load_freep) struct load *load = calloc(1, sizeof(*load));
+        _cleanup_fd_ int far = -1;
+        int pair[2], r;
+
+        if (!load)
+                return -ENOMEM;
+        load->manager = model->manager;
+        load->model = model;
+        load->request = dry_run;
+        load->pidfd = load->link = -1;
+        load->started_us = load->active_us = manager_now_us();
+        r = open_inputs(load, model, error);
+        if (r)
+                return r;
+        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+                return -errno;
+        load->link = pair[0];
+        far = pair[1];
+        r = fd_set_nonblock(load->link, 1);
+        if (r >= 0)
+                r = spawn_loader(load, far, dry_run != NULL);
+        if (r == -ENOENT) {
+                request_error_set(error, SPARK__V1__ERROR_CODE__INTERNAL, "spark-loader is not installed.");
+                return REQUEST_E_REFUSED;
+        }
+        if (r >= 0)
+                r = sd_event_add_io(model->manager->event, &load->link_source, load->link, EPOLLIN, on_link, load);
+        if (r >= 0)
+                r = sd_event_add_io(model->manager->event, &load->exit_source, load->pidfd, EPOLLIN, on_exit_of_loader,
+                                    load);
+        if (r < 0)
+                return r;
+        log_info("model '%s': %s", model->name, dry_run ? "planning" : "loading");
+        *ret = steal_ptr(&load);
+        return 0;
+}
+
+void load_tick(struct load *load, uint64_t now_us) {
+        if (!load->failed && now_us > load->active_us + load->manager->config->limits.load_seconds * 1000000u)
+                load_fail(load, SPARK__V1__ERROR_CODE__INTERNAL, "The loader did not move for too long and was ended.");
+}

@@ -1,0 +1,459 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <systemd/sd-daemon.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "connection.h"
+#include "engine.h"
+#include "manager.h"
+
+#define TICK_US 1000000u
+#define ACCEPT_REST_US (100u * 1000u)   /* out of descriptors: look again after that */
+#define CLOSE_US (5u * 1000000u)        /* last frames and engines have so long */
+#define FDS_RESERVED 256u               /* descriptors for anything but connections */
+
+uint64_t manager_now_us(void) {
+        struct timespec ts;
+
+        (void)clock_gettime(CLOCK_MONOTONIC, &ts);
+        return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
+}
+
+void manager_kick(struct manager *m) {
+        (void)sd_event_source_set_enabled(m->turn, SD_EVENT_ONESHOT);
+}
+
+bool manager_accepts(const struct manager *m) {
+        return m->state == MANAGER_STARTING || m->state == MANAGER_READY;
+}
+
+bool manager_is_privileged(uid_t uid) {
+        return uid == 0 || uid == geteuid();
+}
+
+void manager_watch(struct manager *m, struct manager_watcher *w) {
+        list_append(&m->watchers, &w->link);
+}
+
+void manager_model_changed(struct manager *m, struct model *model, bool removed) {
+        struct list *pos, *tmp;
+
+        LIST_FOREACH(pos, tmp, &m->watchers) {
+                struct manager_watcher *w = LIST_ENTRY(pos, struct manager_watcher, link);
+
+                w->model_changed(w->userdata, model, removed);
+        }
+}
+
+/* ---- stopping ---- */
+
+static void close_all(struct manager *m) {
+        struct list *pos, *tmp;
+
+        m->state = MANAGER_CLOSING;
+        m->stop_us = manager_now_us();
+        for (size_t i = 0; i < m->requests.n_slots; i++)
+                if (m->requests.slots[i])
+                        request_fail_with(m->requests.slots[i], SPARK__V1__ERROR_CODE__STOPPING,
+                                          "The daemon is shutting down.");
+        LIST_FOREACH(pos, tmp, &m->connections)
+                connection_fail(LIST_ENTRY(pos, struct connection, link), SPARK__V1__ERROR_CODE__STOPPING,
+                                "The daemon is shutting down.");
+        (void)models_stop(m);
+}
+
+static size_t attached_requests(const struct manager *m) {
+        size_t n = 0;
+
+        for (size_t i = 0; i < m->requests.n_slots; i++)
+                n += m->requests.slots[i] && m->requests.slots[i]->sink;
+        return n;
+}
+
+static void check_stop(struct manager *m) {
+        uint64_t now_us = manager_now_us();
+
+        if (m->state == MANAGER_STOPPING &&
+            (attached_requests(m) == 0 || now_us >= m->stop_us + m->config->limits.stop_seconds * 1000000u))
+                close_all(m);
+        if (m->state != MANAGER_CLOSING)
+                return;
+        if ((list_empty(&m->connections) && models_stop(m)) || now_us > m->stop_us + CLOSE_US)
+                (void)sd_event_exit(m->event, 0);
+}
+
+void manager_stop(struct manager *m) {
+        if (!manager_accepts(m)) { /* asked twice: at once */
+                if (m->state == MANAGER_STOPPING)
+                        close_all(m);
+                return;
+        }
+        log_info("stopping");
+        notify_stopping(m);
+        m->state = MANAGER_STOPPING;
+        m->stop_us = manager_now_us();
+        m->listener_source = sd_event_source_disable_unref(m->listener_source);
+        if (m->listening)
+                listener_deinit(&m->listener);
+        m->listening = false;
+        manager_kick(m);
+}
+
+/* ---- the turn ---- */
+
+static void list_move(struct list *from, struct list *to) {
+        struct list *node;
+
+        while ((node = list_pop(from)))
+                list_append(to, node);
+}
+
+static int on_turn(sd_event_source *source, void *userdata) {
+        struct manager *m = userdata;
+        struct list now, *node;
+
+        list_init(&now);
+        models_pump(m);
+        list_move(&m->dirty_engines, &now);
+        while ((node = list_pop(&now)))
+                engine_flush(LIST_ENTRY(node, struct engine, dirty_link));
+        list_move(&m->dirty_connections, &now);
+        while ((node = list_pop(&now)))
+                connection_turn(LIST_ENTRY(node, struct connection, dirty_link));
+        if (!manager_accepts(m))
+                check_stop(m);
+        return 0;
+}
+
+/* Started, in the service manager's eyes: the default model serves, or it is known that it won't. */
+static void check_ready(struct manager *m) {
+        struct list *pos, *tmp;
+
+        if (m->state != MANAGER_STARTING)
+                return;
+        LIST_FOREACH(pos, tmp, &m->models.list) {
+                const struct model *model = LIST_ENTRY(pos, struct model, link);
+
+                if (model->load_wanted && model->state != MODEL_READY)
+                        return;
+        }
+        m->state = MANAGER_READY;
+        notify_ready(m);
+        log_info("READY");
+}
+
+static void on_model_changed(void *userdata, struct model *model, bool removed) {
+        check_ready(userdata);
+}
+
+static int on_tick(sd_event_source *source, uint64_t usec, void *userdata) {
+        struct manager *m = userdata;
+        uint64_t now_us = manager_now_us();
+        struct list *pos, *tmp;
+
+        LIST_FOREACH(pos, tmp, &m->connections)
+                connection_tick(LIST_ENTRY(pos, struct connection, link), now_us);
+        models_tick(m, now_us);
+        check_ready(m);
+        notify_update(m, now_us);
+        if (!manager_accepts(m))
+                check_stop(m);
+        (void)sd_event_source_set_time_relative(source, TICK_US);
+        return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+}
+
+/* ---- accepting ---- */
+
+static int on_accept_again(sd_event_source *source, uint64_t usec, void *userdata) {
+        struct manager *m = userdata;
+
+        if (m->listener_source)
+                (void)sd_event_source_set_enabled(m->listener_source, SD_EVENT_ON);
+        return 0;
+}
+
+static int on_accept(sd_event_source *source, int fd, uint32_t events, void *userdata) {
+        struct manager *m = userdata;
+        int r = 1, sock;
+
+        for (int i = 0; i < LISTENER_ACCEPTS_PER_TURN && r == 1; i++) {
+                r = listener_accept(&m->listener, &sock);
+                if (r == 1 && connection_new(m, sock, (uid_t)-1) < 0)
+                        log_warning("a connection could not be taken");
+        }
+        if (r < 0 || r == LISTENER_E_NO_FDS) {
+                log_warning("accepting connections: %s", r < 0 ? strerror(-r) : "out of descriptors");
+                (void)sd_event_source_set_enabled(source, SD_EVENT_OFF);
+                if (sd_event_add_time_relative(m->event, NULL, CLOCK_MONOTONIC, ACCEPT_REST_US, 1000, on_accept_again,
+                                               m) < 0)
+                        (void)sd_event_source_set_enabled(source, SD_EVENT_ON);
+        }
+        return 0;
+}
+
+static int listen_inherited(struct manager *m) {
+        int n = sd_listen_fds(1), taken = 0;
+
+        for (int fd = SD_LISTEN_FDS_START; fd < SD_LISTEN_FDS_START + n; fd++) {
+                if (!taken && listener_init_fd(&m->listener, fd) == 0) {
+                        taken = 1;
+                        continue;
+                }
+                log_warning("descriptor %d that we were handed is of no use", fd);
+                (void)fd_close(fd);
+        }
+        return taken;
+}
+
+static int listen_at_path(struct manager *m) {
+        const char *path = m->config->socket;
+        int r = listener_init(&m->listener, path, (mode_t)m->config->socket_mode, (gid_t)-1);
+
+        if (r == LISTENER_E_IN_USE)
+                log_error("somebody listens at %s already", path);
+        else if (r == LISTENER_E_NOT_SOCKET)
+                log_error("%s is there and is no socket; it is left alone", path);
+        else if (r == LISTENER_E_PATH)
+                log_error("'%s' is no usable path for a socket (absolute, up to 107 bytes)", path);
+        else if (r == -ENOENT)
+                log_error("the folder of the socket %s does not exist", path);
+        else if (r < 0)
+                log_error("listening at %s: %s", path, strerror(-r));
+        return r > 0 ? -EADDRNOTAVAIL : r;
+}
+
+static int manager_listen(struct manager *m) {
+        bool inherited = listen_inherited(m);
+        int r;
+
+        if (!inherited) {
+                r = listen_at_path(m);
+                if (r < 0)
+                        return r;
+        }
+        m->listening = true;
+        r = sd_event_add_io(m->event, &m->listener_source, m->listener.fd, EPOLLIN, on_accept, m);
+        if (r >= 0)
+                log_info("listening at %s", inherited ? "the socket that was handed over" : m->config->socket);
+        return r;
+}
+
+/* ---- configuration ---- */
+
+static void apply_limits(struct manager *m) {
+        const struct config_limits *l = &m->config->limits;
+
+        m->users.limits[USER_CONNECTIONS] = l->connections_per_user;
+        m->users.limits[USER_REQUESTS] = l->requests_per_user;
+        m->users.limits[USER_BYTES] = l->bytes_per_user;
+        memory_set_floor(&m->memory, m->config->memory_floor);
+}
+
+static void warn_unchangeable(const struct config *old, const struct config *new) {
+        if (strcmp(old->socket, new->socket) != 0 || strcmp(old->backend, new->backend) != 0 || old->bus != new->bus ||
+            strcmp(old->state_dir, new->state_dir) != 0)
+                log_warning("socket, state_dir, bus and backend change with a restart only");
+}
+
+/* What cannot change while we run stays as it was. */
+static void keep_unchangeable(struct config *old, struct config *new) {
+        char *t;
+
+        t = old->socket, old->socket = new->socket, new->socket = t;
+        t = old->backend, old->backend = new->backend, new->backend = t;
+        t = old->state_dir, old->state_dir = new->state_dir, new->state_dir = t;
+        new->bus = old->bus;
+}
+
+static void manager_reload(struct manager *m) {
+        const char *file = m->config_file ? m->config_file : CONFIG_DEFAULT_FILE;
+        struct config_error error;
+        struct config *config;
+        int r;
+
+        notify_reloading(m);
+        r = config_load(&config, file, &error);
+        if (r) {
+                log_error("the configuration stays as it was: %s", r < 0 ? strerror(-r) : error.text);
+        } else {
+                warn_unchangeable(m->config, config);
+                keep_unchangeable(m->config, config);
+                (void)config_free(m->config);
+                m->config = config;
+                apply_limits(m);
+                if (models_configure(m) < 0)
+                        log_error("out of memory while taking over the models");
+                log_info("configuration reloaded");
+        }
+        if (m->notify.ready)
+                notify_ready(m);
+}
+
+static int on_signal(sd_event_source *source, const struct signalfd_siginfo *si, void *userdata) {
+        struct manager *m = userdata;
+
+        if (si->ssi_signo == SIGHUP)
+                manager_reload(m);
+        else
+                manager_stop(m);
+        return 0;
+}
+
+/* ---- life ---- */
+
+static int add_signals(struct manager *m) {
+        static const int signals[] = { SIGTERM, SIGINT, SIGHUP };
+        sigset_t set;
+        int r;
+
+        (void)signal(SIGPIPE, SIG_IGN);
+        (void)sigemptyset(&set);
+        for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
+                (void)sigaddset(&set, signals[i]);
+        if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+                return -errno;
+        for (size_t i = 0; i < ARRAY_SIZE(signals); i++) {
+                r = sd_event_add_signal(m->event, &m->signal_sources[i], signals[i], on_signal, m);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+/* Every connection takes a socket and a pidfd. */
+static void raise_fd_limit(const struct config *config) {
+        struct rlimit limit;
+        uint64_t need = 2 * config->limits.connections + FDS_RESERVED;
+
+        if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+                return;
+        if (limit.rlim_cur < need) {
+                limit.rlim_cur = MIN((uint64_t)limit.rlim_max, need);
+                (void)setrlimit(RLIMIT_NOFILE, &limit);
+        }
+        if (limit.rlim_cur < need)
+                log_warning("%llu connections need %llu descriptors, %llu are allowed",
+                            (unsigned long long)config->limits.connections, (unsigned long long)need,
+                            (unsigned long long)limit.rlim_cur);
+}
+
+static int add_sources(struct manager *m) {
+        int r;
+
+        r = sd_event_add_defer(m->event, &m->turn, on_turn, m);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(m->turn, SD_EVENT_OFF);
+        if (r >= 0)
+                r = sd_event_add_time_relative(m->event, &m->tick, CLOCK_MONOTONIC, TICK_US, TICK_US / 4, on_tick, m);
+        if (r >= 0)
+                r = add_signals(m);
+        return r;
+}
+
+static int manager_set_up(struct manager *m) {
+        int r;
+
+        r = memory_init(&m->memory, m->config->memory_floor);
+        if (r < 0)
+                return r;
+        apply_limits(m);
+        raise_fd_limit(m->config);
+        r = sd_event_new(&m->event);
+        if (r >= 0)
+                r = add_sources(m);
+        if (r >= 0)
+                r = models_configure(m);
+        return r;
+}
+
+static struct manager_watcher *manager_add_own_watcher(struct manager *m) {
+        struct manager_watcher *w = calloc(1, sizeof(*w));
+
+        if (!w)
+                return NULL;
+        w->model_changed = on_model_changed;
+        w->userdata = m;
+        manager_watch(m, w);
+        return w;
+}
+
+int manager_new(struct manager **ret, struct config *config, const char *config_file) {
+        _cleanup_(manager_freep) struct manager *m = calloc(1, sizeof(*m));
+        int r;
+
+        if (!m) {
+                (void)config_free(config);
+                return -ENOMEM;
+        }
+        m->config = config;
+        m->config_file = config_file;
+        m->started_us = manager_now_us();
+        m->listener = LISTENER_NULL;
+        m->memory.meminfo_fd = -1;
+        users_init(&m->users);
+        requests_init(&m->requests);
+        notify_init(&m->notify);
+        list_init(&m->models.list);
+        list_init(&m->models.kicked);
+        list_init(&m->connections);
+        list_init(&m->dirty_connections);
+        list_init(&m->dirty_engines);
+        list_init(&m->watchers);
+        r = manager_set_up(m);
+        if (r < 0) {
+                log_error("setting up: %s", strerror(-r));
+                return r;
+        }
+        m->own_watcher = manager_add_own_watcher(m);
+        if (!m->own_watcher)
+                return -ENOMEM;
+        r = manager_listen(m);
+        if (r < 0)
+                return r;
+        *ret = steal_ptr(&m);
+        return 0;
+}
+
+struct manager *manager_free(struct manager *m) {
+        struct list *pos, *tmp;
+
+        if (!m)
+                return NULL;
+        m->state = MANAGER_CLOSING;
+        LIST_FOREACH(pos, tmp, &m->connections)
+                (void)connection_free(LIST_ENTRY(pos, struct connection, link));
+        models_deinit(m);
+        requests_deinit(&m->requests);
+        m->listener_source = sd_event_source_disable_unref(m->listener_source);
+        if (m->listening)
+                listener_deinit(&m->listener);
+        for (size_t i = 0; i < ARRAY_SIZE(m->signal_sources); i++)
+                m->signal_sources[i] = sd_event_source_disable_unref(m->signal_sources[i]);
+        m->turn = sd_event_source_disable_unref(m->turn);
+        m->tick = sd_event_source_disable_unref(m->tick);
+        m->event = sd_event_unref(m->event);
+        memory_deinit(&m->memory);
+        (void)config_free(m->config);
+        free(m->own_watcher);
+        free(m);
+        return NULL;
+}
+
+int manager_run(struct manager *m) {
+        int r;
+
+        check_ready(m); /* there may be nothing to wait for */
+        manager_kick(m);
+        r = sd_event_loop(m->event);
+        return r < 0 ? r : 0;
+}

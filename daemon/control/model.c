@@ -1,0 +1,680 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "engine.h"
+#include "load.h"
+#include "manager.h"
+#include "model.h"
+
+#define FAILED_REST_US (5u * 1000000u)      /* a model that failed is not tried again by ordinary requests for so long */
+#define START_FAILURES_MAX 3u               /* engines that end before they were ready */
+#define STABLE_US (10u * 1000000u)          /* an engine that lived for so long ends a row of deaths */
+#define RESTART_DELAY_US (100u * 1000u)
+#define RESTART_DELAY_MAX_US (5u * 1000000u)
+
+static void model_set_state(struct model *model, enum model_state state) {
+        if (model->state == state)
+                return;
+        model->state = state;
+        log_debug("model '%s' is %s", model->name, model_state_name(model));
+        manager_model_changed(model->manager, model, false);
+        model_kick(model);
+}
+
+const char *model_state_name(const struct model *model) {
+        static const char *const names[] = {
+                [MODEL_AVAILABLE] = "available", [MODEL_LOADING] = "loading",       [MODEL_STARTING] = "starting",
+                [MODEL_READY] = "ready",         [MODEL_UNLOADING] = "available", [MODEL_FAILED] = "failed",
+        };
+
+        return names[model->state];
+}
+
+static void model_drop_image(struct model *model) {
+        for (size_t i = 0; i < model->n_segments; i++)
+                model->segments[i] = fd_close(model->segments[i]);
+        model->n_segments = 0;
+        model->image_bytes = 0;
+        model->kv_promised = 0;
+}
+
+static struct model *model_free(struct model *model) {
+        if (!model)
+                return NULL;
+        model->load = load_free(model->load);
+        model->engine = engine_free(model->engine);
+        model->restart_timer = sd_event_source_disable_unref(model->restart_timer);
+        model_drop_image(model);
+        model->input_fd = fd_close(model->input_fd);
+        list_remove(&model->link);
+        list_remove(&model->kick_link);
+        free(model->path);
+        free(model);
+        return NULL;
+}
+DEFINE_CLEANUP(struct model *, model_free)
+
+static struct model *model_new(struct manager *m, const char *name, const char *path) {
+        _cleanup_(model_freep) struct model *model = calloc(1, sizeof(*model));
+
+        if (!model)
+                return NULL;
+        model->manager = m;
+        model->input_fd = -1;
+        list_init(&model->link);
+        list_init(&model->kick_link);
+        list_init(&model->waiting);
+        list_init(&model->active);
+        (void)snprintf(model->name, sizeof(model->name), "%s", name);
+        model->path = strdup(path);
+        if (!model->path)
+                return NULL;
+        list_append(&m->models.list, &model->link);
+        return steal_ptr(&model);
+}
+
+static struct model *models_get(struct manager *m, const char *name) {
+        struct list *pos, *tmp;
+
+        LIST_FOREACH(pos, tmp, &m->models.list) {
+                struct model *model = LIST_ENTRY(pos, struct model, link);
+
+                if (strcmp(model->name, name) == 0)
+                        return model;
+        }
+        return NULL;
+}
+
+struct model *models_find(struct manager *m, const char *name, struct request_error *error) {
+        struct model *model = NULL, *only = NULL;
+        struct list *pos, *tmp;
+        size_t n = 0;
+
+        if (*name) {
+                model = models_get(m, name);
+                if (!model)
+                        request_error_set(error, SPARK__V1__ERROR_CODE__MODEL_NOT_FOUND, "There is no model '%.128s'.",
+                                          name);
+                return model;
+        }
+        LIST_FOREACH(pos, tmp, &m->models.list) {
+                model = LIST_ENTRY(pos, struct model, link);
+                if (model->is_default)
+                        return model;
+                only = model;
+                n++;
+        }
+        if (n != 1)
+                request_error_set(error, SPARK__V1__ERROR_CODE__MODEL_NOT_FOUND,
+                                  n ? "There is no default model; the request must name one."
+                                    : "No model is configured or loaded.");
+        return n == 1 ? only : NULL;
+}
+
+/* ---- models that are not in the configuration ---- */
+
+/* "/a/b/Some Model.gguf" -> "Some-Model", made unique. */
+static void name_from_path(struct manager *m, const char *path, char *out, size_t size) {
+        const char *base = strrchr(path, '/');
+        char stem[CONFIG_MODEL_NAME_MAX - 4] = "";
+        size_t n;
+
+        base = base ? base + 1 : path;
+        while (*base == '.')
+                base++;
+        (void)snprintf(stem, sizeof(stem), "%s", base);
+        n = strlen(stem);
+        if (n > 5 && strcmp(stem + n - 5, ".gguf") == 0)
+                stem[n - 5] = 0;
+        for (char *p = stem; *p; p++) {
+                char one[2] = { *p, 0 };
+
+                if (*p != '.' && !config_model_name_valid(one))
+                        *p = '-';
+        }
+        (void)snprintf(out, size, "%s", *stem ? stem : "model");
+        for (unsigned i = 2; models_get(m, out) && i < 1000; i++)
+                (void)snprintf(out, size, "%s-%u", *stem ? stem : "model", i);
+}
+
+static struct model *find_by_path(struct manager *m, const char *path) {
+        struct list *pos, *tmp;
+
+        LIST_FOREACH(pos, tmp, &m->models.list) {
+                struct model *model = LIST_ENTRY(pos, struct model, link);
+
+                if (strcmp(model->path, path) == 0)
+                        return model;
+        }
+        return NULL;
+}
+
+static struct model *model_for_file(struct manager *m, const Spark__V1__Load *load, int fd,
+                                    struct request_error *error) {
+        _cleanup_fd_ int input_fd = fd;
+        char name[CONFIG_MODEL_NAME_MAX + 1];
+        struct model *model;
+
+        if (*load->model && !config_model_name_valid(load->model)) {
+                request_error_set(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
+                                  "model: a name has 1 to %u letters, digits or \"._:-\" and does not begin with a dot.",
+                                  CONFIG_MODEL_NAME_MAX);
+                return NULL;
+        }
+        if (*load->model && models_get(m, load->model)) {
+                request_error_set(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
+                                  "model: there is a model '%s' already.", load->model);
+                return NULL;
+        }
+        model = input_fd < 0 && !*load->model ? find_by_path(m, load->path) : NULL;
+        if (model)
+                return model;
+        if (*load->model)
+                (void)snprintf(name, sizeof(name), "%s", load->model);
+        else
+                name_from_path(m, input_fd < 0 ? load->path : "", name, sizeof(name));
+        model = model_new(m, name, input_fd < 0 ? load->path : "");
+        if (!model) {
+                request_error_set(error, SPARK__V1__ERROR_CODE__INTERNAL, "Out of memory.");
+                return NULL;
+        }
+        model->input_fd = fd_steal(&input_fd);
+        return model;
+}
+
+struct model *models_find_for_load(struct manager *m, const Spark__V1__Load *load, int fd,
+                                   struct request_error *error) {
+        if (load->input_fd && *load->path) {
+                fd = fd_close(fd);
+                request_error_set(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
+                                  "path and input_fd are both set; a model has one source.");
+                return NULL;
+        }
+        if (!load->input_fd && !*load->path)
+                return models_find(m, load->model, error);
+        if (*load->path && *load->path != '/') {
+                request_error_set(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT, "path: it must be absolute.");
+                return NULL;
+        }
+        if (config_is_null_backend(m->config)) {
+                fd = fd_close(fd);
+                request_error_set(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
+                                  "The null backend loads no files.");
+                return NULL;
+        }
+        return model_for_file(m, load, fd, error);
+}
+
+/* ---- configuration ---- */
+
+static int configure_one(struct manager *m, const struct config_model *c) {
+        struct model *model = models_get(m, c->name);
+        char *path;
+
+        if (!model) {
+                model = model_new(m, c->name, c->path);
+                if (!model)
+                        return -ENOMEM;
+        } else if (strcmp(model->path, c->path) != 0) {
+                path = strdup(c->path); /* what is loaded stays until it is unloaded */
+                if (!path)
+                        return -ENOMEM;
+                free(model->path);
+                model->path = path;
+        }
+        model->configured = true;
+        model->context = c->context;
+        model->is_default = c->is_default;
+        if (c->is_default && model->state == MODEL_AVAILABLE)
+                model->load_wanted = true;
+        model_kick(model);
+        return 0;
+}
+
+int models_configure(struct manager *m) {
+        struct list *pos, *tmp;
+        int r;
+
+        LIST_FOREACH(pos, tmp, &m->models.list) {
+                struct model *model = LIST_ENTRY(pos, struct model, link);
+
+                model->configured = model->is_default = false;
+                model_kick(model); /* goes, where it is not loaded and does not come back below */
+        }
+        for (size_t i = 0; i < m->config->n_models; i++) {
+                r = configure_one(m, &m->config->models[i]);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+void models_deinit(struct manager *m) {
+        struct list *pos, *tmp;
+
+        LIST_FOREACH(pos, tmp, &m->models.list) {
+                struct model *model = LIST_ENTRY(pos, struct model, link);
+
+                model->engine = engine_free(model->engine); /* so that ending requests tell nobody */
+                for (int k = 0; k < 2; k++) {
+                        struct list *rpos, *rtmp;
+
+                        LIST_FOREACH(rpos, rtmp, k ? &model->active : &model->waiting)
+                                request_fail_with(LIST_ENTRY(rpos, struct request, model_link),
+                                                  SPARK__V1__ERROR_CODE__STOPPING, "The daemon is shutting down.");
+                }
+                (void)model_free(model);
+        }
+}
+
+/* ---- moving on ---- */
+
+void model_kick(struct model *model) {
+        if (list_empty(&model->kick_link))
+                list_append(&model->manager->models.kicked, &model->kick_link);
+        manager_kick(model->manager);
+}
+
+static void fail_all(struct list *requests, const struct request_error *error) {
+        struct list *pos, *tmp;
+
+        LIST_FOREACH(pos, tmp, requests)
+                request_fail(LIST_ENTRY(pos, struct request, model_link), error);
+}
+
+static void model_fail(struct model *model, const struct request_error *error) {
+        log_error("model '%s': %s", model->name, error->text);
+        model->error = *error;
+        model->failed_us = manager_now_us();
+        model->load_wanted = false;
+        model_drop_image(model);
+        fail_all(&model->active, error);
+        fail_all(&model->waiting, error);
+        model_set_state(model, MODEL_FAILED);
+}
+
+static void model_start_engine(struct model *model) {
+        struct request_error error;
+        int r;
+
+        model->restart_timer = sd_event_source_disable_unref(model->restart_timer);
+        r = engine_start(&model->engine, model);
+        if (r == 0)
+                return;
+        request_error_set(&error, SPARK__V1__ERROR_CODE__INTERNAL, "The engine could not be started: %s.", strerror(-r));
+        model_fail(model, &error);
+}
+
+static void model_start(struct model *model) {
+        struct request_error error;
+        int r = 0;
+
+        model->deaths_in_row = 0;
+        model->load_began_us = manager_now_us();
+        if (config_is_null_backend(model->manager->config)) {
+                model_set_state(model, MODEL_STARTING);
+                model_start_engine(model);
+                return;
+        }
+        r = load_start(&model->load, model, NULL, &error);
+        if (r < 0)
+                request_error_set(&error, SPARK__V1__ERROR_CODE__INTERNAL, "The loader could not be started: %s.",
+                                  strerror(-r));
+        if (r)
+                model_fail(model, &error);
+        else
+                model_set_state(model, MODEL_LOADING);
+}
+
+static bool waits_for_load(const struct model *model) {
+        struct list *pos, *tmp;
+
+        if (model->load_wanted)
+                return true;
+        LIST_FOREACH(pos, tmp, (struct list *)&model->waiting)
+                if (LIST_ENTRY(pos, struct request, model_link)->kind != REQUEST_UNLOAD)
+                        return true;
+        return false;
+}
+
+static void answer_load(struct model *model, struct request *r) {
+        Spark__V1__Done done = SPARK__V1__DONE__INIT;
+        Spark__V1__LoadResult load = SPARK__V1__LOAD_RESULT__INIT;
+
+        load.model = model->name;
+        load.image_bytes = model->image_bytes;
+        load.kv_bytes = model->facts.kv_bytes;
+        load.available_bytes = model->available_then;
+        load.floor_bytes = model->manager->memory.floor;
+        load.load_ms = (float)((double)model->load_us / 1000.0);
+        done.result_case = SPARK__V1__DONE__RESULT_LOAD;
+        done.load = &load;
+        request_finish(r, &done);
+}
+
+/* Unload requests where there is nothing to unload, or not now. */
+static void answer_unloads(struct model *model, bool busy) {
+        Spark__V1__Done done = SPARK__V1__DONE__INIT;
+        struct request_error error;
+        struct list *pos, *tmp;
+
+        LIST_FOREACH(pos, tmp, &model->waiting) {
+                struct request *r = LIST_ENTRY(pos, struct request, model_link);
+
+                if (r->kind != REQUEST_UNLOAD)
+                        continue;
+                if (!busy) {
+                        request_finish(r, &done);
+                        continue;
+                }
+                request_error_set(&error, SPARK__V1__ERROR_CODE__BUSY, "Model '%s' is %s; it cannot be unloaded now.",
+                                  model->name, list_empty(&model->active) ? model_state_name(model) : "in use");
+                error.retry_after_ms = 1000;
+                request_fail(r, &error);
+        }
+}
+
+static void model_unload(struct model *model) {
+        model_set_state(model, MODEL_UNLOADING);
+        if (model->engine)
+                engine_stop(model->engine);
+}
+
+static void pump_ready(struct model *model) {
+        struct list *pos, *tmp;
+        bool unload = false;
+
+        LIST_FOREACH(pos, tmp, &model->waiting) {
+                struct request *r = LIST_ENTRY(pos, struct request, model_link);
+
+                if (r->kind == REQUEST_LOAD)
+                        answer_load(model, r);
+                else if (r->kind == REQUEST_UNLOAD)
+                        unload = true;
+                else
+                        request_activate(r);
+        }
+        if (unload && list_empty(&model->active))
+                model_unload(model);
+        else if (unload)
+                answer_unloads(model, true);
+}
+
+static void pump_failed(struct model *model) {
+        bool rested = manager_now_us() - model->failed_us > FAILED_REST_US, asked = rested && waits_for_load(model);
+        struct list *pos, *tmp;
+
+        answer_unloads(model, false);
+        LIST_FOREACH(pos, tmp, &model->waiting)
+                asked = asked || LIST_ENTRY(pos, struct request, model_link)->kind == REQUEST_LOAD;
+        if (asked || model->load_wanted)
+                model_start(model);
+        else
+                fail_all(&model->waiting, &model->error);
+}
+
+/* A load that was for requests which are all gone. */
+static void end_abandoned_load(struct model *model) {
+        log_info("model '%s': nobody waits for it any more, its load is given up", model->name);
+        model->load = load_free(model->load);
+        model_set_state(model, MODEL_AVAILABLE);
+}
+
+static void model_pump(struct model *model) {
+        switch (model->state) {
+        case MODEL_AVAILABLE:
+                answer_unloads(model, false);
+                if (waits_for_load(model))
+                        model_start(model);
+                break;
+        case MODEL_LOADING:
+                answer_unloads(model, true);
+                if (!waits_for_load(model))
+                        end_abandoned_load(model);
+                break;
+        case MODEL_STARTING:
+                answer_unloads(model, true);
+                break;
+        case MODEL_READY:
+                pump_ready(model);
+                break;
+        case MODEL_FAILED:
+                pump_failed(model);
+                break;
+        case MODEL_UNLOADING:
+                break;
+        }
+        if (!model->configured && model->refs == 0 && !model->load_wanted &&
+            (model->state == MODEL_AVAILABLE || model->state == MODEL_FAILED)) {
+                manager_model_changed(model->manager, model, true);
+                (void)model_free(model);
+        }
+}
+
+void models_pump(struct manager *m) {
+        struct list now, *pos, *tmp;
+
+        list_init(&now);
+        LIST_FOREACH(pos, tmp, &m->models.kicked) {
+                list_remove(pos);
+                list_append(&now, pos);
+        }
+        for (struct list *node; (node = list_pop(&now));)
+                model_pump(LIST_ENTRY(node, struct model, kick_link));
+}
+
+/* ---- what loads and engines tell ---- */
+
+void model_load_progress(struct model *model, uint64_t done, uint64_t total) {
+        struct list *pos, *tmp;
+
+        LIST_FOREACH(pos, tmp, &model->waiting)
+                request_progress(LIST_ENTRY(pos, struct request, model_link), "load", done, total);
+}
+
+void model_load_done(struct model *model) {
+        struct load *load = model->load;
+
+        for (size_t i = 0; i < load->n_segments; i++)
+                model->segments[i] = fd_steal(&load->segments[i]);
+        model->n_segments = load->n_segments;
+        model->image_bytes = load->image_bytes;
+        model->kv_promised = load->kv_bytes;
+        model->available_then = load->available;
+        model->load = load_free(load);
+        model_set_state(model, MODEL_STARTING);
+        model_start_engine(model);
+}
+
+void model_load_failed(struct model *model, const struct request_error *error) {
+        model->load = load_free(model->load);
+        model_fail(model, error);
+}
+
+static void copy_text(char *out, size_t size, const char *text) {
+        (void)snprintf(out, size, "%s", text);
+}
+
+void model_engine_ready(struct model *model, const Spark__Engine__V1__Ready *ready) {
+        struct model_facts *f = &model->facts;
+
+        *f = (struct model_facts){
+                .parameters = ready->parameters,
+                .kv_bytes = ready->kv_bytes,
+                .other_bytes = ready->other_bytes,
+                .context = ready->context,
+                .vocabulary = ready->vocabulary,
+                .has_chat_template = ready->has_chat_template,
+        };
+        copy_text(f->architecture, sizeof(f->architecture), ready->architecture);
+        copy_text(f->format, sizeof(f->format), ready->format);
+        copy_text(f->backend, sizeof(f->backend), ready->backend);
+        model->kv_promised = 0;
+        if (model->load_began_us)
+                model->load_us = manager_now_us() - model->load_began_us;
+        model->load_began_us = 0;
+        model->load_wanted = true; /* it stays until it is unloaded */
+        log_info("model '%s' is ready: %s %s, %" PRIu64 " bytes, %s", model->name, f->architecture, f->format,
+                 model->image_bytes, f->backend);
+        model_set_state(model, MODEL_READY);
+}
+
+static int on_restart(sd_event_source *source, uint64_t usec, void *userdata) {
+        model_start_engine(userdata);
+        return 0;
+}
+
+/* What was in flight waits for the next engine, in the order it had. */
+static void requeue_active(struct model *model) {
+        struct list lost, *pos, *tmp;
+
+        list_init(&lost);
+        LIST_FOREACH(pos, tmp, &model->active) {
+                struct request *r = LIST_ENTRY(pos, struct request, model_link);
+
+                if (!request_lost(r))
+                        continue;
+                list_remove(pos);
+                list_append(&lost, pos);
+        }
+        LIST_FOREACH(pos, tmp, &model->waiting) {
+                list_remove(pos);
+                list_append(&lost, pos);
+        }
+        LIST_FOREACH(pos, tmp, &lost) {
+                list_remove(pos);
+                list_append(&model->waiting, pos);
+        }
+}
+
+static void model_restart_engine(struct model *model) {
+        uint64_t delay = 0;
+
+        if (model->deaths_in_row > 1) {
+                unsigned shift = MIN(model->deaths_in_row - 2, 10u);
+
+                delay = MIN((uint64_t)RESTART_DELAY_US << shift, (uint64_t)RESTART_DELAY_MAX_US);
+        }
+        model_set_state(model, MODEL_STARTING);
+        if (delay == 0 ||
+            sd_event_add_time_relative(model->manager->event, &model->restart_timer, CLOCK_MONOTONIC, delay, 1000,
+                                       on_restart, model) < 0)
+                model_start_engine(model);
+}
+
+static void model_unloaded(struct model *model) {
+        model_drop_image(model);
+        model->facts = (struct model_facts){ 0 };
+        model->load_wanted = false;
+        model_set_state(model, MODEL_AVAILABLE);
+        log_info("model '%s' is unloaded", model->name);
+        answer_unloads(model, false);
+}
+
+void model_engine_gone(struct model *model, bool was_ready, uint64_t lived_us, const struct request_error *error) {
+        struct request_error failed;
+
+        model->engine = NULL;
+        requeue_active(model);
+        if (model->state == MODEL_UNLOADING) {
+                model_unloaded(model);
+                return;
+        }
+        if (model->manager->state == MANAGER_CLOSING)
+                return;
+        model->deaths_in_row = was_ready && lived_us > STABLE_US ? 1 : model->deaths_in_row + 1;
+        if (error->code != SPARK__V1__ERROR_CODE__ERROR_CODE_UNSPECIFIED && !was_ready) {
+                model_fail(model, error); /* it said why: another one would say the same */
+                return;
+        }
+        if (!was_ready && model->deaths_in_row >= START_FAILURES_MAX) {
+                request_error_set(&failed, SPARK__V1__ERROR_CODE__ENGINE_LOST,
+                                  "The engine of model '%s' ended %u times before it was ready.", model->name,
+                                  model->deaths_in_row);
+                model_fail(model, &failed);
+                return;
+        }
+        model->restarts++;
+        model_restart_engine(model);
+}
+
+/* ---- the rest ---- */
+
+bool models_stop(struct manager *m) {
+        struct list *pos, *tmp;
+        bool gone = true;
+
+        LIST_FOREACH(pos, tmp, &m->models.list) {
+                struct model *model = LIST_ENTRY(pos, struct model, link);
+
+                model->load = load_free(model->load);
+                model->restart_timer = sd_event_source_disable_unref(model->restart_timer);
+                if (model->engine) {
+                        engine_stop(model->engine);
+                        gone = false;
+                }
+        }
+        return gone;
+}
+
+void models_tick(struct manager *m, uint64_t now_us) {
+        struct list *pos, *tmp;
+
+        LIST_FOREACH(pos, tmp, &m->models.list) {
+                struct model *model = LIST_ENTRY(pos, struct model, link);
+
+                model->rate_pos = (model->rate_pos + 1) % MODEL_RATE_SECONDS;
+                model->rate_ring[model->rate_pos] = model->generated;
+                if (model->load)
+                        load_tick(model->load, now_us);
+                if (model->engine)
+                        engine_tick(model->engine, now_us);
+        }
+}
+
+float model_rate(const struct model *model) {
+        uint64_t now = model->rate_ring[model->rate_pos];
+        uint64_t then = model->rate_ring[(model->rate_pos + 1) % MODEL_RATE_SECONDS];
+
+        return (float)(now - then) / (float)(MODEL_RATE_SECONDS - 1);
+}
+
+static uint64_t less(uint64_t a, uint64_t b) {
+        return a > b ? a - b : 0;
+}
+
+void models_count_memory(struct manager *m) {
+        struct memory *mem = &m->memory;
+        struct list *pos, *tmp;
+
+        mem->images = mem->kv = mem->engine = mem->untouched = 0;
+        LIST_FOREACH(pos, tmp, &m->models.list) {
+                struct model *model = LIST_ENTRY(pos, struct model, link);
+
+                if (model->load) {
+                        mem->images += model->load->image_bytes;
+                        mem->kv += model->load->kv_bytes;
+                        mem->untouched += less(model->load->image_bytes, model->load->done_bytes) +
+                                          model->load->kv_bytes;
+                }
+                mem->images += model->image_bytes;
+                mem->kv += model->kv_promised;
+                if (model->kv_promised)
+                        mem->untouched += model->kv_promised;
+                if (model->engine && model->state == MODEL_READY) {
+                        uint64_t holds = model->facts.kv_bytes + model->facts.other_bytes;
+
+                        mem->kv += model->facts.kv_bytes;
+                        mem->engine += model->facts.other_bytes;
+                        mem->untouched += less(holds, memory_of_process(model->engine->pid));
+                }
+        }
+}

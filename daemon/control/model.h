@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * The models table: what is configured or was loaded, its state, its resident image (sealed memfds that control owns)
+ * and the engine that serves it. Requests wait here until the engine is ready.
+ *
+ *   AVAILABLE -> LOADING (a loader runs) -> STARTING (an engine starts) -> READY -> UNLOADING -> AVAILABLE
+ *   READY -> STARTING when the engine is lost; anything -> FAILED
+ *
+ * Nothing happens at once: model_kick() puts a model on the turn's list, and model_pump() moves it on.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <systemd/sd-event.h>
+
+#include "base/list.h"
+#include "config.h"
+#include "engine.pb-c.h"
+#include "loadlink.h"
+#include "request.h"
+
+struct engine;
+
+enum model_state {
+        MODEL_AVAILABLE,
+        MODEL_LOADING,
+        MODEL_STARTING,
+        MODEL_READY,
+        MODEL_UNLOADING,
+        MODEL_FAILED,
+};
+
+#define MODEL_RATE_SECONDS 5u
+
+/* What the engine said of itself; strings are cut. */
+struct model_facts {
+        char architecture[64], format[32], backend[128];
+        uint64_t parameters, kv_bytes, other_bytes;
+        uint32_t context, vocabulary;
+        bool has_chat_template;
+};
+
+struct model {
+        struct manager *manager;
+        struct list link, kick_link;
+        char name[CONFIG_MODEL_NAME_MAX + 1];
+        char *path; /* "" = loaded from a descriptor, or none is needed */
+        int input_fd; /* to be loaded from this, or -1 */
+        bool is_default, configured;
+        bool load_wanted; /* even without a request: the default model, or kept resident */
+        uint64_t context;
+        size_t refs; /* requests that mean it */
+        enum model_state state;
+        struct request_error error; /* FAILED: why */
+        uint64_t failed_us;
+        struct load *load;
+        struct engine *engine;
+        int segments[LOADLINK_SEGMENTS_MAX];
+        size_t n_segments;
+        uint64_t image_bytes, kv_promised, load_began_us, load_us, available_then;
+        struct model_facts facts;
+        struct list waiting; /* requests for the model as such, or until it is ready */
+        struct list active;  /* requests that the engine has, or is about to get */
+        unsigned restarts, deaths_in_row;
+        sd_event_source *restart_timer;
+        uint64_t generated;
+        uint64_t rate_ring[MODEL_RATE_SECONDS];
+        unsigned rate_pos;
+};
+
+struct models {
+        struct list list;
+        struct list kicked;
+};
+
+/* From the configuration, at the start and on reload. 0 or -errno. */
+int models_configure(struct manager *m);
+void models_deinit(struct manager *m);
+/* name "" = the default model, or the only one there is. NULL with *error filled where there is none such. */
+struct model *models_find(struct manager *m, const char *name, struct request_error *error);
+/* The model that a Load means, made where it is new; fd is taken over (or -1). NULL with *error filled. */
+struct model *models_find_for_load(struct manager *m, const Spark__V1__Load *load, int fd, struct request_error *error);
+
+void model_kick(struct model *model);
+/* Moves everything on that was kicked. */
+void models_pump(struct manager *m);
+const char *model_state_name(const struct model *model);
+/* Starts to unload models and lets engines end; true when all are gone. */
+bool models_stop(struct manager *m);
+/* Once a second. */
+void models_tick(struct manager *m, uint64_t now_us);
+float model_rate(const struct model *model);
+/* Brings the ledger's figures up to date from what models hold. */
+void models_count_memory(struct manager *m);
+
+/* From load.c: planned and segments are there; the load ended. */
+void model_load_progress(struct model *model, uint64_t done, uint64_t total);
+void model_load_done(struct model *model);
+void model_load_failed(struct model *model, const struct request_error *error);
+/* From engine.c */
+void model_engine_ready(struct model *model, const Spark__Engine__V1__Ready *ready);
+/* The engine's process is gone and freed; error is set where the engine itself said why it can't serve. */
+void model_engine_gone(struct model *model, bool was_ready, uint64_t lived_us, const struct request_error *error);

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * A request from the moment it is admitted until its one terminal answer. Who asked is told through a sink: a client
+ * connection, or something on the bus. The table finds requests by the key that engines know them by.
+ *
+ * Life: request_submit() -> WAITING on its model -> (model ready) QUEUED -> SENT to the engine -> done() or error() of the
+ * sink, after which the request is gone. Sinks are never called from within request_submit(), request_grant(),
+ * request_resume() or request_detach(). A sink must not free or detach anything from within a callback; it notes what is
+ * to be done and does it in the next turn.
+ *
+ * request_detach() ends the sink's interest: whatever the engine still says about the request is dropped, and it is
+ * cancelled there. The request's charge stays until the engine has confirmed.
+ *
+ * What an engine is to be told (submit, cancel, more credit) is state of the request, not a queue: a request with
+ * something to tell is on its engine's list, and is written when the engine's channel takes it.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/list.h"
+#include "base/macro.h"
+#include "channel.h"
+#include "journal.h"
+#include "spark.pb-c.h"
+#include "user.h"
+
+struct manager;
+struct model;
+struct load;
+struct request;
+
+#define REQUEST_CREDIT_DEFAULT 256u
+#define REQUEST_CREDIT_ALL UINT64_MAX /* a sink that takes whatever comes */
+#define REQUEST_INPUT_MAX ((uint64_t)64 << 20) /* bytes of an input sent as a memfd */
+
+enum {
+        REQUEST_E_REFUSED = 1, /* see struct request_error */
+};
+
+enum request_kind {
+        REQUEST_GENERATE,
+        REQUEST_CHAT,
+        REQUEST_TOKENIZE,
+        REQUEST_DETOKENIZE,
+        REQUEST_SCORE,
+        REQUEST_LOAD,
+        REQUEST_UNLOAD,
+};
+
+enum request_state {
+        REQUEST_WAITING, /* for its model */
+        REQUEST_QUEUED,  /* to be sent to the engine */
+        REQUEST_SENT,
+};
+
+struct request_error {
+        Spark__V1__ErrorCode code;
+        char text[512];
+        uint32_t retry_after_ms;
+        uint64_t have, max;
+};
+
+/* Tokens and done are the callee's to read, not to keep. After done() or error() the request is gone. */
+struct request_sink {
+        void (*token)(void *userdata, struct request *r, const Spark__V1__Token *token);
+        void (*progress)(void *userdata, struct request *r, const Spark__V1__Progress *progress);
+        void (*done)(void *userdata, struct request *r, const Spark__V1__Done *done);
+        void (*error)(void *userdata, struct request *r, const Spark__V1__Error *error);
+};
+
+/* Who asks. unit is borrowed and must live as long as the sink is attached. */
+struct request_origin {
+        struct user *user;
+        pid_t pid;
+        const char *unit;
+        uint64_t client; /* the same for all requests of a connection: fairness is among these */
+};
+
+struct request {
+        struct manager *manager;
+        struct model *model;
+        struct load *dry_run;
+        const struct request_sink *sink; /* NULL: detached */
+        void *userdata;
+        struct user *user;
+        struct request_origin origin;
+        struct list model_link;   /* model->waiting or model->active */
+        struct list command_link; /* engine->commands */
+        uint64_t key;
+        enum request_kind kind;
+        enum request_state state;
+        bool cancel_due, stalled, engine_queued, engine_paused;
+        unsigned losses;
+        int input_fd;
+        struct journal journal;
+        uint64_t client_credit; /* granted by the sink, not passed on yet */
+        uint32_t engine_credit; /* what the engine may still send */
+        uint32_t window_due;    /* of engine_credit: not told yet */
+        uint64_t arrived_us, sent_us;
+};
+
+struct requests {
+        struct request **slots;
+        uint32_t *free_slots;
+        size_t n_slots, n_free;
+        uint64_t sequence;
+        size_t count; /* with the detached ones */
+};
+
+void requests_init(struct requests *t);
+void requests_deinit(struct requests *t);
+struct request *requests_find(const struct requests *t, uint64_t key);
+
+struct request_submit {
+        const Spark__V1__ClientFrame *frame;
+        const void *packed; /* the same, packed; NULL = pack it here */
+        size_t packed_size;
+        int input_fd;       /* -1, or taken over (on failure too) */
+        struct request_origin origin;
+        const struct request_sink *sink;
+        void *userdata;
+};
+
+/* Generate, Chat, Tokenize, Detokenize, Score, Load or Unload. The credit of Generate and Chat is the frame's.
+ * 0, REQUEST_E_REFUSED with *error filled, or -errno. */
+int request_submit(struct manager *m, const struct request_submit *submit, struct request **ret,
+                   struct request_error *error);
+void request_detach(struct request *r);
+/* The sink takes `tokens` more. */
+void request_grant(struct request *r, uint64_t tokens);
+/* The sink's output is backed up: no further credit is passed on until request_resume(). */
+void request_stall(struct request *r);
+void request_resume(struct request *r);
+
+/* Ends the request; it is gone afterwards. */
+void request_finish(struct request *r, const Spark__V1__Done *done);
+void request_fail(struct request *r, const struct request_error *error);
+void request_fail_with(struct request *r, Spark__V1__ErrorCode code, const char *fmt, ...) _printf_(3, 4);
+void request_error_set(struct request_error *e, Spark__V1__ErrorCode code, const char *fmt, ...) _printf_(3, 4);
+
+/* For model.c and engine.c. */
+void request_progress(struct request *r, const char *stage, uint64_t done, uint64_t total);
+/* The model is ready: to the engine with it. */
+void request_activate(struct request *r);
+/* The engine that had it is gone. True where it waits for another one, false when it was ended. */
+bool request_lost(struct request *r);
+/* Writes what the engine is to be told. 0 = all of it, CHANNEL_E_FULL = later, or -errno. The request may be gone. */
+int request_write_commands(struct request *r, struct channel *engine);
+/* What the engine said about it: 0, or REQUEST_E_REFUSED where the engine broke the rules. */
+int request_take_accepted(struct request *r, const Spark__Engine__V1__Accepted *a);
+int request_take_tokens(struct request *r, const Spark__V1__Token *token);
+const char *request_kind_name(enum request_kind kind);

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "connection.h"
+#include "engine.h"
+#include "load.h"
+#include "status.h"
+
+Spark__V1__Done *status_free(Spark__V1__Done *done) {
+        if (done)
+                spark__v1__done__free_unpacked(done, NULL);
+        return NULL;
+}
+
+static bool request_is_queued(const struct request *r) {
+        return r->state != REQUEST_SENT || r->engine_queued;
+}
+
+static void count_requests(const struct model *model, uint32_t *running, uint32_t *queued) {
+        struct list *pos, *tmp;
+
+        for (int k = 0; k < 2; k++)
+                LIST_FOREACH(pos, tmp, (struct list *)(k ? &model->active : &model->waiting)) {
+                        const struct request *r = LIST_ENTRY(pos, struct request, model_link);
+
+                        if (!r->sink || r->kind == REQUEST_LOAD || r->kind == REQUEST_UNLOAD)
+                                continue;
+                        *(request_is_queued(r) ? queued : running) += 1;
+                }
+}
+
+void status_fill_model(struct model *model, Spark__V1__ModelInfo *info) {
+        const struct model_facts *f = &model->facts;
+
+        *info = (Spark__V1__ModelInfo)SPARK__V1__MODEL_INFO__INIT;
+        info->name = model->name;
+        info->path = model->path;
+        info->state = (char *)model_state_name(model);
+        info->is_default = model->is_default;
+        info->architecture = (char *)f->architecture;
+        info->format = (char *)f->format;
+        info->parameters = f->parameters;
+        info->image_bytes = model->image_bytes;
+        info->context = f->context;
+        info->vocabulary = f->vocabulary;
+        info->error = model->state == MODEL_FAILED ? model->error.text : (char *)"";
+        count_requests(model, &info->running, &info->queued);
+        info->has_chat_template = f->has_chat_template;
+        info->kv_bytes = f->kv_bytes;
+        info->engine_restarts = model->restarts;
+        info->backend = (char *)f->backend;
+        info->generated_tokens = model->generated;
+        info->tokens_per_second = model_rate(model);
+        if (model->load && model->load->image_bytes)
+                info->load_percent =
+                        (uint32_t)((double)model->load->done_bytes * 100.0 / (double)model->load->image_bytes);
+}
+
+/* A deep copy that owns everything; through the wire format, which is what it goes into anyway. */
+static Spark__V1__Done *done_copy(const Spark__V1__Done *done) {
+        size_t size = spark__v1__done__get_packed_size(done);
+        _cleanup_free_ uint8_t *packed = malloc(size + 1);
+
+        if (!packed)
+                return NULL;
+        (void)spark__v1__done__pack(done, packed);
+        return spark__v1__done__unpack(NULL, size, packed);
+}
+
+struct model_list {
+        Spark__V1__ModelInfo *infos;
+        Spark__V1__ModelInfo **pointers;
+        size_t n;
+};
+
+static void model_list_deinit(struct model_list *l) {
+        free(l->infos);
+        free(l->pointers);
+}
+
+/* A file that is only being planned or has not begun to load is nobody's model yet. */
+static bool model_is_shown(const struct model *model) {
+        return model->configured || model->state != MODEL_AVAILABLE;
+}
+
+static bool model_list_init(struct model_list *l, struct manager *m) {
+        struct list *pos, *tmp;
+        size_t n = 0;
+
+        LIST_FOREACH(pos, tmp, &m->models.list)
+                n++;
+        *l = (struct model_list){ .infos = calloc(n + 1, sizeof(*l->infos)),
+                                  .pointers = calloc(n + 1, sizeof(*l->pointers)) };
+        if (!l->infos || !l->pointers)
+                return false;
+        LIST_FOREACH(pos, tmp, &m->models.list) {
+                struct model *model = LIST_ENTRY(pos, struct model, link);
+
+                if (!model_is_shown(model))
+                        continue;
+                status_fill_model(model, &l->infos[l->n]);
+                l->pointers[l->n] = &l->infos[l->n];
+                l->n++;
+        }
+        return true;
+}
+
+Spark__V1__Done *status_new_models(struct manager *m) {
+        _cleanup_(model_list_deinit) struct model_list models;
+        Spark__V1__Done done = SPARK__V1__DONE__INIT;
+        Spark__V1__ModelsResult result = SPARK__V1__MODELS_RESULT__INIT;
+
+        if (!model_list_init(&models, m))
+                return NULL;
+        result.models = models.pointers;
+        result.n_models = models.n;
+        done.result_case = SPARK__V1__DONE__RESULT_MODELS;
+        done.models = &result;
+        return done_copy(&done);
+}
+
+static void fill_request(const struct request *r, uint64_t now_us, Spark__V1__RequestInfo *info) {
+        *info = (Spark__V1__RequestInfo)SPARK__V1__REQUEST_INFO__INIT;
+        info->uid = r->user->uid;
+        info->pid = (uint32_t)r->origin.pid;
+        info->unit = (char *)(r->origin.unit ? r->origin.unit : "");
+        info->model = r->model ? r->model->name : (char *)"";
+        info->kind = (char *)request_kind_name(r->kind);
+        info->state = (char *)(request_is_queued(r) ? "queued" : r->engine_paused ? "paused" : "running");
+        info->prompt_tokens = (uint32_t)r->journal.n_prompt;
+        info->completion_tokens = (uint32_t)r->journal.n_generated;
+        info->age_ms = (float)((double)(now_us - r->arrived_us) / 1000.0);
+}
+
+struct request_list {
+        Spark__V1__RequestInfo *infos;
+        Spark__V1__RequestInfo **pointers;
+        size_t n;
+};
+
+static void request_list_deinit(struct request_list *l) {
+        free(l->infos);
+        free(l->pointers);
+}
+
+static bool request_list_init(struct request_list *l, struct manager *m, uid_t viewer) {
+        const struct requests *t = &m->requests;
+        uint64_t now_us = manager_now_us();
+
+        *l = (struct request_list){ .infos = calloc(t->count + 1, sizeof(*l->infos)),
+                                    .pointers = calloc(t->count + 1, sizeof(*l->pointers)) };
+        if (!l->infos || !l->pointers)
+                return false;
+        for (size_t i = 0; i < t->n_slots; i++) {
+                const struct request *r = t->slots[i];
+
+                if (!r || !r->sink || (r->user->uid != viewer && !manager_is_privileged(viewer)))
+                        continue;
+                fill_request(r, now_us, &l->infos[l->n]);
+                l->pointers[l->n] = &l->infos[l->n];
+                l->n++;
+        }
+        return true;
+}
+
+static const char *state_name(const struct manager *m) {
+        switch (m->state) {
+        case MANAGER_STARTING:
+                return "starting";
+        case MANAGER_READY:
+                return "ready";
+        default:
+                return "stopping";
+        }
+}
+
+static void fill_memory(struct manager *m, Spark__V1__StatusResult *s) {
+        models_count_memory(m);
+        s->memory_total = m->memory.total;
+        s->memory_available = memory_available(&m->memory);
+        s->memory_floor = m->memory.floor;
+        s->memory_images = m->memory.images;
+        s->memory_kv = m->memory.kv;
+        s->memory_engine = m->memory.engine;
+}
+
+Spark__V1__Done *status_new_status(struct manager *m, uid_t viewer) {
+        _cleanup_(model_list_deinit) struct model_list models = { 0 };
+        _cleanup_(request_list_deinit) struct request_list requests = { 0 };
+        Spark__V1__Done done = SPARK__V1__DONE__INIT;
+        Spark__V1__StatusResult s = SPARK__V1__STATUS_RESULT__INIT;
+        struct list *pos, *tmp;
+
+        if (!model_list_init(&models, m) || !request_list_init(&requests, m, viewer))
+                return NULL;
+        s.version = (char *)SPARK_VERSION;
+        s.uptime_s = (float)((double)(manager_now_us() - m->started_us) / 1e6);
+        s.connections = (uint32_t)m->n_connections;
+        s.state = (char *)state_name(m);
+        LIST_FOREACH(pos, tmp, &m->models.list)
+                count_requests(LIST_ENTRY(pos, struct model, link), &s.requests_running, &s.requests_queued);
+        fill_memory(m, &s);
+        s.models = models.pointers;
+        s.n_models = models.n;
+        s.requests = requests.pointers;
+        s.n_requests = requests.n;
+        done.result_case = SPARK__V1__DONE__RESULT_STATUS;
+        done.status = &s;
+        return done_copy(&done);
+}

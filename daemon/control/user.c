@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "user.h"
+
+void users_init(struct users *u) {
+        *u = (struct users){ 0 };
+        list_init(&u->list);
+}
+
+/* Looked up once a connection; there are at most as many users as connections. */
+struct user *users_get(struct users *u, uid_t uid) {
+        struct list *pos, *tmp;
+        struct user *user;
+
+        LIST_FOREACH(pos, tmp, &u->list) {
+                user = LIST_ENTRY(pos, struct user, link);
+                if (user->uid == uid)
+                        return user_ref(user);
+        }
+        user = calloc(1, sizeof(*user));
+        if (!user)
+                return NULL;
+        user->users = u;
+        user->uid = uid;
+        user->refs = 1;
+        list_append(&u->list, &user->link);
+        return user;
+}
+
+struct user *user_ref(struct user *user) {
+        user->refs++;
+        return user;
+}
+
+struct user *user_unref(struct user *user) {
+        if (!user || --user->refs > 0)
+                return NULL;
+        for (int i = 0; i < USER_SLOTS; i++)
+                if (user->charged[i] != 0)
+                        log_error("uid %u leaves a charge of %llu behind", (unsigned)user->uid,
+                                  (unsigned long long)user->charged[i]);
+        list_remove(&user->link);
+        free(user);
+        return NULL;
+}
+
+int user_charge(struct user *user, enum user_slot slot, uint64_t amount) {
+        uint64_t limit = user->users->limits[slot];
+
+        if (amount > limit || user->charged[slot] > limit - amount)
+                return USER_E_QUOTA;
+        user->charged[slot] += amount;
+        if (slot == USER_BYTES)
+                user->users->bytes += amount;
+        return 0;
+}
+
+void user_release(struct user *user, enum user_slot slot, uint64_t amount) {
+        user->charged[slot] -= amount;
+        if (slot == USER_BYTES)
+                user->users->bytes -= amount;
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * What each uid has charged to it: connections, requests, bytes kept in control. A user exists as long as somebody
+ * refers to it; charges are given back by whoever made them, and none may be left when the last reference goes.
+ * Owned by the manager.
+ */
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/list.h"
+
+enum {
+        USER_E_QUOTA = 1, /* the charge would go past the limit; nothing was charged */
+};
+
+enum user_slot { USER_CONNECTIONS, USER_REQUESTS, USER_BYTES, USER_SLOTS };
+
+struct users {
+        struct list list;
+        uint64_t limits[USER_SLOTS];
+        uint64_t bytes; /* of all users together: for the memory ledger */
+};
+
+struct user {
+        struct users *users;
+        struct list link;
+        uid_t uid;
+        size_t refs;
+        uint64_t charged[USER_SLOTS];
+};
+
+void users_init(struct users *u);
+/* The user of this uid with one more reference, NULL without memory. */
+struct user *users_get(struct users *u, uid_t uid);
+struct user *user_ref(struct user *user);
+struct user *user_unref(struct user *user);
+/* 0 or USER_E_QUOTA. */
+int user_charge(struct user *user, enum user_slot slot, uint64_t amount);
+void user_release(struct user *user, enum user_slot slot, uint64_t amount);
