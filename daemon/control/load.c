@@ -17,65 +17,10 @@
 #include "base/utf8.h"
 #include "load.h"
 #include "manager.h"
+#include "plan.h"
 #include "spawn.h"
 
-#define KV_CONTEXTS 4u          /* whole contexts that a KV cache should hold by default, */
-#define KV_TOKENS_MIN 32768u    /* or so many tokens where contexts are short, */
-#define KV_CONTEXTS_MAX 64u     /* which need not be more than every sequence of a step can use */
-#define KV_SMALLEST 2048u       /* tokens without which a model is not worth starting */
 #define OOM_SCORE "500"         /* rather the loader than anybody else */
-
-/* ---- pure ---- */
-
-uint64_t load_choose_kv(uint64_t configured, uint64_t bytes_per_token, uint64_t context, uint64_t left) {
-        uint64_t tokens, want, smallest;
-
-        if (context == 0 || bytes_per_token == 0)
-                return 0;
-        if (configured)
-                return configured <= left ? configured : 0;
-        if (!checked_mul(context, KV_CONTEXTS, &tokens))
-                return 0;
-        if (tokens < KV_TOKENS_MIN)
-                tokens = MIN((uint64_t)KV_TOKENS_MIN, context * KV_CONTEXTS_MAX);
-        if (!checked_mul(tokens, bytes_per_token, &want) ||
-            !checked_mul(MIN(context, (uint64_t)KV_SMALLEST), bytes_per_token, &smallest))
-                return 0;
-        if (want > left / 2)
-                want = left / 2;
-        if (want < smallest)
-                want = smallest;
-        return want <= left ? want : 0;
-}
-
-/* The number at p of exactly five digits; false for anything else. */
-static bool five_digits(const char *p, unsigned *ret) {
-        unsigned v = 0;
-
-        for (int i = 0; i < 5; i++) {
-                if (p[i] < '0' || p[i] > '9')
-                        return false;
-                v = v * 10 + (unsigned)(p[i] - '0');
-        }
-        *ret = v;
-        return true;
-}
-
-unsigned load_split_name(const char *path, unsigned part, char *ret, size_t size) {
-        static const char tail[] = "-00001-of-00003.gguf";
-        size_t n = strlen(path), k = sizeof(tail) - 1;
-        unsigned first, total;
-        const char *p;
-
-        if (n < k || n >= size)
-                return 0;
-        p = path + n - k;
-        if (p[0] != '-' || !five_digits(p + 1, &first) || strncmp(p + 6, "-of-", 4) != 0 ||
-            !five_digits(p + 10, &total) || strcmp(p + 15, ".gguf") != 0 || first != 1 || total < 2)
-                return 0;
-        (void)snprintf(ret, size, "%.*s-%05u-of-%05u.gguf", (int)(n - k), path, part % 100000u, total);
-        return total;
-}
 
 /* ---- ends ---- */
 
@@ -180,11 +125,11 @@ static bool plan_fits(struct load *load, const struct loadlink_record *plan) {
         if (strcmp(m->config->kv_format, "f32") == 0 && !checked_mul(per_token, 2, &per_token))
                 per_token = UINT64_MAX;
         if (load->image_bytes <= left)
-                load->kv_bytes = load_choose_kv(m->config->memory_kv, per_token, context, left - load->image_bytes);
+                load->kv_bytes = plan_choose_kv(m->config->memory_kv, per_token, context, left - load->image_bytes);
         if (load->image_bytes <= left && (load->kv_bytes || per_token == 0 || context == 0))
                 return true;
         smallest = m->config->memory_kv;
-        if (!smallest && !checked_mul(MIN(context, (uint64_t)KV_SMALLEST), per_token, &smallest))
+        if (!smallest && !checked_mul(MIN(context, (uint64_t)PLAN_KV_SMALLEST), per_token, &smallest))
                 smallest = UINT64_MAX;
         if (!checked_add(load->image_bytes, smallest, &need))
                 need = UINT64_MAX;
@@ -366,7 +311,7 @@ static int open_inputs(struct load *load, struct model *model, struct request_er
                 load->inputs[load->n_inputs++] = fd;
                 return 0;
         }
-        parts = load_split_name(model->path, 1, name, sizeof(name));
+        parts = plan_split_name(model->path, 1, name, sizeof(name));
         if (parts > LOAD_SPLITS_MAX) {
                 request_error_set(error, SPARK__V1__ERROR_CODE__MODEL_INVALID, "%u parts, at most %u are read.", parts,
                                   LOAD_SPLITS_MAX);
@@ -374,7 +319,7 @@ static int open_inputs(struct load *load, struct model *model, struct request_er
         }
         r = open_input(load, model->path, error);
         for (unsigned i = 2; i <= parts && r == 0; i++) {
-                (void)load_split_name(model->path, i, name, sizeof(name));
+                (void)plan_split_name(model->path, i, name, sizeof(name));
                 r = open_input(load, name, error);
         }
         return r;

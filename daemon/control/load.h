@@ -44,9 +44,3 @@ struct load *load_free(struct load *load);
 DEFINE_CLEANUP(struct load *, load_free)
 /* Once a second: gives up a loader that does not move. */
 void load_tick(struct load *load, uint64_t now_us);
-
-/* How much KV cache a model is promised: `configured`, or as much as its context suggests and `left` allows (half of
- * it). 0 where not even a small one fits. Pure; sizes in bytes. */
-uint64_t load_choose_kv(uint64_t configured, uint64_t bytes_per_token, uint64_t context, uint64_t left);
-/* "model-00001-of-00003.gguf" -> 3, and the name of part `part` in ret (size bytes); 0 for any other name. */
-unsigned load_split_name(const char *path, unsigned part, char *ret, size_t size);
