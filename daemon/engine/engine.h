@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * The engine's heart, without sockets and threads: requests in, steps, events out. The link's step thread drives it,
+ * and so do spark-bench and the tests, in their own process.
+ *
+ * A step takes rows of several requests at once (schedule.h): one of each that decodes, chunks of prompts beside them.
+ * A request waits (queue, KV pages), runs, is paused while it has no credit, and ends with exactly one of finished() or
+ * failed(). With an explicit max_tokens its whole KV is reserved at admission; an open-ended one grows its reservation
+ * as it goes and, should the pool be taken by others then, gives up its pages, waits, and reads its own text again:
+ * by design promise 1 nothing of that shows in its tokens.
+ *
+ * All calls from one thread, but for engine_notice(). Errors: negative = the backend is lost, end the process.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "daemon/text/tokenizer.h"
+#include "model.h"
+#include "output.h"
+#include "request.h"
+
+#define ENGINE_ROWS 512u
+#define ENGINE_SEQUENCES 64u
+#define ENGINE_QUEUED 1024u
+#define ENGINE_PAGE_TOKENS 32u
+
+enum {
+        ENGINE_E_FAILED = 1, /* see struct failure */
+};
+
+/* Zero means the default everywhere. */
+struct engine_config {
+        uint64_t kv_bytes; /* 0 = max_sequences times the context */
+        enum kv_format kv_format;
+        uint32_t max_rows;
+        uint32_t max_sequences;
+        uint32_t max_queued;
+        uint32_t context;        /* 0 = the model's */
+        uint32_t step_target_us; /* how long prompts may make a step; 0 = no limit */
+};
+
+struct engine_done {
+        Spark__V1__FinishReason reason;
+        uint32_t prompt_tokens;
+        uint32_t completion_tokens;
+        float queue_ms, prefill_ms, decode_ms;
+        uint64_t seed;
+        uint64_t scored; /* Score: tokens */
+        double nll;      /* ... their mean */
+};
+
+/* What happens to requests, called from engine_submit() and engine_step(). Chunks are valid during the call. After
+ * finished() or failed() the engine has let go of the request. */
+struct engine_events {
+        void (*accepted)(void *userdata, struct request *r);
+        void (*token)(void *userdata, struct request *r, const struct output_chunk *chunk);
+        void (*progress)(void *userdata, struct request *r, uint64_t done, uint64_t total);
+        void (*finished)(void *userdata, struct request *r, const struct engine_done *done);
+        void (*failed)(void *userdata, struct request *r, const struct failure *failure);
+};
+
+struct engine_stats {
+        uint64_t steps;
+        uint64_t tokens;
+        uint32_t running, queued, paused;
+        uint64_t kv_used_bytes;
+        uint64_t kv_bytes;    /* of the cache, all in all */
+        uint64_t other_bytes; /* activations, logits, tables */
+        uint32_t context;
+};
+
+struct engine;
+
+/* model and tokenizer are borrowed. 0, ENGINE_E_FAILED, or negative. */
+int engine_new(struct engine **ret, struct model *model, const struct tokenizer *tokenizer,
+               const struct engine_config *config, const struct engine_events *events, void *userdata,
+               struct failure *f);
+struct engine *engine_free(struct engine *e);
+DEFINE_CLEANUP(struct engine *, engine_free)
+
+/* A step of one token, twice: finite logits, equal bits. 0, ENGINE_E_FAILED, or negative. */
+int engine_self_test(struct engine *e, struct failure *f);
+
+/* Takes a request: accepted(), or failed() at once. 0 or negative. */
+int engine_submit(struct engine *e, struct request *r);
+/* One step. 1 = there may be more to do, 0 = nothing to do until the next submit or notice, negative: lost. */
+int engine_step(struct engine *e);
+/* From any thread: some request's `cancelled` or `granted` has changed. */
+void engine_notice(struct engine *e);
+
+void engine_get_stats(const struct engine *e, struct engine_stats *ret);
+/* Keys of the requests that wait, and of those that are paused; at most max of each. Returns how many. */
+size_t engine_list_queued(const struct engine *e, uint64_t *keys, size_t max);
+size_t engine_list_paused(const struct engine *e, uint64_t *keys, size_t max);
+
+/* Runs one sequence of tokens and hands out every row's logits [n_vocab] in order (spark-bench logits, tests). No
+ * request may be running. 0, ENGINE_E_FAILED, negative, or what `row` returned where that is not 0. */
+int engine_run_logits(struct engine *e, const int32_t *tokens, size_t n,
+                      int (*row)(void *userdata, size_t pos, const float *logits), void *userdata, struct failure *f);

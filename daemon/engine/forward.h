@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * The forward pass: a batch of rows through the model's blocks, logits of the rows that need them. Owns the
+ * activations. One step at a time, on the step thread.
+ */
+
+#include <stdint.h>
+
+#include "model.h"
+
+struct forward;
+
+/* Room for steps of max_rows rows, of which max_logits get logits. 0, BACKEND_E_*, or negative. */
+int forward_new(struct forward **ret, const struct model *m, struct kv_cache *kv, uint32_t max_rows,
+                uint32_t max_logits);
+struct forward *forward_free(struct forward *f);
+DEFINE_CLEANUP(struct forward *, forward_free)
+/* Bytes of activations that forward_new() takes. */
+uint64_t forward_bytes(const struct model_shape *s, uint32_t max_rows, uint32_t max_logits);
+
+/* Runs the batch. logit_rows: rows of the batch whose logits are wanted, n of them; they come to out [n][n_vocab]
+ * (host). 0, or negative: the backend is lost. */
+int forward_run(struct forward *f, const struct batch *batch, const uint32_t *logit_rows, uint32_t n, float *out);

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * All that a process needs to serve one model, put together: backend, image or fake vocabulary, tokenizer, chat
+ * template, model, engine. Used by spark-engine, spark-bench and tests. The order of birth is the struct's order; death
+ * goes the other way.
+ */
+
+#include "chat.h"
+#include "daemon/image/image.h"
+#include "engine.h"
+#include "fake.h"
+#include "prep.h"
+
+struct host_config {
+        const char *backend;       /* "auto", "cpu", ... */
+        struct backend_config be;
+        struct engine_config engine;
+};
+
+struct host {
+        struct backend *backend;
+        struct image image; /* n_segments 0: none */
+        struct fake_vocab fake;
+        struct tokenizer_def def;
+        struct tokenizer *tokenizer;
+        struct chat *chat;
+        struct failure chat_failure;
+        struct model *model;   /* NULL: vocabulary only */
+        struct engine *engine; /* NULL: vocabulary only */
+        struct prep prep;
+};
+
+#define HOST_NULL ((struct host){ 0 })
+
+/* fds: the image's segments (borrowed), none for a backend that fakes. 0, REQUEST_E_FAILED with *f, or negative. On
+ * failure host_close() is still due. */
+int host_open(struct host *h, const struct host_config *config, const int *fds, size_t n_fds,
+              const struct engine_events *events, void *userdata, struct failure *f);
+void host_close(struct host *h);
+/* A KV budget for where nobody planned one: a quarter of the memory that is available now. */
+uint64_t host_default_kv_bytes(void);

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* What the link's threads share. Fields are grouped by the thread that alone touches them once all run. */
+
+#include "job.h"
+#include "link.h"
+#include "queue.h"
+
+#define LINK_PINGS 16u
+#define LINK_OUT_ITEMS 4096u
+
+enum {
+        STEP_JOB = 0,
+        STEP_PING,
+};
+
+enum {
+        OUT_FRAME = 0, /* ptr: struct frame, handed over */
+        OUT_RETIRE,    /* ptr: struct job that has had its last frame */
+        OUT_LOST,      /* the backend is lost */
+};
+
+/* An end of a request, to be sent behind the step's tokens. */
+struct late {
+        struct late *next;
+        struct frame *frame;
+        struct job *job;
+};
+
+/* A token on its way into the step's one frame. */
+struct link_chunk {
+        uint64_t key;
+        uint32_t id;
+        uint32_t index;
+        size_t text, size; /* in link.text */
+        float logprob;
+        uint32_t n_top, top; /* top: in link.top_ids */
+        bool has_logprob;
+};
+
+struct link {
+        struct queue prep_queue; /* jobs */
+        struct queue step_queue; /* jobs, pings */
+        struct queue out_queue;  /* frames, jobs that ended */
+        struct host *host;
+
+        /* IO */
+        struct channel *channel;
+        struct job_table jobs;
+        size_t bytes;
+        struct frame *waiting_out;
+
+        /* step */
+        struct link_chunk *chunks;
+        size_t n_chunks, cap_chunks;
+        char *text;
+        size_t n_text, cap_text;
+        uint32_t *top_ids;
+        float *top_logprobs;
+        size_t n_top, cap_top;
+        void *messages; /* protobuf structs of a frame */
+        size_t cap_messages;
+        struct late *late, **late_end;
+        bool out_of_memory;
+};
+
+void *link_prep_thread(void *userdata);
+void *link_step_thread(void *userdata);
+void link_step_deinit(struct link *l);

@@ -1,0 +1,428 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "link.h"
+#include "link-private.h"
+#include "message.h"
+
+#define BYTES_MAX (512u << 20) /* of Submits that are held at once */
+#define JOIN_MS 200
+
+static uint64_t now_us(void) {
+        struct timespec ts;
+
+        (void)clock_gettime(CLOCK_MONOTONIC, &ts);
+        return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
+}
+
+/* --- before the threads ------------------------------------------------------------------------------------------ */
+
+static int wait_for(struct channel *c, short events) {
+        struct pollfd p = { .fd = c->fd, .events = events };
+
+        while (poll(&p, 1, -1) < 0)
+                if (errno != EINTR)
+                        return -errno;
+        return 0;
+}
+
+static int take_init(struct channel *c, const struct channel_frame *frame, ProtobufCMessage **ret, int *fds,
+                     size_t *ret_n_fds) {
+        struct message_fault fault = { .text = "" };
+        const Spark__Engine__V1__ControlFrame *m;
+        size_t n = 0;
+        int fd;
+
+        if (message_unpack(&spark__engine__v1__control_frame__descriptor, frame->data, frame->size, ret, &fault) != 0) {
+                log_error("Init: %s", fault.text);
+                return LINK_E_PROTOCOL;
+        }
+        while ((fd = channel_take_fd(c)) >= 0) {
+                if (n == IMAGE_SEGMENTS_MAX)
+                        (void)fd_close(fd);
+                else
+                        fds[n++] = fd;
+        }
+        *ret_n_fds = n;
+        m = (const Spark__Engine__V1__ControlFrame *)*ret;
+        if (m->body_case != SPARK__ENGINE__V1__CONTROL_FRAME__BODY_INIT || m->init->version != 1 ||
+            m->init->segments != n) {
+                log_error("the first frame is no Init of version 1 with its %zu segments", n);
+                return LINK_E_PROTOCOL;
+        }
+        return 0;
+}
+
+int link_receive_init(struct channel *c, ProtobufCMessage **ret_init, int *fds, size_t *ret_n_fds) {
+        struct channel_frame frame;
+        int r;
+
+        for (;;) {
+                r = channel_next(c, &frame);
+                if (r == 1)
+                        return take_init(c, &frame, ret_init, fds, ret_n_fds);
+                if (r != 0)
+                        return r == CHANNEL_E_TRUNCATED ? LINK_E_CLOSED : r < 0 ? r : LINK_E_PROTOCOL;
+                r = channel_read(c);
+                if (r == CHANNEL_E_EOF)
+                        return LINK_E_CLOSED;
+                if (r == 0)
+                        r = wait_for(c, POLLIN);
+                else if (r > 1)
+                        return LINK_E_PROTOCOL;
+                if (r < 0)
+                        return r;
+        }
+}
+
+int link_send(struct channel *c, struct frame *frame) {
+        int r;
+
+        if (!frame)
+                return -ENOMEM;
+        r = channel_queue(c, frame->data, frame->size, NULL, 0);
+        free(frame);
+        while (r == 0) {
+                r = channel_flush(c);
+                if (r == 1)
+                        return 0;
+                if (r == 0)
+                        r = wait_for(c, POLLOUT);
+        }
+        return r > 0 ? LINK_E_CLOSED : r;
+}
+
+/* --- the IO thread ----------------------------------------------------------------------------------------------- */
+
+int link_new(struct link **ret, struct channel *c, uint32_t max_jobs) {
+        _cleanup_(link_freep) struct link *l = NULL;
+        int r;
+
+        l = calloc(1, sizeof(*l));
+        if (!l)
+                return -ENOMEM;
+        l->channel = c;
+        l->prep_queue.fd = l->step_queue.fd = l->out_queue.fd = -1;
+        r = job_table_init(&l->jobs, max_jobs);
+        if (r == 0)
+                r = queue_init(&l->prep_queue, max_jobs);
+        if (r == 0)
+                r = queue_init(&l->step_queue, max_jobs + LINK_PINGS);
+        if (r == 0)
+                r = queue_init(&l->out_queue, LINK_OUT_ITEMS);
+        if (r < 0)
+                return r;
+        *ret = steal_ptr(&l);
+        return 0;
+}
+
+struct link *link_free(struct link *l) {
+        struct queue_item item;
+
+        if (!l)
+                return NULL;
+        while (l->out_queue.items && queue_pop(&l->out_queue, &item))
+                if (item.type == OUT_FRAME)
+                        free(item.ptr);
+        while (l->late) {
+                struct late *next = l->late->next;
+
+                free(l->late->frame);
+                free(l->late);
+                l->late = next;
+        }
+        free(l->waiting_out);
+        queue_deinit(&l->prep_queue);
+        queue_deinit(&l->step_queue);
+        queue_deinit(&l->out_queue);
+        job_table_deinit(&l->jobs);
+        link_step_deinit(l);
+        free(l);
+        return NULL;
+}
+
+/* Answers what never became a job. */
+static int refuse(struct link *l, uint64_t key, const struct failure *f) {
+        struct frame *frame = frame_new_failed(key, f);
+        int r;
+
+        if (!frame)
+                return -ENOMEM;
+        r = channel_queue(l->channel, frame->data, frame->size, NULL, 0);
+        free(frame);
+        return r > 0 ? LINK_E_PROTOCOL : r; /* control floods without reading */
+}
+
+static int refuse_busy(struct link *l, uint64_t key) {
+        struct failure f;
+
+        (void)failure_set(&f, SPARK__V1__ERROR_CODE__BUSY, "%zu requests are waiting already", l->jobs.n);
+        f.retry_after_ms = 1000;
+        return refuse(l, key, &f);
+}
+
+static bool submit_has_fd(const Spark__Engine__V1__Submit *s) {
+        switch (s->request_case) {
+        case SPARK__ENGINE__V1__SUBMIT__REQUEST_GENERATE:
+                return s->generate->input_fd;
+        case SPARK__ENGINE__V1__SUBMIT__REQUEST_TOKENIZE:
+                return s->tokenize->input_fd;
+        case SPARK__ENGINE__V1__SUBMIT__REQUEST_SCORE:
+                return s->score->input_fd;
+        default:
+                return false;
+        }
+}
+
+/* Takes over the message. */
+static int handle_submit(struct link *l, ProtobufCMessage *message, size_t bytes) {
+        Spark__Engine__V1__Submit *s = ((Spark__Engine__V1__ControlFrame *)message)->submit;
+        _cleanup_(job_freep) struct job *job = job_new();
+        int r;
+
+        if (!job) {
+                (void)message_free(message);
+                return -ENOMEM;
+        }
+        job->message = message;
+        job->submit = s;
+        job->bytes = bytes;
+        job->request.key = s->key;
+        job->request.arrived_us = now_us();
+        atomic_store_explicit(&job->request.granted, s->credit, memory_order_relaxed);
+        if (submit_has_fd(s))
+                job->input_fd = channel_take_fd(l->channel);
+        if (s->key == 0)
+                return LINK_E_PROTOCOL;
+        if (l->bytes + bytes > BYTES_MAX)
+                return refuse_busy(l, s->key);
+        r = job_table_add(&l->jobs, job);
+        if (r == JOB_E_EXISTS)
+                return LINK_E_PROTOCOL;
+        if (r == JOB_E_FULL)
+                return refuse_busy(l, s->key);
+        l->bytes += bytes;
+        /* The table holds no more jobs than the queue has room for. */
+        return queue_push(&l->prep_queue, (struct queue_item){ .ptr = steal_ptr(&job) }) == 0 ? 0 : -ECANCELED;
+}
+
+/* The engine's steps look at jobs when they are told to; nothing of it queues. */
+static void give_notice(struct link *l) {
+        if (l->host->engine)
+                engine_notice(l->host->engine);
+        queue_wake(&l->step_queue);
+}
+
+static int handle_frame(struct link *l, ProtobufCMessage *message, size_t bytes) {
+        const Spark__Engine__V1__ControlFrame *m = (const Spark__Engine__V1__ControlFrame *)message;
+        struct job *job;
+        int r = 0;
+
+        switch (m->body_case) {
+        case SPARK__ENGINE__V1__CONTROL_FRAME__BODY_SUBMIT:
+                return handle_submit(l, message, bytes);
+        case SPARK__ENGINE__V1__CONTROL_FRAME__BODY_CANCEL:
+                job = job_table_find(&l->jobs, m->cancel->key);
+                if (job) {
+                        atomic_store(&job->request.cancelled, true);
+                        give_notice(l);
+                }
+                break;
+        case SPARK__ENGINE__V1__CONTROL_FRAME__BODY_WINDOW:
+                job = job_table_find(&l->jobs, m->window->key);
+                if (job) {
+                        atomic_fetch_add(&job->request.granted, m->window->tokens);
+                        give_notice(l);
+                }
+                break;
+        case SPARK__ENGINE__V1__CONTROL_FRAME__BODY_PING:
+                /* A full queue loses it: then the step thread is stuck, and that is what is asked. */
+                (void)queue_push(&l->step_queue,
+                                 (struct queue_item){ .type = STEP_PING, .value = m->ping->cookie });
+                break;
+        default:
+                r = LINK_E_PROTOCOL;
+                break;
+        }
+        (void)message_free(message);
+        return r;
+}
+
+/* A Submit that is no sound message: who it was for, so that it can be answered. Its key is its first field. */
+static uint64_t key_of_broken(const struct channel_frame *frame) {
+        const uint8_t *p = frame->data, *end = p + frame->size;
+        uint64_t key = 0;
+
+        if (p == end || *p++ != (2 << 3 | 2)) /* ControlFrame.submit */
+                return 0;
+        while (p < end && *p & 0x80)
+                p++;
+        if (end - p < 3 || p[1] != (1 << 3 | 0)) /* Submit.key */
+                return 0;
+        p += 2;
+        for (unsigned shift = 0; p < end && shift < 64; shift += 7) {
+                key |= (uint64_t)(*p & 0x7F) << shift;
+                if (!(*p++ & 0x80))
+                        return key;
+        }
+        return 0;
+}
+
+static int handle_broken(struct link *l, const struct channel_frame *frame, int code, const struct message_fault *fault) {
+        uint64_t key = key_of_broken(frame);
+        struct failure f;
+
+        if (key == 0 || job_table_find(&l->jobs, key)) {
+                log_error("a frame from control: %s", fault->text);
+                return LINK_E_PROTOCOL;
+        }
+        (void)failure_set(&f, code == MESSAGE_E_UTF8 ? SPARK__V1__ERROR_CODE__INVALID_UTF8 :
+                                                       SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
+                          "%s", fault->text);
+        return refuse(l, key, &f);
+}
+
+static int read_frames(struct link *l) {
+        struct channel_frame frame;
+        int r, got;
+
+        got = channel_read(l->channel);
+        if (got < 0 || (got > 1 && got != CHANNEL_E_EOF))
+                return got < 0 ? got : LINK_E_PROTOCOL;
+        while ((r = channel_next(l->channel, &frame)) == 1) {
+                struct message_fault fault = { .text = "" };
+                ProtobufCMessage *message = NULL;
+                int fd;
+
+                r = message_unpack(&spark__engine__v1__control_frame__descriptor, frame.data, frame.size, &message,
+                                   &fault);
+                if (r == 0)
+                        r = handle_frame(l, message, frame.size);
+                else if (r > 0)
+                        r = handle_broken(l, &frame, r, &fault);
+                if (r != 0)
+                        return r;
+                if (!channel_partial_frame(l->channel))
+                        while ((fd = channel_take_fd(l->channel)) >= 0)
+                                (void)fd_close(fd); /* of a frame that was refused */
+        }
+        if (r != 0)
+                return r < 0 ? r : r == CHANNEL_E_TRUNCATED ? LINK_E_CLOSED : LINK_E_PROTOCOL;
+        return got == CHANNEL_E_EOF ? LINK_E_CLOSED : 0;
+}
+
+static void retire(struct link *l, struct job *job) {
+        l->bytes -= job->bytes;
+        job_table_remove(&l->jobs, job);
+        (void)job_free(job);
+}
+
+/* Moves frames from the threads' queue to the socket's, as many as that takes. */
+static int write_frames(struct link *l) {
+        struct queue_item item;
+        int r;
+
+        for (;;) {
+                if (!l->waiting_out) {
+                        if (!queue_pop(&l->out_queue, &item))
+                                return 0;
+                        if (item.type == OUT_RETIRE) {
+                                retire(l, item.ptr);
+                                continue;
+                        }
+                        if (item.type == OUT_LOST)
+                                return LINK_E_LOST;
+                        l->waiting_out = item.ptr;
+                }
+                r = channel_queue(l->channel, l->waiting_out->data, l->waiting_out->size, NULL, 0);
+                if (r == CHANNEL_E_FULL)
+                        return 0;
+                if (r != 0)
+                        return r < 0 ? r : LINK_E_PROTOCOL;
+                free(l->waiting_out);
+                l->waiting_out = NULL;
+        }
+}
+
+static int flush(struct link *l) {
+        int r = channel_flush(l->channel);
+
+        return r < 0 ? r : r == CHANNEL_E_EOF ? LINK_E_CLOSED : 0;
+}
+
+static int turn(struct link *l) {
+        struct pollfd p[2] = {
+                { .fd = l->channel->fd, .events = POLLIN },
+                { .fd = l->waiting_out ? -1 : l->out_queue.fd, .events = POLLIN },
+        };
+        int r;
+
+        if (channel_wants_write(l->channel))
+                p[0].events |= POLLOUT;
+        if (poll(p, 2, -1) < 0)
+                return errno == EINTR ? 0 : -errno;
+        if (p[1].revents)
+                queue_clear(&l->out_queue);
+        if (p[0].revents & (POLLIN | POLLHUP | POLLERR)) {
+                r = read_frames(l);
+                if (r != 0)
+                        return r;
+        }
+        do {
+                r = write_frames(l);
+                if (r == 0 || r == LINK_E_LOST) {
+                        int w = flush(l);
+
+                        r = r ? r : w;
+                }
+        } while (r == 0 && l->waiting_out && !channel_wants_write(l->channel));
+        return r;
+}
+
+/* Ends a thread that may be in the middle of a long step. */
+static bool join(pthread_t thread) {
+        struct timespec until;
+
+        (void)clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += JOIN_MS * 1000000L;
+        until.tv_sec += until.tv_nsec / 1000000000L;
+        until.tv_nsec %= 1000000000L;
+        return pthread_timedjoin_np(thread, NULL, &until) == 0;
+}
+
+static void stop_threads(struct link *l) {
+        queue_close(&l->prep_queue);
+        queue_close(&l->step_queue);
+        queue_close(&l->out_queue);
+}
+
+int link_run(struct link *l, struct host *host, bool *ret_stuck) {
+        pthread_t prep, step;
+        int r;
+
+        l->host = host;
+        *ret_stuck = false;
+        r = -pthread_create(&prep, NULL, link_prep_thread, l);
+        if (r < 0)
+                return r;
+        r = -pthread_create(&step, NULL, link_step_thread, l);
+        if (r < 0) {
+                stop_threads(l);
+                (void)pthread_join(prep, NULL);
+                return r;
+        }
+        while (r == 0)
+                r = turn(l);
+        stop_threads(l);
+        *ret_stuck = !join(step);
+        *ret_stuck = !join(prep) || *ret_stuck;
+        return r;
+}

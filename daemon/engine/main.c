@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* spark-engine --link FD: serves one model to control. Wiring only. */
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "link.h"
+#include "message.h"
+#include "sandbox.h"
+
+#define EXIT_USAGE 64
+#define EXIT_LOST 70 /* the backend failed for good: a new process may help */
+
+#define OUT_FRAMES 8192u
+#define OUT_BYTES (64u << 20)
+#define STEP_TARGET_US 250000u
+#define JOBS_BESIDES 256u /* tokenize and the like, on top of what may wait or run */
+
+struct program {
+        struct channel channel;
+        ProtobufCMessage *message;
+        const Spark__Engine__V1__Init *init;
+        int fds[IMAGE_SEGMENTS_MAX];
+        size_t n_fds;
+        struct link *link;
+        struct host host;
+};
+
+static int parse_link_fd(int argc, char **argv) {
+        char *end;
+        long fd;
+
+        if (argc != 3 || strcmp(argv[1], "--link") != 0)
+                return -1;
+        errno = 0;
+        fd = strtol(argv[2], &end, 10);
+        return errno || *end || end == argv[2] || fd < 0 || fd > 1 << 20 ? -1 : (int)fd;
+}
+
+static int read_config(const Spark__Engine__V1__Init *init, struct host_config *ret, struct failure *f) {
+        bool f32 = strcmp(init->kv_format, "f32") == 0, fake = strcmp(init->backend, "null") == 0;
+
+        if (!f32 && init->kv_format[0] && strcmp(init->kv_format, "f16") != 0)
+                return failure_set(f, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT, "kv_format '%.16s' is not known",
+                                   init->kv_format);
+        *ret = (struct host_config){
+                .backend = init->backend[0] ? init->backend : "auto",
+                .be = { .threads = init->threads, .isa = "auto", .null_step_us = init->null_step_us },
+                .engine = {
+                        .kv_bytes = init->kv_bytes ? init->kv_bytes : host_default_kv_bytes(),
+                        .kv_format = f32 ? KV_F32 : KV_F16,
+                        .max_rows = init->max_rows,
+                        .max_sequences = init->max_sequences,
+                        .max_queued = init->max_queued,
+                        .context = init->context,
+                        .step_target_us = fake ? 0 : STEP_TARGET_US,
+                },
+        };
+        return 0;
+}
+
+static struct frame *ready_frame(struct host *h) {
+        Spark__Engine__V1__Ready ready = SPARK__ENGINE__V1__READY__INIT;
+        Spark__Engine__V1__EngineFrame frame = SPARK__ENGINE__V1__ENGINE_FRAME__INIT;
+        struct engine_stats stats = { 0 };
+
+        if (h->engine)
+                engine_get_stats(h->engine, &stats);
+        ready.architecture = h->model ? h->model->architecture : (char *)h->image.hparams->arch;
+        ready.format = (char *)(h->model ? h->model->format : "");
+        ready.parameters = h->model ? h->model->n_params : 0;
+        ready.context = stats.context;
+        ready.vocabulary = h->prep.n_vocab;
+        ready.has_chat_template = h->chat != NULL;
+        ready.kv_bytes = stats.kv_bytes;
+        ready.other_bytes = stats.other_bytes;
+        ready.backend = (char *)h->backend->ops->describe(h->backend);
+        ready.vocabulary_only = h->prep.vocabulary_only;
+        frame.body_case = SPARK__ENGINE__V1__ENGINE_FRAME__BODY_READY;
+        frame.ready = &ready;
+        return frame_new(&frame);
+}
+
+/* From Init to Ready. 0, REQUEST_E_FAILED, or negative. */
+static int start(struct program *p, struct failure *f) {
+        struct host_config config;
+        uint64_t jobs;
+        int r;
+
+        r = read_config(p->init, &config, f);
+        if (r != 0)
+                return r;
+        jobs = (uint64_t)(config.engine.max_queued ? config.engine.max_queued : ENGINE_QUEUED) +
+               (config.engine.max_sequences ? config.engine.max_sequences : ENGINE_SEQUENCES) + JOBS_BESIDES;
+        if (jobs > 1u << 20)
+                return failure_set(f, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT, "max_queued and max_sequences are too large");
+        r = sandbox_enter();
+        if (r < 0)
+                log_warning("the sandbox is incomplete: %s", strerror(-r));
+        r = link_new(&p->link, &p->channel, (uint32_t)jobs);
+        if (r == 0)
+                r = host_open(&p->host, &config, p->fds, p->n_fds, &link_events, p->link, f);
+        for (size_t i = 0; i < p->n_fds; i++)
+                p->fds[i] = fd_close(p->fds[i]);
+        if (r == 0 && p->host.engine)
+                r = engine_self_test(p->host.engine, f);
+        return r;
+}
+
+/* Says why it ends before it was ready. */
+static int refuse(struct program *p, int r, struct failure *f) {
+        int status = r < 0 ? EXIT_LOST : EXIT_FAILURE;
+
+        if (r < 0)
+                (void)failure_set(f, r == -ENOMEM ? SPARK__V1__ERROR_CODE__NO_MEMORY : SPARK__V1__ERROR_CODE__INTERNAL,
+                                  "the engine cannot start: %s", strerror(-r));
+        log_error("%s", f->text);
+        (void)link_send(&p->channel, frame_new_failed(0, f));
+        return status;
+}
+
+static int serve(struct program *p) {
+        bool stuck = false;
+        int r;
+
+        r = link_send(&p->channel, ready_frame(&p->host));
+        if (r == 0)
+                r = link_run(p->link, &p->host, &stuck);
+        if (r == LINK_E_LOST)
+                (void)channel_flush(&p->channel);
+        if (stuck)
+                _exit(r == LINK_E_CLOSED ? EXIT_SUCCESS : r == LINK_E_LOST ? EXIT_LOST : EXIT_FAILURE);
+        if (r == LINK_E_CLOSED)
+                return EXIT_SUCCESS;
+        if (r < 0)
+                log_error("the link to control: %s", strerror(-r));
+        return r == LINK_E_LOST ? EXIT_LOST : EXIT_FAILURE;
+}
+
+static int run(struct program *p) {
+        struct failure f;
+        int r;
+
+        r = link_receive_init(&p->channel, &p->message, p->fds, &p->n_fds);
+        if (r != 0)
+                return r == LINK_E_CLOSED ? EXIT_SUCCESS : EXIT_FAILURE;
+        p->init = ((const Spark__Engine__V1__ControlFrame *)p->message)->init;
+        if (p->init->log_level)
+                log_init("spark-engine", (enum log_level)p->init->log_level, getenv("JOURNAL_STREAM") != NULL);
+        r = start(p, &f);
+        return r != 0 ? refuse(p, r, &f) : serve(p);
+}
+
+int main(int argc, char **argv) {
+        const struct channel_limits limits = {
+                .frame_max = CHANNEL_FRAME_MAX_PRIVATE,
+                .out_frames = OUT_FRAMES,
+                .out_bytes = OUT_BYTES,
+                .in_fds = CHANNEL_FDS_MAX,
+        };
+        struct program p = { .host = HOST_NULL };
+        int fd = parse_link_fd(argc, argv), r;
+
+        log_init("spark-engine", LOG_LEVEL_NOTICE, getenv("JOURNAL_STREAM") != NULL);
+        if (fd < 0) {
+                (void)fprintf(stderr, "Usage: spark-engine --link FD\nStarted by sparkd, not by hand.\n");
+                return EXIT_USAGE;
+        }
+        (void)signal(SIGPIPE, SIG_IGN);
+        r = sandbox_lower();
+        if (r < 0)
+                log_warning("the sandbox is incomplete: %s", strerror(-r));
+        r = channel_init(&p.channel, fd, &limits);
+        if (r < 0) {
+                log_error("file descriptor %d is no socket: %s", fd, strerror(-r));
+                return EXIT_FAILURE;
+        }
+        r = run(&p);
+        host_close(&p.host);
+        p.link = link_free(p.link);
+        p.message = message_free(p.message);
+        channel_deinit(&p.channel);
+        return r;
+}

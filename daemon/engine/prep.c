@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "base/fd.h"
+#include "base/utf8.h"
+#include "prep.h"
+
+#define INVALID SPARK__V1__ERROR_CODE__INVALID_ARGUMENT
+
+/* A text field, or the memfd that came instead of it. */
+struct text {
+        const char *data;
+        size_t size;
+        void *map;
+};
+
+static void text_close(struct text *t) {
+        if (t->map)
+                (void)munmap(t->map, t->size);
+}
+
+static int text_map(int fd, struct text *ret, struct failure *f) {
+        uint64_t size;
+
+        if (fd < 0)
+                return failure_set(f, INVALID, "input_fd is set, but no descriptor came");
+        if (fd_memfd_check_sealed(fd, &size) < 0)
+                return failure_set(f, INVALID,
+                                   "input_fd is no memfd sealed against writing, growing and shrinking");
+        if (size > PREP_INPUT_MAX)
+                return failure_set(f, INVALID, "input_fd has %llu bytes, at most %llu are allowed",
+                                   (unsigned long long)size, (unsigned long long)PREP_INPUT_MAX);
+        if (size == 0) {
+                *ret = (struct text){ .data = "" };
+                return 0;
+        }
+        ret->map = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (ret->map == MAP_FAILED) {
+                ret->map = NULL;
+                return -errno;
+        }
+        ret->data = ret->map;
+        ret->size = size;
+        return 0;
+}
+
+static int text_open(const struct job *job, const ProtobufCBinaryData *field, bool input_fd, const char *name,
+                     bool raw, struct text *ret, struct failure *f) {
+        size_t bad;
+        int r;
+
+        *ret = (struct text){ .data = (const char *)field->data, .size = field->len };
+        if (input_fd) {
+                if (field->len > 0)
+                        return failure_set(f, INVALID, "%s and input_fd are both given", name);
+                r = text_map(job->input_fd, ret, f);
+                if (r != 0)
+                        return r;
+        }
+        if (!raw && !utf8_valid(ret->data, ret->size, &bad)) {
+                r = failure_set(f, SPARK__V1__ERROR_CODE__INVALID_UTF8, "%s is not UTF-8 at byte %zu", name, bad);
+                text_close(ret);
+                return r;
+        }
+        return 0;
+}
+
+/* Puts the token that the model wants at the beginning there, unless it is there already. */
+static int add_bos(const struct prep *p, struct token_array *a) {
+        int32_t bos = tokenizer_bos(p->tokenizer);
+        int r;
+
+        if (!tokenizer_adds_bos(p->tokenizer) || bos < 0 || (a->n > 0 && a->ids[0] == bos))
+                return 0;
+        r = token_array_append(a, bos);
+        if (r < 0)
+                return r;
+        memmove(a->ids + 1, a->ids, (a->n - 1) * sizeof(*a->ids));
+        a->ids[0] = bos;
+        return 0;
+}
+
+static void take_tokens(struct request *r, struct token_array *a) {
+        r->tokens = steal_ptr(&a->ids);
+        r->n_tokens = a->n;
+        a->n = a->cap = 0;
+}
+
+static int encode_text(const struct prep *p, struct job *job, const ProtobufCBinaryData *field, bool input_fd,
+                       const char *name, bool raw, unsigned flags, struct token_array *out, struct failure *f) {
+        struct text text;
+        int r;
+
+        r = text_open(job, field, input_fd, name, raw, &text, f);
+        if (r != 0)
+                return r;
+        r = tokenizer_encode(p->tokenizer, text.data, text.size, flags, out);
+        text_close(&text);
+        return r;
+}
+
+static int draw_seed(uint64_t *ret) {
+        return getrandom(ret, sizeof(*ret), 0) == sizeof(*ret) ? 0 : -errno;
+}
+
+static int set_sampling(const struct prep *p, struct job *job, const Spark__V1__Sampling *sampling,
+                        struct failure *f) {
+        uint64_t seed;
+        int r;
+
+        r = draw_seed(&seed);
+        if (r < 0)
+                return r;
+        return request_set_sampling(&job->request, sampling, p->n_vocab, seed, f);
+}
+
+static int prep_generate(const struct prep *p, struct job *job, const Spark__V1__Generate *g, struct failure *f) {
+        struct request *r = &job->request;
+        struct token_array tokens = { 0 };
+        int c;
+
+        c = set_sampling(p, job, g->sampling, f);
+        if (c != 0)
+                return c;
+        r->raw_bytes = g->raw_bytes;
+        if (g->n_prompt_tokens > 0) {
+                if (g->prompt.len > 0 || g->input_fd)
+                        return failure_set(f, INVALID, "prompt and prompt_tokens are both given");
+                c = request_copy_tokens(g->prompt_tokens, g->n_prompt_tokens, p->n_vocab, "prompt_tokens", &r->tokens, f);
+                r->n_tokens = g->n_prompt_tokens;
+                return c;
+        }
+        c = encode_text(p, job, &g->prompt, g->input_fd, "prompt", g->raw_bytes, g->special ? TOKENIZE_SPECIAL : 0,
+                        &tokens, f);
+        if (c == 0 && !g->no_bos)
+                c = add_bos(p, &tokens);
+        if (c == 0)
+                take_tokens(r, &tokens);
+        token_array_deinit(&tokens);
+        return c;
+}
+
+static int prep_chat(const struct prep *p, struct job *job, const Spark__V1__Chat *chat, struct failure *f) {
+        struct token_array tokens = { 0 };
+        uint32_t seed[4];
+        int c;
+
+        if (!p->chat)
+                return failure_set(f, SPARK__V1__ERROR_CODE__MODEL_INVALID, "%s", p->chat_fault);
+        c = set_sampling(p, job, chat->sampling, f);
+        if (c != 0)
+                return c;
+        if (getrandom(seed, sizeof(seed), 0) != sizeof(seed))
+                return -errno;
+        c = chat_encode(p->chat, chat, seed, time(NULL), &tokens, f);
+        if (c == 0)
+                c = add_bos(p, &tokens);
+        if (c == 0)
+                take_tokens(&job->request, &tokens);
+        token_array_deinit(&tokens);
+        return c;
+}
+
+static int prep_score(const struct prep *p, struct job *job, const Spark__V1__Score *s, struct failure *f) {
+        struct request *r = &job->request;
+        struct token_array tokens = { 0 };
+        int c;
+
+        r->kind = REQUEST_SCORE;
+        r->window = s->context;
+        if (s->n_tokens > 0) {
+                if (s->text.len > 0 || s->input_fd)
+                        return failure_set(f, INVALID, "text and tokens are both given");
+                c = request_copy_tokens(s->tokens, s->n_tokens, p->n_vocab, "tokens", &r->tokens, f);
+                r->n_tokens = s->n_tokens;
+        } else {
+                c = encode_text(p, job, &s->text, s->input_fd, "text", false, 0, &tokens, f);
+                if (c == 0)
+                        take_tokens(r, &tokens);
+                token_array_deinit(&tokens);
+        }
+        if (c == 0 && r->n_tokens > 0 && tokenizer_adds_bos(p->tokenizer) &&
+            r->tokens[0] == tokenizer_bos(p->tokenizer)) {
+                r->n_tokens--; /* every window gets its own */
+                memmove(r->tokens, r->tokens + 1, r->n_tokens * sizeof(*r->tokens));
+        }
+        return c;
+}
+
+static int answer(uint64_t key, Spark__V1__Done *done, struct frame **ret) {
+        Spark__Engine__V1__Finished finished = SPARK__ENGINE__V1__FINISHED__INIT;
+        Spark__Engine__V1__EngineFrame frame = SPARK__ENGINE__V1__ENGINE_FRAME__INIT;
+
+        finished.key = key;
+        finished.done = done;
+        frame.body_case = SPARK__ENGINE__V1__ENGINE_FRAME__BODY_FINISHED;
+        frame.finished = &finished;
+        *ret = frame_new(&frame);
+        return *ret ? PREP_E_ANSWERED : -ENOMEM;
+}
+
+static int answer_tokenize(const struct prep *p, struct job *job, const Spark__V1__Tokenize *t, struct frame **ret,
+                           struct failure *f) {
+        Spark__V1__TokenizeResult result = SPARK__V1__TOKENIZE_RESULT__INIT;
+        Spark__V1__Done done = SPARK__V1__DONE__INIT;
+        struct token_array tokens = { 0 };
+        int r;
+
+        r = encode_text(p, job, &t->text, t->input_fd, "text", t->raw_bytes,
+                        (t->special ? TOKENIZE_SPECIAL : 0) | (t->add_bos_eos ? TOKENIZE_BOS_EOS : 0), &tokens, f);
+        if (r == 0) {
+                result.n_ids = tokens.n;
+                result.ids = (uint32_t *)tokens.ids;
+                done.result_case = SPARK__V1__DONE__RESULT_TOKENIZE;
+                done.tokenize = &result;
+                r = answer(job->request.key, &done, ret);
+                /* The answer must fit in a frame of the public protocol, some bytes for the envelope included. */
+                if (r == PREP_E_ANSWERED && (*ret)->size > CHANNEL_FRAME_MAX - 64) {
+                        free(*ret);
+                        *ret = NULL;
+                        r = failure_set(f, INVALID, "text has %zu tokens, more than fit in one answer", tokens.n);
+                }
+        }
+        token_array_deinit(&tokens);
+        return r;
+}
+
+static int detokenize(const struct prep *p, const Spark__V1__Detokenize *d, struct buf *out, struct failure *f) {
+        struct detokenizer detok;
+        char piece[DETOKENIZER_PIECE_MAX];
+        int n, r = 0;
+
+        detokenizer_init(&detok, p->tokenizer, d->special, true);
+        for (size_t i = 0; i < d->n_tokens && r == 0; i++) {
+                if (d->tokens[i] >= p->n_vocab)
+                        return failure_set(f, INVALID, "tokens[%zu] must be below %u, not %u", i, p->n_vocab,
+                                           d->tokens[i]);
+                n = detokenizer_push(&detok, (int32_t)d->tokens[i], piece);
+                r = n < 0 ? -EINVAL : buf_append(out, piece, (size_t)n);
+        }
+        n = detokenizer_finish(&detok, piece);
+        if (r == 0 && n > 0)
+                r = buf_append(out, piece, (size_t)n);
+        if (r == BUF_E_LIMIT)
+                return failure_set(f, INVALID, "the text of tokens is longer than fits in one answer");
+        return r;
+}
+
+static int answer_detokenize(const struct prep *p, struct job *job, const Spark__V1__Detokenize *d,
+                             struct frame **ret, struct failure *f) {
+        Spark__V1__DetokenizeResult result = SPARK__V1__DETOKENIZE_RESULT__INIT;
+        Spark__V1__Done done = SPARK__V1__DONE__INIT;
+        struct buf text = BUF_NULL(CHANNEL_FRAME_MAX - 128);
+        int r;
+
+        r = detokenize(p, d, &text, f);
+        if (r == 0) {
+                result.text.data = (uint8_t *)text.data;
+                result.text.len = text.len;
+                done.result_case = SPARK__V1__DONE__RESULT_DETOKENIZE;
+                done.detokenize = &result;
+                r = answer(job->request.key, &done, ret);
+        }
+        buf_deinit(&text);
+        return r;
+}
+
+static int prep_replay(const struct prep *p, struct job *job, const Spark__Engine__V1__Submit *s, struct failure *f) {
+        struct request *r = &job->request;
+
+        if (!s->replay && s->n_generated == 0)
+                return 0;
+        if (!s->replay || s->request_case != SPARK__ENGINE__V1__SUBMIT__REQUEST_GENERATE ||
+            s->generate->n_prompt_tokens == 0)
+                return failure_set(f, INVALID, "generated goes with replay, a Generate and its prompt_tokens");
+        r->n_generated = s->n_generated;
+        return request_copy_tokens(s->generated, s->n_generated, p->n_vocab, "generated", &r->generated, f);
+}
+
+static int prep_body(const struct prep *p, struct job *job, struct frame **ret_answer, struct failure *f) {
+        const Spark__Engine__V1__Submit *s = job->submit;
+
+        switch (s->request_case) {
+        case SPARK__ENGINE__V1__SUBMIT__REQUEST_TOKENIZE:
+                return answer_tokenize(p, job, s->tokenize, ret_answer, f);
+        case SPARK__ENGINE__V1__SUBMIT__REQUEST_DETOKENIZE:
+                return answer_detokenize(p, job, s->detokenize, ret_answer, f);
+        default:
+                break;
+        }
+        if (p->vocabulary_only)
+                return failure_set(f, SPARK__V1__ERROR_CODE__MODEL_INVALID,
+                                   "the model is a vocabulary without weights: it can tokenize and detokenize only");
+        switch (s->request_case) {
+        case SPARK__ENGINE__V1__SUBMIT__REQUEST_GENERATE:
+                return prep_generate(p, job, s->generate, f);
+        case SPARK__ENGINE__V1__SUBMIT__REQUEST_CHAT:
+                return prep_chat(p, job, s->chat, f);
+        case SPARK__ENGINE__V1__SUBMIT__REQUEST_SCORE:
+                return prep_score(p, job, s->score, f);
+        default:
+                return failure_set(f, SPARK__V1__ERROR_CODE__UNIMPLEMENTED, "a request of an unknown kind");
+        }
+}
+
+int prep_job(const struct prep *p, struct job *job, struct frame **ret_answer, struct failure *f) {
+        const Spark__Engine__V1__Submit *s = job->submit;
+        int r;
+
+        job->request.client = s->client;
+        job->request.weight = s->weight ? s->weight : 1;
+        r = prep_body(p, job, ret_answer, f);
+        if (r == 0)
+                r = prep_replay(p, job, s, f);
+        if (r != 0)
+                return r;
+        if (job->request.kind == REQUEST_GENERATE && job->request.n_tokens >= p->context)
+                return 0; /* the engine refuses it with its sums; no need to pack a list of the tokens */
+        job->accepted = frame_new_accepted(&job->request);
+        return job->accepted ? 0 : -ENOMEM;
+}
