@@ -1,0 +1,5 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include "vec-avx2.h"
+
+#include "attn-template.h"

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * The kernels of the CPU backend: what one instruction set provides, and the table of all of them. Every family gives
+ * the same bits (they are written in the same templates, over vectors that round alike), so the choice is one of
+ * speed only.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/backend.h"
+
+#define TILE_MAX 8u      /* rows that a matmul kernel takes at most, a power of two */
+#define ACT_BLOCK 32u
+
+/* 32 activations as 8-bit integers: x[i] is about q[i] * scale. The sums are what the offsets of formats cost:
+ * sum over (w - 8) a = sum over w a - 8 * sum over a. A cache line. */
+struct act_block {
+        int8_t q[ACT_BLOCK];
+        float scale;
+        float sum;           /* of q */
+        int32_t minus8;      /* -8 * sum of q */
+        int32_t minus16;
+        int32_t minus128;
+        int32_t minus32[2];  /* -32 * sum of each half of q */
+        int32_t zero;
+};
+_Static_assert(sizeof(struct act_block) == 64, "one cache line");
+
+/* Products of `rows` activation rows (1, 2, 4 or 8, by the function's place in the table) with panels of 16 weight
+ * rows: out[panel][row][lane]. x is a tile: float formats [n_in][rows] floats, the others [n_in / 32][rows] blocks. */
+typedef void (*panel_fn)(const void *w, size_t panel_stride, unsigned n_panels, const void *x, size_t n_in, float *out);
+
+struct matmul_kernels {
+        panel_fn f32[4], f16[4], bf16[4];               /* by log2 of the rows */
+        panel_fn q8_0[4], q4_0[4], q4_1[4], q5_0[4], q5_1[4], q4_k[4], q5_k[4], q6_k[4];
+};
+
+struct row_kernels {
+        /* One row of n_blocks blocks; block b goes to dst[b * stride]. */
+        void (*quantize)(const float *x, size_t n_blocks, size_t stride, struct act_block *dst);
+        void (*rmsnorm)(const float *x, const float *weight, float eps, size_t dim, float *out);
+        void (*gate)(enum activation act, const float *gate, const float *up, size_t n, float *out);
+        void (*exp)(const float *x, size_t n, float *out);
+        void (*to_f16)(const float *x, size_t n, void *out);
+};
+
+#define ATTN_GROUP 16u                 /* positions of a K group: the lanes of its scores */
+#define ATTN_GROUPS 4u                 /* groups of a chunk, at most */
+#define ATTN_CHUNK (ATTN_GROUP * ATTN_GROUPS)
+
+/* What a query has seen so far, of a softmax that is kept running (Milakov and Gimelshein 2018). */
+struct attn_state {
+        float top;               /* largest score */
+        float sum[ATTN_GROUP];   /* of exp(score - top), by lane */
+};
+
+/* One chunk of positions for the queries of a tile that share it. */
+struct attn_chunk {
+        const void *k[ATTN_GROUPS];  /* each [head_dim][16 positions] */
+        const void *v[ATTN_GROUPS];  /* each [16 positions][head_dim] */
+        unsigned n_groups;
+        unsigned first, end;         /* positions of the chunk that the queries see */
+        uint32_t head_dim;
+        float scale, softcap;
+        const float *q;              /* [head_dim][q_stride] */
+        size_t q_stride;
+        struct attn_state *state;    /* [queries] */
+        float *acc;                  /* [queries][acc_stride] */
+        size_t acc_stride;           /* head_dim in whole groups of 16 */
+};
+
+typedef void (*attn_fn)(const struct attn_chunk *c);
+
+struct attn_kernels {
+        attn_fn f16[4], f32[4];      /* by log2 of the queries */
+};
+
+struct cpu_kernels {
+        const char *name;
+        bool (*usable)(void);
+        unsigned tile;               /* rows that its kernels take at most: 1, 2, 4 or 8 */
+        const struct matmul_kernels *matmul;
+        const struct row_kernels *rows;
+        const struct attn_kernels *attn;
+};
+
+/* Best first; ends with plain C, which is always usable. */
+extern const struct cpu_kernels cpu_kernels[];
+extern const size_t cpu_kernels_n;
+
+/* By name, or the best usable one for NULL and "auto"; NULL when there is none. */
+const struct cpu_kernels *cpu_kernels_find(const char *name);
+/* The matmul kernels of a format by log2 of the rows; NULL when there are none. */
+const panel_fn *cpu_kernels_matmul(const struct cpu_kernels *k, enum fmt fmt);
+
+extern const struct matmul_kernels matmul_kernels_c, matmul_kernels_avx2, matmul_kernels_avx512, matmul_kernels_neon;
+extern const struct row_kernels row_kernels_c, row_kernels_avx2, row_kernels_avx512, row_kernels_neon;
+extern const struct attn_kernels attn_kernels_c, attn_kernels_avx2, attn_kernels_avx512, attn_kernels_neon;

@@ -1,0 +1,5 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include "vec-avx512.h"
+
+#include "matmul-template.h"

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Operations on rows one by one: embedding, RMS norm, gated activation, gathering. */
+
+#include <string.h>
+
+#include "base/macro.h"
+#include "cpu.h"
+
+#define ITEM_ELEMENTS 4096u /* rows are handed out in runs of about that many elements */
+
+struct job {
+        const struct row_kernels *kernels;
+        const struct weight *w;
+        const struct batch *batch;
+        const float *x, *y;
+        float *out;
+        float number; /* scale or epsilon */
+        enum activation act;
+        uint32_t n, dim, per_item;
+};
+
+static int run(struct cpu_backend *cpu, struct job *job, unsigned cost, pool_fn fn) {
+        job->kernels = cpu->kernels->rows;
+        job->per_item = MAX(ITEM_ELEMENTS / MAX(job->dim, 1u), 1u);
+        cpu_run(cpu, (uint64_t)job->n * job->dim * cost, (job->n + job->per_item - 1) / job->per_item, fn, job);
+        return 0;
+}
+
+static uint32_t end_of(const struct job *job, uint32_t item) {
+        return MIN((item + 1) * job->per_item, job->n);
+}
+
+static void embed_rows(void *context, uint32_t item, unsigned worker) {
+        const struct job *job = context;
+
+        for (uint32_t r = item * job->per_item; r < end_of(job, item); r++) {
+                float *out = job->out + (size_t)r * job->dim;
+
+                weight_decode_row(job->w, (uint32_t)job->batch->token[r], out);
+                for (uint32_t i = 0; job->number != 1.0f && i < job->dim; i++)
+                        out[i] *= job->number;
+        }
+}
+
+int cpu_embed(struct backend *be, const struct weight *w, const struct batch *batch, float scale, float *out) {
+        struct job job = { .w = w, .batch = batch, .number = scale, .out = out, .n = batch->n_rows, .dim = w->n_in };
+
+        for (uint32_t r = 0; r < batch->n_rows; r++)
+                if (batch->token[r] < 0 || (uint32_t)batch->token[r] >= w->n_out)
+                        return BACKEND_E_UNSUPPORTED;
+        return run(cpu_of(be), &job, 8, embed_rows);
+}
+
+static void rmsnorm_rows(void *context, uint32_t item, unsigned worker) {
+        const struct job *job = context;
+
+        for (uint32_t r = item * job->per_item; r < end_of(job, item); r++)
+                job->kernels->rmsnorm(job->x + (size_t)r * job->dim, job->y, job->number, job->dim,
+                                      job->out + (size_t)r * job->dim);
+}
+
+int cpu_rmsnorm(struct backend *be, const float *x, const float *weight, float eps, uint32_t n, uint32_t dim,
+                float *out) {
+        struct job job = { .x = x, .y = weight, .number = eps, .out = out, .n = n, .dim = dim };
+
+        return run(cpu_of(be), &job, 2, rmsnorm_rows);
+}
+
+static void gate_rows(void *context, uint32_t item, unsigned worker) {
+        const struct job *job = context;
+        uint32_t first = item * job->per_item;
+        size_t at = (size_t)first * job->dim;
+
+        job->kernels->gate(job->act, job->x + at, job->y + at, (size_t)(end_of(job, item) - first) * job->dim,
+                           job->out + at);
+}
+
+int cpu_gate(struct backend *be, enum activation act, const float *gate, const float *up, uint32_t n_rows,
+             uint32_t dim, float *out) {
+        struct job job = { .x = gate, .y = up, .out = out, .act = act, .n = n_rows, .dim = dim };
+
+        if (act != ACT_SILU && act != ACT_GELU_TANH)
+                return BACKEND_E_UNSUPPORTED;
+        return run(cpu_of(be), &job, 16, gate_rows);
+}
+
+int cpu_gather(struct backend *be, const float *x, const uint32_t *rows, uint32_t n, uint32_t dim, float *out) {
+        for (uint32_t i = 0; i < n; i++)
+                memcpy(out + (size_t)i * dim, x + (size_t)rows[i] * dim, dim * sizeof(*x));
+        return 0;
+}

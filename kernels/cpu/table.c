@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Which kernels there are, and which of them this machine can run. */
+
+#include <string.h>
+
+#include "base/macro.h"
+#include "kernels.h"
+
+#if defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
+static bool always(void) {
+        return true;
+}
+
+#if defined(__x86_64__)
+static bool have_avx512_vnni(void) {
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+               __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma") &&
+               __builtin_cpu_supports("f16c");
+}
+
+static bool have_avx2(void) {
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+#elif defined(__aarch64__)
+static bool have_neon_dotprod(void) {
+        const unsigned long needs = HWCAP_ASIMDDP | HWCAP_ASIMDHP | HWCAP_FPHP;
+
+        return (getauxval(AT_HWCAP) & needs) == needs;
+}
+#endif
+
+const struct cpu_kernels cpu_kernels[] = {
+#if defined(__x86_64__)
+        { "avx512-vnni", have_avx512_vnni, 8, &matmul_kernels_avx512, &row_kernels_avx512, &attn_kernels_avx512 },
+        { "avx2", have_avx2, 4, &matmul_kernels_avx2, &row_kernels_avx2, &attn_kernels_avx2 },
+#elif defined(__aarch64__)
+        { "neon-dotprod", have_neon_dotprod, 4, &matmul_kernels_neon, &row_kernels_neon, &attn_kernels_neon },
+#endif
+        { "c", always, 1, &matmul_kernels_c, &row_kernels_c, &attn_kernels_c },
+};
+const size_t cpu_kernels_n = ARRAY_SIZE(cpu_kernels);
+
+const struct cpu_kernels *cpu_kernels_find(const char *name) {
+        bool any = !name || strcmp(name, "auto") == 0;
+
+        for (size_t i = 0; i < cpu_kernels_n; i++)
+                if ((any || strcmp(name, cpu_kernels[i].name) == 0) && cpu_kernels[i].usable())
+                        return cpu_kernels + i;
+        return NULL;
+}
+
+const panel_fn *cpu_kernels_matmul(const struct cpu_kernels *k, enum fmt fmt) {
+        switch (fmt) {
+        case FMT_F32: return k->matmul->f32;
+        case FMT_F16: return k->matmul->f16;
+        case FMT_BF16: return k->matmul->bf16;
+        case FMT_Q8_0: return k->matmul->q8_0;
+        case FMT_Q4_0: return k->matmul->q4_0;
+        case FMT_Q4_1: return k->matmul->q4_1;
+        case FMT_Q5_0: return k->matmul->q5_0;
+        case FMT_Q5_1: return k->matmul->q5_1;
+        case FMT_Q4_K: return k->matmul->q4_k;
+        case FMT_Q5_K: return k->matmul->q5_k;
+        case FMT_Q6_K: return k->matmul->q6_k;
+        default: return NULL;
+        }
+}

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Vectors of 16 lanes with AVX2, FMA and F16C: two registers each. See vec-avx512.h for what the names mean.
+ *
+ * Without VNNI a dot product is maddubs (u8 x i8, pairs added with saturation at 16 bits) and madd with ones. Six bits
+ * times 127 twice stays below 2^15; for i8 weights the sign moves to the activations, and 2 x 128 x 127 just fits.
+ */
+
+#include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+
+#define VEC(name) name##_avx2
+#define VEC_TILE 4
+#define VEC_PAIR 0
+#define VEC_I8_SHIFTED 0
+
+typedef struct { __m256 a, b; } vf;
+typedef struct { __m256i a, b; } vi;
+
+#define VF(x, y) ((vf){ (x), (y) })
+#define VI(x, y) ((vi){ (x), (y) })
+
+static inline vf vf_zero(void) { return VF(_mm256_setzero_ps(), _mm256_setzero_ps()); }
+static inline vf vf_set1(float f) { return VF(_mm256_set1_ps(f), _mm256_set1_ps(f)); }
+static inline vf vf_load(const float *p) { return VF(_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)); }
+static inline vf vf_load_f16(const void *p) {
+        const __m128i *h = p;
+
+        return VF(_mm256_cvtph_ps(_mm_loadu_si128(h)), _mm256_cvtph_ps(_mm_loadu_si128(h + 1)));
+}
+static inline vf vf_load_bf16(const void *p) {
+        const __m128i *h = p;
+
+        return VF(_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(h)), 16)),
+                  _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(h + 1)), 16)));
+}
+static inline void vf_store(float *p, vf x) {
+        _mm256_storeu_ps(p, x.a);
+        _mm256_storeu_ps(p + 8, x.b);
+}
+static inline void vf_store_f16(void *p, vf x) {
+        __m128i *h = p;
+
+        _mm_storeu_si128(h, _mm256_cvtps_ph(x.a, _MM_FROUND_TO_NEAREST_INT));
+        _mm_storeu_si128(h + 1, _mm256_cvtps_ph(x.b, _MM_FROUND_TO_NEAREST_INT));
+}
+static inline vf vf_add(vf x, vf y) { return VF(_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)); }
+static inline vf vf_sub(vf x, vf y) { return VF(_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)); }
+static inline vf vf_mul(vf x, vf y) { return VF(_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)); }
+static inline vf vf_div(vf x, vf y) { return VF(_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)); }
+static inline vf vf_fma(vf x, vf y, vf z) {
+        return VF(_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b));
+}
+static inline vf vf_max(vf x, vf y) { return VF(_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)); }
+static inline vf vf_min(vf x, vf y) { return VF(_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)); }
+static inline vf vf_if_less(vf x, vf y, vf yes, vf no) {
+        return VF(_mm256_blendv_ps(no.a, yes.a, _mm256_cmp_ps(x.a, y.a, _CMP_LT_OQ)),
+                  _mm256_blendv_ps(no.b, yes.b, _mm256_cmp_ps(x.b, y.b, _CMP_LT_OQ)));
+}
+static inline vf vf_if_nan(vf x, vf y) {
+        return VF(_mm256_blendv_ps(y.a, x.a, _mm256_cmp_ps(x.a, x.a, _CMP_UNORD_Q)),
+                  _mm256_blendv_ps(y.b, x.b, _mm256_cmp_ps(x.b, x.b, _CMP_UNORD_Q)));
+}
+static inline vf vf_from_vi(vi x) { return VF(_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)); }
+static inline vf vf_bits(vi x) { return VF(_mm256_castsi256_ps(x.a), _mm256_castsi256_ps(x.b)); }
+static inline vi vi_bits(vf x) { return VI(_mm256_castps_si256(x.a), _mm256_castps_si256(x.b)); }
+
+static inline vi vi_zero(void) { return VI(_mm256_setzero_si256(), _mm256_setzero_si256()); }
+static inline vi vi_set1(int32_t v) { return VI(_mm256_set1_epi32(v), _mm256_set1_epi32(v)); }
+static inline vi vi_load(const void *p) {
+        const __m256i *q = p;
+
+        return VI(_mm256_loadu_si256(q), _mm256_loadu_si256(q + 1));
+}
+static inline void vi_store(void *p, vi x) {
+        __m256i *q = p;
+
+        _mm256_storeu_si256(q, x.a);
+        _mm256_storeu_si256(q + 1, x.b);
+}
+static inline vi vi_load_u8(const uint8_t *p) {
+        __m128i v = _mm_loadu_si128((const void *)p);
+
+        return VI(_mm256_cvtepu8_epi32(v), _mm256_cvtepu8_epi32(_mm_srli_si128(v, 8)));
+}
+static inline vi vi_load_i8(const void *p) {
+        __m128i v = _mm_loadu_si128(p);
+
+        return VI(_mm256_cvtepi8_epi32(v), _mm256_cvtepi8_epi32(_mm_srli_si128(v, 8)));
+}
+static inline void vi_store_i8(void *p, vi x) {
+        __m256i w = _mm256_permute4x64_epi64(_mm256_packs_epi32(x.a, x.b), 0xd8);
+
+        _mm_storeu_si128(p, _mm_packs_epi16(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1)));
+}
+static inline vi vi_and(vi x, vi y) { return VI(_mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b)); }
+static inline vi vi_or(vi x, vi y) { return VI(_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)); }
+static inline vi vi_add(vi x, vi y) { return VI(_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)); }
+static inline vi vi_sub(vi x, vi y) { return VI(_mm256_sub_epi32(x.a, y.a), _mm256_sub_epi32(x.b, y.b)); }
+static inline vi vi_max(vi x, vi y) { return VI(_mm256_max_epi32(x.a, y.a), _mm256_max_epi32(x.b, y.b)); }
+#define vi_shl(x, n) VI(_mm256_slli_epi32((x).a, n), _mm256_slli_epi32((x).b, n))
+#define vi_shr(x, n) VI(_mm256_srli_epi32((x).a, n), _mm256_srli_epi32((x).b, n))
+static inline int32_t vi_sum(vi x) {
+        __m256i v = _mm256_add_epi32(x.a, x.b);
+        __m128i h = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+
+        h = _mm_add_epi32(h, _mm_shuffle_epi32(h, 0x4e));
+        return _mm_cvtsi128_si32(_mm_add_epi32(h, _mm_shuffle_epi32(h, 0xb1)));
+}
+static inline int32_t vi_top(vi x) {
+        __m256i v = _mm256_max_epi32(x.a, x.b);
+        __m128i h = _mm_max_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+
+        h = _mm_max_epi32(h, _mm_shuffle_epi32(h, 0x4e));
+        return _mm_cvtsi128_si32(_mm_max_epi32(h, _mm_shuffle_epi32(h, 0xb1)));
+}
+
+static inline __m256i dot_u6(__m256i acc, __m256i w, __m256i a) {
+        return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, a), _mm256_set1_epi16(1)));
+}
+static inline vi vi_dot_u6(vi acc, vi w, vi a) { return VI(dot_u6(acc.a, w.a, a.a), dot_u6(acc.b, w.b, a.b)); }
+static inline vi vi_i8(vi w) { return w; }
+static inline vi vi_dot_i8(vi acc, vi w, vi a) {
+        return VI(dot_u6(acc.a, _mm256_abs_epi8(w.a), _mm256_sign_epi8(a.a, w.a)),
+                  dot_u6(acc.b, _mm256_abs_epi8(w.b), _mm256_sign_epi8(a.b, w.b)));
+}
