@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Which tensors a model of an architecture consists of, and their shapes. Both ends use it: the loader to decide what
+ * goes where and to refuse a file early, the reader so that the engine may take every shape for granted.
+ */
+
+#include "image.h"
+
+#define IMAGE_VOCAB_MAX (1u << 22) /* tokens */
+#define IMAGE_MERGES_MAX (1u << 23)
+#define IMAGE_WIDTH_MAX (1u << 19) /* elements of a row, heads times head size, and the like */
+#define IMAGE_LAYERS_MAX 1024u
+#define IMAGE_CONTEXT_MAX (1u << 30)
+
+enum {
+        IMAGE_SCHEMA_E_FAULT = 1,       /* a tensor is missing or has a wrong shape */
+        IMAGE_SCHEMA_E_UNSUPPORTED = 2, /* an architecture or a tensor that this version does not know */
+};
+
+#define IMAGE_SCHEMA_NO_TENSOR SIZE_MAX
+
+/* Fault of hyper-parameters taken by themselves: NULL when they are plausible, else what is wrong. */
+const char *image_schema_check_hparams(const struct image_hparams *hp);
+/* True for architectures whose tensors this version knows. */
+bool image_schema_knows(const char *arch);
+/* Checks that these are exactly the tensors of such a model. Layouts and formats are not looked at. 0,
+ * IMAGE_SCHEMA_E_* with *error filled and *ret_tensor = the tensor at fault or IMAGE_SCHEMA_NO_TENSOR; or -ENOMEM. */
+int image_schema_check(const struct image_hparams *hp, const struct image_tensor *tensors, size_t n_tensors,
+                       size_t *ret_tensor, struct image_error *error);

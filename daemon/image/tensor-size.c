@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include "base/checked.h"
+#include "kernels/format.h"
+
+#include "tensor-size.h"
+
+bool image_tensor_size(const struct image_tensor *t, uint64_t *ret_size, uint64_t *ret_elements) {
+        const struct fmt_info *info = fmt_info(t->fmt);
+        uint64_t rows = 1, elements, size;
+
+        if (!info || t->n_dims < 1 || t->n_dims > IMAGE_DIMS_MAX)
+                return false;
+        if (t->layout != WEIGHT_ROWS && t->layout != WEIGHT_PANELS)
+                return false;
+        for (uint32_t i = 0; i < IMAGE_DIMS_MAX; i++)
+                if (t->dims[i] < 1 || (i >= t->n_dims && t->dims[i] != 1))
+                        return false;
+        for (uint32_t i = 1; i < IMAGE_DIMS_MAX; i++)
+                if (!checked_mul(rows, t->dims[i], &rows))
+                        return false;
+        /* struct weight counts in 32 bits */
+        if (t->dims[0] > UINT32_MAX || rows > UINT32_MAX || (t->layout == WEIGHT_PANELS && t->n_dims != 2))
+                return false;
+        if (!checked_mul(rows, t->dims[0], &elements) ||
+            !weight_bytes(info, (enum weight_layout)t->layout, rows, t->dims[0], &size))
+                return false;
+        *ret_size = size;
+        *ret_elements = elements;
+        return true;
+}

@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <errno.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/macro.h"
+#include "kernels/format.h"
+
+#include "copy.h"
+
+#define CHUNK_BYTES (1u << 20)  /* of a matrix, unless one panel is more */
+#define POOL_BYTES (64u << 20)
+#define SLOTS_MIN 3u
+
+static uint64_t align_down(uint64_t v) {
+        return v & ~(uint64_t)(SOURCE_ALIGN - 1);
+}
+
+static uint64_t align_up(uint64_t v) {
+        return align_down(v + SOURCE_ALIGN - 1);
+}
+
+/* Rows of a tensor that go into one chunk: whole panels. A vector is one row. */
+static uint32_t chunk_rows(const struct gguf_tensor *t, uint64_t row_bytes) {
+        uint64_t rows = CHUNK_BYTES / row_bytes / WEIGHT_PANEL * WEIGHT_PANEL;
+
+        rows = MAX(rows, (uint64_t)WEIGHT_PANEL);
+        return (uint32_t)MIN(rows, t->dims[1]);
+}
+
+static uint64_t row_bytes(const struct gguf_tensor *t) {
+        return t->size / t->dims[1];
+}
+
+/* Describes the chunk that starts at this row; the tensor's data is contiguous. */
+static struct copy_chunk chunk_at(const struct gguf *g, uint32_t tensor, uint32_t row) {
+        struct copy_chunk c = { .tensor = tensor, .row = row };
+        const struct gguf_tensor *t;
+        uint64_t bytes;
+
+        if (tensor >= g->n_tensors)
+                return c;
+        t = &g->tensors[tensor];
+        bytes = row_bytes(t);
+        c.n_rows = chunk_rows(t, bytes);
+        c.n_rows = (uint32_t)MIN((uint64_t)c.n_rows, t->dims[1] - row);
+        c.offset = t->offset + row * bytes;
+        c.size = c.n_rows * bytes;
+        return c;
+}
+
+static struct copy_chunk chunk_after(const struct gguf *g, const struct copy_chunk *c) {
+        if (c->row + c->n_rows < g->tensors[c->tensor].dims[1])
+                return chunk_at(g, c->tensor, c->row + c->n_rows);
+        return chunk_at(g, c->tensor + 1, 0);
+}
+
+uint64_t copy_total(const struct gguf *gguf) {
+        uint64_t total = 0;
+
+        for (size_t i = 0; i < gguf->n_tensors; i++)
+                total += gguf->tensors[i].size; /* no overlaps: at most the file's size */
+        return total;
+}
+
+static void pack(const struct copy *c, const struct copy_slot *slot) {
+        const struct copy_chunk *chunk = &slot->chunk;
+        const struct image_tensor *t = &c->plan->tensors[chunk->tensor];
+        const char *src = slot->buf + (chunk->offset - slot->start);
+        char *dst = (char *)c->segments[t->segment] + t->offset;
+
+        if (t->layout == WEIGHT_PANELS)
+                weight_pack(fmt_info(t->fmt), t->dims[1], t->dims[0], chunk->row, chunk->n_rows, src, dst);
+        else
+                fmt_decode(fmt_info(c->gguf->tensors[chunk->tensor].fmt), src, t->dims[0], (float *)(void *)dst);
+}
+
+/* Takes a ready slot, if any, and transforms it. Called and left with the lock held. */
+static bool pack_one(struct copy *c) {
+        unsigned slot;
+
+        if (c->n_ready == 0)
+                return false;
+        slot = c->ready[--c->n_ready];
+        c->n_packing++;
+        (void)pthread_mutex_unlock(&c->lock);
+        pack(c, &c->slots[slot]);
+        (void)pthread_mutex_lock(&c->lock);
+        c->n_packing--;
+        c->done += c->slots[slot].chunk.size;
+        c->free[c->n_free++] = slot;
+        (void)pthread_cond_signal(&c->idle);
+        return true;
+}
+
+static void *helper_main(void *arg) {
+        struct copy *c = arg;
+
+        (void)pthread_mutex_lock(&c->lock);
+        while (!c->stop)
+                if (!pack_one(c))
+                        (void)pthread_cond_wait(&c->work, &c->lock);
+        (void)pthread_mutex_unlock(&c->lock);
+        return NULL;
+}
+
+int copy_init(struct copy *c, struct source *source) {
+        cpu_set_t cpus;
+        unsigned want = 1;
+
+        *c = (struct copy){ .source = source };
+        if (pthread_mutex_init(&c->lock, NULL) != 0 || pthread_cond_init(&c->work, NULL) != 0 ||
+            pthread_cond_init(&c->idle, NULL) != 0)
+                return -ENOMEM;
+        ring_init(&c->ring, source->fd, COPY_SLOTS);
+        if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0)
+                want = MIN((unsigned)CPU_COUNT(&cpus) - 1, COPY_HELPERS_MAX);
+        for (; c->n_helpers < want; c->n_helpers++)
+                if (pthread_create(&c->helpers[c->n_helpers], NULL, helper_main, c) != 0)
+                        break; /* slower, no worse */
+        return 0;
+}
+
+void copy_deinit(struct copy *c) {
+        if (!c->source)
+                return;
+        (void)pthread_mutex_lock(&c->lock);
+        c->stop = true;
+        (void)pthread_cond_broadcast(&c->work);
+        (void)pthread_mutex_unlock(&c->lock);
+        for (unsigned i = 0; i < c->n_helpers; i++)
+                (void)pthread_join(c->helpers[i], NULL);
+        ring_deinit(&c->ring);
+        (void)pthread_cond_destroy(&c->work);
+        (void)pthread_cond_destroy(&c->idle);
+        (void)pthread_mutex_destroy(&c->lock);
+        *c = (struct copy){ 0 };
+}
+
+static int pool_init(struct copy *c) {
+        uint64_t largest = CHUNK_BYTES, n;
+        void *pool;
+
+        for (size_t i = 0; i < c->gguf->n_tensors; i++)
+                largest = MAX(largest, chunk_at(c->gguf, (uint32_t)i, 0).size);
+        c->buf_size = align_up(largest) + 2 * SOURCE_ALIGN;
+        n = POOL_BYTES / c->buf_size;
+        c->n_slots = (unsigned)MIN(MAX(n, (uint64_t)SLOTS_MIN), (uint64_t)COPY_SLOTS);
+        pool = mmap(NULL, c->buf_size * c->n_slots, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (pool == MAP_FAILED)
+                return -errno;
+        c->pool = pool;
+        for (unsigned i = 0; i < c->n_slots; i++) {
+                c->slots[i].buf = c->pool + i * c->buf_size;
+                c->free[i] = i;
+        }
+        c->n_free = c->n_slots;
+        return 0;
+}
+
+static void pool_deinit(struct copy *c) {
+        if (c->pool)
+                (void)munmap(c->pool, c->buf_size * c->n_slots);
+        c->pool = NULL;
+}
+
+static void make_ready(struct copy *c, unsigned slot) {
+        source_forget(c->source, c->slots[slot].start, c->slots[slot].len);
+        (void)pthread_mutex_lock(&c->lock);
+        c->ready[c->n_ready++] = slot;
+        (void)pthread_cond_signal(&c->work);
+        (void)pthread_mutex_unlock(&c->lock);
+}
+
+static int read_slot(struct copy *c, unsigned slot, struct loader_error *error) {
+        struct copy_slot *s = &c->slots[slot];
+
+        return source_read(c->source, s->start, s->buf, s->len, s->need, error);
+}
+
+/* Starts reading the next chunk into a free slot; without a ring it is read at once. 1 = started, 0 = nothing to do. */
+static int start_one(struct copy *c, struct loader_error *error) {
+        struct copy_slot *s;
+        int slot = -1, r;
+
+        if (c->next.tensor >= c->gguf->n_tensors)
+                return 0;
+        (void)pthread_mutex_lock(&c->lock);
+        if (c->n_free > 0)
+                slot = (int)c->free[--c->n_free];
+        (void)pthread_mutex_unlock(&c->lock);
+        if (slot < 0)
+                return 0;
+        s = &c->slots[slot];
+        s->chunk = c->next;
+        s->start = align_down(s->chunk.offset);
+        s->need = s->chunk.offset + s->chunk.size - s->start;
+        s->len = align_up(s->need);
+        c->next = chunk_after(c->gguf, &c->next);
+        if (ring_read(&c->ring, s->start, s->buf, (unsigned)s->len, (uint64_t)slot))
+                return 1;
+        r = read_slot(c, (unsigned)slot, error);
+        if (r)
+                return -r;
+        make_ready(c, (unsigned)slot);
+        return 1;
+}
+
+/* Takes one completed read. A refused or short one is done again synchronously, which also finds the words for an
+ * error. 1 = took one, 0 = none, -LOADER_E_IO. */
+static int reap_one(struct copy *c, bool wait, struct loader_error *error) {
+        uint64_t tag = 0;
+        int result = 0, r;
+
+        r = ring_reap(&c->ring, wait, &tag, &result);
+        if (r < 0)
+                return -loader_fail(error, LOADER_E_IO, "waiting for reads failed: %s", strerror(-r));
+        if (r == 0)
+                return 0;
+        if (result < 0 || (size_t)result < c->slots[tag].need) {
+                r = read_slot(c, (unsigned)tag, error);
+                if (r)
+                        return -r;
+        }
+        make_ready(c, (unsigned)tag);
+        return 1;
+}
+
+/* Transforms one slot here or waits for a helper that is busy with one. False when there is neither. */
+static bool pack_or_wait(struct copy *c, bool may_wait) {
+        bool busy;
+
+        (void)pthread_mutex_lock(&c->lock);
+        busy = pack_one(c);
+        if (!busy && may_wait && c->n_packing > 0) {
+                (void)pthread_cond_wait(&c->idle, &c->lock);
+                busy = true;
+        }
+        (void)pthread_mutex_unlock(&c->lock);
+        return busy;
+}
+
+static uint64_t bytes_done(struct copy *c) {
+        uint64_t done;
+
+        (void)pthread_mutex_lock(&c->lock);
+        done = c->done;
+        (void)pthread_mutex_unlock(&c->lock);
+        return done;
+}
+
+/* One turn: keep the queue deep, take what has come, transform. 1 = go on, 0 = all done, negative LOADER_E_*. */
+static int turn(struct copy *c, struct loader_error *error) {
+        int r;
+
+        do
+                r = start_one(c, error);
+        while (r > 0);
+        if (r < 0)
+                return r;
+        do
+                r = reap_one(c, false, error);
+        while (r > 0);
+        if (r < 0)
+                return r;
+        if (pack_or_wait(c, false))
+                return 1;
+        if (c->ring.n_in_flight > 0)
+                return reap_one(c, true, error) < 0 ? -LOADER_E_IO : 1;
+        if (pack_or_wait(c, true))
+                return 1;
+        return bytes_done(c) < copy_total(c->gguf); /* a helper may have given back the last free slot just now */
+}
+
+/* Nothing may touch buffers or segments any more, whatever happened. */
+static void drain(struct copy *c) {
+        uint64_t tag;
+        int result;
+
+        while (c->ring.n_in_flight > 0 && ring_reap(&c->ring, true, &tag, &result) == 1)
+                ;
+        (void)pthread_mutex_lock(&c->lock);
+        c->n_ready = 0;
+        while (c->n_packing > 0)
+                (void)pthread_cond_wait(&c->idle, &c->lock);
+        (void)pthread_mutex_unlock(&c->lock);
+}
+
+int copy_run(struct copy *c, const struct gguf *gguf, const struct image_plan *plan, void *const *segments,
+             const struct copy_progress *progress, struct loader_error *error) {
+        uint64_t total = copy_total(gguf);
+        int r;
+
+        c->gguf = gguf;
+        c->plan = plan;
+        c->segments = segments;
+        c->next = chunk_at(gguf, 0, 0);
+        c->done = 0;
+        r = pool_init(c);
+        if (r < 0)
+                return r;
+        do {
+                r = turn(c, error);
+                if (progress && progress->fn)
+                        progress->fn(progress->arg, bytes_done(c), total);
+        } while (r > 0);
+        drain(c);
+        pool_deinit(c);
+        return -r;
+}
