@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <asm/unistd.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/landlock.h>
+#include <seccomp.h>
+#include <signal.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/macro.h"
+
+#include "sandbox.h"
+
+/* Rights that the running kernel may know beyond those of the header we were built with. */
+static const uint64_t fs_rights[] = {
+        [1] = (1ull << 13) - 1, /* ABI 1: execute ... make_sym */
+        [2] = (1ull << 14) - 1, /* refer */
+        [3] = (1ull << 15) - 1, /* truncate */
+        [4] = (1ull << 15) - 1, /* (adds network rules) */
+        [5] = (1ull << 16) - 1, /* ioctl_dev */
+};
+
+static int enter_landlock(bool *ret_entered) {
+        struct landlock_ruleset_attr attr = { 0 };
+        _cleanup_fd_ int fd = -1;
+        long abi;
+
+        abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+        if (abi < 1) {
+                *ret_entered = false;
+                return 0;
+        }
+        attr.handled_access_fs = fs_rights[MIN((size_t)abi, ARRAY_SIZE(fs_rights) - 1)];
+        fd = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr.handled_access_fs), 0);
+        if (fd < 0 || syscall(SYS_landlock_restrict_self, fd, 0) < 0)
+                return -errno;
+        *ret_entered = true;
+        return 0;
+}
+
+static int set_limit(int resource, rlim_t value) {
+        const struct rlimit limit = { .rlim_cur = value, .rlim_max = value };
+
+        return setrlimit((__rlimit_resource_t)resource, &limit) < 0 ? -errno : 0;
+}
+
+int sandbox_enter_files(struct sandbox_features *ret) {
+        bool landlock = false;
+        int r;
+
+        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+                return -errno;
+        r = set_limit(RLIMIT_CORE, 0);
+        if (!r)
+                r = enter_landlock(&landlock);
+        if (r < 0)
+                return r;
+        ret->landlock = landlock;
+        return 0;
+}
+
+/* Segments are written through mappings, which RLIMIT_FSIZE leaves alone; write() to any file fails. */
+static int enter_limits(void) {
+        int r;
+
+        if (signal(SIGXFSZ, SIG_IGN) == SIG_ERR)
+                return -errno;
+        r = set_limit(RLIMIT_FSIZE, 0);
+        if (!r)
+                r = set_limit(RLIMIT_NOFILE, 128); /* segments, link, input, ring */
+        if (!r)
+                r = set_limit(RLIMIT_MSGQUEUE, 0);
+        return r;
+}
+
+static int allow_plain(scmp_filter_ctx ctx) {
+        static const int calls[] = {
+                SCMP_SYS(read), SCMP_SYS(pread64), SCMP_SYS(write), SCMP_SYS(close), SCMP_SYS(io_uring_enter),
+                SCMP_SYS(sendmsg), SCMP_SYS(recvmsg), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(madvise),
+                SCMP_SYS(brk), SCMP_SYS(futex), SCMP_SYS(fstat), SCMP_SYS(fadvise64),
+                SCMP_SYS(clock_gettime), SCMP_SYS(gettimeofday), SCMP_SYS(clock_nanosleep), SCMP_SYS(nanosleep),
+                SCMP_SYS(restart_syscall), SCMP_SYS(exit), SCMP_SYS(exit_group), SCMP_SYS(rt_sigreturn),
+                SCMP_SYS(rt_sigprocmask), SCMP_SYS(sched_yield), SCMP_SYS(getpid), SCMP_SYS(gettid),
+                SCMP_SYS(set_robust_list), SCMP_SYS(rseq), SCMP_SYS(getrandom),
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(calls); i++) {
+                int r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, calls[i], 0);
+
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+/* Calls that are harmless only with certain arguments: no executable memory; fcntl to look at and change status flags;
+ * fstat by its newer name only on a descriptor (AT_EMPTY_PATH); signals only to oneself, for abort(). */
+static int allow_narrow(scmp_filter_ctx ctx) {
+        int r;
+
+        r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+        if (!r)
+                r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+        if (!r)
+                r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1, SCMP_A1(SCMP_CMP_EQ, F_GETFL));
+        if (!r)
+                r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1, SCMP_A1(SCMP_CMP_EQ, F_SETFL));
+        if (!r)
+                r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), 1,
+                                     SCMP_A3(SCMP_CMP_MASKED_EQ, AT_EMPTY_PATH, AT_EMPTY_PATH));
+        if (!r)
+                r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+        return r;
+}
+
+int sandbox_enter_calls(void) {
+        scmp_filter_ctx ctx;
+        int r;
+
+        r = enter_limits();
+        if (r < 0)
+                return r;
+        ctx = seccomp_init(SCMP_ACT_ERRNO(EPERM));
+        if (!ctx)
+                return -ENOMEM;
+        r = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1);
+        if (!r)
+                r = allow_plain(ctx);
+        if (!r)
+                r = allow_narrow(ctx);
+        if (!r)
+                r = seccomp_load(ctx);
+        seccomp_release(ctx);
+        return r;
+}

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * The loader's cage. A process that parses hostile files may read its input, write memory that it was given, talk on
+ * its link, and end; nothing else: no files, no sockets, no programs, no further rings, threads or processes.
+ *
+ * Two steps, because the helpers must be inside too, and Landlock covers only threads made after it:
+ *   sandbox_enter_files()    no new privileges, no core dumps, not traceable, Landlock without any right
+ *   (make the ring and the helper threads)
+ *   sandbox_enter_calls()    limits, and an allowlist of system calls for all threads
+ */
+
+#include <stdbool.h>
+
+struct sandbox_features {
+        bool landlock; /* the kernel has it */
+};
+
+/* 0 or -errno. A kernel without Landlock is no error; see the features. */
+int sandbox_enter_files(struct sandbox_features *ret);
+/* 0 or -errno. Everything that is not allowed fails with EPERM afterwards. */
+int sandbox_enter_calls(void);
