@@ -60,7 +60,7 @@ struct tokenizer *tokenizer_free(struct tokenizer *t);
 enum {
         TOKENIZE_SPECIAL = 1u << 0, /* recognise the text of special tokens */
         TOKENIZE_BOS_EOS = 1u << 1, /* add what the model adds to a prompt */
-        TOKENIZE_REPLACE_INVALID = 1u << 2, /* byte-level BPE: a byte that is no character counts as U+FFFD */
+        TOKENIZE_LENIENT = 1u << 2, /* take bytes that are no UTF-8 as llama.cpp does, for comparisons with it */
 };
 
 /* Growable array of ids. Zero-initialise; free with token_array_deinit(). */
@@ -72,7 +72,7 @@ struct token_array {
 void token_array_deinit(struct token_array *a);
 int token_array_append(struct token_array *a, int32_t id); /* 0 or -ENOMEM */
 
-/* Appends the ids of text to *out. 0 or -ENOMEM. */
+/* Appends the ids of text to *out, which is unchanged on failure. 0, -ENOMEM, or -E2BIG for a text of more than 1 GiB. */
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, unsigned flags, struct token_array *out);
 
 size_t tokenizer_n_tokens(const struct tokenizer *t);
@@ -80,6 +80,8 @@ bool tokenizer_is_eog(const struct tokenizer *t, int32_t id); /* ends a generati
 int32_t tokenizer_bos(const struct tokenizer *t); /* -1 where there is none */
 int32_t tokenizer_eos(const struct tokenizer *t);
 bool tokenizer_adds_bos(const struct tokenizer *t);
+/* Whether llama.cpp tidies the spaces of whole texts of this pre-tokenizer. For comparisons; nothing here does it. */
+bool tokenizer_cleans_spaces(const struct tokenizer *t);
 
 /*
  * Streaming detokenizer: ids in, bytes out. Embedded, no allocation: a token's text points into the tokenizer's tables

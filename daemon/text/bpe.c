@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Byte-level BPE (Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units"; byte-level as
+ * in GPT-2): text is cut into words by the pre-tokenizer, a word begins as its bytes, and neighbours are merged in the
+ * order of the merge table.
+ */
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/utf8.h"
+#include "byte-level.h"
+#include "tokenizer-internal.h"
+
+static bool find_merge(const struct merge_row *row, uint32_t left, uint32_t right, uint32_t *ret_rank,
+                       uint32_t *ret_id) {
+        const struct tokenizer *t = row->userdata;
+        const struct merge_entry *e;
+
+        e = merge_map_find(&t->merges, row->symbols[left].id, row->symbols[right].id);
+        if (!e)
+                return false;
+        *ret_rank = e->rank;
+        *ret_id = e->merged;
+        return true;
+}
+
+/* A text that no token has goes out byte by byte. */
+static int append_bytes(const struct tokenizer *t, const char *text, size_t n, struct token_array *out) {
+        for (size_t i = 0; i < n; i++) {
+                uint32_t id = t->byte_ids[(unsigned char)text[i]];
+                int r = 0;
+
+                if (token_is_plain(t, id))
+                        r = token_array_append(out, (int32_t)id);
+                else if (t->unk >= 0)
+                        r = token_array_append(out, t->unk);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+/* The token that has a whole word as its text, or TOKEN_NONE. */
+static uint32_t find_word(const struct tokenizer *t, const char *word, size_t n) {
+        char text[2 * DETOKENIZER_PIECE_MAX];
+        size_t len = 0;
+        uint32_t id;
+
+        if (n > DETOKENIZER_PIECE_MAX || n > t->map.longest)
+                return TOKEN_NONE;
+        for (size_t i = 0; i < n; i++)
+                len += utf8_encode(byte_level_char((unsigned char)word[i]), text + len);
+        id = token_map_find(&t->map, text, len);
+        return id != TOKEN_NONE && token_is_plain(t, id) ? id : TOKEN_NONE;
+}
+
+static int encode_word(const struct tokenizer *t, struct merge_row *row, const char *word, size_t n,
+                       struct token_array *out) {
+        int r;
+
+        if (t->ignore_merges) {
+                uint32_t id = find_word(t, word, n);
+
+                if (id != TOKEN_NONE)
+                        return token_array_append(out, (int32_t)id);
+        }
+        r = merge_row_reset(row, n);
+        if (r < 0)
+                return r;
+        for (size_t i = 0; i < n; i++)
+                merge_row_push(row, t->byte_ids[(unsigned char)word[i]], (uint32_t)i);
+        row->text_end = (uint32_t)n;
+        r = merge_row_run(row, find_merge);
+        for (uint32_t i = 0; r == 0 && i != MERGE_END; i = row->symbols[i].next) {
+                const struct merge_symbol *s = &row->symbols[i];
+
+                if (token_is_plain(t, s->id))
+                        r = token_array_append(out, (int32_t)s->id);
+                else
+                        r = append_bytes(t, word + s->pos, merge_row_end_of(row, i) - s->pos, out);
+        }
+        return r;
+}
+
+int bpe_encode(const struct tokenizer *t, struct merge_row *row, const char *text, size_t n, struct token_array *out) {
+        struct pretokenize words;
+        size_t start, end;
+        int r = 0;
+
+        pretokenize_begin(&words, t->pre->pretokenizer, text, n);
+        while (r == 0 && pretokenize_next(&words, &start, &end))
+                r = encode_word(t, row, text + start, end - start, out);
+        return r;
+}
+
+static int init_bytes(struct tokenizer *t) {
+        for (unsigned b = 0; b < 256; b++) {
+                char text[4];
+                size_t n = utf8_encode(byte_level_char((unsigned char)b), text);
+                int r = token_map_intern(&t->map, text, n, &t->byte_ids[b]);
+
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+/* Splits "left right" at the first blank that isn't the first character. */
+static int add_merge(struct tokenizer *t, uint32_t rank, const char *text, size_t n, struct buf *joined) {
+        struct merge_entry e = { .rank = rank };
+        const char *blank = n > 1 ? memchr(text + 1, ' ', n - 1) : NULL;
+        size_t n_left, n_right;
+        int r;
+
+        if (!blank)
+                return 0;
+        n_left = (size_t)(blank - text);
+        n_right = n - n_left - 1;
+        if (n_right == 0)
+                return 0;
+        r = token_map_intern(&t->map, text, n_left, &e.left);
+        if (r == 0)
+                r = token_map_intern(&t->map, blank + 1, n_right, &e.right);
+        buf_clear(joined);
+        if (r == 0)
+                r = buf_append(joined, text, n_left);
+        if (r == 0)
+                r = buf_append(joined, blank + 1, n_right);
+        if (r == 0)
+                r = token_map_intern(&t->map, joined->data, joined->len, &e.merged);
+        if (r)
+                return -ENOMEM;
+        merge_map_add(&t->merges, &e);
+        return 0;
+}
+
+static int init_merges(struct tokenizer *t, uint64_t seed, struct text_error *error) {
+        const struct tokenizer_def *def = &t->def;
+        struct buf joined = BUF_NULL(UINT32_MAX);
+        int r;
+
+        r = merge_map_init(&t->merges, def->n_merges, seed);
+        for (size_t i = 0; r == 0 && i < def->n_merges; i++) {
+                uint64_t start = def->merge_offsets[i], end = def->merge_offsets[i + 1];
+
+                if (end < start || end - start > UINT16_MAX) {
+                        (void)snprintf(error->text, sizeof(error->text),
+                                       "tokenizer.ggml.merges: merge %zu has offsets %llu to %llu", i,
+                                       (unsigned long long)start, (unsigned long long)end);
+                        r = TOKENIZER_E_INVALID;
+                        break;
+                }
+                r = add_merge(t, (uint32_t)i, def->merge_bytes + start, (size_t)(end - start), &joined);
+        }
+        buf_deinit(&joined);
+        return r;
+}
+
+int bpe_init(struct tokenizer *t, uint64_t seed, struct text_error *error) {
+        int r;
+
+        t->pre = pretokenizer_find(t->def.pre ? t->def.pre : "");
+        if (!t->pre) {
+                (void)snprintf(error->text, sizeof(error->text),
+                               "tokenizer.ggml.pre: the pre-tokenizer '%.64s' is not supported", t->def.pre);
+                return TOKENIZER_E_UNSUPPORTED;
+        }
+        t->ignore_merges = t->def.ignore_merges || t->pre->ignore_merges;
+        t->add_bos = t->def.has_add_bos ? t->def.add_bos : t->pre->add_bos;
+        t->add_space_prefix = t->def.has_add_space_prefix && t->def.add_space_prefix;
+        r = init_bytes(t);
+        return r < 0 ? r : init_merges(t, seed, error);
+}

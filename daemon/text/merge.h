@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Merging: a row of symbols, of which neighbours are joined, best rank first and leftmost among equals, until no pair
+ * is left that may be joined. Symbols are a linked list and the candidates a heap, so that n symbols take
+ * O(n log n) whatever they are.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define MERGE_END UINT32_MAX
+
+struct merge_symbol {
+        uint32_t id;   /* TOKEN_NONE where no token has the text */
+        uint32_t pos;  /* where its text begins */
+        uint32_t next; /* MERGE_END at the end */
+        uint32_t prev;
+        uint32_t rank; /* of the pair with `next`; MERGE_END where it can't be joined or the symbol is gone */
+};
+
+/* What joining two neighbours would give. Stores rank and id and returns true, or false where they don't join. */
+struct merge_row;
+typedef bool (*merge_find_fn)(const struct merge_row *row, uint32_t left, uint32_t right, uint32_t *ret_rank,
+                               uint32_t *ret_id);
+
+#define MERGE_INLINE 128u
+
+struct merge_row {
+        const void *userdata;
+        const char *text;
+        uint32_t text_end; /* where the last symbol's text ends */
+        struct merge_symbol *symbols;
+        size_t n_symbols;
+        size_t cap_symbols;
+        uint64_t *heap; /* rank << 32 | index of the left symbol */
+        size_t n_heap;
+        size_t cap_heap;
+        struct merge_symbol inline_symbols[MERGE_INLINE];
+        uint64_t inline_heap[MERGE_INLINE];
+};
+
+void merge_row_init(struct merge_row *row);
+void merge_row_deinit(struct merge_row *row);
+/* Makes room for n symbols and empties the row. 0 or -ENOMEM. */
+int merge_row_reset(struct merge_row *row, size_t n);
+/* Appends; there must be room. */
+static inline void merge_row_push(struct merge_row *row, uint32_t id, uint32_t pos) {
+        uint32_t i = (uint32_t)row->n_symbols++;
+
+        row->symbols[i] = (struct merge_symbol){ id, pos, i + 1, i - 1, MERGE_END };
+}
+/* Joins what can be joined. Symbol 0 is the first of those that stay; `next` leads on. 0 or -ENOMEM. */
+int merge_row_run(struct merge_row *row, merge_find_fn find);
+
+static inline uint32_t merge_row_end_of(const struct merge_row *row, uint32_t i) {
+        uint32_t next = row->symbols[i].next;
+
+        return next == MERGE_END ? row->text_end : row->symbols[next].pos;
+}

@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include "pretokenize.h"
+
+#include "base/utf8.h"
+#include "unicode.h"
+
+#define NO_MATCH SIZE_MAX
+
+/* The text that a stage sees: it must not look past the end of its region. */
+struct view {
+        const char *text;
+        size_t end;
+};
+
+struct character {
+        uint32_t code;
+        size_t len; /* 0 at the end */
+};
+
+static inline struct character char_at(const struct view *v, size_t pos) {
+        struct character c = { 0 };
+
+        if (pos >= v->end)
+                return c;
+        if ((unsigned char)v->text[pos] < 0x80) {
+                c.code = (unsigned char)v->text[pos];
+                c.len = 1;
+                return c;
+        }
+        c.len = utf8_decode(v->text + pos, v->end - pos, &c.code);
+        if (c.len == 0) {
+                c.code = 0xfffd;
+                c.len = 1;
+        }
+        return c;
+}
+
+static bool in_ranges(const struct char_range *ranges, size_t n, uint32_t c) {
+        size_t lo = 0, hi = n;
+
+        while (lo < hi) {
+                size_t mid = lo + (hi - lo) / 2;
+
+                if (c < ranges[mid].first)
+                        hi = mid;
+                else if (c > ranges[mid].last)
+                        lo = mid + 1;
+                else
+                        return true;
+        }
+        return false;
+}
+
+static bool set_has(const struct char_set *set, uint32_t c) {
+        uint8_t class = unicode_class(c);
+
+        if ((class & set->none) || in_ranges(set->out, set->n_out, c))
+                return false;
+        if (!set->any && set->n_in == 0)
+                return true;
+        return (class & set->any) || in_ranges(set->in, set->n_in, c);
+}
+
+static bool is_space(uint32_t c) {
+        return unicode_class(c) & UNICODE_SPACE;
+}
+
+static bool is_break(uint32_t c) {
+        return c == '\r' || c == '\n';
+}
+
+/* Each match_*() returns where its match at pos ends, or NO_MATCH. */
+
+static size_t match_set(const struct view *v, size_t pos, const struct pretoken_part *part) {
+        size_t n;
+
+        for (n = 0; n < part->max; n++) {
+                struct character c = char_at(v, pos);
+
+                if (c.len == 0 || !set_has(part->set, c.code))
+                        break;
+                pos += c.len;
+        }
+        return n >= part->min ? pos : NO_MATCH;
+}
+
+static uint32_t fold(uint32_t c, enum pretoken_part_kind kind) {
+        if (kind == PRETOKEN_CONTRACTION)
+                return c;
+        if (c == 0x17f && kind == PRETOKEN_CONTRACTION_WIDE)
+                return 's';
+        return c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c;
+}
+
+static size_t match_contraction(const struct view *v, size_t pos, enum pretoken_part_kind kind) {
+        struct character c = char_at(v, pos), first, second;
+        uint32_t a, b;
+
+        if (c.len == 0 || c.code != '\'')
+                return NO_MATCH;
+        pos += c.len;
+        first = char_at(v, pos);
+        if (first.len == 0)
+                return NO_MATCH;
+        a = fold(first.code, kind);
+        if (a == 's' || a == 't' || a == 'm' || a == 'd')
+                return pos + first.len;
+        second = char_at(v, pos + first.len);
+        if (second.len == 0)
+                return NO_MATCH;
+        b = fold(second.code, kind);
+        if ((a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l'))
+                return pos + first.len + second.len;
+        return NO_MATCH;
+}
+
+static size_t match_spaces_but_last(const struct view *v, size_t pos) {
+        size_t start = pos, last = pos;
+
+        for (;;) {
+                struct character c = char_at(v, pos);
+
+                if (c.len == 0)
+                        return pos > start ? pos : NO_MATCH;
+                if (!is_space(c.code))
+                        return last > start ? last : NO_MATCH;
+                last = pos;
+                pos += c.len;
+        }
+}
+
+static size_t match_spaces_to_break(const struct view *v, size_t pos) {
+        size_t end = NO_MATCH;
+
+        for (;;) {
+                struct character c = char_at(v, pos);
+
+                if (c.len == 0 || !is_space(c.code))
+                        return end;
+                pos += c.len;
+                if (is_break(c.code))
+                        end = pos;
+        }
+}
+
+/*
+ * set* also+, both greedy, where the sets overlap. The first takes all it can. If the second then finds nothing to
+ * take, the first gives characters back until the second can have one, which is the last one that is in both sets: what
+ * follows that one is in `set` alone.
+ */
+static size_t match_cased(const struct view *v, size_t pos, const struct pretoken_part *part) {
+        const struct pretoken_part rest = { PRETOKEN_SET, 1, SIZE_MAX, part->also, NULL };
+        size_t shared = NO_MATCH, end;
+
+        for (;;) {
+                struct character c = char_at(v, pos);
+
+                if (c.len == 0 || !set_has(part->set, c.code))
+                        break;
+                pos += c.len;
+                if (set_has(part->also, c.code))
+                        shared = pos;
+        }
+        end = match_set(v, pos, &rest);
+        return end != NO_MATCH ? end : shared;
+}
+
+static size_t match_part(const struct view *v, size_t pos, const struct pretoken_part *part) {
+        size_t end;
+
+        switch (part->kind) {
+        case PRETOKEN_END:
+                return pos;
+        case PRETOKEN_SET:
+                return match_set(v, pos, part);
+        case PRETOKEN_CONTRACTION:
+        case PRETOKEN_CONTRACTION_FOLD:
+        case PRETOKEN_CONTRACTION_WIDE:
+                end = match_contraction(v, pos, part->kind);
+                return end == NO_MATCH && part->min == 0 ? pos : end;
+        case PRETOKEN_SPACES_BUT_LAST:
+                return match_spaces_but_last(v, pos);
+        case PRETOKEN_SPACES_TO_BREAK:
+                return match_spaces_to_break(v, pos);
+        case PRETOKEN_CASED:
+                return match_cased(v, pos, part);
+        }
+        return NO_MATCH;
+}
+
+static size_t match_parts(const struct view *v, size_t pos, const struct pretoken_part *parts, size_t n) {
+        for (size_t i = 0; i < n && parts[i].kind != PRETOKEN_END; i++) {
+                pos = match_part(v, pos, &parts[i]);
+                if (pos == NO_MATCH)
+                        return NO_MATCH;
+        }
+        return pos;
+}
+
+/* An optional first character is taken, or given up again where the rest then doesn't match. */
+static size_t match_rule(const struct view *v, size_t pos, const struct pretoken_rule *rule) {
+        size_t end;
+
+        end = match_parts(v, pos, rule->parts, PRETOKEN_PARTS_MAX);
+        if (end == NO_MATCH && rule->parts[0].kind == PRETOKEN_SET && rule->parts[0].min == 0)
+                end = match_parts(v, pos, rule->parts + 1, PRETOKEN_PARTS_MAX - 1);
+        return end;
+}
+
+static size_t match_stage(const struct view *v, size_t pos, const struct pretoken_stage *stage) {
+        for (size_t i = 0; i < stage->n_rules; i++) {
+                size_t end = match_rule(v, pos, &stage->rules[i]);
+
+                if (end != NO_MATCH && end > pos)
+                        return end;
+        }
+        return NO_MATCH;
+}
+
+/* Where the white space at the end of the view begins, no earlier than pos. */
+static size_t find_trailing_space(const struct view *v, size_t pos) {
+        size_t end = v->end;
+
+        while (end > pos) {
+                size_t start = end - 1;
+                struct character c;
+
+                while (start > pos && end - start < 4 && ((unsigned char)v->text[start] & 0xc0) == 0x80)
+                        start--;
+                c = char_at(v, start);
+                if (start + c.len != end || !is_space(c.code))
+                        break;
+                end = start;
+        }
+        return end;
+}
+
+/* Where the word at pos ends: a match, or the gap before the next one. */
+static size_t cut(const struct view *v, size_t pos, const struct pretoken_stage *stage) {
+        size_t end, gap;
+
+        if (!stage->rules) {
+                end = find_trailing_space(v, pos);
+                return end > pos ? end : v->end;
+        }
+        end = match_stage(v, pos, stage);
+        if (end != NO_MATCH)
+                return end;
+        for (gap = pos + char_at(v, pos).len; gap < v->end; gap += char_at(v, gap).len)
+                if (match_stage(v, gap, stage) != NO_MATCH)
+                        break;
+        return gap;
+}
+
+void pretokenize_begin(struct pretokenize *p, const struct pretokenizer *pretokenizer, const char *text, size_t n) {
+        *p = (struct pretokenize){ .pretokenizer = pretokenizer, .text = text };
+        p->region[0].end = n;
+}
+
+bool pretokenize_next(struct pretokenize *p, size_t *ret_start, size_t *ret_end) {
+        size_t last = p->pretokenizer->n_stages - 1, i = last;
+
+        while (p->region[i].pos == p->region[i].end)
+                if (i-- == 0)
+                        return false;
+        for (;; i++) {
+                struct view v = { p->text, p->region[i].end };
+                size_t start = p->region[i].pos, end = cut(&v, start, &p->pretokenizer->stages[i]);
+
+                p->region[i].pos = end;
+                if (i == last) {
+                        *ret_start = start;
+                        *ret_end = end;
+                        return true;
+                }
+                p->region[i + 1].pos = start;
+                p->region[i + 1].end = end;
+        }
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Finds the special tokens of a text. Longer ones first: the longest token takes its places from left to right, then
+ * the next longest where there is still room, and so on; among equally long ones the lower id goes first. An
+ * Aho-Corasick automaton finds all candidates in one pass over the text.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct special_token {
+        int32_t id;
+        bool strip; /* takes the white space behind it along */
+        const char *text;
+        size_t n;
+};
+
+struct special_match {
+        uint32_t start;
+        uint32_t end; /* of the text, stripped white space included */
+        int32_t id;
+};
+
+struct special;
+
+/* Copies `tokens` (texts are borrowed); tokens without text are left out. *ret is NULL where none is left. 0, -E2BIG or
+ * -ENOMEM. */
+int special_new(struct special **ret, const struct special_token *tokens, size_t n);
+struct special *special_free(struct special *s);
+/* Stores the matches in the order of the text; *ret_matches is NULL or to be freed. 0 or -ENOMEM. s may be NULL. */
+int special_find(const struct special *s, const char *text, uint32_t n, struct special_match **ret_matches,
+                 size_t *ret_n);

@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * SentencePiece-style BPE (Kudo and Richardson 2018): the whole text, spaces written as U+2581, begins as its
+ * characters; neighbours whose joined text is a token are merged, highest score first. A character that no token has
+ * becomes the tokens of its bytes.
+ */
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/utf8.h"
+#include "tokenizer-internal.h"
+
+/* Order of scores as order of unsigned numbers: the highest score is the lowest rank. */
+static uint32_t rank_of_score(float score) {
+        uint32_t bits;
+
+        score += 0.0f; /* one zero, not two */
+        memcpy(&bits, &score, sizeof(bits));
+        bits ^= bits >> 31 ? UINT32_MAX : 1u << 31;
+        return ~bits;
+}
+
+static bool is_piece(const struct tokenizer *t, uint32_t id) {
+        return id != TOKEN_NONE && !(t->flags[id] & (TOKEN_HIDDEN | TOKEN_BYTE));
+}
+
+static bool find_merge(const struct merge_row *row, uint32_t left, uint32_t right, uint32_t *ret_rank,
+                       uint32_t *ret_id) {
+        const struct tokenizer *t = row->userdata;
+        uint32_t start = row->symbols[left].pos, id;
+
+        id = token_map_find(&t->map, row->text + start, merge_row_end_of(row, right) - start);
+        if (!is_piece(t, id))
+                return false;
+        *ret_rank = rank_of_score(t->def.scores ? t->def.scores[id] : 0);
+        *ret_id = id;
+        return true;
+}
+
+/* Length of the character at s; a byte that is no UTF-8 is one of its own. Lenient: as the first byte announces it. */
+static size_t char_length(const char *s, size_t n, bool lenient) {
+        unsigned char lead = (unsigned char)s[0];
+        uint32_t c;
+        size_t len;
+
+        if (lead < 0x80)
+                return 1;
+        if (!lenient) {
+                len = utf8_decode(s, n, &c);
+                return len ? len : 1;
+        }
+        len = lead < 0xc0 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+        return len < n ? len : n;
+}
+
+static int escape(const char *text, size_t n, bool prefix, struct buf *out) {
+        size_t n_spaces = prefix, at = 0;
+        int r;
+
+        for (size_t i = 0; i < n; i++)
+                n_spaces += text[i] == ' ';
+        r = buf_reserve(out, n + n_spaces * SPM_SPACE_SIZE);
+        if (r)
+                return -ENOMEM;
+        if (prefix)
+                (void)buf_append(out, SPM_SPACE, SPM_SPACE_SIZE);
+        while (at < n) {
+                const char *blank = memchr(text + at, ' ', n - at);
+                size_t len = blank ? (size_t)(blank - (text + at)) : n - at;
+
+                (void)buf_append(out, text + at, len);
+                if (blank)
+                        (void)buf_append(out, SPM_SPACE, SPM_SPACE_SIZE);
+                at += len + 1;
+        }
+        return 0;
+}
+
+static int push_characters(const struct tokenizer *t, struct merge_row *row, const char *text, size_t n, bool lenient) {
+        size_t n_chars = 0;
+        int r;
+
+        for (size_t i = 0; i < n; i += char_length(text + i, n - i, lenient))
+                n_chars++;
+        r = merge_row_reset(row, n_chars);
+        if (r < 0)
+                return r;
+        for (size_t i = 0; i < n;) {
+                size_t len = char_length(text + i, n - i, lenient);
+                uint32_t id = token_map_find(&t->map, text + i, len);
+
+                merge_row_push(row, is_piece(t, id) ? id : TOKEN_NONE, (uint32_t)i);
+                i += len;
+        }
+        row->text = text;
+        row->text_end = (uint32_t)n;
+        return 0;
+}
+
+static int append_bytes(const struct tokenizer *t, const char *text, size_t n, struct token_array *out) {
+        int r = 0;
+
+        for (size_t i = 0; r == 0 && i < n; i++)
+                r = token_array_append(out, (int32_t)t->byte_ids[(unsigned char)text[i]]);
+        return r;
+}
+
+static int encode_escaped(const struct tokenizer *t, struct merge_row *row, const char *text, size_t n, bool lenient,
+                          struct token_array *out) {
+        int r;
+
+        r = push_characters(t, row, text, n, lenient);
+        if (r == 0)
+                r = merge_row_run(row, find_merge);
+        for (uint32_t i = 0; r == 0 && i != MERGE_END; i = row->symbols[i].next) {
+                const struct merge_symbol *s = &row->symbols[i];
+
+                if (s->id != TOKEN_NONE)
+                        r = token_array_append(out, (int32_t)s->id);
+                else
+                        r = append_bytes(t, text + s->pos, merge_row_end_of(row, i) - s->pos, out);
+        }
+        return r;
+}
+
+static bool is_space(const char *s, size_t n) {
+        return n >= SPM_SPACE_SIZE && memcmp(s, SPM_SPACE, SPM_SPACE_SIZE) == 0;
+}
+
+/* Where the word at s ends: before the first space that follows something else. */
+static size_t word_length(const char *s, size_t n) {
+        size_t i = 0;
+
+        while (is_space(s + i, n - i))
+                i += SPM_SPACE_SIZE;
+        while (i < n && !is_space(s + i, n - i))
+                i++;
+        return i;
+}
+
+int spm_encode(const struct tokenizer *t, struct merge_row *row, const char *text, size_t n, bool prefix, bool lenient,
+               struct token_array *out) {
+        struct buf escaped = BUF_NULL(UINT32_MAX);
+        int r;
+
+        r = escape(text, n, prefix, &escaped);
+        for (size_t pos = 0; r == 0 && pos < escaped.len;) {
+                const char *word = escaped.data + pos;
+                size_t len = escaped.len - pos;
+
+                if (t->words_apart && !lenient)
+                        len = word_length(word, len);
+                r = encode_escaped(t, row, word, len, lenient, out);
+                pos += len;
+        }
+        buf_deinit(&escaped);
+        return r;
+}
+
+static bool has_inner_space(const char *text, size_t n) {
+        return word_length(text, n) < n;
+}
+
+/* The token for a byte: "<0xHH>", else the byte itself, else unknown. */
+static uint32_t find_byte(const struct tokenizer *t, unsigned b) {
+        char name[8];
+        char byte = (char)b;
+        uint32_t id;
+
+        (void)snprintf(name, sizeof(name), "<0x%02X>", b);
+        id = token_map_find(&t->map, name, 6);
+        if (id == TOKEN_NONE)
+                id = token_map_find(&t->map, &byte, 1);
+        return id == TOKEN_NONE ? (uint32_t)t->unk : id;
+}
+
+int spm_init(struct tokenizer *t, struct text_error *error) {
+        t->add_bos = t->def.has_add_bos ? t->def.add_bos : true;
+        t->add_space_prefix = t->def.has_add_space_prefix ? t->def.add_space_prefix : true;
+        for (size_t i = 0; t->def.scores && i < t->n_tokens; i++)
+                if (isnan(t->def.scores[i])) {
+                        (void)snprintf(error->text, sizeof(error->text),
+                                       "tokenizer.ggml.scores: the score of token %zu is not a number", i);
+                        return TOKENIZER_E_INVALID;
+                }
+        for (unsigned b = 0; b < 256; b++)
+                t->byte_ids[b] = find_byte(t, b);
+        t->words_apart = true;
+        for (uint32_t id = 0; t->words_apart && id < t->n_tokens; id++) {
+                size_t n;
+                const char *text = token_text(t, id, &n);
+
+                t->words_apart = !is_piece(t, id) || !has_inner_space(text, n);
+        }
+        return 0;
+}

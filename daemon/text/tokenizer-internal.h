@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* What the files of the tokenizer share: its tables, and the two families' halves of encoding. */
+
+#include "merge.h"
+#include "pretokenize.h"
+#include "special.h"
+#include "token-map.h"
+#include "tokenizer.h"
+
+/* GGUF's token types (tokenizer.ggml.token_type) */
+enum {
+        TOKEN_TYPE_NORMAL = 1,
+        TOKEN_TYPE_UNKNOWN = 2,
+        TOKEN_TYPE_CONTROL = 3,
+        TOKEN_TYPE_USER_DEFINED = 4,
+        TOKEN_TYPE_UNUSED = 5,
+        TOKEN_TYPE_BYTE = 6,
+};
+
+enum {
+        TOKEN_NORMAL = 1u << 0,
+        TOKEN_UNKNOWN = 1u << 1,
+        TOKEN_CONTROL = 1u << 2,
+        TOKEN_USER_DEFINED = 1u << 3,
+        TOKEN_BYTE = 1u << 4,
+        TOKEN_ENDS = 1u << 5, /* ends a generation */
+        TOKEN_HIDDEN = TOKEN_UNKNOWN | TOKEN_CONTROL, /* never made from plain text, shown only on request */
+};
+
+struct tokenizer {
+        enum tokenizer_model model;
+        struct tokenizer_def def;
+        uint32_t n_tokens;
+        uint8_t *flags; /* [n_tokens] */
+        struct token_map map;
+        struct merge_map merges;   /* BPE */
+        uint32_t byte_ids[256];    /* BPE: the symbol of a byte; SPM: the token that stands for it */
+        const struct pretokenizer_entry *pre; /* BPE */
+        struct special *special;      /* all that TOKENIZE_SPECIAL recognises */
+        struct special *user_defined; /* what is recognised in any text */
+        int32_t bos;
+        int32_t eos;
+        int32_t unk;
+        bool add_bos;
+        bool add_eos;
+        bool add_space_prefix;
+        bool ignore_merges;
+        bool words_apart; /* SPM: no token has a space behind anything else, so that words can be encoded one by one */
+};
+
+/* U+2581, which SentencePiece writes for a space */
+#define SPM_SPACE "\xe2\x96\x81"
+#define SPM_SPACE_SIZE 3u
+
+static inline const char *token_text(const struct tokenizer *t, uint32_t id, size_t *ret_n) {
+        return token_map_text(&t->map, id, ret_n);
+}
+
+/* A token that plain text may become. */
+static inline bool token_is_plain(const struct tokenizer *t, uint32_t id) {
+        return id < t->n_tokens && !(t->flags[id] & TOKEN_HIDDEN);
+}
+
+/* Sets what tokens are: flags from types, the roles that names tell of, bos and its like. */
+void tokenizer_assign_roles(struct tokenizer *t);
+
+/* Each appends the ids of text, in which no special token is left, to *out. 0 or -ENOMEM. */
+int spm_encode(const struct tokenizer *t, struct merge_row *row, const char *text, size_t n, bool prefix, bool lenient,
+               struct token_array *out);
+int bpe_encode(const struct tokenizer *t, struct merge_row *row, const char *text, size_t n, struct token_array *out);
+
+/* TOKENIZE_LENIENT's reading of text for bpe_encode(), appended to *out. 0 or -ENOMEM. */
+int lenient_rewrite(const char *text, size_t n, struct buf *out);
+
+/* Each prepares the tables that its encoding needs. 0, TOKENIZER_E_*, or -ENOMEM. */
+int spm_init(struct tokenizer *t, struct text_error *error);
+int bpe_init(struct tokenizer *t, uint64_t seed, struct text_error *error);
+
+/* Writes the bytes that a token stands for, at most as many as its text has, and returns how many. */
+size_t token_write_piece(const struct tokenizer *t, uint32_t id, bool special, char *out);

@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/random.h>
+
+#include "base/macro.h"
+#include "base/utf8.h"
+#include "tokenizer-internal.h"
+
+#define TOKENS_MAX (1u << 26)
+#define MERGES_MAX (1u << 27)
+/* Offsets within a text are 32 bits, and SPM writes three bytes for a space. */
+#define TEXT_MAX (UINT32_MAX / 4)
+
+void token_array_deinit(struct token_array *a) {
+        free(a->ids);
+        *a = (struct token_array){ 0 };
+}
+
+int token_array_append(struct token_array *a, int32_t id) {
+        if (a->n == a->cap) {
+                size_t cap = a->cap ? a->cap * 2 : 64;
+                int32_t *p = realloc(a->ids, cap * sizeof(*p));
+
+                if (!p)
+                        return -ENOMEM;
+                a->ids = p;
+                a->cap = cap;
+        }
+        a->ids[a->n++] = id;
+        return 0;
+}
+
+/* What a detokenizer may give for a text in the worst case: held bytes first, each byte that is no character as
+ * U+FFFD. */
+static size_t worst_piece(const char *text, size_t n) {
+        size_t worst = 3 * 3;
+
+        for (size_t i = 0; i < n;) {
+                uint32_t c;
+                size_t len = utf8_decode(text + i, n - i, &c);
+
+                worst += len ? len : 3;
+                i += len ? len : 1;
+        }
+        return worst;
+}
+
+static int check_tokens(const struct tokenizer_def *def, struct text_error *error) {
+        for (size_t i = 0; i < def->n_tokens; i++) {
+                uint64_t start = def->token_offsets[i], end = def->token_offsets[i + 1];
+
+                if (end < start) {
+                        (void)snprintf(error->text, sizeof(error->text),
+                                       "tokenizer.ggml.tokens: token %zu has offsets %llu to %llu", i,
+                                       (unsigned long long)start, (unsigned long long)end);
+                        return TOKENIZER_E_INVALID;
+                }
+                if (end - start > DETOKENIZER_PIECE_MAX) {
+                        (void)snprintf(error->text, sizeof(error->text),
+                                       "tokenizer.ggml.tokens: token %zu has %llu bytes, more than %u", i,
+                                       (unsigned long long)(end - start), DETOKENIZER_PIECE_MAX);
+                        return TOKENIZER_E_INVALID;
+                }
+        }
+        return 0;
+}
+
+static int check_def(const struct tokenizer_def *def, struct text_error *error) {
+        if (def->model != TOKENIZER_SPM && def->model != TOKENIZER_BPE) {
+                (void)snprintf(error->text, sizeof(error->text), "tokenizer.ggml.model: not supported");
+                return TOKENIZER_E_UNSUPPORTED;
+        }
+        if (def->n_tokens == 0 || def->n_tokens > TOKENS_MAX || def->n_merges > MERGES_MAX) {
+                (void)snprintf(error->text, sizeof(error->text),
+                               "tokenizer.ggml: %zu tokens (1 to %u) and %zu merges (at most %u)", def->n_tokens,
+                               TOKENS_MAX, def->n_merges, MERGES_MAX);
+                return TOKENIZER_E_INVALID;
+        }
+        return check_tokens(def, error);
+}
+
+/* Pieces that come out as they are can be no longer than their text; only odd ones grow. */
+static int check_pieces(const struct tokenizer *t, struct text_error *error) {
+        for (uint32_t id = 0; id < t->n_tokens; id++) {
+                char piece[DETOKENIZER_PIECE_MAX];
+                size_t n;
+
+                (void)token_text(t, id, &n);
+                if (n <= DETOKENIZER_PIECE_MAX / 3 - 4)
+                        continue;
+                n = token_write_piece(t, id, true, piece);
+                if (worst_piece(piece, n) > DETOKENIZER_PIECE_MAX) {
+                        (void)snprintf(error->text, sizeof(error->text),
+                                       "tokenizer.ggml.tokens: token %u could give more than %u bytes of text", id,
+                                       DETOKENIZER_PIECE_MAX);
+                        return TOKENIZER_E_INVALID;
+                }
+        }
+        return 0;
+}
+
+/* Models of the Phi-3 family drop white space after special tokens; their files don't say so. */
+static bool strips_after_special(const struct tokenizer *t, const char *text, size_t n) {
+        static const char *const kept[] = { "<unk>", "<s>", "<|endoftext|>" };
+        const char *name = t->def.name ? t->def.name : "";
+
+        if (!strcasestr(name, "phi-3") && !strcasestr(name, "phi3"))
+                return false;
+        for (size_t i = 0; i < ARRAY_SIZE(kept); i++)
+                if (strlen(kept[i]) == n && memcmp(kept[i], text, n) == 0)
+                        return false;
+        return true;
+}
+
+static int collect_special(struct tokenizer *t, uint8_t flags, uint8_t but_not, struct special **ret) {
+        _cleanup_free_ struct special_token *tokens = NULL;
+        size_t n = 0, cap = 0;
+
+        for (uint32_t id = 0; id < t->n_tokens; id++)
+                cap += (t->flags[id] & flags) && !(t->flags[id] & but_not);
+        tokens = malloc((cap ? cap : 1) * sizeof(*tokens));
+        if (!tokens)
+                return -ENOMEM;
+        for (uint32_t id = 0; id < t->n_tokens; id++) {
+                struct special_token *s = &tokens[n];
+
+                if (!(t->flags[id] & flags) || (t->flags[id] & but_not))
+                        continue;
+                s->id = (int32_t)id;
+                s->text = token_text(t, id, &s->n);
+                s->strip = strips_after_special(t, s->text, s->n);
+                n++;
+        }
+        return special_new(ret, tokens, n);
+}
+
+static int init(struct tokenizer *t, struct text_error *error) {
+        uint64_t seed;
+        int r;
+
+        if (getrandom(&seed, sizeof(seed), 0) != sizeof(seed))
+                return -EIO;
+        r = token_map_init(&t->map, t->def.token_bytes, t->def.token_offsets, t->n_tokens, seed);
+        if (r < 0)
+                return r;
+        t->flags = malloc(t->n_tokens);
+        if (!t->flags)
+                return -ENOMEM;
+        tokenizer_assign_roles(t);
+        r = t->model == TOKENIZER_SPM ? spm_init(t, error) : bpe_init(t, seed, error);
+        if (r == 0)
+                r = check_pieces(t, error);
+        if (r == 0)
+                r = collect_special(t, TOKEN_HIDDEN | TOKEN_USER_DEFINED, 0, &t->special);
+        if (r == 0)
+                r = collect_special(t, TOKEN_USER_DEFINED, TOKEN_HIDDEN, &t->user_defined);
+        return r;
+}
+
+DEFINE_CLEANUP(struct tokenizer *, tokenizer_free)
+
+int tokenizer_new(struct tokenizer **ret, const struct tokenizer_def *def, struct text_error *error) {
+        _cleanup_(tokenizer_freep) struct tokenizer *t = NULL;
+        int r;
+
+        r = check_def(def, error);
+        if (r)
+                return r;
+        t = calloc(1, sizeof(*t));
+        if (!t)
+                return -ENOMEM;
+        t->model = def->model;
+        t->def = *def;
+        t->n_tokens = (uint32_t)def->n_tokens;
+        r = init(t, error);
+        if (r)
+                return r;
+        *ret = steal_ptr(&t);
+        return 0;
+}
+
+struct tokenizer *tokenizer_free(struct tokenizer *t) {
+        if (!t)
+                return NULL;
+        (void)special_free(t->special);
+        (void)special_free(t->user_defined);
+        merge_map_deinit(&t->merges);
+        token_map_deinit(&t->map);
+        free(t->flags);
+        free(t);
+        return NULL;
+}
+
+static int encode_text(const struct tokenizer *t, struct merge_row *row, const char *text, size_t n, unsigned flags,
+                       bool after_special, struct token_array *out) {
+        bool lenient = flags & TOKENIZE_LENIENT && !utf8_valid(text, n, NULL);
+        struct buf replaced = BUF_NULL(UINT32_MAX);
+        int r;
+
+        if (n == 0)
+                return 0;
+        if (t->model == TOKENIZER_SPM)
+                return spm_encode(t, row, text, n, t->add_space_prefix && after_special, lenient, out);
+        if (!lenient)
+                return bpe_encode(t, row, text, n, out);
+        r = lenient_rewrite(text, n, &replaced);
+        if (r == 0)
+                r = bpe_encode(t, row, replaced.data, replaced.len, out);
+        buf_deinit(&replaced);
+        return r;
+}
+
+/* Text, special token, text, ...: each text is encoded on its own. */
+static int encode_parts(const struct tokenizer *t, struct merge_row *row, const char *text, size_t n, unsigned flags,
+                        struct token_array *out) {
+        const struct special *special = flags & TOKENIZE_SPECIAL ? t->special : t->user_defined;
+        _cleanup_free_ struct special_match *matches = NULL;
+        bool after_special = true; /* the start counts as one */
+        size_t n_matches = 0, pos = 0;
+        int r;
+
+        r = special_find(special, text, (uint32_t)n, &matches, &n_matches);
+        for (size_t i = 0; r == 0 && i < n_matches; i++) {
+                r = encode_text(t, row, text + pos, matches[i].start - pos, flags, after_special, out);
+                if (r == 0)
+                        r = token_array_append(out, matches[i].id);
+                after_special = true;
+                pos = matches[i].end;
+        }
+        if (r == 0)
+                r = encode_text(t, row, text + pos, n - pos, flags, after_special, out);
+        return r;
+}
+
+int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, unsigned flags, struct token_array *out) {
+        bool extra = flags & TOKENIZE_BOS_EOS;
+        size_t n_before = out->n;
+        struct merge_row row;
+        int r = 0;
+
+        if (n > TEXT_MAX)
+                return -E2BIG;
+        merge_row_init(&row);
+        row.userdata = t;
+        if (extra && tokenizer_adds_bos(t))
+                r = token_array_append(out, t->bos);
+        if (r == 0)
+                r = encode_parts(t, &row, text, n, flags, out);
+        if (r == 0 && extra && t->add_eos && t->eos >= 0)
+                r = token_array_append(out, t->eos);
+        merge_row_deinit(&row);
+        if (r < 0)
+                out->n = n_before;
+        return r;
+}
+
+size_t tokenizer_n_tokens(const struct tokenizer *t) {
+        return t->n_tokens;
+}
+
+bool tokenizer_is_eog(const struct tokenizer *t, int32_t id) {
+        return id >= 0 && (uint32_t)id < t->n_tokens && (t->flags[id] & TOKEN_ENDS);
+}
+
+int32_t tokenizer_bos(const struct tokenizer *t) {
+        return t->bos;
+}
+
+int32_t tokenizer_eos(const struct tokenizer *t) {
+        return t->eos;
+}
+
+bool tokenizer_adds_bos(const struct tokenizer *t) {
+        return t->add_bos && t->bos >= 0;
+}
+
+bool tokenizer_cleans_spaces(const struct tokenizer *t) {
+        return t->pre && t->pre->clean_spaces;
+}
