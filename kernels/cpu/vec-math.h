@@ -46,7 +46,7 @@ static inline vf vf_exp(vf x) {
         vf in = vf_min(vf_max(x, vf_set1(EXP_LOWEST)), vf_set1(EXP_HIGHEST));
         vf magic = vf_fma(in, vf_set1(0x1.715476p+0f), vf_set1(ROUND_MAGIC));
         vf n = vf_sub(magic, vf_set1(ROUND_MAGIC));
-        vf r = vf_fma(n, vf_set1(0x1.05c61p-13f), vf_fma(n, vf_set1(-0x1.63p-1f), in));
+        vf r = vf_fma(n, vf_set1(0x1.bd0106p-13f), vf_fma(n, vf_set1(-0x1.63p-1f), in));
         vf p = vf_set1(0x1.a125f6p-13f), power;
 
         p = vf_fma(p, r, vf_set1(0x1.6d444ap-10f));
