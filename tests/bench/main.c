@@ -14,6 +14,8 @@ static const struct {
 } verbs[] = {
         { "clients", bench_clients_main, "many clients through the socket: throughput, time to first token, gaps" },
         { "ipc", bench_ipc_main, "what control costs: frames/s, round trip, memory per idle client" },
+        { "tokenize", bench_tokenize_main, "text to ids and back, for comparison with a reference" },
+        { "template", bench_template_main, "render a chat template with the JSON on standard input" },
         { NULL, NULL, NULL },
 };
 
