@@ -1,0 +1,78 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the integration tests against a build folder:
+
+    tests/integration/run.py [BUILD] [-j N] [SUBSTRING...]
+
+Every test_*.py runs in a process of its own; all of it in private folders, so that runs don't meet. Substrings choose
+test files by name. The last line is "N passed, N failed, N skipped".
+"""
+
+import argparse
+import concurrent.futures
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+FILE_TIMEOUT_S = 600
+
+
+def run_file(path, env):
+    began = time.monotonic()
+    try:
+        done = subprocess.run([sys.executable, str(path), "-v"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              stdin=subprocess.DEVNULL, timeout=FILE_TIMEOUT_S, env=env, errors="replace", cwd=HERE)
+        status, output = done.returncode, done.stdout
+    except subprocess.TimeoutExpired as error:
+        output = error.stdout or b""
+        status, output = None, output.decode(errors="replace") if isinstance(output, bytes) else output
+    return status, output, time.monotonic() - began
+
+
+def count(status, output):
+    """(passed, failed, skipped) from unittest's summary; a file that did not get so far has failed."""
+    ran = re.search(r"^Ran (\d+) tests? in", output, re.M)
+    if not ran:
+        return 0, 1, 0
+    numbers = {name: int(n) for name, n in re.findall(r"(failures|errors|skipped)=(\d+)", output.splitlines()[-1])}
+    bad = numbers.get("failures", 0) + numbers.get("errors", 0)
+    skipped = numbers.get("skipped", 0)
+    if status != 0 and bad == 0:
+        bad = 1
+    return max(int(ran[1]) - bad - skipped, 0), bad, skipped
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("build", nargs="?", default=str(HERE.parent.parent / "build"))
+    parser.add_argument("-j", "--jobs", type=int, default=2)
+    parser.add_argument("only", nargs="*")
+    options = parser.parse_args()
+
+    build = pathlib.Path(options.build).resolve()
+    env = {**os.environ, "SPARK_BUILD": str(build), "PYTHONDONTWRITEBYTECODE": "1"}
+    files = [p for p in sorted(HERE.glob("test_*.py")) if not options.only or any(s in p.name for s in options.only)]
+    totals = [0, 0, 0]
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        jobs = {pool.submit(run_file, path, env): path for path in files}
+        for job in concurrent.futures.as_completed(jobs):
+            status, output, seconds = job.result()
+            counts = count(status, output)
+            totals = [a + b for a, b in zip(totals, counts)]
+            print(f"{'FAIL' if counts[1] else 'ok':4} {jobs[job].name}: {counts[0]} passed, {counts[1]} failed, "
+                  f"{counts[2]} skipped, {seconds:.1f} s", flush=True)
+            if counts[1]:
+                print(output, flush=True)
+            else:
+                for reason in sorted(set(re.findall(r"skipped ['\"](.*)['\"]$", output, re.M))):
+                    print(f"     skipped: {reason}")
+    print(f"{totals[0]} passed, {totals[1]} failed, {totals[2]} skipped")
+    return 1 if totals[1] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
