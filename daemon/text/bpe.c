@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/macro.h"
 #include "base/utf8.h"
 #include "byte-level.h"
 #include "tokenizer-internal.h"
@@ -108,54 +109,103 @@ static int init_bytes(struct tokenizer *t) {
         return 0;
 }
 
-/* Splits "left right" at the first blank that isn't the first character. */
-static int add_merge(struct tokenizer *t, uint32_t rank, const char *text, size_t n, struct buf *joined) {
-        struct merge_entry e = { .rank = rank };
-        const char *blank = n > 1 ? memchr(text + 1, ' ', n - 1) : NULL;
-        size_t n_left, n_right;
-        int r;
+/* Merges are read in blocks: the texts of a whole block are looked for in memory at once. */
+#define BLOCK 32u
+
+struct merge_text {
+        const char *left;
+        const char *right;
+        char *joined;
+        size_t n_left;
+        size_t n_right;
+        uint32_t hash_left;
+        uint32_t hash_right;
+        uint32_t hash_joined;
+};
+
+/* Splits "left right" at the first blank that isn't the first character. Leaves out what names no two symbols. */
+static bool split_merge(const struct tokenizer *t, struct merge_text *m, const char *text, size_t n, char *joined) {
+        const char *blank = n > 2 ? memchr(text + 1, ' ', n - 2) : NULL;
 
         if (!blank)
-                return 0;
-        n_left = (size_t)(blank - text);
-        n_right = n - n_left - 1;
-        if (n_right == 0)
-                return 0;
-        r = token_map_intern(&t->map, text, n_left, &e.left);
+                return false;
+        m->left = text;
+        m->n_left = (size_t)(blank - text);
+        m->right = blank + 1;
+        m->n_right = n - m->n_left - 1;
+        m->joined = joined;
+        memcpy(joined, m->left, m->n_left);
+        memcpy(joined + m->n_left, m->right, m->n_right);
+        m->hash_left = token_map_hash(&t->map, m->left, m->n_left);
+        m->hash_right = token_map_hash(&t->map, m->right, m->n_right);
+        m->hash_joined = token_map_hash(&t->map, joined, m->n_left + m->n_right);
+        return true;
+}
+
+static int add_merge(struct tokenizer *t, const struct merge_text *m, uint32_t rank) {
+        struct merge_entry e = { .rank = rank };
+        int r;
+
+        r = token_map_intern_hashed(&t->map, m->left, m->n_left, m->hash_left, &e.left);
         if (r == 0)
-                r = token_map_intern(&t->map, blank + 1, n_right, &e.right);
-        buf_clear(joined);
+                r = token_map_intern_hashed(&t->map, m->right, m->n_right, m->hash_right, &e.right);
         if (r == 0)
-                r = buf_append(joined, text, n_left);
+                r = token_map_intern_hashed(&t->map, m->joined, m->n_left + m->n_right, m->hash_joined, &e.merged);
         if (r == 0)
-                r = buf_append(joined, blank + 1, n_right);
-        if (r == 0)
-                r = token_map_intern(&t->map, joined->data, joined->len, &e.merged);
-        if (r)
-                return -ENOMEM;
-        merge_map_add(&t->merges, &e);
+                merge_map_add(&t->merges, &e);
+        return r;
+}
+
+static int add_block(struct tokenizer *t, size_t first, size_t n, char *joined) {
+        const uint64_t *offsets = t->def.merge_offsets;
+        struct merge_text texts[BLOCK];
+        bool whole[BLOCK];
+        int r = 0;
+
+        for (size_t i = 0; i < n; i++) {
+                const char *text = t->def.merge_bytes + offsets[first + i];
+                size_t len = (size_t)(offsets[first + i + 1] - offsets[first + i]);
+
+                whole[i] = split_merge(t, &texts[i], text, len, joined);
+                joined += len;
+        }
+        for (size_t i = 0; r == 0 && i < n; i++)
+                if (whole[i])
+                        r = add_merge(t, &texts[i], (uint32_t)(first + i));
+        return r;
+}
+
+#define MERGE_TEXT_MAX (2u * DETOKENIZER_PIECE_MAX)
+
+static int check_merges(const struct tokenizer_def *def, struct text_error *error) {
+        for (size_t i = 0; i < def->n_merges; i++) {
+                uint64_t start = def->merge_offsets[i], end = def->merge_offsets[i + 1];
+
+                if (end >= start && end - start <= MERGE_TEXT_MAX)
+                        continue;
+                (void)snprintf(error->text, sizeof(error->text),
+                               "tokenizer.ggml.merges: merge %zu has offsets %llu to %llu (at most %u bytes)", i,
+                               (unsigned long long)start, (unsigned long long)end, MERGE_TEXT_MAX);
+                return TOKENIZER_E_INVALID;
+        }
         return 0;
 }
 
 static int init_merges(struct tokenizer *t, uint64_t seed, struct text_error *error) {
-        const struct tokenizer_def *def = &t->def;
-        struct buf joined = BUF_NULL(UINT32_MAX);
+        _cleanup_free_ char *joined = NULL;
         int r;
 
-        r = merge_map_init(&t->merges, def->n_merges, seed);
-        for (size_t i = 0; r == 0 && i < def->n_merges; i++) {
-                uint64_t start = def->merge_offsets[i], end = def->merge_offsets[i + 1];
-
-                if (end < start || end - start > UINT16_MAX) {
-                        (void)snprintf(error->text, sizeof(error->text),
-                                       "tokenizer.ggml.merges: merge %zu has offsets %llu to %llu", i,
-                                       (unsigned long long)start, (unsigned long long)end);
-                        r = TOKENIZER_E_INVALID;
-                        break;
-                }
-                r = add_merge(t, (uint32_t)i, def->merge_bytes + start, (size_t)(end - start), &joined);
-        }
-        buf_deinit(&joined);
+        r = check_merges(&t->def, error);
+        if (r)
+                return r;
+        r = merge_map_init(&t->merges, t->def.n_merges, seed);
+        if (r < 0)
+                return r;
+        joined = malloc(BLOCK * MERGE_TEXT_MAX);
+        if (!joined)
+                return -ENOMEM;
+        for (size_t i = 0; r == 0 && i < t->def.n_merges; i += BLOCK)
+                r = add_block(t, i, MIN(t->def.n_merges - i, (size_t)BLOCK), joined);
         return r;
 }
 
