@@ -1,0 +1,283 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Writes a GGUF model of the llama architecture with random weights.
+
+    make-gguf.py --shape llama-1b --format q4_k_m OUT.gguf
+    make-gguf.py --shape tiny --format f16 --layers 4 --vocab 600 OUT.gguf
+
+For measuring speed and for feeding the loader: the weights mean nothing, but they have the sizes, formats and
+magnitudes of a real model (standard deviation about 0.02), so that activations stay finite. The vocabulary is
+byte-level BPE: the 256 bytes, then pairs and triples with their merges, then special tokens.
+
+Quantized blocks are random bytes with fitting scales; nothing is rounded from anything. Which tensor gets which format
+follows what llama.cpp's quantizer does for the same name (q4_k_m: Q6_K for the embedding and, in half of the layers,
+for attn_v and ffn_down). Streams: memory stays below about 100 MB whatever the model.
+
+Needs numpy (Debian: python3-numpy).
+"""
+import argparse
+import struct
+import sys
+
+import numpy as np
+
+SHAPES = {
+    # name: embedding, layers, feed-forward, heads, KV heads, head size, vocabulary, context, RoPE base
+    "tiny": (256, 2, 512, 4, 2, 64, 512, 512, 10000.0),
+    "small": (512, 4, 1536, 8, 4, 64, 4096, 2048, 10000.0),
+    "llama-1b": (2048, 16, 8192, 32, 8, 64, 128256, 131072, 500000.0),
+    "llama-3b": (3072, 28, 8192, 24, 8, 128, 128256, 131072, 500000.0),
+    "llama-8b": (4096, 32, 14336, 32, 8, 128, 128256, 131072, 500000.0),
+}
+FIELDS = ("embd", "layers", "ff", "heads", "heads_kv", "head_dim", "vocab", "ctx", "rope_base")
+
+# name: (GGUF's number, elements per block, bytes per block)
+TYPES = {
+    "F32": (0, 1, 4), "F16": (1, 1, 2), "Q4_0": (2, 32, 18), "Q8_0": (8, 32, 34), "Q4_K": (12, 256, 144),
+    "Q6_K": (14, 256, 210), "BF16": (30, 1, 2),
+}
+# format: (general.file_type, matrices, embedding and output)
+FORMATS = {
+    "f32": (0, "F32", "F32"), "f16": (1, "F16", "F16"), "bf16": (32, "BF16", "BF16"), "q8_0": (7, "Q8_0", "Q8_0"),
+    "q4_0": (2, "Q4_0", "Q6_K"), "q4_k_m": (15, "Q4_K", "Q6_K"),
+}
+SIGMA = 0.02
+ALIGN = 32
+CHUNK = 1 << 22  # elements
+
+
+def byte_symbols():
+    """The printable stand-ins of byte-level BPE, as GPT-2 defined them."""
+    keep = list(range(33, 127)) + list(range(161, 173)) + list(range(174, 256))
+    table, extra = {}, 0
+    for b in range(256):
+        if b in keep:
+            table[b] = chr(b)
+        else:
+            table[b] = chr(256 + extra)
+            extra += 1
+    return [table[b] for b in range(256)]
+
+
+def vocabulary(n):
+    """Tokens, types and merges of an n-token vocabulary; the last ones are special."""
+    n_special = min(256, max(2, (n - 256) // 2))
+    if n < 256 + n_special:
+        sys.exit("a vocabulary needs at least 258 tokens")
+    tokens = byte_symbols()
+    single = list(tokens)
+    merges = []
+    pairs = [(a, b) for a in single for b in single]
+    n_normal = n - n_special
+    for left, right in pairs:
+        if len(tokens) == n_normal:
+            break
+        merges.append(left + " " + right)
+        tokens.append(left + right)
+    for left, right in pairs:
+        for third in single[:64]:
+            if len(tokens) >= n_normal:
+                break
+            merges.append(left + right + " " + third)
+            tokens.append(left + right + third)
+        if len(tokens) >= n_normal:
+            break
+    types = [1] * len(tokens) + [3] * n_special
+    tokens += ["<|begin_of_text|>", "<|end_of_text|>"]
+    tokens += ["<|reserved_special_token_%d|>" % i for i in range(n_special - 2)]
+    return tokens, types, merges, n_normal, n_normal + 1
+
+
+class Metadata:
+    """Key-value section of a GGUF file."""
+
+    def __init__(self):
+        self.n = 0
+        self.parts = []
+
+    @staticmethod
+    def text(s):
+        raw = s.encode("utf-8")
+        return struct.pack("<Q", len(raw)) + raw
+
+    def add(self, key, kind, payload):
+        self.n += 1
+        self.parts.append(self.text(key) + struct.pack("<I", kind) + payload)
+
+    def u32(self, key, v):
+        self.add(key, 4, struct.pack("<I", v))
+
+    def f32(self, key, v):
+        self.add(key, 6, struct.pack("<f", v))
+
+    def flag(self, key, v):
+        self.add(key, 7, struct.pack("<B", v))
+
+    def string(self, key, v):
+        self.add(key, 8, self.text(v))
+
+    def strings(self, key, values):
+        self.add(key, 9, struct.pack("<IQ", 8, len(values)) + b"".join(self.text(v) for v in values))
+
+    def i32s(self, key, values):
+        self.add(key, 9, struct.pack("<IQ", 5, len(values)) + np.asarray(values, "<i4").tobytes())
+
+    def bytes(self):
+        return b"".join(self.parts)
+
+
+def f16_column(values):
+    return np.ascontiguousarray(values.astype("<f2")).view(np.uint8).reshape(-1, 2)
+
+
+def random_blocks(rng, kind, n_blocks):
+    """n_blocks blocks as an array of bytes."""
+    _, _, size = TYPES[kind]
+    if kind == "F32":
+        return (rng.standard_normal(n_blocks, np.float32) * SIGMA).astype("<f4").view(np.uint8)
+    if kind == "F16":
+        return (rng.standard_normal(n_blocks, np.float32) * SIGMA).astype("<f2").view(np.uint8)
+    if kind == "BF16":
+        bits = (rng.standard_normal(n_blocks, np.float32) * SIGMA).astype("<f4").view("<u4")
+        return (bits >> 16).astype("<u2").view(np.uint8)
+    out = np.frombuffer(rng.bytes(n_blocks * size), np.uint8).reshape(n_blocks, size).copy()
+    # a sign per block takes out the bias of formats whose codes are not symmetric
+    scale = rng.uniform(0.6, 1.4, n_blocks) * rng.choice((-1.0, 1.0), n_blocks)
+    if kind == "Q8_0":
+        out[:, 0:2] = f16_column(scale * SIGMA / 74)
+    elif kind == "Q4_0":
+        out[:, 0:2] = f16_column(scale * SIGMA / 4.6)
+    elif kind == "Q4_K":
+        d = np.abs(scale) * SIGMA / 275
+        out[:, 0:2] = f16_column(d)
+        out[:, 2:4] = f16_column(d * 7.5)
+    elif kind == "Q6_K":
+        out[:, 192:208] = rng.integers(-24, 25, (n_blocks, 16), np.int8).view(np.uint8)
+        out[:, 208:210] = f16_column(scale * SIGMA / 260)
+    return out.reshape(-1)
+
+
+def more_bits(layer, layers):
+    return layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
+
+
+def tensor_list(p, fmt, tied):
+    """(name, type, dims with the fastest first) in file order."""
+    _, matrix, edge = FORMATS[fmt]
+    q, kv = p["heads"] * p["head_dim"], p["heads_kv"] * p["head_dim"]
+    yield "token_embd.weight", edge if tied else matrix, (p["embd"], p["vocab"])
+    yield "rope_freqs.weight", "F32", (p["head_dim"] // 2,)
+    for i in range(p["layers"]):
+        better = "Q6_K" if fmt == "q4_k_m" and more_bits(i, p["layers"]) else matrix
+        for name, kind, dims in (
+            ("attn_norm", "F32", (p["embd"],)), ("attn_q", matrix, (p["embd"], q)), ("attn_k", matrix, (p["embd"], kv)),
+            ("attn_v", better, (p["embd"], kv)), ("attn_output", matrix, (q, p["embd"])), ("ffn_norm", "F32", (p["embd"],)),
+            ("ffn_gate", matrix, (p["embd"], p["ff"])), ("ffn_up", matrix, (p["embd"], p["ff"])),
+            ("ffn_down", better, (p["ff"], p["embd"])),
+        ):
+            yield "blk.%d.%s.weight" % (i, name), kind, dims
+    yield "output_norm.weight", "F32", (p["embd"],)
+    if not tied:
+        yield "output.weight", edge, (p["embd"], p["vocab"])
+
+
+def tensor_bytes(kind, dims):
+    _, block, size = TYPES[kind]
+    if dims[0] % block:
+        sys.exit("%d elements per row do not fit blocks of %d (%s)" % (dims[0], block, kind))
+    n = 1
+    for d in dims:
+        n *= d
+    return n // block * size
+
+
+def metadata(p, fmt, name):
+    m = Metadata()
+    m.string("general.architecture", "llama")
+    m.string("general.name", name)
+    m.u32("general.file_type", FORMATS[fmt][0])
+    m.u32("general.quantization_version", 2)
+    m.u32("llama.vocab_size", p["vocab"])
+    m.u32("llama.context_length", p["ctx"])
+    m.u32("llama.embedding_length", p["embd"])
+    m.u32("llama.block_count", p["layers"])
+    m.u32("llama.feed_forward_length", p["ff"])
+    m.u32("llama.attention.head_count", p["heads"])
+    m.u32("llama.attention.head_count_kv", p["heads_kv"])
+    m.u32("llama.attention.key_length", p["head_dim"])
+    m.u32("llama.attention.value_length", p["head_dim"])
+    m.u32("llama.rope.dimension_count", p["head_dim"])
+    m.f32("llama.rope.freq_base", p["rope_base"])
+    m.f32("llama.attention.layer_norm_rms_epsilon", 1e-5)
+    tokens, types, merges, bos, eos = vocabulary(p["vocab"])
+    m.string("tokenizer.ggml.model", "gpt2")
+    m.string("tokenizer.ggml.pre", "llama-bpe")
+    m.strings("tokenizer.ggml.tokens", tokens)
+    m.i32s("tokenizer.ggml.token_type", types)
+    m.strings("tokenizer.ggml.merges", merges)
+    m.u32("tokenizer.ggml.bos_token_id", bos)
+    m.u32("tokenizer.ggml.eos_token_id", eos)
+    m.flag("tokenizer.ggml.add_bos_token", True)
+    return m
+
+
+def rope_factors(p):
+    """Llama 3's frequency factors (scale 32, 1 to 4 periods, trained at 8192)."""
+    n = p["head_dim"] // 2
+    freq = p["rope_base"] ** (-np.arange(n) / n)
+    periods = 8192 * freq / (2 * np.pi)
+    smooth = np.clip((periods - 1) / (4 - 1), 0, 1)
+    return (1 / ((1 - smooth) / 32 + smooth)).astype("<f4")
+
+
+def write_tensor(f, rng, name, kind, dims, p):
+    if name == "rope_freqs.weight":
+        f.write(rope_factors(p).tobytes())
+        return
+    if len(dims) == 1:
+        f.write((1 + rng.standard_normal(dims[0], np.float32) * SIGMA).astype("<f4").tobytes())
+        return
+    _, block, _ = TYPES[kind]
+    left = dims[0] * dims[1] // block
+    while left:
+        n = min(left, CHUNK // block)
+        f.write(random_blocks(rng, kind, n).tobytes())
+        left -= n
+
+
+def write_model(path, p, fmt, tied, seed):
+    m = metadata(p, fmt, "random llama %s" % fmt)
+    tensors = list(tensor_list(p, fmt, tied))
+    rng = np.random.default_rng(seed)
+    with open(path, "wb") as f:
+        f.write(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), m.n) + m.bytes())
+        offset = 0
+        for name, kind, dims in tensors:
+            f.write(Metadata.text(name) + struct.pack("<I", len(dims)) + struct.pack("<%dQ" % len(dims), *dims))
+            f.write(struct.pack("<IQ", TYPES[kind][0], offset))
+            offset += -(-tensor_bytes(kind, dims) // ALIGN) * ALIGN
+        f.write(b"\0" * (-f.tell() % ALIGN))
+        for name, kind, dims in tensors:
+            write_tensor(f, rng, name, kind, dims, p)
+            f.write(b"\0" * (-f.tell() % ALIGN))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="tiny")
+    parser.add_argument("--format", choices=sorted(FORMATS), default="f16")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--untied", action="store_true", help="a separate output matrix")
+    for field in FIELDS[:-1]:
+        parser.add_argument("--" + field.replace("_", "-"), type=int)
+    parser.add_argument("out")
+    args = parser.parse_args()
+    p = dict(zip(FIELDS, SHAPES[args.shape]))
+    for field in FIELDS[:-1]:
+        if getattr(args, field) is not None:
+            p[field] = getattr(args, field)
+    write_model(args.out, p, args.format, not args.untied, args.seed)
+
+
+if __name__ == "__main__":
+    main()
