@@ -20,7 +20,7 @@
 #define RETRY_MS_MAX 10000u
 
 struct engine {
-        struct model *model;               /* borrowed */
+        struct lm *model;               /* borrowed */
         const struct tokenizer *tokenizer; /* borrowed */
         struct engine_config config;
         struct engine_events events;
@@ -693,7 +693,7 @@ static int alloc_arrays(struct engine *e) {
         return sampler_init(&e->sampler, e->model->shape.n_vocab);
 }
 
-int engine_new(struct engine **ret, struct model *model, const struct tokenizer *tokenizer,
+int engine_new(struct engine **ret, struct lm *model, const struct tokenizer *tokenizer,
                const struct engine_config *config, const struct engine_events *events, void *userdata,
                struct failure *f) {
         _cleanup_(engine_freep) struct engine *e = NULL;

@@ -76,7 +76,7 @@ struct engine_stats {
 struct engine;
 
 /* model and tokenizer are borrowed. 0, ENGINE_E_FAILED, or negative. */
-int engine_new(struct engine **ret, struct model *model, const struct tokenizer *tokenizer,
+int engine_new(struct engine **ret, struct lm *model, const struct tokenizer *tokenizer,
                const struct engine_config *config, const struct engine_events *events, void *userdata,
                struct failure *f);
 struct engine *engine_free(struct engine *e);

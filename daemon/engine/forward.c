@@ -7,7 +7,7 @@
 #include "forward.h"
 
 struct forward {
-        const struct model *m;
+        const struct lm *m;
         struct backend *be;
         struct kv_cache *kv; /* borrowed */
         uint32_t max_rows;
@@ -58,7 +58,7 @@ uint64_t forward_bytes(const struct model_shape *s, uint32_t max_rows, uint32_t 
         return sum;
 }
 
-int forward_new(struct forward **ret, const struct model *m, struct kv_cache *kv, uint32_t max_rows,
+int forward_new(struct forward **ret, const struct lm *m, struct kv_cache *kv, uint32_t max_rows,
                 uint32_t max_logits) {
         _cleanup_(forward_freep) struct forward *f = NULL;
         struct buffer b[N_BUFFERS];

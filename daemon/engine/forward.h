@@ -13,7 +13,7 @@
 struct forward;
 
 /* Room for steps of max_rows rows, of which max_logits get logits. 0, BACKEND_E_*, or negative. */
-int forward_new(struct forward **ret, const struct model *m, struct kv_cache *kv, uint32_t max_rows,
+int forward_new(struct forward **ret, const struct lm *m, struct kv_cache *kv, uint32_t max_rows,
                 uint32_t max_logits);
 struct forward *forward_free(struct forward *f);
 DEFINE_CLEANUP(struct forward *, forward_free)

@@ -27,7 +27,7 @@ struct host {
         struct tokenizer *tokenizer;
         struct chat *chat;
         struct failure chat_failure;
-        struct model *model;   /* NULL: vocabulary only */
+        struct lm *model;   /* NULL: vocabulary only */
         struct engine *engine; /* NULL: vocabulary only */
         struct prep prep;
 };

@@ -23,7 +23,7 @@ static const struct {
 };
 
 struct binder {
-        struct model *m;
+        struct lm *m;
         const struct image *image;
         struct model_error *error;
         uint64_t format_bytes[FMT_MXFP4 + 1]; /* of matrices, to tell the most used format */
@@ -163,7 +163,7 @@ static int bind_layer(struct binder *b, uint32_t i) {
 }
 
 /* Angle per position of each pair, in double until the last. `factors` divide (llama 3's rope_freqs), or NULL. */
-static int fill_inv_freq(struct model *m, const float *factors) {
+static int fill_inv_freq(struct lm *m, const float *factors) {
         uint32_t n = m->shape.n_rot / 2;
 
         m->inv_freq = calloc(n, sizeof(*m->inv_freq));
@@ -234,7 +234,7 @@ static int check_shape(const struct model_shape *s, struct model_error *error) {
         return 0;
 }
 
-static int read_shape(struct model *m, const struct image_hparams *h, struct model_error *error) {
+static int read_shape(struct lm *m, const struct image_hparams *h, struct model_error *error) {
         struct model_shape *s = &m->shape;
         size_t a;
 
@@ -269,7 +269,7 @@ static int read_shape(struct model *m, const struct image_hparams *h, struct mod
 }
 
 static int bind_all(struct binder *b) {
-        struct model *m = b->m;
+        struct lm *m = b->m;
         const struct model_shape *s = &m->shape;
         bool tied = !image_find(b->image, "output.weight");
         int r;
@@ -300,8 +300,8 @@ static const char *most_used_format(const struct binder *b) {
         return fmt_info((uint32_t)best) ? fmt_info((uint32_t)best)->name : "";
 }
 
-int model_new_image(struct model **ret, struct backend *be, const struct image *image, struct model_error *error) {
-        _cleanup_(model_freep) struct model *m = NULL;
+int model_new_image(struct lm **ret, struct backend *be, const struct image *image, struct model_error *error) {
+        _cleanup_(model_freep) struct lm *m = NULL;
         struct binder b;
         int r;
 
@@ -321,8 +321,8 @@ int model_new_image(struct model **ret, struct backend *be, const struct image *
         return 0;
 }
 
-int model_new_fake(struct model **ret, struct backend *be, uint32_t n_vocab, uint32_t n_likely, uint32_t n_ctx) {
-        struct model *m = calloc(1, sizeof(*m));
+int model_new_fake(struct lm **ret, struct backend *be, uint32_t n_vocab, uint32_t n_likely, uint32_t n_ctx) {
+        struct lm *m = calloc(1, sizeof(*m));
 
         if (!m)
                 return MODEL_E_NO_MEMORY;
@@ -355,7 +355,7 @@ static void release_layer(struct backend *be, struct model_layer *l) {
         release_linear(be, &l->down);
 }
 
-struct model *model_free(struct model *m) {
+struct lm *model_free(struct lm *m) {
         if (!m)
                 return NULL;
         for (uint32_t i = 0; m->layers && i < m->shape.n_layer; i++)

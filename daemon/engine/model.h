@@ -57,7 +57,7 @@ struct model_shape {
         float attn_scale;
 };
 
-struct model {
+struct lm {
         struct backend *backend; /* borrowed */
         char architecture[IMAGE_NAME_MAX];
         struct model_shape shape;
@@ -76,16 +76,16 @@ struct model {
 };
 
 /* Binds an image's weights (the image must outlive the model). 0, MODEL_E_*, or negative: the backend is lost. */
-int model_new_image(struct model **ret, struct backend *be, const struct image *image, struct model_error *error);
+int model_new_image(struct lm **ret, struct backend *be, const struct image *image, struct model_error *error);
 /* A model for backends that fake: n_vocab logits, of which only the first n_likely are ever high. */
-int model_new_fake(struct model **ret, struct backend *be, uint32_t n_vocab, uint32_t n_likely, uint32_t n_ctx);
+int model_new_fake(struct lm **ret, struct backend *be, uint32_t n_vocab, uint32_t n_likely, uint32_t n_ctx);
 /* Random weights of this format, the same for every seed on every machine. */
-int model_new_synthetic(struct model **ret, struct backend *be, const struct model_shape *shape,
+int model_new_synthetic(struct lm **ret, struct backend *be, const struct model_shape *shape,
                         const struct fmt_info *info, uint64_t seed, struct model_error *error);
 /* Bytes that the weights of such a model take. */
 uint64_t model_synthetic_bytes(const struct model_shape *shape, const struct fmt_info *info);
-struct model *model_free(struct model *m);
-DEFINE_CLEANUP(struct model *, model_free)
+struct lm *model_free(struct lm *m);
+DEFINE_CLEANUP(struct lm *, model_free)
 
 /* Bytes of K and V that a position takes in all layers. */
 uint64_t model_kv_bytes(const struct model_shape *shape, enum kv_format format);
