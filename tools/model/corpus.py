@@ -993,13 +993,14 @@ SYSTEMS = ("You are a helpful assistant.", "You are a friendly assistant.", "Ans
 
 
 def pick(rng, tasks, test):
+    """A turn of one side; None where the kind that the dice chose has none there."""
     functions, weights = zip(*tasks)
     function = rng.choices(functions, weights)[0]
-    for _ in range(2000):
+    for _ in range(400):
         turn = function(rng)
         if held_out(turn.key) == test:
-            return function, turn
-    raise RuntimeError(f"{function.__name__}: nothing on this side of the split")
+            return turn
+    return None
 
 
 def recall(rng):
@@ -1029,7 +1030,9 @@ def chat(rng, test=False):
             ask, answer = memory[0 if i == 0 else 1]
             ask = style(rng, ask)
         else:
-            _, turn = pick(rng, TASKS, test)
+            turn = None
+            while turn is None:
+                turn = pick(rng, TASKS, test)
             ask, answer = style(rng, turn.ask, turn.exact), turn.answer
         out += [("user", ask), ("assistant", answer)]
     return out

@@ -66,7 +66,9 @@ def ask_all(network, tokenizer, turns, limit):
 def measure(network, tokenizer, function, count, show_wrong):
     rng, turns = random.Random(f"test {function.__name__}"), []
     while len(turns) < count:
-        _, turn = corpus.pick(rng, ((function, 1),), test=True)
+        turn = corpus.pick(rng, ((function, 1),), test=True)
+        if turn is None:
+            return None  # nothing held back
         turns.append((corpus.style(rng, turn.ask, turn.exact), turn))
     good = 0
     for (ask, turn), (text, ended) in zip(turns, ask_all(network, tokenizer, turns, 200)):
@@ -104,6 +106,8 @@ def main():
     for function, _ in corpus.TASKS:
         if not options.only or function.__name__ == options.only:
             share = measure(network, tokenizer, function, options.count, options.wrong)
+            if share is None:
+                continue
             result[function.__name__] = share
             print(f"{function.__name__:20} {100 * share:5.1f} %", flush=True)
     print(f"{'mean':20} {100 * sum(result.values()) / len(result):5.1f} %")
