@@ -69,8 +69,9 @@ def run_unit(options, totals, env):
             continue
         began = time.monotonic()
         status, output = run(options.emulator + [str(path)], UNIT_TIMEOUT_S, env)
-        counts = tuple(len(re.findall(pattern, output, re.M)) for pattern in
-                       (r"^\[       OK \] ", r"^\[  FAILED  \] (?!.*test\(s\))\S+$", r"^\[  SKIPPED \] (?!.*test\(s\))"))
+        # the summary names failures and skips again, so names are counted once
+        counts = tuple(len(set(re.findall(pattern, output, re.M))) for pattern in
+                       (r"^\[       OK \] (\S+)$", r"^\[  FAILED  \] (\S+)$", r"^\[  SKIPPED \] (\S+)$"))
         totals.add(*report(path.name, status, output, counts, time.monotonic() - began))
 
 
@@ -81,7 +82,7 @@ def run_fuzz(options, totals, env):
             continue
         began = time.monotonic()
         status, output = run([str(path), str(corpus)], UNIT_TIMEOUT_S, env)
-        totals.add(*report(path.name, status, output, (status == 0, 0, 0), time.monotonic() - began))
+        totals.add(*report(path.name, status, output, (int(status == 0), 0, 0), time.monotonic() - began))
 
 
 def run_integration(options, totals, env):
