@@ -35,7 +35,8 @@ static const struct char_range r_operator_tick[] = {
 };
 /* Chinese characters, Hiragana and Katakana: DeepSeek-V3 */
 static const struct char_range r_kana_han[] = { { 0x3040, 0x309f }, { 0x30a0, 0x30ff }, { 0x4e00, 0x9fa5 } };
-/* DeepSeek LLM and Coder: its class runs from U+0800 to U+4E00 and takes Hangul too */
+/* DeepSeek LLM and Coder: its class runs from U+0800 to U+4E00 and takes Hangul too. White space within these ranges is
+ * not meant: llama.cpp, which is what we compare with, leaves it out. */
 static const struct char_range r_deepseek_cjk[] = { { 0x0800, 0x9fa5 }, { 0xac00, 0xd7ff } };
 /* !-/ :-~ and their fullwidth forms, ‘-‟ and U+3000-。 without its first, which counts as white space there */
 static const struct char_range r_deepseek_mark[] = {
@@ -92,7 +93,7 @@ static const struct char_set s_not_upper = { .any = LETTER | MARK, .none = UPPER
 static const struct char_set s_default_mark = { .any = PUNCTUATION, IN(r_operator) };
 static const struct char_set s_falcon_mark = { .any = PUNCTUATION, IN(r_operator_tick) };
 static const struct char_set s_kana_han = { IN(r_kana_han) };
-static const struct char_set s_deepseek_cjk = { IN(r_deepseek_cjk) };
+static const struct char_set s_deepseek_cjk = { .none = SPACE, IN(r_deepseek_cjk) };
 static const struct char_set s_deepseek_mark = { IN(r_deepseek_mark) };
 static const struct char_set s_deepseek_letter = { IN(r_deepseek_letter) };
 static const struct char_set s_bloom_word = { .none = SPACE, OUT(r_bloom_mark) };
