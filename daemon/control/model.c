@@ -583,6 +583,7 @@ void model_engine_gone(struct model *model, bool was_ready, uint64_t lived_us, c
         struct request_error failed;
 
         model->engine = NULL;
+        manager_kick(model->manager); /* which may be waiting for just this in order to end */
         requeue_active(model);
         if (model->state == MODEL_UNLOADING) {
                 model_unloaded(model);
