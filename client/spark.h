@@ -22,9 +22,9 @@
  * the thread that processes, one at a time per connection and without that mutex held, so they may call anything but
  * spark_process() and spark_wait() on the same connection (-EDEADLK). Different connections share nothing.
  *
- * Structures that the caller fills start with their size: initialise them with their _INIT macro, then set fields. Zero
- * means the default everywhere, so what a later version adds has no effect on older callers. Structures that the library
- * hands out may grow at their end: never copy them by sizeof.
+ * Structures that the caller fills start with their size: initialise them with their _INIT macro, then set fields.
+ * Zero means the default everywhere, so what a later version adds has no effect on older callers. Structures that the
+ * library hands out may grow at their end: never copy them by sizeof.
  *
  * Text is UTF-8 unless a field says otherwise. Sizes are in bytes, times in milliseconds unless a name says otherwise.
  */
@@ -106,15 +106,15 @@ int spark_failed(struct spark *s, struct spark_error *ret_error);
 
 /* ---- event loop ---------------------------------------------------------------------------------------------- */
 
-/* A descriptor to poll for POLLIN: readable when spark_process() has something to do, be it reading or writing. It stays
- * the same for the life of the connection and is not to be read, written or closed. */
+/* A descriptor to poll for POLLIN: readable when spark_process() has something to do, be it reading or writing. It
+ * stays the same for the life of the connection and is not to be read, written or closed. */
 int spark_fd(struct spark *s);
 /* What to poll for: always POLLIN, for symmetry with other libraries. */
 int spark_events(struct spark *s);
 
 /* Reads, writes and calls callbacks; a bounded amount of work per call. Never waits for the service, only for another
- * thread that is processing the same connection. 1 = something was done, 0 = nothing to do, -ENOTCONN = the connection is gone (after all events were delivered: every open request had its
- * SPARK_EVENT_ERROR), -EDEADLK from a callback. */
+ * thread that is processing the same connection. 1 = something was done, 0 = nothing to do, -ENOTCONN = the connection
+ * is gone (after all events were delivered: every open request had its SPARK_EVENT_ERROR), -EDEADLK from a callback. */
 int spark_process(struct spark *s);
 
 /* ---- events -------------------------------------------------------------------------------------------------- */
@@ -253,12 +253,12 @@ typedef int (*spark_event_fn)(struct spark *s, const struct spark_event *event, 
 
 /* ---- requests ------------------------------------------------------------------------------------------------
  *
- * Each function copies what it is given, starts the request and returns without waiting: 0 and the id in *ret_id (may be
- * NULL), -EINVAL for arguments that contradict each other, -E2BIG for a structure of a newer library with fields set
- * that this one does not know, -EMSGSIZE for a request that fits into no frame (4 MiB; prompts and texts of any size do:
- * they travel in a sealed memory file), -ENOBUFS when too much waits to be sent, -ENOTCONN, -ENOMEM. Everything else
- * is refused by the service and comes as SPARK_EVENT_ERROR. Where another thread processes, events may come before the
- * function has returned; *ret_id is set by then.
+ * Each function copies what it is given, starts the request and returns without waiting: 0 and the id in *ret_id (may
+ * be NULL), -EINVAL for arguments that contradict each other, -E2BIG for a structure of a newer library with fields set
+ * that this one does not know, -EMSGSIZE for a request that fits into no frame (4 MiB; prompts and texts of any size
+ * do: they travel in a sealed memory file), -ENOBUFS when too much waits to be sent, -ENOTCONN, -ENOMEM. Everything
+ * else is refused by the service and comes as SPARK_EVENT_ERROR. Where another thread processes, events may come before
+ * the function has returned; *ret_id is set by then.
  */
 
 enum {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Input is one growing buffer: what was received and not handed out yet. It grows with what has arrived, never with what
- * a header announces, so that a peer has to send a byte for every byte we hold.
+ * Input is one growing buffer: what was received and not handed out yet. It grows with what has arrived, never with
+ * what a header announces, so that a peer has to send a byte for every byte we hold.
  *
  * Output is a list of blocks that hold many small frames side by side, so that one sendmsg() carries hundreds of them
  * and queueing costs a copy, not an allocation. Descriptors belong to a block and go out with its first byte; a frame

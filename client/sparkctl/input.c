@@ -16,8 +16,8 @@ static int read_all(const struct ctl *ctl, int fd, const char *name, struct buf 
                 int r = buf_reserve(out, PIECE);
 
                 if (r == BUF_E_LIMIT)
-                        return ctl_fail(ctl, EXIT_BAD_DATA, "TOO_LARGE", "Send less at once.", "%s is larger than 1 GiB.",
-                                        name);
+                        return ctl_fail(ctl, EXIT_BAD_DATA, "TOO_LARGE", "Send less at once.",
+                                        "%s is larger than 1 GiB.", name);
                 if (r < 0)
                         return ctl_fail(ctl, EXIT_OTHER, "NO_MEMORY", NULL, "Out of memory.");
                 n = read(fd, out->data + out->len, PIECE);
@@ -50,6 +50,7 @@ int input_file(const struct ctl *ctl, const char *path, struct buf *out) {
         fd = open(path, O_RDONLY | O_CLOEXEC);
         if (fd < 0)
                 return ctl_fail(ctl, errno == EACCES ? EXIT_NOT_PERMITTED : EXIT_BAD_DATA, "FILE",
-                                "Check the path and its permissions.", "%s can't be opened: %s.", path, strerror(errno));
+                                "Check the path and its permissions.", "%s can't be opened: %s.", path,
+                                strerror(errno));
         return read_all(ctl, fd, path, out);
 }

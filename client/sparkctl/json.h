@@ -2,8 +2,9 @@
 #pragma once
 
 /*
- * Writes JSON into a buffer. Commas are put by themselves; key is NULL for the elements of an array and for the outermost
- * value. Strings are made valid: what is not UTF-8 becomes U+FFFD. The first failure sticks and is found by json_print().
+ * Writes JSON into a buffer. Commas are put by themselves; key is NULL for the elements of an array and for the
+ * outermost value. Strings are made valid: what is not UTF-8 becomes U+FFFD. The first failure sticks and is found by
+ * json_print().
  */
 
 #include <stdbool.h>

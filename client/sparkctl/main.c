@@ -29,15 +29,16 @@ static const struct {
 
 static int usage(void) {
         (void)printf("Usage: sparkctl [OPTIONS] VERB [ARGUMENTS]\n\n"
-                     "The command line of sparkd, which keeps one language model resident for all programs.\n\nVerbs:\n");
+                     "The command line of sparkd, which keeps one language model resident for all programs.\n\n"
+                     "Verbs:\n");
         for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
                 (void)printf("  %-12s %s\n", verbs[i].name, verbs[i].help);
         (void)printf("\nOptions, before or after the verb:\n");
         options_print_global_help();
         (void)printf("      --version                  sparkctl's version\n\n"
                      "`sparkctl VERB --help` tells what each takes.\n\n"
-                     "Exit status: 0 done, 64 wrong usage, 65 bad data, 69 the service is not there, 75 busy (try again),\n"
-                     "77 not permitted, 130 interrupted, 1 anything else.\n");
+                     "Exit status: 0 done, 64 wrong usage, 65 bad data, 69 the service is not there, 75 busy (try\n"
+                     "again), 77 not permitted, 130 interrupted, 1 anything else.\n");
         return EXIT_DONE;
 }
 

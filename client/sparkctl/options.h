@@ -42,8 +42,8 @@ struct option_spec {
         size_t min_arguments, max_arguments;
 };
 
-/* -1 = go on (*ret_arguments are the non-options, in argv's own memory), else the exit status: --help was printed, or the
- * command line is wrong (reported). argv[0] is the verb. */
+/* -1 = go on (*ret_arguments are the non-options, in argv's own memory), else the exit status: --help was printed, or
+ * the command line is wrong (reported). argv[0] is the verb. */
 int options_parse(struct ctl *ctl, const struct option_spec *spec, int argc, char **argv,
                   struct string_list *ret_arguments);
 void string_list_deinit(struct string_list *list);

@@ -27,15 +27,18 @@ static const struct {
         { SPARK_BUSY, EXIT_BUSY, "Try again in a moment; `sparkctl status` shows what is going on." },
         { SPARK_QUOTA_EXCEEDED, EXIT_BUSY, "Wait for your other requests to end (`sparkctl ps`)." },
         { SPARK_PERMISSION_DENIED, EXIT_NOT_PERMITTED, "Ask the administrator, or run it as root (sudo)." },
-        { SPARK_NO_MEMORY, EXIT_OTHER, "Free memory: `sparkctl unload` a model, close applications, or load a smaller one." },
+        { SPARK_NO_MEMORY, EXIT_OTHER,
+          "Free memory: `sparkctl unload` a model, close applications, or load a smaller one." },
         { SPARK_CANCELLED, EXIT_INTERRUPTED, NULL },
         { SPARK_SLOW_READER, EXIT_OTHER, "Read the output faster, or write it to a file." },
         { SPARK_DEFERRED_ON_BATTERY, EXIT_BUSY, "Plug in the power supply, or try again later." },
         { SPARK_ENGINE_LOST, EXIT_OTHER, "The service's log says why: journalctl -u sparkd" },
         { SPARK_STOPPING, EXIT_BUSY, "The service is shutting down: try again when it is back." },
-        { SPARK_UNIMPLEMENTED, EXIT_OTHER, "The service is older than sparkctl, or lacks the feature: see `sparkctl status`." },
+        { SPARK_UNIMPLEMENTED, EXIT_OTHER,
+          "The service is older than sparkctl, or lacks the feature: see `sparkctl status`." },
         { SPARK_INTERNAL, EXIT_OTHER, "The service's log says more: journalctl -u sparkd" },
-        { SPARK_DISCONNECTED, EXIT_NO_DAEMON, "See whether it is back: sparkctl status; its log: journalctl -u sparkd" },
+        { SPARK_DISCONNECTED, EXIT_NO_DAEMON,
+          "See whether it is back: sparkctl status; its log: journalctl -u sparkd" },
         { SPARK_PROTOCOL, EXIT_OTHER, "sparkctl and the service do not fit together: see `sparkctl doctor`." },
 };
 
@@ -91,7 +94,8 @@ int ctl_fail_call(const struct ctl *ctl, const struct call *call) {
                 if (codes[i].code != call->code)
                         continue;
                 if (call->code == SPARK_BUSY && call->retry_after_ms > 0) {
-                        (void)snprintf(hint, sizeof(hint), "Try again in %.1f s; `sparkctl status` shows what is going on.",
+                        (void)snprintf(hint, sizeof(hint),
+                                       "Try again in %.1f s; `sparkctl status` shows what is going on.",
                                        (double)call->retry_after_ms / 1000);
                         report(ctl, call, spark_code_name(call->code), call->message, hint);
                 } else {

@@ -15,29 +15,29 @@ struct sampling_options {
 #define SAMPLING_OPTIONS_INIT { .s = SPARK_SAMPLING_INIT }
 
 /* The rows of a verb's option table for a `struct sampling_options o`. */
-#define SAMPLING_OPTION_ROWS(o)                                                                                         \
-        { "max-tokens", 'n', OPTION_U32, &(o).s.max_tokens, &(o).s.set, SPARK_SET_MAX_TOKENS, "MAX",                    \
+#define SAMPLING_OPTION_ROWS(o)                                                                                        \
+        { "max-tokens", 'n', OPTION_U32, &(o).s.max_tokens, &(o).s.set, SPARK_SET_MAX_TOKENS, "MAX",                   \
           "tokens at most (default: up to the end of the context)" },                                                  \
-        { "temperature", 't', OPTION_FLOAT, &(o).s.temperature, &(o).s.set, SPARK_SET_TEMPERATURE, "TEMP",              \
+        { "temperature", 't', OPTION_FLOAT, &(o).s.temperature, &(o).s.set, SPARK_SET_TEMPERATURE, "TEMP",             \
           "0 = always the likeliest token (default 0.8)" },                                                            \
-        { "top-p", 0, OPTION_FLOAT, &(o).s.top_p, &(o).s.set, SPARK_SET_TOP_P, "P",                                     \
+        { "top-p", 0, OPTION_FLOAT, &(o).s.top_p, &(o).s.set, SPARK_SET_TOP_P, "P",                                    \
           "smallest set of tokens with this probability (default 0.95)" },                                             \
-        { "top-k", 0, OPTION_U32, &(o).s.top_k, &(o).s.set, SPARK_SET_TOP_K, "K",                                       \
+        { "top-k", 0, OPTION_U32, &(o).s.top_k, &(o).s.set, SPARK_SET_TOP_K, "K",                                      \
           "only the K likeliest tokens (default 40; 0 = all)" },                                                       \
-        { "min-p", 0, OPTION_FLOAT, &(o).s.min_p, &(o).s.set, SPARK_SET_MIN_P, "P",                                     \
+        { "min-p", 0, OPTION_FLOAT, &(o).s.min_p, &(o).s.set, SPARK_SET_MIN_P, "P",                                    \
           "only tokens at least P times as likely as the likeliest (default 0.05)" },                                  \
-        { "seed", 0, OPTION_U64, &(o).s.seed, &(o).s.set, SPARK_SET_SEED, "N",                                          \
+        { "seed", 0, OPTION_U64, &(o).s.seed, &(o).s.set, SPARK_SET_SEED, "N",                                         \
           "same seed, same answer (default: drawn)" },                                                                 \
-        { "stop", 0, OPTION_LIST, &(o).stop, NULL, 0, "S", "end the answer before this text (may be repeated)" },       \
-        { "repetition-penalty", 0, OPTION_FLOAT, &(o).s.repetition_penalty, &(o).s.set, SPARK_SET_REPETITION_PENALTY,   \
+        { "stop", 0, OPTION_LIST, &(o).stop, NULL, 0, "S", "end the answer before this text (may be repeated)" },      \
+        { "repetition-penalty", 0, OPTION_FLOAT, &(o).s.repetition_penalty, &(o).s.set, SPARK_SET_REPETITION_PENALTY,  \
           "X", "1 = none (default)" },                                                                                 \
-        { "presence-penalty", 0, OPTION_FLOAT, &(o).s.presence_penalty, &(o).s.set, SPARK_SET_PRESENCE_PENALTY, "X",    \
+        { "presence-penalty", 0, OPTION_FLOAT, &(o).s.presence_penalty, &(o).s.set, SPARK_SET_PRESENCE_PENALTY, "X",   \
           "0 = none (default)" },                                                                                      \
-        { "frequency-penalty", 0, OPTION_FLOAT, &(o).s.frequency_penalty, &(o).s.set, SPARK_SET_FREQUENCY_PENALTY, "X", \
-          "0 = none (default)" },                                                                                      \
-        { "penalty-window", 0, OPTION_U32, &(o).s.penalty_window, &(o).s.set, SPARK_SET_PENALTY_WINDOW, "N",            \
+        { "frequency-penalty", 0, OPTION_FLOAT, &(o).s.frequency_penalty, &(o).s.set, SPARK_SET_FREQUENCY_PENALTY,     \
+          "X", "0 = none (default)" },                                                                                 \
+        { "penalty-window", 0, OPTION_U32, &(o).s.penalty_window, &(o).s.set, SPARK_SET_PENALTY_WINDOW, "N",           \
           "tokens that the penalties look back (default 64)" },                                                        \
-        { "logprobs", 0, OPTION_U32, &(o).s.logprobs, NULL, 0, "N",                                                     \
+        { "logprobs", 0, OPTION_U32, &(o).s.logprobs, NULL, 0, "N",                                                    \
           "with --json: log-probabilities of each token and the N - 1 best others" },                                  \
         { "ignore-eos", 0, OPTION_FLAG, &(o).ignore_eos, NULL, 0, NULL, "go on after the model ended its answer" }
 

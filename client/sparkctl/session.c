@@ -18,14 +18,14 @@ static int fail_connect(const struct ctl *ctl, int error) {
         case ECONNREFUSED:
         case ENOTDIR:
                 return ctl_fail(ctl, EXIT_NO_DAEMON, "NOT_RUNNING",
-                                "Start it: systemctl start sparkd (or sparkd --config FILE for a private one, and name its "
-                                "socket with -S). `sparkctl doctor` looks for the cause.",
+                                "Start it: systemctl start sparkd (or sparkd --config FILE for a private one, and name "
+                                "its socket with -S). `sparkctl doctor` looks for the cause.",
                                 "sparkd is not running: nobody answers at %s.", ctl->socket);
         case EACCES:
         case EPERM:
                 return ctl_fail(ctl, EXIT_NOT_PERMITTED, "PERMISSION_DENIED",
-                                "Ask the administrator to add you to the socket's group (sudo usermod -aG sparkd $USER), then "
-                                "log in again. `sparkctl doctor` shows the permissions.",
+                                "Ask the administrator to add you to the socket's group (sudo usermod -aG sparkd "
+                                "$USER), then log in again. `sparkctl doctor` shows the permissions.",
                                 "You may not use the socket %s.", ctl->socket);
         case EAGAIN:
                 return ctl_fail(ctl, EXIT_BUSY, "BUSY", "Try again in a moment.",

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * A conversation at the terminal. The history is kept here and sent whole with each turn; the service finds the part that
- * it has read before in its prefix cache. Standard input is read by hand, together with the signals: Ctrl-C at the
- * prompt drops the line, during an answer it stops the answer, and the chat goes on.
+ * A conversation at the terminal. The history is kept here and sent whole with each turn; the service finds the part
+ * that it has read before in its prefix cache. Standard input is read by hand, together with the signals: Ctrl-C at
+ * the prompt drops the line, during an answer it stops the answer, and the chat goes on.
  */
 
 #include <errno.h>
@@ -34,8 +34,8 @@ struct chat {
 };
 
 static const char text[] =
-        "Talks with the model, which answers with its chat template. Ctrl-C stops an answer and keeps the chat, Ctrl-D\n"
-        "(or /quit) ends it, /reset forgets what was said, a '\\' at the end of a line goes on with the next one.\n"
+        "Talks with the model, which answers with its chat template. Ctrl-C stops an answer and keeps the chat,\n"
+        "Ctrl-D (or /quit) ends it, /reset forgets what was said, a '\\' at the end of a line goes on with the next.\n"
         "Where standard input is no terminal each line is a turn; the first error ends the chat then.\n\n"
         "With --json: one object per answer, as `generate` prints it.\n";
 
@@ -91,7 +91,8 @@ static bool take_line(struct chat *c, struct buf *line, int *ret_error) {
 
 /* Reads more. 0 or the exit status; an interrupt drops the line. */
 static int read_more(struct chat *c) {
-        struct pollfd fds[] = { { .fd = STDIN_FILENO, .events = POLLIN }, { .fd = c->ctl->signal_fd, .events = POLLIN } };
+        struct pollfd fds[] = { { .fd = STDIN_FILENO, .events = POLLIN },
+                                { .fd = c->ctl->signal_fd, .events = POLLIN } };
         ssize_t n;
 
         if (poll(fds, ARRAY_SIZE(fds), -1) < 0 && errno != EINTR)
@@ -110,7 +111,8 @@ static int read_more(struct chat *c) {
                 return ctl_fail(c->ctl, EXIT_BAD_DATA, "TOO_LARGE", "Write less at once.", "The line is too long.");
         n = read(STDIN_FILENO, c->in.data + c->in.len, 4096);
         if (n < 0 && errno != EINTR && errno != EAGAIN)
-                return ctl_fail(c->ctl, EXIT_BAD_DATA, "FILE", NULL, "Standard input can't be read: %s.", strerror(errno));
+                return ctl_fail(c->ctl, EXIT_BAD_DATA, "FILE", NULL, "Standard input can't be read: %s.",
+                                strerror(errno));
         if (n == 0)
                 c->eof = true;
         if (n > 0)
@@ -227,7 +229,8 @@ static int converse(struct chat *c) {
                         continue;
                 }
                 if (memchr(line.data, 0, line.len))
-                        status = ctl_fail(c->ctl, EXIT_BAD_DATA, "INVALID_ARGUMENT", NULL, "The line holds a NUL character.");
+                        status = ctl_fail(c->ctl, EXIT_BAD_DATA, "INVALID_ARGUMENT", NULL,
+                                          "The line holds a NUL character.");
                 else
                         status = turn_add(c, "user", line.data) ?: answer(c);
                 buf_deinit(&line);

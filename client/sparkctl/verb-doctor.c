@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Checks what usually goes wrong, from the socket to the kernel, and says what to do about it. Each check adds lines to a
- * report; none needs another one to have passed, and all but one work without the service.
+ * Checks what usually goes wrong, from the socket to the kernel, and says what to do about it. Each check adds lines to
+ * a report; none needs another one to have passed, and all but one work without the service.
  */
 
 #include <errno.h>
@@ -80,8 +80,8 @@ static void socket_forbidden(struct doctor *d, const struct stat *st) {
         char advice[256];
 
         if (gr && (st->st_mode & S_IWGRP))
-                (void)snprintf(advice, sizeof(advice), "Do: sudo usermod -aG %.60s %.60s, then log in again.", gr->gr_name,
-                               pw ? pw->pw_name : "YOUR-NAME");
+                (void)snprintf(advice, sizeof(advice), "Do: sudo usermod -aG %.60s %.60s, then log in again.",
+                               gr->gr_name, pw ? pw->pw_name : "YOUR-NAME");
         else
                 (void)snprintf(advice, sizeof(advice), "Ask the administrator: only the socket's owner may use it.");
         note(d, LEVEL_FAIL, "socket", advice, "%s is not yours to use (mode %04o, group %s).", d->ctl->socket,
@@ -96,8 +96,8 @@ static void check_socket(struct doctor *d) {
 
                 note(d, LEVEL_FAIL, "socket",
                      error == EACCES ? "Ask the administrator for access to its folder."
-                                     : "Start the service: systemctl start sparkd (or sparkd --config FILE, and name its socket "
-                                       "with -S).",
+                                     : "Start the service: systemctl start sparkd (or sparkd --config FILE, and name "
+                                       "its socket with -S).",
                      "%s: %s.", d->ctl->socket, strerror(error));
         } else if (!S_ISSOCK(st.st_mode)) {
                 note(d, LEVEL_FAIL, "socket", "Remove it, or name the right path with -S.", "%s is not a socket.",
@@ -200,7 +200,8 @@ static void check_memory(struct doctor *d) {
         if (total == 0)
                 note(d, LEVEL_FAIL, "memory", "Mount /proc.", "/proc/meminfo can't be read.");
         else if (available < MAX(FLOOR_MIN, total / 20))
-                note(d, LEVEL_WARN, "memory", "Close applications; a small machine needs a lower floor in the configuration.",
+                note(d, LEVEL_WARN, "memory",
+                     "Close applications; a small machine needs a lower floor in the configuration.",
                      "%s available of %s: below the usual floor, only small models fit.", format_bytes(available, a),
                      format_bytes(total, b));
         else
@@ -220,7 +221,8 @@ static void check_overcommit(struct doctor *d) {
                      "vm.overcommit_memory is 1: other programs may take memory that isn't there.");
                 break;
         case '2':
-                note(d, LEVEL_WARN, "overcommit", "If loading fails, raise vm.overcommit_ratio or set vm.overcommit_memory=0",
+                note(d, LEVEL_WARN, "overcommit",
+                     "If loading fails, raise vm.overcommit_ratio or set vm.overcommit_memory=0",
                      "vm.overcommit_memory is 2: large models may be refused though memory is free.");
                 break;
         default:
@@ -267,7 +269,8 @@ static void check_kernel(struct doctor *d) {
         if (access("/proc/pressure/memory", R_OK) == 0)
                 note(d, LEVEL_OK, "pressure", NULL, "The kernel tells of memory pressure (PSI).");
         else
-                note(d, LEVEL_WARN, "pressure", "Boot with psi=1.", "No pressure information: memory is given back later.");
+                note(d, LEVEL_WARN, "pressure", "Boot with psi=1.",
+                     "No pressure information: memory is given back later.");
         switch (read_line("/proc/sys/kernel/io_uring_disabled", disabled, sizeof(disabled))[0]) {
         case '1':
         case '2':
@@ -302,9 +305,9 @@ int verb_doctor(struct ctl *ctl, int argc, char **argv) {
         const struct option_spec spec = {
                 .verb = "doctor",
                 .usage = "",
-                .text = "Checks the socket, the service, memory, the GPU driver and the kernel. Each line says ok, warn or fail,\n"
-                        "and what to do. Exit status 1 when something failed. With --json: checks [{check, status, message,\n"
-                        "advice}], ok, warnings, failures.\n",
+                .text = "Checks the socket, the service, memory, the GPU driver and the kernel. Each line says ok,\n"
+                        "warn or fail, and what to do. Exit status 1 when something failed. With --json: checks\n"
+                        "[{check, status, message, advice}], ok, warnings, failures.\n",
         };
         struct doctor d = { .ctl = ctl, .json = JSON_NULL };
         struct string_list arguments = { 0 };

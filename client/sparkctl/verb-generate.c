@@ -19,12 +19,13 @@ struct generate {
 };
 
 static const char text[] =
-        "Answers or continues a prompt and writes the answer to standard output as it comes. '-' reads the prompt from\n"
-        "standard input. Ctrl-C cancels.\n\n"
-        "Without --raw the prompt is one turn of a user: where the model has a chat template, it is put into that (one\n"
-        "line break at the end of standard input is dropped); where it has none, the prompt is continued as plain text.\n"
-        "With --raw the prompt goes to the model byte for byte as it is, with the beginning-of-sequence token that the\n"
-        "model wants (unless --no-bos) and nothing else; it need not be UTF-8, and neither need the answer.\n\n"
+        "Answers or continues a prompt and writes the answer to standard output as it comes. '-' reads the prompt\n"
+        "from standard input. Ctrl-C cancels.\n\n"
+        "Without --raw the prompt is one turn of a user: where the model has a chat template, it is put into that\n"
+        "(one line break at the end of standard input is dropped); where it has none, the prompt is continued as\n"
+        "plain text. With --raw the prompt goes to the model byte for byte as it is, with the beginning-of-sequence\n"
+        "token that the model wants (unless --no-bos) and nothing else; it need not be UTF-8, and neither need the\n"
+        "answer.\n\n"
         "With --json: text, tokens, finish_reason (stop, stop_string, length, cancelled), usage {prompt_tokens,\n"
         "cached_tokens, completion_tokens}, timing {queue_ms, prefill_ms, decode_ms}, seed, model, logprobs.\n"
         "There text that is not UTF-8 is replaced by U+FFFD; tokens are exact.\n";
@@ -138,6 +139,8 @@ static int generate(struct generate *g, const char *prompt) {
 
         if (g->raw && g->system)
                 return ctl_fail_usage(g->ctl, "generate", "--raw and --system don't go together.");
+        if (!g->raw && (g->special || g->no_bos))
+                return ctl_fail_usage(g->ctl, "generate", "--special and --no-bos go with --raw.");
         if (g->sampling.s.logprobs > 0 && !g->ctl->json)
                 return ctl_fail_usage(g->ctl, "generate", "--logprobs needs --json.");
         status = input_text(g->ctl, prompt, &g->prompt);
@@ -154,9 +157,11 @@ int verb_generate(struct ctl *ctl, int argc, char **argv) {
                 { "model", 'm', OPTION_STRING, &g.model, NULL, 0, "M", "default: the service's default model" },
                 SAMPLING_OPTION_ROWS(g.sampling),
                 { "raw", 0, OPTION_FLAG, &g.raw, NULL, 0, NULL, "the prompt as it is, without chat template" },
-                { "system", 0, OPTION_STRING, &g.system, NULL, 0, "S", "instruction in front of the prompt (chat template)" },
-                { "special", 0, OPTION_FLAG, &g.special, NULL, 0, NULL, "recognise the text of special tokens in the prompt" },
-                { "no-bos", 0, OPTION_FLAG, &g.no_bos, NULL, 0, NULL, "no beginning-of-sequence token" },
+                { "system", 0, OPTION_STRING, &g.system, NULL, 0, "S",
+                  "instruction in front of the prompt (chat template)" },
+                { "special", 0, OPTION_FLAG, &g.special, NULL, 0, NULL,
+                  "with --raw: recognise the text of special tokens in the prompt" },
+                { "no-bos", 0, OPTION_FLAG, &g.no_bos, NULL, 0, NULL, "with --raw: no beginning-of-sequence token" },
                 OPTION_END,
         };
         const struct option_spec spec = {

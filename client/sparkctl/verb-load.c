@@ -91,7 +91,8 @@ static void load_done(struct call *call, const struct spark_done *done) {
                              format_bytes(r->kv_bytes, b), format_duration((double)r->load_ms / 1000, c));
                 return;
         }
-        (void)printf("%s would take %s (weights) + %s (KV cache) = %s.\n%s are available, %s of them stay free: it fits.\n",
+        (void)printf("%s would take %s (weights) + %s (KV cache) = %s.\n"
+                     "%s are available, %s of them stay free: it fits.\n",
                      name, format_bytes(r->image_bytes, a), format_bytes(r->kv_bytes, b),
                      format_bytes(r->image_bytes + r->kv_bytes, c), format_bytes(r->available_bytes, d),
                      format_bytes(r->floor_bytes, e));
@@ -121,7 +122,8 @@ static int open_model(const struct ctl *ctl, const char *path, int *ret_fd) {
                 return ctl_fail(ctl, EXIT_NOT_PERMITTED, "PERMISSION_DENIED", "Give yourself permission to read it.",
                                 "%s can't be opened: %s.", path, strerror(errno));
         if (fd < 0)
-                return ctl_fail(ctl, EXIT_BAD_DATA, "FILE", "Check the path; a name without '/' means a configured model.",
+                return ctl_fail(ctl, EXIT_BAD_DATA, "FILE",
+                                "Check the path; a name without '/' means a configured model.",
                                 "%s can't be opened: %s.", path, strerror(errno));
         if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
                 return ctl_fail(ctl, EXIT_BAD_DATA, "FILE", "A model is one file, e.g. in GGUF format.",
@@ -161,16 +163,17 @@ static int load_start(struct ctl *ctl, struct call *call, const char *what) {
 int verb_load(struct ctl *ctl, int argc, char **argv) {
         struct load load = { 0 };
         const struct option options[] = {
-                { "dry-run", 0, OPTION_FLAG, &load.dry_run, NULL, 0, NULL, "only say what it would take and whether it fits" },
+                { "dry-run", 0, OPTION_FLAG, &load.dry_run, NULL, 0, NULL,
+                  "only say what it would take and whether it fits" },
                 OPTION_END,
         };
         const struct option_spec spec = {
                 .verb = "load",
                 .usage = "[--dry-run] NAME|FILE",
-                .text = "Loads a model and keeps it resident. NAME is a model of the service's configuration. FILE is a path with\n"
-                        "a '/' in it (./model.gguf): it is opened with your permissions and handed to the service (the shards of\n"
-                        "a split model are found by their path, which the service must be able to read).\n"
-                        "What would take the machine below its memory floor is refused, with the sums.\n"
+                .text = "Loads a model and keeps it resident. NAME is a model of the service's configuration. FILE is\n"
+                        "a path with a '/' in it (./model.gguf): it is opened with your permissions and handed to the\n"
+                        "service (the shards of a split model are found by their path, which the service must be able\n"
+                        "to read). What would take the machine below its memory floor is refused, with the sums.\n"
                         "With --json: model, dry_run, image_bytes, kv_bytes, available_bytes, floor_bytes, load_ms.\n",
                 .options = options,
                 .min_arguments = 1,

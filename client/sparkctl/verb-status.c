@@ -214,9 +214,10 @@ int verb_status(struct ctl *ctl, int argc, char **argv) {
         struct call call = { .ctl = ctl, .on_done = done_status };
         int status;
 
-        status = begin(ctl, "status", "Shows the service's state, the memory ledger, the models and what runs on them.\n"
-                       "With --json: version, state, uptime_s, connections, requests_running, requests_queued, memory,\n"
-                       "models, requests.\n", argc, argv);
+        status = begin(ctl, "status",
+                       "Shows the service's state, the memory ledger, the models and what runs on them.\n"
+                       "With --json: version, state, uptime_s, connections, requests_running, requests_queued,\n"
+                       "memory, models, requests.\n", argc, argv);
         if (status >= 0)
                 return status;
         return call_wait(&call, spark_status(ctl->spark, call_event, &call, &call.id));
@@ -226,7 +227,8 @@ int verb_ps(struct ctl *ctl, int argc, char **argv) {
         struct call call = { .ctl = ctl, .on_done = done_ps };
         int status;
 
-        status = begin(ctl, "ps", "Lists the requests that run or wait. Other users' requests are shown to root and to the\n"
+        status = begin(ctl, "ps",
+                       "Lists the requests that run or wait. Other users' requests are shown to root and to the\n"
                        "service's own user only. With --json: requests.\n", argc, argv);
         if (status >= 0)
                 return status;

@@ -39,8 +39,8 @@ int verb_tokenize(struct ctl *ctl, int argc, char **argv) {
         const struct option_spec spec = {
                 .verb = "tokenize",
                 .usage = "[-m M] [--special] [--bos] TEXT|-",
-                .text = "Prints the ids of a text's tokens on one line, separated by spaces. '-' reads standard input, byte for\n"
-                        "byte. With --json: ids.\n",
+                .text = "Prints the ids of a text's tokens on one line, separated by spaces. '-' reads standard\n"
+                        "input, byte for byte. With --json: ids.\n",
                 .options = options,
                 .min_arguments = 1,
                 .max_arguments = 1,
@@ -117,14 +117,15 @@ int verb_detokenize(struct ctl *ctl, int argc, char **argv) {
         bool special = false;
         const struct option options[] = {
                 { "model", 'm', OPTION_STRING, &request.model, NULL, 0, "M", "default: the service's default model" },
-                { "special", 0, OPTION_FLAG, &special, NULL, 0, NULL, "show special tokens as text (else they vanish)" },
+                { "special", 0, OPTION_FLAG, &special, NULL, 0, NULL,
+                  "show special tokens as text (else they vanish)" },
                 OPTION_END,
         };
         const struct option_spec spec = {
                 .verb = "detokenize",
                 .usage = "[-m M] [--special] IDS...",
-                .text = "Writes the text of token ids, exact bytes. IDS are separated by blanks or commas, in one argument or\n"
-                        "several; '-' reads them from standard input. With --json: text.\n",
+                .text = "Writes the text of token ids, exact bytes. IDS are separated by blanks or commas, in one\n"
+                        "argument or several; '-' reads them from standard input. With --json: text.\n",
                 .options = options,
                 .min_arguments = 1,
                 .max_arguments = SIZE_MAX,
@@ -168,15 +169,17 @@ int verb_perplexity(struct ctl *ctl, int argc, char **argv) {
         struct spark_score_request request = SPARK_SCORE_INIT;
         const struct option options[] = {
                 { "model", 'm', OPTION_STRING, &request.model, NULL, 0, "M", "default: the service's default model" },
-                { "context", 0, OPTION_U32, &request.context, NULL, 0, "N", "tokens per window (default: the model's context)" },
+                { "context", 0, OPTION_U32, &request.context, NULL, 0, "N",
+                  "tokens per window (default: the model's context)" },
                 OPTION_END,
         };
         const struct option_spec spec = {
                 .verb = "perplexity",
                 .usage = "[-m M] [--context N] FILE|-",
-                .text = "Scores a text: the number of tokens scored, their mean negative log-likelihood (natural logarithm) and\n"
-                        "the perplexity. The text is cut into windows of N tokens, each of which starts with BOS where the model\n"
-                        "has one and is scored from its second token on. With --json: tokens, nll, perplexity.\n",
+                .text = "Scores a text: the number of tokens scored, their mean negative log-likelihood (natural\n"
+                        "logarithm) and the perplexity. The text is cut into windows of N tokens, each of which starts\n"
+                        "with BOS where the model has one and is scored from its second token on.\n"
+                        "With --json: tokens, nll, perplexity.\n",
                 .options = options,
                 .min_arguments = 1,
                 .max_arguments = 1,
