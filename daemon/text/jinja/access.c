@@ -52,6 +52,13 @@ static int member(struct render *r, const struct value *v, const char *name, siz
                         }
                 return render_step(r, v->namespace->n / 8);
         }
+        if (v->kind == V_MACRO && n == 4 && memcmp(name, "name", 4) == 0 && v->macro->node->kind == N_MACRO) {
+                const struct name *own = &r->t->names[v->macro->node->name];
+
+                *ret = VALUE_TEXT(own->text, own->n);
+                *found = true;
+                return 0;
+        }
         f = function_find_method(v->kind, name, n);
         if (!f)
                 return 0;
@@ -262,7 +269,7 @@ int value_slice(struct render *r, const struct value *v, const struct value *sta
                 k = slice_range(r, length, start, stop, step, &at, &n);
         if (k)
                 return k;
-        if (n <= 1)
+        if (n <= 1 && v->kind != V_RANGE)
                 step = 1;
         if (v->kind == V_STRING)
                 return slice_text(r, v, at, step, n, ret);
@@ -271,7 +278,10 @@ int value_slice(struct render *r, const struct value *v, const struct value *sta
         k = render_alloc(r, 1, sizeof(*g), &g);
         if (k)
                 return k;
-        *g = (struct range){ .start = v->range->start + at * v->range->step, .step = v->range->step * step, .n = n };
+        if (__builtin_mul_overflow(v->range->step, step, &step))
+                return render_limit(r, "range step is too large");
+        *g = (struct range){ .start = v->range->start + at * v->range->step, .step = step, .n = n };
+        g->stop = g->start + (int64_t)n * (n ? step : 0);
         *ret = (struct value){ .kind = V_RANGE, .range = g };
         return 0;
 }

@@ -96,7 +96,7 @@ static int global_range(struct render *r, const struct value *self, const struct
         k = render_alloc(r, 1, sizeof(*g), &g);
         if (k)
                 return k;
-        *g = (struct range){ .start = v[0], .step = n > 1 ? v[2] : 1, .n = (size_t)n };
+        *g = (struct range){ .start = v[0], .stop = v[1], .step = v[2], .n = (size_t)n };
         *ret = (struct value){ .kind = V_RANGE, .range = g };
         return 0;
 }

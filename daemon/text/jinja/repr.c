@@ -88,12 +88,11 @@ static int repr_entries(struct render *r, const struct dict_entry *e, size_t n) 
 
 static int repr_range(struct render *r, const struct range *g) {
         char text[96];
-        int64_t stop = g->start + (int64_t)g->n * g->step;
 
         if (g->step == 1)
-                (void)snprintf(text, sizeof(text), "range(%" PRId64 ", %" PRId64 ")", g->start, stop);
+                (void)snprintf(text, sizeof(text), "range(%" PRId64 ", %" PRId64 ")", g->start, g->stop);
         else
-                (void)snprintf(text, sizeof(text), "range(%" PRId64 ", %" PRId64 ", %" PRId64 ")", g->start, stop, g->step);
+                (void)snprintf(text, sizeof(text), "range(%" PRId64 ", %" PRId64 ", %" PRId64 ")", g->start, g->stop, g->step);
         return render_emit_str(r, text);
 }
 

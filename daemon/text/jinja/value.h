@@ -58,6 +58,7 @@ struct dict {
 
 struct range {
         int64_t start;
+        int64_t stop; /* as it was given, for printing */
         int64_t step;
         size_t n;
 };
