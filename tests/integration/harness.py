@@ -179,15 +179,16 @@ class Client:
         finally:
             self.sock.settimeout(20 * SLOW)
 
-    def answer(self, id, topup=False):
-        """All of a request up to its end: (tokens, text, terminal frame). topup: grants credit as tokens come."""
+    def answer(self, id, topup=False, seen=0):
+        """The rest of a request up to its end: (tokens, text, terminal frame). topup: grants credit as tokens come;
+        seen: so many tokens were received before."""
         ids, text = [], b""
         while True:
             frame = self.receive_of(id)
             kind = frame.WhichOneof("body")
             if kind == "token":
-                if frame.token.index != len(ids):
-                    raise AssertionError(f"token {frame.token.index} came where {len(ids)} was due")
+                if frame.token.index != seen + len(ids):
+                    raise AssertionError(f"token {frame.token.index} came where {seen + len(ids)} was due")
                 ids += frame.token.ids
                 text += frame.token.text
                 if topup:
@@ -198,6 +199,17 @@ class Client:
     def ask(self, fds=(), **body):
         """Asks and gives the terminal frame."""
         return self.answer(self.request(fds, **body))[2]
+
+    def tokens(self, id, count):
+        """Tokens of a request until there are at least so many."""
+        ids = []
+        while len(ids) < count:
+            frame = self.receive_of(id)
+            if frame.WhichOneof("body") == "token":
+                ids += frame.token.ids
+            elif frame.WhichOneof("body") != "progress":
+                raise AssertionError(f"after {len(ids)} tokens: {frame}")
+        return ids
 
     def generate(self, prompt=b"Once", n=16, seed=1, **fields):
         sampling = fields.pop("sampling", None) or pb.Sampling(max_tokens=n, seed=seed)

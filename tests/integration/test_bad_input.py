@@ -219,9 +219,6 @@ class BadInput(TestCase):
         error = self.refused("CONTEXT_OVERFLOW", generate=pb.Generate(prompt_tokens=tokens))
         self.assertEqual(error.max, model.context)
         self.assertGreaterEqual(error.have, model.context + 1)
-        error = self.refused("CONTEXT_OVERFLOW", generate=pb.Generate(
-            prompt=b"x", sampling=pb.Sampling(max_tokens=model.context + 1)))
-        self.assertEqual(error.max, model.context)
 
     def test_huge_prompt_of_one_letter(self):
         self.refused("CONTEXT_OVERFLOW", generate=pb.Generate(prompt=b"a" * (FRAME_MAX - 64)))

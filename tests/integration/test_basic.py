@@ -119,35 +119,26 @@ class Basic(TestCase):
         with daemon.connect() as client:
             whole = client.answer(client.generate(n=50))
             id = client.generate(n=50, credit=5)
-            got = []
-            while len(got) < 5:
-                got += client.receive_of(id).token.ids
+            got = client.tokens(id, 5)
             self.assertEqual(len(got), 5)
             self.assertTrue(client.nothing_comes(0.4))
             client.credit(id, 3)
-            while len(got) < 8:
-                got += client.receive_of(id).token.ids
+            got += client.tokens(id, 3)
             self.assertEqual(len(got), 8)
             self.assertTrue(client.nothing_comes(0.3))
             other, _, end = client.answer(client.generate(n=50))  # nobody else is held up
             self.assertEqual(other, whole[0])
             client.credit(id, 0xffffffff)
             client.credit(id, 0xffffffff)  # more than fits in 32 bits
-            frame = client.receive_of(id)
-            while frame.WhichOneof("body") == "token":
-                got += frame.token.ids
-                frame = client.receive_of(id)
-            self.assertDone(frame)
-            self.assertEqual(got, whole[0])
+            rest, _, end = client.answer(id, seen=len(got))
+            self.assertDone(end)
+            self.assertEqual(got + rest, whole[0])
 
     def test_default_credit_is_256(self):
         daemon = self.daemon()
         with daemon.connect() as client:
             id = client.generate(n=1000)
-            got = 0
-            while got < 256:
-                got += len(client.receive_of(id).token.ids)
-            self.assertEqual(got, 256)
+            self.assertEqual(len(client.tokens(id, 256)), 256)
             self.assertTrue(client.nothing_comes(0.4))
 
     def test_long_answer_with_topup(self):
@@ -179,13 +170,12 @@ class Basic(TestCase):
         daemon = self.daemon()
         with daemon.connect() as client:
             id = client.generate(n=100, credit=1)
-            client.receive_of(id)
+            client.tokens(id, 1)
             end = client.ask(unload=pb.Unload(model="null"))
             self.assertError(end, "BUSY")
             self.assertGreater(end.error.retry_after_ms, 0)
             client.credit(id, 1000)
-            while client.receive_of(id).WhichOneof("body") == "token":
-                pass
+            self.assertDone(client.answer(id, seen=1)[2])
             self.assertDone(client.ask(unload=pb.Unload(model="null")))
             self.assertEqual(daemon.children(), [])
             self.assertServes(daemon)  # and it comes back when somebody asks
