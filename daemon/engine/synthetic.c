@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Models of random weights, for measuring and for tests without a file. Every weight of a matrix is drawn as long as
+ * that is quick; of large matrices only the first panels are, and the others repeat them, which takes as long to
+ * compute with.
+ */
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/checked.h"
+#include "model.h"
+
+#define DRAWN_MAX (1u << 20) /* weights of a matrix that are drawn */
+#define ALIGN 4096u
+
+struct maker {
+        struct lm *m;
+        const struct fmt_info *info;
+        uint64_t random; /* state */
+        uint8_t *next;   /* in m->synthetic */
+};
+
+/* SplitMix64 (Steele, Lea and Flood 2014) to about [-1.7, 1.7): variance 1. */
+static float draw(uint64_t *state) {
+        uint64_t z = *state += 0x9E3779B97F4A7C15u;
+
+        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+        z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+        z ^= z >> 31;
+        return ((float)(z >> 40) * 0x1p-23f - 1.0f) * 1.7320508f;
+}
+
+static bool matrix_bytes(const struct fmt_info *info, uint64_t n_out, uint64_t n_in, uint64_t *ret) {
+        uint64_t n;
+
+        return weight_bytes(info, WEIGHT_PANELS, n_out, n_in, &n) && checked_align(n, ALIGN, ret);
+}
+
+static bool add_matrix(const struct fmt_info *info, uint64_t n_out, uint64_t n_in, uint64_t times, uint64_t *sum) {
+        uint64_t n;
+
+        return matrix_bytes(info, n_out, n_in, &n) && checked_mul_add(n, times, *sum, sum);
+}
+
+uint64_t model_synthetic_bytes(const struct model_shape *s, const struct fmt_info *info) {
+        uint64_t n_q = (uint64_t)s->n_head * s->head_dim, n_kv = (uint64_t)s->n_head_kv * s->head_dim, sum = 0;
+
+        if (add_matrix(info, n_q, s->n_embd, s->n_layer, &sum) && add_matrix(info, n_kv, s->n_embd, 2ull * s->n_layer, &sum) &&
+            add_matrix(info, s->n_embd, n_q, s->n_layer, &sum) &&
+            add_matrix(info, s->n_ff, s->n_embd, 2ull * s->n_layer, &sum) &&
+            add_matrix(info, s->n_embd, s->n_ff, s->n_layer, &sum) && add_matrix(info, s->n_vocab, s->n_embd, 2, &sum))
+                return sum;
+        return 0;
+}
+
+static int fill_panels(struct maker *k, const struct weight *w, void *data) {
+        uint64_t row_bytes = fmt_row_bytes(k->info, w->n_in), panel_bytes = row_bytes * WEIGHT_PANEL;
+        uint64_t panels = w->n_out / WEIGHT_PANEL + (w->n_out % WEIGHT_PANEL != 0);
+        uint64_t drawn = MIN(panels, 1 + DRAWN_MAX / ((uint64_t)WEIGHT_PANEL * w->n_in));
+        _cleanup_free_ float *row = calloc(w->n_in, sizeof(*row));
+        _cleanup_free_ uint8_t *rows = malloc(panel_bytes);
+        float scale = 1 / sqrtf((float)w->n_in);
+
+        if (!row || !rows)
+                return MODEL_E_NO_MEMORY;
+        for (uint64_t p = 0; p < drawn; p++) {
+                for (unsigned r = 0; r < WEIGHT_PANEL; r++) {
+                        for (uint32_t i = 0; i < w->n_in; i++)
+                                row[i] = draw(&k->random) * scale;
+                        if (!fmt_encode(k->info, row, w->n_in, rows + r * row_bytes))
+                                return MODEL_E_UNSUPPORTED;
+                }
+                weight_pack(k->info, w->n_out, w->n_in, p * WEIGHT_PANEL,
+                            MIN((uint64_t)WEIGHT_PANEL, w->n_out - p * WEIGHT_PANEL), rows, data);
+        }
+        for (uint64_t p = drawn; p < panels; p++)
+                memcpy((uint8_t *)data + p * panel_bytes, (uint8_t *)data + (p % drawn) * panel_bytes, panel_bytes);
+        return 0;
+}
+
+static int make_matrix(struct maker *k, uint32_t n_out, uint32_t n_in, bool reads, struct weight *ret) {
+        struct weight w = {
+                .info = k->info, .layout = WEIGHT_PANELS, .n_out = n_out, .n_in = n_in, .data = k->next,
+        };
+        uint64_t bytes;
+        int r;
+
+        if (!matrix_bytes(k->info, n_out, n_in, &bytes))
+                return MODEL_E_UNSUPPORTED;
+        r = fill_panels(k, &w, k->next);
+        if (r == 0)
+                r = k->m->backend->ops->bind(k->m->backend, &w);
+        if (r != 0)
+                return r < 0 ? r : MODEL_E_UNSUPPORTED;
+        k->next += bytes;
+        k->m->n_params += (uint64_t)n_out * n_in;
+        if (reads)
+                k->m->weight_bytes += bytes;
+        *ret = w;
+        return 0;
+}
+
+static int make_vector(struct maker *k, uint32_t n, float **ret) {
+        struct backend *be = k->m->backend;
+        _cleanup_free_ float *host = calloc(n, sizeof(*host));
+        void *dev = NULL;
+        int r;
+
+        if (!host)
+                return MODEL_E_NO_MEMORY;
+        for (uint32_t i = 0; i < n; i++)
+                host[i] = 1 + 0.1f * draw(&k->random);
+        r = be->ops->alloc(be, n * sizeof(*host), &dev);
+        if (r != 0)
+                return r < 0 ? r : MODEL_E_NO_MEMORY;
+        *ret = dev;
+        k->m->dev_bytes += n * sizeof(*host);
+        return be->ops->upload(be, dev, host, n * sizeof(*host));
+}
+
+static int make_layer(struct maker *k, struct model_layer *l) {
+        const struct model_shape *s = &k->m->shape;
+        uint32_t n_q = s->n_head * s->head_dim, n_kv = s->n_head_kv * s->head_dim;
+        int r;
+
+        r = make_vector(k, s->n_embd, &l->attn_norm);
+        r = r ? r : make_vector(k, s->n_embd, &l->ffn_norm);
+        r = r ? r : make_matrix(k, n_q, s->n_embd, true, &l->q.w);
+        r = r ? r : make_matrix(k, n_kv, s->n_embd, true, &l->k.w);
+        r = r ? r : make_matrix(k, n_kv, s->n_embd, true, &l->v.w);
+        r = r ? r : make_matrix(k, s->n_embd, n_q, true, &l->o.w);
+        r = r ? r : make_matrix(k, s->n_ff, s->n_embd, true, &l->gate.w);
+        r = r ? r : make_matrix(k, s->n_ff, s->n_embd, true, &l->up.w);
+        return r ? r : make_matrix(k, s->n_embd, s->n_ff, true, &l->down.w);
+}
+
+static int make_all(struct maker *k) {
+        struct lm *m = k->m;
+        int r;
+
+        m->layers = calloc(m->shape.n_layer, sizeof(*m->layers));
+        m->inv_freq = calloc(m->shape.n_rot / 2 + 1, sizeof(*m->inv_freq));
+        if (!m->layers || !m->inv_freq)
+                return MODEL_E_NO_MEMORY;
+        for (uint32_t i = 0; i < m->shape.n_rot / 2; i++)
+                m->inv_freq[i] = (float)pow((double)m->shape.rope_base, -2.0 * i / m->shape.n_rot);
+        r = make_matrix(k, m->shape.n_vocab, m->shape.n_embd, false, &m->embedding);
+        for (uint32_t i = 0; r == 0 && i < m->shape.n_layer; i++)
+                r = make_layer(k, &m->layers[i]);
+        r = r ? r : make_vector(k, m->shape.n_embd, &m->output_norm);
+        return r ? r : make_matrix(k, m->shape.n_vocab, m->shape.n_embd, true, &m->output);
+}
+
+int model_new_synthetic(struct lm **ret, struct backend *be, const struct model_shape *shape,
+                        const struct fmt_info *info, uint64_t seed, struct model_error *error) {
+        _cleanup_(model_freep) struct lm *m = calloc(1, sizeof(*m));
+        uint64_t bytes = model_synthetic_bytes(shape, info);
+        struct maker k = { .m = m, .info = info, .random = seed };
+        int r;
+
+        (void)snprintf(error->text, sizeof(error->text), "no memory for %llu bytes of weights",
+                       (unsigned long long)bytes);
+        if (!m)
+                return MODEL_E_NO_MEMORY;
+        m->backend = be;
+        m->shape = *shape;
+        m->format = info->name;
+        (void)snprintf(m->architecture, sizeof(m->architecture), "llama");
+        if (bytes == 0) {
+                (void)snprintf(error->text, sizeof(error->text), "format %s does not fit this shape", info->name);
+                return MODEL_E_UNSUPPORTED;
+        }
+        m->synthetic = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (m->synthetic == MAP_FAILED) {
+                m->synthetic = NULL;
+                return MODEL_E_NO_MEMORY;
+        }
+        m->synthetic_size = bytes;
+        (void)madvise(m->synthetic, bytes, MADV_HUGEPAGE);
+        k.next = m->synthetic;
+        r = make_all(&k);
+        if (r == MODEL_E_UNSUPPORTED)
+                (void)snprintf(error->text, sizeof(error->text), "no synthetic weights in format %s", info->name);
+        if (r != 0)
+                return r;
+        *ret = steal_ptr(&m);
+        return 0;
+}
