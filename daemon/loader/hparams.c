@@ -87,14 +87,14 @@ static int read_heads(struct gguf *g, struct image_hparams *hp) {
         default:
                 return LOADER_E_INVALID;
         }
-        value_dim = hp->head_dim;
+        value_dim = hp->n_embd / hp->n_head; /* the default for each, whatever the other says */
         hp->n_rot = hp->head_dim;
         if (get_u32(g, hp, "attention.value_length", 1, 65536, &value_dim) < 0 ||
             get_u32(g, hp, "rope.dimension_count", 0, 65536, &hp->n_rot) < 0)
                 return LOADER_E_INVALID;
         if (value_dim != hp->head_dim)
                 return loader_fail(g->error, LOADER_E_UNSUPPORTED,
-                                   "'%s.attention.value_length' is %u: it must be the size of keys, %u", hp->arch, value_dim,
+                                   "'%s.attention.value_length' is %u (by default the embedding length by heads): it must be the size of keys, %u", hp->arch, value_dim,
                                    hp->head_dim);
         return 0;
 }

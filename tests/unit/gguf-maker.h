@@ -151,7 +151,7 @@ static inline void maker_end(struct maker *m) {
 
 struct maker_model {
         const char *arch;
-        unsigned layers;
+        unsigned layers, ff;
         bool no_tensors, no_vocab, no_tokens, bpe;
         const char *drop;   /* tensor to leave out */
         const char *twice;  /* key to write twice */
@@ -164,7 +164,7 @@ static inline void maker_hparams(struct maker *m, const struct maker_model *o) {
         maker_kv_u32(m, "llama.context_length", 128);
         maker_kv_u32(m, "llama.embedding_length", 32);
         maker_kv_u32(m, "llama.block_count", o->layers ? o->layers : 1);
-        maker_kv_u32(m, "llama.feed_forward_length", 48);
+        maker_kv_u32(m, "llama.feed_forward_length", o->ff ? o->ff : 48);
         maker_kv_u32(m, "llama.attention.head_count", 4);
         maker_kv_u32(m, "llama.attention.head_count_kv", 2);
         maker_kv_u32(m, "llama.rope.dimension_count", 8);
@@ -206,12 +206,13 @@ static inline void maker_vocab(struct maker *m, const struct maker_model *o) {
 }
 
 static inline void maker_tensors(struct maker *m, const struct maker_model *o) {
-        static const struct {
+        const unsigned ff = o->ff ? o->ff : 48;
+        const struct {
                 const char *name;
                 unsigned in, out;
         } block[] = {
                 { "attn_norm", 32, 0 }, { "attn_q", 32, 32 },   { "attn_k", 32, 16 }, { "attn_v", 32, 16 },  { "attn_output", 32, 32 },
-                { "ffn_norm", 32, 0 },  { "ffn_gate", 32, 48 }, { "ffn_up", 32, 48 }, { "ffn_down", 48, 32 },
+                { "ffn_norm", 32, 0 },  { "ffn_gate", 32, ff }, { "ffn_up", 32, ff },   { "ffn_down", ff, 32 },
         };
         static const char *const ends[] = { "token_embd.weight", "output_norm.weight" };
 

@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* The cage holds: a child enters it and reports, through its exit status, the first thing that it should not have been
+ * able to do, or the first that it should have been. */
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <liburing.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/fd.h"
+#include "base/macro.h"
+#include "daemon/loader/ring.h"
+#include "daemon/loader/sandbox.h"
+
+/* Runs fn in a child; its return value (0 = good) becomes the result, a signal -1. */
+static int in_child(int (*fn)(void)) {
+        int status;
+        pid_t pid;
+
+        pid = fork();
+        assert_true(pid >= 0);
+        if (pid == 0)
+                _exit(fn());
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static bool enter(void) {
+        struct sandbox_features features;
+
+        return sandbox_enter_files(&features) == 0 && sandbox_enter_calls() == 0;
+}
+
+static bool refused(long r) {
+        return r < 0 && (errno == EPERM || errno == EACCES);
+}
+
+static int try_forbidden(void) {
+        char *const argv[] = { (char *)"/bin/true", NULL };
+        struct io_uring_params params = { 0 };
+        int n = 1;
+
+        if (!enter())
+                return 100;
+#define FORBID(call)               \
+        do {                       \
+                if (!refused(call)) \
+                        return n;  \
+                n++;               \
+        } while (0)
+        FORBID(open("/etc/passwd", O_RDONLY));
+        FORBID(openat(AT_FDCWD, "/tmp/x", O_RDWR | O_CREAT, 0600));
+        FORBID(socket(AF_UNIX, SOCK_STREAM, 0));
+        FORBID(socket(AF_INET, SOCK_STREAM, 0));
+        FORBID(execve("/bin/true", argv, NULL));
+        FORBID(syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0));
+        FORBID(syscall(SYS_clone3, NULL, 0));
+        FORBID(ptrace(PTRACE_TRACEME, 0, NULL, NULL));
+        FORBID(kill(getppid(), 0));
+        FORBID(syscall(SYS_io_uring_setup, 4, &params));
+        FORBID(syscall(SYS_io_uring_register, 0, 0, NULL, 0));
+        FORBID(unlink("/tmp/does-not-exist"));
+        FORBID(memfd_create("x", 0));
+        FORBID(prctl(PR_SET_DUMPABLE, 1, 0, 0, 0));
+        FORBID(syscall(SYS_mmap, NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == -1 ? -1 : 0);
+        FORBID(fcntl(0, F_DUPFD, 10));
+        FORBID(setuid(0));
+        FORBID(syscall(SYS_process_vm_readv, getppid(), NULL, 0, NULL, 0, 0));
+        FORBID(ioctl(0, 0x5401, NULL));
+#undef FORBID
+        return 0;
+}
+
+static int try_allowed(void) {
+        char buf[16];
+        int s[2], fd;
+        void *p;
+
+        fd = fd_memfd_new("input", 4096);
+        if (fd < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET, 0, s) < 0 || !enter())
+                return 100;
+        if (pread(fd, buf, sizeof(buf), 0) != sizeof(buf))
+                return 1;
+        p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (p == MAP_FAILED)
+                return 2;
+        (void)memset(p, 1, 4096);
+        if (munmap(p, 4096) < 0)
+                return 3;
+        if (sendmsg(s[0], &(struct msghdr){ .msg_iov = &(struct iovec){ buf, 4 }, .msg_iovlen = 1 }, 0) != 4)
+                return 4;
+        if (recvmsg(s[1], &(struct msghdr){ .msg_iov = &(struct iovec){ buf, 16 }, .msg_iovlen = 1 }, 0) != 4)
+                return 5;
+        p = malloc(100 << 20);
+        if (!p)
+                return 6;
+        free(p);
+        return 0;
+}
+
+static int check_state(void) {
+        struct sandbox_features features;
+        struct rlimit core;
+        int fd = fd_memfd_new("file", 0);
+
+        if (sandbox_enter_files(&features) < 0)
+                return 100;
+        if (getrlimit(RLIMIT_CORE, &core) < 0 || core.rlim_max != 0)
+                return 1;
+        if (prctl(PR_GET_DUMPABLE) != 0 || prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1)
+                return 3;
+        if (sandbox_enter_calls() < 0)
+                return 101;
+        errno = 0;
+        if (write(fd, "x", 1) != -1 || errno != EFBIG)
+                return 2;
+        return 0;
+}
+
+/* A thread that was made between the two steps is inside as well. */
+static int pipe_fds[2];
+
+static void *thread_main(void *arg) {
+        char c;
+
+        if (read(pipe_fds[0], &c, 1) != 1)
+                return (void *)1;
+        return refused(open("/etc/passwd", O_RDONLY)) && refused(socket(AF_UNIX, SOCK_STREAM, 0)) ? NULL : (void *)2;
+}
+
+static int try_thread(void) {
+        struct sandbox_features features;
+        pthread_t thread;
+        void *result;
+
+        if (pipe(pipe_fds) < 0 || sandbox_enter_files(&features) < 0)
+                return 100;
+        if (pthread_create(&thread, NULL, thread_main, NULL) != 0)
+                return 101;
+        if (sandbox_enter_calls() < 0)
+                return 102;
+        if (write(pipe_fds[1], "x", 1) != 1 || pthread_join(thread, &result) != 0)
+                return 103;
+        return result ? 1 : 0;
+}
+
+/* Landlock alone (the first step) already keeps files shut, where the kernel has it. */
+static int try_landlock(void) {
+        struct sandbox_features features;
+
+        if (sandbox_enter_files(&features) < 0)
+                return 100;
+        if (!features.landlock)
+                return 77;
+        return refused(open("/etc/passwd", O_RDONLY)) && refused(open("/tmp/x", O_RDWR | O_CREAT, 0600)) ? 0 : 1;
+}
+
+static int submit_raw(struct ring *ring, void (*prep)(struct io_uring_sqe *sqe, int fd), int fd) {
+        struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
+        struct io_uring_cqe *cqe;
+        int result;
+
+        prep(sqe, fd);
+        if (io_uring_submit(&ring->uring) < 0 || io_uring_wait_cqe(&ring->uring, &cqe) < 0)
+                return -1000;
+        result = cqe->res;
+        io_uring_cqe_seen(&ring->uring, cqe);
+        return result;
+}
+
+static char ring_buf[16];
+
+static void prep_write(struct io_uring_sqe *sqe, int fd) {
+        io_uring_prep_write(sqe, 0, "x", 1, 0);
+        sqe->flags |= IOSQE_FIXED_FILE;
+}
+
+static void prep_open(struct io_uring_sqe *sqe, int fd) {
+        io_uring_prep_openat(sqe, AT_FDCWD, "/etc/passwd", O_RDONLY, 0);
+}
+
+static void prep_read_other(struct io_uring_sqe *sqe, int fd) {
+        io_uring_prep_read(sqe, fd, ring_buf, sizeof(ring_buf), 0);
+}
+
+static void prep_read(struct io_uring_sqe *sqe, int fd) {
+        io_uring_prep_read(sqe, 0, ring_buf, sizeof(ring_buf), 0);
+        sqe->flags |= IOSQE_FIXED_FILE;
+}
+
+static int try_ring(void) {
+        int fd = fd_memfd_new("input", 4096), other = fd_memfd_new("other", 4096);
+        struct ring ring;
+
+        ring_init(&ring, fd, 4);
+        if (!ring.ok)
+                return 77;
+        if (!enter())
+                return 100;
+        if (submit_raw(&ring, prep_read, fd) != sizeof(ring_buf))
+                return 1;
+        if (submit_raw(&ring, prep_write, fd) != -EACCES)
+                return 2;
+        if (submit_raw(&ring, prep_open, fd) != -EACCES)
+                return 3;
+        if (submit_raw(&ring, prep_read_other, other) != -EACCES)
+                return 4;
+        return 0;
+}
+
+static void test_forbidden(void **state) {
+        assert_int_equal(in_child(try_forbidden), 0);
+}
+
+static void test_allowed(void **state) {
+        assert_int_equal(in_child(try_allowed), 0);
+}
+
+static void test_state(void **state) {
+        assert_int_equal(in_child(check_state), 0);
+}
+
+static void test_thread(void **state) {
+        assert_int_equal(in_child(try_thread), 0);
+}
+
+static void skip_or_pass(int r, const char *what) {
+        if (r == 77) {
+                print_message("this kernel has no %s\n", what);
+                skip();
+        }
+        assert_int_equal(r, 0);
+}
+
+static void test_landlock(void **state) {
+        skip_or_pass(in_child(try_landlock), "Landlock");
+}
+
+static void test_ring(void **state) {
+        skip_or_pass(in_child(try_ring), "io_uring");
+}
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_forbidden), cmocka_unit_test(test_allowed),  cmocka_unit_test(test_state),
+                cmocka_unit_test(test_thread),    cmocka_unit_test(test_landlock), cmocka_unit_test(test_ring),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
