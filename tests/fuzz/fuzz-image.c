@@ -41,7 +41,6 @@ static uint64_t touch(const struct image *image) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-        static volatile uint64_t sink;
         _cleanup_fd_ int fd = fd_memfd_new("input", 0);
         struct image_error error = { 0 };
         struct image image = IMAGE_NULL;
@@ -50,10 +49,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         if (fd < 0 || write(fd, data, size) != (ssize_t)size)
                 return 0;
         r = image_open(&image, &fd, 1, &error);
-        if (r == 0)
-                sink = touch(&image);
-        else if (!error.text[0])
-                abort();
+        if (r == 0 ? touch(&image) == UINT64_MAX : !error.text[0])
+                abort(); /* no sum of small files is that large; the compiler cannot know and must touch all */
         image_close(&image);
         return 0;
 }
