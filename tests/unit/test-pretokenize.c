@@ -119,7 +119,7 @@ static void test_expressions(void **state) {
 
         f = fopen("tests/reference/pretokens.txt", "re");
         if (!f) {
-                print_message("tests/reference/pretokens.txt: run from the project's root\n");
+                print_message("skipped: no tests/reference/pretokens.txt (run from the project's root)\n");
                 skip();
         }
         for (; fgets(line, sizeof(line), f); n++)
