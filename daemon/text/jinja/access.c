@@ -127,7 +127,7 @@ static int text_item(struct render *r, const struct value *v, int64_t i, struct 
                 *ret = VALUE_TEXT(v->text + pos, text_char(v->text + pos, v->n - pos));
                 ret->flags = v->flags;
         }
-        return render_step_bytes(r, i >= 0 && *found ? pos : v->n - pos);
+        return render_step(r, (i >= 0 ? pos : v->n - pos) / 2 + 1);
 }
 
 static int indexed(struct render *r, const struct value *v, int64_t i, struct value *ret, bool *found) {
@@ -260,7 +260,7 @@ int value_slice(struct render *r, const struct value *v, const struct value *sta
         if (v->kind != V_STRING && !value_is_sequence(v) && v->kind != V_RANGE)
                 return render_fail(r, "'%s' object is not subscriptable", value_type_name(v));
         (void)value_length(v, &length);
-        k = render_step_bytes(r, v->kind == V_STRING ? v->n : 0);
+        k = render_step(r, v->kind == V_STRING ? v->n / 2 : 0);
         if (!k)
                 k = slice_bound(r, step_value, 1, &step);
         if (!k && step == 0)

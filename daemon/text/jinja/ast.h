@@ -11,8 +11,8 @@
 #include "value.h"
 
 #define AST_HEIGHT_MAX 250u
-#define AST_SOURCE_MAX (4u << 20)
-#define AST_MEMORY_MAX (256u << 20)
+#define AST_SOURCE_MAX (512u << 10)
+#define AST_MEMORY_MAX (128u << 20)
 
 enum node_kind {
         /* expressions */

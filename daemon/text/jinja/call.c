@@ -57,7 +57,7 @@ static int sort_keywords(struct render *r, const struct node *m, const struct ar
         for (size_t i = 0; i < a->n_kw; i++) {
                 const struct keyword *kw = &a->kw[i];
 
-                k = render_step(r, 1);
+                k = render_step(r, m->list.n + 1);
                 if (k)
                         return k;
                 p = find_param(r, m, kw);

@@ -21,6 +21,8 @@ int value_escape(struct render *r, const struct value *v, struct value *ret) {
                 return 0;
         }
         k = value_str(r, v, &s);
+        if (!k)
+                k = render_step(r, s.n);
         for (size_t i = 0; !k && i < s.n; i++)
                 for (size_t e = 0; !k && e < ARRAY_SIZE(escapes); e++)
                         if (s.text[i] == escapes[e].c) {

@@ -145,7 +145,7 @@ int exec_for(struct render *r, const struct node *n, const struct value *iterabl
         if (!k && n->c)
                 k = filter_items(r, n, &loop->items);
         for (; !k && loop->i < loop->items.n; loop->i++) {
-                k = render_step(r, 1);
+                k = render_step(r, STEP_NODE);
                 if (!k)
                         k = loop_turn(r, n, loop, &scope);
         }

@@ -91,6 +91,8 @@ static int filter_int(struct render *r, const struct value *self, const struct a
         int k = args_bind(r, "int", a, names, 2, 0, v), parsed;
 
         if (!k)
+                k = render_step(r, STEP_NUMBER);
+        if (!k)
                 k = arg_int(r, &v[1], 10, &base);
         if (k)
                 return k;
@@ -125,6 +127,8 @@ static int filter_float(struct render *r, const struct value *self, const struct
         double d;
         int k = args_bind(r, "float", a, names, 1, 0, &v);
 
+        if (!k)
+                k = render_step(r, STEP_NUMBER);
         if (k)
                 return k;
         if (self->kind == V_UNDEFINED)
@@ -180,6 +184,8 @@ static int filter_round(struct render *r, const struct value *self, const struct
 
         if (!k)
                 k = arg_int(r, &v[0], 0, &precision);
+        if (!k)
+                k = render_step(r, STEP_NUMBER + (precision > 0 ? (uint64_t)MIN(precision, 300) * 4 : 0));
         if (k)
                 return k;
         up = text_equal(&v[1], "ceil");

@@ -15,7 +15,7 @@ static int filter_length(struct render *r, const struct value *self, const struc
         int k = no_args(r, "length", a);
 
         if (!k && self->kind == V_STRING)
-                k = render_step_bytes(r, self->n);
+                k = render_step(r, self->n / 4);
         if (k)
                 return k;
         if (self->kind == V_LOOP)

@@ -157,6 +157,9 @@ static int filter_center(struct render *r, const struct value *self, const struc
                 k = value_str(r, self, &s);
         if (k)
                 return k;
+        k = render_step(r, s.n / 2);
+        if (k)
+                return k;
         n = text_length(s.text, s.n);
         pad = width > (int64_t)n ? (size_t)width - n : 0;
         return text_pad(r, &s, pad / 2 + (pad & (size_t)width & 1), pad - pad / 2 - (pad & (size_t)width & 1), &space, ret);
@@ -197,6 +200,9 @@ static int filter_truncate(struct render *r, const struct value *self, const str
                 k = value_str(r, self, &s);
         if (k)
                 return k;
+        k = render_step(r, s.n / 2 + v[2].n);
+        if (k)
+                return k;
         end_len = (int64_t)text_length(v[2].text, v[2].n);
         if (length < end_len || leeway < 0 || leeway > INT32_MAX || length > INT32_MAX)
                 return render_fail(r, "truncate: length or leeway out of range");
@@ -216,6 +222,8 @@ static int filter_wordcount(struct render *r, const struct value *self, const st
 
         if (!k)
                 k = value_str(r, self, &s);
+        if (!k)
+                k = render_step(r, (uint64_t)s.n * 4);
         for (size_t i = 0; !k && i < s.n;) {
                 i += text_decode(s.text + i, s.n - i, &c);
                 word = c == '_' || char_is_alpha(c) || char_is_numeric(c);

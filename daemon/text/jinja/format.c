@@ -127,10 +127,13 @@ static int format_number(struct render *r, const struct value *v, const struct s
         char digits[704];
         const char *sign;
         struct value text, prefix;
-        size_t n = number_digits(v, s, digits);
+        size_t n;
         bool negative = v->kind == V_FLOAT ? signbit(v->number) : value_is_int(v) && value_int(v) < 0;
-        int k;
+        int k = render_step(r, STEP_NUMBER + (s->precision > 0 ? (uint64_t)s->precision * 4 : 0));
 
+        if (k)
+                return k;
+        n = number_digits(v, s, digits);
         if (!n || n >= 700)
                 return render_fail(r, "format '%c' does not fit a value of type '%s'", s->type, value_type_name(v));
         if (s->group)
@@ -147,7 +150,7 @@ static int format_number(struct render *r, const struct value *v, const struct s
 static int format_text(struct render *r, const struct value *v, const struct spec *s, char align, struct value *ret) {
         const struct value none = VALUE_LITERAL("");
         struct value text = *v;
-        int k = render_step_bytes(r, v->n);
+        int k = render_step(r, v->n / 2);
 
         text.flags = 0;
         if (s->precision >= 0)

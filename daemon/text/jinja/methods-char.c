@@ -21,7 +21,7 @@ static int all(struct render *r, const char *name, const struct value *self, con
         int k = args_bind(r, name, a, NULL, 0, 0, NULL);
 
         if (!k)
-                k = render_step_bytes(r, self->n);
+                k = render_step(r, (uint64_t)self->n * 4);
         for (size_t i = 0; !k && yes && i < self->n;) {
                 i += text_decode(self->text + i, self->n - i, &c);
                 yes = is(c);
@@ -60,7 +60,7 @@ static int method_istitle(struct render *r, const struct value *self, const stru
         int k = args_bind(r, "istitle", a, NULL, 0, 0, NULL);
 
         if (!k)
-                k = render_step_bytes(r, self->n);
+                k = render_step(r, (uint64_t)self->n * 4);
         for (size_t i = 0; !k && i < self->n;) {
                 bool up, low;
 

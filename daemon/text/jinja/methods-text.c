@@ -177,7 +177,7 @@ static int find(struct render *r, const char *name, const struct value *self, co
         if (!k)
                 k = window(r, self, &v[1], &v[2], &s);
         if (!k)
-                k = render_step(r, 1 + (last ? (uint64_t)s.n * (v[0].n / STEP_BYTES + 1) : s.n / STEP_BYTES));
+                k = render_step(r, 1 + (last ? (uint64_t)s.n * (v[0].n / STEP_BYTES + 1) : s.n));
         if (k)
                 return k;
         hit = last ? last_match(s.text, s.n, &v[0]) : v[0].n ? memmem(s.text, s.n, v[0].text, v[0].n) : s.text;
@@ -216,7 +216,7 @@ METHOD(count) {
         if (!k)
                 k = window(r, self, &v[1], &v[2], &s);
         if (!k)
-                k = render_step_bytes(r, s.n);
+                k = render_step(r, s.n);
         if (k)
                 return k;
         if (v[0].n == 0)
@@ -351,7 +351,7 @@ static int split(struct render *r, const char *name, const struct value *self, c
         if (!k)
                 k = arg_int(r, &v[1], -1, &max);
         if (!k)
-                k = render_step_bytes(r, self->n);
+                k = render_step(r, (uint64_t)self->n * 2);
         if (!k && v[0].kind != V_MISSING && v[0].kind != V_NONE) {
                 k = arg_text(r, &v[0]);
                 if (!k && v[0].n == 0)
@@ -427,7 +427,7 @@ static int justify(struct render *r, const char *name, const struct value *self,
         if (!k)
                 k = arg_text(r, &v[1]);
         if (!k)
-                k = render_step_bytes(r, self->n + v[1].n);
+                k = render_step(r, self->n / 2 + v[1].n);
         if (k)
                 return k;
         if (text_length(v[1].text, v[1].n) != 1)

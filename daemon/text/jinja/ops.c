@@ -61,9 +61,10 @@ static int compare_numbers(const struct value *a, const struct value *b) {
 int key_order(struct render *r, const struct value *a, const struct value *b, int *ret) {
         int ka = value_is_number(a) ? V_INT : a->kind, kb = value_is_number(b) ? V_INT : b->kind, k = 0;
 
+        k = render_step(r, STEP_NODE);
         *ret = (ka > kb) - (ka < kb);
-        if (*ret)
-                return 0;
+        if (k || *ret)
+                return k;
         if (ka == V_STRING) {
                 *ret = compare_text(a, b);
                 return render_step(r, MIN(a->n, b->n) / STEP_BYTES);
@@ -153,7 +154,9 @@ int value_order(struct render *r, const struct value *a, const struct value *b, 
         size_t i = 0;
         int k;
 
-        k = check_defined(r, a);
+        k = render_step(r, STEP_NODE);
+        if (!k)
+                k = check_defined(r, a);
         if (!k)
                 k = check_defined(r, b);
         if (k)

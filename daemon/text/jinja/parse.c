@@ -32,7 +32,7 @@ int parse_fail_memory(struct parser *p, const struct arena *a) {
 }
 
 /* The number of a name. Names are few (a hundred in the largest templates), AST_NAMES_MAX bounds the search. */
-#define AST_NAMES_MAX 4096u
+#define AST_NAMES_MAX 2048u
 
 int parse_name_id(struct parser *p, const char *text, size_t n, uint32_t *ret) {
         struct template *t = p->t;

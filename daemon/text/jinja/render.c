@@ -35,7 +35,7 @@ int render_alloc(struct render *r, size_t n, size_t size, void *ret) {
 
         if (__builtin_mul_overflow(n, size, &total))
                 return render_limit(r, "too much memory");
-        k = render_step_bytes(r, total);
+        k = render_step(r, STEP_NODE + total / STEP_BYTES);
         if (k)
                 return k;
         p = arena_calloc(&r->objects, n, size);
@@ -264,7 +264,7 @@ bool value_iterable(const struct value *v) {
 
 static int iterate_text(struct render *r, const struct value *v, struct list *ret) {
         size_t n, pos = 0, len;
-        int k = render_step_bytes(r, v->n);
+        int k = render_step(r, v->n);
 
         if (k)
                 return k;

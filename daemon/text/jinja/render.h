@@ -24,7 +24,11 @@ enum {
 };
 
 #define RANGE_MAX 100000 /* as Jinja's sandbox */
-#define STEP_BYTES 32u   /* bytes that are copied or compared for one step */
+/* A step is about ten nanoseconds of work. Costs are rough, but nothing a template can ask for is cheaper here than it
+ * is in truth by more than a small factor, so that the limit of steps is one of time. */
+#define STEP_BYTES 8u  /* bytes that are copied, compared or cleared for one step */
+#define STEP_NODE 4u   /* evaluating a node, walking an item */
+#define STEP_NUMBER 300u /* between a decimal and a double */
 
 struct binding {
         uint32_t name;
@@ -82,12 +86,12 @@ static inline int render_step(struct render *r, uint64_t cost) {
         return 0;
 }
 static inline int render_step_bytes(struct render *r, size_t n) {
-        return render_step(r, n / STEP_BYTES + 1);
+        return render_step(r, n / STEP_BYTES + 2);
 }
 static inline int render_enter(struct render *r) {
         if (++r->depth > r->max_depth)
                 return render_limit(r, "nested too deeply");
-        return render_step(r, 1);
+        return render_step(r, STEP_NODE);
 }
 static inline void render_leave(struct render *r) {
         r->depth--;

@@ -37,8 +37,10 @@ static int repr_text(struct render *r, const char *s, size_t n) {
         char quote = memchr(s, '\'', n) && !memchr(s, '"', n) ? '"' : '\'';
         size_t from = 0, i = 0, len;
         uint32_t c;
-        int k = render_emit(r, &quote, 1);
+        int k = render_step(r, n * 2);
 
+        if (!k)
+                k = render_emit(r, &quote, 1);
         for (; !k && i < n; i += len) {
                 len = text_decode(s + i, n - i, &c);
                 if (char_is_printable(c) && c != (unsigned char)quote && c != '\\')
@@ -135,8 +137,11 @@ static int repr_number(struct render *r, const struct value *v) {
                 return render_emit(r, v->text, v->n);
         if (v->kind == V_BOOL)
                 return render_emit_str(r, v->boolean ? "True" : "False");
-        if (v->kind == V_FLOAT)
-                return render_emit(r, text, json_format_double(v->number, text));
+        if (v->kind == V_FLOAT) {
+                int k = render_step(r, STEP_NUMBER);
+
+                return k ? k : render_emit(r, text, json_format_double(v->number, text));
+        }
         return render_emit(r, text, (size_t)snprintf(text, sizeof(text), "%" PRId64, v->integer));
 }
 

@@ -68,8 +68,10 @@ static int emit_directive(struct render *r, const char *p, size_t n) {
         char format[8], text[256];
         size_t len;
 
-        if (n >= sizeof(format))
-                return 0;
+        int k = render_step(r, STEP_NUMBER);
+
+        if (k || n >= sizeof(format))
+                return k;
         memcpy(format, p, n);
         format[n] = 0;
         if (format[n - 1] == 'z' || format[n - 1] == 'Z') /* a date without a zone */

@@ -93,7 +93,7 @@ static int text_case(struct render *r, const struct value *v, const struct args 
         if (!k)
                 k = value_str(r, v, &s);
         if (!k)
-                k = render_step_bytes(r, s.n);
+                k = render_step(r, (uint64_t)s.n * 4);
         for (size_t i = 0; !k && i < s.n;) {
                 i += text_decode(s.text + i, s.n - i, &c);
                 found |= upper ? char_is_upper(c) : char_is_lower(c);

@@ -56,7 +56,7 @@ int text_map_case(struct render *r, const struct value *s, enum text_case mode, 
         bool start = true;
         uint32_t c, out[3];
         char buffer[12];
-        int k = render_step_bytes(r, s->n);
+        int k = render_step(r, (uint64_t)s->n * 4); /* and what putting out each character costs */
 
         for (size_t i = 0; !k && i < s->n;) {
                 size_t len = 0;
@@ -140,10 +140,12 @@ int text_strip(struct render *r, const struct value *s, const struct value *char
 
         if (chars->kind != V_MISSING && chars->kind != V_NONE) {
                 k = arg_text(r, chars);
+                if (!k)
+                        k = render_step(r, chars->n);
                 while (!k && left && n > 0 && in_set(chars, p, len = text_char(p, n))) {
                         p += len;
                         n -= len;
-                        k = render_step_bytes(r, chars->n);
+                        k = render_step(r, chars->n / 2 + 1);
                 }
                 while (!k && right && n > 0) {
                         for (start = n - 1; start > 0 && ((unsigned char)p[start] & 0xc0) == 0x80;)
@@ -151,7 +153,7 @@ int text_strip(struct render *r, const struct value *s, const struct value *char
                         if (!in_set(chars, p + start, n - start))
                                 break;
                         n = start;
-                        k = render_step_bytes(r, chars->n);
+                        k = render_step(r, chars->n / 2 + 1);
                 }
         } else {
                 if (left) {
@@ -161,7 +163,7 @@ int text_strip(struct render *r, const struct value *s, const struct value *char
                 }
                 if (right)
                         n = text_rstrip(p, n);
-                k = render_step_bytes(r, s->n - n);
+                k = render_step(r, s->n - n);
         }
         *ret = (struct value){ .kind = V_STRING, .flags = s->flags, .text = p, .n = n };
         return k;
@@ -191,7 +193,7 @@ int text_splitlines(struct render *r, const struct value *s, bool keep, struct v
         struct list *l;
         size_t n = 0, from, pos, len;
         uint32_t c;
-        int k = render_step_bytes(r, s->n);
+        int k = render_step(r, (uint64_t)s->n * 2);
 
         for (pos = 0; pos < s->n; pos += len) {
                 len = text_decode(s->text + pos, s->n - pos, &c);

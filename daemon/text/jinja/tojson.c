@@ -20,8 +20,7 @@ struct dump {
 static int dump_value(struct render *r, struct dump *d, const struct value *v);
 
 static int dump_text(struct render *r, const struct dump *d, const struct value *v) {
-        size_t worst = v->n > SIZE_MAX / 8 ? SIZE_MAX : v->n;
-        int k = render_step_bytes(r, worst * 2);
+        int k = render_step(r, v->n);
 
         if (!k && r->out->len - r->base + v->n > r->out_limit)
                 return render_limit(r, "too much output");
