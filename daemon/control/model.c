@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 #include "load.h"
 #include "manager.h"
 #include "model.h"
+#include "plan.h"
 
 #define FAILED_REST_US (5u * 1000000u)      /* a model that failed is not tried again by ordinary requests for so long */
 #define START_FAILURES_MAX 3u               /* engines that end before they were ready */
@@ -121,19 +123,26 @@ struct model *models_find(struct manager *m, const char *name, struct request_er
 
 /* ---- models that are not in the configuration ---- */
 
-/* "/a/b/Some Model.gguf" -> "Some-Model", made unique. */
+static void cut_suffix(char *s, const char *suffix) {
+        size_t n = strlen(s), k = strlen(suffix);
+
+        if (n > k && strcmp(s + n - k, suffix) == 0)
+                s[n - k] = 0;
+}
+
+/* "/a/b/Some Model-00001-of-00002.gguf" -> "Some-Model", made unique. */
 static void name_from_path(struct manager *m, const char *path, char *out, size_t size) {
         const char *base = strrchr(path, '/');
-        char stem[CONFIG_MODEL_NAME_MAX - 4] = "";
-        size_t n;
+        char stem[CONFIG_MODEL_NAME_MAX - 4] = "", other[CONFIG_MODEL_NAME_MAX];
 
         base = base ? base + 1 : path;
         while (*base == '.')
                 base++;
         (void)snprintf(stem, sizeof(stem), "%s", base);
-        n = strlen(stem);
-        if (n > 5 && strcmp(stem + n - 5, ".gguf") == 0)
-                stem[n - 5] = 0;
+        if (plan_split_name(stem, 1, other, sizeof(other)))
+                stem[strlen(stem) - strlen("-00001-of-00002.gguf")] = 0;
+        cut_suffix(stem, " (deleted)");
+        cut_suffix(stem, ".gguf");
         for (char *p = stem; *p; p++) {
                 char one[2] = { *p, 0 };
 
@@ -143,6 +152,17 @@ static void name_from_path(struct manager *m, const char *path, char *out, size_
         (void)snprintf(out, size, "%s", *stem ? stem : "model");
         for (unsigned i = 2; models_get(m, out) && i < 1000; i++)
                 (void)snprintf(out, size, "%s-%u", *stem ? stem : "model", i);
+}
+
+/* A descriptor has a name, too, where it is of a file. */
+static void name_from_fd(struct manager *m, int fd, char *out, size_t size) {
+        char link[64], path[PATH_MAX];
+        ssize_t n;
+
+        (void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+        n = readlink(link, path, sizeof(path) - 1);
+        path[n > 0 ? n : 0] = 0;
+        name_from_path(m, path, out, size);
 }
 
 static struct model *find_by_path(struct manager *m, const char *path) {
@@ -179,8 +199,10 @@ static struct model *model_for_file(struct manager *m, const Spark__V1__Load *lo
                 return model;
         if (*load->model)
                 (void)snprintf(name, sizeof(name), "%s", load->model);
+        else if (input_fd >= 0)
+                name_from_fd(m, input_fd, name, sizeof(name));
         else
-                name_from_path(m, input_fd < 0 ? load->path : "", name, sizeof(name));
+                name_from_path(m, load->path, name, sizeof(name));
         model = model_new(m, name, input_fd < 0 ? load->path : "");
         if (!model) {
                 request_error_set(error, SPARK__V1__ERROR_CODE__INTERNAL, "Out of memory.");

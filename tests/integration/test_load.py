@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models from files: good ones, bad ones, too large ones. CPU backend; the files are outside the repository."""
+
+import os
+import signal
+import subprocess
+import tempfile
+import unittest
+
+from harness import *
+from harness import pb
+
+MODELS = TESTDATA / "models"
+STORIES = MODELS / "stories260K-f32.gguf"
+GREEDY = dict(sampling=pb.Sampling(temperature=0, max_tokens=48))
+
+
+@unittest.skipUnless(STORIES.exists(), f"{STORIES} is not there")
+class Load(TestCase):
+    def stories(self, **settings):
+        settings = {"backend": "cpu", "threads": 1,
+                    "models": [{"name": "stories", "path": str(STORIES), "default": True}], **settings}
+        return self.daemon(**settings)
+
+    def test_configured_model(self):
+        daemon = self.stories()
+        with daemon.connect() as client:  # asked before it is loaded: waits
+            _, text, end = client.answer(client.generate(b"Once upon a time", **GREEDY))
+            self.assertDone(end)
+            self.assertIn(b"there was a little girl", text)
+            status = client.ask(status=pb.Status()).done.status
+            self.assertGreater(status.memory_images, 1 << 20)
+            self.assertGreater(status.memory_kv, 0)
+            self.assertEqual(status.models[0].architecture, "llama")
+            self.assertIn("cpu", status.models[0].backend)
+
+    def test_killed_engine(self):
+        daemon = self.stories()
+        engine = daemon.wait_engine()
+        prompts = [f"Once there was a dog number {i}".encode() for i in range(8)]
+        sampling = [pb.Sampling(max_tokens=120, seed=i, temperature=0.9) for i in range(8)]
+        with daemon.connect() as client:
+            alone = [client.answer(client.generate(p, sampling=s))[:2] for p, s in zip(prompts, sampling)]
+            ids = [client.generate(p, sampling=s) for p, s in zip(prompts, sampling)]
+            begun = [client.tokens(id, 2) for id in ids]
+            os.kill(engine, signal.SIGKILL)
+            ends = [client.answer(id, seen=len(b)) for id, b in zip(ids, begun)]
+            self.assertEqual([b + e[0] for b, e in zip(begun, ends)], [a[0] for a in alone])
+            for end, a in zip(ends, alone):
+                self.assertDone(end[2])
+                self.assertTrue(a[1].endswith(end[1]))
+            self.assertEqual(client.ask(models=pb.Models()).done.models.models[0].engine_restarts, 1)
+
+    def test_load_by_path_and_by_descriptor(self):
+        daemon = self.stories()
+        daemon.wait_engine()
+        other = MODELS / "stories260K-q8_0.gguf"
+        with daemon.connect() as client:
+            end = client.ask(load=pb.Load(path=str(other)))
+            self.assertDone(end)
+            self.assertEqual(end.done.load.model, "stories260K-q8_0")
+            self.assertGreater(end.done.load.image_bytes, 0)
+            fd = os.open(other, os.O_RDONLY)
+            end = client.ask([fd], load=pb.Load(input_fd=True, model="mine"))
+            os.close(fd)
+            self.assertDone(end)
+            a, b = (client.answer(client.generate(b"Once", model=m, **GREEDY))[:2] for m in ("stories260K-q8_0", "mine"))
+            self.assertEqual(a, b)
+            again = client.ask(load=pb.Load(path=str(other)))
+            self.assertEqual(again.done.load.model, "stories260K-q8_0")  # the same one
+            for name in ("mine", "stories260K-q8_0"):
+                self.assertDone(client.ask(unload=pb.Unload(model=name)))
+            self.assertEqual([m.name for m in client.ask(models=pb.Models()).done.models.models], ["stories"])
+            self.assertEqual(len(daemon.children()), 1)
+
+    def test_descriptors_and_memory_come_back(self):
+        daemon = self.stories()
+        daemon.wait_engine()
+        other = str(MODELS / "stories260K-q8_0.gguf")
+        with daemon.connect() as client:
+            def round_trip():
+                self.assertDone(client.ask(load=pb.Load(path=other)))
+                self.assertDone(client.ask(unload=pb.Unload(model="stories260K-q8_0")))
+            round_trip()
+            fds = daemon.fd_count()
+            images = client.ask(status=pb.Status()).done.status.memory_images
+            for _ in range(3):
+                round_trip()
+            self.wait_fds(daemon, fds)
+            self.assertEqual(client.ask(status=pb.Status()).done.status.memory_images, images)
+
+    def test_dry_run(self):
+        daemon = self.stories()
+        daemon.wait_engine()
+        with daemon.connect() as client:
+            end = client.ask(load=pb.Load(path=str(MODELS / "stories260K-f16.gguf"), dry_run=True))
+            self.assertDone(end)
+            plan = end.done.load
+            self.assertGreater(plan.image_bytes, 400000)
+            self.assertGreater(plan.kv_bytes, 0)
+            self.assertGreater(plan.available_bytes, plan.floor_bytes)
+            self.assertEqual(len(client.ask(models=pb.Models()).done.models.models), 1)
+            self.assertEqual(len(daemon.children()), 1)
+
+    def test_floor(self):
+        daemon = self.stories(models=[], memory={"floor": "1023T"})
+        with daemon.connect() as client:
+            for dry_run in (True, False):
+                end = client.ask(load=pb.Load(path=str(STORIES), dry_run=dry_run))
+                self.assertError(end, "NO_MEMORY")
+                self.assertGreater(end.error.have, 1 << 20)
+                self.assertEqual(end.error.max, 0)
+                self.assertIn("kept free", end.error.message)
+            status = client.ask(status=pb.Status()).done.status
+            self.assertEqual((status.memory_images, len(status.models)), (0, 0))
+
+    def test_kv_that_does_not_fit(self):
+        daemon = self.stories(models=[], memory={"kv": "1000T", "floor": "64M"})
+        with daemon.connect() as client:
+            self.assertError(client.ask(load=pb.Load(path=str(STORIES))), "NO_MEMORY")
+
+    def test_bad_files(self):
+        daemon = self.stories()
+        daemon.wait_engine()
+        fds = daemon.fd_count()
+        data = STORIES.read_bytes()
+        cases = {"empty": b"", "text": b"hello world" * 100, "cut": data[:5000], "half": data[:len(data) // 2],
+                 "magic": b"GGUF", "counts": data[:8] + b"\xff" * 16 + data[24:]}
+        with tempfile.TemporaryDirectory() as folder, daemon.connect() as client:
+            for name, content in cases.items():
+                with self.subTest(name):
+                    path = f"{folder}/{name}.gguf"
+                    with open(path, "wb") as file:
+                        file.write(content)
+                    for load in (pb.Load(path=path), pb.Load(path=path, dry_run=True)):
+                        self.assertError(client.ask(load=load), "MODEL_INVALID")
+            self.assertEqual(len(client.ask(models=pb.Models()).done.models.models), 1)
+            self.assertDone(client.answer(client.generate(b"Once", n=3))[2])
+        self.wait_fds(daemon, fds)
+        self.assertEqual(daemon.children("spark-loader"), [])
+
+    def test_no_such_file(self):
+        daemon = self.stories(models=[{"name": "gone", "path": "/nonexistent/x.gguf", "default": True}])
+        with daemon.connect() as client:
+            self.assertError(client.answer(client.generate(b"x"))[2], "MODEL_NOT_FOUND")
+            end = client.ask(load=pb.Load(path="/nonexistent/y.gguf"))
+            self.assertError(end, "MODEL_NOT_FOUND")
+            self.assertError(client.ask(load=pb.Load(path="relative.gguf")), "INVALID_ARGUMENT")
+            self.assertError(client.ask(load=pb.Load(path="/")), "MODEL_INVALID")
+            self.assertError(client.ask(load=pb.Load(path="/dev/zero")), "MODEL_INVALID")
+            self.assertError(client.ask(load=pb.Load(model="a/b", path=str(STORIES))), "INVALID_ARGUMENT")
+            models = {m.name: m for m in client.ask(models=pb.Models()).done.models.models}
+            self.assertEqual(models["gone"].state, "failed")
+            self.assertIn("No such file", models["gone"].error)
+
+    def test_bad_descriptors(self):
+        daemon = self.stories()
+        daemon.wait_engine()
+        read_end, write_end = os.pipe()
+        write_only = os.open("/tmp", os.O_WRONLY | os.O_TMPFILE)
+        folder = os.open("/tmp", os.O_RDONLY)
+        path_only = os.open(STORIES, os.O_PATH)
+        with daemon.connect() as client:
+            for fd in (read_end, write_only, folder, path_only):
+                self.assertError(client.ask([fd], load=pb.Load(input_fd=True)), "INVALID_ARGUMENT")
+        for fd in (read_end, write_end, write_only, folder, path_only):
+            os.close(fd)
+
+    def test_vocabulary_only(self):
+        path = TESTDATA / "vocab" / "gpt-2.gguf"
+        candidates = sorted((TESTDATA / "vocab").glob("*gpt-2*.gguf")) or [path]
+        daemon = self.stories(models=[{"name": "v", "path": str(candidates[0]), "default": True}])
+        with daemon.connect() as client:
+            end = client.ask(tokenize=pb.Tokenize(text=b"Hello world"))
+            self.assertDone(end)
+            self.assertEqual(list(end.done.tokenize.ids), [15496, 995])
+            self.assertError(client.answer(client.generate(b"Hello"))[2], "MODEL_INVALID")
+
+
+class Permission(TestCase):
+    @unittest.skipUnless(os.geteuid() == 0, "needs root to become somebody else")
+    def test_strangers_may_not_load(self):
+        daemon = self.daemon()
+        daemon.wait_engine()
+        daemon.folder.chmod(0o755)
+        with daemon.connect() as mine:
+            id = mine.generate(n=10, credit=1)
+            mine.tokens(id, 1)
+            script = f"""
+import os, sys
+sys.path.insert(0, {str(ROOT / 'tests/integration')!r})
+from harness import *
+from harness import pb
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+with Client({str(daemon.socket)!r}) as client:
+    for body in ({{"load": pb.Load(model="null")}}, {{"unload": pb.Unload(model="null")}},
+                 {{"load": pb.Load(path="/etc/passwd", dry_run=True)}}):
+        print(error_name(client.ask(**body).error))
+    print(len(client.ask(status=pb.Status()).done.status.requests))
+    print(client.answer(client.generate(n=3))[2].WhichOneof("body"))
+"""
+            done = subprocess.run(["/usr/bin/python3", "-c", script], capture_output=True, text=True, check=False,
+                                  env={**os.environ, "SPARK_BUILD": str(BUILD)})
+            self.assertEqual(done.stdout.split(), ["PERMISSION_DENIED"] * 3 + ["0", "done"], done.stderr)
+            self.assertEqual(len(mine.ask(status=pb.Status()).done.status.requests), 1)
+
+
+class Command(TestCase):
+    def run_it(self, *arguments):
+        return subprocess.run([BUILD / "bin" / "sparkd", *arguments], capture_output=True, text=True, timeout=20 * SLOW,
+                              check=False)
+
+    def test_options(self):
+        self.assertIn("--config", self.run_it("--help").stdout)
+        self.assertRegex(self.run_it("--version").stdout, r"^sparkd \d")
+        self.assertEqual(self.run_it("--nonsense").returncode, 64)
+        self.assertEqual(self.run_it("extra").returncode, 64)
+
+    def test_check(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
+            file.write('backend = "null";\nlimits = { connections = 7; };\n')
+            file.flush()
+            done = self.run_it("--config", file.name, "--check")
+            self.assertEqual(done.returncode, 0)
+            self.assertIn("connections = 7;", done.stdout)
+            self.assertIn('backend = "null";', done.stdout)
+            file.write("nonsense = 1;\n")
+            file.flush()
+            done = self.run_it("--config", file.name, "--check")
+            self.assertEqual(done.returncode, 78)
+            self.assertIn(f"{file.name}:3: unknown key 'nonsense'", done.stderr)
+
+    def test_no_configuration(self):
+        done = self.run_it("--config", "/nonexistent.conf")
+        self.assertEqual(done.returncode, 78)
+        self.assertIn("/nonexistent.conf", done.stderr)
+
+    def test_no_folder_for_the_socket(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
+            file.write('backend = "null"; bus = "none"; socket = "/nonexistent/folder/s";\n')
+            file.flush()
+            done = self.run_it("--config", file.name)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("folder of the socket /nonexistent/folder/s", done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
