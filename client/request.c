@@ -366,7 +366,7 @@ int spark_load(struct spark *s, const struct spark_load_request *request, spark_
         r = arguments_copy(&a, sizeof(a), request);
         if (r < 0)
                 return r;
-        if ((a.model != NULL) + (a.path != NULL) + (a.use_fd != 0) != 1 || (a.use_fd && a.fd < 0))
+        if ((!a.model && !a.path && !a.use_fd) || (a.path && a.use_fd) || (a.use_fd && a.fd < 0))
                 return -EINVAL;
         m.model = string_or_empty(a.model);
         m.path = string_or_empty(a.path);

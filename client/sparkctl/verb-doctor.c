@@ -137,11 +137,11 @@ static void check_ledger(struct doctor *d, const struct spark_status_result *s) 
         char a[32], b[32];
 
         if (s->memory_available < s->memory_floor)
-                note(d, LEVEL_WARN, "memory", "Close applications, or unload a model: sparkctl unload NAME",
+                note(d, LEVEL_WARN, "budget", "Close applications, or unload a model: sparkctl unload NAME",
                      "%s are available, the service keeps %s free: it refuses to load more.",
                      format_bytes(s->memory_available, a), format_bytes(s->memory_floor, b));
         else
-                note(d, LEVEL_OK, "memory", NULL, "Models may still take %s (%s stay free).",
+                note(d, LEVEL_OK, "budget", NULL, "Models may still take %s (%s stay free).",
                      format_bytes(s->memory_available - s->memory_floor, a), format_bytes(s->memory_floor, b));
 }
 

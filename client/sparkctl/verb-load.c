@@ -2,6 +2,7 @@
 
 /* load, unload. */
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -14,8 +15,11 @@
 #include "json.h"
 #include "options.h"
 
+#define NAME_MAX_BYTES 64 /* longer names are cut; the service has its own limit */
+
 struct load {
         bool dry_run;
+        const char *name; /* that a file is to go by; NULL: made from the file's */
         int64_t start_ms; /* of the stage */
         uint64_t start_done;
         char stage[32];
@@ -98,19 +102,37 @@ static void load_done(struct call *call, const struct spark_done *done) {
                      format_bytes(r->floor_bytes, e));
 }
 
-/* "...-00001-of-00003.gguf": the service has to find the other shards itself, so it gets the path. */
-static bool is_shard(const char *path) {
+/* Where "-00001-of-00003" begins in front of the suffix, NULL when the file is no shard. The service has to find the
+ * other shards itself, so it gets the path. */
+static const char *find_shard(const char *path) {
         const char *dot = strrchr(path, '.'), *p;
 
         if (!dot || dot - path < 15)
-                return false;
+                return NULL;
         p = dot - 15;
         if (p[0] != '-' || memcmp(p + 6, "-of-", 4) != 0)
-                return false;
+                return NULL;
         for (int i = 1; i <= 5; i++)
                 if (p[i] < '0' || p[i] > '9' || p[i + 9] < '0' || p[i + 9] > '9')
-                        return false;
-        return true;
+                        return NULL;
+        return p;
+}
+
+/* "models/Some Model-00001-of-00003.gguf" -> "Some-Model". */
+static const char *name_of_file(const char *path, char out[NAME_MAX_BYTES + 1]) {
+        const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path, *end = find_shard(path);
+        size_t n;
+
+        while (*base == '.')
+                base++;
+        if (!end)
+                end = strrchr(base, '.');
+        n = end && end > base ? (size_t)(end - base) : strlen(base);
+        n = MIN(n, (size_t)NAME_MAX_BYTES);
+        for (size_t i = 0; i < n; i++)
+                out[i] = isalnum((unsigned char)base[i]) || strchr("._:-", base[i]) ? base[i] : '-';
+        out[n] = 0;
+        return n > 0 ? out : NULL;
 }
 
 static int open_model(const struct ctl *ctl, const char *path, int *ret_fd) {
@@ -137,16 +159,20 @@ static int load_start(struct ctl *ctl, struct call *call, const char *what) {
         const struct load *load = call->data;
         _cleanup_free_ char *path = NULL;
         _cleanup_fd_ int fd = -1;
+        char name[NAME_MAX_BYTES + 1];
         int status;
 
         request.dry_run = load->dry_run;
         if (!strchr(what, '/')) {
+                if (load->name)
+                        return ctl_fail_usage(ctl, "load", "--name goes with a FILE (a path with '/' in it).");
                 request.model = what;
         } else {
+                request.model = load->name ? load->name : name_of_file(what, name);
                 status = open_model(ctl, what, &fd);
                 if (status)
                         return status;
-                if (is_shard(what)) {
+                if (find_shard(what)) {
                         path = realpath(what, NULL);
                         request.path = path;
                 } else {
@@ -165,11 +191,13 @@ int verb_load(struct ctl *ctl, int argc, char **argv) {
         const struct option options[] = {
                 { "dry-run", 0, OPTION_FLAG, &load.dry_run, NULL, 0, NULL,
                   "only say what it would take and whether it fits" },
+                { "name", 0, OPTION_STRING, &load.name, NULL, 0, "NAME",
+                  "what the model is to be called (default: as the file)" },
                 OPTION_END,
         };
         const struct option_spec spec = {
                 .verb = "load",
-                .usage = "[--dry-run] NAME|FILE",
+                .usage = "[--dry-run] [--name NAME] NAME|FILE",
                 .text = "Loads a model and keeps it resident. NAME is a model of the service's configuration. FILE is\n"
                         "a path with a '/' in it (./model.gguf): it is opened with your permissions and handed to the\n"
                         "service (the shards of a split model are found by their path, which the service must be able\n"

@@ -204,7 +204,8 @@ static void test_bad_arguments(void **state) {
         assert_int_equal(spark_chat(s, &c, NULL, NULL, &id), -EMSGSIZE);
 
         assert_int_equal(spark_load(s, &l, NULL, NULL, &id), -EINVAL);
-        l.model = l.path = "x";
+        l.path = "/x";
+        l.use_fd = 1;
         assert_int_equal(spark_load(s, &l, NULL, NULL, &id), -EINVAL);
         l = (struct spark_load_request)SPARK_LOAD_INIT;
         l.use_fd = 1;

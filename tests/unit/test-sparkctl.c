@@ -541,6 +541,7 @@ static void test_usage(void **state) {
                 { "detokenize", "4294967296" },
                 { "status", "now" },
                 { "load" },
+                { "load", "--name", "a", "b" },
                 { "dance" },
                 { "--frob", "status" },
                 { "bad", "--json" },
@@ -666,14 +667,18 @@ static void test_load(void **state) {
                 assert_int_equal(o.status, 0);
                 assert_non_null(strstr(o.out.data, "{\"model\":\"name\",\"dry_run\":false,\"image_bytes\":0,"));
         }
-        (void)snprintf(path, sizeof(path), "%.63s/m.gguf", x->dir);
+        (void)snprintf(path, sizeof(path), "%.63s/m 1.gguf", x->dir);
         fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
         assert_int_equal(write(fd, "12345", 5), 5);
         (void)close(fd);
         {
                 _cleanup_output_ struct output o = RUN("load", "--dry-run", path, "--json");
                 assert_int_equal(o.status, 0);
-                assert_non_null(strstr(o.out.data, "{\"model\":\"from-fd\",\"dry_run\":true,\"image_bytes\":5,"));
+                assert_non_null(strstr(o.out.data, "{\"model\":\"m-1\",\"dry_run\":true,\"image_bytes\":5,"));
+        }
+        {
+                _cleanup_output_ struct output o = RUN("load", "--name", "other", path, "--json");
+                assert_non_null(strstr(o.out.data, "{\"model\":\"other\",\"dry_run\":false,\"image_bytes\":5,"));
         }
         (void)unlink(path);
         {
@@ -686,11 +691,13 @@ static void test_load(void **state) {
         }
         (void)snprintf(path, sizeof(path), "%.63s/m-00001-of-00003.gguf", x->dir);
         fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+        assert_int_equal(write(fd, "12345", 5), 5);
         (void)close(fd);
         {
                 _cleanup_output_ struct output o = RUN("load", path, "--json");
                 assert_int_equal(o.status, 0);
-                assert_non_null(strstr(o.out.data, "m-00001-of-00003.gguf\"")); /* the service finds the others */
+                assert_non_null(strstr(o.out.data, "{\"model\":\"m\",")); /* the service finds the others */
+                assert_non_null(strstr(o.out.data, "\"image_bytes\":0,")); /* by the path */
         }
         (void)unlink(path);
         {
