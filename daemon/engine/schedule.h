@@ -25,7 +25,8 @@ struct schedule_limits {
         uint32_t prefill_rows; /* most rows for prompts, so that decoding sequences are not kept waiting */
 };
 
-/* Fills in `rows` of all entries, beginning the round at `first`. Returns the number of rows. */
+/* Fills in `rows` of all entries, beginning the round at `first`. Returns the number of rows. Nobody starves as long as
+ * there are no more entries than rows and logits. */
 uint32_t schedule_rows(struct schedule_entry *entries, size_t n, size_t first, const struct schedule_limits *limits);
 
 struct schedule_waiting {
