@@ -7,8 +7,7 @@
 #include "byte-level.h"
 #include "tokenizer-internal.h"
 
-#define REPLACEMENT "\xef\xbf\xbd"
-#define REPLACEMENT_SIZE 3u
+#define REPLACEMENT 0xfffdu
 
 static int hex_digit(char c) {
         if (c >= '0' && c <= '9')
@@ -108,8 +107,7 @@ static size_t write_replaced(const char *s, size_t n, char *out) {
                         len += size;
                         i += size;
                 } else {
-                        memcpy(out + len, REPLACEMENT, REPLACEMENT_SIZE);
-                        len += REPLACEMENT_SIZE;
+                        len += utf8_encode(REPLACEMENT, out + len);
                         i += bad_length(s + i, n - i);
                 }
         }

@@ -14,16 +14,14 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#define SPACE "\xe2\x96\x81"
-
 static void must(bool holds) {
         if (!holds)
                 abort();
 }
 
 static void fill_spm(struct vocab_maker *m) {
-        static const char *const pieces[] = { SPACE, SPACE SPACE, "a", "b", "ab", "ba", "aba", SPACE "a", "\n", "\n\n",
-                                              "\xc3\xa9", "<", "|", ">", "<|", "|>" };
+        static const char *const pieces[] = { "\342\226\201", "\342\226\201\342\226\201", "\342\226\201a", "a", "b",
+                                              "ab", "ba", "aba", "\n", "\n\n", "\xc3\xa9", "<", "|", ">", "<|", "|>" };
 
         maker_spm_base(m);
         for (size_t i = 0; i < ARRAY_SIZE(pieces); i++)
@@ -34,9 +32,9 @@ static void fill_spm(struct vocab_maker *m) {
 }
 
 static void fill_bpe(struct vocab_maker *m) {
-        static const char *const merges[] = { "a b", "b a", "ab a", "a a", "aa aa", "\xc4\xa0 a", "1 1", "\xc4\x8a \xc4\x8a",
+        static const char *const merges[] = { "a b", "b a", "ab a", "a a", "aa aa", "\304\240 a", "1 1", "\xc4\x8a \xc4\x8a",
                                               "\xc3\x83 \xc2\xa9", "q r", "qr s" };
-        static const char *const tokens[] = { "ab", "ba", "aba", "aa", "aaaa", "\xc4\xa0" "a", "11", "\xc4\x8a\xc4\x8a",
+        static const char *const tokens[] = { "ab", "ba", "aba", "aa", "aaaa", "\304\240a", "11", "\xc4\x8a\xc4\x8a",
                                               "\xc3\x83\xc2\xa9" };
 
         maker_bpe_base(m);
