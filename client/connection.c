@@ -18,7 +18,6 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -131,7 +130,6 @@ struct spark *spark_unref(struct spark *s) {
                 spark_destroy(s);
         return NULL;
 }
-DEFINE_CLEANUP(struct spark *, spark_unref)
 
 static struct spark *spark_alloc(void) {
         struct spark *s = calloc(1, sizeof(*s));
@@ -370,7 +368,7 @@ static void on_connection_error(struct spark *s, const Spark__V1__Error *e) {
         char text[256];
 
         (void)snprintf(text, sizeof(text), "%s", e->message[0] ? e->message : "The service ended the connection.");
-        connection_fail(s, e->code > 0 ? (int)e->code : SPARK_DISCONNECTED, text);
+        connection_fail(s, error_code(e, SPARK_DISCONNECTED), text);
 }
 
 /* Takes over the frame. 0, SPARK_PROTOCOL, or -ENOMEM. */
@@ -460,13 +458,6 @@ static int dispatch(struct spark *s) {
         return r != 0;
 }
 
-static int64_t now_ms(void) {
-        struct timespec ts;
-
-        (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-        return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
 /* Becomes the dispatcher, waits for another one until deadline (-1: for ever). */
 static int dispatch_begin(struct spark *s, int64_t deadline) {
         while (s->dispatching) {
@@ -492,7 +483,7 @@ static void dispatch_end(struct spark *s) {
         (void)pthread_cond_broadcast(&s->dispatch_ended);
 }
 
-static int process_until(struct spark *s, int64_t deadline) {
+int connection_process(struct spark *s, int64_t deadline) {
         int r;
 
         pthread_mutex_lock(&s->lock);
@@ -510,7 +501,7 @@ static int process_until(struct spark *s, int64_t deadline) {
 int spark_process(struct spark *s) {
         _cleanup_(spark_unrefp) _unused_ struct spark *keep = spark_ref(s);
 
-        return process_until(s, -1);
+        return connection_process(s, -1);
 }
 
 int spark_fd(struct spark *s) {
@@ -539,97 +530,4 @@ int spark_failed(struct spark *s, struct spark_error *ret_error) {
                 *ret_error = (struct spark_error){ .code = s->failed_code, .message = s->failed_text };
         pthread_mutex_unlock(&s->lock);
         return failed;
-}
-
-/* ---- waiting ---- */
-
-static int waiter_poll(struct spark *s, const struct waiter *w, int64_t deadline) {
-        struct pollfd fds[] = { { .fd = w->event_fd, .events = POLLIN }, { .fd = s->epoll_fd, .events = POLLIN } };
-        int64_t left = deadline < 0 ? -1 : MAX(deadline - now_ms(), (int64_t)0);
-        int r;
-
-        r = poll(fds, ARRAY_SIZE(fds), (int)left);
-        if (r < 0)
-                return -errno;
-        if (r == 0)
-                return -ETIMEDOUT;
-        if (fds[0].revents)
-                return 0;
-        r = process_until(s, deadline);
-        /* a failed connection has told all waiters */
-        return r == -ENOTCONN || r > 0 ? 0 : r;
-}
-
-/* Processes until the waiter was told. Called and left with the lock held. */
-static int waiter_run(struct spark *s, struct waiter *w, int timeout_ms) {
-        int64_t deadline = timeout_ms < 0 ? -1 : now_ms() + timeout_ms;
-        int r = 0;
-
-        w->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-        if (w->event_fd < 0)
-                return -errno;
-        list_append(&s->waiters, &w->link);
-        while (!w->done && r == 0) {
-                pthread_mutex_unlock(&s->lock);
-                r = waiter_poll(s, w, deadline);
-                pthread_mutex_lock(&s->lock);
-        }
-        list_remove(&w->link);
-        w->event_fd = fd_close(w->event_fd);
-        return w->done ? 0 : r;
-}
-
-static bool is_dispatcher(const struct spark *s) {
-        return s->dispatching && pthread_equal(s->dispatcher, pthread_self());
-}
-
-int spark_wait_hello(struct spark *s, int timeout_ms) {
-        _cleanup_(spark_unrefp) _unused_ struct spark *keep = spark_ref(s);
-        struct waiter w = { .id = 0, .event_fd = -1 };
-        int r = 0;
-
-        pthread_mutex_lock(&s->lock);
-        if (is_dispatcher(s))
-                r = -EDEADLK;
-        else if (!s->server_software && !s->failed)
-                r = waiter_run(s, &w, timeout_ms);
-        if (r == 0 && s->failed)
-                r = s->failed_code == SPARK_DISCONNECTED ? -ENOTCONN : s->failed_code;
-        pthread_mutex_unlock(&s->lock);
-        return r;
-}
-
-/* Hands out an ended request without a callback. */
-static int result_take(struct request *q, struct spark_result **ret) {
-        int code = q->reply->error.code, r = 0;
-
-        if (ret)
-                r = result_new(ret, q);
-        if (r == 0)
-                (void)request_free(q);
-        return r < 0 ? r : code;
-}
-
-int spark_wait(struct spark *s, uint64_t id, int timeout_ms, struct spark_result **ret) {
-        _cleanup_(spark_unrefp) _unused_ struct spark *keep = spark_ref(s);
-        struct waiter w = { .id = id, .event_fd = -1 };
-        struct request *q;
-        int r;
-
-        pthread_mutex_lock(&s->lock);
-        q = connection_find(s, id);
-        if (is_dispatcher(s))
-                r = -EDEADLK;
-        else if (!q || q->forgotten || id == 0)
-                r = -ENOENT;
-        else
-                r = q->ended ? 0 : waiter_run(s, &w, timeout_ms);
-        if (r == 0) {
-                r = w.code;
-                q = connection_find(s, id);
-                if (q && q->ended)
-                        r = result_take(q, ret);
-        }
-        pthread_mutex_unlock(&s->lock);
-        return r;
 }

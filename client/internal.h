@@ -2,7 +2,7 @@
 #pragma once
 
 /*
- * Inside libspark. Three parts: connection.c (the connection, processing, waiting), request.c (what goes out), reply.c
+ * Inside libspark: connection.c (the connection, processing), wait.c (waiting), request.c (what goes out), reply.c
  * (what comes in, turned into the public structures).
  *
  * Locking: `lock` guards everything but the input side of the channel, which belongs to whoever dispatches. One thread
@@ -97,6 +97,12 @@ struct spark {
         struct buf text; /* of the token event that is being delivered */
 };
 
+DEFINE_CLEANUP(struct spark *, spark_unref)
+
+/* Processes once; waits for another dispatcher until deadline (CLOCK_MONOTONIC, ms; -1: for ever). As spark_process(),
+ * or -ETIMEDOUT. Takes the lock. */
+int connection_process(struct spark *s, int64_t deadline);
+
 /* connection.c; all with the lock held */
 struct request *connection_find(struct spark *s, uint64_t id);
 int connection_send(struct spark *s, const Spark__V1__ClientFrame *frame, int fd, size_t out_max);
@@ -115,6 +121,7 @@ int request_grant(struct spark *s, struct request *r, uint32_t tokens);
 int request_send_cancel(struct spark *s, uint64_t id);
 
 /* reply.c */
+int error_code(const Spark__V1__Error *e, int otherwise); /* always positive */
 struct reply *reply_free(struct reply *r);
 DEFINE_CLEANUP(struct reply *, reply_free)
 /* Takes over the frame when it succeeds. 0 or -ENOMEM. */

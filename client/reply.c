@@ -27,6 +27,13 @@ const char *spark_code_name(int code) {
         return v ? v->name : "UNKNOWN";
 }
 
+/* An error without a code is still an error. Cast first: the compiler takes the enum to be unsigned. */
+int error_code(const Spark__V1__Error *e, int otherwise) {
+        int code = (int)e->code;
+
+        return code > 0 ? code : otherwise;
+}
+
 struct reply *reply_free(struct reply *r) {
         if (!r)
                 return NULL;
@@ -213,8 +220,7 @@ int reply_new(struct reply **ret, Spark__V1__ServerFrame *frame) {
                 const Spark__V1__Error *e = frame->error;
 
                 r->error = (struct spark_error){
-                        /* an error without a code is still an error */
-                        .code = e->code > 0 ? (int)e->code : SPARK_INTERNAL,
+                        .code = error_code(e, SPARK_INTERNAL),
                         .message = e->message,
                         .retry_after_ms = e->retry_after_ms,
                         .have = e->have,

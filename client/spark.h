@@ -392,9 +392,9 @@ struct spark_score_request {
 int spark_score(struct spark *s, const struct spark_score_request *request, spark_event_fn fn, void *userdata,
                 uint64_t *ret_id);
 
-/* Loads a model and keeps it resident: a configured one by its name alone; or another one from an absolute path that the
- * service reads, or from the descriptor of a file that the caller has opened (borrowed), which then goes by `model` (NULL:
- * the service finds a name). Events: progress, done (spark_done.load). */
+/* Loads a model and keeps it resident: a configured one by its name alone; or another one from an absolute path that
+ * the service reads, or from the descriptor of a file that the caller has opened (borrowed), which then goes by `model`
+ * (NULL: the service finds a name). Events: progress, done (spark_done.load). */
 struct spark_load_request {
         size_t size;
         const char *model;         /* letters, digits and "._:-" */

@@ -177,7 +177,7 @@ int verb_perplexity(struct ctl *ctl, int argc, char **argv) {
                 .verb = "perplexity",
                 .usage = "[-m M] [--context N] FILE|-",
                 .text = "Scores a text: the number of tokens scored, their mean negative log-likelihood (natural\n"
-                        "logarithm) and the perplexity. The text is cut into windows of N tokens, each of which starts\n"
+                        "logarithm) and the perplexity. The text is cut into windows of N tokens; each of them starts\n"
                         "with BOS where the model has one and is scored from its second token on.\n"
                         "With --json: tokens, nll, perplexity.\n",
                 .options = options,

@@ -816,6 +816,32 @@ static void test_refused(void **state) {
         finish(&f, s);
 }
 
+/* A code that can't be one is still an error, and never looks like one of ours. */
+static void script_strange_codes(struct fake *f) {
+        fake_greet(f);
+        fake_send_error(f, fake_expect_id(f, GENERATE), 0, "No code.", 0, 0, 0);
+        fake_send_error(f, fake_expect_id(f, GENERATE), -5, "A negative code.", 0, 0, 0);
+        fake_send_error(f, fake_expect_id(f, GENERATE), 77, "A newer code.", 0, 0, 0);
+        fake_send_error(f, 0, -5, "", 0, 0, 0);
+}
+
+static void test_strange_codes(void **state) {
+        struct fake f;
+        struct spark *s = start(&f, script_strange_codes, NULL);
+
+        assert_int_equal(spark_wait(s, generate(s, "x", NULL, NULL), 10000, NULL), SPARK_INTERNAL);
+        assert_int_equal(spark_wait(s, generate(s, "x", NULL, NULL), 10000, NULL), SPARK_INTERNAL);
+        assert_int_equal(spark_wait(s, generate(s, "x", NULL, NULL), 10000, NULL), 77);
+        while (!spark_failed(s, NULL)) {
+                struct pollfd p = { .fd = spark_fd(s), .events = POLLIN };
+
+                assert_int_equal(poll(&p, 1, 10000), 1);
+                (void)spark_process(s);
+        }
+        assert_int_equal(spark_wait_hello(s, 0), -ENOTCONN);
+        finish(&f, s);
+}
+
 /* ---- threads, signals, reentrancy ---- */
 
 static int on_event_reenter(struct spark *s, const struct spark_event *e, void *userdata) {
@@ -997,6 +1023,7 @@ int main(void) {
                 cmocka_unit_test(test_large_input),
                 cmocka_unit_test(test_wrong),
                 cmocka_unit_test(test_refused),
+                cmocka_unit_test(test_strange_codes),
                 cmocka_unit_test(test_reenter),
                 cmocka_unit_test(test_threads),
                 cmocka_unit_test(test_interrupted),
