@@ -65,16 +65,31 @@ uint64_t copy_total(const struct gguf *gguf) {
         return total;
 }
 
+/* Takes the memory that a chunk of a matrix goes to in one call: a page fault for every 4 KiB costs as much as packing.
+ * Where the kernel cannot, it faults. */
+static void populate(const struct image_tensor *t, const struct copy_chunk *chunk, char *dst) {
+        uint64_t before = 0, bytes = 0, start;
+
+        if (!weight_bytes(fmt_info(t->fmt), WEIGHT_PANELS, chunk->row, t->dims[0], &before) ||
+            !weight_bytes(fmt_info(t->fmt), WEIGHT_PANELS, chunk->n_rows, t->dims[0], &bytes))
+                return;
+        start = (uintptr_t)dst + before;
+        bytes += start - align_down(start);
+        (void)madvise((char *)(uintptr_t)align_down(start), bytes, MADV_POPULATE_WRITE);
+}
+
 static void pack(const struct copy *c, const struct copy_slot *slot) {
         const struct copy_chunk *chunk = &slot->chunk;
         const struct image_tensor *t = &c->plan->tensors[chunk->tensor];
         const char *src = slot->buf + (chunk->offset - slot->start);
         char *dst = (char *)c->segments[t->segment] + t->offset;
 
-        if (t->layout == WEIGHT_PANELS)
+        if (t->layout == WEIGHT_PANELS) {
+                populate(t, chunk, dst);
                 weight_pack(fmt_info(t->fmt), t->dims[1], t->dims[0], chunk->row, chunk->n_rows, src, dst);
-        else
+        } else {
                 fmt_decode(fmt_info(c->gguf->tensors[chunk->tensor].fmt), src, t->dims[0], (float *)(void *)dst);
+        }
 }
 
 /* Takes a ready slot, if any, and transforms it. Called and left with the lock held. */

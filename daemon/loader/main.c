@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sysexits.h>
 #include <time.h>
 #include <unistd.h>
@@ -210,6 +211,9 @@ int main(int argc, char **argv) {
                 return EX_USAGE;
         }
         r = run(&options, &error);
-        /* without destructors of libraries, which would ask for more than is allowed now */
-        _exit(r ? report_failure(options.link_fd, r, &error) : EXIT_SUCCESS);
+        r = r ? report_failure(options.link_fd, r, &error) : EXIT_SUCCESS;
+        /* without destructors of libraries, which would ask for more than is allowed now (and by number, since sanitizers
+         * hook the function) */
+        (void)syscall(SYS_exit_group, r);
+        return r;
 }

@@ -88,7 +88,8 @@ static int allow_plain(scmp_filter_ctx ctx) {
                 SCMP_SYS(clock_gettime), SCMP_SYS(gettimeofday), SCMP_SYS(clock_nanosleep), SCMP_SYS(nanosleep),
                 SCMP_SYS(restart_syscall), SCMP_SYS(exit), SCMP_SYS(exit_group), SCMP_SYS(rt_sigreturn),
                 SCMP_SYS(rt_sigprocmask), SCMP_SYS(sched_yield), SCMP_SYS(getpid), SCMP_SYS(gettid),
-                SCMP_SYS(set_robust_list), SCMP_SYS(rseq), SCMP_SYS(getrandom),
+                SCMP_SYS(set_robust_list), SCMP_SYS(rseq), SCMP_SYS(getrandom), SCMP_SYS(sigaltstack),
+                SCMP_SYS(sched_getaffinity),
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(calls); i++) {

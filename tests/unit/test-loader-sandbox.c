@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/seccomp.h>
 #include <liburing.h>
 #include <pthread.h>
 #include <signal.h>
@@ -31,15 +32,26 @@
 #include "daemon/loader/ring.h"
 #include "daemon/loader/sandbox.h"
 
+/* Emulators of other processors have no filter for system calls. */
+static void need_seccomp(void) {
+        uint32_t action = SECCOMP_RET_ERRNO;
+
+        if (syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action) < 0) {
+                print_message("no seccomp here\n");
+                skip();
+        }
+}
+
 /* Runs fn in a child; its return value (0 = good) becomes the result, a signal -1. */
 static int in_child(int (*fn)(void)) {
         int status;
         pid_t pid;
 
+        need_seccomp();
         pid = fork();
         assert_true(pid >= 0);
         if (pid == 0)
-                _exit(fn());
+                (void)syscall(SYS_exit_group, fn()); /* as the loader ends */
         assert_int_equal(waitpid(pid, &status, 0), pid);
         return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
