@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <dirent.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -117,6 +118,136 @@ static void test_like_jinja2(void **state) {
         buf_deinit(&context);
         assert_true(n > 1000);
         assert_int_equal(bad, 0);
+}
+
+/* The variables of one reference conversation, as text: `key` of the reference says whether thinking is switched on. */
+static void write_value(struct buf *b, const struct json *v) {
+        switch (v->kind) {
+        case JSON_STRING:
+                assert_int_equal(json_append_string(b, v->text, v->n), 0);
+                break;
+        case JSON_INT:
+                assert_int_equal(buf_printf(b, "%lld", (long long)v->integer), 0);
+                break;
+        case JSON_ARRAY:
+        case JSON_OBJECT:
+                assert_int_equal(buf_append_str(b, v->kind == JSON_ARRAY ? "[" : "{"), 0);
+                for (size_t i = 0; i < v->n; i++) {
+                        assert_int_equal(buf_append_str(b, i ? "," : ""), 0);
+                        if (v->kind == JSON_OBJECT) {
+                                assert_int_equal(json_append_string(b, v->members[i].name, v->members[i].name_len), 0);
+                                assert_int_equal(buf_append_str(b, ":"), 0);
+                        }
+                        write_value(b, v->kind == JSON_ARRAY ? &v->items[i] : &v->members[i].value);
+                }
+                assert_int_equal(buf_append_str(b, v->kind == JSON_ARRAY ? "]" : "}"), 0);
+                break;
+        default:
+                assert_int_equal(buf_append_str(b, v->kind == JSON_NULL ? "null" : v->boolean ? "true" : "false"), 0);
+                break;
+        }
+}
+
+static void write_variable(struct buf *b, const char *name, const struct json *v) {
+        if (!v)
+                return;
+        assert_int_equal(buf_printf(b, "%s\"%s\":", b->len ? "," : "{", name), 0);
+        write_value(b, v);
+}
+
+static void write_conversation(struct buf *b, const struct json *all, const struct json *c, bool thinking) {
+        static const char *const names[] = { "now", "bos_token", "eos_token", "unk_token" };
+        const struct json yes = { .kind = JSON_BOOL, .boolean = true }, *kw = json_get(c, "kw");
+
+        for (size_t i = 0; i < 4; i++)
+                write_variable(b, names[i], json_get(all, names[i]));
+        write_variable(b, "messages", json_get(c, "messages"));
+        write_variable(b, "tools", json_get(c, "tools"));
+        write_variable(b, "add_generation_prompt", json_get(c, "gen"));
+        if (thinking)
+                write_variable(b, "enable_thinking", &yes);
+        for (size_t i = 0; kw && i < kw->n; i++)
+                write_variable(b, kw->members[i].name_len == 15 ? "enable_thinking" : "other", &kw->members[i].value);
+        assert_int_equal(buf_append_str(b, "}"), 0);
+}
+
+static bool read_file(const char *folder, const char *name, const char *suffix, struct buf *b) {
+        char path[1024], block[4096];
+        size_t n;
+        FILE *f;
+
+        assert_in_range(snprintf(path, sizeof(path), "%s/%s%s", folder, name, suffix), 1, sizeof(path) - 1);
+        f = fopen(path, "re");
+        if (!f)
+                return false;
+        buf_clear(b);
+        while ((n = fread(block, 1, sizeof(block), f)) > 0)
+                assert_int_equal(buf_append(b, block, n), 0);
+        (void)fclose(f);
+        return true;
+}
+
+static size_t check_template(const struct buf *source, const struct json *all, const struct json *reference) {
+        static const char *const keys[] = { "hf_jinja2", "hf_jinja2_enable_thinking" };
+        const struct json *cases = json_get(all, "cases");
+        size_t bad = 0;
+
+        for (size_t i = 0; i < 2 * reference->n; i++) {
+                const struct json_member *m = &reference->members[i / 2];
+                const struct json *want = json_get(json_get(&m->value, keys[i % 2]), "ok"), *c = NULL;
+                struct buf json = BUF_NULL(1 << 20), out = BUF_NULL(1 << 20);
+                struct template_error e;
+                int r;
+
+                for (size_t j = 0; j < cases->n; j++)
+                        if (cases->members[j].name_len == m->name_len &&
+                            memcmp(cases->members[j].name, m->name, m->name_len) == 0)
+                                c = &cases->members[j].value;
+                assert_non_null(c);
+                write_conversation(&json, all, c, i % 2);
+                r = render_with(source->data, source->len, json.data, json.len, NULL, &out, &e);
+                bad += want ? r != 0 || out.len != want->n || memcmp(out.data ? out.data : "", want->text, want->n) != 0
+                            : r != TEMPLATE_E_RENDER && r != TEMPLATE_E_SYNTAX;
+                buf_deinit(&json);
+                buf_deinit(&out);
+        }
+        return bad;
+}
+
+/* Templates of real models over real conversations, byte for byte. */
+static void test_references(void **state) {
+        const char *data = getenv("SPARK_TESTDATA") ? getenv("SPARK_TESTDATA") : "../shared/testdata";
+        struct buf text = BUF_NULL(1 << 24), source = BUF_NULL(1 << 24);
+        struct arena a = ARENA_NULL(64 << 20);
+        struct json all, reference;
+        struct json_error je;
+        char folder[512], references[600];
+        struct dirent *d;
+        size_t n = 0;
+        DIR *dir;
+
+        assert_in_range(snprintf(folder, sizeof(folder), "%s/templates", data), 1, sizeof(folder) - 1);
+        (void)snprintf(references, sizeof(references), "%s/reference/templates", data);
+        dir = opendir(folder);
+        if (!dir || !read_file(references, "cases", ".json", &text)) {
+                print_message("%s: no test data\n", data);
+                skip();
+        }
+        assert_int_equal(json_parse(&a, text.data, text.len, 0, &all, &je), 0);
+        while ((d = readdir(dir))) {
+                if (!strstr(d->d_name, ".jinja") || !read_file(references, d->d_name, ".json", &text))
+                        continue;
+                assert_true(read_file(folder, d->d_name, "", &source));
+                assert_int_equal(json_parse(&a, text.data, text.len, 0, &reference, &je), 0);
+                if (check_template(&source, &all, &reference))
+                        fail_msg("%s differs", d->d_name);
+                n++;
+        }
+        (void)closedir(dir);
+        assert_true(n > 0);
+        arena_deinit(&a);
+        buf_deinit(&text);
+        buf_deinit(&source);
 }
 
 static void test_basics(void **state) {
@@ -338,7 +469,7 @@ int main(void) {
                 cmocka_unit_test(test_basics),     cmocka_unit_test(test_like_jinja2), cmocka_unit_test(test_out_unchanged),
                 cmocka_unit_test(test_errors),     cmocka_unit_test(test_hostile),     cmocka_unit_test(test_deep_source),
                 cmocka_unit_test(test_own_limits), cmocka_unit_test(test_collects),    cmocka_unit_test(test_cut),
-                cmocka_unit_test(test_threads),
+                cmocka_unit_test(test_threads),    cmocka_unit_test(test_references),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,6 +10,7 @@
 #include "render.h"
 
 #define STEPS_DEFAULT 10000000u
+#define STEPS_PER_BYTE 16u /* a long conversation may take its time */
 #define OUTPUT_DEFAULT ((size_t)16 << 20)
 #define MEMORY_DEFAULT ((size_t)256 << 20)
 #define DEPTH_DEFAULT 100u
@@ -155,7 +156,7 @@ int template_render(const struct template *t, const char *json, size_t json_size
                 .out = out,
                 .base = out->len,
                 .out_limit = l->output ? l->output : OUTPUT_DEFAULT,
-                .steps = l->steps ? l->steps : STEPS_DEFAULT,
+                .steps = l->steps ? l->steps : STEPS_DEFAULT + (uint64_t)json_size * STEPS_PER_BYTE,
                 .max_depth = depth * DEPTH_FACTOR,
                 .max_calls = depth,
                 .error = error,
