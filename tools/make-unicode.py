@@ -19,7 +19,8 @@ LETTER, NUMBER, PUNCTUATION, SYMBOL, MARK, SPACE, UPPER, LOWER = (1 << i for i i
 MAJOR = {"L": LETTER, "N": NUMBER, "P": PUNCTUATION, "S": SYMBOL, "M": MARK}
 CASE = {"Lu": UPPER, "Lt": UPPER, "Ll": LOWER}
 # White_Space of PropList.txt
-WHITE_SPACE = {*range(0x9, 0xE), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000}
+WHITE_SPACE = {*range(0x9, 0xE), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F,
+               0x3000}
 
 
 def char_class(c):

@@ -140,7 +140,8 @@ DEFINE(pre_starcoder, STAGE(one_number_rules), STAGE(gpt2_rules));
 #define RULES_WORD RULE(MAYBE(s_prefix), SOME(s_letter))
 #define RULES_SPACES RULE(PART(SPACES_TO_BREAK, 1)), RULE(PART(SPACES_BUT_LAST, 1)), RULE(SOME(s_space))
 
-/* (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ */
+/* (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}
+ * | ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ */
 static const struct pretoken_rule llama3_rules[] = {
         RULE(PART(CONTRACTION_FOLD, 1)),
         RULES_WORD,

@@ -3,10 +3,12 @@
 
 /*
  * Text <-> token ids, as the model's own tokenizer does it. Two families: SentencePiece-style BPE (scores, byte
- * fallback) and byte-level BPE (pre-tokenizer, merges). A tokenizer is immutable once made and may be shared by threads.
+ * fallback) and byte-level BPE (pre-tokenizer, merges). A tokenizer is immutable once made and may be shared by
+ * threads.
  *
- * Special tokens (control, user defined) are recognised in text only where the caller asks (TOKENIZE_SPECIAL): text of
- * users never is. Tokenizing takes time linear in the text's length, up to a logarithm, whatever the text.
+ * Special tokens are recognised in text only where the caller asks (TOKENIZE_SPECIAL), and control tokens never come
+ * of text otherwise, whatever merging would make of it. User-defined tokens are: they are words of the vocabulary.
+ * Tokenizing takes time linear in the text's length, up to a logarithm, whatever the text.
  * Text need not be UTF-8: bytes that are no character go through byte fallback or byte-level symbols.
  */
 
@@ -72,7 +74,8 @@ struct token_array {
 void token_array_deinit(struct token_array *a);
 int token_array_append(struct token_array *a, int32_t id); /* 0 or -ENOMEM */
 
-/* Appends the ids of text to *out, which is unchanged on failure. 0, -ENOMEM, or -E2BIG for a text of more than 1 GiB. */
+/* Appends the ids of text to *out, which is unchanged on failure. 0, -ENOMEM, or -E2BIG for a text of more than
+ * 1 GiB. */
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, unsigned flags, struct token_array *out);
 
 size_t tokenizer_n_tokens(const struct tokenizer *t);

@@ -207,9 +207,10 @@ static int run_records(const struct tokenizer *t, const char *path) {
 
 static int usage(FILE *f, int status) {
         (void)fprintf(f, "Usage: spark-bench tokenize -m FILE RECORDS\n\n"
-                         "FILE is a GGUF model (a vocabulary is enough); RECORDS holds texts, each a 32-bit little-endian\n"
-                         "length and so many bytes. Prints one JSON object a line: i; plain: ids of the text alone; full:\n"
-                         "ids with BOS/EOS and special tokens; detok, detok_special: their text, in hexadecimal.\n");
+                         "FILE is a GGUF model (a vocabulary is enough); RECORDS holds texts, each a 32-bit\n"
+                         "little-endian length and so many bytes. Prints one JSON object a line: i; plain: ids of\n"
+                         "the text alone; full: ids with BOS/EOS and special tokens; detok, detok_special: their\n"
+                         "text, in hexadecimal.\n");
         return status;
 }
 

@@ -2,7 +2,8 @@
 
 /*
  * Any text through the tokenizers and back. The first byte picks family, pre-tokenizer and flags; the rest is the text.
- * What must hold: the bytes come back (where nothing replaces or strips), streaming gives valid UTF-8, ids are in range.
+ * What must hold: ids are in range, the bytes come back (where nothing replaces or strips), streaming gives valid
+ * UTF-8.
  */
 
 #include <stdint.h>
@@ -32,8 +33,8 @@ static void fill_spm(struct vocab_maker *m) {
 }
 
 static void fill_bpe(struct vocab_maker *m) {
-        static const char *const merges[] = { "a b", "b a", "ab a", "a a", "aa aa", "\304\240 a", "1 1", "\xc4\x8a \xc4\x8a",
-                                              "\xc3\x83 \xc2\xa9", "q r", "qr s" };
+        static const char *const merges[] = { "a b", "b a", "ab a", "a a", "aa aa", "\304\240 a", "1 1",
+                                              "\xc4\x8a \xc4\x8a", "\xc3\x83 \xc2\xa9", "q r", "qr s" };
         static const char *const tokens[] = { "ab", "ba", "aba", "aa", "aaaa", "\304\240a", "11", "\xc4\x8a\xc4\x8a",
                                               "\xc3\x83\xc2\xa9" };
 

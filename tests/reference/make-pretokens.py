@@ -34,10 +34,11 @@ SCHEMES = {
     "deepseek-coder": [r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"(?:(?!\s)[一-龥ࠀ-一가-퟿])+", r"\p{N}"],
     "viking": [" ?[^(\\s|.,!?…。，、।۔،)]+", r"\p{N}"],
 }
-ALPHABET = ["a", "b", "T", "Z", "s", "S", "'", "'s", "'LL", "'ve", "'ſ", "ſ", "1", "23", "4567", "٣", "½", "Ⅷ", " ", "  ", "   ",
-            "\t", "\n", "\r\n", "\n\n", "\u00a0", "\u3000", "\u0085", "\u2028", ".", "!?", "//", "(", "$", "+", "`", "|", "€",
-            "é", "É", "ß", "ǅ", "ʰ", "ª", "ك", "ह", "ि", "e\u0301", "\u0301", "\u20dd", "漢", "字", "ひ", "カ", "한", "국",
-            "𝒜", "😁", "👩\u200d👧", "\ufe0f", "\u200b", "\ufeff", "\0", "\x7f", "।", "、", "…"]
+ALPHABET = ["a", "b", "T", "Z", "s", "S", "'", "'s", "'LL", "'ve", "'ſ", "ſ", "1", "23", "4567", "٣", "½", "Ⅷ",
+            " ", "  ", "   ", "\t", "\n", "\r\n", "\n\n", "\u00a0", "\u3000", "\u0085", "\u2028", ".", "!?",
+            "//", "(", "$", "+", "`", "|", "€", "é", "É", "ß", "ǅ", "ʰ", "ª", "ك", "ह", "ि", "e\u0301",
+            "\u0301", "\u20dd", "漢", "字", "ひ", "カ", "한", "국", "𝒜", "😁", "👩\u200d👧", "\ufe0f", "\u200b",
+            "\ufeff", "\0", "\x7f", "।", "、", "…"]
 
 
 def split(text, expressions):
@@ -59,8 +60,8 @@ def split(text, expressions):
 
 def main():
     rng = random.Random(20260101)
-    texts = ["I'll SAY it's 1234567 o'clock,\r\n  y'all!  ", "HelloWORLDfooBAR'S don'T", "\n \n\n\t x = y_z//3;\n", "  \n  ", "a  ",
-             "ÀÉÎõüñ ÀÉ漢ÎO'd"]
+    texts = ["I'll SAY it's 1234567 o'clock,\r\n  y'all!  ", "HelloWORLDfooBAR'S don'T",
+             "\n \n\n\t x = y_z//3;\n", "  \n  ", "a  ", "ÀÉÎõüñ ÀÉ漢ÎO'd"]
     texts += ["".join(rng.choice(ALPHABET) for _ in range(rng.randint(1, 24))) for _ in range(120)]
     for name, expressions in SCHEMES.items():
         for text in texts:

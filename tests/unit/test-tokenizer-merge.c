@@ -183,7 +183,8 @@ static void test_merge_map(void **state) {
 }
 
 /* Special tokens as the definition has them: longest first, then by id, each from left to right where there is room. */
-static size_t find_slowly(const struct special_token *tokens, size_t n_tokens, const char *text, size_t n, char *taken) {
+static size_t find_slowly(const struct special_token *tokens, size_t n_tokens, const char *text, size_t n,
+                          char *taken) {
         size_t found = 0;
 
         memset(taken, 0, n + 1);
