@@ -12,7 +12,7 @@
 
 #include "format.h"
 
-#define FMT_FIELDS_MAX 5u
+#define FMT_FIELDS_MAX 51u
 #define FMT_BLOCK_BYTES_MAX 256u /* of one block in file order */
 
 struct fmt_field {

@@ -188,6 +188,17 @@ static void q6_k_encode(const float *x, size_t n_blocks, void *dst) {
 MIN_FORMAT(q4_k, Q4_K)
 MIN_FORMAT(q5_k, Q5_K)
 
+/* Q6_K's bits stand in a panel as the kernels read them, a group of 4 bytes of either nibble run and of the upper bits
+ * after the other. (Field after field made the kernels jump back and forth, which reads memory at a quarter of its
+ * speed.) */
+#define Q6_K_GROUP(half, g)                          \
+        FMT_UNITS(64 * (half) + 4 * (g), 1, 4),      \
+        FMT_UNITS(64 * (half) + 32 + 4 * (g), 1, 4), \
+        FMT_UNITS(128 + 32 * (half) + 4 * (g), 1, 4)
+#define Q6_K_HALF(half)                                                                              \
+        Q6_K_GROUP(half, 0), Q6_K_GROUP(half, 1), Q6_K_GROUP(half, 2), Q6_K_GROUP(half, 3),          \
+        Q6_K_GROUP(half, 4), Q6_K_GROUP(half, 5), Q6_K_GROUP(half, 6), Q6_K_GROUP(half, 7)
+
 const struct fmt_family fmt_families_k[3] = {
         { { FMT_Q4_K, "Q4_K", BLOCK, 144, 2304 },
           q4_k_decode, q4_k_encode,
@@ -197,5 +208,5 @@ const struct fmt_family fmt_families_k[3] = {
           { FMT_UNITS(0, 2, 2), FMT_UNITS(4, 12, 1), FMT_UNITS(16, 8, 4), FMT_UNITS(48, 32, 4) } },
         { { FMT_Q6_K, "Q6_K", BLOCK, 210, 3360 },
           q6_k_decode, q6_k_encode,
-          { FMT_UNITS(208, 1, 2), FMT_UNITS(192, 16, 1), FMT_UNITS(0, 32, 4), FMT_UNITS(128, 16, 4) } },
+          { FMT_UNITS(208, 1, 2), FMT_UNITS(192, 16, 1), Q6_K_HALF(0), Q6_K_HALF(1) } },
 };

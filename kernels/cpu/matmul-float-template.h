@@ -17,7 +17,7 @@ static ALWAYS_INLINE void float_panels(const enum fmt fmt, const unsigned rows, 
 /* Several panels at a time where a chain of additions alone would not fill the pipes, the rest one by one. */
 static ALWAYS_INLINE void float_kernel(const enum fmt fmt, const unsigned rows, const void *w, size_t stride,
                                        unsigned n_panels, const void *x, size_t n_in, float *out) {
-        const unsigned together = rows == 1 ? 4 : rows == 2 || VEC_PAIR ? 2 : 1;
+        const unsigned together = rows <= 2 || VEC_PAIR ? 2 : 1;
         const uint8_t *panel = w;
 
         for (; n_panels >= together; n_panels -= together) {

@@ -8,14 +8,13 @@
  * roundings, and the same ones in every instruction set.
  */
 
-/* Where things are in a block column (see pack.c): [d][m][scales][fifth or upper bits][low bits]. */
+/* Where things are in a block column (see format-k.c, pack.c). */
 #define Q4_K_SCALES 64u
 #define Q4_K_LOW 256u
 #define Q5_K_HIGH 256u
 #define Q5_K_LOW 768u
 #define Q6_K_SCALES 32u
-#define Q6_K_LOW 288u
-#define Q6_K_HIGH 2336u
+#define Q6_K_BITS 288u /* [half][group]: 64 bytes of either nibble run, 64 of upper bits */
 
 static ALWAYS_INLINE size_t column_bytes(const enum fmt fmt) {
         switch (fmt) {
@@ -62,12 +61,11 @@ static ALWAYS_INLINE vi weights(const enum fmt fmt, const uint8_t *col, const un
                 return vi_or(nibbles(col + Q5_K_LOW + 512 * (j / 2) + 64 * g, j % 2),
                              fifth_bit(col + Q5_K_HIGH + 64 * g, j));
         default: { /* Q6_K */
-                const uint8_t *high = col + Q6_K_HIGH + 512 * (j / 4) + 64 * g;
+                const uint8_t *bits = col + Q6_K_BITS + 1536 * (j / 4) + 192 * g;
                 const unsigned at = 2 * (j % 4);
-                vi upper = at < 4 ? vi_shl(vi_load(high), 4 - at) : vi_shr(vi_load(high), at - 4);
+                vi upper = at < 4 ? vi_shl(vi_load(bits + 128), 4 - at) : vi_shr(vi_load(bits + 128), at - 4);
 
-                return vi_or(nibbles(col + Q6_K_LOW + 1024 * (j / 4) + 512 * (j % 2) + 64 * g, j % 4 / 2),
-                             vi_and(upper, vi_set1(0x30303030)));
+                return vi_or(nibbles(bits + 64 * (j % 2), j % 4 / 2), vi_and(upper, vi_set1(0x30303030)));
         }
         }
 }
@@ -147,31 +145,36 @@ static ALWAYS_INLINE void k_column(const enum fmt fmt, const unsigned rows, cons
         }
 }
 
-/* Q6_K has a scale for 16 elements: two dot products per block of activations. */
+/* Q6_K has a scale for 16 elements: two dot products per block of activations. Four sub-blocks have their bits in the
+ * same bytes; where there are registers enough for their sums, they are done together. */
 static ALWAYS_INLINE void q6_k_column(const unsigned rows, const uint8_t *col, const struct act_block *x, vf *acc) {
+        const unsigned together = rows <= 2 ? 4 : 1;
         vf d = vf_load_f16(col);
 
-        UNROLL for (unsigned j = 0; j < 8; j++, x += rows) {
-                vf t[TILE_MAX];
+        UNROLL for (unsigned j = 0; j < 8; j += together, x += rows * together) {
+                vf t[8];
+                vi sum[8];
 
                 UNROLL for (unsigned half = 0; half < 2; half++) {
-                        vf scale = vf_mul(d, vf_from_vi(vi_load_i8(col + Q6_K_SCALES + 16 * (2 * j + half))));
-                        vi sum[TILE_MAX];
+                        UNROLL for (unsigned i = 0; i < rows * together; i++)
+                                sum[i] = vi_set1(x[i].minus32[half]);
+                        UNROLL for (unsigned g = 4 * half; g < 4 * half + 4; g++)
+                                UNROLL for (unsigned k = 0; k < together; k++) {
+                                        vi w = weights(FMT_Q6_K, col, j + k, g);
 
-                        UNROLL for (unsigned r = 0; r < rows; r++)
-                                sum[r] = vi_set1(x[r].minus32[half]);
-                        UNROLL for (unsigned g = 4 * half; g < 4 * half + 4; g++) {
-                                vi w = weights(FMT_Q6_K, col, j, g);
+                                        UNROLL for (unsigned r = k * rows; r < (k + 1) * rows; r++)
+                                                sum[r] = vi_dot_u6(sum[r], w, vi_set1_load(x[r].q + 4 * g));
+                                }
+                        UNROLL for (unsigned i = 0; i < rows * together; i++) {
+                                const uint8_t *sc = col + Q6_K_SCALES + 16 * (2 * (j + i / rows) + half);
+                                vf scale = vf_mul(d, vf_from_vi(vi_load_i8(sc)));
 
-                                UNROLL for (unsigned r = 0; r < rows; r++)
-                                        sum[r] = vi_dot_u6(sum[r], w, vi_set1_load(x[r].q + 4 * g));
+                                t[i] = half ? vf_fma(vf_from_vi(sum[i]), scale, t[i])
+                                            : vf_mul(vf_from_vi(sum[i]), scale);
                         }
-                        UNROLL for (unsigned r = 0; r < rows; r++)
-                                t[r] = half ? vf_fma(vf_from_vi(sum[r]), scale, t[r])
-                                            : vf_mul(vf_from_vi(sum[r]), scale);
                 }
-                UNROLL for (unsigned r = 0; r < rows; r++)
-                        acc[r] = vf_fma(t[r], vf_set1(x[r].scale), acc[r]);
+                UNROLL for (unsigned i = 0; i < rows * together; i++)
+                        acc[i % rows] = vf_fma(t[i], vf_set1(x[i].scale), acc[i % rows]);
         }
 }
 
