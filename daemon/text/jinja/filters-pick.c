@@ -78,8 +78,11 @@ static int filter_map(struct render *r, const struct value *self, const struct a
         struct args rest = *a;
         struct value v[2];
         struct list items, out = { 0 };
-        int k = value_iterate(r, self, &items);
+        int k;
 
+        if (!value_truth(self)) /* none, too: Jinja does not look further */
+                return iter_value(r, "generator object sync_do_map", &out, ret);
+        k = value_iterate(r, self, &items);
         if (!k && a->n == 0 && a->n_kw) {
                 k = args_bind(r, "map", a, names, 2, 1, v);
         } else if (!k) {
@@ -114,8 +117,11 @@ static int choose(struct render *r, const char *name, const struct value *self, 
         struct list items, out = { 0 };
         struct value v, verdict;
         const struct value *path = &none;
-        int k = value_iterate(r, self, &items);
+        int k;
 
+        if (!value_truth(self))
+                return iter_value(r, "generator object select_or_reject", &out, ret);
+        k = value_iterate(r, self, &items);
         if (!k && attribute) {
                 if (!a->n)
                         return render_fail(r, "%s: missing parameter for attribute name", name);
