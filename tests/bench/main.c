@@ -16,6 +16,7 @@ static const struct {
         { "ipc", bench_ipc_main, "what control costs: frames/s, round trip, memory per idle client" },
         { "tokenize", bench_tokenize_main, "text to ids and back, for comparison with a reference" },
         { "template", bench_template_main, "render a chat template with the JSON on standard input" },
+        { "engine", bench_engine_main, "prefill and decode speed of the engine itself, against memory bandwidth" },
         { "logits", bench_logits_main, "every position's logits of a text, for comparison with a reference" },
         { NULL, NULL, NULL },
 };

@@ -1,0 +1,436 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * spark-bench engine: prefill and decode speed of the engine itself, in this process: no IPC, no detours. What decoding
+ * reads from memory is set against what a plain multi-threaded read loop reaches in the same run, because that is what
+ * limits it.
+ */
+
+#include <errno.h>
+#include <getopt.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/fd.h"
+#include "bench.h"
+#include "daemon/engine/host.h"
+#include "daemon/loader/load.h"
+#include "measure.h"
+
+#define READ_BYTES (512ull << 20)
+#define READ_ROUNDS 4u
+#define BATCH_MAX 256u
+#define TOKENS_MAX (1u << 20)
+#define GIB (1024.0 * 1024 * 1024)
+
+struct options {
+        const char *model, *backend, *shape, *format;
+        unsigned prompt, tokens, batch, threads;
+        int json;
+};
+
+/* What is measured, whichever way it came to be. */
+struct subject {
+        struct host host;  /* -m */
+        int fds[IMAGE_SEGMENTS_MAX];
+        size_t n_fds;
+        struct backend *backend; /* --shape, in this order */
+        struct tokenizer *tokenizer;
+        char *token_bytes;
+        uint64_t *token_offsets;
+        uint8_t *token_types;
+        struct lm *model;
+        struct engine *engine;
+};
+
+struct figures {
+        double prefill, decode;   /* tokens/s */
+        double bytes_per_token;   /* read while decoding */
+        double bandwidth;         /* bytes/s of the read loop */
+};
+
+static int say(const char *what, const char *text, int status) {
+        (void)fprintf(stderr, "spark-bench: %s: %s\n", what, text);
+        return status;
+}
+
+/* --- models without a file --------------------------------------------------------------------------------------- */
+
+static const struct {
+        const char *name;
+        struct model_shape shape;
+} shapes[] = {
+        { "llama-1b", { .n_vocab = 128256, .n_ctx = 131072, .n_embd = 2048, .n_layer = 16, .n_ff = 8192, .n_head = 32,
+                        .n_head_kv = 8, .head_dim = 64, .n_rot = 64, .attn_scale = 0.125f } },
+        { "llama-8b", { .n_vocab = 128256, .n_ctx = 131072, .n_embd = 4096, .n_layer = 32, .n_ff = 14336, .n_head = 32,
+                        .n_head_kv = 8, .head_dim = 128, .n_rot = 128, .attn_scale = 0.08838835f } },
+        { "llama-70b", { .n_vocab = 128256, .n_ctx = 131072, .n_embd = 8192, .n_layer = 80, .n_ff = 28672, .n_head = 64,
+                         .n_head_kv = 8, .head_dim = 128, .n_rot = 128, .attn_scale = 0.08838835f } },
+};
+
+static bool find_shape(const char *name, struct model_shape *ret) {
+        for (size_t i = 0; i < ARRAY_SIZE(shapes); i++)
+                if (strcmp(shapes[i].name, name) == 0) {
+                        *ret = shapes[i].shape;
+                        ret->rope_kind = ROPE_NORM;
+                        ret->norm_eps = 1e-5f;
+                        ret->rope_base = 500000;
+                        ret->rope_linear = 1;
+                        return true;
+                }
+        return false;
+}
+
+/* A vocabulary of that size: bytes, then made-up words. */
+static int make_tokenizer(struct subject *s, uint32_t n) {
+        static const uint64_t no_merges[1];
+        struct fake_vocab bytes;
+        struct tokenizer_def def;
+        struct text_error error;
+        size_t pos;
+
+        fake_vocab_init(&bytes, &def);
+        s->token_bytes = malloc(def.token_offsets[256] + 12ull * n);
+        s->token_offsets = calloc((size_t)n + 1, sizeof(*s->token_offsets));
+        s->token_types = malloc(n);
+        if (!s->token_bytes || !s->token_offsets || !s->token_types)
+                return -ENOMEM;
+        pos = def.token_offsets[256];
+        memcpy(s->token_bytes, def.token_bytes, pos);
+        memcpy(s->token_offsets, def.token_offsets, 257 * sizeof(*def.token_offsets));
+        memset(s->token_types, 1, n);
+        for (uint32_t i = 256; i < n; i++) {
+                pos += (size_t)sprintf(s->token_bytes + pos, "w%u", i);
+                s->token_offsets[i + 1] = pos;
+        }
+        def.n_tokens = n;
+        def.token_bytes = s->token_bytes;
+        def.token_offsets = s->token_offsets;
+        def.types = s->token_types;
+        def.merge_offsets = no_merges;
+        def.bos = def.eos = -1;
+        def.add_bos = false;
+        return tokenizer_new(&s->tokenizer, &def, &error);
+}
+
+static void ignore_request(void *userdata, struct request *r) {
+}
+
+static void ignore_token(void *userdata, struct request *r, const struct output_chunk *chunk) {
+}
+
+static void ignore_finished(void *userdata, struct request *r, const struct engine_done *done) {
+        r->key = 0; /* reached its end */
+}
+
+static void report_failed(void *userdata, struct request *r, const struct failure *f) {
+        (void)say("request", f->text, 1);
+}
+
+static const struct engine_events events = {
+        .accepted = ignore_request, .token = ignore_token, .finished = ignore_finished, .failed = report_failed,
+};
+
+static int open_synthetic(struct subject *s, const struct options *o, const struct backend_config *be,
+                          const struct engine_config *engine) {
+        const struct fmt_info *info = fmt_info_by_name(o->format);
+        const struct backend_ops *ops = backend_find(o->backend);
+        uint64_t need, kv, have = host_default_kv_bytes() * 4;
+        struct model_error error = { .text = "no backend of this name" };
+        struct failure f = { .text = "" };
+        struct model_shape shape;
+        int r;
+
+        if (!find_shape(o->shape, &shape))
+                return say(o->shape, "shapes are llama-1b, llama-8b, llama-70b", 64);
+        if (!info)
+                return say(o->format, "no such format", 64);
+        kv = model_kv_bytes(&shape, KV_F16) * (engine->context + ENGINE_PAGE_TOKENS) * o->batch;
+        need = model_synthetic_bytes(&shape, info) + kv + (1ull << 30);
+        if (need > have) {
+                (void)fprintf(stderr, "spark-bench: %s in %s takes %.1f GiB (%.1f weights, %.1f KV cache, 1 for the rest), "
+                              "%.1f GiB are available\n", o->shape, info->name, (double)need / GIB,
+                              (double)model_synthetic_bytes(&shape, info) / GIB, (double)kv / GIB,
+                              (double)have / GIB);
+                return 1;
+        }
+        if (!ops || ops->fake)
+                return say(o->backend, "does not compute", 64);
+        r = ops->open(be, &s->backend);
+        r = r ? r : make_tokenizer(s, shape.n_vocab);
+        r = r ? r : model_new_synthetic(&s->model, s->backend, &shape, info, 1, &error);
+        if (r != 0)
+                return say(o->shape, error.text, 1);
+        r = engine_new(&s->engine, s->model, s->tokenizer, engine, &events, NULL, &f);
+        return r != 0 ? say(o->shape, r > 0 ? f.text : strerror(-r), 1) : 0;
+}
+
+static int open_file(struct subject *s, const struct options *o, const struct backend_config *be,
+                     const struct engine_config *engine) {
+        const struct host_config config = { .backend = o->backend, .be = *be, .engine = *engine };
+        struct loader_error error = { .text = "" };
+        struct failure f = { .text = "" };
+        int r;
+
+        r = loader_load_path(o->model, s->fds, &s->n_fds, &error);
+        if (r != 0)
+                return say(o->model, r < 0 ? strerror(-r) : error.text, 65);
+        r = host_open(&s->host, &config, s->fds, s->n_fds, &events, NULL, &f);
+        if (r != 0)
+                return say(o->model, r < 0 ? strerror(-r) : f.text, r < 0 ? 1 : 65);
+        if (!s->host.engine)
+                return say(o->model, "a vocabulary without weights", 65);
+        return 0;
+}
+
+static void subject_close(struct subject *s) {
+        s->engine = engine_free(s->engine);
+        s->model = model_free(s->model);
+        s->tokenizer = tokenizer_free(s->tokenizer);
+        if (s->backend)
+                s->backend = s->backend->ops->close(s->backend);
+        free(s->token_bytes);
+        free(s->token_offsets);
+        free(s->token_types);
+        host_close(&s->host);
+        for (size_t i = 0; i < s->n_fds; i++)
+                (void)fd_close(s->fds[i]);
+}
+
+/* --- the read loop ----------------------------------------------------------------------------------------------- */
+
+struct reader {
+        const uint64_t *data;
+        size_t n;
+        uint64_t sum;
+};
+
+static void *read_part(void *userdata) {
+        struct reader *r = userdata;
+        uint64_t a = 0, b = 0, c = 0, d = 0;
+
+        for (unsigned round = 0; round < READ_ROUNDS; round++)
+                for (size_t i = 0; i + 4 <= r->n; i += 4) {
+                        a += r->data[i];
+                        b ^= r->data[i + 1];
+                        c += r->data[i + 2];
+                        d ^= r->data[i + 3];
+                }
+        r->sum = a + b + c + d;
+        return NULL;
+}
+
+/* Bytes per second that this many threads read from memory; 0 where it can't be measured. */
+static double measure_bandwidth(unsigned threads) {
+        struct reader readers[64];
+        pthread_t ids[64];
+        unsigned started = 0;
+        uint64_t *data;
+        double began;
+
+        data = mmap(NULL, READ_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (data == MAP_FAILED)
+                return 0;
+        (void)madvise(data, READ_BYTES, MADV_HUGEPAGE);
+        memset(data, 1, READ_BYTES);
+        threads = MIN(threads, (unsigned)ARRAY_SIZE(readers));
+        began = measure_now_us();
+        for (; started < threads; started++) {
+                size_t n = READ_BYTES / sizeof(*data) / threads;
+
+                readers[started] = (struct reader){ .data = data + started * n, .n = n };
+                if (pthread_create(&ids[started], NULL, read_part, &readers[started]) != 0)
+                        break;
+        }
+        for (unsigned i = 0; i < started; i++)
+                (void)pthread_join(ids[i], NULL);
+        began = measure_now_us() - began;
+        (void)munmap(data, READ_BYTES);
+        return started == threads ? (double)READ_BYTES * READ_ROUNDS / began * 1e6 : 0;
+}
+
+/* --- measuring --------------------------------------------------------------------------------------------------- */
+
+/* Seconds that a batch of requests takes; negative where it fails. */
+static double run_batch(struct engine *e, uint32_t n_vocab, unsigned batch, unsigned prompt, unsigned tokens) {
+        struct request *r = calloc(batch, sizeof(*r));
+        double began = measure_now_us(), seconds;
+        struct failure f;
+        int c = r ? 0 : -ENOMEM;
+
+        for (unsigned i = 0; c == 0 && i < batch; i++) {
+                c = request_set_sampling(&r[i], NULL, n_vocab, i, &f);
+                r[i].tokens = calloc(prompt, sizeof(int32_t));
+                if (c != 0 || !r[i].tokens) {
+                        c = -ENOMEM;
+                        break;
+                }
+                for (unsigned k = 0; k < prompt; k++)
+                        r[i].tokens[k] = (int32_t)((k * 7919u + i * 104729u + 11) % n_vocab);
+                r[i].key = i + 1;
+                r[i].weight = 1;
+                r[i].n_tokens = prompt;
+                r[i].max_tokens = tokens;
+                r[i].ignore_eos = true;
+                r[i].sampling.temperature = 0;
+                atomic_store(&r[i].granted, UINT32_MAX);
+                c = engine_submit(e, &r[i]);
+        }
+        while (c == 0 && (c = engine_step(e)) > 0)
+                c = 0;
+        /* engine_step() says 0 once there is nothing to do any more */
+        seconds = (measure_now_us() - began) / 1e6;
+        for (unsigned i = 0; r && i < batch; i++) {
+                if (r[i].key != 0)
+                        seconds = -1;
+                request_deinit(&r[i]);
+        }
+        free(r);
+        return c < 0 ? -1 : seconds;
+}
+
+static int measure(struct engine *e, const struct lm *m, const struct options *o, struct figures *f) {
+        double seconds;
+
+        if (run_batch(e, m->shape.n_vocab, 1, MIN(o->prompt, 32u), 2) < 0) /* touches everything once */
+                return -EIO;
+        seconds = run_batch(e, m->shape.n_vocab, o->batch, o->prompt, 1);
+        if (seconds < 0)
+                return -EIO;
+        f->prefill = (double)o->batch * o->prompt / seconds;
+        seconds = run_batch(e, m->shape.n_vocab, o->batch, 1, o->tokens);
+        if (seconds < 0)
+                return -EIO;
+        f->decode = (double)o->batch * o->tokens / seconds;
+        f->bytes_per_token = (double)m->weight_bytes / o->batch +
+                             (double)model_kv_bytes(&m->shape, KV_F16) * o->tokens / 2;
+        return 0;
+}
+
+static void print(const struct options *o, const struct lm *m, const char *backend, unsigned threads,
+                  const struct figures *f) {
+        double share = f->bandwidth > 0 ? f->decode * f->bytes_per_token / f->bandwidth : 0;
+
+        if (o->json) {
+                (void)printf("{\"model\":\"%s\",\"format\":\"%s\",\"parameters\":%llu,\"backend\":\"%s\",\"threads\":%u,"
+                             "\"batch\":%u,\"prompt\":%u,\"tokens\":%u,\"prefill_tokens_per_second\":%.2f,"
+                             "\"decode_tokens_per_second\":%.2f,\"bytes_per_token\":%.0f,"
+                             "\"read_bandwidth\":%.0f,\"bandwidth_share\":%.4f}\n",
+                             o->model ? o->model : o->shape, m->format, (unsigned long long)m->n_params, backend, threads,
+                             o->batch, o->prompt, o->tokens, f->prefill, f->decode, f->bytes_per_token, f->bandwidth,
+                             share);
+                return;
+        }
+        (void)printf("%s, %s, %.2f billion parameters, %s\n", o->model ? o->model : o->shape, m->format,
+                     (double)m->n_params / 1e9, backend);
+        (void)printf("  prefill  %10.2f tokens/s   (%u x %u)\n", f->prefill, o->batch, o->prompt);
+        (void)printf("  decode   %10.2f tokens/s   (%u x %u)\n", f->decode, o->batch, o->tokens);
+        (void)printf("  reads    %10.2f MiB per token: %.1f %% of the %.1f GB/s that %u threads read here\n",
+                     f->bytes_per_token / 1024 / 1024, share * 100, f->bandwidth / 1e9, threads);
+}
+
+static int run(const struct options *o) {
+        const struct backend_config be = { .threads = o->threads, .isa = "auto" };
+        struct engine_config engine = { .max_sequences = o->batch };
+        struct figures f = { 0 };
+        struct subject s = { .host = HOST_NULL };
+        cpu_set_t cpus;
+        unsigned threads = o->threads;
+        int r;
+
+        if (threads == 0)
+                threads = sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? (unsigned)CPU_COUNT(&cpus) : 1;
+        engine.context = (uint32_t)MAX(o->prompt, o->tokens) + 64;
+        r = o->shape ? open_synthetic(&s, o, &be, &engine) : open_file(&s, o, &be, &engine);
+        if (r == 0) {
+                const struct lm *m = o->shape ? s.model : s.host.model;
+                struct backend *backend = o->shape ? s.backend : s.host.backend;
+
+                if (measure(o->shape ? s.engine : s.host.engine, m, o, &f) < 0) {
+                        r = say("engine", "a request did not come to its end (is -p or -n larger than the context?)", 1);
+                } else {
+                        f.bandwidth = measure_bandwidth(threads);
+                        print(o, m, backend->ops->describe(backend), threads, &f);
+                }
+        }
+        subject_close(&s);
+        return r;
+}
+
+static int usage(FILE *f, int status) {
+        (void)fprintf(f, "Usage: spark-bench engine -m FILE|--shape SHAPE [--format F] [-p PROMPT] [-n TOKENS] [-b BATCH]\n"
+                         "                          [-t THREADS] [--backend B] [--json]\n\n"
+                         "  -m FILE       a model; or\n"
+                         "  --shape S     random weights: llama-1b, llama-8b, llama-70b\n"
+                         "  --format F    of random weights: q4_0 (default), q8_0, f16, q4_k ...\n"
+                         "  -p N          prompt tokens (512)\n"
+                         "  -n N          generated tokens (128)\n"
+                         "  -b N          sequences at once (1)\n"
+                         "  -t N          threads (one per core)\n");
+        return status;
+}
+
+static bool parse_count(const char *text, unsigned max, unsigned *ret) {
+        char *end;
+        unsigned long v = strtoul(text, &end, 10);
+
+        if (*end || end == text || v < 1 || v > max)
+                return false;
+        *ret = (unsigned)v;
+        return true;
+}
+
+int bench_engine_main(int argc, char **argv) {
+        static const struct option long_options[] = {
+                { "shape", required_argument, NULL, 'S' }, { "format", required_argument, NULL, 'F' },
+                { "backend", required_argument, NULL, 'B' }, { "json", no_argument, NULL, 'j' },
+                { "help", no_argument, NULL, 'h' },          { 0 },
+        };
+        struct options o = { .backend = "auto", .format = "q4_0", .prompt = 512, .tokens = 128, .batch = 1 };
+        bool ok = true;
+        int c;
+
+        while (ok && (c = getopt_long(argc, argv, "m:p:n:b:t:h", long_options, NULL)) >= 0) {
+                switch (c) {
+                case 'm':
+                        o.model = optarg;
+                        break;
+                case 'S':
+                        o.shape = optarg;
+                        break;
+                case 'F':
+                        o.format = optarg;
+                        break;
+                case 'B':
+                        o.backend = optarg;
+                        break;
+                case 'p':
+                        ok = parse_count(optarg, TOKENS_MAX, &o.prompt);
+                        break;
+                case 'n':
+                        ok = parse_count(optarg, TOKENS_MAX, &o.tokens);
+                        break;
+                case 'b':
+                        ok = parse_count(optarg, BATCH_MAX, &o.batch);
+                        break;
+                case 't':
+                        ok = parse_count(optarg, 1024, &o.threads);
+                        break;
+                case 'j':
+                        o.json = 1;
+                        break;
+                case 'h':
+                        return usage(stdout, 0);
+                default:
+                        ok = false;
+                        break;
+                }
+        }
+        if (!ok || !o.model == !o.shape || optind != argc)
+                return usage(stderr, 64);
+        return run(&o);
+}
