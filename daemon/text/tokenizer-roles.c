@@ -11,7 +11,6 @@
 enum role {
         ROLE_CONTROL = 1, /* is a control token, whatever the file's type for it */
         ROLE_ENDS,        /* the same, and ends a generation */
-        ROLE_SHOWN,       /* a control token that plain text may hold, as Harmony's markers */
 };
 
 static const struct {
