@@ -137,16 +137,20 @@ static uint64_t hostile(unsigned i, unsigned width) {
 }
 #define HOSTILE_N 6u
 
-static void spoil(struct maker *m, const struct maker_field *f, uint64_t v) {
+/* In memory and in the file that holds the same bytes. */
+static void spoil(struct maker *m, int fd, const struct maker_field *f, uint64_t v) {
         (void)memcpy(m->data + f->offset, &v, f->width);
+        assert_int_equal(pwrite(fd, &v, f->width, (off_t)f->offset), f->width);
 }
 
 /* Clean refusal, or a file that is whole after all: then it must load and open. */
-static void check_spoiled(const struct maker *m) {
+static void check_spoiled(const struct maker *m, int fd) {
         struct loader_error error;
+        struct image_plan plan;
         int r;
 
-        r = plan_bytes(m->data, m->n, &error);
+        r = plan_fd(fd, &plan, &error);
+        image_plan_deinit(&plan);
         if (r == 0)
                 assert_int_equal(load_bytes(m->data, m->n, &error), 0);
         else
@@ -156,23 +160,26 @@ static void check_spoiled(const struct maker *m) {
 static void test_fields_single(void **state) {
         size_t fds = count_fds();
         struct maker m;
+        int fd;
 
         maker_model(&m, &(struct maker_model){ .bpe = true });
+        fd = maker_memfd(m.data, m.n);
         assert_true(m.n_fields > 100);
         for (size_t i = 0; i < m.n_fields; i++) {
                 uint64_t good = 0;
 
                 (void)memcpy(&good, m.data + m.fields[i].offset, m.fields[i].width);
                 for (unsigned v = 0; v < HOSTILE_N; v++) {
-                        spoil(&m, &m.fields[i], hostile(v, m.fields[i].width));
-                        check_spoiled(&m);
+                        spoil(&m, fd, &m.fields[i], hostile(v, m.fields[i].width));
+                        check_spoiled(&m, fd);
                 }
-                spoil(&m, &m.fields[i], good - 1);
-                check_spoiled(&m);
-                spoil(&m, &m.fields[i], good + 1);
-                check_spoiled(&m);
-                spoil(&m, &m.fields[i], good);
+                spoil(&m, fd, &m.fields[i], good - 1);
+                check_spoiled(&m, fd);
+                spoil(&m, fd, &m.fields[i], good + 1);
+                check_spoiled(&m, fd);
+                spoil(&m, fd, &m.fields[i], good);
         }
+        fd = fd_close(fd);
         maker_deinit(&m);
         assert_int_equal(count_fds(), fds);
 }
@@ -197,8 +204,10 @@ static void test_fields_in_pairs(void **state) {
         uint64_t good[64] = { 0 };
         struct maker m;
         size_t n;
+        int fd;
 
         maker_model(&m, &(struct maker_model){ .bpe = true });
+        fd = maker_memfd(m.data, m.n);
         n = choose_fields(&m, f, ARRAY_SIZE(f));
         assert_true(n >= 20);
         for (size_t i = 0; i < n; i++)
@@ -206,13 +215,14 @@ static void test_fields_in_pairs(void **state) {
         for (size_t i = 0; i < n; i++)
                 for (size_t k = i + 1; k < n; k++) {
                         for (unsigned v = 0; v < HOSTILE_N * HOSTILE_N; v++) {
-                                spoil(&m, &f[i], hostile(v / HOSTILE_N, f[i].width));
-                                spoil(&m, &f[k], hostile(v % HOSTILE_N, f[k].width));
-                                check_spoiled(&m);
+                                spoil(&m, fd, &f[i], hostile(v / HOSTILE_N, f[i].width));
+                                spoil(&m, fd, &f[k], hostile(v % HOSTILE_N, f[k].width));
+                                check_spoiled(&m, fd);
                         }
-                        spoil(&m, &f[i], good[i]);
-                        spoil(&m, &f[k], good[k]);
+                        spoil(&m, fd, &f[i], good[i]);
+                        spoil(&m, fd, &f[k], good[k]);
                 }
+        fd = fd_close(fd);
         maker_deinit(&m);
 }
 
