@@ -96,13 +96,20 @@ static int check_tensors(struct gguf *g, const struct image_plan *plan) {
                            (unsigned long long)g->tensors[at].info);
 }
 
+/* Before its vocabulary or tensors can be found fault with: the architecture is what matters to the user. */
+static int refuse_architecture(struct gguf *g, const struct image_plan *plan) {
+        char show[LOADER_SHOW_MAX];
+
+        if (g->tensor_count == 0 || image_schema_knows(plan->hparams.arch))
+                return 0;
+        return loader_fail(g->error, LOADER_E_UNSUPPORTED,
+                           "'general.architecture' is '%s': models of this architecture are not supported",
+                           loader_show(show, plan->hparams.arch, strlen(plan->hparams.arch)));
+}
+
 static int plan_tensors(struct gguf *g, struct image_plan *plan) {
         int r;
 
-        if (!image_schema_knows(plan->hparams.arch))
-                return loader_fail(g->error, LOADER_E_UNSUPPORTED,
-                                   "'general.architecture' is '%s': models of this architecture are not supported",
-                                   plan->hparams.arch);
         r = model_read_hparams(g, &plan->hparams);
         if (!r)
                 r = gguf_read_tensors(g);
@@ -115,8 +122,8 @@ int model_plan(struct model *m, struct gguf *g, struct image_plan *plan, uint64_
         int r;
 
         r = read_identity(g, &plan->hparams);
-        if (!r && g->tensor_count > 0 && !image_schema_knows(plan->hparams.arch))
-                r = plan_tensors(g, plan); /* refuses; before its vocabulary can be found fault with */
+        if (!r)
+                r = refuse_architecture(g, plan);
         if (!r)
                 r = model_read_vocab(m, g, &plan->vocab);
         if (!r)
