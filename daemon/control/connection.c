@@ -293,7 +293,7 @@ static void handle_credit(struct connection *c, uint64_t id, uint32_t tokens) {
         struct stream *s = stream_find(c, id);
 
         if (s)
-                request_grant(s->request, tokens);
+                request_add_credit(s->request, tokens);
 }
 
 static bool frame_has_input(const Spark__V1__ClientFrame *f) {

@@ -34,7 +34,7 @@ static void engine_close(struct engine *e) {
         channel_deinit(&e->channel);
 }
 
-struct engine *engine_free(struct engine *e) {
+struct engine *engine_discard(struct engine *e) {
         struct list *pos, *tmp;
 
         if (!e)
@@ -271,7 +271,7 @@ static int on_exit_of_engine(sd_event_source *source, int fd, uint32_t events, v
         error = e->error;
         was_ready = e->was_ready;
         lived = was_ready ? manager_now_us() - e->ready_us : 0;
-        (void)engine_free(e);
+        (void)engine_discard(e);
         model_engine_gone(model, was_ready, lived, &error);
         return 0;
 }
@@ -379,7 +379,7 @@ static int engine_connect(struct engine *e) {
 }
 
 int engine_start(struct engine **ret, struct model *model) {
-        _cleanup_(engine_freep) struct engine *e = calloc(1, sizeof(*e));
+        _cleanup_(engine_discardp) struct engine *e = calloc(1, sizeof(*e));
         int r;
 
         if (!e)

@@ -44,8 +44,8 @@ struct engine {
 /* Spawns it and sends Init with the model's segments. 0 or -errno. */
 int engine_start(struct engine **ret, struct model *model);
 /* Kills what is left of it without a word to the model. */
-struct engine *engine_free(struct engine *engine);
-DEFINE_CLEANUP(struct engine *, engine_free)
+struct engine *engine_discard(struct engine *engine);
+DEFINE_CLEANUP(struct engine *, engine_discard)
 /* Asks it to end; model_engine_gone() follows. */
 void engine_stop(struct engine *engine);
 /* A request has something to tell. */

@@ -52,7 +52,7 @@ static struct model *model_free(struct model *model) {
         if (!model)
                 return NULL;
         model->load = load_free(model->load);
-        model->engine = engine_free(model->engine);
+        model->engine = engine_discard(model->engine);
         model->restart_timer = sd_event_source_disable_unref(model->restart_timer);
         model_drop_image(model);
         model->input_fd = fd_close(model->input_fd);
@@ -285,7 +285,7 @@ void models_deinit(struct manager *m) {
         LIST_FOREACH(pos, tmp, &m->models.list) {
                 struct model *model = LIST_ENTRY(pos, struct model, link);
 
-                model->engine = engine_free(model->engine); /* so that ending requests tell nobody */
+                model->engine = engine_discard(model->engine); /* so that ending requests tell nobody */
                 for (int k = 0; k < 2; k++) {
                         struct list *rpos, *rtmp;
 

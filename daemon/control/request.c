@@ -368,7 +368,7 @@ static void request_pump_credit(struct request *r) {
                 request_command(r);
 }
 
-void request_grant(struct request *r, uint64_t tokens) {
+void request_add_credit(struct request *r, uint64_t tokens) {
         if (r->client_credit != REQUEST_CREDIT_ALL &&
             __builtin_add_overflow(r->client_credit, tokens, &r->client_credit))
                 r->client_credit = REQUEST_CREDIT_ALL - 1;

@@ -6,7 +6,7 @@
  * connection, or something on the bus. The table finds requests by the key that engines know them by.
  *
  * Life: request_submit() -> WAITING on its model -> (model ready) QUEUED -> SENT to the engine -> done() or error() of the
- * sink, after which the request is gone. Sinks are never called from within request_submit(), request_grant(),
+ * sink, after which the request is gone. Sinks are never called from within request_submit(), request_add_credit(),
  * request_resume() or request_detach(). A sink must not free or detach anything from within a callback; it notes what is
  * to be done and does it in the next turn.
  *
@@ -132,7 +132,7 @@ int request_submit(struct manager *m, const struct request_submit *submit, struc
                    struct request_error *error);
 void request_detach(struct request *r);
 /* The sink takes `tokens` more. */
-void request_grant(struct request *r, uint64_t tokens);
+void request_add_credit(struct request *r, uint64_t tokens);
 /* The sink's output is backed up: no further credit is passed on until request_resume(). */
 void request_stall(struct request *r);
 void request_resume(struct request *r);
