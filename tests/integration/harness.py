@@ -12,7 +12,6 @@ import fcntl
 import os
 import pathlib
 import shutil
-import signal
 import socket
 import struct
 import subprocess
@@ -51,7 +50,7 @@ import spark_pb2 as pb  # noqa: E402
 pb.Sampling, pb.LogitBias = sampling_pb2.Sampling, sampling_pb2.LogitBias  # one namespace, as in the package
 
 __all__ = ["pb", "varint", "BUILD", "ROOT", "TESTDATA", "SLOW", "FRAME_MAX", "Daemon", "Client", "Closed", "TestCase",
-           "error_name", "memfd", "until", "main"]
+           "error_name", "memfd", "until"]
 
 
 def varint(value):
@@ -95,12 +94,14 @@ class Closed(Exception):
 class Client:
     """One connection. Frames that nobody waited for yet are kept per request."""
 
-    def __init__(self, path, hello=True, receive_buffer=None):
+    def __init__(self, path, hello=True):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        if receive_buffer:
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.settimeout(20 * SLOW)
-        self.sock.connect(str(path))
+        try:
+            self.sock.connect(str(path))
+        except OSError:
+            self.sock.close()
+            raise
         self.received = bytearray()
         self.waiting = collections.defaultdict(collections.deque)
         self.next_id = 1
@@ -368,8 +369,3 @@ class TestCase(unittest.TestCase):
 
     def wait_fds(self, daemon, count):
         until(lambda: daemon.fd_count() <= count, 10, f"at most {count} descriptors (now {daemon.fd_count()})")
-
-
-def main():
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    unittest.main(verbosity=2)
