@@ -74,7 +74,7 @@ static void model_show(struct spark_model *m, const Spark__V1__ModelInfo *p) {
 
 static int models_show(struct reply *r, Spark__V1__ModelInfo *const *models, size_t n) {
         r->models = calloc(n ? n : 1, sizeof(*r->models));
-        r->model_list = calloc(n ? n : 1, sizeof(*r->model_list));
+        r->model_list = calloc(n ? n : 1, sizeof(struct spark_model *));
         if (!r->models || !r->model_list)
                 return -ENOMEM;
         for (size_t i = 0; i < n; i++) {
@@ -86,7 +86,7 @@ static int models_show(struct reply *r, Spark__V1__ModelInfo *const *models, siz
 
 static int requests_show(struct reply *r, Spark__V1__RequestInfo *const *requests, size_t n) {
         r->requests = calloc(n ? n : 1, sizeof(*r->requests));
-        r->request_list = calloc(n ? n : 1, sizeof(*r->request_list));
+        r->request_list = calloc(n ? n : 1, sizeof(struct spark_request_info *));
         if (!r->requests || !r->request_list)
                 return -ENOMEM;
         for (size_t i = 0; i < n; i++) {

@@ -89,7 +89,7 @@ static int sampling_set_bias(struct sampling *s, const struct spark_logit_bias *
         if (!bias)
                 return -EINVAL;
         s->biases = calloc(n, sizeof(*s->biases));
-        s->bias_list = calloc(n, sizeof(*s->bias_list));
+        s->bias_list = calloc(n, sizeof(Spark__V1__LogitBias *));
         if (!s->biases || !s->bias_list)
                 return -ENOMEM;
         for (size_t i = 0; i < n; i++) {
@@ -222,7 +222,7 @@ static int conversation_init(struct conversation *c, const struct spark_chat_mes
         const char *p = (const char *)given;
 
         c->messages = calloc(n ? n : 1, sizeof(*c->messages));
-        c->list = calloc(n ? n : 1, sizeof(*c->list));
+        c->list = calloc(n ? n : 1, sizeof(Spark__V1__ChatMessage *));
         if (!c->messages || !c->list)
                 return -ENOMEM;
         for (size_t i = 0; i < n; i++) {

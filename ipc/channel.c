@@ -63,7 +63,6 @@ static struct channel_out *block_free(struct channel_out *b) {
         free(b);
         return NULL;
 }
-DEFINE_CLEANUP(struct channel_out *, block_free)
 
 int channel_init(struct channel *c, int fd, const struct channel_limits *limits) {
         int r;
@@ -270,27 +269,34 @@ int channel_take_fd(struct channel *c) {
         return fd;
 }
 
-static int block_new(struct channel_out **ret, size_t cap, const int *fds, size_t n_fds) {
-        _cleanup_(block_freep) struct channel_out *b = NULL;
+/* NULL and the reason when it fails. */
+static struct channel_out *block_new(size_t cap, const int *fds, size_t n_fds, int *ret_error) {
+        struct channel_out *b;
 
+        *ret_error = -ENOMEM;
         b = malloc(sizeof(*b) + cap);
         if (!b)
-                return -ENOMEM;
-        *b = (struct channel_out){ .cap = cap };
+                return NULL;
+        b->next = NULL;
+        b->len = 0;
+        b->cap = cap;
+        b->n_fds = 0;
+        b->fds = NULL;
         if (n_fds > 0) {
                 b->fds = malloc(n_fds * sizeof(*b->fds));
                 if (!b->fds)
-                        return -ENOMEM;
+                        return block_free(b);
         }
         for (size_t i = 0; i < n_fds; i++) {
                 int fd = fcntl(fds[i], F_DUPFD_CLOEXEC, 3);
 
-                if (fd < 0)
-                        return -errno;
+                if (fd < 0) {
+                        *ret_error = -errno;
+                        return block_free(b);
+                }
                 b->fds[b->n_fds++] = fd;
         }
-        *ret = steal_ptr(&b);
-        return 0;
+        return b;
 }
 
 int channel_queue_reserve_fds(struct channel *c, size_t size, const int *fds, size_t n_fds, uint8_t **ret_data) {
@@ -308,8 +314,8 @@ int channel_queue_reserve_fds(struct channel *c, size_t size, const int *fds, si
                 return CHANNEL_E_FULL;
 
         if (!b || n_fds > 0 || b->cap - b->len < total) {
-                r = block_new(&b, MAX(total, c->out_head ? BLOCK_NEXT : BLOCK_FIRST), fds, n_fds);
-                if (r < 0)
+                b = block_new(MAX(total, c->out_head ? BLOCK_NEXT : BLOCK_FIRST), fds, n_fds, &r);
+                if (!b)
                         return r;
                 if (c->out_tail)
                         c->out_tail->next = b;
@@ -343,7 +349,7 @@ int channel_queue(struct channel *c, const void *msg, size_t size, const int *fd
 /* Takes n written bytes off the queue. */
 static void output_advance(struct channel *c, size_t n) {
         c->out_bytes -= n;
-        while (n > 0) {
+        while (n > 0 && c->out_head) {
                 struct channel_out *b = c->out_head;
                 size_t part = MIN(n, b->len - c->out_pos);
 

@@ -142,7 +142,7 @@ static int parse_short(struct parser *p, const struct option *globals) {
         int status = -1;
 
         while (*arg && status < 0) {
-                const struct option *o = option_find(p, globals, NULL, 0, *arg);
+                const struct option *o = option_find(p, globals, "", 0, *arg);
                 const char *value = NULL;
 
                 if (!o)
@@ -245,9 +245,10 @@ int options_parse(struct ctl *ctl, const struct option_spec *spec, int argc, cha
 
 int options_parse_global(struct ctl *ctl, int argc, char **argv, int *ret_first) {
         struct parser p = { .ctl = ctl, .argc = argc, .argv = argv, .i = 1 };
+        struct string_list none = { 0 }; /* the first argument ends it */
         int status;
 
-        status = parse(&p, true, NULL);
+        status = parse(&p, true, &none);
         if (status >= 0)
                 return status;
         if (p.version)

@@ -171,7 +171,7 @@ static void check_service(struct doctor *d) {
                 r = spark_wait(d->ctl->spark, id, ANSWER_TIMEOUT_MS, &result);
         if (r == 0 && result->done->status)
                 judge_status(d, result->done->status);
-        else if (r > 0)
+        else if (r > 0 && result)
                 note(d, LEVEL_FAIL, "service", "Its log says more: journalctl -u sparkd", "It refuses: %s (%s).",
                      result->error->message, spark_code_name(r));
         else

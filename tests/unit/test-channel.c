@@ -32,8 +32,8 @@ static int setup(void **state) {
         struct pair *p = calloc(1, sizeof(*p));
         int sv[2];
 
-        if (!p || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
-                return -1;
+        assert_non_null(p);
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
         assert_int_equal(channel_init(&p->a, sv[0], &limits), 0);
         assert_int_equal(channel_init(&p->b, sv[1], &limits), 0);
         *state = p;
@@ -325,11 +325,14 @@ static void test_fds_stay_with_their_frame(void **state) {
                 struct iovec iov = { .iov_base = data, .iov_len = sizeof(data) };
                 struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = space,
                                       .msg_controllen = sizeof(space) };
+                const struct cmsghdr *h;
                 int fd;
 
                 assert_int_equal(recvmsg(p->b.fd, &msg, MSG_CMSG_CLOEXEC), 5);
-                assert_int_equal(CMSG_FIRSTHDR(&msg)->cmsg_len, CMSG_LEN(sizeof(int)));
-                memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&msg)), sizeof(fd));
+                h = CMSG_FIRSTHDR(&msg);
+                assert_non_null(h);
+                assert_int_equal(h->cmsg_len, CMSG_LEN(sizeof(int)));
+                memcpy(&fd, CMSG_DATA(h), sizeof(fd));
                 (void)fd_close(fd);
         }
 }

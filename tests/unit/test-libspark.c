@@ -250,6 +250,7 @@ static void test_connect(void **state) {
 struct seen {
         struct spark *s;
         char text[4096];
+        size_t n_text;
         uint32_t n_tokens, n_progress, n_done, n_error;
         int code, cancel_at;
         uint64_t id;
@@ -264,8 +265,9 @@ static int on_event(struct spark *s, const struct spark_event *e, void *userdata
         case SPARK_EVENT_TOKEN:
                 assert_int_equal(e->tokens->index, seen->n_tokens);
                 seen->n_tokens += (uint32_t)e->tokens->n;
-                if (strlen(seen->text) + e->tokens->text_size < sizeof(seen->text))
-                        strcat(seen->text, e->tokens->text);
+                if (seen->n_text + e->tokens->text_size < sizeof(seen->text))
+                        memcpy(seen->text + seen->n_text, e->tokens->text, e->tokens->text_size + 1);
+                seen->n_text += e->tokens->text_size;
                 return seen->cancel_at && seen->n_tokens >= (uint32_t)seen->cancel_at;
         case SPARK_EVENT_PROGRESS:
                 seen->n_progress++;

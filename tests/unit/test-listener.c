@@ -26,11 +26,9 @@ struct fixture {
 static int setup(void **state) {
         struct fixture *f = calloc(1, sizeof(*f));
 
-        if (!f)
-                return -1;
+        assert_non_null(f);
         (void)snprintf(f->dir, sizeof(f->dir), "/tmp/test-listener-XXXXXX");
-        if (!mkdtemp(f->dir))
-                return -1;
+        assert_non_null(mkdtemp(f->dir));
         (void)snprintf(f->path, sizeof(f->path), "%s/sock", f->dir);
         *state = f;
         return 0;

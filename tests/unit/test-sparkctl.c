@@ -281,7 +281,8 @@ static int group_setup(void **state) {
         x->program[n] = 0;
         for (int i = 0; i < 2 && (slash = strrchr(x->program, '/')); i++)
                 *slash = 0;
-        strcat(x->program, "/bin/sparkctl");
+        n = (ssize_t)strlen(x->program);
+        (void)snprintf(x->program + n, sizeof(x->program) - (size_t)n, "/bin/sparkctl");
         (void)snprintf(x->dir, sizeof(x->dir), "/tmp/test-sparkctl-XXXXXX");
         if (!mkdtemp(x->dir))
                 return -1;
@@ -359,7 +360,7 @@ static void collect(pid_t pid, int out, int err, const char *interrupt_after, st
 static void child(struct fixture *x, int in, int out, int err, const char **argv) {
         const char *full[32] = { x->program, "-S", x->socket };
 
-        for (size_t i = 0; argv[i] && i < 28; i++)
+        for (size_t i = 0; i < 28 && argv[i]; i++)
                 full[i + 3] = argv[i];
         if (dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0)
                 _exit(126);
