@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +13,6 @@
 #include "load.h"
 #include "manager.h"
 #include "model.h"
-#include "plan.h"
 
 #define FAILED_REST_US (5u * 1000000u)      /* a model that failed is not tried again by ordinary requests for so long */
 #define START_FAILURES_MAX 3u               /* engines that end before they were ready */
@@ -48,7 +46,7 @@ static void model_drop_image(struct model *model) {
         model->kv_promised = 0;
 }
 
-static struct model *model_free(struct model *model) {
+struct model *model_free(struct model *model) {
         if (!model)
                 return NULL;
         model->load = load_free(model->load);
@@ -62,9 +60,7 @@ static struct model *model_free(struct model *model) {
         free(model);
         return NULL;
 }
-DEFINE_CLEANUP(struct model *, model_free)
-
-static struct model *model_new(struct manager *m, const char *name, const char *path) {
+struct model *model_new(struct manager *m, const char *name, const char *path) {
         _cleanup_(model_freep) struct model *model = calloc(1, sizeof(*model));
 
         if (!model)
@@ -81,220 +77,6 @@ static struct model *model_new(struct manager *m, const char *name, const char *
                 return NULL;
         list_append(&m->models.list, &model->link);
         return steal_ptr(&model);
-}
-
-static struct model *models_get(struct manager *m, const char *name) {
-        struct list *pos, *tmp;
-
-        LIST_FOREACH(pos, tmp, &m->models.list) {
-                struct model *model = LIST_ENTRY(pos, struct model, link);
-
-                if (strcmp(model->name, name) == 0)
-                        return model;
-        }
-        return NULL;
-}
-
-struct model *models_find(struct manager *m, const char *name, struct request_error *error) {
-        struct model *model = NULL, *only = NULL;
-        struct list *pos, *tmp;
-        size_t n = 0;
-
-        if (*name) {
-                model = models_get(m, name);
-                if (!model)
-                        request_error_set(error, SPARK__V1__ERROR_CODE__MODEL_NOT_FOUND, "There is no model '%.128s'.",
-                                          name);
-                return model;
-        }
-        LIST_FOREACH(pos, tmp, &m->models.list) {
-                model = LIST_ENTRY(pos, struct model, link);
-                if (model->is_default)
-                        return model;
-                only = model;
-                n++;
-        }
-        if (n != 1)
-                request_error_set(error, SPARK__V1__ERROR_CODE__MODEL_NOT_FOUND,
-                                  n ? "There is no default model; the request must name one."
-                                    : "No model is configured or loaded.");
-        return n == 1 ? only : NULL;
-}
-
-/* ---- models that are not in the configuration ---- */
-
-static void cut_suffix(char *s, const char *suffix) {
-        size_t n = strlen(s), k = strlen(suffix);
-
-        if (n > k && strcmp(s + n - k, suffix) == 0)
-                s[n - k] = 0;
-}
-
-/* "/a/b/Some Model-00001-of-00002.gguf" -> "Some-Model", made unique. */
-static void name_from_path(struct manager *m, const char *path, char *out, size_t size) {
-        const char *base = strrchr(path, '/');
-        char stem[CONFIG_MODEL_NAME_MAX - 4] = "", other[CONFIG_MODEL_NAME_MAX];
-
-        base = base ? base + 1 : path;
-        while (*base == '.')
-                base++;
-        (void)snprintf(stem, sizeof(stem), "%s", base);
-        if (plan_split_name(stem, 1, other, sizeof(other)))
-                stem[strlen(stem) - strlen("-00001-of-00002.gguf")] = 0;
-        cut_suffix(stem, " (deleted)");
-        cut_suffix(stem, ".gguf");
-        for (char *p = stem; *p; p++) {
-                char one[2] = { *p, 0 };
-
-                if (*p != '.' && !config_model_name_valid(one))
-                        *p = '-';
-        }
-        (void)snprintf(out, size, "%s", *stem ? stem : "model");
-        for (unsigned i = 2; models_get(m, out) && i < 1000; i++)
-                (void)snprintf(out, size, "%s-%u", *stem ? stem : "model", i);
-}
-
-/* A descriptor has a name, too, where it is of a file. */
-static void name_from_fd(struct manager *m, int fd, char *out, size_t size) {
-        char link[64], path[PATH_MAX];
-        ssize_t n;
-
-        (void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-        n = readlink(link, path, sizeof(path) - 1);
-        path[n > 0 ? n : 0] = 0;
-        name_from_path(m, path, out, size);
-}
-
-static struct model *find_by_path(struct manager *m, const char *path) {
-        struct list *pos, *tmp;
-
-        LIST_FOREACH(pos, tmp, &m->models.list) {
-                struct model *model = LIST_ENTRY(pos, struct model, link);
-
-                if (strcmp(model->path, path) == 0)
-                        return model;
-        }
-        return NULL;
-}
-
-static struct model *model_for_file(struct manager *m, const Spark__V1__Load *load, int fd,
-                                    struct request_error *error) {
-        _cleanup_fd_ int input_fd = fd;
-        char name[CONFIG_MODEL_NAME_MAX + 1];
-        struct model *model;
-
-        if (*load->model && !config_model_name_valid(load->model)) {
-                request_error_set(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
-                                  "model: a name has 1 to %u letters, digits or \"._:-\" and does not begin with a dot.",
-                                  CONFIG_MODEL_NAME_MAX);
-                return NULL;
-        }
-        if (*load->model && models_get(m, load->model)) {
-                request_error_set(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
-                                  "model: there is a model '%s' already.", load->model);
-                return NULL;
-        }
-        model = input_fd < 0 && !*load->model ? find_by_path(m, load->path) : NULL;
-        if (model)
-                return model;
-        if (*load->model)
-                (void)snprintf(name, sizeof(name), "%s", load->model);
-        else if (input_fd >= 0)
-                name_from_fd(m, input_fd, name, sizeof(name));
-        else
-                name_from_path(m, load->path, name, sizeof(name));
-        model = model_new(m, name, input_fd < 0 ? load->path : "");
-        if (!model) {
-                request_error_set(error, SPARK__V1__ERROR_CODE__INTERNAL, "Out of memory.");
-                return NULL;
-        }
-        model->input_fd = fd_steal(&input_fd);
-        return model;
-}
-
-struct model *models_find_for_load(struct manager *m, const Spark__V1__Load *load, int fd,
-                                   struct request_error *error) {
-        if (load->input_fd && *load->path) {
-                fd = fd_close(fd);
-                request_error_set(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
-                                  "path and input_fd are both set; a model has one source.");
-                return NULL;
-        }
-        if (!load->input_fd && !*load->path)
-                return models_find(m, load->model, error);
-        if (*load->path && *load->path != '/') {
-                request_error_set(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT, "path: it must be absolute.");
-                return NULL;
-        }
-        if (config_is_null_backend(m->config)) {
-                fd = fd_close(fd);
-                request_error_set(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
-                                  "The null backend loads no files.");
-                return NULL;
-        }
-        return model_for_file(m, load, fd, error);
-}
-
-/* ---- configuration ---- */
-
-static int configure_one(struct manager *m, const struct config_model *c) {
-        struct model *model = models_get(m, c->name);
-        char *path;
-
-        if (!model) {
-                model = model_new(m, c->name, c->path);
-                if (!model)
-                        return -ENOMEM;
-        } else if (strcmp(model->path, c->path) != 0) {
-                path = strdup(c->path); /* what is loaded stays until it is unloaded */
-                if (!path)
-                        return -ENOMEM;
-                free(model->path);
-                model->path = path;
-        }
-        model->configured = true;
-        model->context = c->context;
-        model->is_default = c->is_default;
-        if (c->is_default && model->state == MODEL_AVAILABLE)
-                model->load_wanted = true;
-        model_kick(model);
-        return 0;
-}
-
-int models_configure(struct manager *m) {
-        struct list *pos, *tmp;
-        int r;
-
-        LIST_FOREACH(pos, tmp, &m->models.list) {
-                struct model *model = LIST_ENTRY(pos, struct model, link);
-
-                model->configured = model->is_default = false;
-                model_kick(model); /* goes, where it is not loaded and does not come back below */
-        }
-        for (size_t i = 0; i < m->config->n_models; i++) {
-                r = configure_one(m, &m->config->models[i]);
-                if (r < 0)
-                        return r;
-        }
-        return 0;
-}
-
-void models_deinit(struct manager *m) {
-        struct list *pos, *tmp;
-
-        LIST_FOREACH(pos, tmp, &m->models.list) {
-                struct model *model = LIST_ENTRY(pos, struct model, link);
-
-                model->engine = engine_discard(model->engine); /* so that ending requests tell nobody */
-                for (int k = 0; k < 2; k++) {
-                        struct list *rpos, *rtmp;
-
-                        LIST_FOREACH(rpos, rtmp, k ? &model->active : &model->waiting)
-                                request_fail_with(LIST_ENTRY(rpos, struct request, model_link),
-                                                  SPARK__V1__ERROR_CODE__STOPPING, "The daemon is shutting down.");
-                }
-                (void)model_free(model);
-        }
 }
 
 /* ---- moving on ---- */
@@ -627,77 +409,4 @@ void model_engine_gone(struct model *model, bool was_ready, uint64_t lived_us, c
         }
         model->restarts++;
         model_restart_engine(model);
-}
-
-/* ---- the rest ---- */
-
-bool models_stop(struct manager *m) {
-        struct list *pos, *tmp;
-        bool gone = true;
-
-        LIST_FOREACH(pos, tmp, &m->models.list) {
-                struct model *model = LIST_ENTRY(pos, struct model, link);
-
-                model->load = load_free(model->load);
-                model->restart_timer = sd_event_source_disable_unref(model->restart_timer);
-                if (model->engine) {
-                        engine_stop(model->engine);
-                        gone = false;
-                }
-        }
-        return gone;
-}
-
-void models_tick(struct manager *m, uint64_t now_us) {
-        struct list *pos, *tmp;
-
-        LIST_FOREACH(pos, tmp, &m->models.list) {
-                struct model *model = LIST_ENTRY(pos, struct model, link);
-
-                model->rate_pos = (model->rate_pos + 1) % MODEL_RATE_SECONDS;
-                model->rate_ring[model->rate_pos] = model->generated;
-                if (model->load)
-                        load_tick(model->load, now_us);
-                if (model->engine)
-                        engine_tick(model->engine, now_us);
-        }
-}
-
-float model_rate(const struct model *model) {
-        uint64_t now = model->rate_ring[model->rate_pos];
-        uint64_t then = model->rate_ring[(model->rate_pos + 1) % MODEL_RATE_SECONDS];
-
-        return (float)(now - then) / (float)(MODEL_RATE_SECONDS - 1);
-}
-
-static uint64_t less(uint64_t a, uint64_t b) {
-        return a > b ? a - b : 0;
-}
-
-void models_count_memory(struct manager *m) {
-        struct memory *mem = &m->memory;
-        struct list *pos, *tmp;
-
-        mem->images = mem->kv = mem->engine = mem->untouched = 0;
-        LIST_FOREACH(pos, tmp, &m->models.list) {
-                struct model *model = LIST_ENTRY(pos, struct model, link);
-
-                if (model->load) {
-                        mem->images += model->load->image_bytes;
-                        mem->kv += model->load->kv_bytes;
-                        mem->untouched += less(model->load->image_bytes, model->load->done_bytes) +
-                                          model->load->kv_bytes;
-                }
-                mem->images += model->image_bytes;
-                mem->kv += model->kv_promised;
-                if (model->kv_promised)
-                        mem->untouched += model->kv_promised;
-                if (model->engine && model->state == MODEL_READY) {
-                        uint64_t holds = model->facts.kv_bytes + model->facts.other_bytes;
-
-                        mem->kv += model->facts.kv_bytes;
-                        mem->engine += model->facts.other_bytes;
-                        mem->untouched += less(holds, memory_of_process(model->engine->pid));
-                }
-        }
 }

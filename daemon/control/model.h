@@ -85,6 +85,11 @@ struct model *models_find(struct manager *m, const char *name, struct request_er
 /* The model that a Load means, made where it is new; fd is taken over (or -1). NULL with *error filled. */
 struct model *models_find_for_load(struct manager *m, const Spark__V1__Load *load, int fd, struct request_error *error);
 
+/* A new entry of the table. NULL without memory. */
+struct model *model_new(struct manager *m, const char *name, const char *path);
+/* Ends what runs for it. Nothing may mean it any more. */
+struct model *model_free(struct model *model);
+DEFINE_CLEANUP(struct model *, model_free)
 void model_kick(struct model *model);
 /* Moves everything on that was kicked. */
 void models_pump(struct manager *m);
