@@ -31,7 +31,16 @@ endif
 %-avx2.o:   ISA_CFLAGS := -mavx2 -mfma -mf16c
 %-avx512.o: ISA_CFLAGS := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c
 %-neon.o:   ISA_CFLAGS := -march=armv8.2-a+dotprod+fp16
+# Kernels are unrolled far: under a sanitizer each access is checked by a call and not inline, or compiling takes minutes.
+ifeq ($(SANITIZER),)
 $(BUILD)/obj/kernels/%.o: OPT_CFLAGS := -O3
+else ifneq ($(findstring address,$(SANITIZER)),)
+ifeq ($(findstring clang,$(CC)),)
+$(BUILD)/obj/kernels/%.o: OPT_CFLAGS := -O1 --param asan-instrumentation-with-call-threshold=0
+endif
+else
+$(BUILD)/obj/kernels/%.o: OPT_CFLAGS := -O1
+endif
 
 PROTOS    := $(wildcard proto/*.proto)
 GEN_C     := $(patsubst proto/%.proto,$(BUILD)/gen/%.pb-c.c,$(PROTOS))
