@@ -104,7 +104,9 @@ static int copy_stop(struct request *r, const Spark__V1__Sampling *s, struct fai
                         return failure_set(f, INVALID, "sampling.stop[%zu] must be of 1 to %u bytes", i, STOP_BYTES_MAX);
                 total += n;
         }
-        r->stop_text = malloc(total ? total : 1);
+        if (total == 0)
+                return 0;
+        r->stop_text = malloc(total);
         if (!r->stop_text)
                 return -ENOMEM;
         for (size_t i = 0; i < s->n_stop; i++) {

@@ -118,10 +118,6 @@ static bool better(const struct sampler_candidate *a, const struct sampler_candi
         return a->logit > b->logit || (a->logit == b->logit && a->id < b->id);
 }
 
-static int compare_candidates(const void *a, const void *b) {
-        return better(a, b) ? -1 : better(b, a);
-}
-
 /* The heap's root is the worst of those kept. */
 static void heap_sift(struct sampler_candidate *h, size_t n, size_t i) {
         for (;;) {
@@ -141,6 +137,22 @@ static void heap_sift(struct sampler_candidate *h, size_t n, size_t i) {
         }
 }
 
+static void heap_build(struct sampler_candidate *h, size_t n) {
+        for (size_t i = n / 2; i-- > 0;)
+                heap_sift(h, n, i);
+}
+
+/* A heap into best-first order: the worst goes to the end, again and again. */
+static void heap_sort(struct sampler_candidate *h, size_t n) {
+        while (n > 1) {
+                struct sampler_candidate worst = h[0];
+
+                h[0] = h[--n];
+                h[n] = worst;
+                heap_sift(h, n, 0);
+        }
+}
+
 /* The k best, sorted. Ties beyond the k-th go to lower ids, because they come first. skip: an id to leave out, or -1. */
 static size_t select_top(const float *logits, uint32_t n_vocab, size_t k, int32_t skip,
                          struct sampler_candidate *out) {
@@ -154,14 +166,15 @@ static size_t select_top(const float *logits, uint32_t n_vocab, size_t k, int32_
                 if (n < k) {
                         out[n++] = (struct sampler_candidate){ logits[i], (int32_t)i };
                         if (n == k)
-                                for (size_t j = k / 2; j-- > 0;)
-                                        heap_sift(out, n, j);
+                                heap_build(out, n);
                 } else {
                         out[0] = (struct sampler_candidate){ logits[i], (int32_t)i };
                         heap_sift(out, n, 0);
                 }
         }
-        qsort(out, n, sizeof(*out), compare_candidates);
+        if (n < k)
+                heap_build(out, n);
+        heap_sort(out, n);
         return n;
 }
 
@@ -199,7 +212,8 @@ static size_t select_mass(struct sampler *s, const float *logits, float best, fl
         for (uint32_t i = 0; i < s->n_vocab; i++)
                 if (logits[i] != -INFINITY && bucket_of(logits[i], best, temperature) <= last)
                         s->candidates[n++] = (struct sampler_candidate){ logits[i], (int32_t)i };
-        qsort(s->candidates, n, sizeof(*s->candidates), compare_candidates);
+        heap_build(s->candidates, n);
+        heap_sort(s->candidates, n);
         *ret_total = total;
         return n;
 }

@@ -225,6 +225,7 @@ static void replay_from(struct lab *l, const struct result *whole, uint32_t k, u
 
         result_init(&x, 100 + k, prompt, max, salt);
         if (stop_size > 0) {
+                free(x.request.stop_text);
                 x.request.stop_text = malloc(stop_size);
                 assert_non_null(x.request.stop_text);
                 memcpy(x.request.stop_text, whole->request.stop_text, stop_size);

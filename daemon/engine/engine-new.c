@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* The engine core's birth and death, its self-test, what it tells of itself. */
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "engine-private.h"
+
+#define LOGITS_BYTES (64ull << 20)
+
+/* --- self-test, statistics --------------------------------------------------------------------------------------- */
+
+static int run_once(struct engine *e, int32_t token, float *out) {
+        const uint32_t pos = 0, seq = 0, row = 0;
+        struct kv_table table = { 0 };
+        const uint32_t *tables[1];
+        const struct batch batch = {
+                .n_rows = 1, .token = &token, .pos = &pos, .seq = &seq, .n_seqs = 1, .page_table = tables,
+        };
+        int r;
+
+        r = kv_table_reserve(&e->pool, &table, 1);
+        if (r == 0)
+                r = kv_table_extend(&e->pool, &table, 1);
+        if (r != 0) {
+                kv_table_release(&e->pool, &table);
+                return r < 0 ? r : -ENOMEM;
+        }
+        tables[0] = table.pages;
+        r = forward_run(e->forward, &batch, &row, 1, out);
+        kv_table_release(&e->pool, &table);
+        return r;
+}
+
+int engine_self_test(struct engine *e, struct failure *f) {
+        size_t n_vocab = e->model->shape.n_vocab;
+        int32_t token = e->bos >= 0 ? e->bos : 0;
+        _cleanup_free_ float *again = NULL;
+        int r;
+
+        again = malloc(n_vocab * sizeof(*again));
+        if (!again)
+                return -ENOMEM;
+        r = run_once(e, token, e->logits);
+        if (r == 0)
+                r = run_once(e, token, again);
+        if (r < 0)
+                return r;
+        for (size_t i = 0; i < n_vocab; i++)
+                if (!isfinite(again[i]))
+                        return failure_set(f, SPARK__V1__ERROR_CODE__MODEL_INVALID,
+                                           "self-test: the logit of token %zu is not finite", i);
+        if (memcmp(e->logits, again, n_vocab * sizeof(*again)) != 0)
+                return failure_set(f, SPARK__V1__ERROR_CODE__INTERNAL, "self-test: two equal steps gave different bits");
+        return 0;
+}
+
+size_t engine_list_queued(const struct engine *e, uint64_t *keys, size_t max) {
+        size_t n = 0;
+
+        for (const struct list *l = e->waiting.next; l != &e->waiting && n < max; l = l->next)
+                keys[n++] = LIST_ENTRY(l, const struct sequence, link)->request->key;
+        return n;
+}
+
+size_t engine_list_paused(const struct engine *e, uint64_t *keys, size_t max) {
+        const struct list *const heads[] = { &e->running, &e->draining };
+        size_t n = 0;
+
+        for (size_t i = 0; i < ARRAY_SIZE(heads); i++)
+                for (const struct list *l = heads[i]->next; l != heads[i] && n < max; l = l->next)
+                        if (engine_is_paused(LIST_ENTRY(l, const struct sequence, link)))
+                                keys[n++] = LIST_ENTRY(l, const struct sequence, link)->request->key;
+        return n;
+}
+
+static uint32_t count_paused(const struct engine *e) {
+        uint32_t n = 0;
+
+        for (const struct list *l = e->running.next; l != &e->running; l = l->next)
+                n += engine_is_paused(LIST_ENTRY(l, const struct sequence, link));
+        return n;
+}
+
+void engine_get_stats(const struct engine *e, struct engine_stats *ret) {
+        uint32_t n_draining = 0, paused = count_paused(e);
+
+        for (const struct list *l = e->draining.next; l != &e->draining; l = l->next)
+                n_draining++;
+        *ret = (struct engine_stats){
+                .steps = e->steps,
+                .tokens = e->tokens,
+                .running = e->n_running - paused,
+                .queued = e->n_waiting,
+                .paused = paused + n_draining,
+                .kv_used_bytes = e->pool.n_used * e->page_bytes,
+                .kv_bytes = e->pool.n_pages * e->page_bytes,
+                .other_bytes = e->model->dev_bytes +
+                               forward_bytes(&e->model->shape, e->config.max_rows, e->max_logits) +
+                               (uint64_t)e->model->shape.n_vocab * (4ull * e->max_logits + 14),
+                .context = e->config.context,
+        };
+}
+
+int engine_run_logits(struct engine *e, const int32_t *tokens, size_t n,
+                      int (*row)(void *userdata, size_t pos, const float *logits), void *userdata, struct failure *f) {
+        _cleanup_free_ uint32_t *unused = NULL;
+        struct kv_table table = { 0 };
+        int r;
+
+        if (n > e->config.context)
+                return failure_set(f, SPARK__V1__ERROR_CODE__CONTEXT_OVERFLOW, "%zu tokens, the context has room for %u",
+                                   n, e->config.context);
+        r = kv_table_reserve(&e->pool, &table, n);
+        if (r == 0)
+                r = kv_table_extend(&e->pool, &table, n);
+        for (size_t done = 0; r == 0 && done < n;) {
+                uint32_t rows = (uint32_t)MIN(n - done, (size_t)e->max_logits);
+                const uint32_t *tables[1] = { table.pages };
+                const struct batch batch = {
+                        .n_rows = rows, .token = tokens + done, .pos = e->row_pos, .seq = e->row_seq, .n_seqs = 1,
+                        .page_table = tables,
+                };
+
+                for (uint32_t i = 0; i < rows; i++) {
+                        e->row_pos[i] = (uint32_t)done + i;
+                        e->row_seq[i] = 0;
+                        e->logit_row[i] = i;
+                }
+                r = forward_run(e->forward, &batch, e->logit_row, rows, e->logits);
+                for (uint32_t i = 0; r == 0 && i < rows; i++)
+                        r = row(userdata, done + i, e->logits + (size_t)i * e->model->shape.n_vocab);
+                done += rows;
+        }
+        kv_table_release(&e->pool, &table);
+        return r;
+}
+
+/* --- birth and death --------------------------------------------------------------------------------------------- */
+
+static void set_defaults(struct engine *e) {
+        struct engine_config *c = &e->config;
+        uint64_t cheap;
+
+        if (c->max_rows == 0)
+                c->max_rows = ENGINE_ROWS;
+        if (c->max_sequences == 0)
+                c->max_sequences = ENGINE_SEQUENCES;
+        c->max_sequences = MIN(c->max_sequences, c->max_rows);
+        if (c->max_queued == 0)
+                c->max_queued = ENGINE_QUEUED;
+        if (c->context == 0 || (c->context > e->model->shape.n_ctx && !e->model->fake))
+                c->context = e->model->shape.n_ctx;
+        /* Score and `logits` want logits of many rows; a vocabulary's logits are large. */
+        cheap = LOGITS_BYTES / (sizeof(float) * e->model->shape.n_vocab);
+        e->max_logits = (uint32_t)MAX((uint64_t)c->max_sequences, cheap);
+        e->max_logits = MIN(e->max_logits, c->max_rows);
+}
+
+/* Pages for all sequences at full length, or what the budget buys; the context shrinks to what one sequence can get. */
+static int init_pool(struct engine *e, struct failure *f) {
+        struct engine_config *c = &e->config;
+        uint64_t pages = c->context / ENGINE_PAGE_TOKENS + (c->context % ENGINE_PAGE_TOKENS != 0), most = UINT32_MAX / 2;
+        struct kv_config kv;
+        int r;
+
+        pages = MIN(pages * c->max_sequences, most);
+        e->page_bytes = ENGINE_PAGE_TOKENS * model_kv_bytes(&e->model->shape, c->kv_format);
+        if (e->page_bytes > 0 && c->kv_bytes > 0)
+                pages = MIN(pages, c->kv_bytes / e->page_bytes);
+        if (pages == 0)
+                return failure_set(f, SPARK__V1__ERROR_CODE__NO_MEMORY,
+                                   "a KV cache of %llu bytes has no room for %u tokens, which take %llu",
+                                   (unsigned long long)c->kv_bytes, ENGINE_PAGE_TOKENS,
+                                   (unsigned long long)e->page_bytes);
+        if (pages * ENGINE_PAGE_TOKENS < c->context) {
+                log_notice("the KV cache has room for %llu tokens: context %u instead of %u",
+                           (unsigned long long)(pages * ENGINE_PAGE_TOKENS), (uint32_t)pages * ENGINE_PAGE_TOKENS,
+                           c->context);
+                c->context = (uint32_t)pages * ENGINE_PAGE_TOKENS;
+        }
+        r = kv_pool_init(&e->pool, (uint32_t)pages, ENGINE_PAGE_TOKENS);
+        if (r < 0)
+                return r;
+        kv = (struct kv_config){
+                .n_layers = e->model->shape.n_layer,
+                .n_kv_heads = e->model->shape.n_head_kv,
+                .head_dim = e->model->shape.head_dim,
+                .n_pages = (uint32_t)pages,
+                .page_tokens = ENGINE_PAGE_TOKENS,
+                .format = c->kv_format,
+        };
+        r = e->model->backend->ops->kv_new(e->model->backend, &kv, &e->kv);
+        if (r > 0)
+                return failure_set(f, SPARK__V1__ERROR_CODE__NO_MEMORY, "no memory for a KV cache of %llu bytes",
+                                   (unsigned long long)(pages * e->page_bytes));
+        return r;
+}
+
+static int alloc_arrays(struct engine *e) {
+        const struct engine_config *c = &e->config;
+
+        e->seqs = calloc(c->max_sequences, sizeof(struct sequence *));
+        e->entries = calloc(c->max_sequences, sizeof(*e->entries));
+        e->tables = calloc(c->max_sequences, sizeof(uint32_t *));
+        e->clients = calloc(c->max_sequences, sizeof(*e->clients));
+        e->row_token = calloc(c->max_rows, sizeof(*e->row_token));
+        e->row_pos = calloc(c->max_rows, sizeof(*e->row_pos));
+        e->row_seq = calloc(c->max_rows, sizeof(*e->row_seq));
+        e->logit_row = calloc(e->max_logits, sizeof(*e->logit_row));
+        e->logit_seq = calloc(e->max_logits, sizeof(*e->logit_seq));
+        e->logits = calloc((size_t)e->max_logits * e->model->shape.n_vocab, sizeof(*e->logits));
+        e->candidates = calloc(c->max_queued, sizeof(*e->candidates));
+        if (!e->seqs || !e->entries || !e->tables || !e->clients || !e->row_token || !e->row_pos || !e->row_seq ||
+            !e->logit_row || !e->logit_seq || !e->logits || !e->candidates)
+                return -ENOMEM;
+        return sampler_init(&e->sampler, e->model->shape.n_vocab);
+}
+
+int engine_new(struct engine **ret, struct lm *model, const struct tokenizer *tokenizer,
+               const struct engine_config *config, const struct engine_events *events, void *userdata,
+               struct failure *f) {
+        _cleanup_(engine_freep) struct engine *e = NULL;
+        int r;
+
+        e = calloc(1, sizeof(*e));
+        if (!e)
+                return -ENOMEM;
+        e->model = model;
+        e->tokenizer = tokenizer;
+        e->config = *config;
+        e->events = *events;
+        e->userdata = userdata;
+        list_init(&e->waiting);
+        list_init(&e->running);
+        list_init(&e->draining);
+        if (tokenizer_n_tokens(tokenizer) != model->shape.n_vocab)
+                return failure_set(f, SPARK__V1__ERROR_CODE__MODEL_INVALID,
+                                   "the vocabulary has %zu tokens, the model computes logits for %u",
+                                   tokenizer_n_tokens(tokenizer), model->shape.n_vocab);
+        e->bos = tokenizer_adds_bos(tokenizer) ? tokenizer_bos(tokenizer) : -1;
+        set_defaults(e);
+        r = init_pool(e, f);
+        if (r != 0)
+                return r;
+        r = alloc_arrays(e);
+        if (r < 0)
+                return r;
+        r = forward_new(&e->forward, model, e->kv, e->config.max_rows, e->max_logits);
+        if (r > 0)
+                return failure_set(f, SPARK__V1__ERROR_CODE__NO_MEMORY, "no memory for activations of %llu bytes",
+                                   (unsigned long long)forward_bytes(&model->shape, e->config.max_rows, e->max_logits));
+        if (r < 0)
+                return r;
+        *ret = steal_ptr(&e);
+        return 0;
+}
+
+static void free_list(struct engine *e, struct list *head) {
+        struct list *l;
+
+        while ((l = list_pop(head)))
+                (void)sequence_free(LIST_ENTRY(l, struct sequence, link), &e->pool);
+}
+
+struct engine *engine_free(struct engine *e) {
+        if (!e)
+                return NULL;
+        free_list(e, &e->waiting);
+        free_list(e, &e->running);
+        free_list(e, &e->draining);
+        e->forward = forward_free(e->forward);
+        if (e->kv)
+                e->kv = e->model->backend->ops->kv_free(e->model->backend, e->kv);
+        kv_pool_deinit(&e->pool);
+        sampler_deinit(&e->sampler);
+        free(e->seqs);
+        free(e->entries);
+        free(e->tables);
+        free(e->clients);
+        free(e->row_token);
+        free(e->row_pos);
+        free(e->row_seq);
+        free(e->logit_row);
+        free(e->logit_seq);
+        free(e->logits);
+        free(e->candidates);
+        free(e);
+        return NULL;
+}
