@@ -139,6 +139,6 @@ $(BUILD)/fuzz/fuzz-%: $(BUILD)/obj/tests/fuzz/fuzz-%.o $(if $(LIBFUZZER),,$(BUIL
 	$(call QUIET,LD)$(CC) $(if $(LIBFUZZER),-fsanitize=fuzzer) $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(ALL_LDFLAGS) $(PKG_LIBS) -o $@
 
 .PHONY: unit
-unit: $(UNIT)
+unit: $(BIN) $(UNIT)
 .SECONDARY:
 -include $(shell find $(BUILD)/obj $(BUILD)/gen -name '*.d' 2>/dev/null)
