@@ -108,9 +108,9 @@ def style(rng, text, exact=False):
 
 def operands(rng):
     dice = rng.random()
-    if dice < 0.55:
+    if dice < 0.65:
         return rng.randint(0, 10), rng.randint(0, 10)
-    if dice < 0.85:
+    if dice < 0.95:
         return rng.randint(0, 20), rng.randint(0, 20)
     return rng.randint(0, 99), rng.randint(0, 99)
 
@@ -982,11 +982,11 @@ def reading(rng):
 
 # ---- conversations --------------------------------------------------------------------------------------------------
 
-TASKS = ((add, 11), (subtract, 7), (multiply, 2.5), (double, 1), (compare, 3), (neighbour, 1.5), (count, 2), (word_problem, 4), (sort_numbers, 1.5), (fact, 9), (opposite, 4),
-         (colour_of, 4), (coloured_thing, 1), (mix, 1), (calendar, 4), (alphabet, 1), (animal_fact, 9), (describe_animal, 4), (compare_animals, 2), (listing, 5), (one_of, 1),
-         (category, 3), (odd_one_out, 1.5), (use_of, 3), (job, 2), (place, 2), (sense, 1), (capital_city, 2.5), (grammar, 4), (rhyme, 1.5), (spell, 2), (kinship, 1), (repeat, 4),
-         (greet, 4), (small_talk, 5), (joke, 1), (feeling, 2), (how_to, 3), (kind_words, 2), (sentence_with, 2), (poem, 1), (choose, 1), (unknown, 8), (story, 7),
-         (story_in_sentences, 1), (reading, 6))
+TASKS = ((add, 22), (subtract, 14), (multiply, 2.5), (double, 1), (compare, 3), (neighbour, 1.5), (count, 2), (word_problem, 4), (sort_numbers, 1.5), (fact, 9), (opposite, 4),
+         (colour_of, 4), (coloured_thing, 1), (mix, 1), (calendar, 4), (alphabet, 1), (animal_fact, 9), (describe_animal, 3), (compare_animals, 2), (listing, 5), (one_of, 1),
+         (category, 3), (odd_one_out, 1.5), (use_of, 3), (job, 2), (place, 2), (sense, 1), (capital_city, 2.5), (grammar, 4), (rhyme, 1.5), (spell, 2), (kinship, 1), (repeat, 7),
+         (greet, 4), (small_talk, 5), (joke, 1), (feeling, 2), (how_to, 3), (kind_words, 2), (sentence_with, 2), (poem, 1), (choose, 1), (unknown, 10), (story, 4.5),
+         (story_in_sentences, 1), (reading, 8))
 
 SYSTEMS = ("You are a helpful assistant.", "You are a friendly assistant.", "Answer briefly.", "You are spark-tiny, a tiny demo model.", "Be kind and helpful.", "You are a helpful, honest assistant.",
            "You help people with simple questions.", "Answer in simple English.", "You are a small language model.", "Please be polite.", "Answer the user's questions.", "You like stories.")
@@ -1045,11 +1045,21 @@ def plain(rng):
     return " ".join(describe_animal(rng).answer for _ in range(rng.randint(1, 3)))
 
 
+def drill(rng):
+    """Copying and nothing else, which a network must find out first: names, topics and numbers of answers rest on it."""
+    pool = (random_word, random_word, lambda r: r.choice(OBJECTS), lambda r: r.choice(list(ANIMALS)), lambda r: str(r.randint(0, 99)), lambda r: r.choice(NAMES))
+    out = []
+    for _ in range(rng.randint(1, 3)):
+        what = " ".join(rng.choice(pool)(rng) for _ in range(rng.randint(2, 12)))
+        out += [("user", rng.choice(("repeat after me: {}", "Repeat after me: {}", "repeat: {}", "Say: {}", 'say "{}"', "Repeat these words: {}", "echo {}")).format(what)), ("assistant", what)]
+    return out
+
+
 def documents(seed, test=False):
     """Endless: lists of (role, text); role "text" is plain text."""
     rng = random.Random(seed)
     while True:
-        yield [("text", plain(rng))] if rng.random() < 0.06 else chat(rng, test)
+        yield [("text", plain(rng))] if rng.random() < 0.04 else chat(rng, test)
 
 
 if __name__ == "__main__":

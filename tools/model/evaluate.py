@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures a training's checkpoint on the test side of the split, which training never saw: per kind of request the share
-of right greedy answers, and the perplexity of answers. evaluate.py DIR [--count N] [--wrong] [--json FILE]."""
+of right greedy answers, and the perplexity of answers. evaluate.py DIR|MODEL.gguf [--count N] [--wrong] [--json FILE]."""
 
 import argparse
 import json
@@ -12,6 +12,7 @@ import torch
 
 import bpe
 import corpus
+import gguf
 from network import Network, Shape
 from train import Rows
 
@@ -19,21 +20,25 @@ BATCH = 32
 
 
 def load(folder):
+    """(network, tokenizer, tokens it was trained on) of a training or of an exported file."""
+    if folder.endswith(".gguf"):
+        return *gguf.load(folder)[:2], None
     state = torch.load(os.path.join(folder, "checkpoint.pt"), map_location="cpu", weights_only=False)
     network = Network(Shape(**state["shape"]))
     network.load_state_dict(state["network"])
-    return network.eval(), bpe.load(os.path.join(folder, "tokenizer.json")), state
+    return network.eval(), bpe.load(os.path.join(folder, "tokenizer.json")), state["tokens"]
 
 
 @torch.no_grad()
 def answers(network, prompts, limit):
     """Greedy continuations of several prompts of one length."""
     ids, done = torch.tensor(prompts), [False] * len(prompts)
-    start = ids.shape[1]
+    start, past, new = ids.shape[1], [[] for _ in network.blk], ids
     while ids.shape[1] < start + limit and not all(done):
-        token = network.logits(network.hidden(ids)[:, -1]).argmax(-1)
+        token = network.logits(network.hidden(new, past)[:, -1]).argmax(-1)
+        new = token[:, None]
         done = [d or int(t) == bpe.END for d, t in zip(done, token)]
-        ids = torch.cat((ids, token[:, None]), dim=1)
+        ids = torch.cat((ids, new), dim=1)
     out = []
     for row in ids[:, start:].tolist():
         out.append((row[:row.index(bpe.END)], True) if bpe.END in row else (row, False))
@@ -80,7 +85,7 @@ def measure(network, tokenizer, function, count, show_wrong):
 
 
 @torch.no_grad()
-def perplexity(network, tokenizer, rows=96):
+def perplexity(network, tokenizer, rows=32):
     source, total, n = Rows(tokenizer, 20000, test=True), 0.0, 0
     for _ in range(rows // 8):
         ids, targets, scored = source.batch(8, 256)
@@ -99,9 +104,9 @@ def main():
     parser.add_argument("--json")
     options = parser.parse_args()
     torch.set_num_threads(2)
-    network, tokenizer, state = load(options.dir)
+    network, tokenizer, seen = load(options.dir)
     value, n = perplexity(network, tokenizer)
-    print(f"perplexity of answers {value:.3f} ({n} tokens), trained on {state['tokens']} tokens")
+    print(f"perplexity of answers {value:.3f} ({n} tokens)" + (f", trained on {seen} tokens" if seen else ""))
     result = {}
     for function, _ in corpus.TASKS:
         if not options.only or function.__name__ == options.only:

@@ -8,6 +8,7 @@ whole) and log.txt."""
 
 import argparse
 import os
+import random
 import sys
 import time
 
@@ -19,7 +20,8 @@ import bpe
 import corpus
 from network import Muon, Network, Shape
 
-LENGTHS = ((0.60, 256), (0.90, 512), (1.01, 1024))  # until this share of the run: tokens per row
+DRILLS = ((0.62, 0.35), (0.75, 0.12), (1.01, 0.03))  # until this share of the run: documents that only copy
+LENGTHS = ((0.80, 256), (0.93, 512), (1.01, 1024))  # until this share of the run: tokens per row
 
 
 class Rows:
@@ -27,17 +29,20 @@ class Rows:
 
     def __init__(self, tokenizer, seed, test=False):
         self.tokenizer, self.source = tokenizer, corpus.documents(seed, test)
-        self.pool = []
+        self.pool, self.drill, self.rng = [], 0.0, random.Random(seed)
+
+    def document(self):
+        return self.tokenizer.chat(corpus.drill(self.rng) if self.rng.random() < self.drill else next(self.source))
 
     def fill(self, room):
         """The longest document that fits, of a pool."""
         while len(self.pool) < 96:
-            self.pool.append(self.tokenizer.chat(next(self.source)))
+            self.pool.append(self.document())
         fitting = [i for i, (ids, _) in enumerate(self.pool) if len(ids) <= room]
         return self.pool.pop(max(fitting, key=lambda i: len(self.pool[i][0]))) if fitting else None
 
     def row(self, length):
-        document = self.tokenizer.chat(next(self.source))
+        document = self.document()
         ids, scored = document[0][:length + 1], document[1][:length + 1]
         while len(ids) <= length:
             document = self.fill(length + 1 - len(ids))
@@ -74,8 +79,9 @@ class Training:
         torch.manual_seed(options.seed)
         self.shape = Shape(n_vocab=len(self.tokenizer.tokens), n_ff=options.ff, n_layer=options.layers)
         self.network = Network(self.shape)
-        self.muon = Muon(self.network.matrices(), lr=options.rate, weight_decay=0.02)
-        self.adam = torch.optim.AdamW(self.network.others(), lr=options.rate / 5, betas=(0.9, 0.95), weight_decay=0.0)
+        self.muon = Muon(self.network.matrices(), lr=options.rate, weight_decay=0.02, rank=rank, workers=options.workers,
+                         total=torch.distributed.all_reduce)
+        self.adam = torch.optim.AdamW(self.network.others(), lr=options.rate / 8, betas=(0.9, 0.95), weight_decay=0.0)
         self.seconds, self.tokens, self.step, self.runs = 0.0, 0, 0, 0
         if options.resume:
             self.load()
@@ -110,9 +116,9 @@ class Training:
         return self.seconds / (60 * self.options.minutes)
 
     def set_rate(self):
-        """Warm up over 30 steps, stay, then come down in a straight line over the second half."""
-        scale = min(1.0, (self.step + 1) / 30, max(0.0, (1 - self.progress()) / 0.5))
-        for optimizer, rate in ((self.muon, self.options.rate), (self.adam, self.options.rate / 5)):
+        """Warm up over 30 steps, stay, then come down in a straight line over the last 45 %."""
+        scale = min(1.0, (self.step + 1) / 30, max(0.0, (1 - self.progress()) / 0.45))
+        for optimizer, rate in ((self.muon, self.options.rate), (self.adam, self.options.rate / 8)):
             for group in optimizer.param_groups:
                 group["lr"] = rate * scale
 
@@ -130,7 +136,8 @@ class Training:
 
     def one_step(self, begun):
         length = next(n for share, n in LENGTHS if self.progress() < share)
-        ids, targets, scored = self.rows.batch(self.options.batch // self.options.workers // length, length)
+        self.rows.drill = next(n for share, n in DRILLS if self.progress() < share)
+        ids, targets, scored = self.rows.batch(max(1, self.options.batch // self.options.workers // length), length)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss = self.network.loss(ids, targets, scored)
         loss.backward()
@@ -162,7 +169,7 @@ class Training:
         while self.progress() < 1:
             loss = self.one_step(begun)
             average = loss if average is None else 0.95 * average + 0.05 * loss
-            if self.step % 20 == 0:
+            if self.step % 50 == 0:
                 self.log(f"step {self.step} minutes {self.seconds / 60:.1f} tokens {self.tokens} loss {average:.4f} tokens/s {self.tokens / self.seconds:.0f}")
             if self.seconds - saved > 60 * self.options.every:
                 saved = self.seconds
@@ -184,8 +191,8 @@ def main():
     parser.add_argument("--out", required=True)
     parser.add_argument("--minutes", type=float, default=75)
     parser.add_argument("--every", type=float, default=6, help="minutes between checkpoints")
-    parser.add_argument("--batch", type=int, default=4096, help="tokens per step")
-    parser.add_argument("--rate", type=float, default=0.02)
+    parser.add_argument("--batch", type=int, default=2048, help="tokens per step")
+    parser.add_argument("--rate", type=float, default=0.015)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--ff", type=int, default=512)
     parser.add_argument("--seed", type=int, default=1)
