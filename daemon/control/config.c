@@ -482,7 +482,6 @@ int config_load(struct config **ret, const char *file, struct config_error *erro
         _cleanup_free_ char *full = realpath(file, NULL);
         struct stat st;
         char *slash;
-        int r;
 
         if (!full || stat(full, &st) < 0)
                 return -errno;
@@ -495,8 +494,7 @@ int config_load(struct config **ret, const char *file, struct config_error *erro
                 return -ENOMEM;
         slash = strrchr(folder, '/');
         slash[slash == folder] = 0;
-        r = parse(ret, full, NULL, folder, error);
-        return r;
+        return parse(ret, full, NULL, folder, error);
 }
 
 bool config_is_null_backend(const struct config *c) {

@@ -88,7 +88,7 @@ static void handle_request(struct connection *c, const Spark__V1__ClientFrame *f
         int fd = frame_has_input(f) ? channel_take_fd(&c->channel) : -1, r;
 
         if (c->n_streams >= limit) {
-                fd = fd_close(fd);
+                (void)fd_close(fd);
                 connection_refuse(c, f->id, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
                                   "The connection has %llu requests running, which is all it may have.",
                                   (unsigned long long)limit);
@@ -96,7 +96,7 @@ static void handle_request(struct connection *c, const Spark__V1__ClientFrame *f
         }
         s = stream_new(c, f->id);
         if (!s) {
-                fd = fd_close(fd);
+                (void)fd_close(fd);
                 connection_kill(c);
                 return;
         }

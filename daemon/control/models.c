@@ -148,7 +148,7 @@ static struct model *model_for_file(struct manager *m, const Spark__V1__Load *lo
 struct model *models_find_for_load(struct manager *m, const Spark__V1__Load *load, int fd,
                                    struct request_error *error) {
         if (load->input_fd && *load->path) {
-                fd = fd_close(fd);
+                (void)fd_close(fd);
                 request_error_set(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
                                   "path and input_fd are both set; a model has one source.");
                 return NULL;
@@ -160,7 +160,7 @@ struct model *models_find_for_load(struct manager *m, const Spark__V1__Load *loa
                 return NULL;
         }
         if (config_is_null_backend(m->config)) {
-                fd = fd_close(fd);
+                (void)fd_close(fd);
                 request_error_set(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
                                   "The null backend loads no files.");
                 return NULL;

@@ -43,7 +43,7 @@ static int requests_grow(struct requests *t) {
 
         if (n > 1u << KEY_SLOT_BITS)
                 return -ENOBUFS;
-        slots = reallocarray(t->slots, n, sizeof(*slots));
+        slots = reallocarray(t->slots, n, sizeof(void *));
         if (!slots)
                 return -ENOMEM;
         t->slots = slots;
@@ -307,7 +307,7 @@ static int submit_packed(struct manager *m, const struct request_submit *s, int 
                 e = check_input(&o, *fd, error);
         if (!e)
                 e = request_new(m, s, &o, &r, error);
-        if (e)
+        if (e || !r)
                 return e;
         if (o.kind == REQUEST_LOAD) {
                 e = submit_load(m, r, s->frame->load, fd, error);

@@ -92,7 +92,7 @@ static bool model_list_init(struct model_list *l, struct manager *m) {
         LIST_FOREACH(pos, tmp, &m->models.list)
                 n++;
         *l = (struct model_list){ .infos = calloc(n + 1, sizeof(*l->infos)),
-                                  .pointers = calloc(n + 1, sizeof(*l->pointers)) };
+                                  .pointers = calloc(n + 1, sizeof(void *)) };
         if (!l->infos || !l->pointers)
                 return false;
         LIST_FOREACH(pos, tmp, &m->models.list) {
@@ -150,7 +150,7 @@ static bool request_list_init(struct request_list *l, struct manager *m, uid_t v
         uint64_t now_us = manager_now_us();
 
         *l = (struct request_list){ .infos = calloc(t->count + 1, sizeof(*l->infos)),
-                                    .pointers = calloc(t->count + 1, sizeof(*l->pointers)) };
+                                    .pointers = calloc(t->count + 1, sizeof(void *)) };
         if (!l->infos || !l->pointers)
                 return false;
         for (size_t i = 0; i < t->n_slots; i++) {

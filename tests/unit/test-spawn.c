@@ -39,7 +39,8 @@ static int set_up(void **state) {
 
         assert_true(n > 0);
         script_path[n] = 0;
-        (void)strcpy(strrchr(script_path, '/') + 1, PROGRAM);
+        n = strrchr(script_path, '/') + 1 - script_path;
+        (void)snprintf(script_path + n, sizeof(script_path) - (size_t)n, "%s", PROGRAM);
         f = fopen(script_path, "w");
         assert_non_null(f);
         (void)fputs(script, f);
