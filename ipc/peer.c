@@ -120,6 +120,14 @@ int peer_init(struct peer *p, int sock) {
         return 0;
 }
 
+void peer_set_pid(struct peer *p, pid_t pid) {
+        p->pidfd = fd_close(p->pidfd);
+        p->pid = pid;
+        p->unit[0] = 0;
+        if (pid > 0)
+                read_unit(p);
+}
+
 void peer_deinit(struct peer *p) {
         free(p->groups);
         (void)fd_close(p->pidfd);

@@ -24,4 +24,6 @@ struct peer {
 /* 0 or -errno. */
 int peer_init(struct peer *p, int sock);
 void peer_deinit(struct peer *p);
+/* For a peer that was identified in another way, as on a bus: its process, and so its unit. */
+void peer_set_pid(struct peer *p, pid_t pid);
 bool peer_in_group(const struct peer *p, gid_t gid);

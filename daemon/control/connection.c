@@ -127,6 +127,8 @@ static void discard_input(int fd) {
 struct connection *connection_free(struct connection *c) {
         if (!c)
                 return NULL;
+        if (c->gone)
+                c->gone(c->gone_userdata);
         detach_streams(c);
         list_remove(&c->link);
         list_remove(&c->dirty_link);

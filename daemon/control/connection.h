@@ -44,6 +44,8 @@ struct connection {
         uint64_t client;   /* number of the connection */
         uint64_t since_us; /* accepted, or when closing began */
         uint64_t input_charged; /* bytes of the input buffer, charged to the user */
+        void (*gone)(void *userdata); /* told when it is freed; NULL = nobody cares */
+        void *gone_userdata;
 };
 
 /* Takes over an accepted socket. Turns it away with a sentence where limits are reached. 0 or -errno. The bus hands out

@@ -84,11 +84,13 @@ static void check_stop(struct manager *m) {
         uint64_t now_us = manager_now_us();
 
         if (m->state == MANAGER_STOPPING &&
-            (attached_requests(m) == 0 || now_us >= m->stop_us + m->config->limits.stop_seconds * 1000000u))
+            ((attached_requests(m) == 0 && !bus_is_busy(m->bus)) ||
+             now_us >= m->stop_us + m->config->limits.stop_seconds * 1000000u))
                 close_all(m);
         if (m->state != MANAGER_CLOSING)
                 return;
-        if ((list_empty(&m->connections) && models_stop(m)) || now_us > m->stop_us + CLOSE_US)
+        if ((list_empty(&m->connections) && !bus_is_busy(m->bus) && models_stop(m)) ||
+            now_us > m->stop_us + CLOSE_US)
                 (void)sd_event_exit(m->event, 0);
 }
 
@@ -130,6 +132,7 @@ static int on_turn(sd_event_source *source, void *userdata) {
         list_move(&m->dirty_connections, &now);
         while ((node = list_pop(&now)))
                 connection_turn(LIST_ENTRY(node, struct connection, dirty_link));
+        bus_turn(m->bus);
         if (!manager_accepts(m))
                 check_stop(m);
         return 0;
@@ -149,6 +152,7 @@ static void check_ready(struct manager *m) {
         }
         m->state = MANAGER_READY;
         notify_ready(m);
+        manager_kick(m);
         log_info("READY");
 }
 
@@ -165,6 +169,7 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata) {
                 connection_tick(LIST_ENTRY(pos, struct connection, link), now_us);
         models_tick(m, now_us);
         check_ready(m);
+        bus_tick(m->bus, now_us);
         notify_update(m, now_us);
         if (!manager_accepts(m))
                 check_stop(m);
@@ -418,6 +423,8 @@ int manager_new(struct manager **ret, struct config *config, const char *config_
         if (!m->own_watcher)
                 return -ENOMEM;
         r = manager_listen(m);
+        if (r >= 0)
+                r = bus_new(&m->bus, m);
         if (r < 0)
                 return r;
         *ret = steal_ptr(&m);
@@ -430,6 +437,7 @@ struct manager *manager_free(struct manager *m) {
         if (!m)
                 return NULL;
         m->state = MANAGER_CLOSING;
+        m->bus = bus_free(m->bus);
         LIST_FOREACH(pos, tmp, &m->connections)
                 (void)connection_free(LIST_ENTRY(pos, struct connection, link));
         models_deinit(m);

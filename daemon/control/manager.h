@@ -16,6 +16,7 @@
 #include <systemd/sd-event.h>
 
 #include "base/list.h"
+#include "bus.h"
 #include "config.h"
 #include "listener.h"
 #include "memory.h"
@@ -60,6 +61,7 @@ struct manager {
         struct list dirty_engines;
         struct list watchers;
         struct manager_watcher *own_watcher;
+        struct bus *bus; /* NULL where none is wanted */
 };
 
 /* config is taken over (on failure too). 0 or -errno, after having logged why. */

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <ctype.h>
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bus-options.h"
+
+#define NAME_SHOWN_MAX 64u
+#define ENTRIES_MAX 64u
+
+struct option {
+        const char *name;
+        const char *type;
+        size_t offset; /* in struct bus_options */
+        size_t has;    /* of the sampling's presence flag; 0 = it has none */
+};
+
+#define SAMPLING(field, type) \
+        { #field, type, offsetof(struct bus_options, sampling.field), offsetof(struct bus_options, sampling.has_##field) }
+
+static const struct option options[] = {
+        { "model", "s", offsetof(struct bus_options, model), 0 },
+        { "raw", "b", offsetof(struct bus_options, raw), 0 },
+        { "stop", "as", offsetof(struct bus_options, stop), 0 },
+        SAMPLING(temperature, "d"),
+        SAMPLING(top_p, "d"),
+        SAMPLING(min_p, "d"),
+        SAMPLING(top_k, "u"),
+        SAMPLING(seed, "t"),
+        SAMPLING(max_tokens, "u"),
+        SAMPLING(repetition_penalty, "d"),
+        SAMPLING(presence_penalty, "d"),
+        SAMPLING(frequency_penalty, "d"),
+};
+
+/* Names go into the sentence as they are only where that harms nobody. */
+static const char *name_shown(const char *name) {
+        size_t n = strlen(name);
+
+        for (size_t i = 0; i < n; i++)
+                if (!isgraph((unsigned char)name[i]) || name[i] == '\'')
+                        return "?";
+        return n > 0 && n <= NAME_SHOWN_MAX ? name : "?";
+}
+
+static int refuse_unknown(const char *name, struct request_error *error) {
+        request_error_set(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT, "options: unknown option '%s'.",
+                          name_shown(name));
+        return REQUEST_E_REFUSED;
+}
+
+static const struct option *option_find(const char *name) {
+        for (size_t i = 0; i < ARRAY_SIZE(options); i++)
+                if (strcmp(options[i].name, name) == 0)
+                        return &options[i];
+        return NULL;
+}
+
+static int read_strings(sd_bus_message *m, struct bus_options *o) {
+        int r = sd_bus_message_read_strv(m, &o->stop);
+
+        if (r < 0)
+                return r;
+        o->sampling.stop = o->stop;
+        for (char **s = o->stop; s && *s; s++)
+                o->sampling.n_stop++;
+        return 0;
+}
+
+static int read_value(sd_bus_message *m, const struct option *option, struct bus_options *o) {
+        void *target = (char *)o + option->offset;
+        double number;
+        int flag, r;
+
+        switch (option->type[0]) {
+        case 'a':
+                return read_strings(m, o);
+        case 'd':
+                r = sd_bus_message_read_basic(m, 'd', &number);
+                *(float *)target = (float)number; /* what does not fit becomes infinite, which the engine refuses */
+                break;
+        case 'b':
+                r = sd_bus_message_read_basic(m, 'b', &flag);
+                *(bool *)target = flag;
+                break;
+        default: /* s, u, t: stored as the message has them */
+                r = sd_bus_message_read_basic(m, option->type[0], target);
+        }
+        if (r >= 0 && option->has)
+                *(protobuf_c_boolean *)((char *)o + option->has) = true;
+        return r < 0 ? r : 0;
+}
+
+static int read_entry(sd_bus_message *m, struct bus_options *o, uint32_t *seen, struct request_error *error) {
+        const struct option *option;
+        const char *name, *type;
+        uint32_t bit;
+        int r;
+
+        r = sd_bus_message_read_basic(m, 's', &name);
+        if (r >= 0)
+                r = sd_bus_message_peek_type(m, NULL, &type);
+        if (r < 0)
+                return r;
+        option = o ? option_find(name) : NULL;
+        if (!option)
+                return refuse_unknown(name, error);
+        if (strcmp(type, option->type) != 0) {
+                request_error_set(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
+                                  "options: '%s' must be of type %s; it came as %.16s.", option->name, option->type,
+                                  type);
+                return REQUEST_E_REFUSED;
+        }
+        bit = 1u << (unsigned)(option - options);
+        if (*seen & bit) {
+                request_error_set(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT, "options: '%s' is given twice.",
+                                  option->name);
+                return REQUEST_E_REFUSED;
+        }
+        *seen |= bit;
+        r = sd_bus_message_enter_container(m, 'v', option->type);
+        if (r >= 0)
+                r = read_value(m, option, o);
+        if (r >= 0)
+                r = sd_bus_message_exit_container(m);
+        return r < 0 ? r : 0;
+}
+
+static int read_options(sd_bus_message *m, struct bus_options *o, struct request_error *error) {
+        uint32_t seen = 0;
+        int r = sd_bus_message_enter_container(m, 'a', "{sv}");
+
+        for (unsigned i = 0; r >= 0 && i <= ENTRIES_MAX; i++) {
+                r = sd_bus_message_enter_container(m, 'e', "sv");
+                if (r <= 0)
+                        break;
+                r = read_entry(m, o, &seen, error);
+                if (r)
+                        return r;
+                r = sd_bus_message_exit_container(m);
+        }
+        if (r < 0)
+                return r;
+        r = sd_bus_message_exit_container(m);
+        return r < 0 ? r : 0;
+}
+
+int bus_options_init(struct bus_options *o, sd_bus_message *m, struct request_error *error) {
+        int r;
+
+        *o = (struct bus_options){ .model = "", .sampling = SPARK__V1__SAMPLING__INIT };
+        r = read_options(m, o, error);
+        if (r)
+                bus_options_deinit(o);
+        return r;
+}
+
+void bus_options_deinit(struct bus_options *o) {
+        for (char **s = o->stop; s && *s; s++)
+                free(*s);
+        free(o->stop);
+        *o = (struct bus_options){ .model = "" };
+}
+
+int bus_options_read_none(sd_bus_message *m, struct request_error *error) {
+        return read_options(m, NULL, error);
+}

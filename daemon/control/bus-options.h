@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * The options (a{sv}) of the bus's methods, read strictly: an unknown name, a value of another type or an option given
+ * twice is INVALID_ARGUMENT and named. Whether values make sense is the engine's to say.
+ */
+
+#include <stdbool.h>
+
+#include <systemd/sd-bus.h>
+
+#include "request.h"
+
+struct bus_options {
+        const char *model; /* of the message, as the strings below; "" = the default model */
+        bool raw;
+        char **stop; /* owned */
+        Spark__V1__Sampling sampling;
+};
+
+/* Reads the dictionary that the message is at. 0, REQUEST_E_REFUSED with *error filled, or -errno. */
+int bus_options_init(struct bus_options *o, sd_bus_message *m, struct request_error *error);
+void bus_options_deinit(struct bus_options *o);
+/* Reads a dictionary of a method that knows no options yet. */
+int bus_options_read_none(sd_bus_message *m, struct request_error *error);

@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Generate: an answer as text on a pipe. What the pipe does not take is kept, within a limit, and credit is passed on
+ * only for what it has taken; so a reader that is slow holds up its own generation and nothing else, for as long as it
+ * likes. A reader that closes the pipe cancels. What goes wrong after the pipe was handed out ends it, and is logged.
+ *
+ * A pipe outlives its request while the reader has not read everything, so it is charged on its own: one of the user's
+ * connections, and the bytes that it keeps.
+ */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "bus-internal.h"
+
+#define CREDIT 128u                  /* tokens under way or waiting in `text` */
+#define TEXT_MAX ((size_t)256 << 10) /* what they can be: 2 KiB each */
+
+struct bus_pipe {
+        struct bus *bus;
+        struct list link;
+        struct user *user;
+        char unit[128];
+        pid_t pid;
+        uint64_t client;
+        int fd;
+        sd_event_source *source;
+        uint32_t events;
+        sd_bus_message *message; /* while it may be asked again without chat template */
+        struct request *request; /* NULL: ended */
+        struct bus_text text;
+        uint32_t n_taken; /* tokens whose text went out, credit for them not passed on yet */
+        uint32_t n_kept;  /* ... whose text is in `text` */
+        bool charged, plain_due, dirty, broken;
+};
+
+static void pipe_dirty(struct bus_pipe *p) {
+        p->dirty = true;
+        p->bus->calls_dirty = true;
+        manager_kick(p->bus->manager);
+}
+
+static struct bus_pipe *pipe_free(struct bus_pipe *p) {
+        if (!p)
+                return NULL;
+        if (p->request)
+                request_detach(p->request);
+        list_remove(&p->link);
+        p->source = sd_event_source_disable_unref(p->source);
+        p->fd = fd_close(p->fd);
+        p->message = sd_bus_message_unref(p->message);
+        bus_text_deinit(&p->text);
+        if (p->charged)
+                user_release(p->user, USER_CONNECTIONS, 1);
+        p->user = user_unref(p->user);
+        free(p);
+        return NULL;
+}
+DEFINE_CLEANUP(struct bus_pipe *, pipe_free)
+
+static void pipe_watch(struct bus_pipe *p) {
+        uint32_t events = p->text.buf.len ? (uint32_t)EPOLLOUT : 0u; /* EPOLLERR comes anyway: the reader is gone */
+
+        if (events != p->events && sd_event_source_set_io_events(p->source, events) >= 0)
+                p->events = events;
+}
+
+static void pipe_break(struct bus_pipe *p, const char *why) {
+        log_debug("a pipe of pid %d ends: %s", (int)p->pid, why);
+        p->broken = true;
+        pipe_dirty(p);
+}
+
+static void pipe_grant(struct bus_pipe *p) {
+        if (!p->request || p->n_taken < CREDIT / 2)
+                return;
+        request_add_credit(p->request, p->n_taken);
+        p->n_taken = 0;
+}
+
+static void pipe_write(struct bus_pipe *p) {
+        ssize_t n;
+
+        while (p->text.buf.len > 0) {
+                n = write(p->fd, p->text.buf.data, p->text.buf.len);
+                if (n < 0 && errno == EINTR)
+                        continue;
+                if (n < 0 && errno == EAGAIN)
+                        break;
+                if (n < 0) {
+                        pipe_break(p, "its reader has closed it");
+                        return;
+                }
+                bus_text_consume(&p->text, (size_t)n);
+        }
+        if (p->text.buf.len == 0) {
+                p->n_taken += p->n_kept;
+                p->n_kept = 0;
+        }
+        pipe_grant(p);
+        pipe_watch(p);
+}
+
+static void on_token(void *userdata, struct request *r, const Spark__V1__Token *token) {
+        struct bus_pipe *p = userdata;
+        int e;
+
+        p->message = sd_bus_message_unref(p->message);
+        if (p->broken)
+                return;
+        e = bus_text_append(&p->text, token->text.data, token->text.len);
+        if (e) {
+                pipe_break(p, e > 0 ? "its user may not keep so much" : "out of memory");
+                return;
+        }
+        p->n_kept += (uint32_t)token->n_ids;
+        pipe_dirty(p); /* written in the turn, together with what else comes in it */
+}
+
+static void on_progress(void *userdata, struct request *r, const Spark__V1__Progress *progress) {
+}
+
+static void on_done(void *userdata, struct request *r, const Spark__V1__Done *done) {
+        struct bus_pipe *p = userdata;
+
+        p->request = NULL;
+        pipe_dirty(p);
+}
+
+static void on_error(void *userdata, struct request *r, const Spark__V1__Error *error) {
+        struct bus_pipe *p = userdata;
+
+        p->request = NULL;
+        p->plain_due = p->message && bus_prompt_wants_plain(r, error);
+        if (!p->plain_due)
+                log_info("the answer on a pipe of pid %d ended early: %s", (int)p->pid, error->message);
+        pipe_dirty(p);
+}
+
+static const struct request_sink pipe_sink = {
+        .token = on_token, .progress = on_progress, .done = on_done, .error = on_error
+};
+
+static int pipe_submit(struct bus_pipe *p, bool plain, struct request_error *error) {
+        const struct bus_prompt prompt = {
+                .message = p->message,
+                .plain = plain,
+                .credit = CREDIT,
+                .origin = { .user = p->user, .pid = p->pid, .unit = p->unit, .client = p->client },
+                .sink = &pipe_sink,
+                .userdata = p,
+        };
+
+        return bus_prompt_submit(p->bus, &prompt, &p->request, error);
+}
+
+static void pipe_submit_plain(struct bus_pipe *p) {
+        struct request_error error;
+        int r;
+
+        p->plain_due = false;
+        r = pipe_submit(p, true, &error);
+        if (r) {
+                p->request = NULL;
+                pipe_break(p, r < 0 ? strerror(-r) : error.text);
+        }
+        p->message = sd_bus_message_unref(p->message);
+}
+
+/* Works off what is due; may free it. */
+static void pipe_turn(struct bus_pipe *p) {
+        p->dirty = false;
+        if (p->plain_due)
+                pipe_submit_plain(p);
+        if (!p->broken)
+                pipe_write(p);
+        if (p->broken || (!p->request && p->text.buf.len == 0))
+                (void)pipe_free(p);
+}
+
+static int on_io(sd_event_source *source, int fd, uint32_t events, void *userdata) {
+        struct bus_pipe *p = userdata;
+
+        if (events & (EPOLLERR | EPOLLHUP))
+                p->broken = true;
+        pipe_turn(p);
+        return 0;
+}
+
+static int pipe_new(struct bus_call *c, int fd, struct bus_pipe **ret) {
+        _cleanup_(pipe_freep) struct bus_pipe *p = calloc(1, sizeof(*p));
+        struct bus *b = c->peer->bus;
+        int r;
+
+        if (!p) {
+                (void)fd_close(fd);
+                return -ENOMEM;
+        }
+        p->bus = b;
+        p->fd = fd;
+        p->user = user_ref(c->peer->user);
+        p->pid = c->peer->peer.pid;
+        p->client = c->peer->client;
+        (void)snprintf(p->unit, sizeof(p->unit), "%s", c->peer->peer.unit);
+        bus_text_init(&p->text, p->user, TEXT_MAX);
+        list_append(&b->pipes, &p->link);
+        r = fd_set_nonblock(fd, 1);
+        if (r >= 0)
+                r = sd_event_add_io(b->manager->event, &p->source, fd, 0, on_io, p);
+        if (r < 0)
+                return r;
+        if (user_charge(p->user, USER_CONNECTIONS, 1))
+                return REQUEST_E_REFUSED;
+        p->charged = true;
+        *ret = steal_ptr(&p);
+        return 0;
+}
+
+static int start_generate(struct bus_call *c, int fds[2], struct request_error *error) {
+        _cleanup_(pipe_freep) struct bus_pipe *p = NULL;
+        int r;
+
+        if (pipe2(fds, O_CLOEXEC) < 0)
+                return -errno;
+        r = pipe_new(c, fd_steal(&fds[1]), &p);
+        if (r == REQUEST_E_REFUSED)
+                request_error_set(error, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
+                                  "Your user has as many connections and pipes as it may have.");
+        if (r)
+                return r;
+        p->message = sd_bus_message_ref(c->message);
+        r = pipe_submit(p, false, error);
+        if (r) {
+                p->request = NULL;
+                return r;
+        }
+        (void)steal_ptr(&p);
+        return 0;
+}
+
+void bus_operation_generate(struct bus_call *c) {
+        sd_bus_message *reply = NULL;
+        struct request_error error;
+        int fds[2] = { -1, -1 }, r;
+
+        r = start_generate(c, fds, &error);
+        if (r) {
+                bus_call_refuse(c, r, &error);
+        } else {
+                r = sd_bus_message_new_method_return(c->message, &reply);
+                if (r >= 0)
+                        r = sd_bus_message_append(reply, "h", fds[0]); /* makes a copy */
+                bus_call_reply(c, r < 0 ? sd_bus_message_unref(reply) : reply);
+        }
+        fds[0] = fd_close(fds[0]); /* where the reply failed the pipe has no reader, and ends */
+}
+
+void bus_pipes_turn(struct bus *b) {
+        struct list *pos, *tmp;
+
+        LIST_FOREACH(pos, tmp, &b->pipes) {
+                struct bus_pipe *p = LIST_ENTRY(pos, struct bus_pipe, link);
+
+                if (p->dirty)
+                        pipe_turn(p);
+        }
+}
+
+void bus_pipes_deinit(struct bus *b) {
+        struct list *pos, *tmp;
+
+        LIST_FOREACH(pos, tmp, &b->pipes)
+                (void)pipe_free(LIST_ENTRY(pos, struct bus_pipe, link));
+}
