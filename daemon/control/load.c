@@ -9,6 +9,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sysexits.h>
 #include <unistd.h>
 
 #include "base/checked.h"
@@ -262,6 +263,8 @@ static int on_exit_of_loader(sd_event_source *source, int fd, uint32_t events, v
         spawn_describe_exit(&info, how, sizeof(how));
         if (!load->failed && info.si_code == CLD_EXITED && info.si_status == 127) {
                 load_fail(load, SPARK__V1__ERROR_CODE__INTERNAL, "spark-loader could not be executed.");
+        } else if (!load->failed && info.si_code == CLD_EXITED && info.si_status == EX_USAGE && load->n_inputs > 1) {
+                load_fail(load, SPARK__V1__ERROR_CODE__UNIMPLEMENTED, "This loader reads no models in several files.");
         } else if (!load->failed && (info.si_code != CLD_EXITED || info.si_status != 0)) {
                 (void)snprintf(text, sizeof(text), "The loader ended with %s while it read the model's file.", how);
                 load_fail(load, info.si_code == CLD_EXITED ? SPARK__V1__ERROR_CODE__INTERNAL

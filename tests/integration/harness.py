@@ -23,8 +23,14 @@ import unittest
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BUILD = pathlib.Path(os.environ.get("SPARK_BUILD", ROOT / "build")).resolve()
 TESTDATA = pathlib.Path(os.environ.get("SPARK_TESTDATA", ROOT / "../shared/testdata")).resolve()
+
+
+def _is_sanitized(program):
+    return program.exists() and b"__asan_init" in program.read_bytes()
+
+
 # Sanitizers and emulators are slow; what a test waits for is multiplied by this.
-SLOW = float(os.environ.get("SPARK_TEST_SLOW", "1"))
+SLOW = float(os.environ.get("SPARK_TEST_SLOW", "5" if _is_sanitized(BUILD / "bin" / "sparkd") else "1"))
 FRAME_MAX = 4 << 20
 
 

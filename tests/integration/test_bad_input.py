@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What nobody should send: each gets a clear error, and nothing else happens. Null backend."""
 
+import contextlib
 import os
+import random
 import struct
 import tempfile
 import time
@@ -243,6 +245,28 @@ class BadInput(TestCase):
                 client.send_raw(b"".join(frame_of(id=i + 1, generate=pb.Generate(model="no")) for i in range(200)))
                 for i in range(200):
                     self.assertError(client.receive_of(i + 1), "MODEL_NOT_FOUND")
+
+    def test_mutated_frames(self):
+        """Frames that are nearly right, many of them, always the same ones."""
+        random_ = random.Random(2)
+        frames = [pb.ClientFrame(id=i + 1, **body).SerializeToString() for i, body in enumerate((
+            dict(generate=pb.Generate(prompt=b"abc", sampling=pb.Sampling(
+                max_tokens=5, stop=["x"], logit_bias=[pb.LogitBias(token=1, bias=2)]))),
+            dict(chat=pb.Chat(messages=[pb.ChatMessage(role="user", content="hi")])),
+            dict(tokenize=pb.Tokenize(text=b"abc")), dict(detokenize=pb.Detokenize(tokens=[1, 2, 3])),
+            dict(score=pb.Score(text=b"abc def")), dict(load=pb.Load(path="/etc/passwd")), dict(models=pb.Models()),
+            dict(status=pb.Status()), dict(credit=pb.Credit(tokens=4)), dict(cancel=pb.Cancel())))]
+        for _ in range(300):
+            with self.shared.connect() as client, contextlib.suppress(OSError):
+                for _ in range(10):
+                    data = bytearray(random_.choice(frames))
+                    for _ in range(random_.randint(1, 3)):
+                        data[random_.randrange(len(data))] = random_.randrange(256)
+                    client.send_raw(framed(data))
+
+    def test_load_and_unload_of_unknown_models(self):
+        self.refused("MODEL_NOT_FOUND", unload=pb.Unload(model="other"))
+        self.refused("MODEL_NOT_FOUND", load=pb.Load(model="other"))
 
 
 if __name__ == "__main__":
