@@ -130,8 +130,8 @@ int engine_submit(struct engine *e, struct request *r) {
         }
         c = sequence_new(&s, r, e->config.context, e->bos >= 0, &f);
         if (c < 0)
-                return c;
-        if (c > 0)
+                (void)failure_set(&f, SPARK__V1__ERROR_CODE__NO_MEMORY, "no memory for the request");
+        if (c != 0)
                 return refuse_request(e, r, &f);
         e->events.accepted(e->userdata, r);
         s->state = SEQUENCE_WAITING;
@@ -196,8 +196,10 @@ static int start(struct engine *e, struct sequence *s) {
         if (s->started)
                 return 0;
         r = sequence_start(s, e->tokenizer);
+        if (r == -ENOMEM)
+                fail_with(e, s, SPARK__V1__ERROR_CODE__NO_MEMORY, "no memory for the request");
         if (r < 0)
-                return r;
+                return r == -ENOMEM ? 0 : r;
         if (s->request->kind == REQUEST_SCORE && !sequence_next_window(s, e->bos))
                 fail_with(e, s, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT, "the text is too short to score");
         else if (s->reason)

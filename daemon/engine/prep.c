@@ -55,7 +55,7 @@ static int text_open(const struct job *job, const ProtobufCBinaryData *field, bo
         size_t bad;
         int r;
 
-        *ret = (struct text){ .data = (const char *)field->data, .size = field->len };
+        *ret = (struct text){ .data = field->len > 0 ? (const char *)field->data : "", .size = field->len };
         if (input_fd) {
                 if (field->len > 0)
                         return failure_set(f, INVALID, "%s and input_fd are both given", name);
