@@ -42,7 +42,7 @@ int engine_self_test(struct engine *e, struct failure *f) {
         _cleanup_free_ float *again = NULL;
         int r;
 
-        again = malloc(n_vocab * sizeof(*again));
+        again = calloc(n_vocab, sizeof(*again));
         if (!again)
                 return -ENOMEM;
         r = run_once(e, token, e->logits);

@@ -90,7 +90,7 @@ static struct frame *ready_frame(struct host *h) {
 
 /* From Init to Ready. 0, REQUEST_E_FAILED, or negative. */
 static int start(struct program *p, struct failure *f) {
-        struct host_config config;
+        struct host_config config = { .backend = NULL };
         uint64_t jobs;
         int r;
 

@@ -62,7 +62,7 @@ uint64_t model_synthetic_bytes(const struct model_shape *s, const struct fmt_inf
 static int fill_panels(struct maker *k, const struct weight *w, void *data) {
         uint64_t row_bytes = fmt_row_bytes(k->info, w->n_in), panel_bytes = row_bytes * WEIGHT_PANEL;
         uint64_t panels = w->n_out / WEIGHT_PANEL + (w->n_out % WEIGHT_PANEL != 0);
-        uint64_t drawn = MIN(panels, 1 + DRAWN_MAX / ((uint64_t)WEIGHT_PANEL * w->n_in));
+        uint64_t drawn = MIN(panels, 1 + DRAWN_MAX / WEIGHT_PANEL / (w->n_in + 1ull));
         _cleanup_free_ float *row = calloc(w->n_in, sizeof(*row));
         _cleanup_free_ uint8_t *rows = malloc(panel_bytes);
         float scale = 1 / sqrtf((float)w->n_in);
@@ -79,7 +79,7 @@ static int fill_panels(struct maker *k, const struct weight *w, void *data) {
                 weight_pack(k->info, w->n_out, w->n_in, p * WEIGHT_PANEL,
                             MIN((uint64_t)WEIGHT_PANEL, w->n_out - p * WEIGHT_PANEL), rows, data);
         }
-        for (uint64_t p = drawn; p < panels; p++)
+        for (uint64_t p = drawn; drawn > 0 && p < panels; p++)
                 memcpy((uint8_t *)data + p * panel_bytes, (uint8_t *)data + (p % drawn) * panel_bytes, panel_bytes);
         return 0;
 }
@@ -91,7 +91,7 @@ static int make_matrix(struct maker *k, uint32_t n_out, uint32_t n_in, bool read
         uint64_t bytes;
         int r;
 
-        if (!matrix_bytes(k->info, n_out, n_in, &bytes))
+        if (n_out == 0 || n_in == 0 || !matrix_bytes(k->info, n_out, n_in, &bytes))
                 return MODEL_E_UNSUPPORTED;
         r = fill_panels(k, &w, k->next);
         if (r == 0)
