@@ -184,8 +184,9 @@ static int input_receive(struct channel *c, size_t max, size_t *ret_n, bool *ret
         *ret_n = 0;
         if (room == 0)
                 return 1;
+        room = MIN(room, max);
         do {
-                iov = (struct iovec){ .iov_base = c->in + c->in_len, .iov_len = MIN(room, max) };
+                iov = (struct iovec){ .iov_base = c->in + c->in_len, .iov_len = room };
                 msg.msg_control = control.space;
                 msg.msg_controllen = sizeof(control.space);
                 n = recvmsg(c->fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);

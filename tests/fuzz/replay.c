@@ -31,7 +31,7 @@ static int replay_file(const char *path) {
         data = malloc(size ? (size_t)size : 1);
         n = data ? fread(data, 1, (size_t)size, f) : 0;
         (void)fclose(f);
-        if (n != (size_t)size)
+        if (!data || n != (size_t)size)
                 return -EIO;
         (void)LLVMFuzzerTestOneInput(data, n);
         return 0;

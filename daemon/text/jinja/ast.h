@@ -7,6 +7,7 @@
  */
 
 #include "arena.h"
+#include "base/macro.h"
 #include "daemon/text/template.h"
 #include "value.h"
 
@@ -176,7 +177,9 @@ struct parser {
 int lexer_run(struct parser *p, const char *source, size_t size);
 
 /* Pieces of the parser that lexer, statements and expressions share. */
-int parse_fail(struct parser *p, uint32_t line, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void parse_say(struct parser *p, uint32_t line, const char *fmt, ...) _printf_(3, 4); /* fills p->error */
+/* Where it is called the compiler and the analyzer see that it fails. */
+#define parse_fail(p, line, ...) (parse_say((p), (line), __VA_ARGS__), TEMPLATE_E_SYNTAX)
 int parse_fail_memory(struct parser *p, const struct arena *a);
 int parse_name_id(struct parser *p, const char *text, size_t n, uint32_t *ret);
 int parse_node(struct parser *p, enum node_kind kind, struct node **ret);

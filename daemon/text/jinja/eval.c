@@ -260,13 +260,14 @@ static int known_function(struct render *r, const struct node *n, const char *wh
 }
 
 int eval_filter(struct render *r, const struct node *n, const struct value *input, struct value *ret) {
-        struct value v;
+        struct value v = { .kind = V_UNDEFINED };
         struct args a;
-        int k;
+        int k = 0;
 
         /* a chain in a filter block or block assignment starts with what the block made */
-        k = n->a ? (input && n->a->kind == N_FILTER ? eval_filter(r, n->a, input, &v) : eval(r, n->a, &v)) : 0;
-        if (!n->a)
+        if (n->a)
+                k = input && n->a->kind == N_FILTER ? eval_filter(r, n->a, input, &v) : eval(r, n->a, &v);
+        else if (input)
                 v = *input;
         if (!k)
                 k = known_function(r, n, "filter");

@@ -169,7 +169,7 @@ static int filter_rejectattr(struct render *r, const struct value *self, const s
 static int sort_by(struct render *r, const struct value *keys, const struct value *items, size_t n, bool reverse,
                    struct value **ret) {
         uint32_t *order, *spare, *t;
-        struct value *out;
+        struct value *out = NULL;
         int k, c;
 
         k = render_alloc(r, n, sizeof(*order), &order);
@@ -231,7 +231,7 @@ static int sort_keys(struct render *r, const struct value *attribute, bool fold,
 
 static int filter_sort(struct render *r, const struct value *self, const struct args *a, struct value *ret) {
         static const char *const names[] = { "reverse", "case_sensitive", "attribute" };
-        struct list items, *keys, out;
+        struct list items = { 0 }, *keys, out;
         struct value v[3];
         int k = args_bind(r, "sort", a, names, 3, 0, v);
 

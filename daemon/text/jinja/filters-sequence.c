@@ -121,9 +121,9 @@ static int filter_items(struct render *r, const struct value *self, const struct
 
 static int filter_batch(struct render *r, const struct value *self, const struct args *a, struct value *ret) {
         static const char *const names[] = { "linecount", "fill_with" };
-        struct list items, out = { 0 }, *row;
+        struct list items = { 0 }, out = { 0 }, *row;
         struct value v[2];
-        int64_t size;
+        int64_t size = 0;
         int k = args_bind(r, "batch", a, names, 2, 1, v);
 
         if (!k)

@@ -124,8 +124,10 @@ static int collect_entries(struct render *r, const char *name, const struct args
                         return render_fail(r, "%s: not a sequence of pairs", name);
                 e[n++] = (struct dict_entry){ .key = pair.items[0], .value = pair.items[1] };
         }
-        for (size_t i = 0; !k && i < a->n_kw; i++)
-                e[n++] = (struct dict_entry){ .key = VALUE_TEXT(a->kw[i].name, a->kw[i].n), .value = a->kw[i].value };
+        for (size_t i = 0; !k && i < a->n_kw; i++, n++) {
+                e[n].key = VALUE_TEXT(a->kw[i].name, a->kw[i].n);
+                e[n].value = a->kw[i].value;
+        }
         *ret = e;
         *ret_n = n;
         return k;

@@ -50,7 +50,7 @@ int parse_expression(struct parser *p, bool with_cond, struct node **ret) {
         int r;
 
         if (++p->depth > DEPTH_MAX) {
-                (void)parse_fail(p, parse_current(p)->line, "nested too deeply");
+                parse_say(p, parse_current(p)->line, "nested too deeply");
                 return TEMPLATE_E_LIMIT;
         }
         r = parse_or(p, &n);
@@ -247,7 +247,7 @@ int parse_unary(struct parser *p, bool with_filter, struct node **ret) {
                 r = parse_target(p, TUPLE_NO_COND, ret);
         } else {
                 if (++p->depth > DEPTH_MAX) {
-                        (void)parse_fail(p, parse_current(p)->line, "nested too deeply");
+                        parse_say(p, parse_current(p)->line, "nested too deeply");
                         return TEMPLATE_E_LIMIT;
                 }
                 p->pos++;

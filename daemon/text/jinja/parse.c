@@ -14,20 +14,19 @@
 
 #define STATEMENT_DEPTH_MAX 100u
 
-int parse_fail(struct parser *p, uint32_t line, const char *fmt, ...) {
+void parse_say(struct parser *p, uint32_t line, const char *fmt, ...) {
         va_list ap;
 
         va_start(ap, fmt);
         (void)vsnprintf(p->error->text, sizeof(p->error->text), fmt, ap);
         va_end(ap);
         p->error->line = line;
-        return TEMPLATE_E_SYNTAX;
 }
 
 int parse_fail_memory(struct parser *p, const struct arena *a) {
         if (a->no_memory)
                 return -ENOMEM;
-        (void)parse_fail(p, 0, "template is too large");
+        parse_say(p, 0, "template is too large");
         return TEMPLATE_E_LIMIT;
 }
 
@@ -44,7 +43,7 @@ int parse_name_id(struct parser *p, const char *text, size_t n, uint32_t *ret) {
                         return 0;
                 }
         if (t->n_names == AST_NAMES_MAX) {
-                (void)parse_fail(p, parse_current(p)->line, "too many names");
+                parse_say(p, parse_current(p)->line, "too many names");
                 return TEMPLATE_E_LIMIT;
         }
         if (t->n_names == t->cap_names) {
@@ -75,7 +74,7 @@ int parse_node(struct parser *p, enum node_kind kind, struct node **ret) {
 
 int parse_raise(struct parser *p, struct node *parent, const struct node *child) {
         if (child->height >= AST_HEIGHT_MAX) {
-                (void)parse_fail(p, child->line, "nested too deeply");
+                parse_say(p, child->line, "nested too deeply");
                 return TEMPLATE_E_LIMIT;
         }
         if (parent && parent->height <= child->height)
@@ -475,7 +474,7 @@ int parse_body(struct parser *p, struct node *owner, struct nodes *list, const c
         int r = 0;
 
         if (++p->depth > STATEMENT_DEPTH_MAX) {
-                (void)parse_fail(p, parse_current(p)->line, "nested too deeply");
+                parse_say(p, parse_current(p)->line, "nested too deeply");
                 return TEMPLATE_E_LIMIT;
         }
         while (!r) {
@@ -521,7 +520,7 @@ int template_parse(struct template **ret, const char *source, size_t size, struc
 
         *error = (struct template_error){ 0 };
         if (size > AST_SOURCE_MAX) {
-                (void)parse_fail(&p, 0, "template is larger than %u bytes", AST_SOURCE_MAX);
+                parse_say(&p, 0, "template is larger than %u bytes", AST_SOURCE_MAX);
                 return TEMPLATE_E_LIMIT;
         }
         t = calloc(1, sizeof(*t));

@@ -9,23 +9,13 @@
 
 #include "render.h"
 
-int render_fail(struct render *r, const char *fmt, ...) {
+void render_say(struct render *r, const char *fmt, ...) {
         va_list ap;
 
         va_start(ap, fmt);
         (void)vsnprintf(r->error->text, sizeof(r->error->text), fmt, ap);
         va_end(ap);
         r->error->line = r->line;
-        return TEMPLATE_E_RENDER;
-}
-
-int render_limit(struct render *r, const char *what) {
-        (void)render_fail(r, "%s", what);
-        return TEMPLATE_E_LIMIT;
-}
-
-int render_memory(struct render *r, const struct arena *a) {
-        return a->no_memory ? -ENOMEM : render_limit(r, "too much memory");
 }
 
 int render_alloc(struct render *r, size_t n, size_t size, void *ret) {

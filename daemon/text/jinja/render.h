@@ -9,6 +9,7 @@
  * limit of output holds for what is captured too, and nothing is left over when a render fails.
  */
 
+#include <errno.h>
 #include <time.h>
 
 #include "arena.h"
@@ -76,9 +77,16 @@ struct render {
 };
 
 /* render.c: limits and memory */
-int render_fail(struct render *r, const char *fmt, ...) _printf_(2, 3);
-int render_limit(struct render *r, const char *what);
-int render_memory(struct render *r, const struct arena *a);
+void render_say(struct render *r, const char *fmt, ...) _printf_(2, 3); /* fills r->error */
+/* Where it is called the compiler and the analyzer see that it fails. */
+#define render_fail(r, ...) (render_say((r), __VA_ARGS__), TEMPLATE_E_RENDER)
+static inline int render_limit(struct render *r, const char *what) {
+        render_say(r, "%s", what);
+        return TEMPLATE_E_LIMIT;
+}
+static inline int render_memory(struct render *r, const struct arena *a) {
+        return a->no_memory ? -ENOMEM : render_limit(r, "too much memory");
+}
 static inline int render_step(struct render *r, uint64_t cost) {
         if (r->steps < cost)
                 return render_limit(r, "too many steps");

@@ -111,18 +111,18 @@ static int read_input(struct render *r, const char *json, size_t n, struct dict 
         if (k < 0)
                 return k;
         if (k) {
-                (void)render_fail(r, "JSON, at byte %zu: %s", error.offset, error.text);
+                render_say(r, "JSON, at byte %zu: %s", error.offset, error.text);
                 return k == JSON_E_LIMIT ? TEMPLATE_E_LIMIT : TEMPLATE_E_INPUT;
         }
         if (root.kind != JSON_OBJECT) {
-                (void)render_fail(r, "JSON: an object of template variables is needed");
+                render_say(r, "JSON: an object of template variables is needed");
                 return TEMPLATE_E_INPUT;
         }
         if (json_get(&root, "now")) {
                 const struct json *now = json_get(&root, "now");
 
                 if (now->kind != JSON_STRING || !render_set_now(r, now->text, now->n)) {
-                        (void)render_fail(r, "now: not an ISO 8601 date and time");
+                        render_say(r, "now: not an ISO 8601 date and time");
                         return TEMPLATE_E_INPUT;
                 }
         }
