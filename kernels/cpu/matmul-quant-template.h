@@ -42,8 +42,11 @@ static ALWAYS_INLINE vi fifth_bit(const uint8_t *p, const unsigned g) {
         return vi_and(g < 4 ? vi_shl(v, 4 - g) : vi_shr(v, g - 4), vi_set1(0x10101010));
 }
 
-/* Elements 4g..4g+3 of the 16 rows' sub-block j (of the only one in blocks of 32). */
-static ALWAYS_INLINE vi weights(const enum fmt fmt, const uint8_t *col, const unsigned j, const unsigned g) {
+/* Elements 4g..4g+3 of the 16 rows' sub-block. Blocks of 256 consist of chunks whose sub-blocks have their bits in the
+ * same bytes, two of them in a chunk of Q4_K and Q5_K, four in one of Q6_K: j is the sub-block's place in its chunk.
+ * (Chunks are a loop, so that code is of a size that compiles and caches well.) */
+static ALWAYS_INLINE vi weights(const enum fmt fmt, const uint8_t *col, unsigned chunk, const unsigned j,
+                                const unsigned g) {
         switch (fmt) {
         case FMT_Q8_0:
                 return vi_i8(vi_load(col + 32 + 64 * g));
@@ -56,16 +59,18 @@ static ALWAYS_INLINE vi weights(const enum fmt fmt, const uint8_t *col, const un
         case FMT_Q5_1:
                 return vi_or(nibbles(col + 128 + 64 * (g % 4), g / 4), fifth_bit(col + 64, g));
         case FMT_Q4_K:
-                return nibbles(col + Q4_K_LOW + 512 * (j / 2) + 64 * g, j % 2);
-        case FMT_Q5_K:
-                return vi_or(nibbles(col + Q5_K_LOW + 512 * (j / 2) + 64 * g, j % 2),
-                             fifth_bit(col + Q5_K_HIGH + 64 * g, j));
+                return nibbles(col + Q4_K_LOW + 512 * chunk + 64 * g, j);
+        case FMT_Q5_K: {
+                vi fifth = vi_shl(vi_shr_by(vi_load(col + Q5_K_HIGH + 64 * g), 2 * chunk), 4 - j);
+
+                return vi_or(nibbles(col + Q5_K_LOW + 512 * chunk + 64 * g, j), vi_and(fifth, vi_set1(0x10101010)));
+        }
         default: { /* Q6_K */
-                const uint8_t *bits = col + Q6_K_BITS + 1536 * (j / 4) + 192 * g;
-                const unsigned at = 2 * (j % 4);
+                const uint8_t *bits = col + Q6_K_BITS + 1536 * chunk + 192 * g;
+                const unsigned at = 2 * j;
                 vi upper = at < 4 ? vi_shl(vi_load(bits + 128), 4 - at) : vi_shr(vi_load(bits + 128), at - 4);
 
-                return vi_or(nibbles(bits + 64 * (j % 2), j % 4 / 2), vi_and(upper, vi_set1(0x30303030)));
+                return vi_or(nibbles(bits + 64 * (j % 2), j / 2), vi_and(upper, vi_set1(0x30303030)));
         }
         }
 }
@@ -91,14 +96,14 @@ struct scales {
 
 /* One (sub-)block of 32 for all rows of the tile. */
 static ALWAYS_INLINE void block_products(const enum fmt fmt, const unsigned rows, const bool has_min,
-                                         const uint8_t *col, const unsigned j, const struct scales *s,
-                                         const struct act_block *x, vf *acc) {
+                                         const uint8_t *col, unsigned chunk, const unsigned j,
+                                         const struct scales *s, const struct act_block *x, vf *acc) {
         vi sum[TILE_MAX];
 
         UNROLL for (unsigned r = 0; r < rows; r++)
                 sum[r] = dot_start(fmt, x + r);
         UNROLL for (unsigned g = 0; g < 8; g++) {
-                vi w = weights(fmt, col, j, g);
+                vi w = weights(fmt, col, chunk, j, g);
 
                 UNROLL for (unsigned r = 0; r < rows; r++)
                         sum[r] = dot(fmt, sum[r], w, x[r].q + 4 * g);
@@ -117,7 +122,7 @@ static ALWAYS_INLINE void plain_column(const enum fmt fmt, const unsigned rows, 
         const bool has_min = fmt == FMT_Q4_1 || fmt == FMT_Q5_1;
         struct scales s = { vf_load_f16(col), has_min ? vf_load_f16(col + 32) : vf_zero() };
 
-        block_products(fmt, rows, has_min, col, 0, &s, x, acc);
+        block_products(fmt, rows, has_min, col, 0, 0, &s, x, acc);
 }
 
 /* The 6-bit scales and minima of a column, as bytes [sub-block][row]: see format-k.c for how they are coded. */
@@ -137,45 +142,51 @@ static ALWAYS_INLINE void k_column(const enum fmt fmt, const unsigned rows, cons
         uint8_t sc[128], mn[128];
 
         k_scales(col, sc, mn);
-        UNROLL for (unsigned j = 0; j < 8; j++) {
-                struct scales s = { vf_mul(d, vf_from_vi(vi_load_u8(sc + 16 * j))),
-                                    vf_mul(dmin, vf_from_vi(vi_load_u8(mn + 16 * j))) };
+        for (unsigned chunk = 0; chunk < 4; chunk++)
+                UNROLL for (unsigned j = 0; j < 2; j++, x += rows) {
+                        struct scales s = { vf_mul(d, vf_from_vi(vi_load_u8(sc + 32 * chunk + 16 * j))),
+                                            vf_mul(dmin, vf_from_vi(vi_load_u8(mn + 32 * chunk + 16 * j))) };
 
-                block_products(fmt, rows, true, col, j, &s, x + j * rows, acc);
-        }
+                        block_products(fmt, rows, true, col, chunk, j, &s, x, acc);
+                }
 }
 
-/* Q6_K has a scale for 16 elements: two dot products per block of activations. Four sub-blocks have their bits in the
- * same bytes; where there are registers enough for their sums, they are done together. */
+/* Sub-blocks [j, j + n) of a chunk of Q6_K, which has a scale for 16 elements: two dot products per block of
+ * activations. */
+static ALWAYS_INLINE void q6_k_products(const unsigned rows, const unsigned n, const uint8_t *col, unsigned chunk,
+                                        const unsigned j, vf d, const struct act_block *x, vf *acc) {
+        const uint8_t *scales = col + Q6_K_SCALES + 128 * chunk + 32 * j;
+        vf t[8];
+        vi sum[8];
+
+        UNROLL for (unsigned half = 0; half < 2; half++) {
+                UNROLL for (unsigned i = 0; i < rows * n; i++)
+                        sum[i] = vi_set1(x[i].minus32[half]);
+                UNROLL for (unsigned g = 4 * half; g < 4 * half + 4; g++)
+                        UNROLL for (unsigned k = 0; k < n; k++) {
+                                vi w = weights(FMT_Q6_K, col, chunk, j + k, g);
+
+                                UNROLL for (unsigned r = k * rows; r < (k + 1) * rows; r++)
+                                        sum[r] = vi_dot_u6(sum[r], w, vi_set1_load(x[r].q + 4 * g));
+                        }
+                UNROLL for (unsigned i = 0; i < rows * n; i++) {
+                        vf scale = vf_mul(d, vf_from_vi(vi_load_i8(scales + 32 * (i / rows) + 16 * half)));
+
+                        t[i] = half ? vf_fma(vf_from_vi(sum[i]), scale, t[i]) : vf_mul(vf_from_vi(sum[i]), scale);
+                }
+        }
+        UNROLL for (unsigned i = 0; i < rows * n; i++)
+                acc[i % rows] = vf_fma(t[i], vf_set1(x[i].scale), acc[i % rows]);
+}
+
+/* A chunk's sub-blocks are done together where there are registers enough for their sums. */
 static ALWAYS_INLINE void q6_k_column(const unsigned rows, const uint8_t *col, const struct act_block *x, vf *acc) {
-        const unsigned together = rows <= 2 ? 4 : 1;
+        const unsigned n = rows <= 2 ? 4 : 1;
         vf d = vf_load_f16(col);
 
-        UNROLL for (unsigned j = 0; j < 8; j += together, x += rows * together) {
-                vf t[8];
-                vi sum[8];
-
-                UNROLL for (unsigned half = 0; half < 2; half++) {
-                        UNROLL for (unsigned i = 0; i < rows * together; i++)
-                                sum[i] = vi_set1(x[i].minus32[half]);
-                        UNROLL for (unsigned g = 4 * half; g < 4 * half + 4; g++)
-                                UNROLL for (unsigned k = 0; k < together; k++) {
-                                        vi w = weights(FMT_Q6_K, col, j + k, g);
-
-                                        UNROLL for (unsigned r = k * rows; r < (k + 1) * rows; r++)
-                                                sum[r] = vi_dot_u6(sum[r], w, vi_set1_load(x[r].q + 4 * g));
-                                }
-                        UNROLL for (unsigned i = 0; i < rows * together; i++) {
-                                const uint8_t *sc = col + Q6_K_SCALES + 16 * (2 * (j + i / rows) + half);
-                                vf scale = vf_mul(d, vf_from_vi(vi_load_i8(sc)));
-
-                                t[i] = half ? vf_fma(vf_from_vi(sum[i]), scale, t[i])
-                                            : vf_mul(vf_from_vi(sum[i]), scale);
-                        }
-                }
-                UNROLL for (unsigned i = 0; i < rows * together; i++)
-                        acc[i % rows] = vf_fma(t[i], vf_set1(x[i].scale), acc[i % rows]);
-        }
+        for (unsigned chunk = 0; chunk < 2; chunk++)
+                UNROLL for (unsigned j = 0; j < 4; j += n, x += rows * n)
+                        q6_k_products(rows, n, col, chunk, j, d, x, acc);
 }
 
 static ALWAYS_INLINE void quant_panel(const enum fmt fmt, const unsigned rows, const uint8_t *col,

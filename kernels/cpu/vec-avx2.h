@@ -103,6 +103,11 @@ static inline vi vi_sub(vi x, vi y) { return VI(_mm256_sub_epi32(x.a, y.a), _mm2
 static inline vi vi_max(vi x, vi y) { return VI(_mm256_max_epi32(x.a, y.a), _mm256_max_epi32(x.b, y.b)); }
 #define vi_shl(x, n) VI(_mm256_slli_epi32((x).a, n), _mm256_slli_epi32((x).b, n))
 #define vi_shr(x, n) VI(_mm256_srli_epi32((x).a, n), _mm256_srli_epi32((x).b, n))
+static inline vi vi_shr_by(vi x, unsigned n) {
+        __m128i by = _mm_cvtsi32_si128((int)n);
+
+        return VI(_mm256_srl_epi32(x.a, by), _mm256_srl_epi32(x.b, by));
+}
 static inline int32_t vi_sum(vi x) {
         __m256i v = _mm256_add_epi32(x.a, x.b);
         __m128i h = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));

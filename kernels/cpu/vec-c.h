@@ -71,6 +71,7 @@ static inline vi vi_sub(vi a, vi b) { EACH(vi, (int32_t)((uint32_t)a.v[i] - (uin
 static inline vi vi_max(vi a, vi b) { EACH(vi, a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
 static inline vi vi_shl(vi a, int n) { EACH(vi, (int32_t)((uint32_t)a.v[i] << n)); }
 static inline vi vi_shr(vi a, int n) { EACH(vi, (int32_t)((uint32_t)a.v[i] >> n)); }
+static inline vi vi_shr_by(vi a, unsigned n) { EACH(vi, (int32_t)((uint32_t)a.v[i] >> n)); }
 static inline int32_t vi_sum(vi a) {
         int32_t s = 0;
 

@@ -10,8 +10,9 @@
  */
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
-/* Where vectors are registers, loops over rows and panels must unroll, or they would live in memory. */
-#if VEC_TILE > 1
+/* Where vectors are registers, loops over rows and panels must unroll, or they would live in memory. Not so under a
+ * sanitizer, where each load is a page of code. */
+#if VEC_TILE > 1 && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define UNROLL _Pragma("GCC unroll 16")
 #else
 #define UNROLL

@@ -102,6 +102,9 @@ static inline vi vi_shl(vi a, int n) { QUADS(vi, vshlq_s32(a.val[i], vdupq_n_s32
 static inline vi vi_shr(vi a, int n) {
         QUADS(vi, vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(a.val[i]), vdupq_n_s32(-n))));
 }
+static inline vi vi_shr_by(vi a, unsigned n) {
+        QUADS(vi, vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(a.val[i]), vdupq_n_s32(-(int)n))));
+}
 static inline int32_t vi_sum(vi a) {
         return vaddvq_s32(vaddq_s32(vaddq_s32(a.val[0], a.val[1]), vaddq_s32(a.val[2], a.val[3])));
 }
