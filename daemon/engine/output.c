@@ -7,6 +7,7 @@
 int output_init(struct output *o, const struct tokenizer *t, bool raw, const struct stop_string *stop, size_t n_stop) {
         memset(o, 0, sizeof(*o));
         detokenizer_init(&o->detokenizer, t, false, raw);
+        o->detokenizer.at_start = false; /* what is generated continues the prompt: a first space belongs to it */
         return stop_init(&o->stop, stop, n_stop);
 }
 
