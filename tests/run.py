@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the unit tests, the fuzz corpora and the integration tests of one build and adds up what they say.
+"""Runs the unit tests, the fuzz corpora, the integration and the system tests of one build and adds up what they say.
 
-    tests/run.py --build build [--label TEXT] [--emulator QEMU] [--only SUBSTRING]... unit|fuzz|integration ...
+    tests/run.py --build build [--label TEXT] [--emulator QEMU] [--only SUBSTRING]... unit|fuzz|integration|system ...
     tests/run.py --totals FILE         the sum of several runs that were given --record FILE
 
 The closing line is "N passed, N failed, N skipped"; the exit status is 1 if anything failed or nothing ran.
@@ -19,6 +19,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 UNIT_TIMEOUT_S = 300
 INTEGRATION_TIMEOUT_S = 1500
+SYSTEM_TIMEOUT_S = 600
 
 
 class Totals:
@@ -85,13 +86,22 @@ def run_fuzz(options, totals, env):
         totals.add(*report(path.name, status, output, (int(status == 0), 0, 0), time.monotonic() - began))
 
 
-def run_integration(options, totals, env):
+def run_script(name, command, timeout, totals, env):
     began = time.monotonic()
-    command = [sys.executable, str(ROOT / "tests/integration/run.py"), str(ROOT / options.build)]
-    status, output = run(command + options.only, INTEGRATION_TIMEOUT_S, env)
+    status, output = run(command, timeout, env)
     found = re.findall(r"^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$", output, re.M)
     counts = tuple(int(number or 0) for number in found[-1]) if found else (0, 1, 0)
-    totals.add(*report("integration", status, output, counts, time.monotonic() - began))
+    totals.add(*report(name, status, output, counts, time.monotonic() - began))
+
+
+def run_integration(options, totals, env):
+    command = [sys.executable, str(ROOT / "tests/integration/run.py"), str(ROOT / options.build)]
+    run_script("integration", command + options.only, INTEGRATION_TIMEOUT_S, totals, env)
+
+
+def run_system(options, totals, env):
+    run_script("system", [sys.executable, str(ROOT / "tests/system/run.py"), options.build], SYSTEM_TIMEOUT_S, totals,
+               env)
 
 
 def main():
@@ -102,7 +112,7 @@ def main():
     parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--record", help="append the counts to this file")
     parser.add_argument("--totals", help="print the sum of a file that --record wrote")
-    parser.add_argument("stage", nargs="*", choices=["unit", "fuzz", "integration", []])
+    parser.add_argument("stage", nargs="*", choices=["unit", "fuzz", "integration", "system", []])
     options = parser.parse_args()
     options.emulator = options.emulator.split()
 
@@ -115,7 +125,7 @@ def main():
         env.setdefault("ASAN_OPTIONS", "detect_leaks=1:abort_on_error=0:allocator_may_return_null=1")
         env.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
         env.setdefault("TSAN_OPTIONS", "halt_on_error=0:second_deadlock_stack=1")
-        stages = {"unit": run_unit, "fuzz": run_fuzz, "integration": run_integration}
+        stages = {"unit": run_unit, "fuzz": run_fuzz, "integration": run_integration, "system": run_system}
         for stage in options.stage:
             print(f"{options.label or options.build}: {stage}", flush=True)
             stages[stage](options, totals, env)

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 # What people and CI call: help, demo, test and its parts, install, clean.
 
-.PHONY: help deps demo test check unit-test fuzz-test integration-test asan tsan cross lint fuzz clean install uninstall
+.PHONY: help deps demo test check unit-test fuzz-test integration-test system-test asan tsan cross lint fuzz clean install uninstall
 
 help:
 	@echo "make              build everything below $(BUILD)/"
 	@echo "make demo         install what is missing, build, start a private daemon and stream an answer"
 	@echo "make test         everything that CI runs (about half an hour on two cores)"
 	@echo "make check        the quick part of it: unit, fuzz corpora and integration tests of one build"
+	@echo "make system-test  the installed service under a real systemd, in a container (as root)"
 	@echo "make asan tsan cross lint   the other parts: sanitizers, aarch64 under qemu, clang-tidy and cppcheck"
 	@echo "make fuzz         fuzz targets for libFuzzer below $(BUILD)-fuzz/fuzz/"
 	@echo "make deps         install the packages that building needs (apt)"
@@ -44,6 +45,10 @@ fuzz-test: $(FUZZ)
 
 integration-test: all
 	@$(RUN_TESTS) --build $(BUILD) integration
+
+# Boots a real systemd with the installed service in it; needs root.
+system-test: all
+	@$(RUN_TESTS) --build $(BUILD) --label "real systemd" system
 
 asan:
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/asan SANITIZER=address,undefined CFLAGS="-O1 -g1" all unit
@@ -85,6 +90,7 @@ sysconfdir   ?= /etc
 unitdir      ?= $(libdir)/systemd/system
 INSTALL      ?= install
 SOVERSION    := 1
+BUNDLED_MODEL ?= share/models/spark-tiny.gguf
 
 install: all
 	$(INSTALL) -d $(addprefix $(DESTDIR),$(bindir) $(libexecdir) $(libdir)/pkgconfig $(includedir) $(unitdir) \
@@ -104,7 +110,7 @@ install: all
 	$(INSTALL) -m 644 systemd/org.sparkd.Spark1.conf $(DESTDIR)$(datadir)/dbus-1/system.d/
 	$(INSTALL) -m 644 systemd/org.sparkd.Spark1.service $(DESTDIR)$(datadir)/dbus-1/system-services/
 	$(INSTALL) -m 644 systemd/org.sparkd.Spark1.xml $(DESTDIR)$(datadir)/dbus-1/interfaces/
-	$(INSTALL) -m 644 share/models/spark-tiny.gguf $(DESTDIR)$(datadir)/sparkd/
+	$(INSTALL) -m 644 $(BUNDLED_MODEL) $(DESTDIR)$(datadir)/sparkd/spark-tiny.gguf
 	test -e $(DESTDIR)$(sysconfdir)/sparkd/sparkd.conf || \
 	    sed 's#@DATADIR@#$(datadir)#' systemd/sparkd.conf >$(DESTDIR)$(sysconfdir)/sparkd/sparkd.conf
 

@@ -1,0 +1,50 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# The inner half of run.py, in a mount namespace of its own: builds the container's root and boots it.
+# From the environment: WORK, OUT (folders), CGROUPS (of ours), HERE (this folder).
+set -eu
+
+# nspawn leaves groups behind where it was started; here they can be removed afterwards
+for group in $CGROUPS; do
+        echo $$ >"$group/cgroup.procs"
+done
+
+root=$WORK/root
+mkdir "$root"
+mount -t tmpfs -o mode=0755 none "$root"
+mkdir "$root/up" "$root/wk" "$root/m"
+mount -t overlay overlay -o "lowerdir=/,upperdir=$root/up,workdir=$root/wk" "$root/m"
+mount -t tmpfs none /run/systemd 2>/dev/null || { mkdir -p /run/systemd && mount -t tmpfs none /run/systemd; }
+
+m=$root/m
+cp -a "$WORK/installed/." "$m/"
+mkdir -p "$m/opt/sparkd-test"
+cp "$HERE/inside.py" "$m/opt/sparkd-test/"
+units=$m/etc/systemd/system
+mkdir -p "$units"
+cat >"$units/sdtest.target" <<EOF
+[Unit]
+Requires=sdtest.service dbus.socket
+After=dbus.socket
+EOF
+cat >"$units/sdtest.service" <<EOF
+[Unit]
+Wants=dbus.socket
+After=dbus.socket
+SuccessAction=exit-force
+FailureAction=exit-force
+[Service]
+Type=exec
+ExecStart=/usr/bin/python3 -B /opt/sparkd-test/inside.py
+StandardOutput=append:/out/output
+StandardError=append:/out/output
+EOF
+ln -sf /dev/null "$units/timers.target"
+rm -rf "$m/var/log/journal"
+
+# what the service may call on a real machine and nspawn denies by default; without bpf IPAddressDeny= does nothing
+calls="bpf landlock_create_ruleset landlock_add_rule landlock_restrict_self io_uring_setup io_uring_enter io_uring_register"
+SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 exec systemd-nspawn -q -D "$m" --register=no --keep-unit --private-network \
+        --machine=sdtest --console=pipe --link-journal=no --system-call-filter="$calls" \
+        --capability=CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN --bind="$OUT:/out" \
+        --boot systemd.unit=sdtest.target systemd.show_status=no

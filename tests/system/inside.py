@@ -1,0 +1,246 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""The installed service under a real systemd, as an administrator and two users meet it. Run by boot.sh as root of a
+container; the tests are steps that follow each other in the order of their names."""
+
+import contextlib
+import grp
+import json
+import os
+import pathlib
+import pwd
+import signal
+import stat
+import subprocess
+import time
+import unittest
+
+SERVICE, SOCKET = "sparkd.service", "sparkd.socket"
+NAME, PATH, MANAGER = "org.sparkd.Spark1", "/org/sparkd/Spark1", "org.sparkd.Spark1.Manager"
+MARK = "Xylophonkatze"  # of prompts: must not be found anywhere
+USERS = 'u member - "Member"\nm member spark\nu stranger - "Stranger"\n'
+
+
+def run(*command, user=None, timeout=60):
+    if user:
+        command = ("setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--reset-env", "--", *command)
+    return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          errors="replace", timeout=timeout, check=False)
+
+
+def systemctl(*arguments):
+    return run("systemctl", *arguments)
+
+
+def show(name, unit=SERVICE):
+    return systemctl("show", "--value", f"--property={name}", unit).stdout.strip()
+
+
+def main_pid():
+    return int(show("MainPID"))
+
+
+def generate(user="member"):
+    return run("sparkctl", "generate", "-n", "8", f"{MARK} tell", user=user)
+
+
+def call(method, *arguments, user=None):
+    return run("busctl", "--json=short", "call", NAME, PATH, MANAGER, method, *arguments, user=user)
+
+
+def until(condition, timeout=20):
+    end = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def children(pid):
+    """{name: pid}"""
+    found = {}
+    for task in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            fields = (task / "stat").read_text()
+            if int(fields[fields.rindex(")") + 2:].split()[1]) == pid:
+                found[fields[fields.index("(") + 1:fields.rindex(")")]] = int(task.name)
+    return found
+
+
+def status_of(pid):
+    lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+    return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+
+
+class Service(unittest.TestCase):
+    def assertRuns(self, done):
+        self.assertEqual(done.returncode, 0, (done.args, done.stdout, done.stderr))
+        return done.stdout
+
+    def assertServes(self):
+        self.assertTrue(self.assertRuns(generate()).strip())
+
+    def start(self):
+        systemctl("reset-failed", SERVICE)
+        self.assertRuns(systemctl("start", SERVICE))
+
+    def test_01_users_and_folders(self):
+        pathlib.Path("/etc/sysusers.d").mkdir(exist_ok=True)
+        pathlib.Path("/etc/sysusers.d/zz-test.conf").write_text(USERS, encoding="ascii")
+        self.assertRuns(run("systemd-sysusers"))
+        self.assertRuns(run("systemd-tmpfiles", "--create", "sparkd.conf"))
+        user = pwd.getpwnam("sparkd")
+        self.assertIn("nologin", user.pw_shell)
+        self.assertIn("member", grp.getgrnam("spark").gr_mem)
+        models = pathlib.Path("/var/lib/sparkd/models")
+        self.assertEqual(models.stat().st_uid, user.pw_uid)
+        self.assertRuns(systemctl("daemon-reload"))
+
+    def test_02_socket(self):
+        self.assertRuns(systemctl("start", SOCKET))
+        found = os.stat("/run/sparkd/sparkd.sock")
+        self.assertEqual((found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)),
+                         (0, grp.getgrnam("spark").gr_gid, 0o660))
+        self.assertEqual(show("ActiveState"), "inactive")
+
+    def test_03_service_becomes_ready(self):
+        self.start()
+        self.assertEqual((show("ActiveState"), show("SubState")), ("active", "running"))
+        self.assertEqual(show("NotifyAccess"), "main")
+        self.assertIn("ready", show("StatusText"))
+        self.assertEqual(show("NRestarts"), "0")
+
+    def test_04_a_member_may_use_it(self):
+        self.assertServes()
+        models = json.loads(self.assertRuns(run("sparkctl", "--json", "models", user="member")))
+        self.assertIn("spark-tiny", json.dumps(models))
+
+    def test_05_a_stranger_may_not(self):
+        done = generate(user="stranger")
+        self.assertEqual(done.returncode, 77, (done.stdout, done.stderr))
+        self.assertTrue(done.stderr.strip())
+        self.assertNotIn("Traceback", done.stderr)
+
+    def test_06_only_root_loads(self):
+        self.assertEqual(run("sparkctl", "unload", "spark-tiny", user="member").returncode, 77)
+        self.assertRuns(run("sparkctl", "unload", "spark-tiny"))
+        self.assertRuns(run("sparkctl", "load", "spark-tiny"))
+
+    def test_07_bus(self):
+        self.assertTrue(until(lambda: run("busctl", "status", NAME).returncode == 0))
+        answer = json.loads(self.assertRuns(call("Complete", "sa{sv}", f"{MARK} sings", "1", "max_tokens", "u", "8",
+                                                 user="member")))
+        self.assertEqual(answer["data"][1]["completion_tokens"]["data"], 8)
+        self.assertIn("Only root", call("Unload", "s", "spark-tiny", user="member").stderr)
+        self.assertIn("Access denied", call("Complete", "sa{sv}", "x", "0", user="stranger").stderr)
+        self.assertRuns(call("Unload", "s", "spark-tiny"))
+        self.assertRuns(call("Load", "sa{sv}", "spark-tiny", "0"))
+        state = run("busctl", "get-property", NAME, PATH, MANAGER, "State", user="stranger")
+        self.assertIn("ready", self.assertRuns(state))
+
+    def test_08_sandbox(self):
+        pid = main_pid()
+        engine = children(pid)["spark-engine"]
+        uid = str(pwd.getpwnam("sparkd").pw_uid)
+        for process in pid, engine:
+            status = status_of(process)
+            self.assertEqual(set(status["Uid"].split()), {uid})
+            self.assertEqual((status["NoNewPrivs"], status["Seccomp"]), ("1", "2"))
+            for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb"):
+                self.assertEqual(int(status[name], 16), 0, name)
+            self.assertNotEqual(os.readlink(f"/proc/{process}/ns/net"), os.readlink("/proc/self/ns/net"))
+            devices = pathlib.Path(f"/proc/{process}/net/dev").read_text().splitlines()[2:]
+            self.assertEqual([line.split(":")[0].strip() for line in devices], ["lo"])
+        inside = ("nsenter", "-t", str(pid), "-m", "--")
+        for path in ("/usr/x", "/etc/x", "/opt/x", "/var/x"):
+            self.assertIn("Read-only", run(*inside, "touch", path).stderr, path)
+        self.assertRuns(run(*inside, "touch", "/var/lib/sparkd/x"))
+        self.assertFalse(run(*inside, "ls", "/home").stdout)
+        self.assertEqual(run(*inside, "ls", "/tmp").stdout, "")
+        # core dumps would hold prompts
+        self.assertNotIn("no Landlock", self.journal())
+        limits = pathlib.Path(f"/proc/{pid}/limits").read_text()
+        self.assertRegex(limits, r"Max core file size +0 +0")
+
+    def test_09_engine_killed(self):
+        pid = main_pid()
+        engine = children(pid)["spark-engine"]
+        os.kill(engine, signal.SIGKILL)
+        self.assertServes()
+        self.assertEqual((main_pid(), show("NRestarts")), (pid, "0"))
+        self.assertNotEqual(children(pid)["spark-engine"], engine)
+
+    def test_10_reload(self):
+        pid = main_pid()
+        self.assertRuns(systemctl("reload", SERVICE))
+        self.assertTrue(until(lambda: show("ActiveState") == "active"))
+        self.assertEqual(main_pid(), pid)
+        self.assertServes()
+        self.assertTrue(until(lambda: "configuration reloaded" in self.journal()))
+
+    @staticmethod
+    def journal():
+        run("journalctl", "--sync")
+        return run("journalctl", "--no-pager", "-o", "cat", "-u", SERVICE).stdout
+
+    def test_11_daemon_killed(self):
+        pid = main_pid()
+        os.kill(pid, signal.SIGKILL)
+        self.assertTrue(until(lambda: show("ActiveState") == "active" and main_pid() not in (0, pid)))
+        self.assertServes()
+        self.assertEqual(show("NRestarts"), "1")
+
+    def test_12_stop_and_socket_activation(self):
+        self.assertRuns(systemctl("stop", SERVICE))
+        self.assertEqual((show("ActiveState"), show("Result")), ("inactive", "success"))
+        self.assertEqual(show("ActiveState", SOCKET), "active")
+        self.assertServes()
+        self.assertEqual(show("ActiveState"), "active")
+
+    def test_13_bus_activation(self):
+        self.assertRuns(systemctl("stop", SERVICE))
+        systemctl("reset-failed", SERVICE)
+        answer = self.assertRuns(call("ListModels"))
+        self.assertIn("spark-tiny", answer)
+        self.assertTrue(until(lambda: show("ActiveState") == "active"))  # it answers before its model is loaded
+
+    def test_14_watchdog(self):
+        folder = pathlib.Path(f"/run/systemd/system/{SERVICE}.d")
+        folder.mkdir(parents=True)
+        (folder / "test.conf").write_text("[Service]\nWatchdogSec=2s\nRestartSec=100ms\n", encoding="ascii")
+        self.assertRuns(systemctl("daemon-reload"))
+        self.assertRuns(systemctl("stop", SERVICE))
+        self.start()
+        pid = main_pid()
+        time.sleep(5)
+        self.assertEqual((main_pid(), show("ActiveState"), show("NRestarts")), (pid, "active", "0"))
+        os.kill(pid, signal.SIGSTOP)  # one that hangs is replaced
+        self.assertTrue(until(lambda: show("ActiveState") == "active" and main_pid() not in (0, pid)))
+        self.assertServes()
+
+    def test_15_bus_restarted(self):
+        """The daemon finds the bus again."""
+        pid = main_pid()
+        self.assertRuns(systemctl("restart", "dbus.service"))
+        self.assertServes()
+        self.assertTrue(until(lambda: run("busctl", "status", NAME).returncode == 0 and
+                              call("ListModels").returncode == 0))
+        self.assertEqual(main_pid(), pid)
+
+    def test_16_nothing_of_a_prompt_in_the_journal(self):
+        run("journalctl", "--sync")
+        everything = run("journalctl", "--no-pager", "-o", "export").stdout
+        self.assertIn(SERVICE, everything)
+        # the command lines of the test's own processes are no concern of the service
+        mine = run("journalctl", "--no-pager", "-o", "export", "-u", SERVICE, "-u", SOCKET, "_COMM=sparkd").stdout
+        self.assertNotIn(MARK, mine + self.journal())
+        self.assertNotIn("leaves a charge", self.journal())
+
+
+if __name__ == "__main__":
+    result = unittest.main(verbosity=2, exit=False).result
+    with open("/out/journal", "w", encoding="utf-8") as file:
+        file.write(run("journalctl", "--no-pager", "-o", "short-monotonic", "-u", SERVICE, "-u", SOCKET, "-u",
+                       "dbus.service").stdout)
+    raise SystemExit(not result.wasSuccessful())

@@ -1,0 +1,119 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Boots a real systemd with the installed service in it and runs inside.py there:
+
+    tests/system/run.py [BUILD]
+
+The root of this machine, under an overlay that is thrown away, becomes a container without network; what `make install`
+makes goes on top. Needs root, systemd-nspawn and a writable cgroup tree, and skips where they are missing. The last line
+is "N passed, N failed, N skipped".
+"""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+TESTDATA = pathlib.Path(os.environ.get("SPARK_TESTDATA", ROOT / "../shared/testdata")).resolve()
+CGROUPS = pathlib.Path("/sys/fs/cgroup")
+TIMEOUT_S = 240
+
+
+def bundled_model():
+    """The model that the package brings; while a tree is without, any small one that answers."""
+    paths = [ROOT / "share/models/spark-tiny.gguf", TESTDATA / "models/stories260K-F32.gguf",
+             TESTDATA / "models/stories260K-f32.gguf"]
+    return next((path for path in paths if path.exists()), None)
+
+
+def why_not():
+    """A reason not to run, or None."""
+    if os.getuid() != 0:
+        return "needs root"
+    for program in ("systemd-nspawn", "dbus-daemon", "unshare"):
+        if not shutil.which(program):
+            return f"{program} is not installed"
+    if not pathlib.Path("/lib/systemd/systemd").exists():
+        return "systemd is not installed"
+    if not os.access(cgroup_trees()[0], os.W_OK):
+        return "the cgroup tree is not writable"
+    if subprocess.run(["unshare", "--mount", "true"], check=False, stderr=subprocess.DEVNULL).returncode:
+        return "no new mount namespace here"
+    if not bundled_model():
+        return "there is no model to install"
+    return None
+
+
+def cgroup_trees():
+    """The trees that systemd keeps units in: one, or two where controllers are still on version 1."""
+    both = [CGROUPS / name for name in ("unified", "systemd") if (CGROUPS / name).is_dir()]
+    return both or [CGROUPS]
+
+
+def remove_cgroups(folders):
+    for folder in folders:
+        for path, _, _ in os.walk(folder, topdown=False):
+            try:
+                os.rmdir(path)
+            except OSError:
+                pass
+
+
+def install(build, target):
+    # relative to the tree, as `make install` is run by people
+    command = ["make", "-s", "install", f"BUILD={build}", f"DESTDIR={target}", "PREFIX=/usr",
+               f"BUNDLED_MODEL={bundled_model()}"]
+    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+
+
+def boot(work, out):
+    folders = [tree / f"sparkd-system-test.{os.getpid()}" for tree in cgroup_trees()]
+    for folder in folders:
+        folder.mkdir()
+    env = {**os.environ, "CGROUPS": " ".join(map(str, folders)), "WORK": str(work), "OUT": str(out),
+           "HERE": str(HERE)}
+    env.pop("DBUS_SESSION_BUS_ADDRESS", None)
+    try:
+        return subprocess.run(["timeout", "-k", "10", str(TIMEOUT_S), "unshare", "--mount", "--propagation", "private",
+                               "--fork", "--", "sh", str(HERE / "boot.sh")], check=False, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, errors="replace")
+    finally:
+        remove_cgroups(folders)
+
+
+def main():
+    build = sys.argv[1] if len(sys.argv) > 1 else "build"
+    reason = why_not()
+    if reason:
+        print(f"skipped: {reason}\n0 passed, 0 failed, 1 skipped")
+        return 0
+    with tempfile.TemporaryDirectory(prefix="sparkd-system-") as name:
+        work, out = pathlib.Path(name), pathlib.Path(name) / "out"
+        out.mkdir()
+        install(build, work / "installed")
+        done = boot(work, out)
+        said = (out / "output").read_text(errors="replace") if (out / "output").exists() else ""
+        ran = re.search(r"^Ran (\d+) tests? in", said, re.M)
+        counts = {key: int(value) for key, value in re.findall(r"(failures|errors|skipped)=(\d+)", said)}
+        failed = counts.get("failures", 0) + counts.get("errors", 0)
+        skipped = counts.get("skipped", 0)
+        if not ran or (done.returncode and not failed):
+            failed += 1
+        if failed:
+            print(said or done.stdout)
+            journal = out / "journal"
+            print(journal.read_text(errors="replace") if journal.exists() else "")
+        else:
+            print("\n".join(re.findall(r"^skipped .*", said, re.M)))
+        passed = max(int(ran[1]) - failed - skipped, 0) if ran else 0
+        print(f"{passed} passed, {failed} failed, {skipped} skipped")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
