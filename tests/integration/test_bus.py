@@ -6,188 +6,19 @@ import contextlib
 import fcntl
 import json
 import os
-import pathlib
 import re
-import shutil
 import signal
 import socket
 import stat
 import subprocess
 import tempfile
-import threading
 import time
 import unittest
 import xml.etree.ElementTree as ElementTree
 
+from bus_harness import *
 from harness import *
 from harness import pb
-
-try:
-    import dbus
-    import dbus.bus
-except ImportError:
-    dbus = None
-
-NAME, PATH = "org.sparkd.Spark1", "/org/sparkd/Spark1"
-MANAGER, MODEL, SESSION = NAME + ".Manager", NAME + ".Model", NAME + ".Session"
-ERROR = NAME + ".Error."
-MODEL_PATH = PATH + "/model/null"
-NOBODY = 65534
-
-BUS_CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-BUS Bus Configuration 1.0//EN"
- "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
-<busconfig>
-  <type>session</type>
-  <listen>unix:path={folder}/bus</listen>
-  <policy context="default">
-    <allow user="*"/>
-    <allow send_destination="*" eavesdrop="true"/>
-    <allow eavesdrop="true"/>
-    {own}
-  </policy>
-</busconfig>
-"""
-
-
-class Bus:
-    """A private dbus-daemon that can go away and come back."""
-
-    def __init__(self, own=True):
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="sparkd-bus-"))
-        self.folder.chmod(0o755)
-        self.address = f"unix:path={self.folder}/bus"
-        self.process = None
-        rule = '<allow own="*"/>' if own else '<deny own="*"/>'
-        (self.folder / "conf").write_text(BUS_CONFIG.format(folder=self.folder, own=rule), encoding="ascii")
-
-    def start(self):
-        with contextlib.suppress(FileNotFoundError):
-            (self.folder / "bus").unlink()
-        self.process = subprocess.Popen(["dbus-daemon", f"--config-file={self.folder}/conf", "--nofork",
-                                         "--nopidfile"], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        until(lambda: (self.folder / "bus").exists(), 10, "the bus's socket")
-
-    def stop(self):
-        if self.process and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-
-    def remove(self):
-        self.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def text(value):
-    return dbus.String(value, variant_level=1)
-
-
-def u32(value):
-    return dbus.UInt32(value, variant_level=1)
-
-
-def u64(value):
-    return dbus.UInt64(value, variant_level=1)
-
-
-def described(node):
-    """What introspection says of our interfaces, in a form that compares."""
-    interfaces = {}
-    for interface in node.iter("interface"):
-        if not interface.get("name").startswith(NAME):
-            continue
-        methods = {m.get("name"): [(a.get("direction"), a.get("type"), a.get("name")) for a in m.findall("arg")]
-                   for m in interface.findall("method")}
-        properties = {}
-        for item in interface.findall("property"):
-            emits = [a.get("value") for a in item.findall("annotation")
-                     if a.get("name") == "org.freedesktop.DBus.Property.EmitsChangedSignal"]
-            properties[item.get("name")] = (item.get("type"), item.get("access"), (emits or ["true"])[0])
-        interfaces[interface.get("name")] = (methods, properties)
-    return interfaces
-
-
-@unittest.skipUnless(dbus, "python3-dbus is not installed")
-@unittest.skipUnless(shutil.which("dbus-daemon"), "dbus-daemon is not installed")
-class BusTestCase(TestCase):
-    def setUp(self):
-        self.bus = self.new_bus()
-        self.bus.start()
-
-    def new_bus(self, **options):
-        bus = Bus(**options)
-        self.addCleanup(bus.remove)
-        return bus
-
-    def serve(self, bus=None, **settings):
-        bus = bus or self.bus
-        daemon = self.daemon(bus="session", env={"DBUS_SESSION_BUS_ADDRESS": bus.address}, **settings)
-        until(lambda: "on the bus as" in daemon.log(), 10, "the name on the bus")
-        if settings.get("backend", "null") == "null":
-            daemon.wait_engine()
-        return daemon
-
-    def connect(self):
-        connection = dbus.bus.BusConnection(self.bus.address)
-        self.addCleanup(connection.close)
-        return connection
-
-    def call(self, connection, method, signature="", args=(), path=PATH, interface=MANAGER, timeout=20):
-        return connection.call_blocking(NAME, path, interface, method, signature, args, timeout=timeout * SLOW)
-
-    def get(self, connection, name, path=PATH, interface=MANAGER):
-        return self.call(connection, "Get", "ss", (interface, name), path, "org.freedesktop.DBus.Properties")
-
-    def complete(self, connection, prompt="Once", **options):
-        return self.call(connection, "Complete", "sa{sv}", (prompt, dbus.Dictionary(options, signature="sv")))
-
-    def generate(self, connection, prompt="Once", **options):
-        fd = self.call(connection, "Generate", "sa{sv}", (prompt, dbus.Dictionary(options, signature="sv"))).take()
-        self.addCleanup(self.close_quietly, fd)
-        return fd
-
-    @staticmethod
-    def close_quietly(fd):
-        with contextlib.suppress(OSError):
-            os.close(fd)
-
-    def assertRefused(self, code, function, *args, **options):
-        """Gives the sentence."""
-        with self.assertRaises(dbus.DBusException) as caught:
-            function(*args, **options)
-        self.assertEqual(caught.exception.get_dbus_name(), ERROR + code)
-        message = caught.exception.get_dbus_message()
-        self.assertTrue(message)
-        return message
-
-    def requests(self, daemon):
-        with daemon.connect() as client:
-            return list(client.ask(status=pb.Status()).done.status.requests)
-
-    def monitor(self):
-        """Lines of `gdbus monitor`, as a list that grows."""
-        process = subprocess.Popen(["gdbus", "monitor", "--address", self.bus.address, "--dest", NAME],
-                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        lines = []
-
-        def read():
-            for line in process.stdout:
-                lines.append(line)
-
-        reader = threading.Thread(target=read, daemon=True)
-        reader.start()
-
-        def end():
-            process.kill()
-            process.wait()
-            reader.join()
-            process.stdout.close()
-        self.addCleanup(end)
-        until(lambda: any("is owned by" in line for line in lines), 10, "the monitor")
-        return lines
-
-    def busctl(self, *args, **options):
-        return subprocess.Popen(["busctl", f"--address={self.bus.address}", *args], stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, **options)
 
 
 class Interface(BusTestCase):
@@ -587,6 +418,25 @@ class Models(BusTestCase):
         self.assertEqual(Pipes.read_all(fd).decode(), raw)
         over = self.assertRefused("ContextOverflow", self.complete, bus, "word " * 4000)
         self.assertTrue(over)
+
+
+class SampleConfiguration(unittest.TestCase):
+    def check(self, text):
+        with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
+            file.write(text)
+            file.flush()
+            return subprocess.run([BUILD / "bin/sparkd", "--check", "--config", file.name], check=True,
+                                  stdout=subprocess.PIPE, text=True).stdout
+
+    def test_comments_are_the_defaults(self):
+        sample = (ROOT / "systemd/sparkd.conf").read_text().replace("@DATADIR@", "/usr/share")
+        said = re.sub(r"^(\s*)# (\w+ = [^=]*;)", r"\1\2", sample, flags=re.M)
+        said = re.sub(r"^.*floor = .*$", "", said, flags=re.M)  # depends on the machine
+        keys = [len(re.findall(pattern, body, re.M)) for pattern, body in
+                ((r"^\s*#? ?\w+ = .*;", sample), (r"^\s*\w+ = .*;", said))]
+        self.assertEqual(keys[0], keys[1] + 1)
+        self.assertGreater(keys[1], 20)
+        self.assertEqual(self.check(said), self.check(sample))
 
 
 class Loss(BusTestCase):

@@ -5,8 +5,8 @@
     tests/system/run.py [BUILD]
 
 The root of this machine, under an overlay that is thrown away, becomes a container without network; what `make install`
-makes goes on top. Needs root, systemd-nspawn and a writable cgroup tree, and skips where they are missing. The last line
-is "N passed, N failed, N skipped".
+makes goes on top. Needs root, systemd-nspawn and a writable cgroup tree, and skips where they are missing. The last
+line is "N passed, N failed, N skipped".
 """
 
 import os
