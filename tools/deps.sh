@@ -12,7 +12,7 @@ packages() {
         test) echo "libcmocka-dev python3 python3-protobuf python3-dbus dbus libglib2.0-bin systemd valgrind procps" ;;
         cross) echo "crossbuild-essential-arm64 qemu-user-static libsystemd-dev:arm64 libprotobuf-c-dev:arm64
                      libconfig-dev:arm64 liburing-dev:arm64 libseccomp-dev:arm64 libcmocka-dev:arm64" ;;
-        system) echo "systemd systemd-container systemd-sysv dbus" ;;
+        system) echo "systemd systemd-container dbus" ;;
         lint) echo "clang-tidy cppcheck" ;;
         fuzz) echo "clang" ;;
         *) echo "deps: no package group '$1' (build, test, system, cross, lint, fuzz)" >&2; exit 64 ;;

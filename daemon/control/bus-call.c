@@ -91,6 +91,26 @@ int bus_prompt_submit(struct bus *b, const struct bus_prompt *p, struct request 
         return r;
 }
 
+int bus_prompt_charge(struct user *user, sd_bus_message *m, uint64_t *ret_charged, struct request_error *error) {
+        const char *prompt;
+        uint64_t size;
+        int r;
+
+        r = sd_bus_message_rewind(m, true);
+        if (r >= 0)
+                r = sd_bus_message_read_basic(m, 's', &prompt);
+        if (r < 0)
+                return r;
+        size = strlen(prompt);
+        if (user_charge(user, USER_BYTES, size)) {
+                request_error_set(error, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
+                                  "The requests of your user take more memory than it may have.");
+                return REQUEST_E_REFUSED;
+        }
+        *ret_charged = size;
+        return 0;
+}
+
 bool bus_prompt_wants_plain(const struct request *r, const Spark__V1__Error *error) {
         return r->kind == REQUEST_CHAT && error->code == SPARK__V1__ERROR_CODE__MODEL_INVALID &&
                model_lacks_template(r->model);
@@ -232,8 +252,15 @@ static void start_complete(struct bus_call *c, bool plain) {
 }
 
 void bus_operation_complete(struct bus_call *c) {
+        struct request_error error;
+        int r;
+
         bus_text_init(&c->text, c->peer->user, TEXT_MAX);
-        start_complete(c, false);
+        r = bus_prompt_charge(c->peer->user, c->message, &c->charged, &error);
+        if (r)
+                bus_call_refuse(c, r, &error);
+        else
+                start_complete(c, false);
 }
 
 void bus_call_turn(struct bus_call *c) {

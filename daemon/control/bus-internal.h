@@ -68,6 +68,7 @@ struct bus_call {
         sd_bus_message *message;
         bus_operation operation;
         struct request *request;
+        uint64_t charged; /* for the message */
         struct bus_text text;
         uint32_t n_tokens;
         bool plain_due;        /* to be asked again without chat template */
@@ -111,6 +112,9 @@ struct bus_prompt {
 };
 /* As request_submit(). */
 int bus_prompt_submit(struct bus *b, const struct bus_prompt *p, struct request **ret, struct request_error *error);
+/* Charges the user for a message (sa{sv}) that is kept while its request runs, by its prompt's size. 0,
+ * REQUEST_E_REFUSED, or -errno. */
+int bus_prompt_charge(struct user *user, sd_bus_message *m, uint64_t *ret_charged, struct request_error *error);
 /* True where a chat was refused because the model, not known when asked, turned out to have no template. */
 bool bus_prompt_wants_plain(const struct request *r, const Spark__V1__Error *error);
 

@@ -41,6 +41,8 @@ struct bus_call *bus_call_free(struct bus_call *c) {
         if (c->request)
                 request_detach(c->request);
         bus_text_deinit(&c->text);
+        if (c->charged)
+                user_release(c->peer->user, USER_BYTES, c->charged);
         c->message = sd_bus_message_unref(c->message);
         list_remove(&c->link);
         if (--c->peer->n_calls == 0) {

@@ -18,6 +18,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "bus-error.h"
 #include "bus-internal.h"
 
 #define CREDIT 128u                  /* tokens under way or waiting in `text` */
@@ -34,6 +35,7 @@ struct bus_pipe {
         sd_event_source *source;
         uint32_t events;
         sd_bus_message *message; /* while it may be asked again without chat template */
+        uint64_t message_charged;
         struct request *request; /* NULL: ended */
         struct bus_text text;
         uint32_t n_taken; /* tokens whose text went out, credit for them not passed on yet */
@@ -47,6 +49,13 @@ static void pipe_dirty(struct bus_pipe *p) {
         manager_kick(p->bus->manager);
 }
 
+static void pipe_drop_message(struct bus_pipe *p) {
+        p->message = sd_bus_message_unref(p->message);
+        if (p->message_charged)
+                user_release(p->user, USER_BYTES, p->message_charged);
+        p->message_charged = 0;
+}
+
 static struct bus_pipe *pipe_free(struct bus_pipe *p) {
         if (!p)
                 return NULL;
@@ -55,7 +64,7 @@ static struct bus_pipe *pipe_free(struct bus_pipe *p) {
         list_remove(&p->link);
         p->source = sd_event_source_disable_unref(p->source);
         p->fd = fd_close(p->fd);
-        p->message = sd_bus_message_unref(p->message);
+        pipe_drop_message(p);
         bus_text_deinit(&p->text);
         if (p->charged)
                 user_release(p->user, USER_CONNECTIONS, 1);
@@ -112,7 +121,7 @@ static void on_token(void *userdata, struct request *r, const Spark__V1__Token *
         struct bus_pipe *p = userdata;
         int e;
 
-        p->message = sd_bus_message_unref(p->message);
+        pipe_drop_message(p);
         if (p->broken)
                 return;
         e = bus_text_append(&p->text, token->text.data, token->text.len);
@@ -137,10 +146,10 @@ static void on_done(void *userdata, struct request *r, const Spark__V1__Done *do
 static void on_error(void *userdata, struct request *r, const Spark__V1__Error *error) {
         struct bus_pipe *p = userdata;
 
-        p->request = NULL;
+        p->request = NULL; /* what the sentence says may quote the prompt: the log gets the name */
         p->plain_due = p->message && bus_prompt_wants_plain(r, error);
         if (!p->plain_due)
-                log_info("the answer on a pipe of pid %d ended early: %s", (int)p->pid, error->message);
+                log_info("the answer on a pipe of pid %d ended early: %s", (int)p->pid, bus_error_name(error->code));
         pipe_dirty(p);
 }
 
@@ -169,9 +178,9 @@ static void pipe_submit_plain(struct bus_pipe *p) {
         r = pipe_submit(p, true, &error);
         if (r) {
                 p->request = NULL;
-                pipe_break(p, r < 0 ? strerror(-r) : error.text);
+                pipe_break(p, r < 0 ? strerror(-r) : bus_error_name(error.code));
         }
-        p->message = sd_bus_message_unref(p->message);
+        pipe_drop_message(p);
 }
 
 /* Works off what is due; may free it. */
@@ -233,6 +242,9 @@ static int start_generate(struct bus_call *c, int fds[2], struct request_error *
         if (r == REQUEST_E_REFUSED)
                 request_error_set(error, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
                                   "Your user has as many connections and pipes as it may have.");
+        if (r)
+                return r;
+        r = bus_prompt_charge(p->user, c->message, &p->message_charged, error);
         if (r)
                 return r;
         p->message = sd_bus_message_ref(c->message);

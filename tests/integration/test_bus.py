@@ -188,6 +188,29 @@ class Complete(BusTestCase):
         until(taken, 10, "room for a request")
 
 
+    def test_bytes_per_user(self):
+        daemon = self.serve(limits={"bytes_per_user": "256K"})
+        bus = self.connect()
+        self.assertRefused("QuotaExceeded", self.complete, bus, "x" * 300000)
+        self.assertRefused("QuotaExceeded", self.complete, bus, "x" * 150000)  # kept twice
+        self.assertRefused("QuotaExceeded", self.generate, bus, "x" * 300000)
+        # an answer that grows past it
+        self.assertRefused("QuotaExceeded", self.complete, bus, "x", max_tokens=u32(200000))
+        self.assertServes(daemon)
+        self.complete(bus, "x" * 20000, max_tokens=u32(10))
+
+    def test_an_answer_ends_at_its_limit(self):
+        daemon = self.serve(models=[{"name": "null", "context": 4000000}])
+        bus = self.connect()
+        answer, result = self.complete(bus, max_tokens=u32(3000000))
+        size = len(answer.encode())
+        self.assertGreater(size, (1 << 20) - 100)
+        self.assertLessEqual(size, 1 << 20)
+        self.assertEqual(result["finish_reason"], "length")
+        self.assertLess(result["completion_tokens"], 3000000)
+        until(lambda: not self.requests(daemon), 10, "no request")
+
+
 class Pipes(BusTestCase):
     @staticmethod
     def read_all(fd):
@@ -468,6 +491,22 @@ class Loss(BusTestCase):
         until(lambda: daemon.log().count("on the bus as") == 2, 20, "the name on the bus again")
         again = self.connect()
         self.assertTrue(self.complete(again, max_tokens=u32(3))[0])
+
+    def test_a_bus_that_hangs(self):
+        self.bus.process.send_signal(signal.SIGSTOP)
+        daemon = self.daemon(bus="session", env={"DBUS_SESSION_BUS_ADDRESS": self.bus.address})
+        daemon.wait_engine()
+        self.assertServes(daemon)
+        self.bus.process.send_signal(signal.SIGCONT)
+        until(lambda: "on the bus as" in daemon.log(), 10, "the name on the bus")
+        caller = self.busctl("call", NAME, PATH, MANAGER, "Complete", "sa{sv}", "x", "1", "max_tokens", "u", "3")
+        self.assertEqual(caller.communicate() and caller.returncode, 0)
+        self.bus.process.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        self.assertServes(daemon)
+        self.assertEqual(daemon.stop(), 0)
+        self.assertLess(time.monotonic() - began, 5 * SLOW)
+        self.bus.process.send_signal(signal.SIGCONT)
 
     def test_name_refused(self):
         bus = self.new_bus(own=False)
