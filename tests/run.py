@@ -63,6 +63,8 @@ def report(name, status, output, counts, seconds):
 
 
 def run_unit(options, totals, env):
+    if options.emulator:
+        env = {**env, "SPARK_TEST_EMULATED": "1"}  # some things are the kernel's and not the emulator's to show
     binaries = sorted(path for path in (ROOT / options.build / "tests").glob("test-*")
                       if os.access(path, os.X_OK) and path.is_file() and not path.suffix)
     for path in binaries:

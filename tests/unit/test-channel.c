@@ -3,6 +3,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -364,8 +365,8 @@ static void test_fds_refused(void **state) {
         assert_int_equal(channel_read(&p->b), CHANNEL_E_FDS);
         assert_int_equal(count_open_fds(), open_before);
 
-        /* more than the control buffer takes: the kernel cuts, and nothing of it stays open */
-        {
+        /* more than the control buffer takes: the kernel cuts (an emulator does not), and nothing of it stays open */
+        if (!getenv("SPARK_TEST_EMULATED")) {
                 char space[CMSG_SPACE(sizeof(int) * (CHANNEL_FDS_MAX + 1))] = { 0 };
                 struct iovec iov = { .iov_base = (char[]){ 1, 0, 0, 0, 'x' }, .iov_len = 5 };
                 struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = space,
@@ -377,10 +378,10 @@ static void test_fds_refused(void **state) {
                 h->cmsg_len = CMSG_LEN(sizeof(many));
                 memcpy(CMSG_DATA(h), many, sizeof(many));
                 assert_int_equal(sendmsg(p->a.fd, &msg, 0), 5);
+                p->b.limits.in_fds = 1000;
+                assert_int_equal(channel_read(&p->b), CHANNEL_E_FDS);
+                assert_int_equal(count_open_fds(), open_before);
         }
-        p->b.limits.in_fds = 1000;
-        assert_int_equal(channel_read(&p->b), CHANNEL_E_FDS);
-        assert_int_equal(count_open_fds(), open_before);
 }
 
 static void test_fds_closed_with_channel(void **state) {
