@@ -317,7 +317,7 @@ int channel_queue_reserve_fds(struct channel *c, size_t size, const int *fds, si
         if (!b || n_fds > 0 || b->cap - b->len < total) {
                 b = block_new(MAX(total, c->out_head ? BLOCK_NEXT : BLOCK_FIRST), fds, n_fds, &r);
                 if (!b)
-                        return r;
+                        return r < 0 ? r : -ENOMEM;
                 if (c->out_tail)
                         c->out_tail->next = b;
                 else

@@ -162,7 +162,8 @@ static int pool_init(struct copy *c) {
                 largest = MAX(largest, chunk_at(c->gguf, (uint32_t)i, 0).size);
         c->buf_size = align_up(largest) + 2 * SOURCE_ALIGN;
         n = POOL_BYTES / c->buf_size;
-        c->n_slots = (unsigned)MIN(MAX(n, (uint64_t)SLOTS_MIN), (uint64_t)COPY_SLOTS);
+        n = MAX(n, (uint64_t)SLOTS_MIN);
+        c->n_slots = (unsigned)MIN(n, (uint64_t)COPY_SLOTS);
         pool = mmap(NULL, c->buf_size * c->n_slots, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (pool == MAP_FAILED)
                 return -errno;

@@ -322,6 +322,12 @@ static const char *const hostile[] = {
         "{% set s = 'a' * 1000000 %}{% for i in range(100000) %}{% set q = s.rfind('b' ~ 'a' * 1000) %}{% endfor %}",
         "{% for i in range(1000) %}{% set q = range(100000)|sort %}{% endfor %}",
         "{% set s = 'a' * 1000000 %}{% for i in range(1000) %}{% set q = s|wordcount %}{% endfor %}",
+        "{% set l = range(100000)|list %}{% for i in range(100000) %}{% set q = l == l %}{% endfor %}",
+        "{% for i in range(1000) %}{% set q = range(100000)|select('odd')|list %}{% endfor %}",
+        "{% set s = '\\u00e9' * 300000 %}{% for i in range(100000) %}{% set q = s|urlencode %}{% endfor %}",
+        "{% set s = 'a' * 300000 %}{% for i in range(100000) %}{% set q = ('a' * 1000 ~ 'b') in s %}{% endfor %}",
+        "{% set s = 'a' * 300000 %}{% for i in range(100000) %}{% set q = s.replace('a' * 1000 ~ 'b', '') %}{% endfor %}",
+        "{% set s = 'a' * 300000 %}{% for i in range(100000) %}{% set q = s.partition('a' * 1000 ~ 'b') %}{% endfor %}",
 };
 
 static void test_hostile(void **state) {

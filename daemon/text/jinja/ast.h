@@ -6,6 +6,8 @@
  * every recursion over the tree: the parser refuses trees higher than AST_HEIGHT_MAX.
  */
 
+#include <errno.h>
+
 #include "arena.h"
 #include "base/macro.h"
 #include "daemon/text/template.h"
@@ -14,6 +16,7 @@
 #define AST_HEIGHT_MAX 250u
 #define AST_SOURCE_MAX (512u << 10)
 #define AST_MEMORY_MAX (128u << 20)
+#define AST_NAMES_MAX 1024u /* the largest templates have a hundred */
 
 enum node_kind {
         /* expressions */
@@ -171,6 +174,7 @@ struct parser {
         bool soft;        /* unknown filters are an error only when they are reached */
         uint8_t *macro_flags; /* of the macro that is being parsed, or NULL */
         struct template_error *error;
+        uint16_t name_slots[2 * AST_NAMES_MAX]; /* numbers of names, plus one */
 };
 
 /* Source to tokens, in the template's arena. 0, TEMPLATE_E_SYNTAX, TEMPLATE_E_LIMIT or -ENOMEM. */
@@ -180,9 +184,12 @@ int lexer_run(struct parser *p, const char *source, size_t size);
 void parse_say(struct parser *p, uint32_t line, const char *fmt, ...) _printf_(3, 4); /* fills p->error */
 /* Where it is called the compiler and the analyzer see that it fails. */
 #define parse_fail(p, line, ...) (parse_say((p), (line), __VA_ARGS__), TEMPLATE_E_SYNTAX)
-int parse_fail_memory(struct parser *p, const struct arena *a);
+#define parse_fail_memory(p, arena) \
+        ((arena)->no_memory ? -ENOMEM : (parse_say((p), 0, "template is too large"), TEMPLATE_E_LIMIT))
 int parse_name_id(struct parser *p, const char *text, size_t n, uint32_t *ret);
 int parse_node(struct parser *p, enum node_kind kind, struct node **ret);
+/* A node with one or two children; b may be NULL. */
+int parse_join(struct parser *p, enum node_kind kind, unsigned op, struct node *a, struct node *b, struct node **ret);
 /* Appends and raises parent's height (parent may be NULL). */
 int parse_append(struct parser *p, struct node *parent, struct nodes *list, struct node *item);
 int parse_raise(struct parser *p, struct node *parent, const struct node *child);
@@ -207,6 +214,10 @@ int parse_expression(struct parser *p, bool with_cond, struct node **ret);
 int parse_tuple(struct parser *p, unsigned flags, struct node **ret);
 int parse_target(struct parser *p, unsigned flags, struct node **ret);
 int parse_unary(struct parser *p, bool with_filter, struct node **ret);
+int parse_number(struct parser *p, struct node **ret);
+/* Wrap *node in what follows it: attributes, items and calls; filters, tests and calls of their results. */
+int parse_postfix(struct parser *p, struct node **node);
+int parse_filters(struct parser *p, struct node **node);
 /* `name(args)|name...`; with `first` the bar before the first name has been read. a of the innermost is NULL. */
 int parse_filter_chain(struct parser *p, struct node *input, bool first, struct node **ret);
 int parse_signature(struct parser *p, struct node *owner);

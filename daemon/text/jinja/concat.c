@@ -99,8 +99,8 @@ static int repeat_list(struct render *r, const struct list *l, size_t times, uns
         k = list_new(r, n, &out);
         if (k)
                 return k;
-        for (size_t i = 0; i < n; i++)
-                out->items[i] = l->items[i % l->n];
+        for (size_t i = 0, j = 0; i < n; i++, j = j + 1 < l->n ? j + 1 : 0)
+                out->items[i] = l->items[j];
         *ret = (struct value){ .kind = (uint8_t)kind, .list = out };
         return 0;
 }

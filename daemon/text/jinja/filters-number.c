@@ -185,7 +185,7 @@ static int filter_round(struct render *r, const struct value *self, const struct
         if (!k)
                 k = arg_int(r, &v[0], 0, &precision);
         if (!k)
-                k = render_step(r, STEP_NUMBER + (precision > 0 ? (uint64_t)MIN(precision, 300) * 4 : 0));
+                k = render_step(r, STEP_NUMBER + (precision > 0 ? (uint64_t)MIN(precision, 300) * 6 : 0));
         if (k)
                 return k;
         up = text_equal(&v[1], "ceil");

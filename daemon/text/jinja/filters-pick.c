@@ -25,8 +25,10 @@ static int pick_part(struct render *r, const char *p, size_t n, struct value *v)
 int pick_value(struct render *r, const struct pick *p, const struct value *item, struct value *ret) {
         const char *s, *end, *dot;
         struct value v = *item;
-        int k = 0;
+        int k = render_step(r, STEP_NODE);
 
+        if (k)
+                return k;
         if (p->path->kind == V_STRING) {
                 end = p->path->text + p->path->n;
                 for (s = p->path->text; !k && s <= end; s = dot + 1) {

@@ -258,9 +258,10 @@ static int filter_format(struct render *r, const struct value *self, const struc
 
 static int filter_urlencode(struct render *r, const struct value *self, const struct args *a, struct value *ret) {
         static const char keep[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-~/";
+        static const char digits[] = "0123456789ABCDEF";
         size_t mark = render_mark(r);
         struct value s;
-        char hex[4];
+        char hex[3] = "%";
         int k = no_args(r, "urlencode", a);
 
         if (!k && self->kind != V_STRING && value_iterable(self) && self->kind != V_UNDEFINED)
@@ -271,8 +272,9 @@ static int filter_urlencode(struct render *r, const struct value *self, const st
                 if (s.text[i] && strchr(keep, s.text[i])) {
                         k = render_emit(r, s.text + i, 1);
                 } else {
-                        (void)snprintf(hex, sizeof(hex), "%%%02X", (unsigned char)s.text[i]);
-                        k = render_emit(r, hex, 3);
+                        hex[1] = digits[(unsigned char)s.text[i] >> 4];
+                        hex[2] = digits[(unsigned char)s.text[i] & 15];
+                        k = render_emit(r, hex, sizeof(hex));
                 }
         }
         return render_take(r, mark, k, ret);

@@ -129,7 +129,7 @@ static int format_number(struct render *r, const struct value *v, const struct s
         struct value text, prefix;
         size_t n;
         bool negative = v->kind == V_FLOAT ? signbit(v->number) : value_is_int(v) && value_int(v) < 0;
-        int k = render_step(r, STEP_NUMBER + (s->precision > 0 ? (uint64_t)s->precision * 4 : 0));
+        int k = render_step(r, STEP_NUMBER + (s->precision > 0 ? (uint64_t)s->precision * 6 : 0));
 
         if (k)
                 return k;

@@ -104,7 +104,7 @@ static int global_range(struct render *r, const struct value *self, const struct
 /* Entries from a dict, or pairs, or nothing, and then keywords: dict() and namespace() */
 static int collect_entries(struct render *r, const char *name, const struct args *a, struct dict_entry **ret, size_t *ret_n) {
         struct list items = { 0 }, pair;
-        struct dict_entry *e;
+        struct dict_entry *e = NULL;
         size_t n = 0;
         int k = 0;
 

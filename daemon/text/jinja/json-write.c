@@ -98,7 +98,7 @@ static size_t shortest_digits(double v, char *digits, int *ret_exp) {
 }
 
 size_t json_format_double(double v, char *buffer) {
-        char digits[40], *p = buffer;
+        char digits[40] = "0", *p = buffer;
         int exp, n;
 
         if (isnan(v))

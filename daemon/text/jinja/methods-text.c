@@ -304,7 +304,7 @@ static int rsplit_space(struct render *r, const char *s, size_t n, int64_t max, 
 
 static int split_by(struct render *r, const struct value *s, const struct value *sep, int64_t max, struct pieces *p) {
         const char *from = s->text, *end = s->text + s->n, *hit;
-        int k = 0;
+        int k = render_step(r, s->n / STEP_SEARCH);
 
         for (; !k && max != 0; max--) {
                 hit = memmem(from, (size_t)(end - from), sep->text, sep->n);
@@ -387,7 +387,7 @@ static int partition(struct render *r, const char *name, const struct value *sel
         if (!k && sep.n == 0)
                 return render_fail(r, "empty separator");
         if (!k)
-                k = render_step(r, 1 + (last ? (uint64_t)self->n * (sep.n / STEP_BYTES + 1) : self->n / STEP_BYTES));
+                k = render_step(r, 1 + (last ? (uint64_t)self->n * (sep.n / STEP_BYTES + 1) : self->n / STEP_SEARCH));
         if (k)
                 return k;
         hit = last ? last_match(self->text, self->n, &sep) : memmem(self->text, self->n, sep.text, sep.n);

@@ -133,9 +133,11 @@ static int equal_deep(struct render *r, const struct value *a, const struct valu
 }
 
 int value_equal(struct render *r, const struct value *a, const struct value *b, bool *ret) {
-        int k;
+        int k = render_step(r, 1);
 
         *ret = false;
+        if (k)
+                return k;
         if (value_is_number(a) && value_is_number(b)) {
                 *ret = compare_numbers(a, b) == 0;
                 return 0;
@@ -195,7 +197,7 @@ static int contains_text(struct render *r, const struct value *v, const struct v
                          : render_fail(r, "'in <string>' requires string as left operand, not %s", value_type_name(item));
         }
         *ret = item->n == 0 || memmem(v->text, v->n, item->text, item->n);
-        return render_step_bytes(r, v->n);
+        return render_step(r, v->n / STEP_SEARCH + 2);
 }
 
 int value_contains(struct render *r, const struct value *v, const struct value *item, bool *ret) {

@@ -23,25 +23,10 @@ void parse_say(struct parser *p, uint32_t line, const char *fmt, ...) {
         p->error->line = line;
 }
 
-int parse_fail_memory(struct parser *p, const struct arena *a) {
-        if (a->no_memory)
-                return -ENOMEM;
-        parse_say(p, 0, "template is too large");
-        return TEMPLATE_E_LIMIT;
-}
-
-/* The number of a name. Names are few (a hundred in the largest templates), AST_NAMES_MAX bounds the search. */
-#define AST_NAMES_MAX 2048u
-
-int parse_name_id(struct parser *p, const char *text, size_t n, uint32_t *ret) {
+static int add_name(struct parser *p, const char *text, size_t n) {
         struct template *t = p->t;
         struct name *names;
 
-        for (uint32_t i = 0; i < t->n_names; i++)
-                if (t->names[i].n == n && memcmp(t->names[i].text, text, n) == 0) {
-                        *ret = i;
-                        return 0;
-                }
         if (t->n_names == AST_NAMES_MAX) {
                 parse_say(p, parse_current(p)->line, "too many names");
                 return TEMPLATE_E_LIMIT;
@@ -55,8 +40,33 @@ int parse_name_id(struct parser *p, const char *text, size_t n, uint32_t *ret) {
                         memcpy(names, t->names, t->n_names * sizeof(*names));
                 t->names = names;
         }
-        t->names[t->n_names] = (struct name){ .text = text, .n = n, .dict_method = function_is_dict_method(text, n) };
-        *ret = t->n_names++;
+        t->names[t->n_names++] = (struct name){ .text = text, .n = n, .dict_method = function_is_dict_method(text, n) };
+        return 0;
+}
+
+/* The number of a name: found by its FNV-1a hash in a table that is never more than half full. */
+int parse_name_id(struct parser *p, const char *text, size_t n, uint32_t *ret) {
+        const struct name *name;
+        uint32_t slot = 2166136261u;
+        int r;
+
+        for (size_t i = 0; i < n; i++)
+                slot = (slot ^ (unsigned char)text[i]) * 16777619u;
+        for (slot ^= slot >> 16;; slot++) {
+                slot %= ARRAY_SIZE(p->name_slots);
+                if (!p->name_slots[slot])
+                        break;
+                name = &p->t->names[p->name_slots[slot] - 1];
+                if (name->n == n && memcmp(name->text, text, n) == 0) {
+                        *ret = p->name_slots[slot] - 1u;
+                        return 0;
+                }
+        }
+        r = add_name(p, text, n);
+        if (r)
+                return r;
+        p->name_slots[slot] = (uint16_t)p->t->n_names;
+        *ret = p->t->n_names - 1;
         return 0;
 }
 
@@ -470,7 +480,7 @@ static int parse_text(struct parser *p, struct node **ret) {
 }
 
 int parse_body(struct parser *p, struct node *owner, struct nodes *list, const char *const *ends) {
-        struct node *n;
+        struct node *n = NULL;
         int r = 0;
 
         if (++p->depth > STATEMENT_DEPTH_MAX) {
@@ -530,7 +540,7 @@ int template_parse(struct template **ret, const char *source, size_t size, struc
         p.t = t;
         r = parse_source(&p, source, size);
         if (r) {
-                t = template_free(t);
+                (void)template_free(t);
                 return r;
         }
         *ret = t;

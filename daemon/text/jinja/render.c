@@ -89,7 +89,7 @@ int render_text(struct render *r, const char *p, size_t n, struct value *ret) {
 }
 
 int list_new(struct render *r, size_t n, struct list **ret) {
-        struct list *l;
+        struct list *l = NULL;
         int k = render_alloc(r, 1, sizeof(*l), &l);
 
         if (!k)

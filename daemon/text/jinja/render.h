@@ -28,6 +28,7 @@ enum {
 /* A step is about ten nanoseconds of work. Costs are rough, but nothing a template can ask for is cheaper here than it
  * is in truth by more than a small factor, so that the limit of steps is one of time. */
 #define STEP_BYTES 8u  /* bytes that are copied, compared or cleared for one step */
+#define STEP_SEARCH 2u /* bytes that are searched for a text for one step */
 #define STEP_NODE 4u   /* evaluating a node, walking an item */
 #define STEP_NUMBER 300u /* between a decimal and a double */
 
@@ -80,13 +81,8 @@ struct render {
 void render_say(struct render *r, const char *fmt, ...) _printf_(2, 3); /* fills r->error */
 /* Where it is called the compiler and the analyzer see that it fails. */
 #define render_fail(r, ...) (render_say((r), __VA_ARGS__), TEMPLATE_E_RENDER)
-static inline int render_limit(struct render *r, const char *what) {
-        render_say(r, "%s", what);
-        return TEMPLATE_E_LIMIT;
-}
-static inline int render_memory(struct render *r, const struct arena *a) {
-        return a->no_memory ? -ENOMEM : render_limit(r, "too much memory");
-}
+#define render_limit(r, what) (render_say((r), "%s", (what)), TEMPLATE_E_LIMIT)
+#define render_memory(r, arena) ((arena)->no_memory ? -ENOMEM : render_limit((r), "too much memory"))
 static inline int render_step(struct render *r, uint64_t cost) {
         if (r->steps < cost)
                 return render_limit(r, "too many steps");

@@ -9,7 +9,7 @@
 #include "json.h"
 #include "render.h"
 
-#define STEPS_DEFAULT 10000000u
+#define STEPS_DEFAULT 8000000u
 #define STEPS_PER_BYTE 16u /* a long conversation may take its time */
 #define OUTPUT_DEFAULT ((size_t)16 << 20)
 #define MEMORY_DEFAULT ((size_t)256 << 20)
@@ -102,7 +102,7 @@ static int bind_globals(struct render *r, const struct dict *variables) {
 static int read_input(struct render *r, const char *json, size_t n, struct dict **ret) {
         struct json_error error;
         struct json root;
-        struct value v;
+        struct value v = { .kind = V_UNDEFINED };
         int k = render_step_bytes(r, n);
 
         if (k)

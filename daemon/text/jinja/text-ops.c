@@ -56,7 +56,7 @@ int text_map_case(struct render *r, const struct value *s, enum text_case mode, 
         bool start = true;
         uint32_t c, out[3];
         char buffer[12];
-        int k = render_step(r, (uint64_t)s->n * 4); /* and what putting out each character costs */
+        int k = render_step(r, (uint64_t)s->n * 6); /* and what putting out each character costs */
 
         for (size_t i = 0; !k && i < s->n;) {
                 size_t len = 0;
@@ -96,7 +96,7 @@ int text_replace(struct render *r, const struct value *s, const struct value *fr
                  struct value *ret) {
         const char *p = s->text, *end = s->text + s->n, *hit;
         size_t mark = render_mark(r);
-        int k = render_step_bytes(r, s->n);
+        int k = render_step(r, s->n / STEP_SEARCH + 2);
 
         if (!k && from->n == 0) {
                 k = replace_empty(r, s, to, count);
@@ -145,7 +145,7 @@ int text_strip(struct render *r, const struct value *s, const struct value *char
                 while (!k && left && n > 0 && in_set(chars, p, len = text_char(p, n))) {
                         p += len;
                         n -= len;
-                        k = render_step(r, chars->n / 2 + 1);
+                        k = render_step(r, chars->n + 1);
                 }
                 while (!k && right && n > 0) {
                         for (start = n - 1; start > 0 && ((unsigned char)p[start] & 0xc0) == 0x80;)
@@ -153,7 +153,7 @@ int text_strip(struct render *r, const struct value *s, const struct value *char
                         if (!in_set(chars, p + start, n - start))
                                 break;
                         n = start;
-                        k = render_step(r, chars->n / 2 + 1);
+                        k = render_step(r, chars->n + 1);
                 }
         } else {
                 if (left) {
