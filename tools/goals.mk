@@ -95,7 +95,7 @@ BUNDLED_MODEL ?= share/models/spark-tiny.gguf
 install: all
 	$(INSTALL) -d $(addprefix $(DESTDIR),$(bindir) $(libexecdir) $(libdir)/pkgconfig $(includedir) $(unitdir) \
 	    $(libdir)/sysusers.d $(libdir)/tmpfiles.d $(datadir)/dbus-1/system.d $(datadir)/dbus-1/system-services \
-	    $(datadir)/dbus-1/interfaces $(datadir)/sparkd $(sysconfdir)/sparkd)
+	    $(datadir)/dbus-1/interfaces $(datadir)/sparkd $(datadir)/man/man1 $(sysconfdir)/sparkd)
 	$(INSTALL) -m 755 $(addprefix $(BUILD)/bin/,sparkd sparkctl spark-bench) $(DESTDIR)$(bindir)/
 	$(INSTALL) -m 755 $(addprefix $(BUILD)/bin/,spark-loader spark-engine) $(DESTDIR)$(libexecdir)/
 	$(INSTALL) -m 644 $(BUILD)/lib/libspark.so $(DESTDIR)$(libdir)/libspark.so.$(VERSION)
@@ -110,6 +110,7 @@ install: all
 	$(INSTALL) -m 644 systemd/org.sparkd.Spark1.conf $(DESTDIR)$(datadir)/dbus-1/system.d/
 	$(INSTALL) -m 644 systemd/org.sparkd.Spark1.service $(DESTDIR)$(datadir)/dbus-1/system-services/
 	$(INSTALL) -m 644 systemd/org.sparkd.Spark1.xml $(DESTDIR)$(datadir)/dbus-1/interfaces/
+	$(INSTALL) -m 644 client/sparkctl/sparkctl.1 $(DESTDIR)$(datadir)/man/man1/
 	$(INSTALL) -m 644 $(BUNDLED_MODEL) $(DESTDIR)$(datadir)/sparkd/spark-tiny.gguf
 	test -e $(DESTDIR)$(sysconfdir)/sparkd/sparkd.conf || \
 	    sed 's#@DATADIR@#$(datadir)#' systemd/sparkd.conf >$(DESTDIR)$(sysconfdir)/sparkd/sparkd.conf
@@ -120,5 +121,5 @@ uninstall:
 	    $(DESTDIR)$(unitdir)/sparkd.socket $(DESTDIR)$(libdir)/sysusers.d/sparkd.conf \
 	    $(DESTDIR)$(libdir)/tmpfiles.d/sparkd.conf $(DESTDIR)$(datadir)/dbus-1/system.d/org.sparkd.Spark1.conf \
 	    $(DESTDIR)$(datadir)/dbus-1/system-services/org.sparkd.Spark1.service \
-	    $(DESTDIR)$(datadir)/dbus-1/interfaces/org.sparkd.Spark1.xml
+	    $(DESTDIR)$(datadir)/dbus-1/interfaces/org.sparkd.Spark1.xml $(DESTDIR)$(datadir)/man/man1/sparkctl.1
 	rm -rf $(DESTDIR)$(libexecdir) $(DESTDIR)$(datadir)/sparkd
