@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+/*
+ * AVX2 with FMA, 4 queries at a time.
+ */
+
 #include "vec-avx2.h"
 
 #include "attn-template.h"
