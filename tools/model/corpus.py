@@ -982,10 +982,10 @@ def reading(rng):
 
 # ---- conversations --------------------------------------------------------------------------------------------------
 
-TASKS = ((add, 22), (subtract, 14), (multiply, 2.5), (double, 1), (compare, 3), (neighbour, 1.5), (count, 2), (word_problem, 4), (sort_numbers, 1.5), (fact, 9), (opposite, 4),
-         (colour_of, 4), (coloured_thing, 1), (mix, 1), (calendar, 4), (alphabet, 1), (animal_fact, 9), (describe_animal, 3), (compare_animals, 2), (listing, 5), (one_of, 1),
-         (category, 3), (odd_one_out, 1.5), (use_of, 3), (job, 2), (place, 2), (sense, 1), (capital_city, 2.5), (grammar, 4), (rhyme, 1.5), (spell, 2), (kinship, 1), (repeat, 7),
-         (greet, 4), (small_talk, 5), (joke, 1), (feeling, 2), (how_to, 3), (kind_words, 2), (sentence_with, 2), (poem, 1), (choose, 1), (unknown, 10), (story, 4.5),
+TASKS = ((add, 22), (subtract, 14), (multiply, 2.5), (double, 1), (compare, 4), (neighbour, 3), (count, 3), (word_problem, 4), (sort_numbers, 1.5), (fact, 10), (opposite, 7),
+         (colour_of, 4), (coloured_thing, 1), (mix, 1), (calendar, 5), (alphabet, 1), (animal_fact, 9), (describe_animal, 3), (compare_animals, 2), (listing, 5), (one_of, 1),
+         (category, 3), (odd_one_out, 1.5), (use_of, 3), (job, 2), (place, 2), (sense, 1), (capital_city, 4), (grammar, 5), (rhyme, 1.5), (spell, 2), (kinship, 1), (repeat, 6),
+         (greet, 4), (small_talk, 5), (joke, 1), (feeling, 3), (how_to, 3), (kind_words, 2), (sentence_with, 2), (poem, 1), (choose, 1), (unknown, 9), (story, 3.5),
          (story_in_sentences, 1), (reading, 8))
 
 SYSTEMS = ("You are a helpful assistant.", "You are a friendly assistant.", "Answer briefly.", "You are spark-tiny, a tiny demo model.", "Be kind and helpful.", "You are a helpful, honest assistant.",

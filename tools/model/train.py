@@ -20,8 +20,8 @@ import bpe
 import corpus
 from network import Muon, Network, Shape
 
-DRILLS = ((0.62, 0.35), (0.75, 0.12), (1.01, 0.03))  # until this share of the run: documents that only copy
-LENGTHS = ((0.80, 256), (0.93, 512), (1.01, 1024))  # until this share of the run: tokens per row
+DRILLS = ((0.60, 0.35), (0.75, 0.12), (1.01, 0.06))  # until this share of the run: documents that only copy
+LENGTHS = ((0.86, 256), (0.96, 512), (1.01, 1024))  # until this share of the run: tokens per row
 
 
 class Rows:
