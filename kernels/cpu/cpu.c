@@ -13,7 +13,7 @@
 #include "base/macro.h"
 
 #define THREADS_MAX 256u
-/* Less work than this (some 5 us) is done before a second thread has heard of it. */
+/* Less work than this (a guess at some microseconds) is done before a second thread has heard of it. */
 #define WORK_TO_SHARE (1u << 17)
 
 int scratch_reserve(struct scratch *s, size_t bytes) {

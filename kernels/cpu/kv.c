@@ -163,7 +163,7 @@ int cpu_rope_kv(struct backend *be, const struct rope *rope, struct kv_cache *kv
         if (r != 0)
                 return r;
         job.local = cpu->local.data;
-        /* A sine costs about as much as fifty multiply-adds. */
+        /* Taking a sine and cosine for fifty multiply-adds; only the choice to share the work hangs on it. */
         cpu_run(cpu, (uint64_t)batch->n_rows * (rope->n_rot * 25 + n_heads * dim), batch->n_rows, rope_row, &job);
         return 0;
 }

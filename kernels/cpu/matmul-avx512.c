@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * AVX-512 with VNNI, 8 rows and (float formats) 2 panels at a time. On one Zen 4 core, 2048 inputs, 128 rows: Q8_0 311,
- * Q4_0 314, Q4_K 283, Q6_K 277, F16 93, F32 102 GOP/s; one row out of the cache 38 to 69 GB/s, twice what memory gives.
- * Four panels at a time for one row of floats: slower (four streams 64 KiB apart); one panel: bound by the chain of
- * additions.
+ * AVX-512 with VNNI, 8 rows and (float formats) 2 panels at a time. On one core of a Zen 4 server that was also doing
+ * other things, 512 x 2048 weights, 128 rows, best of 20: Q8_0 311, Q4_0 314, Q4_K 283, Q5_K 259, Q6_K 277, F16 93,
+ * F32 102 GOP/s. One row with the weights in the cache: 34 (Q5_K) to 69 GB/s (Q8_0), where memory gives at most 30.
+ * One row of F16, four panels at a time instead of two: 29 instead of 50 GB/s in the cache; F32 58 either way.
+ * Q6_K with its bits in separate runs: a quarter of the speed from memory; asking for the next column ahead of time
+ * (1 to 4 columns) did not help, reading in order did.
  */
 
 #include "vec-avx512.h"

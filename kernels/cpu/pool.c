@@ -9,8 +9,8 @@
  * for work; the caller moves the bell, then looks at `sleepers`. All four are sequentially consistent, so one of the two
  * sees the other.
  *
- * Tried: static halves instead of single items; one delayed worker then delays the whole job, and on a shared
- * machine that is the rule.
+ * Items are not dealt out beforehand: the machine is shared, and with fixed shares a worker that is put aside would
+ * delay the whole job.
  */
 
 #include "pool.h"
@@ -26,7 +26,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define SPINS 2000 /* pauses before a wait becomes a sleep: some 30 us */
+#define SPINS 2000 /* pauses before a wait becomes a sleep: tens of microseconds, by the CPU */
 
 struct pool {
         /* The current job. */
