@@ -32,8 +32,11 @@ endif
 %-avx512.o: ISA_CFLAGS := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c
 %-neon.o:   ISA_CFLAGS := -march=armv8.2-a+dotprod+fp16
 # Kernels are unrolled far: under a sanitizer each access is checked by a call and not inline, or compiling takes minutes.
+# Fuzz targets run them on what the engine has checked: there they are not instrumented.
 ifeq ($(SANITIZER),)
 $(BUILD)/obj/kernels/%.o: OPT_CFLAGS := -O3
+else ifneq ($(LIBFUZZER),)
+$(BUILD)/obj/kernels/%.o: OPT_CFLAGS := -fno-sanitize=all
 else ifneq ($(findstring address,$(SANITIZER)),)
 ifeq ($(findstring clang,$(CC)),)
 $(BUILD)/obj/kernels/%.o: OPT_CFLAGS := -O1 --param asan-instrumentation-with-call-threshold=0

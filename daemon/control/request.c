@@ -97,7 +97,8 @@ struct request *requests_find(const struct requests *t, uint64_t key) {
 
 /* ---- errors ---- */
 
-static void error_set_va(struct request_error *e, Spark__V1__ErrorCode code, const char *fmt, va_list ap) {
+static _printf_(3, 0) void error_set_va(struct request_error *e, Spark__V1__ErrorCode code, const char *fmt,
+                                        va_list ap) {
         *e = (struct request_error){ .code = code };
         (void)vsnprintf(e->text, sizeof(e->text), fmt, ap);
 }

@@ -108,7 +108,6 @@ void engine_get_stats(const struct engine *e, struct engine_stats *ret) {
 
 int engine_run_logits(struct engine *e, const int32_t *tokens, size_t n,
                       int (*row)(void *userdata, size_t pos, const float *logits), void *userdata, struct failure *f) {
-        _cleanup_free_ uint32_t *unused = NULL;
         struct kv_table table = { 0 };
         int r;
 

@@ -22,7 +22,7 @@ struct job {
 
 static int run(struct cpu_backend *cpu, struct job *job, unsigned cost, pool_fn fn) {
         job->kernels = cpu->kernels->rows;
-        job->per_item = MAX(ITEM_ELEMENTS / MAX(job->dim, 1u), 1u);
+        job->per_item = job->dim ? MAX(ITEM_ELEMENTS / job->dim, 1u) : ITEM_ELEMENTS;
         cpu_run(cpu, (uint64_t)job->n * job->dim * cost, (job->n + job->per_item - 1) / job->per_item, fn, job);
         return 0;
 }

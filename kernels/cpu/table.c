@@ -10,6 +10,8 @@
 #if defined(__aarch64__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
+#elif defined(__x86_64__)
+#include <cpuid.h>
 #endif
 
 static bool always(void) {
@@ -17,15 +19,22 @@ static bool always(void) {
 }
 
 #if defined(__x86_64__)
+/* By hand: not every compiler's __builtin_cpu_supports() knows its name. */
+static bool have_f16c(void) {
+        unsigned a, b, c, d;
+
+        return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
 static bool have_avx512_vnni(void) {
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma") &&
-               __builtin_cpu_supports("f16c");
+               have_f16c();
 }
 
 static bool have_avx2(void) {
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && have_f16c();
 }
 #elif defined(__aarch64__)
 static bool have_neon_dotprod(void) {

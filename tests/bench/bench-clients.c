@@ -59,7 +59,7 @@ static int on_event(struct spark *s, const struct spark_event *event, void *user
                 c->failed++;
                 (void)snprintf(c->error, sizeof(c->error), "%s: %s", spark_code_name(event->error->code),
                                event->error->message);
-                /* fall through */
+                __attribute__((fallthrough));
         case SPARK_EVENT_DONE:
                 c->done++;
                 if (c->done < c->options->requests && c->failed < 3)

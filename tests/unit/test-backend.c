@@ -136,7 +136,7 @@ static void test_exp_ends(void **unused) {
 
 static void test_rmsnorm(void **unused) {
         static const uint32_t dims[] = { 1, 5, 16, 17, 63, 64, 257 };
-        float x[257], w[257], y[257], first[257];
+        float x[257], w[257], y[257] = { 0 }, first[257];
 
         for (size_t i = 0; i < ARRAY_SIZE(dims); i++) {
                 double sum = 0.0;
@@ -163,7 +163,7 @@ static void test_rmsnorm(void **unused) {
 }
 
 static void test_gate(void **unused) {
-        float g[77], up[77], y[77], first[77];
+        float g[77], up[77], y[77] = { 0 }, first[77];
 
         for (enum activation act = ACT_SILU; act <= ACT_GELU_TANH; act++) {
                 fill(g, 77, 12.0f);

@@ -136,7 +136,7 @@ static void check_logits(const char *model, const char *name) {
         static struct expected x;
         struct buf data = BUF_NULL(64 << 20);
         struct comparison c = { 0 };
-        struct subject s;
+        struct subject s = { 0 };
         struct failure f;
 
         if (!read_expected(name, &x) || !read_whole("reference", name, ".logits.f32", &data) ||
@@ -196,7 +196,7 @@ static void test_greedy(void **state) {
 
         for (size_t i = 0; i < ARRAY_SIZE(formats); i++) {
                 char model[64], name[80];
-                struct subject s;
+                struct subject s = { 0 };
 
                 (void)snprintf(model, sizeof(model), "stories260K-%s", formats[i]);
                 if (!subject_open(&s, model, &config))
@@ -230,7 +230,7 @@ static void test_perplexity(void **state) {
 
         for (size_t i = 0; i < ARRAY_SIZE(ways); i++) {
                 char model[64], name[80];
-                struct subject s;
+                struct subject s = { 0 };
 
                 (void)snprintf(model, sizeof(model), "stories260K-%s", ways[i].format);
                 (void)snprintf(name, sizeof(name), "%s.eval", model);
@@ -254,7 +254,7 @@ static void test_company(void **state) {
         const struct engine_config one = { .max_sequences = 1 }, many = { .max_sequences = 16, .max_rows = 40 };
         static struct expected x;
         static struct result alone[16], company[16];
-        struct subject s;
+        struct subject s = { 0 };
 
         if (!read_expected("stories260K-q8_0.eval", &x) || !subject_open(&s, "stories260K-q8_0", &one))
                 skip();

@@ -206,8 +206,8 @@ static void test_plan_limits(void **state) {
         assert_int_equal(image_plan_add_tensor(&plan, "x", FMT_F16, WEIGHT_PANELS, 2, ok), 0);
         assert_int_equal(image_plan_layout(&plan, 1 << 20), IMAGE_PLAN_E_DUPLICATE);
         image_plan_deinit(&plan);
-        for (char c = 'a'; c <= 'e'; c++) {
-                name[0] = c;
+        for (int c = 'a'; c <= 'e'; c++) {
+                name[0] = (char)c;
                 name[1] = 0;
                 assert_int_equal(image_plan_add_tensor(&plan, name, FMT_F32, WEIGHT_PANELS, 2, huge), 0);
         }

@@ -127,11 +127,13 @@ static float *run(const char *isa, unsigned threads, const struct setup *s, uint
         size_t nq = (size_t)s->a.n_heads * s->kv.head_dim;
         uint32_t n_pages = s->kv.n_pages, half = n_pages / 2;
         uint32_t *pages = malloc(n_pages * sizeof(*pages));
-        const uint32_t *tables[2] = { pages, pages + half };
+        const uint32_t *tables[2] = { 0 };
         struct kv_cache *kv = NULL;
         float *out = malloc((size_t)s->n_tokens * nq * sizeof(*out));
 
         assert_true(pages && out);
+        tables[0] = pages;
+        tables[1] = pages + half;
         if (!be) {
                 free(pages);
                 free(out);

@@ -106,7 +106,7 @@ static int compare(const void *a, const void *b) {
 }
 
 static size_t reference(const struct sampler_params *p, const float *logits, uint32_t n, int32_t *ids, double *prob) {
-        struct sorted all[N];
+        struct sorted all[N] = { 0 };
         double sum = 0, kept = 0;
         size_t k = 0, m = 0;
 

@@ -231,7 +231,11 @@ static void test_references(void **state) {
         dir = opendir(folder);
         if (!dir || !read_file(references, "cases", ".json", &text)) {
                 print_message("%s: no test data\n", data);
+                if (dir)
+                        (void)closedir(dir);
+                buf_deinit(&text);
                 skip();
+                return;
         }
         assert_int_equal(json_parse(&a, text.data, text.len, 0, &all, &je), 0);
         while ((d = readdir(dir))) {
@@ -301,8 +305,8 @@ static const char *const hostile[] = {
         "{% set n = namespace(s=[1]) %}{% for i in range(100) %}{% set n.s = n.s + n.s %}{% endfor %}",
         "{% set n = namespace(s=[1]) %}{% for i in range(60) %}{% set n.s = [n.s, n.s] %}{% endfor %}{{ n.s }}",
         "{% set n = namespace(s=[1]) %}{% for i in range(60) %}{% set n.s = [n.s, n.s] %}{% endfor %}{{ n.s|tojson }}",
-        "{% set n = namespace(s=[1], t=[1]) %}{% for i in range(60) %}{% set n.s = [n.s, n.s] %}"
-        "{% set n.t = [n.t, n.t] %}{% endfor %}{{ n.s == n.t }}",
+        ("{% set n = namespace(s=[1], t=[1]) %}{% for i in range(60) %}{% set n.s = [n.s, n.s] %}"
+         "{% set n.t = [n.t, n.t] %}{% endfor %}{{ n.s == n.t }}"),
         "{% set n = namespace(s=[1]) %}{% for i in range(5000) %}{% set n.s = [n.s] %}{% endfor %}{{ n.s }}",
         "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
         "{% macro m(x) %}{% if x %}{{ m(x - 1) }}{{ m(x - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
@@ -374,10 +378,9 @@ static void test_deep_source(void **state) {
         {
                 char source[2 * 5000 + 8];
 
-                memcpy(source, "{{ ", 3);
+                (void)snprintf(source, sizeof(source), "{{ %*s }}", 2 * 5000, "");
                 memset(source + 3, '[', 5000);
                 memset(source + 5003, ']', 5000);
-                memcpy(source + 10003, " }}", 4);
                 assert_int_equal(render(source, "{}", &(struct buf){ .limit = 100 }), TEMPLATE_E_LIMIT);
         }
         assert_int_equal(render_repeated("", "x", "", 600 << 10), TEMPLATE_E_LIMIT);
