@@ -68,7 +68,7 @@ void render_drop(struct render *r, size_t mark) {
 
 int render_take(struct render *r, size_t mark, int k, struct value *ret) {
         if (!k)
-                k = render_text(r, r->out->data + mark, r->out->len - mark, ret);
+                k = render_text(r, r->out->len > mark ? r->out->data + mark : "", r->out->len - mark, ret);
         render_drop(r, mark);
         return k;
 }
@@ -313,7 +313,8 @@ int value_iterate(struct render *r, const struct value *v, struct list *ret) {
         case V_RANGE:
                 return iterate_range(r, v->range, ret);
         case V_ITER:
-                *ret = (struct list){ .n = v->iter->list.n - v->iter->pos, .items = v->iter->list.items + v->iter->pos };
+                if (v->iter->pos < v->iter->list.n)
+                        *ret = (struct list){ v->iter->list.n - v->iter->pos, v->iter->list.items + v->iter->pos };
                 v->iter->pos = v->iter->list.n;
                 return 0;
         default:
