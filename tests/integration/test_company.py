@@ -24,7 +24,8 @@ class Company(TestCase):
     @staticmethod
     def ask(client, number, n=48):
         sampling = pb.Sampling(temperature=0.9, seed=number, max_tokens=n, ignore_eos=True, top_k=0, logprobs=2)
-        return client.request(generate=pb.Generate(prompt=PROMPTS[number % len(PROMPTS)].encode(), sampling=sampling))
+        return client.request(generate=pb.Generate(prompt=PROMPTS[number % len(PROMPTS)].encode(), sampling=sampling,
+                                                   credit=4096))
 
     @staticmethod
     def collect(client, id):
@@ -56,7 +57,7 @@ class Company(TestCase):
     def test_engine_killed(self):
         """All eight streams go on and end as they would have; each gets its next token within a second."""
         daemon = self.bundled()
-        n = 400
+        n = 400 if SLOW <= 1 else 60
         with daemon.connect() as client:
             alone = [self.collect(client, self.ask(client, i, n))[:3] for i in range(8)]
         clients = [daemon.connect() for _ in range(8)]
@@ -89,8 +90,6 @@ class Company(TestCase):
                 begun.add(client.receive().id)
             engine = daemon.wait_engine()
             os.kill(engine, signal.SIGKILL)
-            until(lambda: not os.path.exists(f"/proc/{engine}/maps") or not open(f"/proc/{engine}/maps").read(), 5,
-                  "the engine's end")
             killed = time.monotonic()
             # what was on its way before is not counted: only tokens that come once the other engine serves
             daemon.wait_engine(other_than=[engine])
