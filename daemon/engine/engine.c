@@ -56,9 +56,10 @@ static void fail_with(struct engine *e, struct sequence *s, Spark__V1__ErrorCode
 static void report_done(struct engine *e, struct sequence *s) {
         struct request *r = s->request;
         uint64_t now = now_us();
+        size_t n_prompt = MIN(r->n_tokens, (size_t)UINT32_MAX);
         struct engine_done done = {
                 .reason = s->reason,
-                .prompt_tokens = (uint32_t)MIN(r->n_tokens, (size_t)UINT32_MAX),
+                .prompt_tokens = (uint32_t)n_prompt,
                 .completion_tokens = s->output.n,
                 .queue_ms = ms_between(r->arrived_us, s->first_step_us ? s->first_step_us : now),
                 .prefill_ms = ms_between(s->first_step_us, s->first_token_us ? s->first_token_us : now),
