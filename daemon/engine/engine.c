@@ -178,7 +178,9 @@ static struct sequence *pick_waiting(struct engine *e) {
                 if (s->started)
                         return sequence_of(pos); /* it ran before and had to give up its pages: it comes first */
                 if (n < e->config.max_queued)
-                        e->candidates[n++] = (struct schedule_waiting){ s->request->client, MAX(s->request->weight, 1u) };
+                        e->candidates[n++] = (struct schedule_waiting){
+                                s->request->client, s->request->weight ? s->request->weight : 1u,
+                        };
         }
         if (n == 0)
                 return NULL;
