@@ -18,7 +18,7 @@ TRIPLET := $(patsubst %-,%,$(CROSS))
 export PKG_CONFIG_LIBDIR := /usr/lib/$(TRIPLET)/pkgconfig:/usr/share/pkgconfig
 endif
 
-ARCH := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
+ARCH := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine 2>/dev/null)))
 DEPS := libsystemd libprotobuf-c libconfig liburing libseccomp
 QUIET = $(if $(V),,@echo "  $(1)	$@";)
 
@@ -39,7 +39,7 @@ SAN      := -fsanitize=$(SANITIZER) -fno-omit-frame-pointer -fno-sanitize-recove
 endif
 # No contraction: fused multiply-adds are written where they are meant, so that every kernel gives the same bits.
 ALL_CFLAGS  = -std=gnu17 -pthread -fPIC -ffp-contract=off -fvisibility=hidden $(WARN) $(HARDEN) $(SAN) $(CPPFLAGS) \
-              $(shell $(PKG_CONFIG) --cflags $(DEPS)) $(CFLAGS)
+              $(shell $(PKG_CONFIG) --cflags $(DEPS) 2>/dev/null) $(CFLAGS)
 ALL_CFLAGS := $(ALL_CFLAGS)
 ALL_LDFLAGS := -pthread -Wl,-z,relro,-z,now -Wl,--as-needed $(SAN) $(LDFLAGS)
 

@@ -209,7 +209,9 @@ class Clients(TestCase):
             for _ in range(20):
                 self.assertDone(client.answer(client.generate(n=20))[2])
         until(lambda: "unread" in daemon.log(), 20, "the slow reader's end")
-        self.assertGreater(time.monotonic() - began, 1.5)
+        # a quick sender reaches the limit in frames before the one in seconds
+        if "unread for" in daemon.log():
+            self.assertGreater(time.monotonic() - began, 1.5)
         slow.sock.settimeout(20)
         frames = slow.expect_closed()
         self.assertError(frames[-1], "SLOW_READER")

@@ -122,7 +122,7 @@ static int string_end(struct reader *r, size_t *ret) {
 
 static int read_string(struct reader *r, const char **ret, size_t *ret_n) {
         char *start, *out;
-        size_t end, len;
+        size_t end = 0, len;
         uint32_t c;
         int k;
 
