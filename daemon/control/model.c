@@ -17,6 +17,7 @@
 #define FAILED_REST_US (5u * 1000000u)      /* a model that failed is not tried again by ordinary requests for so long */
 #define START_FAILURES_MAX 3u               /* engines that end before they were ready */
 #define STABLE_US (10u * 1000000u)          /* an engine that lived for so long ends a row of deaths */
+#define READY_ROW_MAX 3u                    /* deaths of engines that did serve delay the next one by no more than this many */
 #define RESTART_DELAY_US (100u * 1000u)
 #define RESTART_DELAY_MAX_US (5u * 1000000u)
 
@@ -121,7 +122,7 @@ static void model_start(struct model *model) {
         struct request_error error;
         int r = 0;
 
-        model->deaths_in_row = 0;
+        model->deaths_in_row = model->start_failures = 0;
         model->load_began_us = manager_now_us();
         if (config_is_null_backend(model->manager->config)) {
                 model_set_state(model, MODEL_STARTING);
@@ -395,15 +396,22 @@ void model_engine_gone(struct model *model, bool was_ready, uint64_t lived_us, c
         }
         if (model->manager->state == MANAGER_CLOSING)
                 return;
-        model->deaths_in_row = was_ready && lived_us > STABLE_US ? 1 : model->deaths_in_row + 1;
+        if (was_ready) {
+                /* streams wait: whatever kills engines that serve is met by the count of losses of each request */
+                model->start_failures = 0;
+                model->deaths_in_row = lived_us > STABLE_US ? 1 : MIN(model->deaths_in_row + 1, READY_ROW_MAX);
+        } else {
+                model->start_failures++;
+                model->deaths_in_row++;
+        }
         if (error->code != SPARK__V1__ERROR_CODE__ERROR_CODE_UNSPECIFIED && !was_ready) {
                 model_fail(model, error); /* it said why: another one would say the same */
                 return;
         }
-        if (!was_ready && model->deaths_in_row >= START_FAILURES_MAX) {
+        if (model->start_failures >= START_FAILURES_MAX) {
                 request_error_set(&failed, SPARK__V1__ERROR_CODE__ENGINE_LOST,
                                   "The engine of model '%s' ended %u times before it was ready.", model->name,
-                                  model->deaths_in_row);
+                                  model->start_failures);
                 model_fail(model, &failed);
                 return;
         }

@@ -65,7 +65,7 @@ struct model {
         struct model_facts facts;
         struct list waiting; /* requests for the model as such, or until it is ready */
         struct list active;  /* requests that the engine has, or is about to get */
-        unsigned restarts, deaths_in_row;
+        unsigned restarts, deaths_in_row, start_failures;
         sd_event_source *restart_timer;
         uint64_t generated;
         uint64_t rate_ring[MODEL_RATE_SECONDS];

@@ -103,6 +103,20 @@ class Company(TestCase):
                 client.cancel(id)
 
 
+    def test_killed_again_and_again(self):
+        """No death makes the next pause much longer: engines that did serve are replaced without a growing delay."""
+        daemon = self.bundled()
+        pauses = []
+        for _ in range(5):
+            engine = daemon.wait_engine()
+            os.kill(engine, signal.SIGKILL)
+            killed = time.monotonic()
+            with daemon.connect() as client:
+                self.assertDone(client.answer(client.generate(n=2))[2])
+            pauses.append(time.monotonic() - killed)
+        self.assertLess(max(pauses), 1.0 * SLOW, pauses)
+
+
 @unittest.skipUnless(shutil.which("valgrind"), "no valgrind")
 class Valgrind(TestCase):
     def test_shutdown_is_clean(self):
