@@ -39,6 +39,8 @@ struct bus {
         bool complained;
         bool models_dirty, calls_dirty;
         uint64_t retry_us; /* when to look for the bus again */
+        uint64_t connected_us; /* when connecting to it began */
+        bool answered;         /* it has answered since then */
         enum manager_state told_state;
         uint64_t told_floor;
         char told_default[256];

@@ -9,6 +9,7 @@
 
 #define RETRY_US (5u * 1000000u)    /* a bus that is not there */
 #define DENIED_US (60u * 1000000u)  /* one that does not want us */
+#define ANSWER_US (15u * 1000000u)  /* one that took the connection and does not answer, as when it just comes up or ends */
 #define FLUSH_US (1u * 1000000u)    /* the last answers have so long */
 #define FLUSH_ROUNDS 64
 
@@ -35,6 +36,15 @@ static int on_name(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         struct bus *b = userdata;
         uint32_t answer = 0;
 
+        /* an answer made up here, because the connection broke or the bus was silent, is no refusal */
+        if (sd_bus_message_is_method_error(m, NULL) &&
+            !sd_bus_message_is_method_error(m, SD_BUS_ERROR_ACCESS_DENIED)) {
+                log_warning("the bus did not answer (%s); it is looked for again",
+                            sd_bus_message_get_error(m)->name);
+                b->lost = true;
+                manager_kick(b->manager);
+                return 0;
+        }
         if (sd_bus_message_is_method_error(m, NULL)) {
                 log_warning("the bus does not let us have the name " BUS_NAME " (%s); is its policy file installed?",
                             sd_bus_message_get_error(m)->message);
@@ -43,6 +53,7 @@ static int on_name(sd_bus_message *m, void *userdata, sd_bus_error *error) {
                 manager_kick(b->manager);
                 return 0;
         }
+        b->answered = true;
         (void)sd_bus_message_read(m, "u", &answer);
         if (answer == 1)
                 log_info("on the bus as " BUS_NAME);
@@ -74,6 +85,8 @@ static void bus_connect(struct bus *b) {
 
         if (r >= 0)
                 r = bus_set_up(b);
+        b->answered = false;
+        b->connected_us = manager_now_us();
         if (r >= 0) {
                 b->models_dirty = true;
                 manager_kick(b->manager);
@@ -161,6 +174,10 @@ void bus_turn(struct bus *b) {
 void bus_tick(struct bus *b, uint64_t now_us) {
         if (!b)
                 return;
+        if (b->bus && !b->answered && !b->lost && now_us >= b->connected_us + ANSWER_US) {
+                log_warning("the bus does not answer; it is looked for again");
+                b->lost = true;
+        }
         if (!b->bus && now_us >= b->retry_us && manager_accepts(b->manager))
                 bus_connect(b);
         /* figures that nobody announces, such as the progress of a load */
