@@ -48,6 +48,7 @@ struct matmul {
 enum kv_format {
         KV_F16 = 0,
         KV_F32 = 1,
+        KV_Q8_0 = 2, /* blocks of 32 elements of a head: 8-bit integers and a half-precision scale */
 };
 
 /* A page holds page_tokens positions of one sequence, K and V, for every layer. */
@@ -116,6 +117,13 @@ struct backend_ops {
 
         int (*kv_new)(struct backend *be, const struct kv_config *config, struct kv_cache **ret);
         struct kv_cache *(*kv_free)(struct backend *be, struct kv_cache *kv);
+        /* Copies a page, all layers and positions, to another one (copy-on-write). Not between begin() and end(). */
+        int (*kv_copy)(struct backend *be, struct kv_cache *kv, uint32_t from, uint32_t to);
+        /* Bytes of a page outside of the backend; export and import move them, bit for bit, in the backend's own layout.
+         * Not between begin() and end(). */
+        size_t (*kv_page_bytes)(const struct backend *be, const struct kv_cache *kv);
+        int (*kv_export)(struct backend *be, const struct kv_cache *kv, uint32_t page, void *host);
+        int (*kv_import)(struct backend *be, struct kv_cache *kv, uint32_t page, const void *host);
 
         /* Called once per step before and after its operations; end() returns when all results can be downloaded. */
         int (*begin)(struct backend *be, const struct batch *batch);
