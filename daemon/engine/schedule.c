@@ -548,11 +548,11 @@ static int compare(struct schedule_request *a, struct schedule_request *b) {
         return 0;
 }
 
-struct schedule_request *schedule_worst(const struct schedule *s, const struct schedule_request *spare) {
+struct schedule_request *schedule_worst(const struct schedule *s, const struct schedule_user *user) {
         struct schedule_request *worst = NULL;
 
         for (uint32_t i = 0; i < s->n_running; i++)
-                if (s->running[i] != spare && (!worst || compare(s->running[i], worst) > 0))
+                if ((!user || s->running[i]->user == user) && (!worst || compare(s->running[i], worst) > 0))
                         worst = s->running[i];
         return worst;
 }

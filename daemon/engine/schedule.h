@@ -134,9 +134,9 @@ void schedule_wake(struct schedule *s, struct schedule_request *r);
  * by more than the quantum of the level at which they part; or it has nothing running where the other side has more than
  * one; or it is the higher class. */
 bool schedule_swap(const struct schedule *s, struct schedule_request **ret_victim, struct schedule_request **ret_next);
-/* Of the running requests (and not `spare`) the one that is furthest ahead: the first to be parked for want of memory.
- * NULL where there is none. */
-struct schedule_request *schedule_worst(const struct schedule *s, const struct schedule_request *spare);
+/* Of the running requests (of one user, or of all: NULL) the one that is furthest ahead: the first to be parked for want of
+ * memory. NULL where there is none. */
+struct schedule_request *schedule_worst(const struct schedule *s, const struct schedule_user *user);
 
 /* Nothing of the user starts while it is held (for a limit that the caller counts). */
 void schedule_hold(struct schedule *s, struct schedule_user *user, bool hold);

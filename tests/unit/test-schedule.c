@@ -405,7 +405,7 @@ static void test_worst(void **state) {
         assert_null(schedule_worst(&w.s, NULL));
         step(&w);
         assert_ptr_equal(schedule_worst(&w.s, NULL), &w.items[1].r); /* user 1 has had 51, user 2 has had 20 */
-        assert_ptr_equal(schedule_worst(&w.s, &w.items[1].r), &w.items[0].r);
+        assert_ptr_equal(schedule_worst(&w.s, w.items[2].r.user), &w.items[2].r);
         world_close(&w);
 }
 
