@@ -95,3 +95,6 @@ uint32_t prefix_cached_pages(const struct prefix_cache *c, uint32_t uid);
 /* Calls fn for every user who was here lately, in no particular order. */
 void prefix_each_user(const struct prefix_cache *c, void (*fn)(void *userdata, uint32_t uid, uint32_t cached_pages),
                       void *userdata);
+
+/* For tests: true where nodes, users, hash tables, heaps and the pool's counts agree with one another. Slow. */
+bool prefix_check(const struct prefix_cache *c);
