@@ -42,6 +42,7 @@ enum request_kind {
         REQUEST_GENERATE, /* and Chat, once it is a prompt */
         REQUEST_SCORE,
         REQUEST_PREWARM, /* computes the prompt's KV for the prefix cache, and no more */
+        REQUEST_FORGET,  /* not for engine_submit(): the link's step thread sees to it */
 };
 
 struct request {
@@ -67,7 +68,7 @@ struct request {
         uint32_t max_tokens;
         bool ignore_eos;
         bool raw_bytes;
-        bool share;             /* Prewarm: for every user */
+        bool share;             /* Prewarm: for every user. Forget: of every user */
         uint32_t window; /* Score: tokens per window, 0 = the context */
         uint64_t arrived_us; /* CLOCK_MONOTONIC */
 
