@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * The tree. A group holds those children that have something waiting in a heap by v. A group without requests stays for as long as its v tells something (it was served more than those
- * that wait now); it is taken up again by its id, or freed when the others have caught up.
+ * The tree. A group holds those children that have something waiting in a heap by v. A group without requests stays for as
+ * long as its v tells something (it was served more than those that wait now); it is taken up again by its id, or freed
+ * when the others have caught up.
  *
  * Where a child begins to wait, its v is lifted to that of the least waiting sibling, and where none waits to the
  * highest v of all: until then all had what they wanted, and who wanted more of it owes nothing for that. (Tried first:
  * lifting when it becomes active, waiting or running. Then who had filled free slots was in debt to those with few
  * requests, without a bound.)
+ *
+ * Requests of a client stand in line, each for a turn of a quantum. (Tried first: fair queueing among them, too. A new one
+ * then starts at the v of one that was never served, and comes before one that had to make way for another user: as long as
+ * new ones kept coming, that one never went on.)
  */
 
 #include <errno.h>
@@ -204,23 +209,24 @@ static bool may_start(const struct schedule_node *n) {
         return parent->level != SCHEDULE_USER || !group_of((struct schedule_node *)n)->user->blocked;
 }
 
-/* Who comes new to users or clients comes before those that wait at the same v: it had nothing yet. Among requests the
- * first come is the first. */
-static void lift(struct schedule_node *n) {
+/* Who comes new to users or clients comes before those that wait at the same v: it had nothing yet. Requests of a client
+ * stand in line by their ties. */
+static uint64_t lift(struct schedule_node *n) {
         struct schedule_group *parent = n->parent;
         uint64_t floor = floor_of(parent) + n->bias;
 
+        if (parent->level == SCHEDULE_REQUEST)
+                return 0;
         if (floor > 0 && (parent->level == SCHEDULE_USER || parent->level == SCHEDULE_CLIENT))
                 floor--;
-        n->v = MAX(n->v, floor);
+        return n->v = MAX(n->v, floor);
 }
 
 static void add_waiting(struct schedule_node *n) {
         struct schedule_group *parent = n->parent;
 
         while (parent && !heap_has(&n->waiting) && may_start(n)) {
-                lift(n);
-                heap_insert(&parent->waiting, &n->waiting, n->v);
+                heap_insert(&parent->waiting, &n->waiting, lift(n));
                 n = &parent->node;
                 parent = n->parent;
         }
@@ -422,7 +428,12 @@ static void leave_state(struct schedule *s, struct schedule_request *r) {
         }
 }
 
+/* Whose turn is over goes to the end of its client's line. */
 static void enter_waiting(struct schedule *s, struct schedule_request *r) {
+        if (r->node.v > s->config.quantum[SCHEDULE_REQUEST] * SCALE) {
+                r->node.v = 0;
+                r->node.waiting.tie = ++s->arrivals;
+        }
         r->state = SCHEDULE_WAITING;
         r->user->n_waiting++;
         s->n_waiting++;
@@ -497,6 +508,8 @@ static bool must_make_way(const struct schedule *s, const struct schedule_node *
                           enum schedule_level level) {
         uint64_t quantum = s->config.quantum[level] * SCALE, gap;
 
+        if (level == SCHEDULE_REQUEST)
+                return runs->v > quantum;
         if (runs == waits || runs->v < waits->v)
                 return false;
         gap = runs->v - waits->v;
@@ -519,7 +532,7 @@ bool schedule_swap(const struct schedule *s, struct schedule_request **ret_victi
 
                         if (!waits || !must_make_way(s, path[level], waits, (enum schedule_level)level))
                                 continue;
-                        gap = path[level]->v - waits->v;
+                        gap = path[level]->v - (level == SCHEDULE_REQUEST ? 0 : waits->v);
                         if (level == best_level && gap <= best_gap)
                                 continue;
                         best_level = level;
@@ -541,7 +554,7 @@ static int compare(struct schedule_request *a, struct schedule_request *b) {
         for (int level = SCHEDULE_CLASS; level <= SCHEDULE_REQUEST; level++) {
                 if (pa[level] == pb[level])
                         continue;
-                if (pa[level]->v != pb[level]->v)
+                if (level != SCHEDULE_REQUEST && pa[level]->v != pb[level]->v)
                         return pa[level]->v < pb[level]->v ? -1 : 1;
                 return pa[level]->waiting.tie < pb[level]->waiting.tie ? -1 : 1;
         }
@@ -595,9 +608,11 @@ void schedule_charge(struct schedule *s, struct schedule_request *r, uint32_t ro
         for (struct schedule_node *n = &r->node; n->parent; n = &n->parent->node) {
                 struct schedule_group *parent = n->parent;
 
-                /* Among the requests of a client a prompt costs nothing: they are read one after another. */
-                if (n == &r->node && !r->decoding)
+                /* A request's turn is counted in what it generates: prompts are read one after another. */
+                if (n == &r->node) {
+                        n->v += r->decoding ? cost : 0;
                         continue;
+                }
                 n->v += cost / n->weight;
                 parent->frontier = MAX(parent->frontier, n->v - n->bias);
                 if (heap_has(&n->waiting))
