@@ -25,6 +25,7 @@
 #define SCALE 65536u       /* of v: units per weight, fixed point */
 #define LINGERING_MAX 1024u /* children of a group that want nothing and are remembered */
 #define BUCKETS_MIN 64u
+#define LATE (1ull << 63)   /* in a tie: it got a slot since it had nothing */
 
 struct schedule_group {
         struct schedule_node node;
@@ -186,18 +187,19 @@ static void group_free(struct schedule *s, struct schedule_group *g) {
         free(g);
 }
 
-/* Where a child that begins to wait starts, its bias left aside. */
+/* Where a child that begins to wait starts, its bias left aside: a hair before those that run where none waits. (Not before
+ * one that waits: whoever comes and goes would come before it again and again.) */
 static uint64_t floor_of(const struct schedule_group *g) {
         const struct schedule_node *least = waiting_of(heap_top(&g->waiting));
 
-        return least ? least->v - least->bias : g->frontier;
+        return least ? least->v - least->bias : g->frontier - (g->frontier > 0);
 }
 
 /* Forgets children without requests whose v tells nothing any more (or too many of them). */
 static void reap(struct schedule *s, struct schedule_group *g) {
         struct heap_node *n;
 
-        while ((n = heap_top(&g->lingering)) && (n->key <= floor_of(g) || g->lingering.n > LINGERING_MAX)) {
+        while ((n = heap_top(&g->lingering)) && (n->key <= floor_of(g) + 1 || g->lingering.n > LINGERING_MAX)) {
                 heap_remove(&g->lingering, n);
                 group_free(s, group_of(waiting_of(n)));
         }
@@ -209,24 +211,27 @@ static bool may_start(const struct schedule_node *n) {
         return parent->level != SCHEDULE_USER || !group_of((struct schedule_node *)n)->user->blocked;
 }
 
-/* Who comes new to users or clients comes before those that wait at the same v: it had nothing yet. Requests of a client
- * stand in line by their ties. */
-static uint64_t lift(struct schedule_node *n) {
+/* Its place among those that wait. Who had nothing until it came is before others at the same v; requests of a client stand
+ * in line. */
+static void stand_in_line(struct schedule_node *n, bool came) {
         struct schedule_group *parent = n->parent;
-        uint64_t floor = floor_of(parent) + n->bias;
 
-        if (parent->level == SCHEDULE_REQUEST)
-                return 0;
-        if (floor > 0 && (parent->level == SCHEDULE_USER || parent->level == SCHEDULE_CLIENT))
-                floor--;
-        return n->v = MAX(n->v, floor);
+        if (parent->level == SCHEDULE_REQUEST) {
+                heap_insert(&parent->waiting, &n->waiting, 0);
+                return;
+        }
+        n->fresh = came && n->n_running == 0;
+        n->waiting.tie = n->fresh ? n->waiting.tie & ~LATE : n->waiting.tie | LATE;
+        n->v = MAX(n->v, floor_of(parent) + n->bias);
+        heap_insert(&parent->waiting, &n->waiting, n->v);
 }
 
-static void add_waiting(struct schedule_node *n) {
+/* came: something has come or woken, in contrast to what ran or was held. */
+static void add_waiting(struct schedule_node *n, bool came) {
         struct schedule_group *parent = n->parent;
 
         while (parent && !heap_has(&n->waiting) && may_start(n)) {
-                heap_insert(&parent->waiting, &n->waiting, lift(n));
+                stand_in_line(n, came);
                 n = &parent->node;
                 parent = n->parent;
         }
@@ -242,6 +247,24 @@ static void remove_waiting(struct schedule_node *n) {
                 n = &parent->node;
                 parent = n->parent;
         }
+}
+
+/* A connection that was never seen takes over how far one that has nothing now is ahead, the furthest: else who takes a new
+ * one for each request would owe nothing ever, and come before those that keep theirs. */
+static void take_over(struct schedule *s, struct schedule_group *client) {
+        const struct heap *gone = &client->node.parent->lingering;
+        struct schedule_node *most = NULL;
+
+        for (size_t i = gone->n / 2; i < gone->n; i++) { /* the furthest is one without children in the heap */
+                struct schedule_node *n = waiting_of(gone->nodes[i]);
+
+                most = most && most->v >= n->v ? most : n;
+        }
+        if (!most)
+                return;
+        client->node.v = most->v;
+        heap_remove(&client->node.parent->lingering, &most->waiting);
+        group_free(s, group_of(most));
 }
 
 static void count_requests(struct schedule_group *g, int by) {
@@ -271,6 +294,21 @@ static void count_running(struct schedule_node *n, int by) {
                 g->node.n_running += (uint32_t)by;
 }
 
+/* They had a turn: of those at the same v they are the last ones now. */
+static void step_back(struct schedule *s, struct schedule_group *g) {
+        for (struct schedule_group *parent; (parent = g->node.parent); g = parent) {
+                struct schedule_node *n = &g->node;
+                bool waits = heap_has(&n->waiting);
+
+                n->fresh = false;
+                if (waits)
+                        heap_remove(&parent->waiting, &n->waiting);
+                n->waiting.tie = ++s->arrivals | LATE;
+                if (waits)
+                        heap_insert(&parent->waiting, &n->waiting, n->v);
+        }
+}
+
 /* --- users' limits ----------------------------------------------------------------------------------------------- */
 
 static void user_update(struct schedule_user *user) {
@@ -287,7 +325,7 @@ static void user_update(struct schedule_user *user) {
                 if (blocked)
                         remove_waiting(&g->node);
                 else if (g->waiting.n > 0)
-                        add_waiting(&g->node);
+                        add_waiting(&g->node, false);
         }
 }
 
@@ -366,8 +404,11 @@ static struct schedule_group *place_for(struct schedule *s, const struct schedul
                 return NULL;
         g->node.weight = weight;
         client = *group_slot(s, g, who->client);
-        if (!client)
+        if (!client) {
                 client = group_new(s, g, who->client, 1, user);
+                if (client)
+                        take_over(s, client);
+        }
         if (!client || reserve_child(client) < 0) {
                 settle(s, client ? client : g);
                 return NULL;
@@ -393,7 +434,7 @@ int schedule_add(struct schedule *s, struct schedule_request *r, const struct sc
         client->n_children++;
         take_up(client);
         count_requests(client, 1);
-        add_waiting(&r->node);
+        add_waiting(&r->node, true);
         user->n_waiting++;
         s->n_waiting++;
         return 0;
@@ -429,7 +470,7 @@ static void leave_state(struct schedule *s, struct schedule_request *r) {
 }
 
 /* Whose turn is over goes to the end of its client's line. */
-static void enter_waiting(struct schedule *s, struct schedule_request *r) {
+static void enter_waiting(struct schedule *s, struct schedule_request *r, bool came) {
         if (r->node.v > s->config.quantum[SCHEDULE_REQUEST] * SCALE) {
                 r->node.v = 0;
                 r->node.waiting.tie = ++s->arrivals;
@@ -437,7 +478,7 @@ static void enter_waiting(struct schedule *s, struct schedule_request *r) {
         r->state = SCHEDULE_WAITING;
         r->user->n_waiting++;
         s->n_waiting++;
-        add_waiting(&r->node);
+        add_waiting(&r->node, came);
 }
 
 void schedule_remove(struct schedule *s, struct schedule_request *r) {
@@ -458,13 +499,14 @@ void schedule_start(struct schedule *s, struct schedule_request *r) {
         r->slot = s->n_running;
         s->running[s->n_running++] = r;
         count_running(&r->node, 1);
+        step_back(s, r->node.parent);
         r->user->n_running++;
         user_update(r->user);
 }
 
 void schedule_park(struct schedule *s, struct schedule_request *r) {
         leave_state(s, r);
-        enter_waiting(s, r);
+        enter_waiting(s, r, false);
 }
 
 void schedule_pause(struct schedule *s, struct schedule_request *r) {
@@ -476,7 +518,7 @@ void schedule_pause(struct schedule *s, struct schedule_request *r) {
 
 void schedule_wake(struct schedule *s, struct schedule_request *r) {
         leave_state(s, r);
-        enter_waiting(s, r);
+        enter_waiting(s, r, true);
 }
 
 /* --- who comes next, who makes way -------------------------------------------------------------------------------- */
@@ -515,34 +557,7 @@ static bool must_make_way(const struct schedule *s, const struct schedule_node *
         gap = runs->v - waits->v;
         if (level == SCHEDULE_CLASS)
                 return runs->bias > waits->bias ? gap >= quantum / 2 : gap > 0;
-        return gap > quantum || (waits->n_running == 0 && runs->n_running > 1);
-}
-
-bool schedule_swap(const struct schedule *s, struct schedule_request **ret_victim, struct schedule_request **ret_next) {
-        int best_level = SCHEDULE_LEVELS;
-        uint64_t best_gap = 0;
-
-        for (uint32_t i = 0; i < s->n_running; i++) {
-                struct schedule_node *path[SCHEDULE_LEVELS];
-
-                path_of(s->running[i], path);
-                for (int level = SCHEDULE_CLASS; level <= MIN(best_level, SCHEDULE_REQUEST); level++) {
-                        struct schedule_node *waits = waiting_of(heap_top(&path[level]->parent->waiting));
-                        uint64_t gap;
-
-                        if (!waits || !must_make_way(s, path[level], waits, (enum schedule_level)level))
-                                continue;
-                        gap = path[level]->v - (level == SCHEDULE_REQUEST ? 0 : waits->v);
-                        if (level == best_level && gap <= best_gap)
-                                continue;
-                        best_level = level;
-                        best_gap = gap;
-                        *ret_victim = s->running[i];
-                        *ret_next = first_waiting(waits, (enum schedule_level)level);
-                        break;
-                }
-        }
-        return best_level < SCHEDULE_LEVELS;
+        return gap > quantum || (waits->fresh && runs->n_running > 1);
 }
 
 /* Negative where a is further behind than b: it comes first. */
@@ -559,6 +574,35 @@ static int compare(struct schedule_request *a, struct schedule_request *b) {
                 return pa[level]->waiting.tie < pb[level]->waiting.tie ? -1 : 1;
         }
         return 0;
+}
+
+/* Of all that have to make way: at the highest level, by the widest gap, and below that the one that is furthest ahead. */
+bool schedule_swap(const struct schedule *s, struct schedule_request **ret_victim, struct schedule_request **ret_next) {
+        int best_level = SCHEDULE_LEVELS;
+        uint64_t best_gap = 0;
+
+        for (uint32_t i = 0; i < s->n_running; i++) {
+                struct schedule_node *path[SCHEDULE_LEVELS];
+
+                path_of(s->running[i], path);
+                for (int level = SCHEDULE_CLASS; level <= MIN(best_level, SCHEDULE_REQUEST); level++) {
+                        struct schedule_node *waits = waiting_of(heap_top(&path[level]->parent->waiting));
+                        uint64_t gap;
+
+                        if (!waits || !must_make_way(s, path[level], waits, (enum schedule_level)level))
+                                continue;
+                        gap = path[level]->v - (level == SCHEDULE_REQUEST ? 0 : waits->v);
+                        if (level == best_level &&
+                            (gap < best_gap || (gap == best_gap && compare(s->running[i], *ret_victim) < 0)))
+                                break;
+                        best_level = level;
+                        best_gap = gap;
+                        *ret_victim = s->running[i];
+                        *ret_next = first_waiting(waits, (enum schedule_level)level);
+                        break;
+                }
+        }
+        return best_level < SCHEDULE_LEVELS;
 }
 
 struct schedule_request *schedule_worst(const struct schedule *s, const struct schedule_user *user) {
