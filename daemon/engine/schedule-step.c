@@ -12,6 +12,7 @@
 
 #define FADE 0.9
 #define ROWS_MIN 16u   /* of prompts in a step, whatever the target says: less would not pay for reading the weights */
+#define STRETCH 0.5    /* by how much prompts lengthen a step that misses the target without them */
 #define RIDERS 0.25    /* by how much lower classes may lengthen a step in which a higher one waits for its first token */
 
 /* --- pace --------------------------------------------------------------------------------------------------------- */
@@ -100,14 +101,16 @@ static enum schedule_class first_class(const struct schedule *s) {
         return MIN(top, behind);
 }
 
-/* Rows for prompts of a step in which n_decoding rows decode. */
+/* Rows for prompts of a step in which n_decoding rows decode. Where a step takes as long as the target wants or longer without
+ * any prompt, the target can't be had: then prompts make it half as long again, or twice as long where nobody watches. */
 static uint32_t prompt_budget(const struct schedule_limits *l, uint32_t n_decoding, uint32_t left) {
         double target = n_decoding > 0 ? l->target_us : 2.0 * l->target_us;
+        double stretched = schedule_pace_predict(l->pace, MAX(n_decoding, 1u)) * (n_decoding > 0 ? 1 + STRETCH : 2);
         uint32_t rows;
 
         if (l->target_us == 0)
                 return left;
-        rows = schedule_pace_rows(l->pace, target, 0, l->max_rows);
+        rows = schedule_pace_rows(l->pace, MAX(target, stretched), 0, l->max_rows);
         rows = rows > n_decoding ? rows - n_decoding : 0;
         return MIN(MAX(rows, ROWS_MIN), left);
 }

@@ -10,7 +10,7 @@ static void test_users_share_alike(void **state) {
         static struct world w;
         uint64_t a, b;
 
-        world_open(&w, &(struct schedule_config){ .max_running = 8, .max_rows = 64 });
+        world_open(&w, &(struct schedule_config){ .max_running = 8, .max_rows = 64, .quantum = { 0, 2048, 2048, 0 } });
         for (unsigned i = 0; i < 100; i++) /* one with a hundred clients, one with two */
                 come(&w, i, 1, i, SCHEDULE_NORMAL, 10, 100000);
         for (unsigned i = 100; i < 120; i++)
@@ -28,7 +28,7 @@ static void test_weights(void **state) {
         static struct world w;
         double a, b;
 
-        world_open(&w, &(struct schedule_config){ .max_running = 4, .max_rows = 4 });
+        world_open(&w, &(struct schedule_config){ .max_running = 4, .max_rows = 4, .quantum = { 0, 2048, 2048, 0 } });
         for (unsigned i = 0; i < 40; i++) {
                 struct item *item = &w.items[i];
 
@@ -349,6 +349,25 @@ static void test_target(void **state) {
         world_close(&w);
 }
 
+/* Reading the weights alone takes ten times the target: prompts are not read in crumbs for that. */
+static void test_target_out_of_reach(void **state) {
+        static struct world w;
+
+        world_open(&w, &(struct schedule_config){ .max_running = 8, .max_rows = 2048 });
+        for (unsigned i = 1; i < 30; i++)
+                schedule_pace_learn(&w.pace, i * 5 % 64, 100000 + 100 * (i * 5 % 64));
+        w.limits.target_us = 10000;
+        come(&w, 0, 1, 0, SCHEDULE_NORMAL, 100000, 1);
+        step(&w);
+        assert_in_range(w.items[0].r.rows, 980, 1020); /* as long as the weights take */
+        come(&w, 1, 2, 1, SCHEDULE_NORMAL, 1, 100000);
+        step(&w);
+        step(&w);
+        assert_int_equal(w.items[1].r.rows, 1);
+        assert_in_range(w.items[0].r.rows, 480, 520); /* half of that */
+        world_close(&w);
+}
+
 /* While an interactive request reads its prompt, background decoding hardly lengthens the step; then it rides along. */
 static void test_riders(void **state) {
         static struct world w;
@@ -390,14 +409,23 @@ static void test_pace(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_users_share_alike),       cmocka_unit_test(test_weights),
-                cmocka_unit_test(test_bound),                   cmocka_unit_test(test_nobody_saves_up),
-                cmocka_unit_test(test_newcomer_gets_a_slot),    cmocka_unit_test(test_higher_class_comes_first),
-                cmocka_unit_test(test_lower_class_does_not_starve), cmocka_unit_test(test_running_limit),
-                cmocka_unit_test(test_hold),                    cmocka_unit_test(test_pause),
-                cmocka_unit_test(test_worst),                   cmocka_unit_test(test_decoding_comes_first),
-                cmocka_unit_test(test_logits_limit),            cmocka_unit_test(test_target),
-                cmocka_unit_test(test_riders),                  cmocka_unit_test(test_pace),
+                cmocka_unit_test(test_users_share_alike),
+                cmocka_unit_test(test_weights),
+                cmocka_unit_test(test_bound),
+                cmocka_unit_test(test_nobody_saves_up),
+                cmocka_unit_test(test_newcomer_gets_a_slot),
+                cmocka_unit_test(test_higher_class_comes_first),
+                cmocka_unit_test(test_lower_class_does_not_starve),
+                cmocka_unit_test(test_running_limit),
+                cmocka_unit_test(test_hold),
+                cmocka_unit_test(test_pause),
+                cmocka_unit_test(test_worst),
+                cmocka_unit_test(test_decoding_comes_first),
+                cmocka_unit_test(test_logits_limit),
+                cmocka_unit_test(test_target),
+                cmocka_unit_test(test_target_out_of_reach),
+                cmocka_unit_test(test_riders),
+                cmocka_unit_test(test_pace),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
