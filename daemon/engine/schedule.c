@@ -338,7 +338,7 @@ void schedule_hold(struct schedule *s, struct schedule_user *user, bool hold) {
 
 int schedule_init(struct schedule *s, const struct schedule_config *config) {
         static const uint32_t weights[SCHEDULE_CLASSES] = { 2, 16, 64 };
-        static const uint64_t quanta[SCHEDULE_LEVELS] = { 64, 2048, 2048, 8192 };
+        static const uint64_t quanta[SCHEDULE_LEVELS] = { 1024, 16384, 16384, 8192 };
         struct schedule_config *c = &s->config;
 
         *s = (struct schedule){ .config = *config, .user_buckets = BUCKETS_MIN, .group_buckets = BUCKETS_MIN };
@@ -545,7 +545,9 @@ static void path_of(struct schedule_request *r, struct schedule_node *path[SCHED
         }
 }
 
-/* The bias puts a higher class ahead by a quantum; from half of that on a lower one makes way at once. */
+/* The bias puts a higher class ahead by a quantum; from half of that on a lower one makes way at once. A lower one that is
+ * behind gets one slot, and another one for each quarter of a quantum. (Tried first: as many as it asks for. Then it had all
+ * slots for one step, all of them had to make way again in the next, and so to and fro.) */
 static bool must_make_way(const struct schedule *s, const struct schedule_node *runs, const struct schedule_node *waits,
                           enum schedule_level level) {
         uint64_t quantum = s->config.quantum[level] * SCALE, gap;
@@ -556,7 +558,7 @@ static bool must_make_way(const struct schedule *s, const struct schedule_node *
                 return false;
         gap = runs->v - waits->v;
         if (level == SCHEDULE_CLASS)
-                return runs->bias > waits->bias ? gap >= quantum / 2 : gap > 0;
+                return runs->bias > waits->bias ? gap >= quantum / 2 : gap > waits->n_running * (quantum / 4);
         return gap > quantum || (waits->fresh && runs->n_running > 1);
 }
 
@@ -657,7 +659,8 @@ void schedule_charge(struct schedule *s, struct schedule_request *r, uint32_t ro
                         n->v += r->decoding ? cost : 0;
                         continue;
                 }
-                n->v += cost / n->weight;
+                n->v += (cost + n->rest) / n->weight;
+                n->rest = (uint32_t)((cost + n->rest) % n->weight);
                 parent->frontier = MAX(parent->frontier, n->v - n->bias);
                 if (heap_has(&n->waiting))
                         heap_update(&parent->waiting, &n->waiting, n->v);

@@ -53,7 +53,7 @@ struct schedule_config {
         uint32_t max_running;
         uint32_t max_rows;                          /* of a step */
         uint32_t class_weight[SCHEDULE_CLASSES];    /* 2, 16, 64 */
-        uint64_t quantum[SCHEDULE_LEVELS];          /* units per weight; 64, 2048, 2048, 8192 */
+        uint64_t quantum[SCHEDULE_LEVELS];          /* units per weight; 1024, 16384, 16384, 8192 */
 };
 
 struct schedule_group;
@@ -64,7 +64,7 @@ struct schedule_node {
         struct schedule_group *parent;
         uint64_t v;               /* fixed point, bias included; of a request: what it generated of its turn */
         uint64_t bias;            /* of a class */
-        uint32_t weight;
+        uint32_t weight, rest;    /* rest: of the last division by the weight */
         uint32_t n_running;       /* requests below (or this one) that hold a slot */
         bool fresh;               /* waits, had nothing at all before, and has got no slot since */
 };

@@ -173,6 +173,51 @@ static void test_who_had_something_waits(void **state) {
         world_close(&w);
 }
 
+/* Three classes that flood: each has its part by weight in slots that it keeps, not in slots that wander. */
+static void test_classes_keep_their_slots(void **state) {
+        static struct world w;
+        unsigned parked = 0;
+        uint64_t high, middle, low;
+
+        world_open(&w, &(struct schedule_config){ .max_running = 16, .max_rows = 64, .quantum = { 64, 0, 0, 0 } });
+        for (unsigned i = 0; i < 120; i++)
+                come(&w, i, 1 + i % 3, i, (enum schedule_class)(i % 3), 5, 1000000);
+        for (unsigned i = 0; i < 20000; i++) {
+                bool ran[120];
+
+                for (unsigned k = 0; k < 120; k++)
+                        ran[k] = w.items[k].r.state == SCHEDULE_RUNNING;
+                step(&w);
+                for (unsigned k = 0; k < 120; k++)
+                        parked += ran[k] && w.items[k].r.state != SCHEDULE_RUNNING;
+        }
+        low = served_of(&w, 1);
+        middle = served_of(&w, 2);
+        high = served_of(&w, 3);
+        assert_true(middle > 7 * low && middle < 9 * low);
+        assert_true(high > 7 * middle / 2 && high < 9 * middle / 2);
+        assert_true(parked < 20000 / 16);
+        world_close(&w);
+}
+
+/* Whatever the weight, nothing is lost in the division. */
+static void test_weights_are_exact(void **state) {
+        static struct world w;
+        struct item *item = &w.items[0];
+        const struct schedule_node *user;
+
+        world_open(&w, &(struct schedule_config){ .max_running = 1, .max_rows = 64 });
+        *item = (struct item){ .here = true, .prompt = 300000, .output = 1 };
+        item->who = (struct schedule_who){ .uid = 1, .class = SCHEDULE_NORMAL, .weight = 3 };
+        assert_int_equal(schedule_add(&w.s, &item->r, &item->who), 0);
+        schedule_start(&w.s, schedule_next(&w.s));
+        for (unsigned i = 0; i < 300000; i++)
+                schedule_charge(&w.s, &item->r, 1);
+        user = schedule_parent(schedule_parent(&item->r.node));
+        assert_true(schedule_service(user) == 100000);
+        world_close(&w);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_parked_requests_go_on_first),
@@ -183,6 +228,8 @@ int main(void) {
                 cmocka_unit_test(test_furthest_ahead_makes_way),
                 cmocka_unit_test(test_slots_go_round),
                 cmocka_unit_test(test_who_had_something_waits),
+                cmocka_unit_test(test_classes_keep_their_slots),
+                cmocka_unit_test(test_weights_are_exact),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
