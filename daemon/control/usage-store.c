@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <sqlite3.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -168,23 +169,32 @@ static int database_open(struct usage_store *s) {
         return r == SQLITE_OK ? 0 : fail_sqlite(s, r);
 }
 
+/* A name for a damaged database that nothing has yet. */
+static void name_aside(const struct usage_store *s, char *out, size_t size) {
+        time_t now = time(NULL);
+        char stamp[32];
+        struct tm tm;
+
+        (void)gmtime_r(&now, &tm);
+        (void)strftime(stamp, sizeof(stamp), "%Y%m%dT%H%M%SZ", &tm);
+        (void)snprintf(out, size, "%s.damaged-%s", s->path, stamp);
+        for (unsigned i = 2; i < 100 && access(out, F_OK) == 0; i++)
+                (void)snprintf(out, size, "%s.damaged-%s-%u", s->path, stamp, i);
+}
+
 /* The database under another name, for whoever wants to look at it; its companions with it. */
 static int move_aside(struct usage_store *s) {
         static const char *const companions[] = { "-wal", "-shm" };
-        time_t now = time(NULL);
-        char stamp[32], from[512], to[512];
-        struct tm tm;
+        char from[PATH_MAX], to[PATH_MAX], name[PATH_MAX - 8];
 
         store_close(s);
-        (void)gmtime_r(&now, &tm);
-        (void)strftime(stamp, sizeof(stamp), "%Y%m%dT%H%M%SZ", &tm);
-        (void)snprintf(to, sizeof(to), "%s.damaged-%s", s->path, stamp);
-        if (rename(s->path, to) < 0)
+        name_aside(s, name, sizeof(name));
+        if (rename(s->path, name) < 0)
                 return fail(s, "%s is damaged and can't be moved aside: %s", s->path, strerror(errno));
-        (void)snprintf(s->aside, sizeof(s->aside), "%s", to);
+        (void)snprintf(s->aside, sizeof(s->aside), "%.*s", (int)sizeof(s->aside) - 1, name);
         for (size_t i = 0; i < ARRAY_SIZE(companions); i++) {
                 (void)snprintf(from, sizeof(from), "%s%s", s->path, companions[i]);
-                (void)snprintf(to, sizeof(to), "%s.damaged-%s%s", s->path, stamp, companions[i]);
+                (void)snprintf(to, sizeof(to), "%s%s", name, companions[i]);
                 (void)rename(from, to);
         }
         return 0;
