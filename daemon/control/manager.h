@@ -18,11 +18,13 @@
 #include "base/list.h"
 #include "bus.h"
 #include "config.h"
+#include "disk.h"
 #include "listener.h"
 #include "memory.h"
 #include "model.h"
 #include "notify.h"
 #include "request.h"
+#include "usage.h"
 #include "user.h"
 
 enum manager_state {
@@ -54,6 +56,8 @@ struct manager {
         struct requests requests;
         struct models models;
         struct notify notify;
+        struct disk *disk;
+        struct usage *usage;
         struct list connections;
         size_t n_connections;
         uint64_t last_client;
