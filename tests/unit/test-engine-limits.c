@@ -5,6 +5,8 @@
 
 #include "engine-fixture.h"
 
+#define PAGE_BYTES (ENGINE_PAGE_TOKENS * 256u) /* 2 layers, 2 heads of 16, K and V, half precision */
+
 static void submit(struct lab *l, struct result *x) {
         assert_int_equal(engine_submit(l->engine, &x->request), 0);
 }
@@ -78,10 +80,84 @@ static void test_queue_of_others(void **state) {
         lab_close(&l);
 }
 
+/* --- what an end tells ------------------------------------------------------------------------------------------- */
+
+/* One request of 4 pages runs, another one, which begins alike, has to wait, for its user's limit or for room. */
+static void wait_and_tell(uint32_t pages, uint64_t kv_limit, enum request_kind kind) {
+        const struct engine_config config = { .context = 128, .kv_bytes = pages * PAGE_BYTES };
+        static struct result first, second;
+        struct engine_stats stats;
+        struct lab l;
+
+        lab_open(&l, "cpu", &config);
+        result_init(&first, 1, 100, 28, 2);
+        result_init(&second, 2, 100, 28, 2);
+        second.request.kind = kind;
+        first.request.kv_limit = second.request.kv_limit = kv_limit;
+        submit(&l, &first);
+        submit(&l, &second);
+        assert_int_equal(engine_step(l.engine), 1);
+        engine_get_stats(l.engine, &stats);
+        assert_int_equal(stats.running, 1);
+        assert_int_equal(stats.queued, 1);
+        lab_run(&l);
+        assert_true(first.finished && second.finished);
+        assert_int_equal(first.done.cached_tokens, 0);
+        assert_int_equal(second.done.prompt_tokens, 100);
+        assert_in_range(second.done.cached_tokens, 96, 100); /* three whole pages, and what was of the fourth */
+        if (kind == REQUEST_GENERATE)
+                assert_int_equal(second.n, 28);
+        result_deinit(&first);
+        result_deinit(&second);
+        lab_close(&l);
+}
+
+static void test_cached_after_waiting(void **state) {
+        wait_and_tell(0, 4 * PAGE_BYTES, REQUEST_GENERATE); /* for its user's limit */
+        wait_and_tell(0, 4 * PAGE_BYTES, REQUEST_PREWARM);
+        wait_and_tell(5, 0, REQUEST_GENERATE); /* for room */
+        wait_and_tell(5, 0, REQUEST_PREWARM);
+}
+
+/* A replay of which all was delivered has nothing to be paid with credit: it ends. */
+static void test_replay_without_credit(void **state) {
+        const struct engine_config config = { .max_sequences = 1 };
+        static struct result whole, again;
+        struct lab l;
+
+        lab_open(&l, "cpu", &config);
+        result_init(&whole, 1, 30, 12, 2);
+        submit(&l, &whole);
+        lab_run(&l);
+        assert_int_equal(whole.n, 12);
+        for (uint32_t k = 0; k <= 12; k += 12) {
+                result_init(&again, 2, 30, 12, 2);
+                again.request.generated = calloc(12, sizeof(int32_t));
+                assert_non_null(again.request.generated);
+                memcpy(again.request.generated, whole.ids, k * sizeof(int32_t));
+                again.request.n_generated = k;
+                atomic_store(&again.request.granted, 0);
+                submit(&l, &again);
+                lab_run(&l);
+                assert_int_equal(again.n, 0);
+                assert_int_equal(again.finished, k == 12);
+                if (k < 12)
+                        cancel(&l, &again);
+                lab_run(&l);
+                if (k == 12)
+                        assert_int_equal(again.done.completion_tokens, 12);
+                result_deinit(&again);
+        }
+        result_deinit(&whole);
+        lab_close(&l);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_cancel_and_submit),
                 cmocka_unit_test(test_queue_of_others),
+                cmocka_unit_test(test_cached_after_waiting),
+                cmocka_unit_test(test_replay_without_credit),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
