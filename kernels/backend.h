@@ -51,6 +51,8 @@ enum kv_format {
         KV_Q8_0 = 2, /* blocks of 32 elements of a head: 8-bit integers and a half-precision scale */
 };
 
+#define KV_BLOCK 32u /* elements of a block of KV_Q8_0; a head's last one may be shorter */
+
 /* A page holds page_tokens positions of one sequence, K and V, for every layer. */
 struct kv_config {
         uint32_t n_layers;
@@ -101,7 +103,7 @@ enum activation {
 
 struct backend_ops {
         const char *name; /* "cpu", "cuda", "null" */
-        bool fake;        /* needs no model: logits depend on tokens and positions only */
+        bool fake;        /* needs no model: logits depend on the tokens of the sequence only */
 
         int (*open)(const struct backend_config *config, struct backend **ret);
         struct backend *(*close)(struct backend *be);
@@ -117,7 +119,8 @@ struct backend_ops {
 
         int (*kv_new)(struct backend *be, const struct kv_config *config, struct kv_cache **ret);
         struct kv_cache *(*kv_free)(struct backend *be, struct kv_cache *kv);
-        /* Copies a page, all layers and positions, to another one (copy-on-write). Not between begin() and end(). */
+        /* Copies a page, all layers and positions, to another one (copy-on-write). Not between begin() and end().
+         * BACKEND_E_UNSUPPORTED: no such page; so with the next ones. */
         int (*kv_copy)(struct backend *be, struct kv_cache *kv, uint32_t from, uint32_t to);
         /* Bytes of a page outside of the backend; export and import move them, bit for bit, in the backend's own layout.
          * Not between begin() and end(). */
@@ -125,8 +128,9 @@ struct backend_ops {
         int (*kv_export)(struct backend *be, const struct kv_cache *kv, uint32_t page, void *host);
         int (*kv_import)(struct backend *be, struct kv_cache *kv, uint32_t page, const void *host);
 
-        /* Called once per step before and after its operations; end() returns when all results can be downloaded. */
-        int (*begin)(struct backend *be, const struct batch *batch);
+        /* Called once per step before and after its operations; end() returns when all results can be downloaded. kv: the
+         * cache that the step's rows extend, NULL for steps without attention. */
+        int (*begin)(struct backend *be, const struct batch *batch, struct kv_cache *kv);
         int (*end)(struct backend *be);
 
         /* out[r] = row token[r] of w, times scale; out is [n_rows][w->n_in]. */
@@ -158,6 +162,10 @@ struct backend {
 
 extern const struct backend_ops backend_cpu;
 extern const struct backend_ops backend_null;
+
+/* Bytes that a position takes in one layer and KV head, K and V together; 0 for a format that is not known. Pages of at
+ * least 16 positions consist of these alone. */
+uint64_t kv_position_bytes(enum kv_format format, uint32_t head_dim);
 
 /* By name; "auto" = the best one this build and machine have. NULL when unknown. */
 const struct backend_ops *backend_find(const char *name);

@@ -47,7 +47,7 @@ class QuotaTest(TestCase):
         return end.done.usage_report
 
     def hold(self, client, **fields):
-        """A request that runs and stays, for want of credit."""
+        """A request that stays, for want of credit; it holds no slot."""
         id = client.generate(n=1000, credit=1, **fields)
         client.tokens(id, 1)
         return id
@@ -59,6 +59,12 @@ class QuotaTest(TestCase):
         until(queued, 10, f"{n} waiting")
         time.sleep(1.5)
         until(queued, 10, f"{n} waiting")
+
+    def occupy(self, client):
+        """A request that holds its slot: steps take long, and it wants very many."""
+        id = client.generate(n=1 << 19, credit=1 << 20)
+        client.tokens(id, 1)
+        return id
 
     def reload(self, daemon, **settings):
         # each reload says one or the other
@@ -140,9 +146,9 @@ class Priorities(QuotaTest):
 class Requests(QuotaTest):
     def test_queued(self):
         """One runs, two wait, which is all that this user may have: BUSY, until one is gone."""
-        daemon = self.daemon(limits={"sequences": 1, "queued_per_user": 2})
+        daemon = self.daemon(limits={"sequences": 1, "queued_per_user": 2}, null={"step_us": 20000})
         client = self.connect(daemon)
-        self.hold(client)
+        self.occupy(client)
         waiting = [client.generate(n=3) for _ in range(2)]
         self.wait_queued(client, 2)
         for _ in range(3):
@@ -162,9 +168,10 @@ class Requests(QuotaTest):
 
     @needs_root
     def test_queued_of_others(self):
-        daemon = self.daemon(limits={"sequences": 1, "queued_per_user": 2}, users=[{"uid": BOB, "queued": 3}])
+        daemon = self.daemon(limits={"sequences": 1, "queued_per_user": 2}, users=[{"uid": BOB, "queued": 3}],
+                             null={"step_us": 20000})
         root, alice, bob = self.connect(daemon), self.connect(daemon, ALICE), self.connect(daemon, BOB)
-        held = self.hold(root)
+        held = self.occupy(root)
         for client, uid, most in ((alice, ALICE, 2), (bob, BOB, 3)):
             ids = [client.generate(n=3) for _ in range(most)]
             self.wait_queued(root, most, uid)
