@@ -436,7 +436,7 @@ void request_finish(struct request *r, const Spark__V1__Done *done) {
 void request_fail(struct request *r, const struct request_error *error) {
         Spark__V1__Error e = SPARK__V1__ERROR__INIT;
 
-        r->refused = !r->journal.accepted && request_error_is_quota(error->code);
+        r->refused = !r->begun && request_error_is_quota(error->code);
         e.code = error->code;
         e.message = (char *)error->text;
         e.retry_after_ms = error->retry_after_ms;
@@ -512,6 +512,7 @@ static int journal_result(struct request *r, int e) {
 }
 
 int request_take_accepted(struct request *r, const Spark__Engine__V1__Accepted *a) {
+        request_begin(r);
         if (!r->sink)
                 return 0;
         return journal_result(r, journal_accept(&r->journal, a->prompt_tokens, a->n_prompt_tokens, a->seed));
