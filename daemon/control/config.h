@@ -39,6 +39,9 @@ struct config_limits {
         uint64_t connections, connections_per_user;
         uint64_t requests, requests_per_user, requests_per_connection;
         uint64_t bytes_per_user; /* kept requests, journals and input buffers of one uid */
+        uint64_t sessions_per_user;
+        uint64_t session_bytes_per_user; /* on disk */
+        uint64_t session_idle_seconds;   /* after that a persistent one is on disk only */
         uint64_t output_frames, output_bytes; /* per connection */
         uint64_t output_seconds; /* unread for so long: SLOW_READER */
         uint64_t hello_seconds;

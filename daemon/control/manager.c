@@ -16,10 +16,13 @@
 #include "connection.h"
 #include "engine.h"
 #include "manager.h"
+#include "session.h"
 
 #define TICK_US 1000000u
 #define ACCEPT_REST_US (100u * 1000u)   /* out of descriptors: look again after that */
 #define CLOSE_US (5u * 1000000u)        /* last frames and engines have so long */
+#define DISK_JOBS 4096u                  /* under way at once */
+#define DISK_DRAIN_US (5u * 1000000u)    /* at the end; then what is not written is lost */
 #define FDS_RESERVED 256u               /* descriptors for anything but connections */
 
 uint64_t manager_now_us(void) {
@@ -39,6 +42,10 @@ bool manager_accepts(const struct manager *m) {
 
 bool manager_is_privileged(uid_t uid) {
         return uid == 0 || uid == geteuid();
+}
+
+bool manager_may_share_prefix(const struct manager *m, uid_t uid) {
+        return manager_is_privileged(uid);
 }
 
 void manager_watch(struct manager *m, struct manager_watcher *w) {
@@ -89,7 +96,7 @@ static void check_stop(struct manager *m) {
                 close_all(m);
         if (m->state != MANAGER_CLOSING)
                 return;
-        if ((list_empty(&m->connections) && !bus_is_busy(m->bus) && models_stop(m)) ||
+        if ((list_empty(&m->connections) && !bus_is_busy(m->bus) && models_stop(m) && disk_pending(m->disk) == 0) ||
             now_us > m->stop_us + CLOSE_US)
                 (void)sd_event_exit(m->event, 0);
 }
@@ -125,6 +132,7 @@ static int on_turn(sd_event_source *source, void *userdata) {
         struct list now, *node;
 
         list_init(&now);
+        sessions_turn(m->sessions);
         models_pump(m);
         list_move(&m->dirty_engines, &now);
         while ((node = list_pop(&now)))
@@ -168,6 +176,7 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata) {
         LIST_FOREACH(pos, tmp, &m->connections)
                 connection_tick(LIST_ENTRY(pos, struct connection, link), now_us);
         models_tick(m, now_us);
+        sessions_tick(m->sessions, now_us);
         check_ready(m);
         bus_tick(m->bus, now_us);
         notify_update(m, now_us);
@@ -261,6 +270,8 @@ static void apply_limits(struct manager *m) {
         m->users.limits[USER_CONNECTIONS] = l->connections_per_user;
         m->users.limits[USER_REQUESTS] = l->requests_per_user;
         m->users.limits[USER_BYTES] = l->bytes_per_user;
+        m->users.limits[USER_SESSIONS] = l->sessions_per_user;
+        m->users.limits[USER_DISK] = l->session_bytes_per_user;
         memory_set_floor(&m->memory, m->config->memory_floor);
 }
 
@@ -377,6 +388,10 @@ static int manager_set_up(struct manager *m) {
         if (r >= 0)
                 r = add_sources(m);
         if (r >= 0)
+                r = disk_new(&m->disk, m->event, DISK_JOBS);
+        if (r >= 0)
+                r = sessions_new(&m->sessions, m);
+        if (r >= 0)
                 r = models_configure(m);
         return r;
 }
@@ -441,6 +456,8 @@ struct manager *manager_free(struct manager *m) {
         LIST_FOREACH(pos, tmp, &m->connections)
                 (void)connection_free(LIST_ENTRY(pos, struct connection, link));
         models_deinit(m);
+        m->disk = disk_free(m->disk, DISK_DRAIN_US);
+        m->sessions = sessions_free(m->sessions);
         requests_deinit(&m->requests);
         m->listener_source = sd_event_source_disable_unref(m->listener_source);
         if (m->listening)

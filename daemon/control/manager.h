@@ -18,6 +18,7 @@
 #include "base/list.h"
 #include "bus.h"
 #include "config.h"
+#include "disk.h"
 #include "listener.h"
 #include "memory.h"
 #include "model.h"
@@ -38,6 +39,8 @@ struct manager_watcher {
         void (*model_changed)(void *userdata, struct model *model, bool removed);
         void *userdata;
 };
+
+struct sessions;
 
 struct manager {
         struct config *config;
@@ -62,6 +65,8 @@ struct manager {
         struct list watchers;
         struct manager_watcher *own_watcher;
         struct bus *bus; /* NULL where none is wanted */
+        struct disk *disk;
+        struct sessions *sessions;
 };
 
 /* config is taken over (on failure too). 0 or -errno, after having logged why. */
@@ -79,5 +84,7 @@ void manager_kick(struct manager *m);
 bool manager_accepts(const struct manager *m);
 /* Root and the daemon's own user: may load and unload, and see everybody's requests. */
 bool manager_is_privileged(uid_t uid);
+/* Who may declare a prefix public, so that everybody's requests profit from its being cached. */
+bool manager_may_share_prefix(const struct manager *m, uid_t uid);
 void manager_watch(struct manager *m, struct manager_watcher *w);
 void manager_model_changed(struct manager *m, struct model *model, bool removed);

@@ -16,6 +16,8 @@
 #include "manager.h"
 #include "message.h"
 #include "request.h"
+#include "session-text.h"
+#include "session.h"
 
 /* At most so many tokens are under way between engine and sink: what a request whose client stops reading can pile up.
  * More credit than this is kept back until the sink has moved. */
@@ -124,7 +126,9 @@ const char *request_kind_name(enum request_kind kind) {
         static const char *const names[] = {
                 [REQUEST_GENERATE] = "generate",     [REQUEST_CHAT] = "chat",   [REQUEST_TOKENIZE] = "tokenize",
                 [REQUEST_DETOKENIZE] = "detokenize", [REQUEST_SCORE] = "score", [REQUEST_LOAD] = "load",
-                [REQUEST_UNLOAD] = "unload",
+                [REQUEST_UNLOAD] = "unload",         [REQUEST_PREWARM] = "prewarm",
+                [REQUEST_SESSION_APPEND] = "append", [REQUEST_SESSION] = "session",
+                [REQUEST_FORGET] = "forget",
         };
 
         return names[kind];
@@ -138,31 +142,51 @@ struct outline {
         const char *model;
         bool input_fd;
         uint64_t credit;
+        bool session; /* sessions take it up */
+        bool share;
 };
 
 static int outline_read(const Spark__V1__ClientFrame *f, struct outline *o) {
         *o = (struct outline){ .credit = REQUEST_CREDIT_ALL };
         switch (f->body_case) {
         case SPARK__V1__CLIENT_FRAME__BODY_GENERATE:
-                *o = (struct outline){ REQUEST_GENERATE, f->generate->model, f->generate->input_fd, f->generate->credit };
+                *o = (struct outline){ REQUEST_GENERATE, f->generate->model, f->generate->input_fd, f->generate->credit,
+                                       *f->generate->session, false };
                 break;
         case SPARK__V1__CLIENT_FRAME__BODY_CHAT:
-                *o = (struct outline){ REQUEST_CHAT, f->chat->model, false, f->chat->credit };
+                *o = (struct outline){ REQUEST_CHAT, f->chat->model, false, f->chat->credit, false, false };
                 break;
         case SPARK__V1__CLIENT_FRAME__BODY_TOKENIZE:
-                *o = (struct outline){ REQUEST_TOKENIZE, f->tokenize->model, f->tokenize->input_fd, 0 };
+                *o = (struct outline){ REQUEST_TOKENIZE, f->tokenize->model, f->tokenize->input_fd, 0, false, false };
                 break;
         case SPARK__V1__CLIENT_FRAME__BODY_DETOKENIZE:
-                *o = (struct outline){ REQUEST_DETOKENIZE, f->detokenize->model, false, 0 };
+                *o = (struct outline){ REQUEST_DETOKENIZE, f->detokenize->model, false, 0, false, false };
                 break;
         case SPARK__V1__CLIENT_FRAME__BODY_SCORE:
-                *o = (struct outline){ REQUEST_SCORE, f->score->model, f->score->input_fd, 0 };
+                *o = (struct outline){ REQUEST_SCORE, f->score->model, f->score->input_fd, 0, false, false };
                 break;
         case SPARK__V1__CLIENT_FRAME__BODY_LOAD:
-                *o = (struct outline){ REQUEST_LOAD, f->load->model, f->load->input_fd, 0 };
+                *o = (struct outline){ REQUEST_LOAD, f->load->model, f->load->input_fd, 0, false, false };
                 break;
         case SPARK__V1__CLIENT_FRAME__BODY_UNLOAD:
-                *o = (struct outline){ REQUEST_UNLOAD, f->unload->model, false, 0 };
+                *o = (struct outline){ REQUEST_UNLOAD, f->unload->model, false, 0, false, false };
+                break;
+        case SPARK__V1__CLIENT_FRAME__BODY_PREWARM:
+                *o = (struct outline){ REQUEST_PREWARM, f->prewarm->model, f->prewarm->input_fd, 0, false,
+                                       f->prewarm->share };
+                break;
+        case SPARK__V1__CLIENT_FRAME__BODY_SESSION_APPEND:
+                *o = (struct outline){ REQUEST_SESSION_APPEND, "", f->session_append->input_fd, 0, true, false };
+                break;
+        case SPARK__V1__CLIENT_FRAME__BODY_SESSION_CREATE:
+        case SPARK__V1__CLIENT_FRAME__BODY_SESSION_FORK:
+        case SPARK__V1__CLIENT_FRAME__BODY_SESSION_REWIND:
+        case SPARK__V1__CLIENT_FRAME__BODY_SESSION_CLOSE:
+        case SPARK__V1__CLIENT_FRAME__BODY_SESSIONS:
+                *o = (struct outline){ REQUEST_SESSION, "", false, 0, true, false };
+                break;
+        case SPARK__V1__CLIENT_FRAME__BODY_FORGET:
+                *o = (struct outline){ REQUEST_FORGET, "", false, 0, true, false };
                 break;
         default:
                 return REQUEST_E_REFUSED;
@@ -209,6 +233,9 @@ static int check_admission(struct manager *m, const struct outline *o, const str
         if ((o->kind == REQUEST_LOAD || o->kind == REQUEST_UNLOAD) && !manager_is_privileged(origin->user->uid))
                 return refuse(error, SPARK__V1__ERROR_CODE__PERMISSION_DENIED,
                               "Only root and the daemon's own user may load and unload models.");
+        if (o->share && !manager_may_share_prefix(m, origin->user->uid))
+                return refuse(error, SPARK__V1__ERROR_CODE__PERMISSION_DENIED,
+                              "share: your user may not make a prefix public.");
         if (m->requests.count >= m->config->limits.requests) {
                 (void)refuse(error, SPARK__V1__ERROR_CODE__BUSY, "The daemon has %llu requests, which is all it takes.",
                              (unsigned long long)m->config->limits.requests);
@@ -229,6 +256,11 @@ static void request_set_model(struct request *r, struct model *model) {
 static struct request *request_free(struct request *r) {
         if (!r)
                 return NULL;
+        if (r->session)
+                session_turn_break(r);
+        (void)session_text_unref(r->turn.prefix);
+        free(r->turn.done);
+        list_remove(&r->session_link);
         if (r->dry_run)
                 r->dry_run = load_free(r->dry_run);
         request_set_model(r, NULL);
@@ -245,6 +277,10 @@ static struct request *request_free(struct request *r) {
         return NULL;
 }
 DEFINE_CLEANUP(struct request *, request_free)
+
+void request_release(struct request *r) {
+        (void)request_free(r);
+}
 
 static int request_new(struct manager *m, const struct request_submit *s, const struct outline *o,
                        struct request **ret, struct request_error *error) {
@@ -263,6 +299,7 @@ static int request_new(struct manager *m, const struct request_submit *s, const 
         r->arrived_us = manager_now_us();
         list_init(&r->model_link);
         list_init(&r->command_link);
+        list_init(&r->session_link);
         if (user_charge(s->origin.user, USER_REQUESTS, 1))
                 return refuse(error, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
                               "Your user has %llu requests running, which is all it may have.",
@@ -314,6 +351,9 @@ static int submit_packed(struct manager *m, const struct request_submit *s, int 
                 e = submit_load(m, r, s->frame->load, fd, error);
                 if (e)
                         return e;
+        } else if (o.session) {
+                r->input_fd = fd_steal(fd);
+                sessions_add(m->sessions, r);
         } else {
                 struct model *model = models_find(m, o.model, error);
 
@@ -322,12 +362,25 @@ static int submit_packed(struct manager *m, const struct request_submit *s, int 
                 request_set_model(r, model);
                 r->input_fd = fd_steal(fd);
         }
-        if (!r->dry_run) {
-                list_append(&r->model->waiting, &r->model_link);
-                model_kick(r->model);
-        }
+        if (r->model && !r->dry_run)
+                request_wait_for(r, r->model);
         *ret = steal_ptr(&r);
         return 0;
+}
+
+void request_wait_for(struct request *r, struct model *model) {
+        if (r->model != model)
+                request_set_model(r, model);
+        list_append(&model->waiting, &r->model_link);
+        model_kick(model);
+}
+
+void request_finishing(struct request *r) {
+        list_remove(&r->model_link);
+        list_remove(&r->command_link);
+        if (r->model)
+                model_kick(r->model); /* may be unloaded now */
+        r->state = REQUEST_FINISHING;
 }
 
 int request_submit(struct manager *m, const struct request_submit *submit, struct request **ret,
@@ -388,6 +441,8 @@ void request_resume(struct request *r) {
 void request_detach(struct request *r) {
         r->sink = NULL;
         r->origin.unit = NULL;
+        if (r->session)
+                session_turn_break(r);
         if (r->state == REQUEST_SENT) {
                 r->cancel_due = true;
                 request_command(r);
@@ -418,6 +473,7 @@ static int write_submit(struct request *r, struct channel *engine) {
                 return e;
         s.submit.key = r->key;
         s.submit.client = r->origin.client;
+        s.submit.uid = (uint32_t)r->user->uid;
         s.submit.credit = r->engine_credit;
         frame.body_case = SPARK__ENGINE__V1__CONTROL_FRAME__BODY_SUBMIT;
         frame.submit = &s.submit;
@@ -466,6 +522,11 @@ int request_write_commands(struct request *r, struct channel *engine) {
 
         if (r->state == REQUEST_QUEUED)
                 e = write_submit(r, engine);
+        if (e == CHANNEL_E_OVERSIZE && !r->journal.accepted) { /* with what the session has come to */
+                request_fail_with(r, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
+                                  "session and prompt are too long together to be passed to the engine.");
+                return 0;
+        }
         if (e == CHANNEL_E_OVERSIZE) { /* a replay longer than a private frame */
                 request_fail_with(r, SPARK__V1__ERROR_CODE__ENGINE_LOST,
                                   "The engine was lost, and the request is too long to be taken up again.");
@@ -481,6 +542,10 @@ int request_write_commands(struct request *r, struct channel *engine) {
 /* ---- ends ---- */
 
 void request_finish(struct request *r, const Spark__V1__Done *done) {
+        if (r->session) {
+                session_turn_finish(r, done);
+                return;
+        }
         if (r->sink)
                 r->sink->done(r->userdata, r, done);
         (void)request_free(r);
@@ -489,6 +554,10 @@ void request_finish(struct request *r, const Spark__V1__Done *done) {
 void request_fail(struct request *r, const struct request_error *error) {
         Spark__V1__Error e = SPARK__V1__ERROR__INIT;
 
+        if (r->state == REQUEST_FINISHING) { /* too late for that */
+                session_answer_now(r);
+                return;
+        }
         e.code = error->code;
         e.message = (char *)error->text;
         e.retry_after_ms = error->retry_after_ms;
@@ -507,6 +576,34 @@ void request_fail_with(struct request *r, Spark__V1__ErrorCode code, const char 
         error_set_va(&error, code, fmt, ap);
         va_end(ap);
         request_fail(r, &error);
+}
+
+void request_fail_busy(struct request *r, const char *text, uint32_t retry_after_ms) {
+        struct request_error error;
+
+        request_error_set(&error, SPARK__V1__ERROR_CODE__BUSY, "%s", text);
+        error.retry_after_ms = retry_after_ms;
+        request_fail(r, &error);
+}
+
+void request_abort(struct request *r, Spark__V1__ErrorCode code, const char *fmt, ...) {
+        const struct request_sink *sink = r->sink;
+        Spark__V1__Error e = SPARK__V1__ERROR__INIT;
+        struct request_error error;
+        va_list ap;
+
+        va_start(ap, fmt);
+        error_set_va(&error, code, fmt, ap);
+        va_end(ap);
+        if (r->state != REQUEST_SENT) {
+                request_fail(r, &error);
+                return;
+        }
+        e.code = error.code;
+        e.message = error.text;
+        if (sink)
+                sink->error(r->userdata, r, &e);
+        request_detach(r);
 }
 
 bool request_lost(struct request *r) {
@@ -547,23 +644,16 @@ static int journal_result(struct request *r, int e) {
                 return REQUEST_E_REFUSED;
         if (e == 0)
                 return 0;
-        r->cancel_due = true;
-        if (r->sink) {
-                const struct request_sink *sink = r->sink;
-                Spark__V1__Error error = SPARK__V1__ERROR__INIT;
-
-                error.code = SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED;
-                error.message = (char *)"The requests of your user take more memory than it may have.";
-                r->sink = NULL;
-                sink->error(r->userdata, r, &error);
-        }
-        request_command(r);
+        request_abort(r, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
+                      "The requests of your user take more memory than it may have.");
         return 0;
 }
 
 int request_take_accepted(struct request *r, const Spark__Engine__V1__Accepted *a) {
         if (!r->sink)
                 return 0;
+        if (r->session && !r->journal.accepted && !session_turn_accepts(r, a))
+                return REQUEST_E_REFUSED;
         return journal_result(r, journal_accept(&r->journal, a->prompt_tokens, a->n_prompt_tokens, a->seed));
 }
 

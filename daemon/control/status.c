@@ -15,7 +15,7 @@ Spark__V1__Done *status_free(Spark__V1__Done *done) {
 }
 
 static bool request_is_queued(const struct request *r) {
-        return r->state != REQUEST_SENT || r->engine_queued;
+        return r->state < REQUEST_SENT || r->engine_queued;
 }
 
 static void count_requests(const struct model *model, uint32_t *running, uint32_t *queued) {
