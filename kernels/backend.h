@@ -101,7 +101,7 @@ enum activation {
 
 struct backend_ops {
         const char *name; /* "cpu", "cuda", "null" */
-        bool fake;        /* needs no model: logits depend on tokens and positions only */
+        bool fake;        /* needs no model: logits depend on the tokens of the sequence only */
 
         int (*open)(const struct backend_config *config, struct backend **ret);
         struct backend *(*close)(struct backend *be);
@@ -117,7 +117,8 @@ struct backend_ops {
 
         int (*kv_new)(struct backend *be, const struct kv_config *config, struct kv_cache **ret);
         struct kv_cache *(*kv_free)(struct backend *be, struct kv_cache *kv);
-        /* Copies a page, all layers and positions, to another one (copy-on-write). Not between begin() and end(). */
+        /* Copies a page, all layers and positions, to another one (copy-on-write). Not between begin() and end().
+         * BACKEND_E_UNSUPPORTED: no such page; so with the next ones. */
         int (*kv_copy)(struct backend *be, struct kv_cache *kv, uint32_t from, uint32_t to);
         /* Bytes of a page outside of the backend; export and import move them, bit for bit, in the backend's own layout.
          * Not between begin() and end(). */
@@ -125,8 +126,9 @@ struct backend_ops {
         int (*kv_export)(struct backend *be, const struct kv_cache *kv, uint32_t page, void *host);
         int (*kv_import)(struct backend *be, struct kv_cache *kv, uint32_t page, const void *host);
 
-        /* Called once per step before and after its operations; end() returns when all results can be downloaded. */
-        int (*begin)(struct backend *be, const struct batch *batch);
+        /* Called once per step before and after its operations; end() returns when all results can be downloaded. kv: the
+         * cache that the step's rows extend, NULL for steps without attention. */
+        int (*begin)(struct backend *be, const struct batch *batch, struct kv_cache *kv);
         int (*end)(struct backend *be);
 
         /* out[r] = row token[r] of w, times scale; out is [n_rows][w->n_in]. */

@@ -57,6 +57,7 @@ struct chat *chat_free(struct chat *c) {
 /* Writes the JSON object that the template renders. */
 struct writer {
         const struct chat *chat;
+        bool answer;
         char mark[GUARD_MARK_BYTES];
         struct buf json;
         struct buf marked; /* one string, marks included */
@@ -183,7 +184,9 @@ static int put_template_args(struct writer *w, const struct json *v) {
                 if (r != 0)
                         return r;
         }
-        return json_get(v, "add_generation_prompt") ? 0 : put(w, "\"add_generation_prompt\":true,");
+        if (json_get(v, "add_generation_prompt"))
+                return 0;
+        return put(w, w->answer ? "\"add_generation_prompt\":true," : "\"add_generation_prompt\":false,");
 }
 
 static int put_message(struct writer *w, size_t i, const Spark__V1__ChatMessage *m) {
@@ -267,10 +270,11 @@ static int render(const struct chat *c, struct writer *w, time_t now, struct buf
         return r;
 }
 
-int chat_encode(const struct chat *c, const Spark__V1__Chat *chat, const uint32_t seed[4], time_t now,
+int chat_encode(const struct chat *c, const Spark__V1__Chat *chat, bool answer, const uint32_t seed[4], time_t now,
                 struct token_array *out, struct failure *f) {
         struct writer w = {
                 .chat = c,
+                .answer = answer,
                 .json = BUF_NULL(JSON_BYTES_MAX),
                 .marked = BUF_NULL(JSON_BYTES_MAX),
                 .failure = f,

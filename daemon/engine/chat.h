@@ -29,6 +29,7 @@ int chat_new(struct chat **ret, const struct tokenizer_def *def, const struct to
 struct chat *chat_free(struct chat *c);
 DEFINE_CLEANUP(struct chat *, chat_free)
 
-/* Appends the prompt's tokens to *out. seed: random, for the marks. 0, REQUEST_E_FAILED, or -ENOMEM. */
-int chat_encode(const struct chat *c, const Spark__V1__Chat *chat, const uint32_t seed[4], time_t now,
+/* Appends the prompt's tokens to *out. answer: an answer is to follow (add_generation_prompt, unless the request sets it).
+ * seed: random, for the marks. 0, REQUEST_E_FAILED, or -ENOMEM. */
+int chat_encode(const struct chat *c, const Spark__V1__Chat *chat, bool answer, const uint32_t seed[4], time_t now,
                 struct token_array *out, struct failure *f);

@@ -23,13 +23,9 @@ static int run_once(struct engine *e, int32_t token, float *out) {
         };
         int r;
 
-        r = kv_table_reserve(&e->pool, &table, 1);
-        if (r == 0)
-                r = kv_table_extend(&e->pool, &table, 1);
-        if (r != 0) {
-                kv_table_release(&e->pool, &table);
+        r = kv_table_extend(&e->pool, &table, 1);
+        if (r != 0)
                 return r < 0 ? r : -ENOMEM;
-        }
         tables[0] = table.pages;
         r = forward_run(e->forward, &batch, &row, 1, out);
         kv_table_release(&e->pool, &table);
@@ -68,36 +64,76 @@ size_t engine_list_queued(const struct engine *e, uint64_t *keys, size_t max) {
 }
 
 size_t engine_list_paused(const struct engine *e, uint64_t *keys, size_t max) {
-        const struct list *const heads[] = { &e->running, &e->draining };
+        const struct list *const heads[] = { &e->paused, &e->draining };
         size_t n = 0;
 
         for (size_t i = 0; i < ARRAY_SIZE(heads); i++)
                 for (const struct list *l = heads[i]->next; l != heads[i] && n < max; l = l->next)
-                        if (engine_is_paused(LIST_ENTRY(l, const struct sequence, link)))
-                                keys[n++] = LIST_ENTRY(l, const struct sequence, link)->request->key;
+                        keys[n++] = LIST_ENTRY(l, const struct sequence, link)->request->key;
         return n;
 }
 
-static uint32_t count_paused(const struct engine *e) {
-        uint32_t n = 0;
+struct user_list {
+        const struct engine *e;
+        struct engine_user *users;
+        size_t n, max;
+};
 
-        for (const struct list *l = e->running.next; l != &e->running; l = l->next)
-                n += engine_is_paused(LIST_ENTRY(l, const struct sequence, link));
-        return n;
+static struct engine_user *user_entry(struct user_list *l, uint32_t uid) {
+        if (l->n == l->max)
+                return NULL;
+        l->users[l->n] = (struct engine_user){ .uid = uid };
+        return &l->users[l->n++];
+}
+
+static void list_cached(void *userdata, uint32_t uid, uint32_t cached_pages) {
+        struct user_list *l = userdata;
+        const struct schedule_user *user = schedule_find_user(&l->e->schedule, uid);
+        struct engine_user *entry;
+
+        if (user || cached_pages == 0)
+                return; /* listed already */
+        entry = user_entry(l, uid);
+        if (entry)
+                entry->kv_cached_bytes = cached_pages * l->e->page_bytes;
+}
+
+size_t engine_list_users(const struct engine *e, struct engine_user *users, size_t max) {
+        struct user_list l = { .e = e, .users = users, .max = max };
+
+        for (size_t i = 0; i < e->schedule.user_buckets; i++) {
+                for (const struct schedule_user *u = e->schedule.users[i]; u; u = u->next) {
+                        struct engine_user *entry = user_entry(&l, u->uid);
+
+                        if (!entry)
+                                return l.n;
+                        entry->running = u->n_running;
+                        entry->queued = u->n_waiting;
+                        entry->kv_used_bytes = u->pages * e->page_bytes;
+                        entry->kv_cached_bytes = prefix_cached_pages(e->prefix, u->uid) * e->page_bytes;
+                }
+        }
+        prefix_each_user(e->prefix, list_cached, &l);
+        return l.n;
+}
+
+void engine_forget(struct engine *e, uint32_t uid) {
+        prefix_forget(e->prefix, uid);
+}
+
+void engine_forget_all(struct engine *e) {
+        prefix_forget_all(e->prefix);
 }
 
 void engine_get_stats(const struct engine *e, struct engine_stats *ret) {
-        uint32_t n_draining = 0, paused = count_paused(e);
-
-        for (const struct list *l = e->draining.next; l != &e->draining; l = l->next)
-                n_draining++;
         *ret = (struct engine_stats){
                 .steps = e->steps,
                 .tokens = e->tokens,
-                .running = e->n_running - paused,
-                .queued = e->n_waiting,
-                .paused = paused + n_draining,
-                .kv_used_bytes = e->pool.n_used * e->page_bytes,
+                .running = e->schedule.n_running,
+                .queued = e->schedule.n_waiting,
+                .paused = e->schedule.n_idle + e->n_draining,
+                .kv_used_bytes = e->pool.n_held * e->page_bytes,
+                .kv_cached_bytes = e->pool.n_cached * e->page_bytes,
                 .kv_bytes = e->pool.n_pages * e->page_bytes,
                 .other_bytes = e->model->dev_bytes +
                                forward_bytes(&e->model->shape, e->config.max_rows, e->max_logits) +
@@ -114,9 +150,10 @@ int engine_run_logits(struct engine *e, const int32_t *tokens, size_t n,
         if (n > e->config.context)
                 return failure_set(f, SPARK__V1__ERROR_CODE__CONTEXT_OVERFLOW, "%zu tokens, the context has room for %u",
                                    n, e->config.context);
-        r = kv_table_reserve(&e->pool, &table, n);
-        if (r == 0)
-                r = kv_table_extend(&e->pool, &table, n);
+        (void)prefix_evict(e->prefix, kv_pages_for(&e->pool, n));
+        r = kv_table_extend(&e->pool, &table, n);
+        if (r > 0)
+                return failure_set(f, SPARK__V1__ERROR_CODE__NO_MEMORY, "the KV cache has no room for %zu tokens", n);
         for (size_t done = 0; r == 0 && done < n;) {
                 uint32_t rows = (uint32_t)MIN(n - done, (size_t)e->max_logits);
                 const uint32_t *tables[1] = { table.pages };
@@ -183,6 +220,8 @@ static int init_pool(struct engine *e, struct failure *f) {
                 c->context = (uint32_t)pages * ENGINE_PAGE_TOKENS;
         }
         r = kv_pool_init(&e->pool, (uint32_t)pages, ENGINE_PAGE_TOKENS);
+        if (r == 0)
+                r = prefix_cache_new(&e->prefix, &e->pool);
         if (r < 0)
                 return r;
         kv = (struct kv_config){
@@ -200,22 +239,30 @@ static int init_pool(struct engine *e, struct failure *f) {
         return r;
 }
 
+static int init_schedule(struct engine *e) {
+        const struct engine_config *c = &e->config;
+        const struct schedule_config config = {
+                .max_running = c->max_sequences,
+                .max_rows = c->max_rows,
+                .quantum = { 0, c->quantum, c->quantum, c->quantum },
+        };
+
+        return schedule_init(&e->schedule, &config);
+}
+
 static int alloc_arrays(struct engine *e) {
         const struct engine_config *c = &e->config;
 
         e->seqs = calloc(c->max_sequences, sizeof(struct sequence *));
-        e->entries = calloc(c->max_sequences, sizeof(*e->entries));
         e->tables = calloc(c->max_sequences, sizeof(uint32_t *));
-        e->clients = calloc(c->max_sequences, sizeof(*e->clients));
         e->row_token = calloc(c->max_rows, sizeof(*e->row_token));
         e->row_pos = calloc(c->max_rows, sizeof(*e->row_pos));
         e->row_seq = calloc(c->max_rows, sizeof(*e->row_seq));
         e->logit_row = calloc(e->max_logits, sizeof(*e->logit_row));
         e->logit_seq = calloc(e->max_logits, sizeof(*e->logit_seq));
         e->logits = calloc((size_t)e->max_logits * e->model->shape.n_vocab, sizeof(*e->logits));
-        e->candidates = calloc(c->max_queued, sizeof(*e->candidates));
-        if (!e->seqs || !e->entries || !e->tables || !e->clients || !e->row_token || !e->row_pos || !e->row_seq ||
-            !e->logit_row || !e->logit_seq || !e->logits || !e->candidates)
+        if (!e->seqs || !e->tables || !e->row_token || !e->row_pos || !e->row_seq || !e->logit_row || !e->logit_seq ||
+            !e->logits)
                 return -ENOMEM;
         return sampler_init(&e->sampler, e->model->shape.n_vocab);
 }
@@ -236,6 +283,7 @@ int engine_new(struct engine **ret, struct lm *model, const struct tokenizer *to
         e->userdata = userdata;
         list_init(&e->waiting);
         list_init(&e->running);
+        list_init(&e->paused);
         list_init(&e->draining);
         if (tokenizer_n_tokens(tokenizer) != model->shape.n_vocab)
                 return failure_set(f, SPARK__V1__ERROR_CODE__MODEL_INVALID,
@@ -243,7 +291,9 @@ int engine_new(struct engine **ret, struct lm *model, const struct tokenizer *to
                                    tokenizer_n_tokens(tokenizer), model->shape.n_vocab);
         e->bos = tokenizer_adds_bos(tokenizer) ? tokenizer_bos(tokenizer) : -1;
         set_defaults(e);
-        r = init_pool(e, f);
+        r = init_schedule(e);
+        if (r == 0)
+                r = init_pool(e, f);
         if (r != 0)
                 return r;
         r = alloc_arrays(e);
@@ -260,10 +310,12 @@ int engine_new(struct engine **ret, struct lm *model, const struct tokenizer *to
 }
 
 static void free_list(struct engine *e, struct list *head) {
-        struct list *l;
+        while (!list_empty(head)) {
+                struct sequence *s = LIST_ENTRY(head->next, struct sequence, link);
 
-        while ((l = list_pop(head)))
-                (void)sequence_free(LIST_ENTRY(l, struct sequence, link), &e->pool);
+                engine_detach(e, s);
+                (void)sequence_free(s);
+        }
 }
 
 struct engine *engine_free(struct engine *e) {
@@ -271,23 +323,23 @@ struct engine *engine_free(struct engine *e) {
                 return NULL;
         free_list(e, &e->waiting);
         free_list(e, &e->running);
+        free_list(e, &e->paused);
         free_list(e, &e->draining);
+        schedule_deinit(&e->schedule);
         e->forward = forward_free(e->forward);
         if (e->kv)
                 e->kv = e->model->backend->ops->kv_free(e->model->backend, e->kv);
+        e->prefix = prefix_cache_free(e->prefix);
         kv_pool_deinit(&e->pool);
         sampler_deinit(&e->sampler);
         free(e->seqs);
-        free(e->entries);
         free(e->tables);
-        free(e->clients);
         free(e->row_token);
         free(e->row_pos);
         free(e->row_seq);
         free(e->logit_row);
         free(e->logit_seq);
         free(e->logits);
-        free(e->candidates);
         free(e);
         return NULL;
 }

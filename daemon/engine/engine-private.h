@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* The engine core's state, shared by its steps (engine.c) and its birth and death (engine-new.c). */
+/* The engine core's state, shared by its steps (engine.c), by who comes, waits and makes room (engine-admit.c), and by its
+ * birth and death (engine-new.c). */
 
 #include <stdatomic.h>
 
 #include "engine.h"
 #include "forward.h"
+#include "prefix.h"
 #include "sampler.h"
 #include "schedule.h"
 #include "sequence.h"
@@ -19,34 +21,48 @@ struct engine {
         void *userdata;
         int32_t bos; /* -1 where the model wants none */
         struct kv_pool pool;
+        struct prefix_cache *prefix;
         struct kv_cache *kv;
         uint64_t page_bytes;
         struct forward *forward;
         struct sampler sampler;
         uint32_t max_logits;
 
-        struct list waiting, running, draining;
-        uint32_t n_waiting, n_running;
+        struct schedule schedule;
+        struct schedule_pace pace;
+        struct list waiting, running, paused, draining;
+        uint32_t n_draining;
         uint64_t steps, tokens;
-        size_t turn;            /* where the round of prompts begins */
-        double us_per_row;      /* of prompts, as measured lately */
         double us_per_request;  /* for telling when to try again */
-        bool gave_up; /* a sequence gave up its pages in this step: others may go on with them */
-        atomic_bool noticed;
+        atomic_bool noticed, noticed_credit;
 
         /* one step's arrays */
         struct sequence **seqs;          /* [max_sequences] */
-        struct schedule_entry *entries;  /* [max_sequences] */
         const uint32_t **tables;         /* [max_sequences] */
         int32_t *row_token;              /* [max_rows] */
         uint32_t *row_pos, *row_seq;     /* [max_rows] */
         uint32_t *logit_row, *logit_seq; /* [max_logits] */
         float *logits;                   /* [max_logits][n_vocab] */
-        struct schedule_waiting *candidates; /* [max_queued] */
-        uint64_t *clients;               /* [max_sequences] */
 };
 
-/* No rows for it now: no credit, or chunks that wait for some. */
-static inline bool engine_is_paused(const struct sequence *s) {
-        return s->state == SEQUENCE_DRAINING || sequence_want(s) == 0;
-}
+uint64_t engine_now_us(void);
+
+/* --- ends (engine.c) --- */
+
+/* Takes it out of its list and gives its pages back at once. */
+void engine_detach(struct engine *e, struct sequence *s);
+void engine_fail(struct engine *e, struct sequence *s, Spark__V1__ErrorCode code, const char *text);
+/* Computed to its end: the pages go at once, the last chunks may have to wait for credit. */
+void engine_finish(struct engine *e, struct sequence *s, Spark__V1__FinishReason reason);
+
+/* --- coming, waiting, room (engine-admit.c) --- */
+
+/* Gives slots and pages to those whose turn it is. 0 or negative. */
+int engine_admit(struct engine *e);
+/* Room for the tokens that running sequences have; parks some where there isn't any. 0 or negative. */
+int engine_grow(struct engine *e);
+/* Gives up its pages; those that are complete stay in the prefix cache. */
+void engine_release(struct engine *e, struct sequence *s);
+/* What a step completed goes to the prefix cache. 0 or negative. */
+int engine_store(struct engine *e, struct sequence *s);
+void engine_pause(struct engine *e, struct sequence *s);

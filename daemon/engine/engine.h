@@ -6,10 +6,10 @@
  * and so do spark-bench and the tests, in their own process.
  *
  * A step takes rows of several requests at once (schedule.h): one of each that decodes, chunks of prompts beside them.
- * A request waits (queue, KV pages), runs, is paused while it has no credit, and ends with exactly one of finished() or
- * failed(). With an explicit max_tokens its whole KV is reserved at admission; an open-ended one grows its reservation
- * as it goes and, should the pool be taken by others then, gives up its pages, waits, and reads its own text again:
- * by design promise 1 nothing of that shows in its tokens.
+ * A request waits for its turn (schedule.h says whose it is), runs, may be parked for others or for want of KV, is paused
+ * while it has no credit, and ends with exactly one of finished() or failed(). KV is taken as it grows; what one request
+ * computed is found by the next one of the same user that begins alike (prefix.h); one that lost its pages computes them
+ * again: by design promise 1 nothing of that shows in anybody's tokens.
  *
  * All calls from one thread, but for engine_notice(). Errors: negative = the backend is lost, end the process.
  */
@@ -40,12 +40,14 @@ struct engine_config {
         uint32_t max_sequences;
         uint32_t max_queued;
         uint32_t context;        /* 0 = the model's */
-        uint32_t step_target_us; /* how long prompts may make a step; 0 = no limit */
+        uint32_t step_target_us; /* wanted gap between two tokens of a running stream; 0 = no limit */
+        uint64_t quantum;        /* units of service by which a user may be ahead of one that waits; for tests */
 };
 
 struct engine_done {
         Spark__V1__FinishReason reason;
         uint32_t prompt_tokens;
+        uint32_t cached_tokens; /* of the prompt: their KV was there */
         uint32_t completion_tokens;
         float queue_ms, prefill_ms, decode_ms;
         uint64_t seed;
@@ -67,8 +69,9 @@ struct engine_stats {
         uint64_t steps;
         uint64_t tokens;
         uint32_t running, queued, paused;
-        uint64_t kv_used_bytes;
-        uint64_t kv_bytes;    /* of the cache, all in all */
+        uint64_t kv_used_bytes;   /* held by requests */
+        uint64_t kv_cached_bytes; /* held by the prefix cache alone */
+        uint64_t kv_bytes;        /* of the cache, all in all */
         uint64_t other_bytes; /* activations, logits, tables */
         uint32_t context;
 };
@@ -89,10 +92,24 @@ int engine_self_test(struct engine *e, struct failure *f);
 int engine_submit(struct engine *e, struct request *r);
 /* One step. 1 = there may be more to do, 0 = nothing to do until the next submit or notice, negative: lost. */
 int engine_step(struct engine *e);
-/* From any thread: some request's `cancelled` or `granted` has changed. */
+/* From any thread: some request's `cancelled` or `granted` has changed; the second one is for `granted` alone. */
 void engine_notice(struct engine *e);
+void engine_notice_credit(struct engine *e);
+/* Drops what the prefix cache has of a user, or of everybody. */
+void engine_forget(struct engine *e, uint32_t uid);
+void engine_forget_all(struct engine *e);
 
 void engine_get_stats(const struct engine *e, struct engine_stats *ret);
+
+/* What a user has here. */
+struct engine_user {
+        uint32_t uid;
+        uint32_t running, queued;
+        uint64_t kv_used_bytes, kv_cached_bytes;
+};
+
+/* Users with anything; at most max. Returns how many. */
+size_t engine_list_users(const struct engine *e, struct engine_user *users, size_t max);
 /* Keys of the requests that wait, and of those that are paused; at most max of each. Returns how many. */
 size_t engine_list_queued(const struct engine *e, uint64_t *keys, size_t max);
 size_t engine_list_paused(const struct engine *e, uint64_t *keys, size_t max);

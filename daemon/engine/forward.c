@@ -190,7 +190,7 @@ int forward_run(struct forward *f, const struct batch *b, const uint32_t *logit_
 
         if (b->n_rows > f->max_rows || n > f->max_logits)
                 return -EINVAL;
-        r = ops->begin(f->be, b);
+        r = ops->begin(f->be, b, f->kv);
         if (r == 0 && !f->m->fake)
                 r = run_blocks(f, b);
         if (r == 0 && n > 0)

@@ -129,7 +129,7 @@ struct frame *frame_new_accepted(const struct request *r) {
         Spark__Engine__V1__EngineFrame frame = SPARK__ENGINE__V1__ENGINE_FRAME__INIT;
 
         accepted.key = r->key;
-        if (r->kind == REQUEST_GENERATE) {
+        if (r->kind != REQUEST_SCORE) {
                 accepted.n_prompt_tokens = r->n_tokens;
                 accepted.prompt_tokens = (uint32_t *)r->tokens; /* ids are never negative */
         }

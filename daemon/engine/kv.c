@@ -2,17 +2,19 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/macro.h"
 #include "kv.h"
 
 int kv_pool_init(struct kv_pool *p, uint32_t n_pages, uint32_t page_tokens) {
+        size_t n = MAX(n_pages, 1u);
+
         *p = (struct kv_pool){ .n_pages = n_pages, .page_tokens = page_tokens };
         /* Large pools of the null backend are mostly never touched, and so cost no memory. */
-        p->freed = calloc(n_pages ? n_pages : 1, sizeof(*p->freed));
-        p->holders = calloc(n_pages ? n_pages : 1, sizeof(*p->holders));
-        if (!p->freed || !p->holders) {
+        p->freed = calloc(n, sizeof(*p->freed));
+        p->tables = calloc(n, sizeof(*p->tables));
+        p->caches = calloc(n, sizeof(*p->caches));
+        if (!p->freed || !p->tables || !p->caches) {
                 kv_pool_deinit(p);
                 return -ENOMEM;
         }
@@ -21,7 +23,8 @@ int kv_pool_init(struct kv_pool *p, uint32_t n_pages, uint32_t page_tokens) {
 
 void kv_pool_deinit(struct kv_pool *p) {
         free(p->freed);
-        free(p->holders);
+        free(p->tables);
+        free(p->caches);
         *p = (struct kv_pool){ 0 };
 }
 
@@ -31,16 +34,38 @@ uint32_t kv_pages_for(const struct kv_pool *p, uint64_t n_tokens) {
         return n > UINT32_MAX ? UINT32_MAX : (uint32_t)n;
 }
 
-int kv_table_reserve(struct kv_pool *p, struct kv_table *t, uint64_t n_tokens) {
-        uint32_t n = kv_pages_for(p, n_tokens);
+static void watch(struct kv_pool *p, uint32_t page, bool idle) {
+        if (p->watch && p->caches[page] > 0)
+                p->watch(p->watch_userdata, page, idle);
+}
 
-        if (n > p->n_pages)
-                return KV_E_TOO_BIG;
-        if (n > p->n_pages - p->n_used - p->n_reserved)
-                return KV_E_FULL;
-        p->n_reserved += n;
-        t->reserved += n;
-        return 0;
+/* A table more holds the page, which has a holder already. */
+static void page_hold(struct kv_pool *p, uint32_t page) {
+        if (p->tables[page]++ > 0)
+                return;
+        p->n_held++;
+        p->n_cached--;
+        watch(p, page, false);
+}
+
+static void page_drop(struct kv_pool *p, uint32_t page) {
+        if (--p->tables[page] > 0)
+                return;
+        p->n_held--;
+        if (p->caches[page] > 0)
+                p->n_cached++;
+        else
+                p->freed[p->n_freed++] = page;
+        watch(p, page, true);
+}
+
+/* There must be a free one. */
+static uint32_t page_take(struct kv_pool *p) {
+        uint32_t page = p->n_freed > 0 ? p->freed[--p->n_freed] : p->n_fresh++;
+
+        p->tables[page] = 1;
+        p->n_held++;
+        return page;
 }
 
 static int table_grow(struct kv_table *t, uint32_t n) {
@@ -59,60 +84,78 @@ static int table_grow(struct kv_table *t, uint32_t n) {
         return 0;
 }
 
-static uint32_t pool_take(struct kv_pool *p) {
-        uint32_t page = p->n_freed > 0 ? p->freed[--p->n_freed] : p->n_fresh++;
-
-        p->holders[page] = 1;
-        p->n_used++;
-        return page;
-}
-
 int kv_table_extend(struct kv_pool *p, struct kv_table *t, uint64_t n_tokens) {
         uint32_t n = kv_pages_for(p, n_tokens);
         int r;
 
         if (n <= t->n)
                 return 0;
-        if (n - t->n > t->reserved)
-                return -ENOMEM;
+        if (n - t->n > kv_pool_free(p))
+                return KV_E_FULL;
         r = table_grow(t, n);
         if (r < 0)
                 return r;
-        while (t->n < n) {
-                t->pages[t->n++] = pool_take(p);
-                t->reserved--;
-                p->n_reserved--;
-        }
+        while (t->n < n)
+                t->pages[t->n++] = page_take(p);
         return 0;
 }
 
-int kv_table_share(struct kv_pool *p, struct kv_table *t, const struct kv_table *from, uint32_t n) {
-        int r;
+int kv_table_share(struct kv_pool *p, struct kv_table *t, uint32_t page) {
+        int r = table_grow(t, t->n + 1);
 
-        if (n > from->n || t->n > 0)
-                return -EINVAL;
-        for (uint32_t i = 0; i < n; i++)
-                if (p->holders[from->pages[i]] == UINT16_MAX)
-                        return KV_E_FULL;
-        r = table_grow(t, n);
         if (r < 0)
                 return r;
-        for (uint32_t i = 0; i < n; i++) {
-                t->pages[i] = from->pages[i];
-                p->holders[t->pages[i]]++;
-        }
-        t->n = n;
+        page_hold(p, page);
+        t->pages[t->n++] = page;
         return 0;
+}
+
+void kv_table_replace(struct kv_pool *p, struct kv_table *t, uint32_t i, uint32_t page) {
+        uint32_t old = t->pages[i];
+
+        /* First the new one: it may be the old one. */
+        page_hold(p, page);
+        t->pages[i] = page;
+        page_drop(p, old);
+}
+
+bool kv_table_owns(const struct kv_pool *p, const struct kv_table *t, uint32_t i) {
+        return p->tables[t->pages[i]] == 1 && p->caches[t->pages[i]] == 0;
+}
+
+int kv_table_own(struct kv_pool *p, struct kv_table *t, uint32_t i, uint32_t *ret_from) {
+        uint32_t from = t->pages[i];
+
+        if (kv_table_owns(p, t, i)) {
+                *ret_from = UINT32_MAX;
+                return 0;
+        }
+        if (kv_pool_free(p) == 0)
+                return KV_E_FULL;
+        t->pages[i] = page_take(p);
+        page_drop(p, from);
+        *ret_from = from;
+        return 0;
+}
+
+void kv_table_truncate(struct kv_pool *p, struct kv_table *t, uint32_t keep) {
+        while (t->n > keep)
+                page_drop(p, t->pages[--t->n]);
 }
 
 void kv_table_release(struct kv_pool *p, struct kv_table *t) {
-        for (uint32_t i = 0; i < t->n; i++) {
-                if (--p->holders[t->pages[i]] > 0)
-                        continue;
-                p->freed[p->n_freed++] = t->pages[i];
-                p->n_used--;
-        }
-        p->n_reserved -= t->reserved;
+        kv_table_truncate(p, t, 0);
         free(t->pages);
         *t = (struct kv_table){ 0 };
+}
+
+void kv_cache_hold(struct kv_pool *p, uint32_t page) {
+        p->caches[page]++;
+}
+
+void kv_cache_drop(struct kv_pool *p, uint32_t page) {
+        if (--p->caches[page] > 0 || p->tables[page] > 0)
+                return;
+        p->n_cached--;
+        p->freed[p->n_freed++] = page;
 }

@@ -2,51 +2,73 @@
 #pragma once
 
 /*
- * The KV cache's pages: who holds which. The cache itself lies in the backend; here are page numbers only. A pool hands
- * out pages of page_tokens positions; a sequence holds them in a table, in the order of its positions.
+ * The KV cache's pages: who holds which. The cache itself lies in the backend; here are page numbers only. A page holds
+ * page_tokens positions of one sequence in all layers.
  *
- * A sequence reserves its worst case at admission and takes pages as it grows, so that a request that was admitted
- * never fails for want of KV. Pages count their holders: a prefix may be held by several tables.
- * Owned by the step thread.
+ * A page has two kinds of holders, counted apart: tables (sequences that compute with it) and the prefix cache
+ * (prefix.h). A page without any holder is free; one that only the cache holds can be had by evicting it; one that a
+ * table holds stays. A page that more than one holder has, or that the cache has, is never written to again: whoever
+ * wants to go on in the middle of it copies it first (kv_table_own()).
+ *
+ * Nothing is reserved: whether all running sequences fit is decided before each step (engine.c), which may evict, or
+ * park a sequence. Owned by the step thread.
  */
 
 #include <stdbool.h>
 #include <stdint.h>
 
 enum {
-        KV_E_FULL = 1,    /* not now: others hold or reserved what is left */
-        KV_E_TOO_BIG = 2, /* never: the pool is smaller than that */
+        KV_E_FULL = 1, /* no free page now; the prefix cache may have some to give */
 };
 
 struct kv_pool {
         uint32_t n_pages;
         uint32_t page_tokens; /* power of two */
-        uint32_t n_used;      /* held by at least one table */
-        uint32_t n_reserved;  /* promised to tables, not taken yet */
+        uint32_t n_held;      /* held by at least one table */
+        uint32_t n_cached;    /* held by the prefix cache alone */
         uint32_t n_fresh;     /* pages [n_fresh, n_pages) were never taken */
         uint32_t n_freed;
-        uint32_t *freed;      /* stack of pages given back */
-        uint16_t *holders;    /* [n_pages] */
+        uint32_t *freed;      /* [n_freed]: stack of pages given back */
+        uint32_t *tables;     /* [n_pages]: tables that hold it */
+        uint32_t *caches;     /* [n_pages]: nodes of the prefix cache that hold it */
+        /* Told when a page that the prefix cache holds lost its last table (idle), or got its first one again. NULL = nobody. */
+        void (*watch)(void *userdata, uint32_t page, bool idle);
+        void *watch_userdata;
 };
 
+/* A sequence's pages, in the order of its positions. */
 struct kv_table {
         uint32_t *pages;
         uint32_t n;
         uint32_t cap;
-        uint32_t reserved;
 };
 
 int kv_pool_init(struct kv_pool *p, uint32_t n_pages, uint32_t page_tokens); /* 0 or -ENOMEM */
 void kv_pool_deinit(struct kv_pool *p);
 
+/* Pages without any holder. */
+static inline uint32_t kv_pool_free(const struct kv_pool *p) {
+        return p->n_pages - p->n_held - p->n_cached;
+}
 /* Pages that n tokens fill. */
 uint32_t kv_pages_for(const struct kv_pool *p, uint64_t n_tokens);
 
-/* Promises a table room for n_tokens more, in whole pages. 0, KV_E_FULL or KV_E_TOO_BIG. */
-int kv_table_reserve(struct kv_pool *p, struct kv_table *t, uint64_t n_tokens);
-/* Takes reserved pages until positions [0, n_tokens) have one. 0 or -ENOMEM; never asks for more than was reserved. */
+/* Takes free pages until positions [0, n_tokens) have one. 0, KV_E_FULL (nothing was taken) or -ENOMEM. */
 int kv_table_extend(struct kv_pool *p, struct kv_table *t, uint64_t n_tokens);
-/* Lets an empty table hold the first n pages of another one as well. 0, KV_E_FULL (a page has too many holders), -ENOMEM. */
-int kv_table_share(struct kv_pool *p, struct kv_table *t, const struct kv_table *from, uint32_t n);
-/* Gives back everything, reservation included. */
+/* Appends a page that has a holder already to the table. 0 or -ENOMEM (the table is as it was). */
+int kv_table_share(struct kv_pool *p, struct kv_table *t, uint32_t page);
+/* Puts another page, which has a holder already, in the place of the table's page number i. */
+void kv_table_replace(struct kv_pool *p, struct kv_table *t, uint32_t i, uint32_t page);
+/* True where the table is the only holder of its page number i: it may be written. */
+bool kv_table_owns(const struct kv_pool *p, const struct kv_table *t, uint32_t i);
+/* Makes page number i the table's own: where it has other holders, a free page takes its place, and *ret_from is what is
+ * to be copied to it (else UINT32_MAX), before anything is evicted: the table holds it no longer. 0 or KV_E_FULL. */
+int kv_table_own(struct kv_pool *p, struct kv_table *t, uint32_t i, uint32_t *ret_from);
+/* Gives back the pages from number `keep` on. */
+void kv_table_truncate(struct kv_pool *p, struct kv_table *t, uint32_t keep);
+/* Gives back everything. */
 void kv_table_release(struct kv_pool *p, struct kv_table *t);
+
+/* For prefix.c: a node of the cache begins (it has a holder already) or ceases to hold a page. The watcher is not called. */
+void kv_cache_hold(struct kv_pool *p, uint32_t page);
+void kv_cache_drop(struct kv_pool *p, uint32_t page);

@@ -159,14 +159,17 @@ static void send_late(struct link *l, struct job *job, struct frame *frame) {
         l->late_end = &late->next;
 }
 
+static const char *stage_of(const struct request *r) {
+        return r->kind == REQUEST_SCORE ? "score" : "prefill";
+}
+
 static void on_progress(void *userdata, struct request *r, uint64_t done, uint64_t total) {
         Spark__V1__Progress progress = SPARK__V1__PROGRESS__INIT;
         Spark__Engine__V1__RequestProgress m = SPARK__ENGINE__V1__REQUEST_PROGRESS__INIT;
         Spark__Engine__V1__EngineFrame frame = SPARK__ENGINE__V1__ENGINE_FRAME__INIT;
         struct frame *packed;
-        char stage[] = "score";
 
-        progress.stage = stage;
+        progress.stage = (char *)stage_of(r);
         progress.done = done;
         progress.total = total;
         m.key = r->key;
@@ -182,11 +185,13 @@ static void on_finished(void *userdata, struct request *r, const struct engine_d
         Spark__V1__Usage usage = SPARK__V1__USAGE__INIT;
         Spark__V1__Timing timing = SPARK__V1__TIMING__INIT;
         Spark__V1__ScoreResult score = SPARK__V1__SCORE_RESULT__INIT;
+        Spark__V1__PrewarmResult prewarm = SPARK__V1__PREWARM_RESULT__INIT;
         Spark__V1__Done m = SPARK__V1__DONE__INIT;
         Spark__Engine__V1__Finished finished = SPARK__ENGINE__V1__FINISHED__INIT;
         Spark__Engine__V1__EngineFrame frame = SPARK__ENGINE__V1__ENGINE_FRAME__INIT;
 
         usage.prompt_tokens = done->prompt_tokens;
+        usage.cached_tokens = done->cached_tokens;
         usage.completion_tokens = done->completion_tokens;
         timing.queue_ms = done->queue_ms;
         timing.prefill_ms = done->prefill_ms;
@@ -201,6 +206,11 @@ static void on_finished(void *userdata, struct request *r, const struct engine_d
                 score.perplexity = exp(done->nll);
                 m.result_case = SPARK__V1__DONE__RESULT_SCORE;
                 m.score = &score;
+        } else if (r->kind == REQUEST_PREWARM) {
+                prewarm.tokens = done->prompt_tokens;
+                prewarm.cached_tokens = done->cached_tokens;
+                m.result_case = SPARK__V1__DONE__RESULT_PREWARM;
+                m.prewarm = &prewarm;
         }
         finished.key = r->key;
         finished.done = &m;
@@ -291,21 +301,47 @@ static int send_step(struct link *l) {
 
 /* --- step -------------------------------------------------------------------------------------------------------- */
 
+#define USERS_MAX 1024u /* that a State lists */
+
+struct user_messages {
+        struct engine_user users[USERS_MAX];
+        Spark__Engine__V1__UserState states[USERS_MAX];
+        Spark__Engine__V1__UserState *pointers[USERS_MAX];
+};
+
+static void fill_users(const struct engine *e, struct user_messages *m, Spark__Engine__V1__State *state) {
+        state->n_users = engine_list_users(e, m->users, USERS_MAX);
+        state->users = m->pointers;
+        for (size_t i = 0; i < state->n_users; i++) {
+                Spark__Engine__V1__UserState *u = m->pointers[i] = &m->states[i];
+
+                spark__engine__v1__user_state__init(u);
+                u->uid = m->users[i].uid;
+                u->running = m->users[i].running;
+                u->queued = m->users[i].queued;
+                u->kv_used_bytes = m->users[i].kv_used_bytes;
+                u->kv_cached_bytes = m->users[i].kv_cached_bytes;
+        }
+}
+
 static int answer_ping(struct link *l, uint64_t cookie) {
         Spark__Engine__V1__State state = SPARK__ENGINE__V1__STATE__INIT;
         Spark__Engine__V1__EngineFrame frame = SPARK__ENGINE__V1__ENGINE_FRAME__INIT;
+        _cleanup_free_ struct user_messages *users = NULL;
         _cleanup_free_ uint64_t *keys = NULL;
         struct engine_stats stats = { 0 };
         size_t max = l->jobs.max; /* fixed at birth */
         struct frame *packed;
 
         keys = calloc(2 * max, sizeof(*keys));
-        if (!keys)
+        users = malloc(sizeof(*users));
+        if (!keys || !users)
                 return -ENOMEM;
         if (l->host->engine) {
                 engine_get_stats(l->host->engine, &stats);
                 state.n_queued_keys = engine_list_queued(l->host->engine, keys, max);
                 state.n_paused_keys = engine_list_paused(l->host->engine, keys + max, max);
+                fill_users(l->host->engine, users, &state);
         }
         state.cookie = cookie;
         state.steps = stats.steps;
@@ -313,6 +349,7 @@ static int answer_ping(struct link *l, uint64_t cookie) {
         state.queued = stats.queued;
         state.paused = stats.paused;
         state.kv_used_bytes = stats.kv_used_bytes;
+        state.kv_cached_bytes = stats.kv_cached_bytes;
         state.tokens = stats.tokens;
         state.queued_keys = keys;
         state.paused_keys = keys + max;
@@ -325,6 +362,33 @@ static int answer_ping(struct link *l, uint64_t cookie) {
         return 0;
 }
 
+static int forget(struct link *l, struct job *job) {
+        Spark__V1__Done done = SPARK__V1__DONE__INIT;
+        Spark__Engine__V1__Finished finished = SPARK__ENGINE__V1__FINISHED__INIT;
+        Spark__Engine__V1__EngineFrame frame = SPARK__ENGINE__V1__ENGINE_FRAME__INIT;
+        struct frame *packed;
+
+        if (job->request.share)
+                engine_forget_all(l->host->engine);
+        else
+                engine_forget(l->host->engine, job->request.uid);
+        finished.key = job->request.key;
+        finished.done = &done;
+        frame.body_case = SPARK__ENGINE__V1__ENGINE_FRAME__BODY_FINISHED;
+        frame.finished = &finished;
+        packed = frame_new(&frame);
+        if (!packed)
+                return -ENOMEM;
+        end_job(l, job, packed);
+        return 0;
+}
+
+static int take_job(struct link *l, struct job *job) {
+        if (job->request.kind == REQUEST_FORGET)
+                return forget(l, job);
+        return engine_submit(l->host->engine, &job->request);
+}
+
 static int take_items(struct link *l) {
         struct queue_item item;
         int r = 0;
@@ -333,7 +397,7 @@ static int take_items(struct link *l) {
                 if (item.type == STEP_PING)
                         r = answer_ping(l, item.value);
                 else
-                        r = engine_submit(l->host->engine, &((struct job *)item.ptr)->request);
+                        r = take_job(l, item.ptr);
         }
         return r;
 }

@@ -214,13 +214,6 @@ static int handle_submit(struct link *l, ProtobufCMessage *message, size_t bytes
         return queue_push(&l->prep_queue, (struct queue_item){ .ptr = steal_ptr(&job) }) == 0 ? 0 : -ECANCELED;
 }
 
-/* The engine's steps look at jobs when they are told to; nothing of it queues. */
-static void give_notice(struct link *l) {
-        if (l->host->engine)
-                engine_notice(l->host->engine);
-        queue_wake(&l->step_queue);
-}
-
 static int handle_frame(struct link *l, ProtobufCMessage *message, size_t bytes) {
         const Spark__Engine__V1__ControlFrame *m = (const Spark__Engine__V1__ControlFrame *)message;
         struct job *job;
@@ -233,14 +226,18 @@ static int handle_frame(struct link *l, ProtobufCMessage *message, size_t bytes)
                 job = job_table_find(&l->jobs, m->cancel->key);
                 if (job) {
                         atomic_store(&job->request.cancelled, true);
-                        give_notice(l);
+                        if (l->host->engine)
+                                engine_notice(l->host->engine);
+                        queue_wake(&l->step_queue);
                 }
                 break;
         case SPARK__ENGINE__V1__CONTROL_FRAME__BODY_WINDOW:
                 job = job_table_find(&l->jobs, m->window->key);
                 if (job) {
                         atomic_fetch_add(&job->request.granted, m->window->tokens);
-                        give_notice(l);
+                        if (l->host->engine)
+                                engine_notice_credit(l->host->engine);
+                        queue_wake(&l->step_queue);
                 }
                 break;
         case SPARK__ENGINE__V1__CONTROL_FRAME__BODY_PING:

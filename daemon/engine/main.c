@@ -20,7 +20,7 @@
 
 #define OUT_FRAMES 8192u
 #define OUT_BYTES (64u << 20)
-#define STEP_TARGET_US 250000u
+#define INTER_TOKEN_MS 100u
 #define JOBS_BESIDES 256u /* tokenize and the like, on top of what may wait or run */
 
 struct program {
@@ -45,9 +45,13 @@ static int parse_link_fd(int argc, char **argv) {
 }
 
 static int read_config(const Spark__Engine__V1__Init *init, struct host_config *ret, struct failure *f) {
-        bool f32 = strcmp(init->kv_format, "f32") == 0, fake = strcmp(init->backend, "null") == 0;
+        static const char *const formats[] = { [KV_F16] = "f16", [KV_F32] = "f32", [KV_Q8_0] = "q8_0" };
+        bool fake = strcmp(init->backend, "null") == 0;
+        size_t format = 0;
 
-        if (!f32 && init->kv_format[0] && strcmp(init->kv_format, "f16") != 0)
+        while (format < ARRAY_SIZE(formats) && init->kv_format[0] && strcmp(init->kv_format, formats[format]) != 0)
+                format++;
+        if (format == ARRAY_SIZE(formats))
                 return failure_set(f, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT, "kv_format '%.16s' is not known",
                                    init->kv_format);
         *ret = (struct host_config){
@@ -55,12 +59,12 @@ static int read_config(const Spark__Engine__V1__Init *init, struct host_config *
                 .be = { .threads = init->threads, .isa = "auto", .null_step_us = init->null_step_us },
                 .engine = {
                         .kv_bytes = init->kv_bytes ? init->kv_bytes : host_default_kv_bytes(),
-                        .kv_format = f32 ? KV_F32 : KV_F16,
+                        .kv_format = (enum kv_format)format,
                         .max_rows = init->max_rows,
                         .max_sequences = init->max_sequences,
                         .max_queued = init->max_queued,
                         .context = init->context,
-                        .step_target_us = fake ? 0 : STEP_TARGET_US,
+                        .step_target_us = fake ? 0 : (init->inter_token_ms ? init->inter_token_ms : INTER_TOKEN_MS) * 1000,
                 },
         };
         return 0;

@@ -86,10 +86,31 @@ static int add_bos(const struct prep *p, struct token_array *a) {
         return 0;
 }
 
-static void take_tokens(struct request *r, struct token_array *a) {
-        r->tokens = steal_ptr(&a->ids);
-        r->n_tokens = a->n;
-        a->n = a->cap = 0;
+/* A prompt is what stood before (a session's text) and the tokens that were made of the request. */
+static int take_prompt(const struct prep *p, struct job *job, struct token_array *a, struct failure *f) {
+        const Spark__Engine__V1__Submit *s = job->submit;
+        struct request *r = &job->request;
+        int32_t *prefix;
+        int c;
+
+        if (s->n_prefix == 0) {
+                r->tokens = steal_ptr(&a->ids);
+                r->n_tokens = a->n;
+                a->n = a->cap = 0;
+                return 0;
+        }
+        c = request_copy_tokens(s->prefix, s->n_prefix, p->n_vocab, "prefix", &prefix, f);
+        if (c != 0)
+                return c;
+        r->tokens = reallocarray(prefix, s->n_prefix + a->n, sizeof(*prefix));
+        if (!r->tokens) {
+                free(prefix);
+                return -ENOMEM;
+        }
+        if (a->n > 0)
+                memcpy(r->tokens + s->n_prefix, a->ids, a->n * sizeof(*a->ids));
+        r->n_tokens = s->n_prefix + a->n;
+        return 0;
 }
 
 static int encode_text(const struct prep *p, struct job *job, const ProtobufCBinaryData *field, bool input_fd,
@@ -120,51 +141,104 @@ static int set_sampling(const struct prep *p, struct job *job, const Spark__V1__
         return request_set_sampling(&job->request, sampling, p->n_vocab, seed, f);
 }
 
-static int prep_generate(const struct prep *p, struct job *job, const Spark__V1__Generate *g, struct failure *f) {
-        struct request *r = &job->request;
+/* How a prompt comes, in whichever message. */
+struct prompt {
+        const ProtobufCBinaryData *text;
+        const char *name; /* of the text's field ... */
+        const char *tokens_name;
+        const uint32_t *tokens;
+        size_t n_tokens;
+        bool input_fd, raw_bytes, special, no_bos;
+};
+
+static int encode_prompt(const struct prep *p, struct job *job, const struct prompt *prompt, struct token_array *out,
+                         struct failure *f) {
+        bool begins = job->submit->n_prefix == 0;
+        int c;
+
+        if (prompt->n_tokens > 0) {
+                if (prompt->text->len > 0 || prompt->input_fd)
+                        return failure_set(f, INVALID, "%s and %s are both given", prompt->name, prompt->tokens_name);
+                c = request_copy_tokens(prompt->tokens, prompt->n_tokens, p->n_vocab, prompt->tokens_name, &out->ids, f);
+                out->n = out->cap = c == 0 ? prompt->n_tokens : 0;
+                return c;
+        }
+        c = encode_text(p, job, prompt->text, prompt->input_fd, prompt->name, prompt->raw_bytes,
+                        (prompt->special ? TOKENIZE_SPECIAL : 0) | (begins ? 0 : TOKENIZE_CONTINUE), out, f);
+        return c == 0 && begins && !prompt->no_bos ? add_bos(p, out) : c;
+}
+
+static int prep_prompt(const struct prep *p, struct job *job, const struct prompt *prompt, struct failure *f) {
         struct token_array tokens = { 0 };
+        int c;
+
+        c = encode_prompt(p, job, prompt, &tokens, f);
+        if (c == 0)
+                c = take_prompt(p, job, &tokens, f);
+        token_array_deinit(&tokens);
+        return c;
+}
+
+static int prep_generate(const struct prep *p, struct job *job, const Spark__V1__Generate *g, struct failure *f) {
+        const struct prompt prompt = {
+                .text = &g->prompt, .name = "prompt", .tokens_name = "prompt_tokens", .tokens = g->prompt_tokens,
+                .n_tokens = g->n_prompt_tokens, .input_fd = g->input_fd, .raw_bytes = g->raw_bytes,
+                .special = g->special, .no_bos = g->no_bos,
+        };
         int c;
 
         c = set_sampling(p, job, g->sampling, f);
         if (c != 0)
                 return c;
-        r->raw_bytes = g->raw_bytes;
-        if (g->n_prompt_tokens > 0) {
-                if (g->prompt.len > 0 || g->input_fd)
-                        return failure_set(f, INVALID, "prompt and prompt_tokens are both given");
-                c = request_copy_tokens(g->prompt_tokens, g->n_prompt_tokens, p->n_vocab, "prompt_tokens", &r->tokens, f);
-                r->n_tokens = g->n_prompt_tokens;
-                return c;
-        }
-        c = encode_text(p, job, &g->prompt, g->input_fd, "prompt", g->raw_bytes, g->special ? TOKENIZE_SPECIAL : 0,
-                        &tokens, f);
-        if (c == 0 && !g->no_bos)
-                c = add_bos(p, &tokens);
-        if (c == 0)
-                take_tokens(r, &tokens);
-        token_array_deinit(&tokens);
-        return c;
+        job->request.raw_bytes = g->raw_bytes;
+        return prep_prompt(p, job, &prompt, f);
 }
 
-static int prep_chat(const struct prep *p, struct job *job, const Spark__V1__Chat *chat, struct failure *f) {
+static int encode_chat(const struct prep *p, struct job *job, const Spark__V1__Chat *chat, bool answer,
+                       struct failure *f) {
         struct token_array tokens = { 0 };
         uint32_t seed[4];
         int c;
 
         if (!p->chat)
                 return failure_set(f, SPARK__V1__ERROR_CODE__MODEL_INVALID, "%s", p->chat_fault);
-        c = set_sampling(p, job, chat->sampling, f);
-        if (c != 0)
-                return c;
         if (getrandom(seed, sizeof(seed), 0) != sizeof(seed))
                 return -errno;
-        c = chat_encode(p->chat, chat, seed, time(NULL), &tokens, f);
+        c = chat_encode(p->chat, chat, answer, seed, time(NULL), &tokens, f);
         if (c == 0)
                 c = add_bos(p, &tokens);
         if (c == 0)
-                take_tokens(&job->request, &tokens);
+                c = take_prompt(p, job, &tokens, f);
         token_array_deinit(&tokens);
         return c;
+}
+
+static int prep_chat(const struct prep *p, struct job *job, const Spark__V1__Chat *chat, struct failure *f) {
+        int c = p->chat ? set_sampling(p, job, chat->sampling, f) : 0;
+
+        return c == 0 ? encode_chat(p, job, chat, true, f) : c;
+}
+
+static int prep_prewarm(const struct prep *p, struct job *job, const Spark__V1__Prewarm *w, struct failure *f) {
+        const struct prompt prompt = {
+                .text = &w->text, .name = "text", .tokens_name = "tokens", .tokens = w->tokens, .n_tokens = w->n_tokens,
+                .input_fd = w->input_fd, .special = w->special, .no_bos = w->no_bos,
+        };
+        Spark__V1__Chat chat = SPARK__V1__CHAT__INIT;
+
+        job->request.kind = REQUEST_PREWARM;
+        job->request.share = w->share;
+        if (w->n_messages == 0)
+                return prep_prompt(p, job, &prompt, f);
+        if (w->text.len > 0 || w->input_fd || w->n_tokens > 0)
+                return failure_set(f, INVALID, "messages and %s are both given", w->n_tokens > 0 ? "tokens" : "text");
+        if (job->submit->n_prefix > 0)
+                return failure_set(f, INVALID, "messages do not go behind a session's text");
+        chat.messages = w->messages;
+        chat.n_messages = w->n_messages;
+        chat.tools_json = w->tools_json;
+        chat.template_args_json = w->template_args_json;
+        return encode_chat(p, job, &chat, false, f);
 }
 
 static int prep_score(const struct prep *p, struct job *job, const Spark__V1__Score *s, struct failure *f) {
@@ -182,7 +256,7 @@ static int prep_score(const struct prep *p, struct job *job, const Spark__V1__Sc
         } else {
                 c = encode_text(p, job, &s->text, s->input_fd, "text", false, 0, &tokens, f);
                 if (c == 0)
-                        take_tokens(r, &tokens);
+                        c = take_prompt(p, job, &tokens, f);
                 token_array_deinit(&tokens);
         }
         if (c == 0 && r->n_tokens > 0 && tokenizer_adds_bos(p->tokenizer) &&
@@ -304,23 +378,50 @@ static int prep_body(const struct prep *p, struct job *job, struct frame **ret_a
                 return prep_chat(p, job, s->chat, f);
         case SPARK__ENGINE__V1__SUBMIT__REQUEST_SCORE:
                 return prep_score(p, job, s->score, f);
+        case SPARK__ENGINE__V1__SUBMIT__REQUEST_FORGET:
+                job->request.kind = REQUEST_FORGET;
+                job->request.share = s->forget->all_users;
+                return 0;
+        case SPARK__ENGINE__V1__SUBMIT__REQUEST_PREWARM:
+                return prep_prewarm(p, job, s->prewarm, f);
         default:
                 return failure_set(f, SPARK__V1__ERROR_CODE__UNIMPLEMENTED, "a request of an unknown kind");
         }
+}
+
+static const enum schedule_class classes[] = {
+        [SPARK__V1__PRIORITY__PRIORITY_UNSPECIFIED] = SCHEDULE_NORMAL,
+        [SPARK__V1__PRIORITY__BACKGROUND] = SCHEDULE_BACKGROUND,
+        [SPARK__V1__PRIORITY__NORMAL] = SCHEDULE_NORMAL,
+        [SPARK__V1__PRIORITY__INTERACTIVE] = SCHEDULE_INTERACTIVE,
+};
+
+/* Whose it is, and what its user may have: control has checked all of it. */
+static int prep_who(struct request *r, const Spark__Engine__V1__Submit *s, struct failure *f) {
+        if ((unsigned)s->priority >= ARRAY_SIZE(classes))
+                return failure_set(f, INVALID, "priority %d is not known", (int)s->priority);
+        r->uid = s->uid;
+        r->client = s->client;
+        r->weight = s->weight;
+        r->class = classes[s->priority];
+        r->running_limit = s->running_limit;
+        r->queued_limit = s->queued_limit;
+        r->kv_limit = s->kv_limit;
+        return 0;
 }
 
 int prep_job(const struct prep *p, struct job *job, struct frame **ret_answer, struct failure *f) {
         const Spark__Engine__V1__Submit *s = job->submit;
         int r;
 
-        job->request.client = s->client;
-        job->request.weight = s->weight ? s->weight : 1;
-        r = prep_body(p, job, ret_answer, f);
+        r = prep_who(&job->request, s, f);
+        if (r == 0)
+                r = prep_body(p, job, ret_answer, f);
         if (r == 0)
                 r = prep_replay(p, job, s, f);
         if (r != 0)
                 return r;
-        if (job->request.kind == REQUEST_GENERATE && job->request.n_tokens >= p->context)
+        if (job->request.kind == REQUEST_FORGET || job->request.n_tokens + (job->request.kind == REQUEST_GENERATE) > p->context)
                 return 0; /* the engine refuses it with its sums; no need to pack a list of the tokens */
         job->accepted = frame_new_accepted(&job->request);
         return job->accepted ? 0 : -ENOMEM;

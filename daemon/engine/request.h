@@ -15,6 +15,7 @@
 
 #include "base/macro.h"
 #include "sampler.h"
+#include "schedule.h"
 #include "spark.pb-c.h"
 #include "stop.h"
 
@@ -40,12 +41,20 @@ int failure_set(struct failure *f, Spark__V1__ErrorCode code, const char *format
 enum request_kind {
         REQUEST_GENERATE, /* and Chat, once it is a prompt */
         REQUEST_SCORE,
+        REQUEST_PREWARM, /* computes the prompt's KV for the prefix cache, and no more */
+        REQUEST_FORGET,  /* not for engine_submit(): the link's step thread sees to it */
 };
 
 struct request {
         uint64_t key;
         uint64_t client;
-        uint32_t weight; /* at least 1 */
+        uint32_t uid;           /* whose share, KV and prefix cache it is */
+        uint32_t weight;        /* of the user's share; 0 = 1 */
+        enum schedule_class class;
+        /* What the user may have at most; 0 = no limit. */
+        uint32_t running_limit; /* requests; more wait */
+        uint32_t queued_limit;  /* waiting requests; more are refused */
+        uint64_t kv_limit;      /* bytes of KV in use; more wait, and a request that needs more alone is refused */
         enum request_kind kind;
         int32_t *tokens; /* the prompt; Score: the text */
         size_t n_tokens;
@@ -59,6 +68,7 @@ struct request {
         uint32_t max_tokens;
         bool ignore_eos;
         bool raw_bytes;
+        bool share;             /* Prewarm: for every user. Forget: of every user */
         uint32_t window; /* Score: tokens per window, 0 = the context */
         uint64_t arrived_us; /* CLOCK_MONOTONIC */
 

@@ -1,102 +1,606 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+/*
+ * The tree. A group holds those children that have something waiting in a heap by v. A group without requests stays for as long as its v tells something (it was served more than those
+ * that wait now); it is taken up again by its id, or freed when the others have caught up.
+ *
+ * Where a child begins to wait, its v is lifted to that of the least waiting sibling, and where none waits to the
+ * highest v of all: until then all had what they wanted, and who wanted more of it owes nothing for that. (Tried first:
+ * lifting when it becomes active, waiting or running. Then who had filled free slots was in debt to those with few
+ * requests, without a bound.)
+ */
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
 #include "base/macro.h"
 #include "schedule.h"
 
-#define CHUNK_MIN 16u        /* a smaller chunk would not pay for reading the weights */
-#define PREFILL_ROWS_MIN 32u
+#define SCALE 65536u       /* of v: units per weight, fixed point */
+#define LINGERING_MAX 1024u /* children of a group that want nothing and are remembered */
+#define BUCKETS_MIN 64u
 
-struct left {
-        uint32_t rows;
-        uint32_t prefill;
-        uint32_t logits;
+struct schedule_group {
+        struct schedule_node node;
+        struct schedule_group *next; /* in its bucket */
+        struct schedule_user *user;  /* of a user's group and of what is below it */
+        struct heap waiting, lingering;
+        size_t n_children;           /* requests and groups right below, lingering ones included */
+        size_t n_requests;           /* below, in any state */
+        uint64_t id;
+        uint64_t frontier;           /* highest v of a child so far, without its bias */
+        enum schedule_level level;   /* of its children */
 };
 
-/* Gives an entry up to `most` further rows of what is left. */
-static void give(struct schedule_entry *e, uint32_t most, struct left *left) {
-        uint32_t n = MIN(most, e->want - e->rows);
+static struct schedule_group *group_of(struct schedule_node *n) {
+        return CONTAINER_OF(n, struct schedule_group, node);
+}
 
-        n = MIN(n, left->rows);
-        n = MIN(n, left->prefill);
-        if (e->all_logits)
-                n = MIN(n, left->logits);
-        else if (n > 0 && e->rows + n == e->want && left->logits == 0)
-                n--; /* the last row waits for room for its logits */
-        if (n == 0)
+static struct schedule_node *waiting_of(struct heap_node *n) {
+        return n ? CONTAINER_OF(n, struct schedule_node, waiting) : NULL;
+}
+
+static void node_init(struct schedule_node *n, struct schedule_group *parent, uint32_t weight, uint64_t tie) {
+        *n = (struct schedule_node){ .waiting = HEAP_NODE_NULL, .parent = parent, .weight = weight };
+        n->waiting.tie = tie;
+}
+
+/* --- tables ------------------------------------------------------------------------------------------------------ */
+
+static size_t hash_of(const void *parent, uint64_t id, size_t buckets) {
+        uint64_t h = (id + (uintptr_t)parent / 64) * 0x9E3779B97F4A7C15u;
+
+        return (size_t)(h >> 32) & (buckets - 1);
+}
+
+static struct schedule_group **group_slot(const struct schedule *s, const struct schedule_group *parent, uint64_t id) {
+        struct schedule_group **at = &s->groups[hash_of(parent, id, s->group_buckets)];
+
+        while (*at && ((*at)->node.parent != parent || (*at)->id != id))
+                at = &(*at)->next;
+        return at;
+}
+
+static void rehash_groups(struct schedule *s) {
+        size_t n = s->group_buckets * 2;
+        struct schedule_group **buckets;
+
+        if (s->n_groups < s->group_buckets)
                 return;
-        e->rows += n;
-        left->rows -= n;
-        left->prefill -= n;
-        if (e->all_logits)
-                left->logits -= n;
-        else if (e->rows == e->want)
-                left->logits--;
-}
+        buckets = calloc(n, sizeof(struct schedule_group *));
+        if (!buckets)
+                return; /* longer chains, no more */
+        for (size_t i = 0; i < s->group_buckets; i++) {
+                for (struct schedule_group *g = s->groups[i], *next; g; g = next) {
+                        struct schedule_group **at = &buckets[hash_of(g->node.parent, g->id, n)];
 
-static size_t turn(size_t first, size_t i, size_t n) {
-        return (first % n + i) % n;
-}
-
-uint32_t schedule_rows(struct schedule_entry *entries, size_t n, size_t first, const struct schedule_limits *limits) {
-        struct left left = { .rows = limits->max_rows, .prefill = UINT32_MAX, .logits = limits->max_logits };
-        size_t n_prefill = 0;
-        uint32_t share;
-
-        for (size_t i = 0; i < n; i++) {
-                struct schedule_entry *e = &entries[turn(first, i, n)];
-
-                e->rows = 0;
-                if (e->want == 1)
-                        give(e, 1, &left);
-                else if (e->want > 1)
-                        n_prefill++;
+                        next = g->next;
+                        g->next = *at;
+                        *at = g;
+                }
         }
-        if (n_prefill > 0) {
-                left.prefill = MAX(limits->prefill_rows, 1u);
-                left.prefill = MIN(left.prefill, left.rows);
-                share = MAX(left.prefill / (uint32_t)n_prefill, CHUNK_MIN);
-                for (size_t i = 0; i < n; i++)
-                        if (entries[turn(first, i, n)].want > 1)
-                                give(&entries[turn(first, i, n)], share, &left);
-                for (size_t i = 0; i < n; i++) /* what short prompts left over */
-                        if (entries[turn(first, i, n)].want > 1)
-                                give(&entries[turn(first, i, n)], UINT32_MAX, &left);
-        }
-        return limits->max_rows - left.rows;
+        free(s->groups);
+        s->groups = buckets;
+        s->group_buckets = n;
 }
 
-size_t schedule_next(const struct schedule_waiting *waiting, size_t n, const uint64_t *running_clients,
-                     size_t n_running) {
-        double best_load = 0;
-        size_t best = n;
+static struct schedule_user **user_slot(const struct schedule *s, uint32_t uid) {
+        struct schedule_user **at = &s->users[hash_of(NULL, uid, s->user_buckets)];
 
-        for (size_t i = 0; i < n; i++) {
-                uint32_t running = 0;
-                double load;
+        while (*at && (*at)->uid != uid)
+                at = &(*at)->next;
+        return at;
+}
 
-                for (size_t k = 0; k < n_running; k++)
-                        running += running_clients[k] == waiting[i].client;
-                load = (double)running / waiting[i].weight;
-                if (best < n && load >= best_load)
+struct schedule_user *schedule_find_user(const struct schedule *s, uint32_t uid) {
+        return *user_slot(s, uid);
+}
+
+static struct schedule_user *user_get(struct schedule *s, uint32_t uid) {
+        struct schedule_user **at = user_slot(s, uid);
+
+        if (*at)
+                return *at;
+        *at = calloc(1, sizeof(**at));
+        if (*at) {
+                (*at)->uid = uid;
+                s->n_users++;
+        }
+        return *at;
+}
+
+static void user_check(struct schedule *s, struct schedule_user *user) {
+        struct schedule_user **at;
+
+        if (user->n_running + user->n_waiting + user->n_idle > 0)
+                return;
+        for (int i = 0; i < SCHEDULE_CLASSES; i++)
+                if (user->groups[i])
+                        return;
+        at = user_slot(s, user->uid);
+        *at = user->next;
+        free(user);
+        s->n_users--;
+}
+
+/* --- groups ------------------------------------------------------------------------------------------------------ */
+
+static int reserve_child(struct schedule_group *parent) {
+        size_t n = parent->n_children + 1;
+        int r;
+
+        r = heap_reserve(&parent->waiting, n);
+        return r < 0 ? r : heap_reserve(&parent->lingering, n);
+}
+
+static struct schedule_group *group_new(struct schedule *s, struct schedule_group *parent, uint64_t id, uint32_t weight,
+                                        struct schedule_user *user) {
+        struct schedule_group *g;
+
+        if (parent && reserve_child(parent) < 0)
+                return NULL;
+        g = calloc(1, sizeof(*g));
+        if (!g)
+                return NULL;
+        node_init(&g->node, parent, weight, ++s->arrivals);
+        g->id = id;
+        g->user = user;
+        if (parent) {
+                g->level = parent->level + 1;
+                g->next = s->groups[hash_of(parent, id, s->group_buckets)];
+                s->groups[hash_of(parent, id, s->group_buckets)] = g;
+                parent->n_children++;
+                s->n_groups++;
+                rehash_groups(s);
+        }
+        return g;
+}
+
+/* Frees a group without requests, and what lingers below it; with its last group goes the user. */
+static void group_free(struct schedule *s, struct schedule_group *g) {
+        struct schedule_group *parent = g->node.parent, **at;
+        struct heap_node *n;
+
+        while ((n = heap_top(&g->lingering))) {
+                heap_remove(&g->lingering, n);
+                group_free(s, group_of(waiting_of(n)));
+        }
+        if (parent) {
+                at = group_slot(s, parent, g->id);
+                *at = g->next;
+                parent->n_children--;
+                s->n_groups--;
+                if (parent->level == SCHEDULE_USER) {
+                        g->user->groups[parent->id] = NULL;
+                        user_check(s, g->user);
+                }
+        }
+        heap_deinit(&g->waiting);
+        heap_deinit(&g->lingering);
+        free(g);
+}
+
+/* Where a child that begins to wait starts, its bias left aside. */
+static uint64_t floor_of(const struct schedule_group *g) {
+        const struct schedule_node *least = waiting_of(heap_top(&g->waiting));
+
+        return least ? least->v - least->bias : g->frontier;
+}
+
+/* Forgets children without requests whose v tells nothing any more (or too many of them). */
+static void reap(struct schedule *s, struct schedule_group *g) {
+        struct heap_node *n;
+
+        while ((n = heap_top(&g->lingering)) && (n->key <= floor_of(g) || g->lingering.n > LINGERING_MAX)) {
+                heap_remove(&g->lingering, n);
+                group_free(s, group_of(waiting_of(n)));
+        }
+}
+
+static bool may_start(const struct schedule_node *n) {
+        const struct schedule_group *parent = n->parent;
+
+        return parent->level != SCHEDULE_USER || !group_of((struct schedule_node *)n)->user->blocked;
+}
+
+/* Who comes new to users or clients comes before those that wait at the same v: it had nothing yet. Among requests the
+ * first come is the first. */
+static void lift(struct schedule_node *n) {
+        struct schedule_group *parent = n->parent;
+        uint64_t floor = floor_of(parent) + n->bias;
+
+        if (floor > 0 && (parent->level == SCHEDULE_USER || parent->level == SCHEDULE_CLIENT))
+                floor--;
+        n->v = MAX(n->v, floor);
+}
+
+static void add_waiting(struct schedule_node *n) {
+        struct schedule_group *parent = n->parent;
+
+        while (parent && !heap_has(&n->waiting) && may_start(n)) {
+                lift(n);
+                heap_insert(&parent->waiting, &n->waiting, n->v);
+                n = &parent->node;
+                parent = n->parent;
+        }
+}
+
+static void remove_waiting(struct schedule_node *n) {
+        struct schedule_group *parent = n->parent;
+
+        while (parent && heap_has(&n->waiting)) {
+                heap_remove(&parent->waiting, &n->waiting);
+                if (parent->waiting.n > 0)
+                        return;
+                n = &parent->node;
+                parent = n->parent;
+        }
+}
+
+static void count_requests(struct schedule_group *g, int by) {
+        for (; g; g = g->node.parent)
+                g->n_requests += (size_t)by;
+}
+
+/* Groups that hold requests do not linger. */
+static void take_up(struct schedule_group *g) {
+        for (struct schedule_group *parent; (parent = g->node.parent); g = parent)
+                if (g->n_requests == 0 && heap_has(&g->node.waiting))
+                        heap_remove(&parent->lingering, &g->node.waiting);
+}
+
+/* A request has gone: what follows from it all the way up. */
+static void settle(struct schedule *s, struct schedule_group *g) {
+        for (struct schedule_group *parent; (parent = g->node.parent); g = parent) {
+                if (g->n_requests == 0 && parent->level != SCHEDULE_CLASS && !heap_has(&g->node.waiting))
+                        heap_insert(&parent->lingering, &g->node.waiting, g->node.v);
+                reap(s, g);
+        }
+}
+
+static void count_running(struct schedule_node *n, int by) {
+        n->n_running += (uint32_t)by;
+        for (struct schedule_group *g = n->parent; g; g = g->node.parent)
+                g->node.n_running += (uint32_t)by;
+}
+
+/* --- users' limits ----------------------------------------------------------------------------------------------- */
+
+static void user_update(struct schedule_user *user) {
+        bool blocked = user->held || (user->running_limit > 0 && user->n_running >= user->running_limit);
+
+        if (blocked == user->blocked)
+                return;
+        user->blocked = blocked;
+        for (int i = 0; i < SCHEDULE_CLASSES; i++) {
+                struct schedule_group *g = user->groups[i];
+
+                if (!g || g->n_requests == 0)
                         continue;
-                best = i;
-                best_load = load;
-                if (running == 0)
-                        break;
+                if (blocked)
+                        remove_waiting(&g->node);
+                else if (g->waiting.n > 0)
+                        add_waiting(&g->node);
         }
-        return best;
 }
 
-uint32_t schedule_prefill_rows(double us_per_row, uint32_t target_us, uint32_t max_rows) {
-        uint32_t least = MIN(PREFILL_ROWS_MIN, max_rows);
-        double rows;
+void schedule_hold(struct schedule *s, struct schedule_user *user, bool hold) {
+        user->held = hold;
+        user_update(user);
+}
 
-        if (target_us == 0)
-                return max_rows;
-        if (!(us_per_row > 0))
-                return least; /* the first steps measure */
-        rows = target_us / us_per_row;
-        if (rows >= max_rows)
-                return max_rows;
-        return MAX((uint32_t)rows, least);
+/* --- birth and death --------------------------------------------------------------------------------------------- */
+
+int schedule_init(struct schedule *s, const struct schedule_config *config) {
+        static const uint32_t weights[SCHEDULE_CLASSES] = { 2, 16, 64 };
+        static const uint64_t quanta[SCHEDULE_LEVELS] = { 64, 2048, 2048, 8192 };
+        struct schedule_config *c = &s->config;
+
+        *s = (struct schedule){ .config = *config, .user_buckets = BUCKETS_MIN, .group_buckets = BUCKETS_MIN };
+        c->max_running = MAX(c->max_running, 1u);
+        c->max_rows = MAX(c->max_rows, c->max_running);
+        for (int i = 0; i < SCHEDULE_CLASSES; i++)
+                if (c->class_weight[i] == 0)
+                        c->class_weight[i] = weights[i];
+        for (int i = 0; i < SCHEDULE_LEVELS; i++)
+                if (c->quantum[i] == 0)
+                        c->quantum[i] = quanta[i];
+        s->users = calloc(s->user_buckets, sizeof(struct schedule_user *));
+        s->groups = calloc(s->group_buckets, sizeof(struct schedule_group *));
+        s->running = calloc(c->max_running, sizeof(struct schedule_request *));
+        s->root = s->users && s->groups && s->running ? group_new(s, NULL, 0, 1, NULL) : NULL;
+        for (uint64_t i = 0; s->root && i < SCHEDULE_CLASSES; i++) {
+                struct schedule_group *class = group_new(s, s->root, i, c->class_weight[i], NULL);
+
+                if (!class) {
+                        schedule_deinit(s);
+                        return -ENOMEM;
+                }
+                class->node.bias = class->node.v = (SCHEDULE_INTERACTIVE - i) * c->quantum[SCHEDULE_CLASS] * SCALE;
+        }
+        if (!s->root)
+                schedule_deinit(s);
+        return s->root ? 0 : -ENOMEM;
+}
+
+/* Every request has been removed. */
+void schedule_deinit(struct schedule *s) {
+        for (uint64_t i = 0; s->root && i < SCHEDULE_CLASSES; i++) {
+                struct schedule_group *class = *group_slot(s, s->root, i);
+
+                if (!class)
+                        continue;
+                heap_remove(&s->root->lingering, &class->node.waiting);
+                group_free(s, class);
+        }
+        if (s->root)
+                group_free(s, s->root);
+        for (size_t i = 0; s->users && i < s->user_buckets; i++)
+                while (s->users[i]) {
+                        struct schedule_user *user = s->users[i];
+
+                        s->users[i] = user->next;
+                        free(user);
+                }
+        free(s->users);
+        free(s->groups);
+        free(s->running);
+        *s = (struct schedule){ 0 };
+}
+
+/* The client's group, made where it isn't there. */
+static struct schedule_group *place_for(struct schedule *s, const struct schedule_who *who, struct schedule_user *user) {
+        struct schedule_group *class = *group_slot(s, s->root, who->class), *g = user->groups[who->class], *client;
+        uint32_t weight = MIN(MAX(who->weight, 1u), SCHEDULE_WEIGHT_MAX);
+
+        if (!g)
+                g = user->groups[who->class] = group_new(s, class, who->uid, weight, user);
+        if (!g)
+                return NULL;
+        g->node.weight = weight;
+        client = *group_slot(s, g, who->client);
+        if (!client)
+                client = group_new(s, g, who->client, 1, user);
+        if (!client || reserve_child(client) < 0) {
+                settle(s, client ? client : g);
+                return NULL;
+        }
+        return client;
+}
+
+int schedule_add(struct schedule *s, struct schedule_request *r, const struct schedule_who *who) {
+        struct schedule_user *user = user_get(s, who->uid);
+        struct schedule_group *client;
+
+        if (!user)
+                return -ENOMEM;
+        client = place_for(s, who, user);
+        if (!client) {
+                user_check(s, user);
+                return -ENOMEM;
+        }
+        user->running_limit = who->running_limit;
+        user_update(user);
+        *r = (struct schedule_request){ .user = user, .state = SCHEDULE_WAITING, .class = who->class };
+        node_init(&r->node, client, 1, ++s->arrivals);
+        client->n_children++;
+        take_up(client);
+        count_requests(client, 1);
+        add_waiting(&r->node);
+        user->n_waiting++;
+        s->n_waiting++;
+        return 0;
+}
+
+static void leave_slot(struct schedule *s, struct schedule_request *r) {
+        struct schedule_request *last = s->running[--s->n_running];
+
+        s->running[r->slot] = last;
+        last->slot = r->slot;
+        r->user->n_running--;
+        count_running(&r->node, -1);
+        user_update(r->user);
+}
+
+static void leave_state(struct schedule *s, struct schedule_request *r) {
+        switch (r->state) {
+        case SCHEDULE_WAITING:
+                remove_waiting(&r->node);
+                r->user->n_waiting--;
+                s->n_waiting--;
+                break;
+        case SCHEDULE_RUNNING:
+                leave_slot(s, r);
+                break;
+        case SCHEDULE_IDLE:
+                r->user->n_idle--;
+                s->n_idle--;
+                break;
+        case SCHEDULE_NEW:
+                break;
+        }
+}
+
+static void enter_waiting(struct schedule *s, struct schedule_request *r) {
+        r->state = SCHEDULE_WAITING;
+        r->user->n_waiting++;
+        s->n_waiting++;
+        add_waiting(&r->node);
+}
+
+void schedule_remove(struct schedule *s, struct schedule_request *r) {
+        struct schedule_group *client = r->node.parent;
+
+        if (r->state == SCHEDULE_NEW)
+                return;
+        leave_state(s, r);
+        r->state = SCHEDULE_NEW;
+        client->n_children--;
+        count_requests(client, -1);
+        settle(s, client);
+}
+
+void schedule_start(struct schedule *s, struct schedule_request *r) {
+        leave_state(s, r);
+        r->state = SCHEDULE_RUNNING;
+        r->slot = s->n_running;
+        s->running[s->n_running++] = r;
+        count_running(&r->node, 1);
+        r->user->n_running++;
+        user_update(r->user);
+}
+
+void schedule_park(struct schedule *s, struct schedule_request *r) {
+        leave_state(s, r);
+        enter_waiting(s, r);
+}
+
+void schedule_pause(struct schedule *s, struct schedule_request *r) {
+        leave_state(s, r);
+        r->state = SCHEDULE_IDLE;
+        r->user->n_idle++;
+        s->n_idle++;
+}
+
+void schedule_wake(struct schedule *s, struct schedule_request *r) {
+        leave_state(s, r);
+        enter_waiting(s, r);
+}
+
+/* --- who comes next, who makes way -------------------------------------------------------------------------------- */
+
+static struct schedule_request *first_waiting(struct schedule_node *n, enum schedule_level level) {
+        for (; level < SCHEDULE_REQUEST; level++)
+                n = waiting_of(heap_top(&group_of(n)->waiting));
+        return CONTAINER_OF(n, struct schedule_request, node);
+}
+
+struct schedule_request *schedule_next(const struct schedule *s) {
+        struct schedule_node *n = waiting_of(heap_top(&s->root->waiting));
+
+        return n ? first_waiting(n, SCHEDULE_CLASS) : NULL;
+}
+
+/* The nodes from the class down to the request. */
+static void path_of(struct schedule_request *r, struct schedule_node *path[SCHEDULE_LEVELS]) {
+        struct schedule_node *n = &r->node;
+
+        for (int level = SCHEDULE_REQUEST; level >= SCHEDULE_CLASS; level--) {
+                path[level] = n;
+                n = &n->parent->node;
+        }
+}
+
+/* The bias puts a higher class ahead by a quantum; from half of that on a lower one makes way at once. */
+static bool must_make_way(const struct schedule *s, const struct schedule_node *runs, const struct schedule_node *waits,
+                          enum schedule_level level) {
+        uint64_t quantum = s->config.quantum[level] * SCALE, gap;
+
+        if (runs == waits || runs->v < waits->v)
+                return false;
+        gap = runs->v - waits->v;
+        if (level == SCHEDULE_CLASS)
+                return runs->bias > waits->bias ? gap >= quantum / 2 : gap > 0;
+        return gap > quantum || (waits->n_running == 0 && runs->n_running > 1);
+}
+
+bool schedule_swap(const struct schedule *s, struct schedule_request **ret_victim, struct schedule_request **ret_next) {
+        int best_level = SCHEDULE_LEVELS;
+        uint64_t best_gap = 0;
+
+        for (uint32_t i = 0; i < s->n_running; i++) {
+                struct schedule_node *path[SCHEDULE_LEVELS];
+
+                path_of(s->running[i], path);
+                for (int level = SCHEDULE_CLASS; level <= MIN(best_level, SCHEDULE_REQUEST); level++) {
+                        struct schedule_node *waits = waiting_of(heap_top(&path[level]->parent->waiting));
+                        uint64_t gap;
+
+                        if (!waits || !must_make_way(s, path[level], waits, (enum schedule_level)level))
+                                continue;
+                        gap = path[level]->v - waits->v;
+                        if (level == best_level && gap <= best_gap)
+                                continue;
+                        best_level = level;
+                        best_gap = gap;
+                        *ret_victim = s->running[i];
+                        *ret_next = first_waiting(waits, (enum schedule_level)level);
+                        break;
+                }
+        }
+        return best_level < SCHEDULE_LEVELS;
+}
+
+/* Negative where a is further behind than b: it comes first. */
+static int compare(struct schedule_request *a, struct schedule_request *b) {
+        struct schedule_node *pa[SCHEDULE_LEVELS], *pb[SCHEDULE_LEVELS];
+
+        path_of(a, pa);
+        path_of(b, pb);
+        for (int level = SCHEDULE_CLASS; level <= SCHEDULE_REQUEST; level++) {
+                if (pa[level] == pb[level])
+                        continue;
+                if (pa[level]->v != pb[level]->v)
+                        return pa[level]->v < pb[level]->v ? -1 : 1;
+                return pa[level]->waiting.tie < pb[level]->waiting.tie ? -1 : 1;
+        }
+        return 0;
+}
+
+struct schedule_request *schedule_worst(const struct schedule *s, const struct schedule_user *user) {
+        struct schedule_request *worst = NULL;
+
+        for (uint32_t i = 0; i < s->n_running; i++)
+                if ((!user || s->running[i]->user == user) && (!worst || compare(s->running[i], worst) > 0))
+                        worst = s->running[i];
+        return worst;
+}
+
+/* By insertion: what ran in the last step mostly stands in order already. */
+void schedule_sort(struct schedule *s) {
+        for (uint32_t i = 1; i < s->n_running; i++) {
+                struct schedule_request *r = s->running[i];
+                uint32_t k = i;
+
+                for (; k > 0 && compare(r, s->running[k - 1]) < 0; k--) {
+                        s->running[k] = s->running[k - 1];
+                        s->running[k]->slot = k;
+                }
+                s->running[k] = r;
+                r->slot = k;
+        }
+}
+
+/* --- service ------------------------------------------------------------------------------------------------------ */
+
+uint64_t schedule_step_max(const struct schedule *s) {
+        return (uint64_t)s->config.max_rows * SCHEDULE_PREFILL_COST +
+               (uint64_t)s->config.max_running * (SCHEDULE_DECODE_COST - SCHEDULE_PREFILL_COST);
+}
+
+double schedule_service(const struct schedule_node *node) {
+        return (double)(node->v - node->bias) / SCALE;
+}
+
+const struct schedule_node *schedule_parent(const struct schedule_node *node) {
+        return node->parent ? &node->parent->node : NULL;
+}
+
+void schedule_charge(struct schedule *s, struct schedule_request *r, uint32_t rows) {
+        uint64_t cost = (uint64_t)rows * (r->decoding ? SCHEDULE_DECODE_COST : SCHEDULE_PREFILL_COST) * SCALE;
+
+        if (rows == 0)
+                return;
+        for (struct schedule_node *n = &r->node; n->parent; n = &n->parent->node) {
+                struct schedule_group *parent = n->parent;
+
+                /* Among the requests of a client a prompt costs nothing: they are read one after another. */
+                if (n == &r->node && !r->decoding)
+                        continue;
+                n->v += cost / n->weight;
+                parent->frontier = MAX(parent->frontier, n->v - n->bias);
+                if (heap_has(&n->waiting))
+                        heap_update(&parent->waiting, &n->waiting, n->v);
+        }
 }

@@ -2,42 +2,182 @@
 #pragma once
 
 /*
- * Who gets rows in a step: pure code over plain arrays, no clock, no model.
+ * Who runs, and who gets rows in a step: pure code over numbers that it is told, no clock, no model, so that a simulator
+ * and the property tests run it as the engine does. docs/scheduling.md derives the bounds that stand here.
  *
- * Every decoding sequence gets its one row first; what is left of the step is shared out among the sequences that are
- * still reading their prompts, in chunks, beginning with another one each step. A row's result does not depend on its
- * company (design promise 1), so that these choices move only time, never text.
+ * A tree: priority classes, in each its users, in each their clients (connections), in each their requests. Every node
+ * has a virtual service v: what it was served, in units (rows, weighted by what they cost), divided by its weight. The
+ * waiting child with the least v comes next. A child that begins to wait starts at the v of the least that waits already,
+ * so that nobody saves up for later; where none waits, at the highest of all, so that nobody pays for having been alone.
+ * That is start-time fair queueing (Goyal, Vin, Cheng 1996) on tokens actually served (Sheng et al. 2024), in a hierarchy.
+ *
+ * A request waits for one of max_running slots, or runs, or is idle (paused: it wants nothing). What runs keeps its slot
+ * until it ends, is parked for want of memory, or a sibling at some level of the tree has fallen behind by more than that
+ * level's quantum and waits: then it has to make way. So between two steps nothing runs that is further ahead of a waiting
+ * sibling than the quantum, and, since one step serves at most schedule_step_max() units:
+ *
+ *   of the children of a user or of a class that have something waiting, no two virtual services differ by more than
+ *   quantum + schedule_step_max() / weight, and what two were served while both had something waiting by no more than
+ *   twice that.
+ *
+ * Classes have weights far apart, and a higher one counts as behind by a quantum: it gets the slot of a lower one at once,
+ * and the lower one gets what is left, and of a fully loaded engine its weight's part, which is never nothing.
  */
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-struct schedule_entry {
-        uint32_t want;   /* rows that the sequence could use now: 0 = paused, 1 = decoding, more = a prompt's rest */
-        bool all_logits; /* every row needs logits, not just the last one */
-        uint32_t rows;   /* out: rows of this step */
+#include "base/heap.h"
+
+enum schedule_class {
+        SCHEDULE_BACKGROUND = 0,
+        SCHEDULE_NORMAL = 1,
+        SCHEDULE_INTERACTIVE = 2,
+        SCHEDULE_CLASSES = 3,
 };
+
+enum schedule_level { SCHEDULE_CLASS, SCHEDULE_USER, SCHEDULE_CLIENT, SCHEDULE_REQUEST, SCHEDULE_LEVELS };
+
+#define SCHEDULE_WEIGHT_MAX 10000u
+#define SCHEDULE_PREFILL_COST 1u /* units of a prompt's row ... */
+#define SCHEDULE_DECODE_COST 2u  /* ... and of a row that decodes: it shares the reading of the weights with fewer */
+
+/* Zero means the default everywhere. */
+struct schedule_config {
+        uint32_t max_running;
+        uint32_t max_rows;                          /* of a step */
+        uint32_t class_weight[SCHEDULE_CLASSES];    /* 2, 16, 64 */
+        uint64_t quantum[SCHEDULE_LEVELS];          /* units per weight; 64, 2048, 2048, 8192 */
+};
+
+struct schedule_group;
+
+struct schedule_node {
+        struct heap_node waiting; /* among the parent's children that have something waiting, by v; a group without
+                                   * requests: among those that linger */
+        struct schedule_group *parent;
+        uint64_t v;               /* fixed point, bias included */
+        uint64_t bias;            /* of a class */
+        uint32_t weight;
+        uint32_t n_running;       /* requests below (or this one) that hold a slot */
+};
+
+/* A user, over all classes. Lives as long as anything of it does. */
+struct schedule_user {
+        struct schedule_user *next; /* in its bucket */
+        struct schedule_group *groups[SCHEDULE_CLASSES];
+        uint32_t uid;
+        uint32_t n_running, n_waiting, n_idle;
+        uint32_t running_limit; /* 0 = none */
+        bool blocked;           /* nothing of it may start: at its limit, or held by schedule_hold() */
+        bool held;
+        uint64_t pages;         /* for whoever counts them */
+};
+
+enum schedule_state { SCHEDULE_NEW, SCHEDULE_WAITING, SCHEDULE_RUNNING, SCHEDULE_IDLE };
+
+struct schedule_request {
+        struct schedule_node node;
+        struct schedule_user *user;
+        enum schedule_state state;
+        enum schedule_class class;
+        size_t slot;     /* place among the running */
+        /* Of the next step; set by the owner for what runs, before schedule_rows(). */
+        uint32_t want;   /* rows it could use: 1 = decoding or a prompt's last row, more = a prompt's rest, 0 = none */
+        bool decoding;   /* has generated already: somebody watches its tokens come */
+        bool all_logits; /* every row needs logits, not just the last one */
+        uint32_t rows;   /* out */
+};
+
+struct schedule_who {
+        uint32_t uid;
+        uint64_t client;
+        enum schedule_class class;
+        uint32_t weight;        /* of the user; 1 .. SCHEDULE_WEIGHT_MAX, 0 = 1 */
+        uint32_t running_limit; /* of the user; 0 = none */
+};
+
+struct schedule {
+        struct schedule_config config;
+        struct schedule_group *root;
+        struct schedule_user **users;     /* buckets */
+        struct schedule_group **groups;   /* buckets, by parent and id */
+        size_t n_users, user_buckets, n_groups, group_buckets;
+        struct schedule_request **running; /* [max_running] */
+        uint32_t n_running, n_waiting, n_idle;
+        uint64_t arrivals;
+};
+
+int schedule_init(struct schedule *s, const struct schedule_config *config); /* 0 or -ENOMEM */
+void schedule_deinit(struct schedule *s);
+
+/* It comes, and waits. 0 or -ENOMEM. The request must stay where it is until schedule_remove(). */
+int schedule_add(struct schedule *s, struct schedule_request *r, const struct schedule_who *who);
+/* It goes, from whatever state. */
+void schedule_remove(struct schedule *s, struct schedule_request *r);
+
+/* The waiting request that comes next, NULL where there is none (or none that its user's limits let run). */
+struct schedule_request *schedule_next(const struct schedule *s);
+static inline bool schedule_has_slot(const struct schedule *s) {
+        return s->n_running < s->config.max_running;
+}
+/* From waiting to running; there must be a slot. */
+void schedule_start(struct schedule *s, struct schedule_request *r);
+/* From running to waiting: parked. */
+void schedule_park(struct schedule *s, struct schedule_request *r);
+/* Wants nothing for now; gives up its slot. And wants again: it waits. */
+void schedule_pause(struct schedule *s, struct schedule_request *r);
+void schedule_wake(struct schedule *s, struct schedule_request *r);
+
+/* True where a running request has to make way for a waiting one (both are given): the side of the waiting one is behind
+ * by more than the quantum of the level at which they part; or it has nothing running where the other side has more than
+ * one; or it is the higher class. */
+bool schedule_swap(const struct schedule *s, struct schedule_request **ret_victim, struct schedule_request **ret_next);
+/* Of the running requests (of one user, or of all: NULL) the one that is furthest ahead: the first to be parked for want of
+ * memory. NULL where there is none. */
+struct schedule_request *schedule_worst(const struct schedule *s, const struct schedule_user *user);
+
+/* Nothing of the user starts while it is held (for a limit that the caller counts). */
+void schedule_hold(struct schedule *s, struct schedule_user *user, bool hold);
+/* NULL where nothing of that uid is there. */
+struct schedule_user *schedule_find_user(const struct schedule *s, uint32_t uid);
+
+/* It was served: rows of this step. */
+void schedule_charge(struct schedule *s, struct schedule_request *r, uint32_t rows);
+/* The most units that one step can serve, to one or to all. */
+uint64_t schedule_step_max(const struct schedule *s);
+/* Virtual service of a node in units, and the node above (a request's client, its user, its class), for tests and for
+ * people. */
+double schedule_service(const struct schedule_node *node);
+const struct schedule_node *schedule_parent(const struct schedule_node *node);
+
+/* Brings the running requests into order, furthest behind first. */
+void schedule_sort(struct schedule *s);
+
+/* --- a step (schedule-step.c) ------------------------------------------------------------------------------------ */
+
+/* What a step takes, learned from steps: about base + rows * per_row microseconds (least squares over what was lately). */
+struct schedule_pace {
+        double n, x, y, xx, xy; /* sums that fade */
+};
+
+void schedule_pace_learn(struct schedule_pace *p, uint32_t rows, double us);
+/* Microseconds that so many rows will take; 0 while nothing is known. */
+double schedule_pace_predict(const struct schedule_pace *p, uint32_t rows);
+/* Rows that fit in so many microseconds, at most `most`; `least` while nothing is known and where fewer would fit. */
+uint32_t schedule_pace_rows(const struct schedule_pace *p, double us, uint32_t least, uint32_t most);
 
 struct schedule_limits {
-        uint32_t max_rows;     /* of a step */
-        uint32_t max_logits;   /* rows of a step that can have logits */
-        uint32_t prefill_rows; /* most rows for prompts, so that decoding sequences are not kept waiting */
+        uint32_t max_rows;
+        uint32_t max_logits;   /* rows that can have logits */
+        uint32_t target_us;    /* wanted gap between two tokens of a running stream; 0 = none */
+        const struct schedule_pace *pace;
 };
 
-/* Fills in `rows` of all entries, beginning the round at `first`. Returns the number of rows. Nobody starves as long as
- * there are no more entries than rows and logits. */
-uint32_t schedule_rows(struct schedule_entry *entries, size_t n, size_t first, const struct schedule_limits *limits);
-
-struct schedule_waiting {
-        uint64_t client;
-        uint32_t weight; /* at least 1 */
-};
-
-/* Which of n waiting requests (in the order of their arrival, n > 0) is to be admitted next: the oldest one of the
- * client that has the fewest running sequences for its weight. */
-size_t schedule_next(const struct schedule_waiting *waiting, size_t n, const uint64_t *running_clients,
-                     size_t n_running);
-
-/* Prompt rows that fit in a step of target_us, by what earlier steps took per row (0 = not known yet). */
-uint32_t schedule_prefill_rows(double us_per_row, uint32_t target_us, uint32_t max_rows);
+/* Shares a step out among the running requests: sets their `rows`, returns the sum. What decodes gets its row; prompts
+ * share what is left, the one furthest behind first, as long as the step stays within the target where anything decodes
+ * (within twice that where nothing does). While a request waits for its first token, rows of classes below its own may make
+ * that step longer by a quarter, or by one row; unless such a class has fallen behind its weight's part, and is served
+ * first. */
+uint32_t schedule_rows(struct schedule *s, const struct schedule_limits *limits);

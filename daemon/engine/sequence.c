@@ -6,7 +6,18 @@
 
 #include "sequence.h"
 
-static int check_score(struct request *r, uint32_t context, bool has_bos, struct failure *f) {
+#define GROWTH 32u /* tokens that a sequence gets room for beyond those it has */
+
+static int too_much_kv(uint64_t have, uint64_t kv_tokens, struct failure *f) {
+        (void)failure_set(f, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
+                          "the request needs KV for %llu tokens, your user may have it for %llu",
+                          (unsigned long long)have, (unsigned long long)kv_tokens);
+        f->have = have;
+        f->max = kv_tokens;
+        return REQUEST_E_FAILED;
+}
+
+static int check_score(struct request *r, uint32_t context, uint64_t kv_tokens, bool has_bos, struct failure *f) {
         if (r->window > context) {
                 (void)failure_set(f, SPARK__V1__ERROR_CODE__CONTEXT_OVERFLOW,
                                   "context is %u tokens, the model has room for %u", r->window, context);
@@ -21,32 +32,60 @@ static int check_score(struct request *r, uint32_t context, bool has_bos, struct
         if (r->n_tokens + has_bos < 2)
                 return failure_set(f, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
                                    "the text has %zu tokens, too few to score any", r->n_tokens);
+        if (MIN((size_t)r->window, r->n_tokens + 1) > kv_tokens)
+                return too_much_kv(MIN((size_t)r->window, r->n_tokens + 1), kv_tokens, f);
         return 0;
 }
 
-static int check_generate(const struct request *r, uint32_t context, struct failure *f) {
+/* least: tokens that must fit behind the prompt. */
+static int check_prompt(const struct request *r, uint32_t context, uint32_t least, struct failure *f) {
         if (r->n_tokens == 0)
                 return failure_set(f, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
                                    "prompt is empty, and the model has no token to begin with");
-        if (r->n_tokens >= context) {
+        if (r->n_tokens + least > context) {
                 (void)failure_set(f, SPARK__V1__ERROR_CODE__CONTEXT_OVERFLOW,
-                                  "the prompt has %zu tokens, and one more must fit in the context of %u", r->n_tokens,
-                                  context);
-                f->have = r->n_tokens + 1;
+                                  "the prompt has %zu tokens, and %s the context of %u", r->n_tokens,
+                                  least ? "one more must fit in" : "must fit in", context);
+                f->have = r->n_tokens + least;
                 f->max = context;
                 return REQUEST_E_FAILED;
         }
+        return 0;
+}
+
+static int check_generate(const struct request *r, uint32_t context, uint64_t kv_tokens, struct failure *f) {
+        uint64_t most;
+        int c;
+
+        c = check_prompt(r, context, 1, f);
+        if (c != 0)
+                return c;
+        most = r->max_tokens == REQUEST_ENDLESS ? 1 : MIN((size_t)r->max_tokens, context - r->n_tokens);
+        if (r->n_tokens + most > kv_tokens)
+                return too_much_kv(r->n_tokens + most, kv_tokens, f);
         if (r->n_generated > MIN((size_t)r->max_tokens, context - r->n_tokens))
                 return failure_set(f, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
                                    "generated has %zu tokens, more than the request may give", r->n_generated);
         return 0;
 }
 
-int sequence_new(struct sequence **ret, struct request *r, uint32_t context, bool has_bos, struct failure *f) {
+static int check_prewarm(const struct request *r, uint32_t context, uint64_t kv_tokens, struct failure *f) {
+        int c = check_prompt(r, context, 0, f);
+
+        return c == 0 && r->n_tokens > kv_tokens ? too_much_kv(r->n_tokens, kv_tokens, f) : c;
+}
+
+int sequence_new(struct sequence **ret, struct request *r, uint32_t context, uint64_t kv_tokens, bool has_bos,
+                 struct failure *f) {
         struct sequence *s;
         int c;
 
-        c = r->kind == REQUEST_SCORE ? check_score(r, context, has_bos, f) : check_generate(r, context, f);
+        if (r->kind == REQUEST_SCORE)
+                c = check_score(r, context, kv_tokens, has_bos, f);
+        else if (r->kind == REQUEST_PREWARM)
+                c = check_prewarm(r, context, kv_tokens, f);
+        else
+                c = check_generate(r, context, kv_tokens, f);
         if (c != 0)
                 return c;
         s = calloc(1, sizeof(*s));
@@ -54,45 +93,25 @@ int sequence_new(struct sequence **ret, struct request *r, uint32_t context, boo
                 return -ENOMEM;
         list_init(&s->link);
         s->request = r;
-        if (r->kind == REQUEST_GENERATE) {
+        if (r->kind != REQUEST_SCORE)
                 s->n_prompt = (uint32_t)r->n_tokens;
+        if (r->kind == REQUEST_GENERATE) {
                 s->n_replay = (uint32_t)r->n_generated;
+                /* An open end is where the context ends, or what the user may have. */
                 s->limit = MIN(r->max_tokens, context - s->n_prompt);
+                s->limit = (uint32_t)MIN((uint64_t)s->limit, kv_tokens - s->n_prompt);
         }
         *ret = s;
         return 0;
 }
 
-struct sequence *sequence_free(struct sequence *s, struct kv_pool *pool) {
+struct sequence *sequence_free(struct sequence *s) {
         if (!s)
                 return NULL;
-        kv_table_release(pool, &s->kv);
         output_deinit(&s->output);
         free(s->tokens);
         free(s);
         return NULL;
-}
-
-uint64_t sequence_first_reservation(const struct sequence *s, uint32_t context) {
-        const struct request *r = s->request;
-        uint64_t n;
-
-        if (r->kind == REQUEST_SCORE)
-                return MIN(r->n_tokens + 1, (uint64_t)r->window);
-        if (r->max_tokens != REQUEST_ENDLESS)
-                return (uint64_t)s->n_prompt + s->limit;
-        n = MAX(s->n_tokens, (size_t)s->n_prompt + s->n_replay);
-        return MIN(n + SEQUENCE_GROWTH, (uint64_t)context);
-}
-
-bool sequence_has_room(struct sequence *s, struct kv_pool *pool, uint32_t context) {
-        uint32_t has = s->kv.n + s->kv.reserved, target;
-
-        if (kv_pages_for(pool, s->n_tokens) <= has)
-                return true;
-        /* Never past the context, so that a sequence which is alone always gets what it asks for. */
-        target = kv_pages_for(pool, MIN(s->n_tokens + SEQUENCE_GROWTH, (size_t)context));
-        return kv_table_reserve(pool, &s->kv, (uint64_t)(target - has) * pool->page_tokens) == 0;
 }
 
 static int reserve_tokens(struct sequence *s, size_t n) {
@@ -170,19 +189,29 @@ bool sequence_next_window(struct sequence *s, int32_t bos) {
         memcpy(s->tokens + n_bos, r->tokens + s->next, n * sizeof(*s->tokens));
         s->n_tokens = n + n_bos;
         s->next += n;
-        s->n_past = 0;
+        s->n_past = s->window_scored = 0;
         return true;
 }
 
 bool sequence_has_credit(const struct sequence *s) {
-        return s->request->kind == REQUEST_SCORE ||
+        return s->request->kind != REQUEST_GENERATE ||
                s->sent < atomic_load_explicit(&s->request->granted, memory_order_relaxed);
+}
+
+bool sequence_is_stalled(const struct sequence *s) {
+        return s->n_outbox > s->outbox_pos || !sequence_has_credit(s);
 }
 
 uint32_t sequence_want(const struct sequence *s) {
         uint32_t left = (uint32_t)s->n_tokens - s->n_past;
 
-        if (s->n_outbox > s->outbox_pos || !sequence_has_credit(s))
-                return 0;
         return s->request->kind == REQUEST_SCORE ? left - 1 : left;
+}
+
+uint64_t sequence_room(const struct sequence *s) {
+        const struct request *r = s->request;
+
+        if (r->kind == REQUEST_SCORE)
+                return MIN(r->n_tokens + 1, (uint64_t)r->window);
+        return MIN((uint64_t)s->n_tokens + GROWTH, (uint64_t)s->n_prompt + s->limit);
 }

@@ -7,28 +7,32 @@
 
 #include "base/list.h"
 #include "engine.h"
-#include "kv.h"
-
-#define SEQUENCE_GROWTH 1024u /* tokens by which an open-ended request's reservation grows */
+#include "prefix.h"
+#include "schedule.h"
 
 enum sequence_state {
         SEQUENCE_WAITING,
         SEQUENCE_RUNNING,
+        SEQUENCE_PAUSED,   /* without credit */
         SEQUENCE_DRAINING, /* computed to its end; chunks wait for credit */
 };
 
 struct sequence {
         struct list link;
+        struct schedule_request turn;
         struct request *request;
         enum sequence_state state;
         struct kv_table kv;
+        struct prefix_path path; /* Score: always the root */
+        uint32_t n_counted;      /* of its pages: in turn.user->pages */
         int32_t *tokens; /* prompt and output; Score: the window */
         size_t n_tokens, cap;
         uint32_t n_past;   /* positions that the KV cache holds */
         uint32_t n_prompt;
         uint32_t n_replay; /* output tokens that were delivered before */
+        uint32_t n_cached; /* of the prompt: found in the prefix cache when it first ran */
         uint32_t limit;    /* most output tokens */
-        bool started;      /* its output was set up: false until first admitted */
+        bool started;      /* its output was set up: false until it first gets a slot */
         uint64_t sent;     /* tokens sent, against request->granted */
         struct output output;
         struct output_chunk outbox[OUTPUT_CHUNKS_MAX];
@@ -36,19 +40,22 @@ struct sequence {
         Spark__V1__FinishReason reason;
         uint64_t first_step_us, first_token_us;
         /* Score */
-        size_t next;       /* in request->tokens: where the next window begins */
+        size_t next;            /* in request->tokens: where the next window begins */
+        uint32_t window_scored; /* positions of the window that were scored, should it be read again */
         uint64_t scored;
         double nll_sum;
 };
 
-/* Takes n_prompt and limit (and Score's window, where left open) from the request, checked against the context. 0, REQUEST_E_FAILED, -ENOMEM. */
-int sequence_new(struct sequence **ret, struct request *r, uint32_t context, bool has_bos, struct failure *f);
-struct sequence *sequence_free(struct sequence *s, struct kv_pool *pool);
+static inline struct sequence *sequence_of(struct schedule_request *turn) {
+        return CONTAINER_OF(turn, struct sequence, turn);
+}
 
-/* KV positions to reserve before it runs. */
-uint64_t sequence_first_reservation(const struct sequence *s, uint32_t context);
-/* Reserves more where the next rows need it. False: the pool has none left now. */
-bool sequence_has_room(struct sequence *s, struct kv_pool *pool, uint32_t context);
+/* Takes n_prompt and limit (and Score's window, where left open) from the request, checked against the context and the
+ * user's KV limit, both in tokens. 0, REQUEST_E_FAILED, -ENOMEM. */
+int sequence_new(struct sequence **ret, struct request *r, uint32_t context, uint64_t kv_tokens, bool has_bos,
+                 struct failure *f);
+/* Holds no pages any more. */
+struct sequence *sequence_free(struct sequence *s);
 
 int sequence_append(struct sequence *s, int32_t token); /* 0 or -ENOMEM */
 /* Sets up tokens and output, replayed tokens included. 0, -ENOMEM, or -EINVAL. */
@@ -58,3 +65,7 @@ bool sequence_next_window(struct sequence *s, int32_t bos);
 /* Rows it could use now. */
 uint32_t sequence_want(const struct sequence *s);
 bool sequence_has_credit(const struct sequence *s);
+/* Without credit, or with chunks that wait for some. */
+bool sequence_is_stalled(const struct sequence *s);
+/* Positions that need a page before it can go on, some for growing included. */
+uint64_t sequence_room(const struct sequence *s);

@@ -219,7 +219,7 @@ static int encode_parts(const struct tokenizer *t, struct merge_row *row, const 
                         struct token_array *out) {
         const struct special *special = flags & TOKENIZE_SPECIAL ? t->special : t->user_defined;
         _cleanup_free_ struct special_match *matches = NULL;
-        bool after_special = true; /* the start counts as one */
+        bool after_special = !(flags & TOKENIZE_CONTINUE); /* the start counts as one */
         size_t n_matches = 0, pos = 0;
         int r;
 

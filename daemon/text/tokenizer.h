@@ -62,6 +62,7 @@ struct tokenizer *tokenizer_free(struct tokenizer *t);
 enum {
         TOKENIZE_SPECIAL = 1u << 0, /* recognise the text of special tokens */
         TOKENIZE_BOS_EOS = 1u << 1, /* add what the model adds to a prompt */
+        TOKENIZE_CONTINUE = 1u << 3, /* other text stands before it: no space is put in front, where the model does that */
         TOKENIZE_LENIENT = 1u << 2, /* take bytes that are no UTF-8 as llama.cpp does, for comparisons with it */
 };
 

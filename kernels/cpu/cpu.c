@@ -115,7 +115,7 @@ static int cpu_bind(struct backend *be, struct weight *w) {
         return cpu_kernels_matmul(cpu_of(be)->kernels, w->info->fmt) ? 0 : BACKEND_E_UNSUPPORTED;
 }
 
-static int cpu_begin(struct backend *be, const struct batch *batch) {
+static int cpu_begin(struct backend *be, const struct batch *batch, struct kv_cache *kv) {
         pool_busy(cpu_of(be)->pool);
         return 0;
 }
@@ -137,6 +137,10 @@ const struct backend_ops backend_cpu = {
         .bind = cpu_bind,
         .kv_new = cpu_kv_new,
         .kv_free = cpu_kv_free,
+        .kv_copy = cpu_kv_copy,
+        .kv_page_bytes = cpu_kv_page_bytes,
+        .kv_export = cpu_kv_export,
+        .kv_import = cpu_kv_import,
         .begin = cpu_begin,
         .end = cpu_end,
         .embed = cpu_embed,

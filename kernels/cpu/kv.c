@@ -75,6 +75,37 @@ struct kv_cache *cpu_kv_free(struct backend *be, struct kv_cache *kv) {
         return NULL;
 }
 
+/* A page is one piece of memory: layers, heads, K and V. */
+static uint8_t *page_data(const struct kv_cache *kv, uint32_t page) {
+        return kv->data + page * kv->page_bytes;
+}
+
+int cpu_kv_copy(struct backend *be, struct kv_cache *kv, uint32_t from, uint32_t to) {
+        if (from >= kv->config.n_pages || to >= kv->config.n_pages)
+                return BACKEND_E_UNSUPPORTED;
+        if (from != to)
+                memcpy(page_data(kv, to), page_data(kv, from), kv->page_bytes);
+        return 0;
+}
+
+size_t cpu_kv_page_bytes(const struct backend *be, const struct kv_cache *kv) {
+        return kv->page_bytes;
+}
+
+int cpu_kv_export(struct backend *be, const struct kv_cache *kv, uint32_t page, void *host) {
+        if (page >= kv->config.n_pages)
+                return BACKEND_E_UNSUPPORTED;
+        memcpy(host, page_data(kv, page), kv->page_bytes);
+        return 0;
+}
+
+int cpu_kv_import(struct backend *be, struct kv_cache *kv, uint32_t page, const void *host) {
+        if (page >= kv->config.n_pages)
+                return BACKEND_E_UNSUPPORTED;
+        memcpy(page_data(kv, page), host, kv->page_bytes);
+        return 0;
+}
+
 struct job {
         const struct cpu_backend *cpu;
         const struct rope *rope;

@@ -309,12 +309,13 @@ static void test_pool_sleeps(void **unused) {
 }
 
 /* The engine's step: begin, operations, gather, logits. */
-static void null_step(struct backend *be, const struct batch *batch, const uint32_t *rows, uint32_t n, float *logits) {
+static void null_step(struct backend *be, const struct batch *batch, struct kv_cache *kv, const uint32_t *rows,
+                      uint32_t n, float *logits) {
         struct weight w = { .info = fmt_info(FMT_F32), .layout = WEIGHT_PANELS, .n_out = 512, .n_in = 64 };
         struct matmul head = { .w = &w, .out = logits, .out_stride = 512 };
         float x = 0.0f;
 
-        assert_int_equal(backend_null.begin(be, batch), 0);
+        assert_int_equal(backend_null.begin(be, batch, kv), 0);
         assert_int_equal(backend_null.embed(be, &w, batch, 1.0f, &x), 0);
         if (rows)
                 assert_int_equal(backend_null.gather(be, &x, rows, n, 64, &x), 0);
@@ -342,17 +343,174 @@ static void test_null(void **unused) {
         static float all[5 * 512], some[5 * 512];
 
         memset(all, 0xff, sizeof(all));
-        null_step(be, &batch, NULL, 5, all);
-        assert_int_equal(peak(all), peak(all + 3 * 512)); /* token and position alone count */
+        null_step(be, &batch, NULL, NULL, 5, all);
+        assert_int_equal(peak(all), peak(all + 3 * 512)); /* without a cache token and position alone count */
         assert_int_not_equal(peak(all), peak(all + 512));
         assert_int_not_equal(peak(all), peak(all + 2 * 512));
-        null_step(be, &batch, rows, 2, some);
+        null_step(be, &batch, NULL, rows, 2, some);
         assert_int_equal(peak(some), peak(all + 4 * 512));
         assert_int_equal(peak(some + 512), peak(all + 512));
-        null_step(be, &batch, NULL, 5, some); /* an earlier step's gathering is forgotten */
+        null_step(be, &batch, NULL, NULL, 5, some); /* an earlier step's gathering is forgotten */
         assert_memory_equal(some, all, sizeof(all));
         backend_null.close(be);
         assert_null(backend_null.close(NULL));
+}
+
+#define CHAIN 20u /* positions, of pages of 4 */
+
+/* One sequence with the cache of the null backend. */
+struct chain {
+        struct backend *be;
+        struct kv_cache *kv;
+        uint32_t table[CHAIN / 4];
+        int32_t tokens[CHAIN];
+        uint32_t peaks[CHAIN];
+};
+
+static void chain_open(struct chain *c) {
+        const struct kv_config config = { .n_pages = 100, .page_tokens = 4 };
+
+        *c = (struct chain){ .be = open_null(0), .table = { 3, 0, 99, 7, 50 } };
+        assert_int_equal(backend_null.kv_new(c->be, &config, &c->kv), 0);
+        for (uint32_t i = 0; i < CHAIN; i++)
+                c->tokens[i] = (int32_t)(i * i % 50);
+}
+
+static void chain_close(struct chain *c) {
+        assert_null(backend_null.kv_free(c->be, c->kv));
+        assert_null(backend_null.close(c->be));
+}
+
+/* Rows [from, to) in one step; what each one's peak is. */
+static void chain_step(struct chain *c, uint32_t from, uint32_t to) {
+        static float logits[CHAIN * 512];
+        const uint32_t *tables[1] = { c->table };
+        uint32_t pos[CHAIN], seq[CHAIN] = { 0 };
+        struct batch batch = { .n_rows = to - from, .token = c->tokens + from, .pos = pos, .seq = seq, .n_seqs = 1,
+                               .page_table = tables };
+
+        for (uint32_t i = from; i < to; i++)
+                pos[i - from] = i;
+        null_step(c->be, &batch, c->kv, NULL, to - from, logits);
+        for (uint32_t i = from; i < to; i++)
+                c->peaks[i] = peak(logits + (size_t)(i - from) * 512);
+}
+
+/* However the rows come, each knows all tokens before it, and only through the pages of its table. */
+static void test_null_history(void **unused) {
+        uint32_t first[CHAIN], changed = 0;
+        struct chain c;
+
+        chain_open(&c);
+        chain_step(&c, 0, CHAIN);
+        memcpy(first, c.peaks, sizeof(first));
+        for (uint32_t i = 0, n; i < CHAIN; i += n) {
+                n = MIN(1 + i % 7, CHAIN - i);
+                chain_step(&c, i, i + n);
+        }
+        assert_memory_equal(first, c.peaks, sizeof(first));
+        c.tokens[2]++;
+        chain_step(&c, 0, CHAIN);
+        assert_memory_equal(first, c.peaks, 2 * sizeof(*first));
+        for (uint32_t i = 2; i < CHAIN; i++)
+                changed += first[i] != c.peaks[i];
+        assert_int_equal(changed, CHAIN - 2);
+        c.tokens[2]--;
+        chain_step(&c, 0, 4); /* a page of the beginning changes under the rest: only its last position is looked at */
+        chain_step(&c, 5, CHAIN);
+        assert_int_not_equal(first[5], c.peaks[5]);
+        chain_step(&c, 4, CHAIN);
+        assert_memory_equal(first, c.peaks, sizeof(first));
+        chain_close(&c);
+}
+
+static void test_null_wrong_page(void **unused) {
+        const uint32_t *tables[1];
+        uint32_t first[CHAIN], pos = 4, seq = 0;
+        struct batch batch = { .n_rows = 1, .pos = &pos, .seq = &seq, .n_seqs = 1, .page_table = tables };
+        struct chain c;
+
+        chain_open(&c);
+        chain_step(&c, 0, CHAIN);
+        memcpy(first, c.peaks, sizeof(first));
+        c.table[3] = 8; /* nobody wrote there */
+        chain_step(&c, 16, CHAIN);
+        assert_int_not_equal(first[16], c.peaks[16]);
+        c.table[3] = 0; /* another one's */
+        chain_step(&c, 16, CHAIN);
+        assert_int_not_equal(first[16], c.peaks[16]);
+        c.table[3] = 7;
+        chain_step(&c, 16, CHAIN);
+        assert_memory_equal(first, c.peaks, sizeof(first));
+        c.table[0] = 100;
+        batch.token = c.tokens;
+        tables[0] = c.table;
+        assert_int_equal(backend_null.begin(c.be, &batch, c.kv), BACKEND_E_UNSUPPORTED);
+        c.table[0] = 3;
+        c.table[1] = UINT32_MAX;
+        assert_int_equal(backend_null.begin(c.be, &batch, c.kv), BACKEND_E_UNSUPPORTED);
+        chain_close(&c);
+}
+
+/* A sequence goes on alike from a copied page and from one that was outside meanwhile. */
+static void test_null_pages(void **unused) {
+        uint32_t first[CHAIN];
+        size_t bytes;
+        struct chain c;
+        uint8_t *host;
+
+        chain_open(&c);
+        bytes = backend_null.kv_page_bytes(c.be, c.kv);
+        host = malloc(bytes);
+        assert_non_null(host);
+        chain_step(&c, 0, CHAIN);
+        memcpy(first, c.peaks, sizeof(first));
+        c.table[2] = 12;
+        assert_int_equal(backend_null.kv_copy(c.be, c.kv, 99, 12), 0);
+        assert_int_equal(backend_null.kv_copy(c.be, c.kv, 12, 12), 0);
+        chain_step(&c, 11, CHAIN);
+        assert_memory_equal(first, c.peaks, sizeof(first));
+        c.tokens[10]++; /* the copy is one: what follows in it is not seen in the other page */
+        chain_step(&c, 10, 12);
+        c.table[2] = 99;
+        c.tokens[10]--;
+        chain_step(&c, 12, CHAIN);
+        assert_memory_equal(first + 12, c.peaks + 12, (CHAIN - 12) * sizeof(*first));
+        assert_int_equal(backend_null.kv_export(c.be, c.kv, 99, host), 0);
+        c.table[2] = 61;
+        assert_int_equal(backend_null.kv_import(c.be, c.kv, 61, host), 0);
+        chain_step(&c, 11, CHAIN);
+        assert_memory_equal(first + 11, c.peaks + 11, (CHAIN - 11) * sizeof(*first));
+        assert_int_equal(backend_null.kv_copy(c.be, c.kv, 100, 0), BACKEND_E_UNSUPPORTED);
+        assert_int_equal(backend_null.kv_copy(c.be, c.kv, 0, 100), BACKEND_E_UNSUPPORTED);
+        assert_int_equal(backend_null.kv_export(c.be, c.kv, 100, host), BACKEND_E_UNSUPPORTED);
+        assert_int_equal(backend_null.kv_import(c.be, c.kv, UINT32_MAX, host), BACKEND_E_UNSUPPORTED);
+        free(host);
+        chain_close(&c);
+}
+
+/* A pool of many gigabytes costs what is used of it. */
+static void test_null_large_pool(void **unused) {
+        struct kv_config config = { .n_pages = 1u << 29, .page_tokens = 32 };
+        struct backend *be = open_null(0);
+        struct kv_cache *kv = NULL;
+        struct rusage before, after;
+        uint8_t host[32 * 8];
+
+        assert_int_equal(getrusage(RUSAGE_SELF, &before), 0);
+        assert_int_equal(backend_null.kv_new(be, &config, &kv), 0);
+        assert_int_equal(backend_null.kv_page_bytes(be, kv), sizeof(host));
+        assert_int_equal(backend_null.kv_copy(be, kv, 0, config.n_pages - 1), 0);
+        assert_int_equal(backend_null.kv_export(be, kv, config.n_pages - 1, host), 0);
+        assert_int_equal(getrusage(RUSAGE_SELF, &after), 0);
+        assert_true(after.ru_maxrss - before.ru_maxrss < 64 * 1024);
+        assert_null(backend_null.kv_free(be, kv));
+        assert_null(backend_null.kv_free(be, NULL));
+        config = (struct kv_config){ .n_pages = UINT32_MAX, .page_tokens = UINT32_MAX };
+        assert_int_equal(backend_null.kv_new(be, &config, &kv), BACKEND_E_UNSUPPORTED);
+        config = (struct kv_config){ .n_pages = 1 };
+        assert_int_equal(backend_null.kv_new(be, &config, &kv), BACKEND_E_UNSUPPORTED);
+        backend_null.close(be);
 }
 
 static void test_null_time(void **unused) {
@@ -364,7 +522,7 @@ static void test_null_time(void **unused) {
         double began = now(), cpu = cpu_seconds();
 
         for (unsigned i = 0; i < 5; i++)
-                null_step(be, &batch, NULL, 1, logits);
+                null_step(be, &batch, NULL, NULL, 1, logits);
         assert_true(now() - began >= 0.1);
         assert_true(cpu_seconds() - cpu < 0.05);
         backend_null.close(be);
@@ -382,6 +540,10 @@ int main(void) {
                 cmocka_unit_test(test_pool),
                 cmocka_unit_test(test_pool_sleeps),
                 cmocka_unit_test(test_null),
+                cmocka_unit_test(test_null_history),
+                cmocka_unit_test(test_null_wrong_page),
+                cmocka_unit_test(test_null_pages),
+                cmocka_unit_test(test_null_large_pool),
                 cmocka_unit_test(test_null_time),
         };
 

@@ -169,7 +169,7 @@ static struct chat *open_chat(void) {
 
 static int run(const Spark__V1__Chat *chat, struct token_array *out, struct failure *f) {
         struct chat *c = open_chat();
-        int r = chat_encode(c, chat, seed, 0, out, f);
+        int r = chat_encode(c, chat, true, seed, 0, out, f);
 
         (void)chat_free(c);
         return r;

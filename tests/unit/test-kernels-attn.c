@@ -107,7 +107,7 @@ static void step(struct backend *be, const struct setup *s, struct kv_cache *kv,
                 memcpy(k + r * nk, s->k + pos[r] * nk, nk * 4);
                 memcpy(v + r * nk, s->v + pos[r] * nk, nk * 4);
         }
-        assert_int_equal(backend_cpu.begin(be, &batch), 0);
+        assert_int_equal(backend_cpu.begin(be, &batch, kv), 0);
         assert_int_equal(backend_cpu.rope_kv(be, &s->rope, kv, s->a.layer, &batch, s->a.n_heads, q, k, v), 0);
         assert_int_equal(backend_cpu.attention(be, &s->a, kv, &batch, q, all), 0);
         assert_int_equal(backend_cpu.end(be), 0);
@@ -313,6 +313,55 @@ static void test_garbage(void **unused) {
         free(dirty);
 }
 
+/* Pages that were copied, or taken out and put back elsewhere, are the pages they were; the originals stay. */
+static void test_move_pages(void **unused) {
+        static const enum kv_format formats[] = { KV_F16, KV_F32 };
+
+        for (size_t f = 0; f < ARRAY_SIZE(formats); f++) {
+                struct backend *be = open_family("auto", 1);
+                uint32_t pages[] = { 0, 1, 2, 3 };
+                const uint32_t *tables[2] = { pages, pages };
+                struct kv_cache *kv = NULL;
+                float *clean, *moved;
+                size_t n, bytes;
+                struct setup s;
+                void *host;
+
+                setup_make(&s, 4, 2, 24, 16, formats[f], ROPE_NORM, 60);
+                n = (size_t)s.a.n_heads * s.kv.head_dim;
+                clean = run("auto", 1, &s, 60, 0, false);
+                moved = copy(clean, 60 * n);
+                assert_int_equal(backend_cpu.kv_new(be, &s.kv, &kv), 0);
+                bytes = backend_cpu.kv_page_bytes(be, kv);
+                host = malloc(bytes);
+                assert_non_null(host);
+                step(be, &s, kv, tables, 0, 40, false, moved);
+                assert_int_equal(backend_cpu.kv_copy(be, kv, 0, 5), 0);
+                assert_int_equal(backend_cpu.kv_copy(be, kv, 5, 5), 0);
+                assert_int_equal(backend_cpu.kv_export(be, kv, 2, host), 0);
+                assert_int_equal(backend_cpu.kv_import(be, kv, 6, host), 0);
+                pages[0] = 5;
+                pages[2] = 6;
+                step(be, &s, kv, tables, 40, 20, false, moved + 40 * n);
+                check_same(&s, clean, moved, "with moved pages");
+                pages[0] = 0;
+                pages[2] = 2; /* still as it was at position 40 */
+                memset(moved + 40 * n, 0, 20 * n * sizeof(*moved));
+                step(be, &s, kv, tables, 40, 20, false, moved + 40 * n);
+                check_same(&s, clean, moved, "with the original pages");
+                assert_int_equal(backend_cpu.kv_copy(be, kv, s.kv.n_pages, 0), BACKEND_E_UNSUPPORTED);
+                assert_int_equal(backend_cpu.kv_copy(be, kv, 0, s.kv.n_pages), BACKEND_E_UNSUPPORTED);
+                assert_int_equal(backend_cpu.kv_export(be, kv, s.kv.n_pages, host), BACKEND_E_UNSUPPORTED);
+                assert_int_equal(backend_cpu.kv_import(be, kv, UINT32_MAX, host), BACKEND_E_UNSUPPORTED);
+                backend_cpu.kv_free(be, kv);
+                backend_cpu.close(be);
+                setup_free(&s);
+                free(host);
+                free(clean);
+                free(moved);
+        }
+}
+
 static void test_bad_shapes(void **unused) {
         struct backend *be = open_family("c", 1);
         struct kv_config config = { .n_layers = 1, .n_kv_heads = 2, .head_dim = 8, .n_pages = 1, .page_tokens = 24 };
@@ -343,6 +392,7 @@ int main(void) {
                 cmocka_unit_test(test_shapes),
                 cmocka_unit_test(test_variants),
                 cmocka_unit_test(test_garbage),
+                cmocka_unit_test(test_move_pages),
                 cmocka_unit_test(test_bad_shapes),
         };
 

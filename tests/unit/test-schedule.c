@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+/* The scheduler on numbers alone: fairness at every level and its bound, classes, limits, chunks, pace. */
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
@@ -9,110 +11,510 @@
 #include "base/macro.h"
 #include "daemon/engine/schedule.h"
 
-#define MANY 40u
+#define MANY 400u
 
-static const struct schedule_limits wide = { .max_rows = 512, .max_logits = 512, .prefill_rows = 512 };
+static uint32_t random_next(uint32_t *x) {
+        *x = *x * 1664525u + 1013904223u;
+        return *x >> 8;
+}
 
-static void test_decoding_comes_first(void **state) {
-        struct schedule_entry e[] = { { .want = 1000 }, { .want = 1 }, { .want = 0 }, { .want = 1 }, { .want = 1 } };
-        const struct schedule_limits limits = { .max_rows = 16, .max_logits = 16, .prefill_rows = 16 };
+/* What a test's engine knows of a request. */
+struct item {
+        struct schedule_request r; /* first */
+        struct schedule_who who;
+        bool here;
+        uint32_t prompt, output; /* left to be served */
+        uint64_t served;         /* units */
+};
 
-        for (size_t first = 0; first < 10; first++) {
-                assert_int_equal(schedule_rows(e, ARRAY_SIZE(e), first, &limits), 16);
-                assert_int_equal(e[0].rows, 13);
-                assert_int_equal(e[2].rows, 0);
-                assert_true(e[1].rows == 1 && e[3].rows == 1 && e[4].rows == 1);
+struct world {
+        struct schedule s;
+        struct schedule_pace pace;
+        struct schedule_limits limits;
+        struct item items[MANY];
+};
+
+static void world_open(struct world *w, const struct schedule_config *config) {
+        memset(w, 0, sizeof(*w));
+        assert_int_equal(schedule_init(&w->s, config), 0);
+        w->limits = (struct schedule_limits){
+                .max_rows = w->s.config.max_rows, .max_logits = w->s.config.max_rows, .pace = &w->pace,
+        };
+}
+
+static void world_close(struct world *w) {
+        for (unsigned i = 0; i < MANY; i++)
+                if (w->items[i].here)
+                        schedule_remove(&w->s, &w->items[i].r);
+        assert_int_equal(w->s.n_running + w->s.n_waiting + w->s.n_idle, 0);
+        schedule_deinit(&w->s);
+}
+
+static struct item *come(struct world *w, unsigned i, uint32_t uid, uint64_t client, enum schedule_class class,
+                         uint32_t prompt, uint32_t output) {
+        struct item *item = &w->items[i];
+
+        assert_false(item->here);
+        *item = (struct item){ .here = true, .prompt = prompt, .output = output };
+        item->who = (struct schedule_who){ .uid = uid, .client = client, .class = class };
+        assert_int_equal(schedule_add(&w->s, &item->r, &item->who), 0);
+        return item;
+}
+
+static void go(struct world *w, struct item *item) {
+        schedule_remove(&w->s, &item->r);
+        item->here = false;
+}
+
+static void fill_slots(struct world *w) {
+        struct schedule_request *victim, *next;
+        unsigned guard = 0;
+
+        while (schedule_has_slot(&w->s) && (next = schedule_next(&w->s)))
+                schedule_start(&w->s, next);
+        while (schedule_swap(&w->s, &victim, &next)) {
+                schedule_park(&w->s, victim);
+                schedule_start(&w->s, next);
+                assert_true(guard++ < 10 * w->s.config.max_running);
         }
 }
 
-static void test_prompts_share(void **state) {
-        struct schedule_entry e[] = { { .want = 1000 }, { .want = 10 }, { .want = 1000 } };
-        const struct schedule_limits limits = { .max_rows = 90, .max_logits = 90, .prefill_rows = 90 };
+/* Admission, rows, service. Finished ones go. */
+static uint32_t step(struct world *w) {
+        uint32_t sum = 0, n, logits = 0;
 
-        assert_int_equal(schedule_rows(e, 3, 0, &limits), 90);
-        assert_int_equal(e[1].rows, 10);
-        assert_true(e[0].rows >= 30 && e[2].rows >= 30);
-        assert_int_equal(e[0].rows + e[1].rows + e[2].rows, 90);
+        fill_slots(w);
+        for (uint32_t i = 0; i < w->s.n_running; i++) {
+                struct item *item = (struct item *)w->s.running[i];
+
+                item->r.decoding = item->prompt == 0;
+                item->r.want = item->prompt ? item->prompt : 1;
+        }
+        n = schedule_rows(&w->s, &w->limits);
+        for (uint32_t i = w->s.n_running; i-- > 0;) {
+                struct item *item = (struct item *)w->s.running[i];
+                uint32_t rows = item->r.rows;
+
+                sum += rows;
+                assert_true(rows <= item->r.want);
+                logits += item->r.all_logits ? rows : rows > 0 && rows == item->r.want;
+                schedule_charge(&w->s, &item->r, rows);
+                item->served += (uint64_t)rows * (item->r.decoding ? SCHEDULE_DECODE_COST : SCHEDULE_PREFILL_COST);
+                if (item->prompt)
+                        item->prompt -= rows;
+                else
+                        item->output -= rows;
+                if (item->prompt == 0 && item->output == 0)
+                        go(w, item);
+        }
+        assert_int_equal(sum, n);
+        assert_true(n <= w->limits.max_rows && logits <= w->limits.max_logits);
+        return n;
 }
 
-/* Whatever the mixture: no limit is passed, and where there is a row for everybody nobody starves. */
-static void check_mixture(uint32_t seed, const struct schedule_limits *limits) {
-        struct schedule_entry e[MANY];
-        uint32_t want[MANY], unserved[MANY] = { 0 }, x = seed;
-        bool room = limits->max_rows >= MANY && limits->max_logits >= MANY;
+static uint64_t served_of(const struct world *w, uint32_t uid) {
+        uint64_t sum = 0;
+
+        for (unsigned i = 0; i < MANY; i++)
+                if (w->items[i].who.uid == uid)
+                        sum += w->items[i].served;
+        return sum;
+}
+
+/* --- fairness ----------------------------------------------------------------------------------------------------- */
+
+static void test_users_share_alike(void **state) {
+        static struct world w;
+        uint64_t a, b;
+
+        world_open(&w, &(struct schedule_config){ .max_running = 8, .max_rows = 64 });
+        for (unsigned i = 0; i < 100; i++) /* one with a hundred clients, one with two */
+                come(&w, i, 1, i, SCHEDULE_NORMAL, 10, 100000);
+        for (unsigned i = 100; i < 120; i++)
+                come(&w, i, 2, i % 2, SCHEDULE_NORMAL, 10, 100000);
+        for (unsigned i = 0; i < 20000; i++)
+                step(&w);
+        a = served_of(&w, 1);
+        b = served_of(&w, 2);
+        assert_true(a > 0 && b > 0);
+        assert_true((a > b ? a - b : b - a) <= 2 * (2048 + schedule_step_max(&w.s)));
+        world_close(&w);
+}
+
+static void test_weights(void **state) {
+        static struct world w;
+        double a, b;
+
+        world_open(&w, &(struct schedule_config){ .max_running = 4, .max_rows = 4 });
+        for (unsigned i = 0; i < 40; i++) {
+                struct item *item = &w.items[i];
+
+                *item = (struct item){ .here = true, .output = 1000000 };
+                item->who = (struct schedule_who){ .uid = i % 2, .client = i, .class = SCHEDULE_NORMAL, .weight = i % 2 ? 3 : 1 };
+                assert_int_equal(schedule_add(&w.s, &item->r, &item->who), 0);
+        }
+        for (unsigned i = 0; i < 100000; i++)
+                step(&w);
+        a = (double)served_of(&w, 0);
+        b = (double)served_of(&w, 1);
+        assert_true(b / a > 2.8 && b / a < 3.2);
+        world_close(&w);
+}
+
+/* The bound of schedule.h: between any two users, and any two clients of one, that have something waiting all the
+ * while. A random load with an own mind about everything; whoever waits all the while is watched. */
+static unsigned waiting_of_client(const struct world *w, uint32_t uid, uint64_t client, bool any_client) {
+        unsigned n = 0;
 
         for (unsigned i = 0; i < MANY; i++) {
-                x = x * 1664525u + 1013904223u;
-                want[i] = x >> 28 < 5 ? 1 : x >> 28 < 7 ? 0 : 1 + (x >> 8) % 300;
-                e[i] = (struct schedule_entry){ .all_logits = want[i] > 1 && x % 5 == 0 };
-        }
-        for (size_t step = 0; step < 200; step++) {
-                uint32_t sum = 0, logits = 0, prompts = 0, n;
+                const struct item *item = &w->items[i];
 
-                for (unsigned i = 0; i < MANY; i++)
-                        e[i].want = want[i];
-                n = schedule_rows(e, MANY, step, limits);
-                for (unsigned i = 0; i < MANY; i++) {
-                        assert_true(e[i].rows <= e[i].want);
-                        sum += e[i].rows;
-                        prompts += e[i].want > 1 ? e[i].rows : 0;
-                        logits += e[i].all_logits ? e[i].rows : e[i].rows > 0 && e[i].rows == e[i].want;
-                        unserved[i] = e[i].rows || !want[i] ? 0 : unserved[i] + 1;
-                        assert_true(unserved[i] <= 2 * MANY || !room);
-                        if (want[i] > 1)
-                                want[i] -= e[i].rows == want[i] ? want[i] - 1 : e[i].rows;
-                }
-                assert_int_equal(n, sum);
-                assert_true(sum <= limits->max_rows && logits <= limits->max_logits);
-                assert_true(prompts <= MAX(limits->prefill_rows, 1u));
+                n += item->here && item->r.state == SCHEDULE_WAITING && item->who.uid == uid &&
+                     (any_client || item->who.client == client);
         }
-        for (unsigned i = 0; i < MANY && room && limits->prefill_rows > MANY; i++)
-                assert_true(want[i] <= 1 || e[i].all_logits);
+        return n;
 }
 
-static void test_mixtures(void **state) {
-        static const struct schedule_limits limits[] = {
-                { 512, 512, 512 }, { 64, 8, 32 }, { 7, 7, 7 }, { 1, 1, 1 }, { 40, 40, 3 }, { 100, 1, 100 },
-                { 64, 40, 64 }, { 400, 60, 50 },
+static void check_spread(const struct world *w, const struct schedule_node **nodes, size_t n, uint64_t quantum) {
+        double least = 0, most = 0, step_max = (double)schedule_step_max(&w->s);
+
+        for (size_t i = 0; i < n; i++) {
+                double v = schedule_service(nodes[i]);
+
+                least = i == 0 || v < least ? v : least;
+                most = i == 0 || v > most ? v : most;
+        }
+        assert_true(n == 0 || most - least <= (double)quantum + step_max + 1);
+}
+
+static const struct schedule_node *node_above(const struct world *w, uint32_t uid, uint64_t client, unsigned levels,
+                                              bool any_client) {
+        for (unsigned i = 0; i < MANY; i++) {
+                const struct item *item = &w->items[i];
+                const struct schedule_node *n = &item->r.node;
+
+                if (!item->here || item->who.uid != uid || (!any_client && item->who.client != client))
+                        continue;
+                for (unsigned l = 0; l < levels; l++)
+                        n = schedule_parent(n);
+                return n;
+        }
+        return NULL;
+}
+
+static void check_bounds(const struct world *w) {
+        const struct schedule_node *nodes[8];
+        size_t n = 0;
+
+        for (uint32_t uid = 0; uid < 4; uid++)
+                if (waiting_of_client(w, uid, 0, true))
+                        nodes[n++] = node_above(w, uid, 0, 2, true);
+        check_spread(w, nodes, n, w->s.config.quantum[SCHEDULE_USER]);
+        for (uint32_t uid = 0; uid < 4; uid++) {
+                n = 0;
+                for (uint64_t client = 0; client < 3; client++)
+                        if (waiting_of_client(w, uid, client, false))
+                                nodes[n++] = node_above(w, uid, client, 1, false);
+                check_spread(w, nodes, n, w->s.config.quantum[SCHEDULE_CLIENT]);
+        }
+}
+
+static void test_bound(void **state) {
+        static const struct schedule_config configs[] = {
+                { .max_running = 8, .max_rows = 64, .quantum = { 0, 100, 60, 200 } },
+                { .max_running = 3, .max_rows = 512 },
+                { .max_running = 1, .max_rows = 1, .quantum = { 0, 10, 10, 10 } },
+                { .max_running = 16, .max_rows = 16, .quantum = { 0, 1, 1, 1 } },
         };
+        static struct world w;
 
-        for (size_t i = 0; i < ARRAY_SIZE(limits); i++)
-                for (uint32_t seed = 1; seed < 20; seed++)
-                        check_mixture(seed, &limits[i]);
+        for (size_t c = 0; c < ARRAY_SIZE(configs); c++) {
+                uint32_t x = 7 + (uint32_t)c;
+
+                world_open(&w, &configs[c]);
+                for (unsigned i = 0; i < 6000; i++) {
+                        unsigned k = random_next(&x) % MANY;
+                        struct item *item = &w.items[k];
+
+                        switch (random_next(&x) % 8) {
+                        case 0:
+                        case 1:
+                        case 2:
+                                if (!item->here) /* user 3 comes in floods */
+                                        come(&w, k, k % 2 ? 3 : k % 4, k % 3, SCHEDULE_NORMAL, 1 + random_next(&x) % 300,
+                                             1 + random_next(&x) % 200);
+                                break;
+                        case 3:
+                                if (item->here && random_next(&x) % 4 == 0)
+                                        go(&w, item);
+                                break;
+                        case 4:
+                                if (item->here && item->r.state == SCHEDULE_IDLE)
+                                        schedule_wake(&w.s, &item->r);
+                                else if (item->here && random_next(&x) % 4 == 0)
+                                        schedule_pause(&w.s, &item->r);
+                                break;
+                        default:
+                                step(&w);
+                                check_bounds(&w);
+                        }
+                }
+                world_close(&w);
+        }
 }
 
-static void test_nothing(void **state) {
-        struct schedule_entry e[2] = { { .want = 0, .rows = 9 }, { .want = 0, .rows = 9 } };
+/* Who comes late does not inherit a claim on what was served before, nor a debt. */
+static void test_nobody_saves_up(void **state) {
+        static struct world w;
+        uint64_t before, a, b;
 
-        assert_int_equal(schedule_rows(e, 2, 3, &wide), 0);
-        assert_int_equal(e[0].rows, 0);
-        assert_int_equal(schedule_rows(e, 0, 3, &wide), 0);
+        world_open(&w, &(struct schedule_config){ .max_running = 2, .max_rows = 2, .quantum = { 0, 10, 10, 10 } });
+        for (unsigned i = 0; i < 10; i++)
+                come(&w, i, 1, i, SCHEDULE_NORMAL, 1, 1000000);
+        for (unsigned i = 0; i < 5000; i++)
+                step(&w);
+        before = served_of(&w, 1);
+        for (unsigned i = 10; i < 20; i++)
+                come(&w, i, 2, i, SCHEDULE_NORMAL, 1, 1000000);
+        for (unsigned i = 0; i < 1000; i++)
+                step(&w);
+        a = served_of(&w, 1) - before;
+        b = served_of(&w, 2);
+        assert_true((a > b ? a - b : b - a) <= 2 * (10 + schedule_step_max(&w.s)));
+        world_close(&w);
 }
 
-static void test_next(void **state) {
-        const struct schedule_waiting w[] = { { 7, 1 }, { 7, 1 }, { 8, 1 }, { 9, 4 } };
-        const uint64_t one_runs_three[] = { 7, 7, 8, 9, 9, 9 };
+/* A user without anything running gets a slot in the very next step, from the one who has several. */
+static void test_newcomer_gets_a_slot(void **state) {
+        static struct world w;
+        struct item *late;
 
-        assert_int_equal(schedule_next(w, 4, NULL, 0), 0); /* first come */
-        assert_int_equal(schedule_next(w, 4, one_runs_three, 1), 2);
-        assert_int_equal(schedule_next(w, 2, one_runs_three, 2), 0);
-        assert_int_equal(schedule_next(w, 4, one_runs_three, 6), 3); /* 3 of weight 4 are fewer than 1 of weight 1 */
+        world_open(&w, &(struct schedule_config){ .max_running = 4, .max_rows = 64 });
+        for (unsigned i = 0; i < 50; i++)
+                come(&w, i, 1, i, SCHEDULE_NORMAL, 1, 1000000);
+        for (unsigned i = 0; i < 10; i++)
+                step(&w);
+        late = come(&w, 60, 2, 60, SCHEDULE_NORMAL, 20, 10);
+        step(&w);
+        assert_int_equal(late->r.state, SCHEDULE_RUNNING);
+        assert_int_equal(late->served, 20);
+        world_close(&w);
 }
 
-static void test_prefill_rows(void **state) {
-        assert_int_equal(schedule_prefill_rows(0, 0, 512), 512);
-        assert_int_equal(schedule_prefill_rows(0, 1000, 512), 32);
-        assert_int_equal(schedule_prefill_rows(0, 1000, 8), 8);
-        assert_int_equal(schedule_prefill_rows(10, 1000, 512), 100);
-        assert_int_equal(schedule_prefill_rows(1e9, 1000, 512), 32);
-        assert_int_equal(schedule_prefill_rows(1e-9, 1000, 512), 512);
+/* --- classes ------------------------------------------------------------------------------------------------------ */
+
+static void test_higher_class_comes_first(void **state) {
+        static struct world w;
+        struct item *now;
+
+        world_open(&w, &(struct schedule_config){ .max_running = 4, .max_rows = 64 });
+        for (unsigned i = 0; i < 50; i++)
+                come(&w, i, 1, i, SCHEDULE_BACKGROUND, 30, 1000000);
+        for (unsigned i = 0; i < 100; i++)
+                step(&w);
+        for (unsigned round = 0; round < 20; round++) {
+                now = come(&w, 60, 1, 60, round % 2 ? SCHEDULE_INTERACTIVE : SCHEDULE_NORMAL, 60, 10);
+                step(&w);
+                assert_int_equal(now->prompt, 0); /* read in the very next step */
+                for (unsigned i = 0; i < 10; i++)
+                        step(&w);
+                assert_false(now->here);
+        }
+        world_close(&w);
+}
+
+static void test_lower_class_does_not_starve(void **state) {
+        static struct world w;
+        uint64_t high, middle, low;
+
+        world_open(&w, &(struct schedule_config){ .max_running = 4, .max_rows = 4 });
+        for (unsigned i = 0; i < 60; i++)
+                come(&w, i, 1 + i % 3, i, (enum schedule_class)(i % 3), 50, 1000000);
+        for (unsigned i = 0; i < 50000; i++)
+                step(&w);
+        low = served_of(&w, 1);
+        middle = served_of(&w, 2);
+        high = served_of(&w, 3);
+        assert_true(low > 0 && middle > 6 * low && middle < 10 * low); /* 2 : 16 : 64 */
+        assert_true(high > 3 * middle && high < 5 * middle);
+        world_close(&w);
+}
+
+/* --- limits ------------------------------------------------------------------------------------------------------- */
+
+static void test_running_limit(void **state) {
+        static struct world w;
+
+        world_open(&w, &(struct schedule_config){ .max_running = 8, .max_rows = 64 });
+        for (unsigned i = 0; i < 40; i++) {
+                struct item *item = &w.items[i];
+
+                *item = (struct item){ .here = true, .prompt = 5, .output = 30 };
+                item->who = (struct schedule_who){ .uid = i % 2, .client = i, .class = (enum schedule_class)(i % 3), .running_limit = i % 2 ? 3 : 0 };
+                assert_int_equal(schedule_add(&w.s, &item->r, &item->who), 0);
+        }
+        for (unsigned i = 0; i < 300; i++) {
+                const struct schedule_user *user = schedule_find_user(&w.s, 1);
+
+                step(&w);
+                assert_true(!user || schedule_find_user(&w.s, 1) != user || user->n_running <= 3);
+        }
+        assert_int_equal(w.s.n_running + w.s.n_waiting, 0); /* all were served in the end */
+        assert_null(schedule_find_user(&w.s, 1));
+        world_close(&w);
+}
+
+static void test_hold(void **state) {
+        static struct world w;
+
+        world_open(&w, &(struct schedule_config){ .max_running = 8, .max_rows = 64 });
+        come(&w, 0, 1, 0, SCHEDULE_NORMAL, 5, 5);
+        come(&w, 1, 2, 0, SCHEDULE_NORMAL, 5, 5);
+        schedule_hold(&w.s, w.items[0].r.user, true);
+        assert_ptr_equal(schedule_next(&w.s), &w.items[1].r);
+        step(&w);
+        assert_int_equal(w.items[0].served, 0);
+        schedule_hold(&w.s, w.items[0].r.user, false);
+        step(&w);
+        assert_int_equal(w.items[0].served, 5);
+        world_close(&w);
+}
+
+static void test_pause(void **state) {
+        static struct world w;
+
+        world_open(&w, &(struct schedule_config){ .max_running = 1, .max_rows = 64 });
+        come(&w, 0, 1, 0, SCHEDULE_NORMAL, 5, 1000);
+        come(&w, 1, 1, 1, SCHEDULE_NORMAL, 5, 1000);
+        step(&w);
+        schedule_pause(&w.s, &w.items[0].r);
+        step(&w);
+        assert_int_equal(w.items[1].r.state, SCHEDULE_RUNNING); /* a paused one holds no slot */
+        schedule_wake(&w.s, &w.items[0].r);
+        assert_int_equal(w.items[0].r.state, SCHEDULE_WAITING);
+        world_close(&w);
+}
+
+static void test_worst(void **state) {
+        static struct world w;
+
+        world_open(&w, &(struct schedule_config){ .max_running = 4, .max_rows = 64 });
+        come(&w, 0, 1, 0, SCHEDULE_NORMAL, 1, 100);
+        come(&w, 1, 1, 1, SCHEDULE_NORMAL, 50, 100);
+        come(&w, 2, 2, 2, SCHEDULE_NORMAL, 20, 100);
+        assert_null(schedule_worst(&w.s, NULL));
+        step(&w);
+        assert_ptr_equal(schedule_worst(&w.s, NULL), &w.items[1].r); /* user 1 has had 51, user 2 has had 20 */
+        assert_ptr_equal(schedule_worst(&w.s, w.items[2].r.user), &w.items[2].r);
+        world_close(&w);
+}
+
+/* --- rows --------------------------------------------------------------------------------------------------------- */
+
+static void test_decoding_comes_first(void **state) {
+        static struct world w;
+
+        world_open(&w, &(struct schedule_config){ .max_running = 8, .max_rows = 16 });
+        for (unsigned i = 0; i < 4; i++)
+                come(&w, i, 1, i, SCHEDULE_NORMAL, 1, 1000);
+        step(&w);
+        come(&w, 4, 1, 4, SCHEDULE_NORMAL, 1000, 1000);
+        for (unsigned i = 0; i < 20; i++) {
+                assert_int_equal(step(&w), 16);
+                assert_int_equal(w.items[4].r.rows, 12);
+                for (unsigned k = 0; k < 4; k++)
+                        assert_int_equal(w.items[k].r.rows, 1);
+        }
+        world_close(&w);
+}
+
+static void test_logits_limit(void **state) {
+        static struct world w;
+
+        world_open(&w, &(struct schedule_config){ .max_running = 8, .max_rows = 64 });
+        w.limits.max_logits = 8;
+        for (unsigned i = 0; i < 3; i++)
+                come(&w, i, i, i, SCHEDULE_NORMAL, 1, 1000);
+        come(&w, 3, 3, 3, SCHEDULE_NORMAL, 40, 1)->r.all_logits = true;
+        step(&w);
+        assert_int_equal(w.items[0].r.rows + w.items[1].r.rows + w.items[2].r.rows + w.items[3].r.rows, 8);
+        for (unsigned i = 0; i < 12; i++)
+                step(&w);
+        assert_false(w.items[3].here);
+        world_close(&w);
+}
+
+/* Where anything decodes, prompts take what the target leaves; else twice that; never less than some. */
+static void test_target(void **state) {
+        static struct world w;
+
+        world_open(&w, &(struct schedule_config){ .max_running = 8, .max_rows = 512 });
+        for (unsigned i = 1; i < 30; i++) /* 1000 us and 100 for a row */
+                schedule_pace_learn(&w.pace, i * 5 % 64, 1000 + 100 * (i * 5 % 64));
+        w.limits.target_us = 11000;
+        come(&w, 0, 1, 0, SCHEDULE_NORMAL, 100000, 1);
+        step(&w);
+        assert_in_range(w.items[0].r.rows, 205, 215);
+        come(&w, 1, 2, 1, SCHEDULE_NORMAL, 1, 100000);
+        step(&w);
+        step(&w);
+        assert_int_equal(w.items[1].r.rows, 1);
+        assert_in_range(w.items[0].r.rows, 95, 105);
+        w.limits.target_us = 10;
+        step(&w);
+        assert_int_equal(w.items[0].r.rows, 16);
+        world_close(&w);
+}
+
+/* While an interactive request reads its prompt, background decoding hardly lengthens the step; then it rides along. */
+static void test_riders(void **state) {
+        static struct world w;
+        unsigned riding;
+
+        world_open(&w, &(struct schedule_config){ .max_running = 32, .max_rows = 512 });
+        for (unsigned i = 1; i < 30; i++)
+                schedule_pace_learn(&w.pace, i * 5 % 64, 10 + 100 * (i * 5 % 64));
+        for (unsigned i = 0; i < 20; i++)
+                come(&w, i, 1, i, SCHEDULE_BACKGROUND, 1, 1000000);
+        for (unsigned i = 0; i < 5; i++)
+                step(&w);
+        come(&w, 30, 2, 30, SCHEDULE_INTERACTIVE, 20, 1000);
+        step(&w);
+        riding = 0;
+        for (unsigned i = 0; i < 20; i++)
+                riding += w.items[i].r.rows;
+        assert_int_equal(w.items[30].prompt, 0);
+        assert_in_range(riding, 1, 6);
+        assert_int_equal(step(&w), 21);
+        world_close(&w);
+}
+
+static void test_pace(void **state) {
+        struct schedule_pace p = { 0 };
+
+        assert_int_equal(schedule_pace_rows(&p, 1000, 16, 512), 16);
+        assert_true(schedule_pace_predict(&p, 10) == 0);
+        for (unsigned i = 0; i < 20; i++)
+                schedule_pace_learn(&p, 10, 1000); /* all alike: 100 a row is all there is to say */
+        assert_in_range((uint32_t)schedule_pace_predict(&p, 20), 1900, 2100);
+        for (unsigned i = 0; i < 50; i++)
+                schedule_pace_learn(&p, 1 + i % 30, 5000 + 20.0 * (1 + i % 30));
+        assert_in_range((uint32_t)schedule_pace_predict(&p, 100), 6500, 7500);
+        assert_int_equal(schedule_pace_rows(&p, 1e9, 16, 512), 512);
+        assert_int_equal(schedule_pace_rows(&p, 1, 16, 512), 16);
+        assert_int_equal(schedule_pace_rows(&p, 1, 16, 8), 8);
 }
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_decoding_comes_first), cmocka_unit_test(test_prompts_share),
-                cmocka_unit_test(test_mixtures),             cmocka_unit_test(test_nothing),
-                cmocka_unit_test(test_next),                 cmocka_unit_test(test_prefill_rows),
+                cmocka_unit_test(test_users_share_alike),       cmocka_unit_test(test_weights),
+                cmocka_unit_test(test_bound),                   cmocka_unit_test(test_nobody_saves_up),
+                cmocka_unit_test(test_newcomer_gets_a_slot),    cmocka_unit_test(test_higher_class_comes_first),
+                cmocka_unit_test(test_lower_class_does_not_starve), cmocka_unit_test(test_running_limit),
+                cmocka_unit_test(test_hold),                    cmocka_unit_test(test_pause),
+                cmocka_unit_test(test_worst),                   cmocka_unit_test(test_decoding_comes_first),
+                cmocka_unit_test(test_logits_limit),            cmocka_unit_test(test_target),
+                cmocka_unit_test(test_riders),                  cmocka_unit_test(test_pace),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Who comes in, whose turn it is, and where the pages come from.
+ *
+ * Pages are taken when a sequence gets its slot, for all the tokens it has by then, and one by one as it grows. What is
+ * missing comes, in this order, from the prefix cache, from sequences that hold pages without running (paused or put
+ * aside), and from the running one that is furthest ahead of its share, which is parked. A sequence that loses its pages
+ * leaves the complete ones to the prefix cache, finds them there when it comes back, and computes again what is gone; by
+ * design promise 1 nothing of that shows in its tokens. So a request that was admitted never fails for want of KV.
+ */
+
+#include <errno.h>
+
+#include "engine-private.h"
+
+#define RETRY_MS_MIN 100u
+#define RETRY_MS_MAX 10000u
+
+enum start {
+        START_DONE,
+        START_NO_ROOM,
+        START_HELD,  /* by its user's limit; others may start */
+        START_ENDED, /* it is gone */
+};
+
+/* --- arrival ----------------------------------------------------------------------------------------------------- */
+
+static uint32_t retry_after_ms(const struct engine *e, uint32_t waiting, uint32_t abreast) {
+        double ms = e->us_per_request / 1000 * waiting / MAX(abreast, 1u);
+
+        return ms < RETRY_MS_MIN ? RETRY_MS_MIN : ms > RETRY_MS_MAX ? RETRY_MS_MAX : (uint32_t)ms;
+}
+
+static int refuse_request(struct engine *e, struct request *r, const struct failure *f) {
+        e->events.failed(e->userdata, r, f);
+        return 0;
+}
+
+static int check_queues(const struct engine *e, const struct request *r, struct failure *f) {
+        const struct schedule_user *user = schedule_find_user(&e->schedule, r->uid);
+
+        if (atomic_load_explicit(&r->cancelled, memory_order_relaxed))
+                return failure_set(f, SPARK__V1__ERROR_CODE__CANCELLED, "cancelled");
+        if (e->schedule.n_waiting >= e->config.max_queued) {
+                (void)failure_set(f, SPARK__V1__ERROR_CODE__BUSY, "%u requests are waiting already",
+                                  e->schedule.n_waiting);
+                f->retry_after_ms = retry_after_ms(e, e->schedule.n_waiting, e->config.max_sequences);
+                return REQUEST_E_FAILED;
+        }
+        if (r->queued_limit > 0 && user && user->n_waiting >= r->queued_limit) {
+                (void)failure_set(f, SPARK__V1__ERROR_CODE__BUSY,
+                                  "%u requests of your user are waiting already, which is all that may", user->n_waiting);
+                f->retry_after_ms = retry_after_ms(e, user->n_waiting, user->n_running);
+                return REQUEST_E_FAILED;
+        }
+        return 0;
+}
+
+static uint64_t kv_tokens_of(const struct engine *e, const struct request *r) {
+        if (r->kv_limit == 0 || e->page_bytes == 0)
+                return UINT64_MAX;
+        return r->kv_limit / e->page_bytes * ENGINE_PAGE_TOKENS;
+}
+
+int engine_submit(struct engine *e, struct request *r) {
+        const struct schedule_who who = {
+                .uid = r->uid, .client = r->client, .class = r->class, .weight = r->weight,
+                .running_limit = r->running_limit,
+        };
+        struct sequence *s = NULL;
+        struct failure f;
+        int c;
+
+        c = check_queues(e, r, &f);
+        if (c == 0)
+                c = sequence_new(&s, r, e->config.context, kv_tokens_of(e, r), e->bos >= 0, &f);
+        if (c == 0)
+                c = schedule_add(&e->schedule, &s->turn, &who);
+        if (c < 0) {
+                (void)failure_set(&f, SPARK__V1__ERROR_CODE__NO_MEMORY, "no memory for the request");
+                (void)sequence_free(s);
+        }
+        if (c != 0)
+                return refuse_request(e, r, &f);
+        s->turn.all_logits = r->kind == REQUEST_SCORE;
+        s->state = SEQUENCE_WAITING;
+        list_append(&e->waiting, &s->link);
+        e->events.accepted(e->userdata, r);
+        return 0;
+}
+
+/* --- pages ------------------------------------------------------------------------------------------------------- */
+
+static void count_pages(struct sequence *s) {
+        s->turn.user->pages += s->kv.n;
+        s->turn.user->pages -= s->n_counted;
+        s->n_counted = s->kv.n;
+}
+
+void engine_release(struct engine *e, struct sequence *s) {
+        if (s->kv.n > 0) {
+                prefix_leave(e->prefix, s->request->uid, &s->path);
+                kv_table_release(&e->pool, &s->kv);
+                count_pages(s);
+                if (s->turn.user->held)
+                        schedule_hold(&e->schedule, s->turn.user, false);
+        }
+        s->n_past = 0;
+}
+
+static bool release_one(struct engine *e, struct list *head) {
+        struct list *pos, *tmp;
+
+        LIST_FOREACH(pos, tmp, head) {
+                struct sequence *s = LIST_ENTRY(pos, struct sequence, link);
+
+                if (s->kv.n == 0)
+                        continue;
+                engine_release(e, s);
+                return true;
+        }
+        return false;
+}
+
+/* Free pages, without touching what runs. */
+static bool make_room(struct engine *e, uint32_t n) {
+        while (kv_pool_free(&e->pool) < n) {
+                if (prefix_evict(e->prefix, n))
+                        return true;
+                if (!release_one(e, &e->paused) && !release_one(e, &e->waiting))
+                        return false;
+        }
+        return true;
+}
+
+static void move_to(struct sequence *s, struct list *head, enum sequence_state state) {
+        list_remove(&s->link);
+        list_append(head, &s->link);
+        s->state = state;
+}
+
+/* Back to waiting; keeps its pages until somebody needs them. */
+static void park(struct engine *e, struct sequence *s) {
+        schedule_park(&e->schedule, &s->turn);
+        move_to(s, &e->waiting, SEQUENCE_WAITING);
+}
+
+void engine_pause(struct engine *e, struct sequence *s) {
+        schedule_pause(&e->schedule, &s->turn);
+        move_to(s, &e->paused, SEQUENCE_PAUSED);
+}
+
+/* Goes on in the middle of a page that the cache has: in a copy of its own. */
+static int take_partial(struct engine *e, struct sequence *s, const struct prefix_match *match) {
+        uint32_t i = s->kv.n - 1, from;
+        int r;
+
+        r = kv_table_own(&e->pool, &s->kv, i, &from);
+        if (r != 0)
+                return r < 0 ? r : -EINVAL; /* room was made */
+        r = e->model->backend->ops->kv_copy(e->model->backend, e->kv, from, s->kv.pages[i]);
+        if (r == 0)
+                s->n_past += match->n_partial;
+        return r > 0 ? -EINVAL : r;
+}
+
+/* Looks up what is cached of its tokens. */
+static int find_prefix(struct engine *e, struct sequence *s, struct prefix_match *match) {
+        size_t most = s->request->kind == REQUEST_PREWARM ? s->n_tokens : s->n_tokens - 1;
+        int r;
+
+        *match = (struct prefix_match){ 0 };
+        if (s->request->kind == REQUEST_SCORE)
+                return 0;
+        r = prefix_match(e->prefix, s->request->uid, s->tokens, s->n_tokens, most, &s->kv, &s->path, match);
+        if (r < 0)
+                return 0; /* no memory for looking: computed instead */
+        s->n_past = match->n_tokens;
+        if (match->n_partial > 0 && kv_table_share(&e->pool, &s->kv, match->partial_page) < 0)
+                match->n_partial = 0;
+        if (s->request->share)
+                prefix_share(e->prefix, s->request->uid, &s->path, s->path.n);
+        return 0;
+}
+
+/* Gets it pages for all that it has. 0, KV_E_FULL (it holds what it held before, or nothing), or negative. */
+static int place(struct engine *e, struct sequence *s) {
+        uint32_t want = kv_pages_for(&e->pool, sequence_room(s));
+        struct prefix_match match = { 0 };
+        bool fresh = s->kv.n == 0;
+        int r;
+
+        if (fresh) {
+                r = find_prefix(e, s, &match);
+                if (r < 0)
+                        return r;
+        }
+        if (!make_room(e, want - MIN(want, s->kv.n) + (match.n_partial > 0))) {
+                if (fresh)
+                        engine_release(e, s);
+                return KV_E_FULL;
+        }
+        r = match.n_partial > 0 ? take_partial(e, s, &match) : 0;
+        if (r == 0)
+                r = kv_table_extend(&e->pool, &s->kv, sequence_room(s));
+        count_pages(s);
+        return r > 0 ? -EINVAL : r;
+}
+
+int engine_store(struct engine *e, struct sequence *s) {
+        uint32_t size = ENGINE_PAGE_TOKENS;
+
+        if (s->request->kind == REQUEST_SCORE)
+                return 0;
+        while (s->n_past >= (uint64_t)(s->path.n + 1) * size) {
+                int r = prefix_store(e->prefix, s->request->uid, &s->path, s->tokens + (size_t)s->path.n * size, &s->kv,
+                                     s->request->share);
+
+                if (r == -ENOMEM)
+                        return 0; /* it stays private to this sequence */
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+/* --- slots ------------------------------------------------------------------------------------------------------- */
+
+/* Its first time. Tokens and output are set up; what was replayed may have been all of it. */
+static int start_first(struct engine *e, struct sequence *s, enum start *ret) {
+        int r;
+
+        *ret = START_DONE;
+        if (s->started)
+                return 0;
+        r = sequence_start(s, e->tokenizer);
+        if (r == -ENOMEM) {
+                engine_fail(e, s, SPARK__V1__ERROR_CODE__NO_MEMORY, "no memory for the request");
+                *ret = START_ENDED;
+                return 0;
+        }
+        if (r < 0)
+                return r;
+        if (s->request->kind == REQUEST_SCORE && !sequence_next_window(s, e->bos)) {
+                engine_fail(e, s, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT, "the text is too short to score");
+                *ret = START_ENDED;
+        } else if (s->reason) {
+                engine_finish(e, s, s->reason);
+                *ret = START_ENDED;
+        }
+        return 0;
+}
+
+static bool user_has_room(const struct engine *e, const struct sequence *s) {
+        uint64_t limit = s->request->kv_limit;
+        uint32_t more = kv_pages_for(&e->pool, sequence_room(s));
+
+        more -= MIN(more, s->kv.n);
+        /* What it holds without running is given up before its own others wait for it. */
+        return limit == 0 || s->turn.user->n_running == 0 || (s->turn.user->pages + more) * e->page_bytes <= limit;
+}
+
+static int try_start(struct engine *e, struct sequence *s, enum start *ret) {
+        bool first = !s->started;
+        int r;
+
+        if (sequence_is_stalled(s)) {
+                engine_pause(e, s);
+                *ret = START_ENDED;
+                return 0;
+        }
+        r = start_first(e, s, ret);
+        if (r < 0 || *ret != START_DONE)
+                return r;
+        if (!user_has_room(e, s)) {
+                schedule_hold(&e->schedule, s->turn.user, true);
+                *ret = START_HELD;
+                return 0;
+        }
+        r = place(e, s);
+        if (r < 0)
+                return r;
+        if (r == KV_E_FULL) {
+                *ret = START_NO_ROOM;
+                return 0;
+        }
+        if (first && s->request->kind != REQUEST_SCORE)
+                s->n_cached = MIN(s->n_past, s->n_prompt);
+        schedule_start(&e->schedule, &s->turn);
+        move_to(s, &e->running, SEQUENCE_RUNNING);
+        if (sequence_want(s) > 0)
+                return 0;
+        engine_finish(e, s, SPARK__V1__FINISH_REASON__FINISH_REASON_UNSPECIFIED); /* Prewarm: all was there */
+        *ret = START_ENDED;
+        return 0;
+}
+
+int engine_admit(struct engine *e) {
+        struct schedule_request *victim, *next;
+        enum start how;
+        int r;
+
+        while (schedule_has_slot(&e->schedule) && (next = schedule_next(&e->schedule))) {
+                r = try_start(e, sequence_of(next), &how);
+                if (r < 0)
+                        return r;
+                if (how == START_NO_ROOM)
+                        break; /* it stays first in line: no later one overtakes it for being smaller */
+        }
+        while (schedule_swap(&e->schedule, &victim, &next)) {
+                park(e, sequence_of(victim));
+                r = try_start(e, sequence_of(next), &how);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+/* One running sequence's next page. True where all is well, false where something was parked. */
+static int grow_one(struct engine *e, struct sequence *s, bool *ret_parked) {
+        const struct request *q = s->request;
+        struct schedule_user *user = s->turn.user;
+        struct schedule_request *worst;
+        uint32_t more = kv_pages_for(&e->pool, s->n_tokens) - s->kv.n;
+        int r;
+
+        *ret_parked = false;
+        if (q->kv_limit > 0 && user->n_running > 1 && (user->pages + more) * e->page_bytes > q->kv_limit)
+                worst = schedule_worst(&e->schedule, user);
+        else if (make_room(e, more))
+                worst = NULL;
+        else
+                worst = schedule_worst(&e->schedule, NULL);
+        if (worst) {
+                struct sequence *w = sequence_of(worst);
+
+                park(e, w);
+                engine_release(e, w);
+                *ret_parked = true;
+                return 0;
+        }
+        r = kv_table_extend(&e->pool, &s->kv, s->n_tokens);
+        count_pages(s);
+        return r > 0 ? -EINVAL : r;
+}
+
+int engine_grow(struct engine *e) {
+        for (uint32_t i = 0; i < e->schedule.n_running;) {
+                struct sequence *s = sequence_of(e->schedule.running[i]);
+                bool parked = false;
+                int r;
+
+                if (sequence_is_stalled(s)) {
+                        engine_pause(e, s);
+                        i = 0;
+                        continue;
+                }
+                if (kv_pages_for(&e->pool, s->n_tokens) > s->kv.n) {
+                        r = grow_one(e, s, &parked);
+                        if (r < 0)
+                                return r;
+                }
+                i = parked ? 0 : i + 1;
+        }
+        return 0;
+}

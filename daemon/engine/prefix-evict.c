@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Who is charged for what, and what goes first: the leaves of whoever has most. */
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "prefix-private.h"
+
+#define NODE_OF(i) CONTAINER_OF(i, struct prefix_node, item)
+#define USER_OF(i) CONTAINER_OF(i, struct prefix_user, item)
+
+/* Uids come from the kernel: nobody chooses them. */
+static unsigned user_bucket(uint32_t uid) {
+        return uid % PREFIX_USER_BUCKETS;
+}
+
+struct prefix_user *prefix_user_find(const struct prefix_cache *c, uint32_t uid) {
+        struct prefix_user *u = c->users[user_bucket(uid)];
+
+        while (u && u->uid != uid)
+                u = u->next;
+        return u;
+}
+
+static void user_free(struct prefix_cache *c, struct prefix_user *u) {
+        struct prefix_user **b = &c->users[user_bucket(u->uid)];
+
+        while (*b != u)
+                b = &(*b)->next;
+        *b = u->next;
+        c->n_users--;
+        prefix_heap_remove(&c->victims, &u->item);
+        prefix_heap_deinit(&u->leaves);
+        free(u);
+}
+
+/* Private nodes hang on older ones of the same user, or on public ones: from the youngest on, nothing hangs on them. */
+static void drop_private(struct prefix_cache *c, struct prefix_user *u) {
+        for (struct list *l = u->nodes.prev, *older; l != &u->nodes; l = older) {
+                struct prefix_node *n = LIST_ENTRY(l, struct prefix_node, link);
+
+                older = l->prev;
+                if (!n->public)
+                        prefix_node_drop(c, n);
+        }
+}
+
+/* Lets the smallest user go who has nothing in use and nothing public, of equals the one who was away longest. */
+static bool make_way(struct prefix_cache *c) {
+        struct prefix_user *least = NULL;
+
+        for (unsigned i = 0; i < PREFIX_USER_BUCKETS; i++)
+                for (struct prefix_user *u = c->users[i]; u; u = u->next) {
+                        if (u->n_idle < u->n_pages || u->n_public > 0)
+                                continue;
+                        if (!least || u->n_pages < least->n_pages ||
+                            (u->n_pages == least->n_pages && u->last_used < least->last_used))
+                                least = u;
+                }
+        if (!least)
+                return false;
+        drop_private(c, least);
+        user_free(c, least);
+        return true;
+}
+
+int prefix_user_get(struct prefix_cache *c, uint32_t uid, struct prefix_user **ret) {
+        struct prefix_user *u = prefix_user_find(c, uid), **b;
+
+        if (!u) {
+                if (c->n_users == PREFIX_USERS_MAX && !make_way(c))
+                        return PREFIX_E_USERS;
+                u = malloc(sizeof(*u));
+                if (!u)
+                        return -ENOMEM;
+                /* What was forgotten of a user who was here before is not known any more: paths from then lead nowhere. */
+                *u = (struct prefix_user){
+                        .id = ++c->last_id, .uid = uid, .forgotten = c->epoch, .item = { .pos = UINT32_MAX },
+                };
+                list_init(&u->nodes);
+                b = &c->users[user_bucket(uid)];
+                u->next = *b;
+                *b = u;
+                c->n_users++;
+        }
+        u->last_used = ++c->clock;
+        *ret = u;
+        return 0;
+}
+
+void prefix_user_rank(struct prefix_cache *c, struct prefix_user *u) {
+        if (u->leaves.n == 0) {
+                prefix_heap_remove(&c->victims, &u->item);
+                return;
+        }
+        u->item.key = -(double)u->n_pages;
+        u->item.order = u->id;
+        prefix_heap_place(&c->victims, &u->item);
+}
+
+void prefix_touch(struct prefix_cache *c, struct prefix_node *n, bool use) {
+        double cost = 1 + (double)n->depth * c->pool->page_tokens / PREFIX_ATTENTION_TOKENS;
+
+        n->uses = MIN(n->uses + use, PREFIX_USES_MAX);
+        n->item.key = n->owner->floor + n->uses * cost;
+        n->item.order = ++c->clock;
+        if (n->item.pos != UINT32_MAX)
+                prefix_heap_place(&n->owner->leaves, &n->item);
+}
+
+void prefix_settle(struct prefix_cache *c, struct prefix_node *n) {
+        if (n->n_children == 0 && c->pool->tables[n->page] == 0)
+                prefix_heap_place(&n->owner->leaves, &n->item);
+        else
+                prefix_heap_remove(&n->owner->leaves, &n->item);
+        prefix_user_rank(c, n->owner);
+}
+
+void prefix_watch(void *userdata, uint32_t page, bool idle) {
+        struct prefix_cache *c = userdata;
+        struct prefix_node *n = c->by_page[page];
+
+        if (idle)
+                n->owner->n_idle++;
+        else
+                n->owner->n_idle--;
+        prefix_settle(c, n);
+}
+
+bool prefix_evict(struct prefix_cache *c, uint32_t want) {
+        while (kv_pool_free(c->pool) < want) {
+                struct prefix_user *u;
+                struct prefix_node *n;
+
+                if (c->victims.n == 0)
+                        return false;
+                u = USER_OF(c->victims.items[0]);
+                n = NODE_OF(u->leaves.items[0]);
+                u->floor = MAX(u->floor, n->item.key);
+                prefix_node_drop(c, n);
+        }
+        return true;
+}
+
+void prefix_forget(struct prefix_cache *c, uint32_t uid) {
+        struct prefix_user *u = prefix_user_find(c, uid);
+
+        c->epoch++;
+        if (!u)
+                return;
+        u->forgotten = c->epoch;
+        drop_private(c, u);
+        if (u->n_pages == 0)
+                user_free(c, u);
+}
+
+void prefix_clear(struct prefix_cache *c) {
+        for (unsigned i = 0; i < PREFIX_USER_BUCKETS; i++) {
+                struct prefix_user *u;
+
+                while ((u = c->users[i]) != NULL) {
+                        struct list *l;
+
+                        while ((l = list_pop(&u->nodes)) != NULL) {
+                                struct prefix_node *n = LIST_ENTRY(l, struct prefix_node, link);
+
+                                c->by_page[n->page] = NULL;
+                                kv_cache_drop(c->pool, n->page);
+                                free(n);
+                        }
+                        user_free(c, u);
+                }
+        }
+}
+
+uint32_t prefix_cached_pages(const struct prefix_cache *c, uint32_t uid) {
+        const struct prefix_user *u = prefix_user_find(c, uid);
+
+        return u ? u->n_idle : 0;
+}
+
+void prefix_each_user(const struct prefix_cache *c, void (*fn)(void *userdata, uint32_t uid, uint32_t cached_pages),
+                      void *userdata) {
+        for (unsigned i = 0; i < PREFIX_USER_BUCKETS; i++)
+                for (const struct prefix_user *u = c->users[i]; u; u = u->next)
+                        fn(userdata, u->uid, u->n_idle);
+}

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * One step's rows, and what a step is expected to take.
+ *
+ * Tried for the pace: one average per row (a step of few rows teaches a far too high price, one of many hides the cost of
+ * reading the weights); a line through the step times by least squares with fading sums is stable within ten steps.
+ */
+
+#include "base/macro.h"
+#include "schedule.h"
+
+#define FADE 0.9
+#define ROWS_MIN 16u   /* of prompts in a step, whatever the target says: less would not pay for reading the weights */
+#define RIDERS 0.25    /* by how much lower classes may lengthen a step in which a higher one waits for its first token */
+
+/* --- pace --------------------------------------------------------------------------------------------------------- */
+
+void schedule_pace_learn(struct schedule_pace *p, uint32_t rows, double us) {
+        p->n = p->n * FADE + 1;
+        p->x = p->x * FADE + rows;
+        p->y = p->y * FADE + us;
+        p->xx = p->xx * FADE + (double)rows * rows;
+        p->xy = p->xy * FADE + rows * us;
+}
+
+/* base + per_row * rows. Where all steps were alike there is no telling the two apart: then it is all rows. */
+static void line(const struct schedule_pace *p, double *base, double *per_row) {
+        double spread = p->n * p->xx - p->x * p->x;
+
+        *base = 0;
+        *per_row = p->x > 0 ? p->y / p->x : 0;
+        if (spread > 1e-3 * p->n * p->xx) {
+                double slope = (p->n * p->xy - p->x * p->y) / spread, at_zero = (p->y - slope * p->x) / p->n;
+
+                if (slope > 0 && at_zero > 0) {
+                        *base = at_zero;
+                        *per_row = slope;
+                }
+        }
+}
+
+double schedule_pace_predict(const struct schedule_pace *p, uint32_t rows) {
+        double base, per_row;
+
+        line(p, &base, &per_row);
+        return base + per_row * rows;
+}
+
+uint32_t schedule_pace_rows(const struct schedule_pace *p, double us, uint32_t least, uint32_t most) {
+        double base, per_row, rows;
+
+        line(p, &base, &per_row);
+        if (!(per_row > 0))
+                return MIN(least, most);
+        rows = (us - base) / per_row;
+        if (!(rows > least))
+                return MIN(least, most);
+        return rows >= most ? most : (uint32_t)rows;
+}
+
+/* --- a step ------------------------------------------------------------------------------------------------------- */
+
+struct left {
+        uint32_t rows;
+        uint32_t logits;
+};
+
+/* Gives a request up to `most` of the rows that it wants. */
+static uint32_t give(struct schedule_request *r, uint32_t most, struct left *left) {
+        uint32_t n = MIN(MIN(most, r->want), left->rows);
+
+        if (r->all_logits)
+                n = MIN(n, left->logits);
+        else if (n > 0 && n == r->want && left->logits == 0)
+                n--; /* the last row waits for room for its logits */
+        if (n == 0)
+                return 0;
+        r->rows = n;
+        left->rows -= n;
+        if (r->all_logits)
+                left->logits -= n;
+        else if (n == r->want)
+                left->logits--;
+        return n;
+}
+
+/* The highest class of which a request is still reading its prompt, or the one that is furthest behind where that is
+ * lower; SCHEDULE_BACKGROUND where nothing reads. */
+static enum schedule_class first_class(const struct schedule *s) {
+        enum schedule_class top = SCHEDULE_BACKGROUND, behind = SCHEDULE_INTERACTIVE;
+
+        for (uint32_t i = s->n_running; i-- > 0;) {
+                if (s->running[i]->want == 0)
+                        continue;
+                behind = s->running[i]->class;
+                if (!s->running[i]->decoding)
+                        top = MAX(top, s->running[i]->class);
+        }
+        return MIN(top, behind);
+}
+
+/* Rows for prompts of a step in which n_decoding rows decode. */
+static uint32_t prompt_budget(const struct schedule_limits *l, uint32_t n_decoding, uint32_t left) {
+        double target = n_decoding > 0 ? l->target_us : 2.0 * l->target_us;
+        uint32_t rows;
+
+        if (l->target_us == 0)
+                return left;
+        rows = schedule_pace_rows(l->pace, target, 0, l->max_rows);
+        rows = rows > n_decoding ? rows - n_decoding : 0;
+        return MIN(MAX(rows, ROWS_MIN), left);
+}
+
+/* Rows that classes below the one that waits for its first token may have in a step of n rows of the others. */
+static uint32_t rider_budget(const struct schedule_limits *l, uint32_t n) {
+        double us = schedule_pace_predict(l->pace, n);
+
+        if (!(us > 0))
+                return 1;
+        return MAX(schedule_pace_rows(l->pace, us * (1 + RIDERS), n, l->max_rows) - n, 1u);
+}
+
+static uint32_t give_decoding(const struct schedule *s, enum schedule_class from, enum schedule_class below,
+                              uint32_t most, struct left *left) {
+        uint32_t sum = 0;
+
+        for (uint32_t i = 0; i < s->n_running && sum < most; i++) {
+                struct schedule_request *r = s->running[i];
+
+                if (r->decoding && r->want > 0 && r->class >= from && r->class < below)
+                        sum += give(r, 1, left);
+        }
+        return sum;
+}
+
+static uint32_t give_prompts(const struct schedule *s, enum schedule_class from, enum schedule_class below,
+                             uint32_t most, struct left *left) {
+        uint32_t sum = 0;
+
+        for (uint32_t i = 0; i < s->n_running && sum < most; i++) {
+                struct schedule_request *r = s->running[i];
+
+                if (!r->decoding && r->want > 0 && r->class >= from && r->class < below)
+                        sum += give(r, most - sum, left);
+        }
+        return sum;
+}
+
+uint32_t schedule_rows(struct schedule *s, const struct schedule_limits *l) {
+        struct left left = { .rows = l->max_rows, .logits = l->max_logits };
+        enum schedule_class top;
+        uint32_t decoding, prompts, riders;
+
+        schedule_sort(s);
+        for (uint32_t i = 0; i < s->n_running; i++)
+                s->running[i]->rows = 0;
+        top = first_class(s);
+        decoding = give_decoding(s, top, SCHEDULE_CLASSES, UINT32_MAX, &left);
+        prompts = give_prompts(s, top, SCHEDULE_CLASSES, prompt_budget(l, decoding, left.rows), &left);
+        if (top == SCHEDULE_BACKGROUND)
+                return decoding + prompts;
+        riders = rider_budget(l, decoding + prompts);
+        (void)give_decoding(s, SCHEDULE_BACKGROUND, top, riders, &left);
+        return l->max_rows - left.rows;
+}
