@@ -103,6 +103,8 @@ static void on_tokens(struct engine *e, const Spark__Engine__V1__Tokens *tokens)
 static void on_finished(struct engine *e, const Spark__Engine__V1__Finished *f) {
         struct request *r = requests_find(&e->manager->requests, f->key);
 
+        if (session_is_errand(f->key))
+                sessions_take_forgotten(e->manager->sessions, f->key);
         if (!r || !f->done)
                 return;
         if (f->done->timing && r->sent_us > r->arrived_us)
@@ -132,6 +134,8 @@ static void on_failed(struct engine *e, const Spark__Engine__V1__Failed *f) {
                 return;
         }
         r = requests_find(&e->manager->requests, f->key);
+        if (session_is_errand(f->key))
+                sessions_take_forgotten(e->manager->sessions, f->key);
         if (r)
                 request_fail(r, &error);
 }
@@ -310,17 +314,6 @@ int engine_send(struct engine *e, const Spark__Engine__V1__ControlFrame *frame, 
         if (r == 0)
                 engine_dirty(e);
         return r > 0 ? -EAGAIN : r;
-}
-
-void engine_forget(struct engine *e, uid_t uid, bool all_users) {
-        Spark__Engine__V1__ControlFrame frame = SPARK__ENGINE__V1__CONTROL_FRAME__INIT;
-        Spark__Engine__V1__Forget forget = SPARK__ENGINE__V1__FORGET__INIT;
-
-        forget.uid = (uint32_t)uid;
-        forget.all_users = all_users;
-        frame.body_case = SPARK__ENGINE__V1__CONTROL_FRAME__BODY_FORGET;
-        frame.forget = &forget;
-        (void)engine_send(e, &frame, -1); /* one that is not ready has cached nothing */
 }
 
 static int write_commands(struct engine *e) {

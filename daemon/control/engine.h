@@ -52,8 +52,6 @@ void engine_stop(struct engine *engine);
 void engine_add_command(struct engine *engine, struct request *r);
 /* Queues a message that belongs to no request; fd (-1 = none) is duplicated. 0 or -errno (-EAGAIN: not now). */
 int engine_send(struct engine *engine, const Spark__Engine__V1__ControlFrame *frame, int fd);
-/* Drops what its prefix cache holds for this user, or for all. */
-void engine_forget(struct engine *engine, uid_t uid, bool all_users);
 /* Writes what is due. The engine lives on whatever happens: a fault ends the process, not the struct. */
 void engine_flush(struct engine *engine);
 /* Once a second: ping, deadlines. */

@@ -22,10 +22,11 @@
 struct errand {
         struct list link; /* table->errands */
         uint64_t key;
-        bool spill;       /* else restore */
+        enum { ERRAND_SPILL, ERRAND_RESTORE, ERRAND_FORGET } kind;
         bool sent;
         struct sessions *table;
-        struct session *session; /* NULL: gone */
+        struct session *session; /* NULL: gone, or it is of no session's */
+        uint64_t request;        /* key of the one that waits for it (forget) */
         struct engine *engine;   /* NULL: gone */
         uint64_t engine_start;
         struct session_head head;
@@ -46,23 +47,31 @@ static struct errand *errand_find(struct sessions *t, uint64_t key) {
         return NULL;
 }
 
-static struct errand *errand_new(struct session *s, struct engine *engine, bool spill) {
+static struct errand *errand_new(struct sessions *t, struct engine *engine, int kind) {
         struct errand *e = calloc(1, sizeof(*e));
 
         if (!e)
                 return NULL;
-        e->key = ++s->table->last_errand;
-        e->spill = spill;
-        e->table = s->table;
-        e->session = s;
+        e->key = ++t->last_errand | SESSION_ERRAND_KEYS;
+        e->kind = kind;
+        e->table = t;
         e->engine = engine;
         e->engine_start = engine->started_us;
+        e->fd = -1;
+        list_append(&t->errands, &e->link);
+        t->n_spills += kind == ERRAND_SPILL;
+        return e;
+}
+
+static struct errand *errand_new_for(struct session *s, struct engine *engine, int kind) {
+        struct errand *e = errand_new(s->table, engine, kind);
+
+        if (!e)
+                return NULL;
+        e->session = s;
         e->text = session_text_ref(s->text);
         e->n = s->n;
         e->version = s->version;
-        e->fd = -1;
-        list_append(&s->table->errands, &e->link);
-        s->table->n_spills += spill;
         s->errand = e;
         return e;
 }
@@ -71,11 +80,11 @@ static struct errand *errand_new(struct session *s, struct engine *engine, bool 
 static void errand_end(struct errand *e) {
         struct session *s = e->session;
 
-        e->table->n_spills -= e->spill;
+        e->table->n_spills -= e->kind == ERRAND_SPILL;
         list_remove(&e->link);
         if (s) {
                 s->errand = NULL;
-                if (e->spill)
+                if (e->kind == ERRAND_SPILL)
                         s->kv_version = e->version;
                 else
                         s->kv_engine = e->engine_start;
@@ -123,8 +132,8 @@ static void spill_failed(struct errand *e) {
 
 static void errand_fail(struct errand *e, const char *why) {
         log_info("KV of session %u/%s was not %s: %s", (unsigned)e->head.uid, e->head.id,
-                 e->spill ? "written" : "read back", why);
-        if (e->spill)
+                 e->kind == ERRAND_SPILL ? "written" : "read back", why);
+        if (e->kind == ERRAND_SPILL)
                 spill_failed(e);
         else
                 errand_end(e);
@@ -177,8 +186,8 @@ bool session_kv_ready(struct session *s, struct engine *engine) {
         if (s->kv_engine == engine->started_us)
                 return true;
         if (s->errand)
-                return s->errand->spill;
-        e = s->kv_bytes > 0 && s->text ? errand_new(s, engine, false) : NULL;
+                return s->errand->kind == ERRAND_SPILL;
+        e = s->kv_bytes > 0 && s->text ? errand_new_for(s, engine, ERRAND_RESTORE) : NULL;
         if (!e || !errand_to_disk(e, run_open, done_open)) {
                 if (e)
                         errand_end(e);
@@ -191,7 +200,7 @@ bool session_kv_ready(struct session *s, struct engine *engine) {
 void sessions_take_restored(struct sessions *t, const Spark__Engine__V1__Restored *m) {
         struct errand *e = errand_find(t, m->key);
 
-        if (!e || e->spill || !e->sent)
+        if (!e || e->kind != ERRAND_RESTORE || !e->sent)
                 return; /* it came too late */
         if (*m->error)
                 errand_fail(e, m->error);
@@ -280,7 +289,7 @@ bool session_kv_spill(struct session *s) {
 
         if (!model || model->state != MODEL_READY || s->kv_engine != model->engine->started_us || !s->text)
                 return false;
-        e = errand_new(s, model->engine, true);
+        e = errand_new_for(s, model->engine, ERRAND_SPILL);
         if (!e)
                 return false;
         if (errand_to_disk(e, run_create, done_create))
@@ -329,7 +338,7 @@ static void done_settle(struct disk_job *base) {
 void sessions_take_spilled(struct sessions *t, const Spark__Engine__V1__Spilled *m) {
         struct errand *e = errand_find(t, m->key);
 
-        if (!e || !e->spill || !e->sent)
+        if (!e || e->kind != ERRAND_SPILL || !e->sent)
                 return;
         e->sent = false; /* from here on it is the disk's */
         if (*m->error)
@@ -338,6 +347,53 @@ void sessions_take_spilled(struct sessions *t, const Spark__Engine__V1__Spilled 
                 errand_fail(e, "it is not in the cache");
         else if (!e->session || !errand_to_disk(e, run_settle, done_settle))
                 spill_failed(e);
+}
+
+/* ---- forget ---- */
+
+bool session_kv_drop(struct sessions *t, struct engine *engine, struct request *r, bool all_users) {
+        Spark__Engine__V1__ControlFrame frame = SPARK__ENGINE__V1__CONTROL_FRAME__INIT;
+        Spark__Engine__V1__Submit submit = SPARK__ENGINE__V1__SUBMIT__INIT;
+        Spark__V1__Forget forget = SPARK__V1__FORGET__INIT;
+        struct errand *e = errand_new(t, engine, ERRAND_FORGET);
+
+        if (!e)
+                return false;
+        e->request = r->key;
+        forget.all_users = all_users;
+        submit.key = e->key;
+        submit.uid = (uint32_t)r->user->uid;
+        submit.request_case = SPARK__ENGINE__V1__SUBMIT__REQUEST_FORGET;
+        submit.forget = &forget;
+        frame.body_case = SPARK__ENGINE__V1__CONTROL_FRAME__BODY_SUBMIT;
+        frame.submit = &submit;
+        if (engine_send(engine, &frame, -1) == 0)
+                return true;
+        errand_end(e); /* one that is not ready has cached nothing */
+        return false;
+}
+
+/* The request is done when the last engine has answered. */
+static void forgotten(struct errand *e) {
+        struct sessions *t = e->table;
+        struct request *r = requests_find(&t->manager->requests, e->request);
+        Spark__V1__Done done = SPARK__V1__DONE__INIT;
+        uint64_t key = e->request;
+        struct list *pos, *tmp;
+
+        errand_end(e);
+        LIST_FOREACH(pos, tmp, &t->errands)
+                if (LIST_ENTRY(pos, struct errand, link)->request == key)
+                        return;
+        if (r)
+                request_finish(r, &done);
+}
+
+void sessions_take_forgotten(struct sessions *t, uint64_t key) {
+        struct errand *e = errand_find(t, key);
+
+        if (e && e->kind == ERRAND_FORGET)
+                forgotten(e);
 }
 
 /* ---- ends ---- */
@@ -351,9 +407,13 @@ void sessions_engine_gone(struct sessions *t, const struct engine *engine) {
                 if (e->engine != engine)
                         continue;
                 e->engine = NULL;
+                if (e->kind == ERRAND_FORGET) {
+                        forgotten(e);
+                        continue;
+                }
                 if (!e->sent)
                         continue; /* the disk has it, and notices later */
-                if (!e->spill && e->session)
+                if (e->kind == ERRAND_RESTORE && e->session)
                         session_store_remove_kv(e->session);
                 errand_fail(e, "the engine has gone");
         }
@@ -365,7 +425,7 @@ void session_kv_tick(struct sessions *t, uint64_t now_us) {
         LIST_FOREACH(pos, tmp, &t->errands) {
                 struct errand *e = LIST_ENTRY(pos, struct errand, link);
 
-                if (e->sent && now_us > e->since_us + SESSION_ERRAND_US)
+                if (e->sent && e->kind != ERRAND_FORGET && now_us > e->since_us + SESSION_ERRAND_US)
                         errand_fail(e, "the engine did not answer in time");
         }
 }

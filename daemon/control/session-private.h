@@ -136,6 +136,8 @@ void session_store_tick(struct session *s, uint64_t now_us);
 bool session_kv_ready(struct session *s, struct engine *e);
 /* Begins to write the KV of an idle session. False where there is nothing to write, or no way to. */
 bool session_kv_spill(struct session *s);
+/* Asks the engine to drop what its cache has of a user, or of all, for this request. False: it has nothing. */
+bool session_kv_drop(struct sessions *t, struct engine *engine, struct request *r, bool all_users);
 void session_kv_deinit(struct sessions *t);
 void session_kv_tick(struct sessions *t, uint64_t now_us);
 void session_kv_forget(struct session *s); /* the session goes: what is under way for it is for nobody */

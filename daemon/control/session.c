@@ -397,6 +397,7 @@ static void operate_forget(struct sessions *t, struct request *r, const Spark__V
         Spark__V1__Done done = SPARK__V1__DONE__INIT;
         struct request_error error;
         struct list *pos, *tmp;
+        bool asked = false;
 
         if (f->all_users && !manager_is_privileged(r->user->uid)) {
                 request_fail_with(r, SPARK__V1__ERROR_CODE__PERMISSION_DENIED,
@@ -411,7 +412,7 @@ static void operate_forget(struct sessions *t, struct request *r, const Spark__V
                 struct model *model = LIST_ENTRY(pos, struct model, link);
 
                 if (model->engine && (!*f->model || strcmp(model->name, f->model) == 0))
-                        engine_forget(model->engine, r->user->uid, f->all_users);
+                        asked |= session_kv_drop(t, model->engine, r, f->all_users);
         }
         for (size_t i = 0; i < SESSION_BUCKETS; i++)
                 LIST_FOREACH(pos, tmp, &t->buckets[i]) {
@@ -420,7 +421,8 @@ static void operate_forget(struct sessions *t, struct request *r, const Spark__V
                         if ((f->all_users || s->user == r->user) && (!*f->model || strcmp(s->model, f->model) == 0))
                                 s->kv_engine = 0;
                 }
-        request_finish(r, &done);
+        if (!asked)
+                request_finish(r, &done);
 }
 
 static void operate(struct sessions *t, struct request *r) {

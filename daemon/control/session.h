@@ -55,7 +55,15 @@ void session_answer_now(struct request *r);
 
 /* ---- the engine ---- */
 
+/* Engines know errands of sessions by keys that no request has. */
+#define SESSION_ERRAND_KEYS ((uint64_t)1 << 63)
+static inline bool session_is_errand(uint64_t key) {
+        return key & SESSION_ERRAND_KEYS;
+}
+
 void sessions_take_spilled(struct sessions *t, const Spark__Engine__V1__Spilled *s);
 void sessions_take_restored(struct sessions *t, const Spark__Engine__V1__Restored *s);
+/* The cache has dropped what it was to. */
+void sessions_take_forgotten(struct sessions *t, uint64_t key);
 /* Nothing that it was asked for will come. */
 void sessions_engine_gone(struct sessions *t, const struct engine *e);
