@@ -136,6 +136,9 @@ $(BUILD)/tests/test-%: $(BUILD)/obj/tests/unit/test-%.o $(LIBS_TEST)
 	@mkdir -p $(@D)
 	$(call QUIET,LD)$(CC) $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(ALL_LDFLAGS) $(PKG_LIBS) -lcmocka $(TEST_LIBS) -o $@
 
+# It fails what is allocated.
+$(BUILD)/tests/test-prefix-nomem: TEST_LIBS := -Wl,--wrap=malloc,--wrap=calloc,--wrap=reallocarray
+
 # Fuzz targets: LLVMFuzzerTestOneInput and, unless built for libFuzzer, a main that replays files.
 $(BUILD)/fuzz/fuzz-%: $(BUILD)/obj/tests/fuzz/fuzz-%.o $(if $(LIBFUZZER),,$(BUILD)/obj/tests/fuzz/replay.o) $(LIBS_TEST)
 	@mkdir -p $(@D)

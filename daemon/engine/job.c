@@ -12,13 +12,15 @@ struct job *job_new(void) {
         struct job *job = calloc(1, sizeof(*job));
 
         if (job)
-                job->input_fd = -1;
+                job->input_fd = job->file_fd = -1;
         return job;
 }
 
 void job_drop_message(struct job *job) {
         job->message = message_free(job->message);
         job->submit = NULL;
+        job->spill = NULL;
+        job->restore = NULL;
         job->input_fd = fd_close(job->input_fd);
 }
 
@@ -27,6 +29,7 @@ struct job *job_free(struct job *job) {
                 return NULL;
         job_drop_message(job);
         request_deinit(&job->request);
+        job->file_fd = fd_close(job->file_fd);
         free(job->accepted);
         free(job);
         return NULL;
@@ -136,5 +139,27 @@ struct frame *frame_new_accepted(const struct request *r) {
         accepted.seed = r->sampling.seed;
         frame.body_case = SPARK__ENGINE__V1__ENGINE_FRAME__BODY_ACCEPTED;
         frame.accepted = &accepted;
+        return frame_new(&frame);
+}
+
+struct frame *frame_new_errand(const struct request *r, uint32_t n_tokens, uint64_t bytes, const char *error) {
+        Spark__Engine__V1__Spilled spilled = SPARK__ENGINE__V1__SPILLED__INIT;
+        Spark__Engine__V1__Restored restored = SPARK__ENGINE__V1__RESTORED__INIT;
+        Spark__Engine__V1__EngineFrame frame = SPARK__ENGINE__V1__ENGINE_FRAME__INIT;
+
+        if (r->kind == REQUEST_SPILL) {
+                spilled.key = r->key;
+                spilled.tokens = n_tokens;
+                spilled.bytes = bytes;
+                spilled.error = (char *)error;
+                frame.body_case = SPARK__ENGINE__V1__ENGINE_FRAME__BODY_SPILLED;
+                frame.spilled = &spilled;
+        } else {
+                restored.key = r->key;
+                restored.tokens = n_tokens;
+                restored.error = (char *)error;
+                frame.body_case = SPARK__ENGINE__V1__ENGINE_FRAME__BODY_RESTORED;
+                frame.restored = &restored;
+        }
         return frame_new(&frame);
 }

@@ -22,11 +22,15 @@ struct frame {
 
 struct job {
         struct request request;
-        Spark__Engine__V1__Submit *submit; /* owned by `message`; NULL once prepared */
+        Spark__Engine__V1__Submit *submit; /* owned by `message`; NULL once prepared; likewise: */
+        const Spark__Engine__V1__Spill *spill;
+        const Spark__Engine__V1__Restore *restore;
         ProtobufCMessage *message;
         int input_fd;
+        int file_fd;             /* of a spill or a restore */
         size_t bytes;            /* charged to the link */
         struct frame *accepted;  /* to be sent when the engine takes it */
+        struct job *next;        /* of the errands that wait */
 };
 
 struct job *job_new(void);
@@ -61,3 +65,5 @@ void job_table_remove(struct job_table *t, struct job *job);
 struct frame *frame_new(const Spark__Engine__V1__EngineFrame *message);
 struct frame *frame_new_failed(uint64_t key, const struct failure *f);
 struct frame *frame_new_accepted(const struct request *r);
+/* The answer to a Spill or a Restore (by the request's kind). */
+struct frame *frame_new_errand(const struct request *r, uint32_t n_tokens, uint64_t bytes, const char *error);

@@ -52,7 +52,9 @@ static int prepare(struct link *l, struct job *job) {
         job_drop_message(job);
         if (r == 0)
                 return queue_push_wait(&l->step_queue, (struct queue_item){ .type = STEP_JOB, .ptr = job });
-        if (r == PREP_E_FAILED)
+        if (r == PREP_E_FAILED && job->file_fd >= 0)
+                answer = frame_new_errand(&job->request, 0, 0, f.text);
+        else if (r == PREP_E_FAILED)
                 answer = frame_new_failed(job->request.key, &f);
         if (!answer)
                 return -ENOMEM;
@@ -384,9 +386,61 @@ static int forget(struct link *l, struct job *job) {
 }
 
 static int take_job(struct link *l, struct job *job) {
-        if (job->request.kind == REQUEST_FORGET)
+        switch (job->request.kind) {
+        case REQUEST_FORGET:
                 return forget(l, job);
-        return engine_submit(l->host->engine, &job->request);
+        case REQUEST_SPILL:
+        case REQUEST_RESTORE:
+                job->next = NULL;
+                *l->errands_end = job;
+                l->errands_end = &job->next;
+                return 0;
+        default:
+                return engine_submit(l->host->engine, &job->request);
+        }
+}
+
+/* The step thread's part of an errand; then the file thread's turn, or the answer. */
+static int go_on_errand(struct link *l, struct errand *errand) {
+        struct job *job = errand->job;
+        struct frame *answer;
+        int lost;
+
+        if (errand_step(errand, l->host->engine, &lost)) {
+                /* Where the link is closing nobody takes it any more. */
+                if (queue_push_wait(&l->file_queue, (struct queue_item){ .type = STEP_ERRAND, .ptr = errand }) != 0)
+                        (void)errand_free(errand);
+                return 0;
+        }
+        answer = errand_answer(errand);
+        (void)errand_free(errand);
+        l->on_errand = false;
+        if (!answer)
+                return -ENOMEM;
+        end_job(l, job, answer);
+        return lost;
+}
+
+/* One at a time. */
+static int next_errand(struct link *l) {
+        struct job *job = l->errands;
+        struct errand *errand;
+
+        if (!job || l->on_errand)
+                return 0;
+        l->errands = job->next;
+        if (!l->errands)
+                l->errands_end = &l->errands;
+        if (errand_new(&errand, job, &l->host->kv_kind) < 0) {
+                struct frame *answer = frame_new_errand(&job->request, 0, 0, strerror(ENOMEM));
+
+                if (!answer)
+                        return -ENOMEM;
+                end_job(l, job, answer);
+                return 0;
+        }
+        l->on_errand = true;
+        return go_on_errand(l, errand);
 }
 
 static int take_items(struct link *l) {
@@ -396,6 +450,8 @@ static int take_items(struct link *l) {
         while (r == 0 && queue_pop(&l->step_queue, &item)) {
                 if (item.type == STEP_PING)
                         r = answer_ping(l, item.value);
+                else if (item.type == STEP_ERRAND)
+                        r = go_on_errand(l, item.ptr);
                 else
                         r = take_job(l, item.ptr);
         }
@@ -406,6 +462,8 @@ static int work(struct link *l) {
         int r, busy = 0;
 
         r = take_items(l);
+        if (r == 0)
+                r = next_errand(l);
         if (r == 0 && l->host->engine)
                 r = busy = engine_step(l->host->engine);
         if (r >= 0)
@@ -425,6 +483,24 @@ void *link_step_thread(void *userdata) {
                 }
                 if (r == 0)
                         queue_wait(&l->step_queue);
+        }
+        return NULL;
+}
+
+/* --- files ------------------------------------------------------------------------------------------------------- */
+
+void *link_file_thread(void *userdata) {
+        struct link *l = userdata;
+
+        while (!queue_is_closed(&l->file_queue)) {
+                struct queue_item item;
+
+                while (queue_pop(&l->file_queue, &item)) {
+                        errand_file(item.ptr);
+                        if (queue_push_wait(&l->step_queue, item) != 0)
+                                (void)errand_free(item.ptr);
+                }
+                queue_wait(&l->file_queue);
         }
         return NULL;
 }

@@ -49,7 +49,7 @@ static bool user_is_sound(const struct prefix_cache *c, const struct prefix_user
         return n_pages == u->n_pages && n_idle == u->n_idle && n_public == u->n_public && n_leaves == u->leaves.n &&
                u->leaves.cap >= u->n_pages && heap_is_sound(&u->leaves) &&
                (u->item.pos != UINT32_MAX) == (n_leaves > 0) &&
-               (n_leaves == 0 || (c->victims.items[u->item.pos] == &u->item && u->item.key == -(double)n_pages));
+               (n_leaves == 0 || (c->victims.items[u->item.pos] == &u->item && u->item.key == -((double)n_pages + u->n_other)));
 }
 
 static bool users_are_sound(const struct prefix_cache *c, const uint32_t *n_children) {

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "prefix-private.h"
 
@@ -23,7 +24,7 @@ struct prefix_user *prefix_user_find(const struct prefix_cache *c, uint32_t uid)
         return u;
 }
 
-static void user_free(struct prefix_cache *c, struct prefix_user *u) {
+void prefix_user_free(struct prefix_cache *c, struct prefix_user *u) {
         struct prefix_user **b = &c->users[user_bucket(u->uid)];
 
         while (*b != u)
@@ -52,7 +53,7 @@ static bool make_way(struct prefix_cache *c) {
 
         for (unsigned i = 0; i < PREFIX_USER_BUCKETS; i++)
                 for (struct prefix_user *u = c->users[i]; u; u = u->next) {
-                        if (u->n_idle < u->n_pages || u->n_public > 0)
+                        if (u->n_idle < u->n_pages || u->n_public + u->n_other > 0)
                                 continue;
                         if (!least || u->n_pages < least->n_pages ||
                             (u->n_pages == least->n_pages && u->last_used < least->last_used))
@@ -61,7 +62,7 @@ static bool make_way(struct prefix_cache *c) {
         if (!least)
                 return false;
         drop_private(c, least);
-        user_free(c, least);
+        prefix_user_free(c, least);
         return true;
 }
 
@@ -94,7 +95,7 @@ void prefix_user_rank(struct prefix_cache *c, struct prefix_user *u) {
                 prefix_heap_remove(&c->victims, &u->item);
                 return;
         }
-        u->item.key = -(double)u->n_pages;
+        u->item.key = -((double)u->n_pages + u->n_other);
         u->item.order = u->id;
         prefix_heap_place(&c->victims, &u->item);
 }
@@ -151,27 +152,46 @@ void prefix_forget(struct prefix_cache *c, uint32_t uid) {
                 return;
         u->forgotten = c->epoch;
         drop_private(c, u);
-        if (u->n_pages == 0)
-                user_free(c, u);
+        if (u->n_pages + u->n_other == 0)
+                prefix_user_free(c, u);
 }
 
-void prefix_clear(struct prefix_cache *c) {
-        for (unsigned i = 0; i < PREFIX_USER_BUCKETS; i++) {
-                struct prefix_user *u;
+static void user_clear(struct prefix_cache *c, struct prefix_user *u) {
+        struct list *l;
 
-                while ((u = c->users[i]) != NULL) {
-                        struct list *l;
+        while ((l = list_pop(&u->nodes)) != NULL) {
+                struct prefix_node *n = LIST_ENTRY(l, struct prefix_node, link);
 
-                        while ((l = list_pop(&u->nodes)) != NULL) {
-                                struct prefix_node *n = LIST_ENTRY(l, struct prefix_node, link);
-
-                                c->by_page[n->page] = NULL;
-                                kv_cache_drop(c->pool, n->page);
-                                free(n);
-                        }
-                        user_free(c, u);
-                }
+                c->by_page[n->page] = NULL;
+                kv_cache_drop(c->pool, n->page);
+                free(n);
         }
+        u->n_pages = u->n_idle = u->n_public = u->leaves.n = 0;
+        prefix_user_rank(c, u);
+}
+
+void prefix_forget_all(struct prefix_cache *c) {
+        c->epoch++;
+        for (unsigned i = 0; i < PREFIX_USER_BUCKETS; i++)
+                for (struct prefix_user *u = c->users[i], *next; u; u = next) {
+                        next = u->next;
+                        user_clear(c, u);
+                        u->forgotten = c->epoch;
+                        if (u->n_other == 0)
+                                prefix_user_free(c, u);
+                }
+        memset(c->nodes, 0, sizeof(*c->nodes) << c->bits);
+        memset(c->siblings, 0, sizeof(*c->siblings) << c->bits);
+}
+
+void prefix_charge(struct prefix_cache *c, uint32_t uid, int32_t delta) {
+        struct prefix_user *u = prefix_user_find(c, uid);
+
+        /* Who has no record, and can't have one, has nothing that the charge could protect others from. */
+        if (delta == 0 || (!u && (delta < 0 || prefix_user_get(c, uid, &u) != 0)))
+                return;
+        u->n_other = delta < 0 ? u->n_other - MIN(u->n_other, -(uint32_t)delta) : u->n_other + (uint32_t)delta;
+        prefix_user_rank(c, u);
 }
 
 uint32_t prefix_cached_pages(const struct prefix_cache *c, uint32_t uid) {

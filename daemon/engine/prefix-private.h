@@ -63,6 +63,7 @@ struct prefix_user {
         uint64_t forgotten;         /* paths of an older epoch lead nowhere */
         uint32_t uid;
         uint32_t n_pages, n_idle, n_public;
+        uint32_t n_other;           /* pages of its sequences that are not stored */
 };
 
 struct prefix_cache {
@@ -120,5 +121,5 @@ void prefix_settle(struct prefix_cache *c, struct prefix_node *n);
 /* The user's pages or leaves changed. */
 void prefix_user_rank(struct prefix_cache *c, struct prefix_user *u);
 void prefix_watch(void *userdata, uint32_t page, bool idle);
-/* Frees everything, users included, without leaving a page to the cache. */
-void prefix_clear(struct prefix_cache *c);
+/* Frees a user who has no nodes any more. */
+void prefix_user_free(struct prefix_cache *c, struct prefix_user *u);

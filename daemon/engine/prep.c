@@ -410,10 +410,24 @@ static int prep_who(struct request *r, const Spark__Engine__V1__Submit *s, struc
         return 0;
 }
 
+/* A Spill or a Restore: whose, and which tokens. The file goes with the job. */
+static int prep_errand(const struct prep *p, struct job *job, struct failure *f) {
+        struct request *r = &job->request;
+        const uint32_t *tokens = job->spill ? job->spill->tokens : job->restore->tokens;
+
+        if (p->vocabulary_only)
+                return failure_set(f, SPARK__V1__ERROR_CODE__MODEL_INVALID, "the model is a vocabulary without weights");
+        r->uid = job->spill ? job->spill->uid : job->restore->uid;
+        r->n_tokens = job->spill ? job->spill->n_tokens : job->restore->n_tokens;
+        return request_copy_tokens(tokens, r->n_tokens, p->n_vocab, "tokens", &r->tokens, f);
+}
+
 int prep_job(const struct prep *p, struct job *job, struct frame **ret_answer, struct failure *f) {
         const Spark__Engine__V1__Submit *s = job->submit;
         int r;
 
+        if (job->spill || job->restore)
+                return prep_errand(p, job, f);
         r = prep_who(&job->request, s, f);
         if (r == 0)
                 r = prep_body(p, job, ret_answer, f);

@@ -42,7 +42,10 @@ enum request_kind {
         REQUEST_GENERATE, /* and Chat, once it is a prompt */
         REQUEST_SCORE,
         REQUEST_PREWARM, /* computes the prompt's KV for the prefix cache, and no more */
-        REQUEST_FORGET,  /* not for engine_submit(): the link's step thread sees to it */
+        /* Not for engine_submit(): the link's step thread sees to these. */
+        REQUEST_FORGET,
+        REQUEST_SPILL,
+        REQUEST_RESTORE,
 };
 
 struct request {

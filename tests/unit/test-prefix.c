@@ -564,6 +564,7 @@ static void test_free_in_use(void **state) {
 
         fixture_init(&f, 8);
         sequence_begin(&f, &s, ALICE, "ABC", false);
+        prefix_charge(f.cache, BOB, 7);
         f.cache = prefix_cache_free(f.cache);
         assert_true(f.pool.n_held == 3 && f.pool.n_cached == 0);
         kv_table_release(&f.pool, &s.t);
