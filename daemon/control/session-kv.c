@@ -343,9 +343,8 @@ void sessions_take_spilled(struct sessions *t, const Spark__Engine__V1__Spilled 
         e->sent = false; /* from here on it is the disk's */
         if (*m->error)
                 errand_fail(e, m->error);
-        else if (m->tokens == 0)
-                errand_fail(e, "it is not in the cache");
-        else if (!e->session || !errand_to_disk(e, run_settle, done_settle))
+        else if (m->tokens == 0 || !e->session || /* not in the cache, or too short for it */
+                 !errand_to_disk(e, run_settle, done_settle))
                 spill_failed(e);
 }
 
