@@ -202,6 +202,7 @@ int spark_generate(struct spark *s, const struct spark_generate_request *request
         m.raw_bytes = a.raw_bytes != 0;
         m.sampling = a.sampling ? &sampling.message : NULL;
         m.credit = a.credit;
+        m.priority = (Spark__V1__Priority)a.priority;
         frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_GENERATE;
         frame.generate = &m;
         spec = (struct request_spec){ fn, userdata, a.credit, a.flags & SPARK_MANUAL_CREDIT, true };

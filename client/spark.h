@@ -321,8 +321,9 @@ struct spark_generate_request {
         int raw_bytes;             /* the prompt need not be UTF-8, and events' text need not be whole characters */
         uint32_t credit;           /* tokens that may be under way unconsumed; 0 = 256 */
         uint32_t flags;            /* SPARK_MANUAL_CREDIT */
+        uint32_t priority;         /* 0 = what the service gives; 1 background, 2 normal, 3 interactive */
 };
-#define SPARK_GENERATE_INIT { sizeof(struct spark_generate_request), NULL, NULL, 0, NULL, 0, NULL, 0, 0, 0, 0, 0 }
+#define SPARK_GENERATE_INIT { sizeof(struct spark_generate_request), NULL, NULL, 0, NULL, 0, NULL, 0, 0, 0, 0, 0, 0 }
 int spark_generate(struct spark *s, const struct spark_generate_request *request, spark_event_fn fn, void *userdata,
                    uint64_t *ret_id);
 
