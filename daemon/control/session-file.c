@@ -297,24 +297,26 @@ static int unpack_ids(uint8_t *bytes, const struct session_head *h, struct sessi
         return 0;
 }
 
-static int read_contents(int fd, const struct stat *st, struct session_head *ret, uint32_t **ret_ids,
-                         struct session_fault *fault) {
+int session_file_read_fd(int fd, struct session_head *ret, uint32_t **ret_ids, struct session_fault *fault) {
         _cleanup_free_ uint8_t *ids = NULL;
         uint8_t header[SESSION_FILE_HEADER], last[4];
         struct session_head h;
+        struct stat st;
         int r;
 
-        if (!S_ISREG(st->st_mode))
+        if (fstat(fd, &st) < 0)
+                return -errno;
+        if (!S_ISREG(st.st_mode))
                 return damaged(fault, "it is no regular file");
-        if ((uint64_t)st->st_size < session_file_size(0))
-                return damaged(fault, "size is %llu, less than a header", (unsigned long long)st->st_size);
+        if ((uint64_t)st.st_size < session_file_size(0))
+                return damaged(fault, "size is %llu, less than a header", (unsigned long long)st.st_size);
         r = read_all(fd, header, sizeof(header));
         if (r == 0)
                 r = session_head_unpack(header, &h, fault);
         if (r)
                 return r;
-        if ((uint64_t)st->st_size != session_file_size(h.n_tokens))
-                return damaged(fault, "size is %llu, not %llu", (unsigned long long)st->st_size,
+        if ((uint64_t)st.st_size != session_file_size(h.n_tokens))
+                return damaged(fault, "size is %llu, not %llu", (unsigned long long)st.st_size,
                                (unsigned long long)session_file_size(h.n_tokens));
         ids = malloc(h.n_tokens * 4 + 4);
         if (!ids)
@@ -340,7 +342,6 @@ int session_file_read(const char *state_dir, uid_t uid, const char *id, struct s
         _cleanup_fd_ int dir = session_folder_open(state_dir, uid, false), fd = -1;
         _cleanup_free_ uint32_t *ids = NULL;
         struct session_head h;
-        struct stat st;
         int r;
 
         if (dir < 0)
@@ -348,10 +349,10 @@ int session_file_read(const char *state_dir, uid_t uid, const char *id, struct s
         fd = openat(dir, name.text, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
         if (fd < 0 && errno == ELOOP)
                 r = damaged(fault, "it is a symbolic link");
-        else if (fd < 0 || fstat(fd, &st) < 0)
+        else if (fd < 0)
                 return -errno;
         else
-                r = read_contents(fd, &st, &h, &ids, fault);
+                r = session_file_read_fd(fd, &h, &ids, fault);
         if (r == 0 && strcmp(h.id, id) != 0)
                 r = damaged(fault, "id is another one than the file's name");
         if (r == 0 && h.uid != uid)

@@ -85,6 +85,8 @@ int session_file_write(const char *state_dir, const struct session_head *h, cons
  * 0, SESSION_FILE_E_*, or -errno. A damaged one is moved aside, to ID.session.damaged. */
 int session_file_read(const char *state_dir, uid_t uid, const char *id, struct session_head *ret, uint32_t **ret_ids,
                       struct session_fault *fault);
+/* The same for a file that is open, from its beginning, whosever it is. */
+int session_file_read_fd(int fd, struct session_head *ret, uint32_t **ret_ids, struct session_fault *fault);
 /* Removes the session's files. 0 or -errno; files that are not there are fine. */
 int session_files_remove(const char *state_dir, uid_t uid, const char *id);
 

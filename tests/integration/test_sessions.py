@@ -4,6 +4,7 @@
 and restarts; they are their owner's alone; what the disk does to them costs nobody else anything."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -312,6 +313,44 @@ class Null(Same, Base):
 class Bundled(Same, Base):
     def start(self, null=None, **settings):
         return self.daemon(backend="cpu", models=[{"name": "tiny", "path": str(MODEL), "default": True}], **settings)
+
+
+class Command(Base):
+    """The same by hand, with sparkctl."""
+
+    def ctl(self, daemon, *arguments, status=0, text=None):
+        done = subprocess.run([BUILD / "bin/sparkctl", "-S", daemon.socket, *arguments], input=text, encoding="utf-8",
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60 * SLOW, check=False)
+        self.assertEqual(done.returncode, status, done.stderr)
+        return done.stdout
+
+    def test_story(self):
+        daemon = self.daemon()
+        session = self.ctl(daemon, "session", "create", "--name", "story").strip()
+        n = int(self.ctl(daemon, "session", "append", session, "Once upon"))
+        self.assertEqual(int(self.ctl(daemon, "session", "append", session, "-", text=" a time")), n + 7)
+        generate = ["generate", "-t", "0", "-n", "12", "--ignore-eos", "--json"]
+        whole = json.loads(self.ctl(daemon, *generate, "--raw", "Once upon a time there"))
+        got = json.loads(self.ctl(daemon, *generate, "--session", session, " there"))
+        self.assertEqual(got["tokens"], whole["tokens"])
+        self.assertEqual(got["session"], {"id": session, "tokens": n + 7 + 6 + 12})
+        fork = self.ctl(daemon, "session", "fork", session).strip()
+        self.assertEqual(self.ctl(daemon, "session", "rewind", fork, str(n + 7)), f"{n + 7}\n")
+        self.assertEqual(json.loads(self.ctl(daemon, *generate, "--session", fork, " there"))["tokens"], whole["tokens"])
+        sessions = json.loads(self.ctl(daemon, "session", "list", "--json"))["sessions"]
+        self.assertEqual({(s["id"], s["name"], s["state"]) for s in sessions},
+                         {(session, "story", "idle"), (fork, "story", "idle")})
+        self.ctl(daemon, "session", "close", session, fork)
+        self.ctl(daemon, "session", "append", session, "x", status=64)
+        self.assertEqual(json.loads(self.ctl(daemon, "session", "list", "--json")), {"sessions": []})
+        text = LONG * 20
+        warm = json.loads(self.ctl(daemon, "prewarm", "--json", text))
+        self.assertLess(warm["cached_tokens"], 10)  # no more than BOS is what other texts begin with, too
+        again = json.loads(self.ctl(daemon, "prewarm", "--json", "-", text=text))
+        self.assertEqual(again["tokens"], warm["tokens"])
+        self.assertGreater(again["cached_tokens"], again["tokens"] // 2)
+        self.ctl(daemon, "forget")
+        self.assertEqual(json.loads(self.ctl(daemon, "prewarm", "--json", text))["cached_tokens"], 0)
 
 
 STRANGER = """
