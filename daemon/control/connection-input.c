@@ -29,6 +29,7 @@ static void handle_hello(struct connection *c, const Spark__V1__Hello *hello) {
         c->state = CONNECTION_OPEN;
         answer.protocol_version = 1;
         answer.software = (char *)"sparkd " SPARK_VERSION;
+        answer.max_priority = c->user->policy.max_priority;
         frame.body_case = SPARK__V1__SERVER_FRAME__BODY_HELLO;
         frame.hello = &answer;
         (void)connection_send(c, &frame);
@@ -93,9 +94,11 @@ static void handle_request(struct connection *c, const Spark__V1__ClientFrame *f
 
         if (c->n_streams >= limit) {
                 (void)fd_close(fd);
-                connection_refuse(c, f->id, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
-                                  "The connection has %llu requests running, which is all it may have.",
-                                  (unsigned long long)limit);
+                (void)request_refuse_busy(&refused, &c->user->ended,
+                                          "The connection has %llu requests, which is all it may have at once.",
+                                          (unsigned long long)limit);
+                request_note_refusal(c->manager, c->user, f);
+                send_refusal(c, f->id, REQUEST_E_REFUSED, &refused);
                 return;
         }
         s = stream_new(c, f->id);
@@ -244,7 +247,7 @@ static void charge_input(struct connection *c) {
                 if (user_charge(c->user, USER_BYTES, cap - c->input_charged)) {
                         connection_fail(c, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
                                         "The requests of your user take more than %llu bytes.",
-                                        (unsigned long long)c->manager->config->limits.bytes_per_user);
+                                        (unsigned long long)c->user->limits[USER_BYTES]);
                         return;
                 }
                 c->input_charged = cap;

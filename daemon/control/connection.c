@@ -15,6 +15,7 @@
 #define IN_FDS_MAX 64u
 #define LINGER_US (5u * 1000000u)   /* a closing connection whose client does not read */
 #define DISCARD_READS 16
+#define RETRY_MS 1000u              /* connections last: nothing tells when one of them will end */
 
 static void update_events(struct connection *c) {
         bool read = connection_is_open(c) && !c->frames_left &&
@@ -172,12 +173,12 @@ static void connection_admit(struct connection *c) {
         if (!manager_accepts(m)) {
                 connection_fail(c, SPARK__V1__ERROR_CODE__STOPPING, "The daemon is shutting down.");
         } else if (m->n_connections >= m->config->limits.connections) {
-                connection_fail(c, SPARK__V1__ERROR_CODE__BUSY, "The daemon has %llu connections, which is all it takes.",
-                                (unsigned long long)m->config->limits.connections);
+                connection_fail_busy(c, RETRY_MS, "The daemon has %llu connections, which is all it takes.",
+                                     (unsigned long long)m->config->limits.connections);
         } else if (user_charge(c->user, USER_CONNECTIONS, 1)) {
                 connection_fail(c, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
                                 "Your user has %llu connections, which is all it may have.",
-                                (unsigned long long)m->config->limits.connections_per_user);
+                                (unsigned long long)c->user->limits[USER_CONNECTIONS]);
         } else {
                 m->n_connections++;
                 c->charged = true;

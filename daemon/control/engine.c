@@ -48,6 +48,7 @@ struct engine *engine_discard(struct engine *e) {
         LIST_FOREACH(pos, tmp, &e->commands)
                 list_remove(pos);
         list_remove(&e->dirty_link);
+        free(e->users);
         free(e);
         return NULL;
 }
@@ -136,8 +137,24 @@ static void on_failed(struct engine *e, const Spark__Engine__V1__Failed *f) {
         r = requests_find(&e->manager->requests, f->key);
         if (session_is_errand(f->key))
                 sessions_take_forgotten(e->manager->sessions, f->key);
-        if (r)
-                request_fail(r, &error);
+        if (!r)
+                return;
+        request_note_usage(r, f->usage);
+        request_fail(r, &error);
+}
+
+/* What it holds for each user; a copy, for status. */
+static void take_users(struct engine *e, const Spark__Engine__V1__State *s) {
+        struct engine_user *users = s->n_users ? calloc(s->n_users, sizeof(*users)) : NULL;
+
+        if (s->n_users && !users)
+                return; /* what it said before will do */
+        for (size_t i = 0; i < s->n_users; i++)
+                users[i] = (struct engine_user){ s->users[i]->uid, s->users[i]->kv_used_bytes,
+                                                 s->users[i]->kv_cached_bytes };
+        free(e->users);
+        e->users = users;
+        e->n_users = s->n_users;
 }
 
 static void on_state(struct engine *e, const Spark__Engine__V1__State *s) {
@@ -145,6 +162,8 @@ static void on_state(struct engine *e, const Spark__Engine__V1__State *s) {
         struct request *r;
 
         e->kv_used = s->kv_used_bytes;
+        e->kv_cached = s->kv_cached_bytes;
+        take_users(e, s);
         if (s->cookie == e->ping_cookie) {
                 e->ping_pending = false;
                 e->heard_us = manager_now_us();
@@ -159,6 +178,8 @@ static void on_state(struct engine *e, const Spark__Engine__V1__State *s) {
         for (size_t i = 0; i < s->n_paused_keys; i++)
                 if ((r = requests_find(&e->manager->requests, s->paused_keys[i])))
                         r->engine_paused = true;
+        LIST_FOREACH(pos, tmp, &e->model->active)
+                request_count(LIST_ENTRY(pos, struct request, model_link));
 }
 
 static void on_frame(struct engine *e, const Spark__Engine__V1__EngineFrame *f) {
@@ -179,8 +200,7 @@ static void on_frame(struct engine *e, const Spark__Engine__V1__EngineFrame *f) 
         case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_PROGRESS:
                 r = requests_find(&e->manager->requests, f->progress->key);
                 if (r && f->progress->progress)
-                        request_progress(r, f->progress->progress->stage, f->progress->progress->done,
-                                         f->progress->progress->total);
+                        request_take_progress(r, f->progress);
                 return;
         case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_FINISHED:
                 on_finished(e, f->finished);
@@ -368,6 +388,7 @@ static int write_init(struct engine *e) {
         init.max_queued = (uint32_t)c->limits.requests;
         init.context = (uint32_t)model->context;
         init.segments = (uint32_t)model->n_segments;
+        init.inter_token_ms = (uint32_t)c->inter_token_ms;
         init.null_step_us = (uint32_t)c->null_step_us;
         init.log_level = (int32_t)c->log_level;
         frame.body_case = SPARK__ENGINE__V1__CONTROL_FRAME__BODY_INIT;

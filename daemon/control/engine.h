@@ -23,6 +23,11 @@ enum engine_state {
         ENGINE_ENDING, /* told to end, or killed */
 };
 
+struct engine_user {
+        uint32_t uid;
+        uint64_t kv_used, kv_cached; /* bytes */
+};
+
 struct engine {
         struct manager *manager;
         struct model *model;
@@ -38,7 +43,9 @@ struct engine {
         uint64_t started_us, ready_us, ending_us;
         uint64_t ping_cookie, ping_sent_us, heard_us; /* heard: the last answer to a ping, or Ready */
         bool ping_pending;
-        uint64_t kv_used;
+        uint64_t kv_used, kv_cached;  /* as it said last; so this: */
+        struct engine_user *users;
+        size_t n_users;
 };
 
 /* Spawns it and sends Init with the model's segments. 0 or -errno. */

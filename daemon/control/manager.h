@@ -24,6 +24,7 @@
 #include "model.h"
 #include "notify.h"
 #include "request.h"
+#include "usage.h"
 #include "user.h"
 
 enum manager_state {
@@ -57,6 +58,8 @@ struct manager {
         struct requests requests;
         struct models models;
         struct notify notify;
+        struct disk *disk;
+        struct usage *usage;
         struct list connections;
         size_t n_connections;
         uint64_t last_client;
@@ -65,7 +68,6 @@ struct manager {
         struct list watchers;
         struct manager_watcher *own_watcher;
         struct bus *bus; /* NULL where none is wanted */
-        struct disk *disk;
         struct sessions *sessions;
 };
 
@@ -84,7 +86,5 @@ void manager_kick(struct manager *m);
 bool manager_accepts(const struct manager *m);
 /* Root and the daemon's own user: may load and unload, and see everybody's requests. */
 bool manager_is_privileged(uid_t uid);
-/* Who may declare a prefix public, so that everybody's requests profit from its being cached. */
-bool manager_may_share_prefix(const struct manager *m, uid_t uid);
 void manager_watch(struct manager *m, struct manager_watcher *w);
 void manager_model_changed(struct manager *m, struct model *model, bool removed);

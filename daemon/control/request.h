@@ -35,6 +35,7 @@ struct load;
 struct session;
 struct session_text;
 struct request;
+struct usage_query;
 
 #define REQUEST_CREDIT_DEFAULT 256u
 #define REQUEST_CREDIT_ALL UINT64_MAX /* a sink that takes whatever comes */
@@ -52,6 +53,7 @@ enum request_kind {
         REQUEST_SCORE,
         REQUEST_LOAD,
         REQUEST_UNLOAD,
+        REQUEST_USAGE,
         REQUEST_PREWARM,
         REQUEST_SESSION_APPEND,
         REQUEST_SESSION, /* create, fork, rewind, close, list: control's own */
@@ -101,6 +103,7 @@ struct request {
         struct manager *manager;
         struct model *model;
         struct load *dry_run;
+        struct usage_query *usage;
         const struct request_sink *sink; /* NULL: detached */
         void *userdata;
         struct user *user;
@@ -114,13 +117,19 @@ struct request {
         enum request_kind kind;
         enum request_state state;
         bool cancel_due, stalled, engine_queued, engine_paused;
+        bool refused, settled;
         unsigned losses;
+        Spark__V1__Priority priority;
+        uint32_t *counted; /* of its user's running and queued: where it counts, or NULL */
+        /* what the engine said of the work that it took */
+        uint32_t prompt_tokens, cached_tokens, worked_tokens;
+        bool usage_known;
         int input_fd;
         struct journal journal;
         uint64_t client_credit; /* granted by the sink, not passed on yet */
         uint32_t engine_credit; /* what the engine may still send */
         uint32_t window_due;    /* of engine_credit: not told yet */
-        uint64_t arrived_us, sent_us;
+        uint64_t arrived_us, sent_us, first_token_us;
 };
 
 struct requests {
@@ -129,6 +138,7 @@ struct requests {
         size_t n_slots, n_free;
         uint64_t sequence;
         size_t count; /* with the detached ones */
+        struct rate ended;
 };
 
 void requests_init(struct requests *t);
@@ -183,4 +193,16 @@ int request_write_commands(struct request *r, struct channel *engine);
 /* What the engine said about it: 0, or REQUEST_E_REFUSED where the engine broke the rules. */
 int request_take_accepted(struct request *r, const Spark__Engine__V1__Accepted *a);
 int request_take_tokens(struct request *r, const Spark__V1__Token *token);
+/* How far the engine got, and what of that it found in its cache. */
+void request_take_progress(struct request *r, const Spark__Engine__V1__RequestProgress *p);
+/* What it took in the end; NULL = the engine did not say. */
+void request_note_usage(struct request *r, const Spark__V1__Usage *usage);
+/* True while it waits, for its model or in the engine. */
+bool request_is_queued(const struct request *r);
+/* Brings its user's counts up to date with its state. */
+void request_count(struct request *r);
+/* A request that was turned away without having become one: counts as refused. */
+void request_note_refusal(struct manager *m, struct user *user, const Spark__V1__ClientFrame *frame);
+/* Sets BUSY, with a wait that goes by how fast others `ended` lately. REQUEST_E_REFUSED. */
+int request_refuse_busy(struct request_error *e, const struct rate *ended, const char *fmt, ...) _printf_(3, 4);
 const char *request_kind_name(enum request_kind kind);

@@ -218,7 +218,7 @@ static void run_create(struct disk_job *base) {
 
 /* What the user's quota leaves for it, other sessions' KV counted as room. */
 static uint64_t room_of(const struct session *s) {
-        uint64_t limit = s->table->manager->config->limits.session_bytes_per_user, taken = s->user->charged[USER_DISK];
+        uint64_t limit = s->user->limits[USER_DISK], taken = s->user->charged[USER_DISK];
         struct list *pos, *tmp;
 
         for (size_t i = 0; i < SESSION_BUCKETS; i++)

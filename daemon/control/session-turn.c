@@ -82,6 +82,8 @@ static void take_over(struct session *s, struct request *r) {
         uint32_t *ids;
         size_t n;
 
+        if (r->first_token_us) /* the usage ledger wants to know what of the prompt was worked on */
+                r->worked_tokens = MAX(r->worked_tokens, (uint32_t)r->journal.n_prompt);
         ids = journal_take_tokens(&r->journal, &n, &charged);
         if (!ids)
                 return;

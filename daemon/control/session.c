@@ -211,7 +211,7 @@ bool session_need_text(struct session *s, struct request *r) {
         if (e == -EDQUOT)
                 request_fail_with(r, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
                                   "The requests and sessions of your user take more than %llu bytes.",
-                                  (unsigned long long)s->table->manager->config->limits.bytes_per_user);
+                                  (unsigned long long)s->user->limits[USER_BYTES]);
         else
                 request_fail_busy(r, "The disk is busy; the session can't be read now.", SESSION_BUSY_RETRY_MS);
         return false;
@@ -234,7 +234,6 @@ static int draw_id(struct sessions *t, char out[SESSION_ID_TEXT + 1]) {
 /* A new, empty one for the user who asks; NULL where r has failed. */
 static struct session *make_session(struct sessions *t, struct request *r, const char *model, const char *name,
                                     bool persistent) {
-        uint64_t limit = t->manager->config->limits.sessions_per_user;
         char id[SESSION_ID_TEXT + 1];
         struct session *s;
 
@@ -246,7 +245,7 @@ static struct session *make_session(struct sessions *t, struct request *r, const
         if (user_charge(r->user, USER_SESSIONS, 1)) {
                 request_fail_with(r, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
                                   "Your user has %llu sessions, which is all it may have; close one.",
-                                  (unsigned long long)limit);
+                                  (unsigned long long)r->user->limits[USER_SESSIONS]);
                 return NULL;
         }
         s = draw_id(t, id) < 0 ? NULL : session_new(t, r->user, id);

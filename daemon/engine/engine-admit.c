@@ -72,6 +72,7 @@ int engine_submit(struct engine *e, struct request *r) {
         struct failure f;
         int c;
 
+        engine_handle_notices(e); /* what was cancelled before this one came is not in its way */
         c = check_queues(e, r, &f);
         if (c == 0)
                 c = sequence_new(&s, r, e->config.context, kv_tokens_of(e, r), e->bos >= 0, &f);

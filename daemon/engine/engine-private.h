@@ -55,6 +55,9 @@ void engine_fail(struct engine *e, struct sequence *s, Spark__V1__ErrorCode code
 /* Computed to its end: the pages go at once, the last chunks may have to wait for credit. */
 void engine_finish(struct engine *e, struct sequence *s, Spark__V1__FinishReason reason);
 
+/* What changed in requests since the last time: cancelled ones end, credit is used. */
+void engine_handle_notices(struct engine *e);
+
 /* --- coming, waiting, room (engine-admit.c) --- */
 
 /* Gives slots and pages to those whose turn it is. 0 or negative. */

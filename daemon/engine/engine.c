@@ -136,7 +136,7 @@ static void use_credit(struct engine *e) {
         }
 }
 
-static void handle_notices(struct engine *e) {
+void engine_handle_notices(struct engine *e) {
         bool all = atomic_exchange_explicit(&e->noticed, false, memory_order_acq_rel);
 
         if (all) {
@@ -320,7 +320,7 @@ int engine_step(struct engine *e) {
         uint64_t began;
         int r;
 
-        handle_notices(e);
+        engine_handle_notices(e);
         r = engine_admit(e);
         if (r == 0)
                 r = build_step(e, &step);

@@ -74,8 +74,8 @@ static bool users_are_sound(const struct prefix_cache *c, const uint32_t *n_chil
                 n_cached += c->by_page[i] != NULL;
                 n_held += c->pool->caches[i];
         }
-        return n_users == c->n_users && n_users <= PREFIX_USERS_MAX && n_idle == c->pool->n_cached && n_pages == n_cached &&
-               n_pages == n_nodes && n_pages == n_siblings && n_pages == n_held;
+        return n_users == c->n_users && n_users <= PREFIX_USERS_MAX && n_idle == c->pool->n_cached &&
+               n_pages == n_cached && n_pages == n_nodes && n_pages == n_siblings && n_pages == n_held;
 }
 
 bool prefix_check(const struct prefix_cache *c) {

@@ -72,7 +72,7 @@ struct prefix_cache *prefix_cache_free(struct prefix_cache *c) {
 }
 
 uint64_t prefix_bytes_per_page(uint32_t page_tokens) {
-        /* a node, its place in a heap that grew by doubling, what malloc adds; by_page and buckets (up to two of each kind) */
+        /* a node, its place in a heap that grew by doubling, what malloc adds; by_page, and up to two buckets of each kind */
         return sizeof(struct prefix_node) + page_tokens * sizeof(int32_t) + 2 * sizeof(void *) + 16 + 5 * sizeof(void *);
 }
 

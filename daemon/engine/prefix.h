@@ -13,11 +13,12 @@
  * user what another one asked. A page is held by one node at most.
  *
  * Who pays: every page, public or not, is charged to the user whose request stored it. A page in use by a sequence's
- * table is never evicted, nor is any page above it. Of the others, leaves go first. Whose: the user's who is charged most
- * pages, those in use included (prefix_charge()), so that a flood of one user ends at the room that is nobody else's. Which: the one whose loss costs least, by
- * GreedyDual-Size with frequency (Cherkasova 1998): value = age floor + uses * cost of computing it again per byte; the
- * cost of a page grows with its depth, since attention reads all that lies before it. The floor, which is the value of
- * what was evicted last, is a user's own, so that a flood makes nobody else's pages old.
+ * table is never evicted, nor is any page above it. Of the others, leaves go first. Whose: of the users who have any, the
+ * one who is charged most pages, those in use included (and prefix_charge()), so that a flood of one user ends at the room
+ * that is nobody else's. Which: the one whose loss costs least, by GreedyDual-Size with frequency (Cherkasova 1998): value
+ * = age floor + uses * cost of computing it again per byte; the cost of a page grows with its depth, since attention reads
+ * all that lies before it. The floor, which is the value of what was evicted last, is a user's own, so that a flood makes
+ * nobody else's pages old.
  *
  * Owned by the step thread. The number of nodes is at most the number of pages, the number of users at most
  * PREFIX_USERS_MAX (of those with nothing in use and nothing public, the one with fewest pages makes way).
@@ -61,7 +62,8 @@ struct prefix_match {
 };
 
 /* Looks up the longest cached beginning of tokens [n] and lets the table (which is empty) hold its pages. At most `most`
- * tokens are taken (a request computes at least its last token itself, for the logits). 0 or -ENOMEM (nothing taken). */
+ * tokens are taken (a request computes at least its last token itself, for the logits). It counts as a use: who only waits
+ * asks prefix_peek(). 0 or -ENOMEM (nothing taken). */
 int prefix_match(struct prefix_cache *c, uint32_t uid, const int32_t *tokens, size_t n, size_t most, struct kv_table *t,
                  struct prefix_path *path, struct prefix_match *ret);
 /* How many tokens prefix_match() would find, whole pages only; changes nothing. */

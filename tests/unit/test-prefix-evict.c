@@ -73,11 +73,13 @@ static void test_order(void **state) {
 
         fixture_init(&f, 8);
         /* Of equals, the older. */
-        (void)request(&f, ALICE, "X", false);
-        (void)request(&f, ALICE, "Y", false);
-        (void)prefix_evict(f.cache, 7);
-        assert_int_equal(peek(&f, ALICE, "X"), 0);
-        assert_int_equal(peek(&f, ALICE, "Y"), 1);
+        for (const char *c = "VWXY"; *c; c++)
+                (void)request(&f, ALICE, (char[]){ *c, 0 }, false);
+        for (const char *c = "VWX"; *c; c++) {
+                (void)prefix_evict(f.cache, kv_pool_free(&f.pool) + 1);
+                assert_int_equal(peek(&f, ALICE, (char[]){ *c, 0 }), 0);
+                assert_int_equal(peek(&f, ALICE, (char[]){ (char)(*c + 1), 0 }), 1);
+        }
         /* What was used again stays before what was used once. */
         (void)request(&f, ALICE, "Y", false);
         (void)request(&f, ALICE, "Z", false);

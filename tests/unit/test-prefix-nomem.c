@@ -79,6 +79,7 @@ static void request_or_not(struct fixture *f, uint32_t uid, const char *text, bo
 
 static void scenario(struct fixture *f) {
         request_or_not(f, 1, "ABCDEFGHIJKL", false);
+        request_or_not(f, 1, "ABCDEFGHIJKLM", false);
         request_or_not(f, 1, "ABX", false);
         request_or_not(f, 2, "ABC", true);
         request_or_not(f, 1, "ABCD", true);

@@ -139,6 +139,7 @@ static void run_begin(struct model *m, struct run *r) {
 
         *r = (struct run){ .on = true, .uid = draw(m, USERS), .share = draw(m, 8) == 0 };
         draw_pages(m, r, 0);
+        prefix_charge(m->f.cache, r->uid, r->uid % 2);
         (void)find_pages(m, r, &match);
         if (r->share)
                 share_pages(m, r, draw(m, 4) ? DEPTH : draw(m, DEPTH));
@@ -158,6 +159,7 @@ static void run_begin(struct model *m, struct run *r) {
 static void run_end(struct model *m, struct run *r) {
         prefix_leave(m->f.cache, r->uid, &r->path);
         kv_table_release(&m->f.pool, &r->t);
+        prefix_charge(m->f.cache, r->uid, -(int32_t)(r->uid % 2));
         r->on = false;
 }
 
@@ -166,6 +168,7 @@ static void run_fork(struct model *m, const struct run *r, struct run *ret) {
                 run_end(m, ret);
         *ret = *r;
         ret->t = (struct kv_table){ 0 };
+        prefix_charge(m->f.cache, r->uid, r->uid % 2);
         for (uint32_t i = 0; i < r->t.n; i++)
                 assert_int_equal(kv_table_share(&m->f.pool, &ret->t, r->t.pages[i]), 0);
         draw_pages(m, ret, ret->t.n);
@@ -250,7 +253,8 @@ static void test_mixtures(void **state) {
                                 assert_true(prefix_check(m->f.cache));
                 }
                 for (uint32_t i = 0; i < SEQUENCES; i++)
-                        run_end(m, &runs[i]);
+                        if (runs[i].on)
+                                run_end(m, &runs[i]);
                 fixture_deinit(&m->f);
         }
 }
