@@ -106,7 +106,13 @@ void session_changed(struct session *s);
 void session_answer(struct request *r, struct session *s, const Spark__V1__Done *done);
 /* The answers that waited, up to what was tried (all: every one). */
 void session_answer_waiting(struct session *s, bool all);
+/* Strings are borrowed from the session. */
+void session_fill_info(const struct session *s, Spark__V1__SessionInfo *info);
 uint64_t session_idle_us(const struct session *s, uint64_t now_us);
+
+/* ---- session-operate.c ---- */
+/* Does what the request asks for, or finds out what it waits for. */
+void session_operate(struct sessions *t, struct request *r);
 
 /* ---- session-turn.c ---- */
 /* A Generate or SessionAppend: its session goes on with it. */

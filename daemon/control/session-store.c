@@ -378,7 +378,7 @@ static void done_scan(struct disk_job *base) {
         struct sessions *t = job->table;
         size_t lost = 0;
 
-        if (job->result < 0)
+        if (job->result < 0 && !base->dropped)
                 log_warning("the sessions below %s can't be looked at: %s", job->state_dir, strerror(-job->result));
         for (size_t i = 0; i < job->scan.n; i++)
                 lost += add_found(t, &job->scan.found[i]) < 0;

@@ -11,8 +11,8 @@
  * the daemon's start, once it is known which sessions there are. So looking up, waiting for a file and being asked again
  * are one way, and sinks are never called from where they must not be.
  *
- * session.c: the table, and what is done to sessions themselves. session-turn.c: requests that a session goes on with.
- * session-store.c: files. session-kv.c: KV to and from the engine.
+ * session.c: the table, and answers. session-operate.c: what is asked of sessions themselves. session-turn.c: requests
+ * that a session goes on with. session-store.c: their files. session-kv.c: KV to and from the engine.
  */
 
 #include <stdbool.h>

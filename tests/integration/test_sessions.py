@@ -506,7 +506,7 @@ class Rules(Base):
         self.assertEqual(daemon.stop(), 0)
         disk = daemon.folder / "disk"
         disk.mkdir()
-        mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", disk], stderr=subprocess.PIPE,
+        mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", disk], stderr=subprocess.PIPE,
                                check=False)
         if mount.returncode != 0:
             self.skipTest("mounting is not possible here: " + mount.stderr.decode().strip())
