@@ -47,6 +47,8 @@ struct reply *reply_free(struct reply *r) {
         free(r->user_list);
         free(r->usage_rows);
         free(r->usage_list);
+        free(r->sessions);
+        free(r->session_list);
         free(r);
         return NULL;
 }
@@ -213,6 +215,30 @@ static int status_show(struct reply *r, const Spark__V1__StatusResult *p) {
         return 0;
 }
 
+static int sessions_show(struct reply *r, Spark__V1__SessionInfo *const *sessions, size_t n) {
+        r->sessions = calloc(n ? n : 1, sizeof(*r->sessions));
+        r->session_list = calloc(n ? n : 1, sizeof(struct spark_session *));
+        if (!r->sessions || !r->session_list)
+                return -ENOMEM;
+        for (size_t i = 0; i < n; i++) {
+                const Spark__V1__SessionInfo *p = sessions[i];
+
+                r->sessions[i] = (struct spark_session){
+                        .id = p->id,
+                        .model = p->model,
+                        .name = p->name,
+                        .state = p->state,
+                        .uid = p->uid,
+                        .persistent = p->persistent,
+                        .tokens = p->tokens,
+                        .stored_bytes = p->stored_bytes,
+                        .idle_s = p->idle_s,
+                };
+                r->session_list[i] = &r->sessions[i];
+        }
+        return 0;
+}
+
 static void load_show(struct reply *r, const Spark__V1__LoadResult *p) {
         r->load = (struct spark_load_result){
                 .model = p->model,
@@ -277,6 +303,21 @@ static int done_show(struct reply *r, const Spark__V1__Done *p) {
                 return status_show(r, p->status);
         case SPARK__V1__DONE__RESULT_USAGE_REPORT:
                 return usage_show(r, p->usage_report);
+        case SPARK__V1__DONE__RESULT_PREWARM:
+                d->prompt_tokens = p->prewarm->tokens;
+                d->cached_tokens = p->prewarm->cached_tokens;
+                return 0;
+        case SPARK__V1__DONE__RESULT_SESSION:
+                if (sessions_show(r, &p->session, 1) < 0)
+                        return -ENOMEM;
+                d->session = r->sessions;
+                return 0;
+        case SPARK__V1__DONE__RESULT_SESSIONS:
+                if (sessions_show(r, p->sessions->sessions, p->sessions->n_sessions) < 0)
+                        return -ENOMEM;
+                d->n_sessions = p->sessions->n_sessions;
+                d->sessions = r->session_list;
+                return 0;
         default:
                 return 0;
         }

@@ -53,6 +53,9 @@ int verb_chat(struct ctl *ctl, int argc, char **argv);
 int verb_tokenize(struct ctl *ctl, int argc, char **argv);
 int verb_detokenize(struct ctl *ctl, int argc, char **argv);
 int verb_perplexity(struct ctl *ctl, int argc, char **argv);
+int verb_session(struct ctl *ctl, int argc, char **argv);
+int verb_prewarm(struct ctl *ctl, int argc, char **argv);
+int verb_forget(struct ctl *ctl, int argc, char **argv);
 int verb_doctor(struct ctl *ctl, int argc, char **argv);
 
 /* ---- session.c ---- */

@@ -26,6 +26,9 @@ static const struct {
         { "tokenize", verb_tokenize, "text to token ids" },
         { "detokenize", verb_detokenize, "token ids to text" },
         { "perplexity", verb_perplexity, "how well a model predicts a text" },
+        { "session", verb_session, "texts that grow and are kept: create, append, fork, rewind, close, list" },
+        { "prewarm", verb_prewarm, "read the beginning of prompts ahead of time" },
+        { "forget", verb_forget, "drop what was read ahead" },
         { "doctor", verb_doctor, "check the machine and the service, say what to do" },
 };
 

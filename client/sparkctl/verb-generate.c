@@ -13,6 +13,7 @@ struct generate {
         const char *model;
         const char *system;
         const char *priority;
+        const char *session;
         bool raw, special, no_bos;
         struct buf prompt;
         struct answer answer;
@@ -30,8 +31,10 @@ static const char text[] =
         "answer.\n\n"
         "Without --priority it is interactive where the answer goes to a terminal and the service allows it, else\n"
         "normal.\n\n"
+        "answer. With --session the prompt, as it is, goes to the end of a session's text, and so does the answer.\n\n"
         "With --json: text, tokens, finish_reason (stop, stop_string, length, cancelled), usage {prompt_tokens,\n"
-        "cached_tokens, completion_tokens}, timing {queue_ms, prefill_ms, decode_ms}, seed, model, logprobs.\n"
+        "cached_tokens, completion_tokens}, timing {queue_ms, prefill_ms, decode_ms}, seed, model, logprobs,\n"
+        "session {id, tokens}.\n"
         "There text that is not UTF-8 is replaced by U+FFFD; tokens are exact.\n";
 
 static int priority(const struct generate *g) {
@@ -55,6 +58,7 @@ static int run_plain(struct generate *g) {
         request.no_bos = g->no_bos;
         request.raw_bytes = g->raw;
         request.priority = priority(g);
+        request.session = g->session;
         return call_wait(&g->call, spark_generate(g->ctl->spark, &request, call_event, &g->call, &g->call.id));
 }
 
@@ -110,6 +114,8 @@ static void drop_line_break(struct buf *b) {
 static int run(struct generate *g, bool from_stdin) {
         int template = 0, status;
 
+        if (g->session) /* whose model it is, and whose text, where a template has no place any more */
+                return run_plain(g);
         if (!g->raw || g->ctl->json) {
                 status = look_up(g, &template);
                 if (status)
@@ -149,8 +155,10 @@ static int generate(struct generate *g, const char *prompt) {
 
         if (g->raw && g->system)
                 return ctl_fail_usage(g->ctl, "generate", "--raw and --system don't go together.");
-        if (!g->raw && (g->special || g->no_bos))
-                return ctl_fail_usage(g->ctl, "generate", "--special and --no-bos go with --raw.");
+        if (g->session && g->system)
+                return ctl_fail_usage(g->ctl, "generate", "--session and --system don't go together.");
+        if (!g->raw && !g->session && (g->special || g->no_bos))
+                return ctl_fail_usage(g->ctl, "generate", "--special and --no-bos go with --raw or --session.");
         if (g->sampling.s.logprobs > 0 && !g->ctl->json)
                 return ctl_fail_usage(g->ctl, "generate", "--logprobs needs --json.");
         status = priority_check(g->ctl, "generate", g->priority);
@@ -172,9 +180,11 @@ int verb_generate(struct ctl *ctl, int argc, char **argv) {
                 { "raw", 0, OPTION_FLAG, &g.raw, NULL, 0, NULL, "the prompt as it is, without chat template" },
                 { "system", 0, OPTION_STRING, &g.system, NULL, 0, "S",
                   "instruction in front of the prompt (chat template)" },
+                { "session", 0, OPTION_STRING, &g.session, NULL, 0, "ID", "go on with this session" },
                 { "special", 0, OPTION_FLAG, &g.special, NULL, 0, NULL,
-                  "with --raw: recognise the text of special tokens in the prompt" },
-                { "no-bos", 0, OPTION_FLAG, &g.no_bos, NULL, 0, NULL, "with --raw: no beginning-of-sequence token" },
+                  "with --raw or --session: recognise the text of special tokens in the prompt" },
+                { "no-bos", 0, OPTION_FLAG, &g.no_bos, NULL, 0, NULL,
+                  "with --raw or --session: no beginning-of-sequence token" },
                 OPTION_END,
         };
         const struct option_spec spec = {
@@ -192,6 +202,7 @@ int verb_generate(struct ctl *ctl, int argc, char **argv) {
         status = options_parse(ctl, &spec, argc, argv, &arguments);
         if (status < 0) {
                 sampling_options_finish(&g.sampling);
+                g.answer.session = g.session;
                 status = generate(&g, arguments.items[0]);
         }
         answer_deinit(&g.answer);

@@ -45,6 +45,9 @@ struct config_limits {
         uint64_t running_per_user, queued_per_user, kv_per_user, tokens_per_day; /* of one uid; 0 = no limit */
         uint64_t max_priority;   /* Spark__V1__Priority */
         uint64_t share_prefixes; /* enum config_share */
+        uint64_t sessions_per_user;
+        uint64_t session_bytes_per_user; /* on disk */
+        uint64_t session_idle_seconds;   /* after that a persistent one is on disk only */
         uint64_t output_frames, output_bytes; /* per connection */
         uint64_t output_seconds; /* unread for so long: SLOW_READER */
         uint64_t hello_seconds;

@@ -63,6 +63,10 @@ static bool frame_has_input(const Spark__V1__ClientFrame *f) {
                 return f->score->input_fd;
         case SPARK__V1__CLIENT_FRAME__BODY_LOAD:
                 return f->load->input_fd;
+        case SPARK__V1__CLIENT_FRAME__BODY_PREWARM:
+                return f->prewarm->input_fd;
+        case SPARK__V1__CLIENT_FRAME__BODY_SESSION_APPEND:
+                return f->session_append->input_fd;
         default:
                 return false;
         }

@@ -8,6 +8,7 @@
 
 #include "base/fd.h"
 #include "connection-private.h"
+#include "session.h"
 
 #define RESERVE_FRAMES 8u           /* beyond the limit, for the sentence that says goodbye */
 #define RESERVE_BYTES ((size_t)64 << 10)
@@ -131,6 +132,8 @@ struct connection *connection_free(struct connection *c) {
         if (c->gone)
                 c->gone(c->gone_userdata);
         detach_streams(c);
+        if (c->manager->sessions)
+                sessions_connection_gone(c->manager->sessions, c->client);
         list_remove(&c->link);
         list_remove(&c->dirty_link);
         c->source = sd_event_source_disable_unref(c->source);

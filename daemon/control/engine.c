@@ -14,6 +14,7 @@
 #include "engine.h"
 #include "manager.h"
 #include "message.h"
+#include "session.h"
 #include "spawn.h"
 
 #define OUT_FRAMES 65536u
@@ -40,6 +41,8 @@ struct engine *engine_discard(struct engine *e) {
         if (!e)
                 return NULL;
         engine_close(e);
+        if (e->manager->sessions)
+                sessions_engine_gone(e->manager->sessions, e);
         e->exit_source = sd_event_source_disable_unref(e->exit_source);
         e->pidfd = spawn_abandon(e->manager->event, e->pidfd);
         LIST_FOREACH(pos, tmp, &e->commands)
@@ -101,6 +104,8 @@ static void on_tokens(struct engine *e, const Spark__Engine__V1__Tokens *tokens)
 static void on_finished(struct engine *e, const Spark__Engine__V1__Finished *f) {
         struct request *r = requests_find(&e->manager->requests, f->key);
 
+        if (session_is_errand(f->key))
+                sessions_take_forgotten(e->manager->sessions, f->key);
         if (!r || !f->done)
                 return;
         if (f->done->timing && r->sent_us > r->arrived_us)
@@ -130,6 +135,8 @@ static void on_failed(struct engine *e, const Spark__Engine__V1__Failed *f) {
                 return;
         }
         r = requests_find(&e->manager->requests, f->key);
+        if (session_is_errand(f->key))
+                sessions_take_forgotten(e->manager->sessions, f->key);
         if (!r)
                 return;
         request_note_usage(r, f->usage);
@@ -185,7 +192,7 @@ static void on_frame(struct engine *e, const Spark__Engine__V1__EngineFrame *f) 
         case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_ACCEPTED:
                 r = requests_find(&e->manager->requests, f->accepted->key);
                 if (r && request_take_accepted(r, f->accepted))
-                        engine_fault(e, "it accepted a request twice");
+                        engine_fault(e, "it accepted a request twice, or another one");
                 return;
         case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_TOKENS:
                 on_tokens(e, f->tokens);
@@ -203,6 +210,12 @@ static void on_frame(struct engine *e, const Spark__Engine__V1__EngineFrame *f) 
                 return;
         case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_STATE:
                 on_state(e, f->state);
+                return;
+        case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_SPILLED:
+                sessions_take_spilled(e->manager->sessions, f->spilled);
+                return;
+        case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_RESTORED:
+                sessions_take_restored(e->manager->sessions, f->restored);
                 return;
         default:
                 engine_fault(e, "it sent a message that nobody knows");
@@ -298,14 +311,29 @@ static int on_exit_of_engine(sd_event_source *source, int fd, uint32_t events, v
 
 /* ---- what it is told ---- */
 
+static void engine_dirty(struct engine *e) {
+        if (list_empty(&e->dirty_link))
+                list_append(&e->manager->dirty_engines, &e->dirty_link);
+        manager_kick(e->manager);
+}
+
 void engine_add_command(struct engine *e, struct request *r) {
         if (e->closed)
                 return;
         if (list_empty(&r->command_link))
                 list_append(&e->commands, &r->command_link);
-        if (list_empty(&e->dirty_link))
-                list_append(&e->manager->dirty_engines, &e->dirty_link);
-        manager_kick(e->manager);
+        engine_dirty(e);
+}
+
+int engine_send(struct engine *e, const Spark__Engine__V1__ControlFrame *frame, int fd) {
+        int r;
+
+        if (e->closed || e->state != ENGINE_READY)
+                return -EAGAIN;
+        r = message_queue_fds(&e->channel, &frame->base, &fd, fd >= 0);
+        if (r == 0)
+                engine_dirty(e);
+        return r > 0 ? -EAGAIN : r;
 }
 
 static int write_commands(struct engine *e) {

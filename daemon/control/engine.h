@@ -57,6 +57,8 @@ DEFINE_CLEANUP(struct engine *, engine_discard)
 void engine_stop(struct engine *engine);
 /* A request has something to tell. */
 void engine_add_command(struct engine *engine, struct request *r);
+/* Queues a message that belongs to no request; fd (-1 = none) is duplicated. 0 or -errno (-EAGAIN: not now). */
+int engine_send(struct engine *engine, const Spark__Engine__V1__ControlFrame *frame, int fd);
 /* Writes what is due. The engine lives on whatever happens: a fault ends the process, not the struct. */
 void engine_flush(struct engine *engine);
 /* Once a second: ping, deadlines. */

@@ -16,14 +16,15 @@
 #include "connection.h"
 #include "engine.h"
 #include "manager.h"
+#include "session.h"
 
 #define TICK_US 1000000u
 #define ACCEPT_REST_US (100u * 1000u)   /* out of descriptors: look again after that */
 #define CLOSE_US (5u * 1000000u)        /* last frames and engines have so long */
 #define FDS_RESERVED 256u               /* descriptors for anything but connections */
-#define DISK_JOBS 256u
+#define DISK_JOBS 4096u                 /* under way at once */
 #define DISK_START_US (2u * 1000000u)   /* what was stored is known when the first client comes, unless the disk is slow */
-#define DISK_END_US (5u * 1000000u)
+#define DISK_END_US (5u * 1000000u)     /* what is not written then is lost */
 
 uint64_t manager_now_us(void) {
         struct timespec ts;
@@ -92,7 +93,7 @@ static void check_stop(struct manager *m) {
                 close_all(m);
         if (m->state != MANAGER_CLOSING)
                 return;
-        if ((list_empty(&m->connections) && !bus_is_busy(m->bus) && models_stop(m)) ||
+        if ((list_empty(&m->connections) && !bus_is_busy(m->bus) && models_stop(m) && disk_pending(m->disk) == 0) ||
             now_us > m->stop_us + CLOSE_US)
                 (void)sd_event_exit(m->event, 0);
 }
@@ -128,6 +129,7 @@ static int on_turn(sd_event_source *source, void *userdata) {
         struct list now, *node;
 
         list_init(&now);
+        sessions_turn(m->sessions);
         models_pump(m);
         list_move(&m->dirty_engines, &now);
         while ((node = list_pop(&now)))
@@ -174,6 +176,7 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata) {
         users_tick(&m->users);
         rate_tick(&m->requests.ended);
         usage_tick(m->usage, now_us, usage_day_now());
+        sessions_tick(m->sessions, now_us);
         check_ready(m);
         bus_tick(m->bus, now_us);
         notify_update(m, now_us);
@@ -280,6 +283,8 @@ static void raise_fd_limit(const struct config *config) {
 
 static void apply_limits(struct manager *m) {
         log_set_level((enum log_level)m->config->log_level); /* engines take it with their next start */
+        m->users.limits[USER_SESSIONS] = m->config->limits.sessions_per_user;
+        m->users.limits[USER_DISK] = m->config->limits.session_bytes_per_user;
         memory_set_floor(&m->memory, m->config->memory_floor);
         users_configure(&m->users, m->config);
         raise_fd_limit(m->config);
@@ -384,6 +389,8 @@ static int manager_set_up(struct manager *m) {
         if (r >= 0)
                 r = usage_new(&m->usage, m->disk, m->config->state_dir, usage_day_now());
         if (r >= 0)
+                r = sessions_new(&m->sessions, m);
+        if (r >= 0)
                 r = models_configure(m);
         return r;
 }
@@ -449,11 +456,12 @@ struct manager *manager_free(struct manager *m) {
         LIST_FOREACH(pos, tmp, &m->connections)
                 (void)connection_free(LIST_ENTRY(pos, struct connection, link));
         models_deinit(m);
-        requests_deinit(&m->requests);
         if (m->usage)
                 usage_end(m->usage);
         m->disk = disk_free(m->disk, DISK_END_US);
         m->usage = usage_free(m->usage);
+        m->sessions = sessions_free(m->sessions);
+        requests_deinit(&m->requests);
         m->listener_source = sd_event_source_disable_unref(m->listener_source);
         if (m->listening)
                 listener_deinit(&m->listener);

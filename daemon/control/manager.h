@@ -41,6 +41,8 @@ struct manager_watcher {
         void *userdata;
 };
 
+struct sessions;
+
 struct manager {
         struct config *config;
         const char *config_file; /* as given on the command line; NULL = the default one, if there is one */
@@ -66,6 +68,7 @@ struct manager {
         struct list watchers;
         struct manager_watcher *own_watcher;
         struct bus *bus; /* NULL where none is wanted */
+        struct sessions *sessions;
 };
 
 /* config is taken over (on failure too). 0 or -errno, after having logged why. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* What the parts of a request share: its life (request.c), the table (requests.c), and what it may take and what it has
- * taken (request-quota.c). */
+/* What the parts of a request share: its life (request.c), what is read of its frame (request-outline.c), the table
+ * (requests.c), and what it may take and what it has taken (request-quota.c). */
 
 #include "manager.h"
 #include "request.h"
@@ -16,6 +16,28 @@ void request_error_set_va(struct request_error *e, Spark__V1__ErrorCode code, co
 static inline bool request_error_is_quota(Spark__V1__ErrorCode code) {
         return code == SPARK__V1__ERROR_CODE__BUSY || code == SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED;
 }
+
+/* Sets the error. REQUEST_E_REFUSED. */
+int request_refuse(struct request_error *e, Spark__V1__ErrorCode code, const char *fmt, ...) _printf_(3, 4);
+
+/* What of a frame control looks at. */
+struct request_outline {
+        enum request_kind kind;
+        const char *model;
+        bool input_fd;
+        uint64_t credit;
+        int priority; /* as it came */
+        bool session; /* sessions take it up */
+        bool share;
+};
+
+/* 0, or REQUEST_E_REFUSED: it asks for nothing that is known here. */
+int request_outline_read(const Spark__V1__ClientFrame *f, struct request_outline *o);
+/* Whether such requests are taken, from this origin; whether the descriptor (-1 = none) is what it should be. 0 or
+ * REQUEST_E_REFUSED. */
+int request_check_admission(struct manager *m, const struct request_outline *o, const struct request_origin *origin,
+                            struct request_error *error);
+int request_check_input(const struct request_outline *o, int fd, struct request_error *error);
 
 /* Whether the user may have such a request now, and with which priority. 0 or REQUEST_E_REFUSED. */
 int request_check_quota(struct manager *m, const struct user *user, enum request_kind kind, int asked_priority,

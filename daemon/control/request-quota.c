@@ -45,6 +45,8 @@ static bool kind_computes(enum request_kind kind) {
         case REQUEST_GENERATE:
         case REQUEST_CHAT:
         case REQUEST_SCORE:
+        case REQUEST_PREWARM:
+        case REQUEST_SESSION_APPEND:
                 return true;
         default:
                 return false;
@@ -53,7 +55,16 @@ static bool kind_computes(enum request_kind kind) {
 
 /* Requests for an engine, whatever it is that they want. */
 static bool kind_is_served(enum request_kind kind) {
-        return kind != REQUEST_LOAD && kind != REQUEST_UNLOAD && kind != REQUEST_USAGE;
+        switch (kind) {
+        case REQUEST_LOAD:
+        case REQUEST_UNLOAD:
+        case REQUEST_USAGE:
+        case REQUEST_SESSION:
+        case REQUEST_FORGET:
+                return false;
+        default:
+                return true;
+        }
 }
 
 static int check_priority(const struct user *user, int asked, Spark__V1__Priority *ret, struct request_error *error) {
@@ -109,11 +120,16 @@ void request_note_refusal(struct manager *m, struct user *user, const Spark__V1_
         const struct usage_counts counts = { .refused = 1 };
         struct request_error unused;
         const struct model *model;
-        const char *name;
+        const char *name = NULL;
 
         switch (frame->body_case) {
         case SPARK__V1__CLIENT_FRAME__BODY_GENERATE:
-                name = frame->generate->model;
+                name = *frame->generate->session ? NULL : frame->generate->model; /* the session's: not looked up here */
+                break;
+        case SPARK__V1__CLIENT_FRAME__BODY_SESSION_APPEND:
+                break;
+        case SPARK__V1__CLIENT_FRAME__BODY_PREWARM:
+                name = frame->prewarm->model;
                 break;
         case SPARK__V1__CLIENT_FRAME__BODY_CHAT:
                 name = frame->chat->model;
@@ -124,7 +140,7 @@ void request_note_refusal(struct manager *m, struct user *user, const Spark__V1_
         default: /* not what the ledger is about */
                 return;
         }
-        model = models_find(m, name, &unused); /* a name from outside must not get into the ledger */
+        model = name ? models_find(m, name, &unused) : NULL; /* a name from outside must not get into the ledger */
         usage_add(m->usage, user->uid, model ? model->name : "", &counts);
 }
 
@@ -149,7 +165,7 @@ void request_fill_policy(const struct request *r, Spark__Engine__V1__Submit *sub
 /* ---- counts of the user ---- */
 
 bool request_is_queued(const struct request *r) {
-        return r->state != REQUEST_SENT || r->engine_queued;
+        return r->state < REQUEST_SENT || (r->state == REQUEST_SENT && r->engine_queued);
 }
 
 static void count_in(struct request *r, uint32_t *count) {

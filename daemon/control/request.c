@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -16,6 +14,8 @@
 #include "manager.h"
 #include "message.h"
 #include "request-private.h"
+#include "session-text.h"
+#include "session.h"
 
 /* At most so many tokens are under way between engine and sink: what a request whose client stops reading can pile up.
  * More credit than this is kept back until the sink has moved. */
@@ -37,7 +37,7 @@ void request_error_set(struct request_error *e, Spark__V1__ErrorCode code, const
         va_end(ap);
 }
 
-static _printf_(3, 4) int refuse(struct request_error *e, Spark__V1__ErrorCode code, const char *fmt, ...) {
+int request_refuse(struct request_error *e, Spark__V1__ErrorCode code, const char *fmt, ...) {
         va_list ap;
 
         va_start(ap, fmt);
@@ -50,100 +50,15 @@ const char *request_kind_name(enum request_kind kind) {
         static const char *const names[] = {
                 [REQUEST_GENERATE] = "generate",     [REQUEST_CHAT] = "chat",   [REQUEST_TOKENIZE] = "tokenize",
                 [REQUEST_DETOKENIZE] = "detokenize", [REQUEST_SCORE] = "score", [REQUEST_LOAD] = "load",
-                [REQUEST_UNLOAD] = "unload",         [REQUEST_USAGE] = "usage",
+                [REQUEST_UNLOAD] = "unload",         [REQUEST_USAGE] = "usage", [REQUEST_PREWARM] = "prewarm",
+                [REQUEST_SESSION_APPEND] = "append", [REQUEST_SESSION] = "session",
+                [REQUEST_FORGET] = "forget",
         };
 
         return names[kind];
 }
 
-/* ---- admission ---- */
-
-/* What of a frame control looks at. */
-struct outline {
-        enum request_kind kind;
-        const char *model;
-        bool input_fd;
-        uint64_t credit;
-        int priority; /* as it came */
-};
-
-static int outline_read(const Spark__V1__ClientFrame *f, struct outline *o) {
-        *o = (struct outline){ .credit = REQUEST_CREDIT_ALL };
-        switch (f->body_case) {
-        case SPARK__V1__CLIENT_FRAME__BODY_GENERATE:
-                *o = (struct outline){ REQUEST_GENERATE, f->generate->model, f->generate->input_fd, f->generate->credit,
-                                       (int)f->generate->priority };
-                break;
-        case SPARK__V1__CLIENT_FRAME__BODY_CHAT:
-                *o = (struct outline){ REQUEST_CHAT, f->chat->model, false, f->chat->credit,
-                                       (int)f->chat->priority };
-                break;
-        case SPARK__V1__CLIENT_FRAME__BODY_TOKENIZE:
-                *o = (struct outline){ REQUEST_TOKENIZE, f->tokenize->model, f->tokenize->input_fd, 0, 0 };
-                break;
-        case SPARK__V1__CLIENT_FRAME__BODY_DETOKENIZE:
-                *o = (struct outline){ REQUEST_DETOKENIZE, f->detokenize->model, false, 0, 0 };
-                break;
-        case SPARK__V1__CLIENT_FRAME__BODY_SCORE:
-                *o = (struct outline){ REQUEST_SCORE, f->score->model, f->score->input_fd, 0,
-                                       (int)f->score->priority };
-                break;
-        case SPARK__V1__CLIENT_FRAME__BODY_LOAD:
-                *o = (struct outline){ REQUEST_LOAD, f->load->model, f->load->input_fd, 0, 0 };
-                break;
-        case SPARK__V1__CLIENT_FRAME__BODY_UNLOAD:
-                *o = (struct outline){ REQUEST_UNLOAD, f->unload->model, false, 0, 0 };
-                break;
-        case SPARK__V1__CLIENT_FRAME__BODY_USAGE_QUERY:
-                *o = (struct outline){ REQUEST_USAGE, "", false, 0, 0 };
-                break;
-        default:
-                return REQUEST_E_REFUSED;
-        }
-        if (o->credit == 0)
-                o->credit = REQUEST_CREDIT_DEFAULT;
-        return 0;
-}
-
-static int check_input(const struct outline *o, int fd, struct request_error *error) {
-        struct stat st;
-        uint64_t size;
-        int flags;
-
-        if (!o->input_fd)
-                return fd < 0 ? 0 : refuse(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
-                                           "A descriptor was sent along, but input_fd is not set.");
-        if (fd < 0)
-                return refuse(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
-                              "input_fd is set, but no descriptor was sent along.");
-        if (o->kind == REQUEST_LOAD) {
-                flags = fcntl(fd, F_GETFL);
-                if (flags < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || flags & O_PATH ||
-                    (flags & O_ACCMODE) == O_WRONLY)
-                        return refuse(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
-                                      "input_fd: the descriptor sent along is no regular file open for reading.");
-                return 0;
-        }
-        if (fd_memfd_check_sealed(fd, &size) < 0)
-                return refuse(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
-                              "input_fd: the descriptor sent along is no memfd sealed against writing, growing and "
-                              "shrinking.");
-        if (size > REQUEST_INPUT_MAX)
-                return refuse(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
-                              "input_fd: the input has %llu bytes, at most %llu are taken.", (unsigned long long)size,
-                              (unsigned long long)REQUEST_INPUT_MAX);
-        return 0;
-}
-
-static int check_admission(struct manager *m, const struct outline *o, const struct request_origin *origin,
-                           struct request_error *error) {
-        if (!manager_accepts(m))
-                return refuse(error, SPARK__V1__ERROR_CODE__STOPPING, "The daemon is shutting down.");
-        if ((o->kind == REQUEST_LOAD || o->kind == REQUEST_UNLOAD) && !manager_is_privileged(origin->user->uid))
-                return refuse(error, SPARK__V1__ERROR_CODE__PERMISSION_DENIED,
-                              "Only root and the daemon's own user may load and unload models.");
-        return 0;
-}
+/* ---- life ---- */
 
 static void request_set_model(struct request *r, struct model *model) {
         if (r->model && --r->model->refs == 0)
@@ -157,6 +72,11 @@ static struct request *request_free(struct request *r) {
         if (!r)
                 return NULL;
         request_settle(r);
+        if (r->session)
+                session_turn_break(r);
+        (void)session_text_unref(r->turn.prefix);
+        free(r->turn.done);
+        list_remove(&r->session_link);
         if (r->dry_run)
                 r->dry_run = load_free(r->dry_run);
         r->usage = usage_query_free(r->usage);
@@ -176,7 +96,11 @@ static struct request *request_free(struct request *r) {
 }
 DEFINE_CLEANUP(struct request *, request_free)
 
-static int request_new(struct manager *m, const struct request_submit *s, const struct outline *o,
+void request_release(struct request *r) {
+        (void)request_free(r);
+}
+
+static int request_new(struct manager *m, const struct request_submit *s, const struct request_outline *o,
                        struct request **ret, struct request_error *error) {
         _cleanup_(request_freep) struct request *r = calloc(1, sizeof(*r));
         int e;
@@ -193,6 +117,7 @@ static int request_new(struct manager *m, const struct request_submit *s, const 
         r->arrived_us = manager_now_us();
         list_init(&r->model_link);
         list_init(&r->command_link);
+        list_init(&r->session_link);
         if (user_charge(s->origin.user, USER_REQUESTS, 1))
                 return request_refuse_busy(error, &s->origin.user->ended,
                                            "Your user has %llu requests, which is all it may have at once.",
@@ -201,9 +126,9 @@ static int request_new(struct manager *m, const struct request_submit *s, const 
         e = journal_init(&r->journal, r->user, o->kind == REQUEST_GENERATE || o->kind == REQUEST_CHAT, s->packed,
                          s->packed_size);
         if (e == JOURNAL_E_QUOTA)
-                return refuse(error, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
-                              "The requests of your user take more than %llu bytes.",
-                              (unsigned long long)r->user->limits[USER_BYTES]);
+                return request_refuse(error, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
+                                      "The requests of your user take more than %llu bytes.",
+                                      (unsigned long long)r->user->limits[USER_BYTES]);
         if (e < 0)
                 return e;
         e = requests_add(&m->requests, r);
@@ -229,16 +154,16 @@ static int submit_packed(struct manager *m, const struct request_submit *s, int 
                          struct request_error *error) {
         _cleanup_(request_freep) struct request *r = NULL;
         Spark__V1__Priority priority;
-        struct outline o;
+        struct request_outline o;
         int e;
 
-        if (outline_read(s->frame, &o))
-                return refuse(error, SPARK__V1__ERROR_CODE__UNIMPLEMENTED, "This version does not know the message.");
-        e = check_admission(m, &o, &s->origin, error);
+        if (request_outline_read(s->frame, &o))
+                return request_refuse(error, SPARK__V1__ERROR_CODE__UNIMPLEMENTED, "This version does not know the message.");
+        e = request_check_admission(m, &o, &s->origin, error);
         if (!e)
                 e = request_check_quota(m, s->origin.user, o.kind, o.priority, &priority, error);
         if (!e)
-                e = check_input(&o, *fd, error);
+                e = request_check_input(&o, *fd, error);
         if (!e)
                 e = request_new(m, s, &o, &r, error);
         if (e || !r)
@@ -252,6 +177,9 @@ static int submit_packed(struct manager *m, const struct request_submit *s, int 
                 e = request_ask_usage(r, s->frame->usage_query, error);
                 if (e)
                         return e;
+        } else if (o.session) {
+                r->input_fd = fd_steal(fd);
+                sessions_add(m->sessions, r);
         } else {
                 struct model *model = models_find(m, o.model, error);
 
@@ -260,13 +188,26 @@ static int submit_packed(struct manager *m, const struct request_submit *s, int 
                 request_set_model(r, model);
                 r->input_fd = fd_steal(fd);
         }
-        if (r->model && !r->dry_run) {
-                list_append(&r->model->waiting, &r->model_link);
-                model_kick(r->model);
-        }
+        if (r->model && !r->dry_run)
+                request_wait_for(r, r->model);
         request_count(r);
         *ret = steal_ptr(&r);
         return 0;
+}
+
+void request_wait_for(struct request *r, struct model *model) {
+        if (r->model != model)
+                request_set_model(r, model);
+        list_append(&model->waiting, &r->model_link);
+        model_kick(model);
+}
+
+void request_finishing(struct request *r) {
+        list_remove(&r->model_link);
+        list_remove(&r->command_link);
+        if (r->model)
+                model_kick(r->model); /* may be unloaded now */
+        r->state = REQUEST_FINISHING;
 }
 
 int request_submit(struct manager *m, const struct request_submit *submit, struct request **ret,
@@ -331,6 +272,8 @@ void request_resume(struct request *r) {
 void request_detach(struct request *r) {
         r->sink = NULL;
         r->origin.unit = NULL;
+        if (r->session)
+                session_turn_break(r);
         request_count(r);
         if (r->state == REQUEST_SENT) {
                 r->cancel_due = true;
@@ -412,6 +355,11 @@ int request_write_commands(struct request *r, struct channel *engine) {
 
         if (r->state == REQUEST_QUEUED)
                 e = write_submit(r, engine);
+        if (e == CHANNEL_E_OVERSIZE && !r->journal.accepted) { /* with what the session has come to */
+                request_fail_with(r, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
+                                  "session and prompt are too long together to be passed to the engine.");
+                return 0;
+        }
         if (e == CHANNEL_E_OVERSIZE) { /* a replay longer than a private frame */
                 request_fail_with(r, SPARK__V1__ERROR_CODE__ENGINE_LOST,
                                   "The engine was lost, and the request is too long to be taken up again.");
@@ -428,6 +376,10 @@ int request_write_commands(struct request *r, struct channel *engine) {
 
 void request_finish(struct request *r, const Spark__V1__Done *done) {
         request_note_usage(r, done->usage);
+        if (r->session) {
+                session_turn_finish(r, done);
+                return;
+        }
         if (r->sink)
                 r->sink->done(r->userdata, r, done);
         (void)request_free(r);
@@ -436,6 +388,10 @@ void request_finish(struct request *r, const Spark__V1__Done *done) {
 void request_fail(struct request *r, const struct request_error *error) {
         Spark__V1__Error e = SPARK__V1__ERROR__INIT;
 
+        if (r->state == REQUEST_FINISHING) { /* too late for that */
+                session_answer_now(r);
+                return;
+        }
         r->refused = !r->begun && request_error_is_quota(error->code);
         e.code = error->code;
         e.message = (char *)error->text;
@@ -455,6 +411,34 @@ void request_fail_with(struct request *r, Spark__V1__ErrorCode code, const char 
         request_error_set_va(&error, code, fmt, ap);
         va_end(ap);
         request_fail(r, &error);
+}
+
+void request_fail_busy(struct request *r, const char *text, uint32_t retry_after_ms) {
+        struct request_error error;
+
+        request_error_set(&error, SPARK__V1__ERROR_CODE__BUSY, "%s", text);
+        error.retry_after_ms = retry_after_ms;
+        request_fail(r, &error);
+}
+
+void request_abort(struct request *r, Spark__V1__ErrorCode code, const char *fmt, ...) {
+        const struct request_sink *sink = r->sink;
+        Spark__V1__Error e = SPARK__V1__ERROR__INIT;
+        struct request_error error;
+        va_list ap;
+
+        va_start(ap, fmt);
+        request_error_set_va(&error, code, fmt, ap);
+        va_end(ap);
+        if (r->state != REQUEST_SENT) {
+                request_fail(r, &error);
+                return;
+        }
+        e.code = error.code;
+        e.message = error.text;
+        if (sink)
+                sink->error(r->userdata, r, &e);
+        request_detach(r);
 }
 
 bool request_lost(struct request *r) {
@@ -496,18 +480,8 @@ static int journal_result(struct request *r, int e) {
                 return REQUEST_E_REFUSED;
         if (e == 0)
                 return 0;
-        r->cancel_due = true;
-        if (r->sink) {
-                const struct request_sink *sink = r->sink;
-                Spark__V1__Error error = SPARK__V1__ERROR__INIT;
-
-                error.code = SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED;
-                error.message = (char *)"The requests of your user take more memory than it may have.";
-                r->sink = NULL;
-                sink->error(r->userdata, r, &error);
-                request_count(r);
-        }
-        request_command(r);
+        request_abort(r, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
+                      "The requests of your user take more memory than it may have.");
         return 0;
 }
 
@@ -515,6 +489,8 @@ int request_take_accepted(struct request *r, const Spark__Engine__V1__Accepted *
         request_begin(r);
         if (!r->sink)
                 return 0;
+        if (r->session && !r->journal.accepted && !session_turn_accepts(r, a))
+                return REQUEST_E_REFUSED;
         return journal_result(r, journal_accept(&r->journal, a->prompt_tokens, a->n_prompt_tokens, a->seed));
 }
 

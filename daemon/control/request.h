@@ -32,6 +32,8 @@
 struct manager;
 struct model;
 struct load;
+struct session;
+struct session_text;
 struct request;
 struct usage_query;
 
@@ -52,12 +54,17 @@ enum request_kind {
         REQUEST_LOAD,
         REQUEST_UNLOAD,
         REQUEST_USAGE,
+        REQUEST_PREWARM,
+        REQUEST_SESSION_APPEND,
+        REQUEST_SESSION, /* create, fork, rewind, close, list: control's own */
+        REQUEST_FORGET,
 };
 
 enum request_state {
         REQUEST_WAITING, /* for its model */
         REQUEST_QUEUED,  /* to be sent to the engine */
         REQUEST_SENT,
+        REQUEST_FINISHING, /* done, but for a file; the engine knows nothing of it any more */
 };
 
 struct request_error {
@@ -83,6 +90,15 @@ struct request_origin {
         uint64_t client; /* the same for all requests of a connection: fairness is among these */
 };
 
+/* What a request keeps for sessions; see session.h. */
+struct request_turn {
+        struct session_text *prefix; /* the journal points into it */
+        struct session *answers;     /* FINISHING: whose state goes with the answer */
+        uint8_t *done;               /* FINISHING: the answer, packed; NULL = an empty one */
+        size_t done_size;
+        uint64_t version, since_us;
+};
+
 struct request {
         struct manager *manager;
         struct model *model;
@@ -94,6 +110,9 @@ struct request {
         struct request_origin origin;
         struct list model_link;   /* model->waiting or model->active */
         struct list command_link; /* engine->commands */
+        struct list session_link; /* of sessions: to be looked at, or waiting for a file */
+        struct session *session;  /* goes on with this request, or NULL */
+        struct request_turn turn;
         uint64_t key;
         enum request_kind kind;
         enum request_state state;
@@ -136,7 +155,7 @@ struct request_submit {
         void *userdata;
 };
 
-/* Generate, Chat, Tokenize, Detokenize, Score, Load, Unload or UsageQuery. The credit of Generate and Chat is the frame's.
+/* Anything but Models, Status and what is about the connection. The credit of Generate and Chat is the frame's.
  * 0, REQUEST_E_REFUSED with *error filled, or -errno. */
 int request_submit(struct manager *m, const struct request_submit *submit, struct request **ret,
                    struct request_error *error);
@@ -151,7 +170,17 @@ void request_resume(struct request *r);
 void request_finish(struct request *r, const Spark__V1__Done *done);
 void request_fail(struct request *r, const struct request_error *error);
 void request_fail_with(struct request *r, Spark__V1__ErrorCode code, const char *fmt, ...) _printf_(3, 4);
+void request_fail_busy(struct request *r, const char *text, uint32_t retry_after_ms);
+/* Ends it for whoever asked; where an engine has it, it lives on until that has let go. */
+void request_abort(struct request *r, Spark__V1__ErrorCode code, const char *fmt, ...) _printf_(3, 4);
 void request_error_set(struct request_error *e, Spark__V1__ErrorCode code, const char *fmt, ...) _printf_(3, 4);
+
+/* For session.c: the model it is for is known now. */
+void request_wait_for(struct request *r, struct model *model);
+/* Nothing but its answer is left. */
+void request_finishing(struct request *r);
+/* Frees it; its sink has been told. */
+void request_release(struct request *r);
 
 /* For model.c and engine.c. */
 void request_progress(struct request *r, const char *stage, uint64_t done, uint64_t total);

@@ -185,6 +185,7 @@ static void user_list_deinit(struct user_list *l) {
 
 static void fill_user(const struct user *user, Spark__V1__UserInfo *info) {
         info->connections = (uint32_t)user->charged[USER_CONNECTIONS];
+        info->sessions = (uint32_t)user->charged[USER_SESSIONS];
         info->running = user->running;
         info->queued = user->queued;
         info->bytes = user->charged[USER_BYTES];

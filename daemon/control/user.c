@@ -43,7 +43,7 @@ void users_tick(struct users *u) {
         }
 }
 
-/* Looked up once a connection; there are at most as many users as connections. */
+/* Looked up once a connection; there are at most as many users as connections and owners of sessions. */
 struct user *users_get(struct users *u, uid_t uid) {
         struct list *pos, *tmp;
         struct user *user;
@@ -81,14 +81,18 @@ struct user *user_unref(struct user *user) {
         return NULL;
 }
 
+void user_charge_found(struct user *user, enum user_slot slot, uint64_t amount) {
+        user->charged[slot] += amount;
+        if (slot == USER_BYTES)
+                user->users->bytes += amount;
+}
+
 int user_charge(struct user *user, enum user_slot slot, uint64_t amount) {
         uint64_t limit = user->limits[slot];
 
         if (amount > limit || user->charged[slot] > limit - amount)
                 return USER_E_QUOTA;
-        user->charged[slot] += amount;
-        if (slot == USER_BYTES)
-                user->users->bytes += amount;
+        user_charge_found(user, slot, amount);
         return 0;
 }
 

@@ -2,9 +2,9 @@
 #pragma once
 
 /*
- * What each uid has charged to it (connections, requests, bytes kept in control), what it may have, and what it is
- * doing. A user exists as long as somebody refers to it; charges are given back by whoever made them, and none may be
- * left when the last reference goes. Owned by the manager.
+ * What each uid has charged to it (connections, requests, sessions, bytes kept in control and on disk), what it may have,
+ * and what it is doing. A user exists as long as somebody refers to it; charges are given back by whoever made them, and
+ * none may be left when the last reference goes. Owned by the manager.
  */
 
 #include <stddef.h>
@@ -19,7 +19,7 @@ enum {
         USER_E_QUOTA = 1, /* the charge would go past the limit; nothing was charged */
 };
 
-enum user_slot { USER_CONNECTIONS, USER_REQUESTS, USER_BYTES, USER_SLOTS };
+enum user_slot { USER_CONNECTIONS, USER_REQUESTS, USER_BYTES, USER_SESSIONS, USER_DISK, USER_SLOTS };
 
 struct users {
         struct list list;
@@ -53,4 +53,6 @@ struct user *user_ref(struct user *user);
 struct user *user_unref(struct user *user);
 /* 0 or USER_E_QUOTA. */
 int user_charge(struct user *user, enum user_slot slot, uint64_t amount);
+/* For what is there already, whatever the limit: what lay on disk when the daemon started. */
+void user_charge_found(struct user *user, enum user_slot slot, uint64_t amount);
 void user_release(struct user *user, enum user_slot slot, uint64_t amount);

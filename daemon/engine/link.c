@@ -191,6 +191,8 @@ static bool submit_has_fd(const Spark__Engine__V1__Submit *s) {
                 return s->tokenize->input_fd;
         case SPARK__ENGINE__V1__SUBMIT__REQUEST_SCORE:
                 return s->score->input_fd;
+        case SPARK__ENGINE__V1__SUBMIT__REQUEST_PREWARM:
+                return s->prewarm->input_fd;
         default:
                 return false;
         }
