@@ -155,22 +155,24 @@ class Top(CtlTest):
         self.ctl(daemon, "top", "more", status=64)
 
     def test_order(self):
-        daemon = self.daemon(limits={"sequences": 3})
+        """Two that pause for want of credit, one that has the only slot, one that waits."""
+        daemon = self.daemon(limits={"sequences": 1}, null={"step_us": 20000})
         with daemon.connect() as client:
-            for priority, n in ((pb.BACKGROUND, 9), (pb.INTERACTIVE, 2), (pb.NORMAL, 5)):
+            for priority, n in ((pb.BACKGROUND, 2), (pb.NORMAL, 9)):
                 client.tokens(client.generate(n=50, credit=n, priority=priority), n)
-            client.generate(n=50, priority=pb.INTERACTIVE)  # waits
-            until(lambda: [r.state for r in self.running(daemon)].count("queued") == 1 and
-                  [r.state for r in self.running(daemon)].count("paused") == 3, 10, "three that run and one that waits")
+            until(lambda: [r.state for r in self.running(daemon)] == ["paused"] * 2, 10, "two that pause")
+            client.tokens(client.generate(n=1 << 19, credit=1 << 20, priority=pb.INTERACTIVE), 12)
+            client.generate(n=50, priority=pb.BACKGROUND)
+            until(lambda: sorted(r.state for r in self.running(daemon)) == ["paused", "paused", "queued", "running"], 10,
+                  "one that runs and one that waits")
 
             def order(sort):
                 return re.findall(r" (background|normal|interactive) +(\w+)", self.ctl(daemon, "top", "--sort", sort))
-            self.assertEqual(order("priority"), [("interactive", "paused"), ("normal", "paused"), ("background", "paused"),
-                                                 ("interactive", "queued")])
-            self.assertEqual(order("tokens"), [("background", "paused"), ("normal", "paused"), ("interactive", "paused"),
-                                               ("interactive", "queued")])
-            self.assertEqual(order("age"), [("background", "paused"), ("interactive", "paused"), ("normal", "paused"),
-                                            ("interactive", "queued")])
+            background, normal, interactive = ("background", "paused"), ("normal", "paused"), ("interactive", "running")
+            waiting = ("background", "queued")
+            self.assertEqual(order("priority"), [interactive, normal, background, waiting])
+            self.assertEqual(order("tokens"), [interactive, normal, background, waiting])
+            self.assertEqual(order("age"), [background, normal, interactive, waiting])
 
 
 class Verbs(CtlTest):
