@@ -18,20 +18,8 @@ needs_root = unittest.skipIf(os.geteuid() != 0, "connecting as another user need
 
 
 class QuotaTest(TestCase):
-    def daemon(self, **settings):
-        daemon = super().daemon(**settings)
-        daemon.folder.chmod(0o755)  # for the other users
-        return daemon
-
     def connect(self, daemon, uid=None, **options):
-        """A client; the identity is taken when it connects."""
-        if uid is not None:
-            os.seteuid(uid)
-        try:
-            client = daemon.connect(**options)
-        finally:
-            if uid is not None:
-                os.seteuid(0)
+        client = daemon.connect(uid, **options)
         self.addCleanup(client.close)
         return client
 
