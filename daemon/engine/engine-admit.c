@@ -110,28 +110,27 @@ void engine_release(struct engine *e, struct sequence *s) {
         s->n_past = 0;
 }
 
-static bool release_one(struct engine *e, struct list *head) {
-        struct list *pos, *tmp;
+/* Takes the pages of one that does not run; not those of `keep`. */
+static bool release_one(struct engine *e, const struct sequence *keep) {
+        struct list *const heads[] = { &e->paused, &e->waiting }, *pos, *tmp;
 
-        LIST_FOREACH(pos, tmp, head) {
-                struct sequence *s = LIST_ENTRY(pos, struct sequence, link);
+        for (size_t i = 0; i < ARRAY_SIZE(heads); i++)
+                LIST_FOREACH(pos, tmp, heads[i]) {
+                        struct sequence *s = LIST_ENTRY(pos, struct sequence, link);
 
-                if (s->kv.n == 0)
-                        continue;
-                engine_release(e, s);
-                return true;
-        }
+                        if (s->kv.n == 0 || s == keep)
+                                continue;
+                        engine_release(e, s);
+                        return true;
+                }
         return false;
 }
 
-/* Free pages, without touching what runs. */
-static bool make_room(struct engine *e, uint32_t n) {
-        while (kv_pool_free(&e->pool) < n) {
-                if (prefix_evict(e->prefix, n))
-                        return true;
-                if (!release_one(e, &e->paused) && !release_one(e, &e->waiting))
+/* Free pages for a sequence, without touching what runs. */
+static bool make_room(struct engine *e, const struct sequence *s, uint32_t n) {
+        while (!prefix_evict(e->prefix, n))
+                if (!release_one(e, s))
                         return false;
-        }
         return true;
 }
 
@@ -197,7 +196,7 @@ static int place(struct engine *e, struct sequence *s) {
                 if (r < 0)
                         return r;
         }
-        if (!make_room(e, want - MIN(want, s->kv.n) + (match.n_partial > 0))) {
+        if (!make_room(e, s, want - MIN(want, s->kv.n) + (match.n_partial > 0))) {
                 if (fresh)
                         engine_release(e, s);
                 return KV_E_FULL;
@@ -329,7 +328,7 @@ static int grow_one(struct engine *e, struct sequence *s, bool *ret_parked) {
         *ret_parked = false;
         if (q->kv_limit > 0 && user->n_running > 1 && (user->pages + more) * e->page_bytes > q->kv_limit)
                 worst = schedule_worst(&e->schedule, user);
-        else if (make_room(e, more))
+        else if (make_room(e, s, more))
                 worst = NULL;
         else
                 worst = schedule_worst(&e->schedule, NULL);
