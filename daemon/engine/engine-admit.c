@@ -184,9 +184,21 @@ static int find_prefix(struct engine *e, struct sequence *s, struct prefix_match
         return 0;
 }
 
+/* Free pages for all that it wants, and one for the copy of a partial one; without that, where there is none to spare. */
+static bool make_place(struct engine *e, struct sequence *s, struct prefix_match *match) {
+        uint32_t want = kv_pages_for(&e->pool, sequence_room(s));
+
+        if (match->n_partial > 0) {
+                if (make_room(e, s, want - MIN(want, s->kv.n) + 1))
+                        return true;
+                kv_table_truncate(&e->pool, &s->kv, s->kv.n - 1);
+                match->n_partial = 0;
+        }
+        return make_room(e, s, want - MIN(want, s->kv.n));
+}
+
 /* Gets it pages for all that it has. 0, KV_E_FULL (it holds what it held before, or nothing), or negative. */
 static int place(struct engine *e, struct sequence *s) {
-        uint32_t want = kv_pages_for(&e->pool, sequence_room(s));
         struct prefix_match match = { 0 };
         bool fresh = s->kv.n == 0;
         int r;
@@ -196,7 +208,7 @@ static int place(struct engine *e, struct sequence *s) {
                 if (r < 0)
                         return r;
         }
-        if (!make_room(e, s, want - MIN(want, s->kv.n) + (match.n_partial > 0))) {
+        if (!make_place(e, s, &match)) {
                 if (fresh)
                         engine_release(e, s);
                 return KV_E_FULL;
