@@ -99,13 +99,18 @@ static void count_pages(struct sequence *s) {
         s->n_counted = s->kv.n;
 }
 
+/* Something of the user stopped running, or gave pages back: what waited for that may try again. */
+static void let_go_on(struct engine *e, struct schedule_user *user) {
+        if (user->held)
+                schedule_hold(&e->schedule, user, false);
+}
+
 void engine_release(struct engine *e, struct sequence *s) {
         if (s->kv.n > 0) {
                 prefix_leave(e->prefix, s->request->uid, &s->path);
                 kv_table_release(&e->pool, &s->kv);
                 count_pages(s);
-                if (s->turn.user->held)
-                        schedule_hold(&e->schedule, s->turn.user, false);
+                let_go_on(e, s->turn.user);
         }
         s->n_past = 0;
 }
@@ -144,11 +149,13 @@ static void move_to(struct sequence *s, struct list *head, enum sequence_state s
 static void park(struct engine *e, struct sequence *s) {
         schedule_park(&e->schedule, &s->turn);
         move_to(s, &e->waiting, SEQUENCE_WAITING);
+        let_go_on(e, s->turn.user);
 }
 
 void engine_pause(struct engine *e, struct sequence *s) {
         schedule_pause(&e->schedule, &s->turn);
         move_to(s, &e->paused, SEQUENCE_PAUSED);
+        let_go_on(e, s->turn.user);
 }
 
 /* Goes on in the middle of a page that the cache has: in a copy of its own. */
