@@ -115,15 +115,15 @@ void engine_release(struct engine *e, struct sequence *s) {
         s->n_past = 0;
 }
 
-/* Takes the pages of one that does not run; not those of `keep`. */
-static bool release_one(struct engine *e, const struct sequence *keep) {
+/* Takes the pages of one that does not run, of this user or of any (NULL); not those of `keep`. */
+static bool release_one(struct engine *e, const struct schedule_user *user, const struct sequence *keep) {
         struct list *const heads[] = { &e->paused, &e->waiting }, *pos, *tmp;
 
         for (size_t i = 0; i < ARRAY_SIZE(heads); i++)
                 LIST_FOREACH(pos, tmp, heads[i]) {
                         struct sequence *s = LIST_ENTRY(pos, struct sequence, link);
 
-                        if (s->kv.n == 0 || s == keep)
+                        if (s->kv.n == 0 || s == keep || (user && s->turn.user != user))
                                 continue;
                         engine_release(e, s);
                         return true;
@@ -134,7 +134,18 @@ static bool release_one(struct engine *e, const struct sequence *keep) {
 /* Free pages for a sequence, without touching what runs. */
 static bool make_room(struct engine *e, const struct sequence *s, uint32_t n) {
         while (!prefix_evict(e->prefix, n))
-                if (!release_one(e, s))
+                if (!release_one(e, NULL, s))
+                        return false;
+        return true;
+}
+
+/* Room for so many more pages within the user's limit: what the user holds without running is given up for it. */
+static bool make_user_room(struct engine *e, struct sequence *s, uint32_t n) {
+        struct schedule_user *user = s->turn.user;
+        uint64_t limit = s->request->kv_limit;
+
+        while (limit > 0 && (user->pages + n) * e->page_bytes > limit)
+                if (!release_one(e, user, s))
                         return false;
         return true;
 }
@@ -271,17 +282,9 @@ static int start_first(struct engine *e, struct sequence *s, enum start *ret) {
         return 0;
 }
 
-static bool user_has_room(const struct engine *e, const struct sequence *s) {
-        uint64_t limit = s->request->kv_limit;
-        uint32_t more = kv_pages_for(&e->pool, sequence_room(s));
-
-        more -= MIN(more, s->kv.n);
-        /* What it holds without running is given up before its own others wait for it. */
-        return limit == 0 || s->turn.user->n_running == 0 || (s->turn.user->pages + more) * e->page_bytes <= limit;
-}
-
 static int try_start(struct engine *e, struct sequence *s, enum start *ret) {
         bool first = !s->started;
+        uint32_t want;
         int r;
 
         if (sequence_is_stalled(s)) {
@@ -292,7 +295,8 @@ static int try_start(struct engine *e, struct sequence *s, enum start *ret) {
         r = start_first(e, s, ret);
         if (r < 0 || *ret != START_DONE)
                 return r;
-        if (!user_has_room(e, s)) {
+        want = kv_pages_for(&e->pool, sequence_room(s));
+        if (!make_user_room(e, s, want - MIN(want, s->kv.n))) {
                 schedule_hold(&e->schedule, s->turn.user, true);
                 *ret = START_HELD;
                 return 0;
@@ -338,14 +342,13 @@ int engine_admit(struct engine *e) {
 
 /* One running sequence's next page. True where all is well, false where something was parked. */
 static int grow_one(struct engine *e, struct sequence *s, bool *ret_parked) {
-        const struct request *q = s->request;
         struct schedule_user *user = s->turn.user;
         struct schedule_request *worst;
         uint32_t more = kv_pages_for(&e->pool, s->n_tokens) - s->kv.n;
         int r;
 
         *ret_parked = false;
-        if (q->kv_limit > 0 && user->n_running > 1 && (user->pages + more) * e->page_bytes > q->kv_limit)
+        if (!make_user_room(e, s, more))
                 worst = schedule_worst(&e->schedule, user);
         else if (make_room(e, s, more))
                 worst = NULL;
