@@ -163,7 +163,7 @@ static void park(struct engine *e, struct sequence *s) {
         let_go_on(e, s->turn.user);
 }
 
-void engine_pause(struct engine *e, struct sequence *s) {
+static void pause_sequence(struct engine *e, struct sequence *s) {
         schedule_pause(&e->schedule, &s->turn);
         move_to(s, &e->paused, SEQUENCE_PAUSED);
         let_go_on(e, s->turn.user);
@@ -288,7 +288,7 @@ static int try_start(struct engine *e, struct sequence *s, enum start *ret) {
         int r;
 
         if (sequence_is_stalled(s)) {
-                engine_pause(e, s);
+                pause_sequence(e, s);
                 *ret = START_ENDED;
                 return 0;
         }
@@ -319,25 +319,50 @@ static int try_start(struct engine *e, struct sequence *s, enum start *ret) {
         return 0;
 }
 
-int engine_admit(struct engine *e) {
-        struct schedule_request *victim, *next;
-        enum start how;
-        int r;
+/* Who has no credit left gives up its slot. What came since its last token, while it was still running, is used first: no
+ * other notice will come for that. */
+static void pause_stalled(struct engine *e) {
+        for (uint32_t i = 0; i < e->schedule.n_running;) {
+                struct sequence *s = sequence_of(e->schedule.running[i]);
+
+                if (engine_drain(e, s) && sequence_has_credit(s))
+                        i++;
+                else
+                        pause_sequence(e, s); /* another one has its place in the array now */
+        }
+}
+
+static int fill_slots(struct engine *e) {
+        struct schedule_request *next;
 
         while (schedule_has_slot(&e->schedule) && (next = schedule_next(&e->schedule))) {
-                r = try_start(e, sequence_of(next), &how);
+                enum start how;
+                int r = try_start(e, sequence_of(next), &how);
+
                 if (r < 0)
                         return r;
                 if (how == START_NO_ROOM)
                         break; /* it stays first in line: no later one overtakes it for being smaller */
         }
-        while (schedule_swap(&e->schedule, &victim, &next)) {
+        return 0;
+}
+
+int engine_admit(struct engine *e) {
+        struct schedule_request *victim, *next;
+        enum start how;
+        int r;
+
+        pause_stalled(e);
+        r = fill_slots(e);
+        while (r == 0 && schedule_swap(&e->schedule, &victim, &next)) {
                 park(e, sequence_of(victim));
                 r = try_start(e, sequence_of(next), &how);
-                if (r < 0)
-                        return r;
+                /* It ended at once, or is paused or held: somebody else gets the slot. Where it has no room yet it stays first
+                 * in line, and more may have to make way. */
+                if (r == 0 && (how == START_ENDED || how == START_HELD))
+                        r = fill_slots(e);
         }
-        return 0;
+        return r;
 }
 
 /* One running sequence's next page. True where all is well, false where something was parked. */
@@ -373,11 +398,6 @@ int engine_grow(struct engine *e) {
                 bool parked = false;
                 int r;
 
-                if (sequence_is_stalled(s)) {
-                        engine_pause(e, s);
-                        i = 0;
-                        continue;
-                }
                 if (kv_pages_for(&e->pool, s->n_tokens) > s->kv.n) {
                         r = grow_one(e, s, &parked);
                         if (r < 0)
