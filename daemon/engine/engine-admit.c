@@ -42,6 +42,8 @@ static int check_queues(const struct engine *e, const struct request *r, struct 
 
         if (atomic_load_explicit(&r->cancelled, memory_order_relaxed))
                 return failure_set(f, SPARK__V1__ERROR_CODE__CANCELLED, "cancelled");
+        if (r->replay)
+                return 0;
         if (e->schedule.n_waiting >= e->config.max_queued) {
                 (void)failure_set(f, SPARK__V1__ERROR_CODE__BUSY, "%u requests are waiting already",
                                   e->schedule.n_waiting);
