@@ -63,8 +63,7 @@ static void report_done(struct engine *e, struct sequence *s) {
         e->events.finished(e->userdata, r, &done);
 }
 
-/* True when nothing waits any more. */
-static bool drain(struct engine *e, struct sequence *s) {
+bool engine_drain(struct engine *e, struct sequence *s) {
         while (s->outbox_pos < s->n_outbox) {
                 const struct output_chunk *chunk = &s->outbox[s->outbox_pos];
 
@@ -84,7 +83,7 @@ void engine_finish(struct engine *e, struct sequence *s, Spark__V1__FinishReason
         s->reason = reason;
         engine_detach(e, s);
         s->state = SEQUENCE_DRAINING;
-        if (drain(e, s)) {
+        if (engine_drain(e, s)) {
                 report_done(e, s);
                 return;
         }
@@ -119,7 +118,7 @@ static void use_credit(struct engine *e) {
         LIST_FOREACH(pos, tmp, &e->paused) {
                 struct sequence *s = LIST_ENTRY(pos, struct sequence, link);
 
-                if (!drain(e, s) || sequence_is_stalled(s))
+                if (!engine_drain(e, s) || sequence_is_stalled(s))
                         continue;
                 schedule_wake(&e->schedule, &s->turn);
                 list_remove(&s->link);
@@ -129,7 +128,7 @@ static void use_credit(struct engine *e) {
         LIST_FOREACH(pos, tmp, &e->draining) {
                 struct sequence *s = LIST_ENTRY(pos, struct sequence, link);
 
-                if (!drain(e, s))
+                if (!engine_drain(e, s))
                         continue;
                 engine_detach(e, s);
                 report_done(e, s);
@@ -237,7 +236,7 @@ static int generate(struct engine *e, struct sequence *s, float *logits) {
                                                  SPARK__V1__FINISH_REASON__LENGTH);
                 return 0;
         }
-        (void)drain(e, s);
+        (void)engine_drain(e, s);
         return sequence_append(s, choice.token);
 }
 

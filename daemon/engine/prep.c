@@ -348,7 +348,8 @@ static int answer_detokenize(const struct prep *p, struct job *job, const Spark_
 static int prep_replay(const struct prep *p, struct job *job, const Spark__Engine__V1__Submit *s, struct failure *f) {
         struct request *r = &job->request;
 
-        if (!s->replay && s->n_generated == 0)
+        r->replay = s->replay;
+        if (s->n_generated == 0)
                 return 0;
         if (!s->replay || s->request_case != SPARK__ENGINE__V1__SUBMIT__REQUEST_GENERATE ||
             s->generate->n_prompt_tokens == 0)

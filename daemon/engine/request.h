@@ -63,6 +63,7 @@ struct request {
         size_t n_tokens;
         int32_t *generated; /* replay: what was delivered already */
         size_t n_generated;
+        bool replay; /* an engine that is gone had accepted it: no queue is too long for it */
         struct sampler_params sampling; /* its bias points to `bias` */
         struct logit_bias *bias;
         struct stop_string stop[STOP_STRINGS_MAX]; /* their text lies in stop_text */
