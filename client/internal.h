@@ -39,6 +39,11 @@ struct reply {
         const struct spark_model **model_list;
         struct spark_request_info *requests;
         const struct spark_request_info **request_list;
+        struct spark_user_info *users;
+        const struct spark_user_info **user_list;
+        struct spark_usage_result usage;
+        struct spark_usage_row *usage_rows;
+        const struct spark_usage_row **usage_list;
         struct spark_session *sessions;
         const struct spark_session **session_list;
         char message[256];       /* of an error that the library made */
@@ -93,6 +98,7 @@ struct spark {
         int failed_code;
         char failed_text[256];
         char *server_software;
+        int max_priority;
         uint64_t next_id;
         struct list buckets[CLIENT_BUCKETS];
         struct list waiters;

@@ -259,6 +259,7 @@ int spark_chat(struct spark *s, const struct spark_chat_request *request, spark_
         m.template_args_json = string_or_empty(a.template_args_json);
         m.sampling = a.sampling ? &sampling.message : NULL;
         m.credit = a.credit;
+        m.priority = (Spark__V1__Priority)a.priority;
         frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_CHAT;
         frame.chat = &m;
         spec = (struct request_spec){ fn, userdata, a.credit, a.flags & SPARK_MANUAL_CREDIT, true };
@@ -335,6 +336,7 @@ int spark_score(struct spark *s, const struct spark_score_request *request, spar
         m.tokens = (uint32_t *)a.ids;
         m.n_tokens = a.n_ids;
         m.context = a.context;
+        m.priority = (Spark__V1__Priority)a.priority;
         frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_SCORE;
         frame.score = &m;
         return request_start(s, &frame, in.fd, &spec, ret_id);
@@ -390,6 +392,24 @@ int spark_status(struct spark *s, spark_event_fn fn, void *userdata, uint64_t *r
 
         frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_STATUS;
         frame.status = &m;
+        return request_start(s, &frame, -1, &spec, ret_id);
+}
+
+int spark_usage(struct spark *s, const struct spark_usage_request *request, spark_event_fn fn, void *userdata,
+                uint64_t *ret_id) {
+        Spark__V1__ClientFrame frame = SPARK__V1__CLIENT_FRAME__INIT;
+        Spark__V1__UsageQuery m = SPARK__V1__USAGE_QUERY__INIT;
+        const struct request_spec spec = { .fn = fn, .userdata = userdata };
+        struct spark_usage_request a;
+        int r;
+
+        r = arguments_copy(&a, sizeof(a), request);
+        if (r < 0)
+                return r;
+        m.days = a.days;
+        m.all_users = a.all_users != 0;
+        frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_USAGE_QUERY;
+        frame.usage_query = &m;
         return request_start(s, &frame, -1, &spec, ret_id);
 }
 

@@ -45,14 +45,6 @@ struct matmul {
         bool accumulate;   /* add to what out holds (residual) */
 };
 
-enum kv_format {
-        KV_F16 = 0,
-        KV_F32 = 1,
-        KV_Q8_0 = 2, /* blocks of 32 elements of a head: 8-bit integers and a half-precision scale */
-};
-
-#define KV_BLOCK 32u /* elements of a block of KV_Q8_0; a head's last one may be shorter */
-
 /* A page holds page_tokens positions of one sequence, K and V, for every layer. */
 struct kv_config {
         uint32_t n_layers;
@@ -162,10 +154,6 @@ struct backend {
 
 extern const struct backend_ops backend_cpu;
 extern const struct backend_ops backend_null;
-
-/* Bytes that a position takes in one layer and KV head, K and V together; 0 for a format that is not known. Pages of at
- * least 16 positions consist of these alone. */
-uint64_t kv_position_bytes(enum kv_format format, uint32_t head_dim);
 
 /* By name; "auto" = the best one this build and machine have. NULL when unknown. */
 const struct backend_ops *backend_find(const char *name);

@@ -17,6 +17,8 @@ static const struct {
         { "status", verb_status, "what the service does: models, requests, memory" },
         { "models", verb_models, "the models it knows" },
         { "ps", verb_ps, "the requests that run or wait" },
+        { "top", verb_top, "who is using it, as it goes" },
+        { "usage", verb_usage, "tokens and requests used, by day and model" },
         { "load", verb_load, "load a model and keep it resident" },
         { "unload", verb_unload, "give a model's memory back" },
         { "generate", verb_generate, "answer or continue one prompt" },

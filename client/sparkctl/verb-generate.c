@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "input.h"
+#include "priority.h"
 #include "sampling.h"
 
 struct generate {
@@ -11,6 +12,7 @@ struct generate {
         struct sampling_options sampling;
         const char *model;
         const char *system;
+        const char *priority;
         const char *session;
         bool raw, special, no_bos;
         struct buf prompt;
@@ -26,11 +28,18 @@ static const char text[] =
         "(one line break at the end of standard input is dropped); where it has none, the prompt is continued as\n"
         "plain text. With --raw the prompt goes to the model byte for byte as it is, with the beginning-of-sequence\n"
         "token that the model wants (unless --no-bos) and nothing else; it need not be UTF-8, and neither need the\n"
+        "answer.\n\n"
+        "Without --priority it is interactive where the answer goes to a terminal and the service allows it, else\n"
+        "normal.\n\n"
         "answer. With --session the prompt, as it is, goes to the end of a session's text, and so does the answer.\n\n"
         "With --json: text, tokens, finish_reason (stop, stop_string, length, cancelled), usage {prompt_tokens,\n"
         "cached_tokens, completion_tokens}, timing {queue_ms, prefill_ms, decode_ms}, seed, model, logprobs,\n"
         "session {id, tokens}.\n"
         "There text that is not UTF-8 is replaced by U+FFFD; tokens are exact.\n";
+
+static int priority(const struct generate *g) {
+        return priority_choose(g->ctl, g->priority, g->ctl->tty_out);
+}
 
 static void call_reset(struct generate *g) {
         g->call = (struct call){ .ctl = g->ctl, .on_tokens = answer_tokens, .on_done = answer_done, .data = &g->answer,
@@ -48,6 +57,7 @@ static int run_plain(struct generate *g) {
         request.special = g->special;
         request.no_bos = g->no_bos;
         request.raw_bytes = g->raw;
+        request.priority = priority(g);
         request.session = g->session;
         return call_wait(&g->call, spark_generate(g->ctl->spark, &request, call_event, &g->call, &g->call.id));
 }
@@ -68,6 +78,7 @@ static int run_chat(struct generate *g, bool quiet) {
         request.model = g->model;
         request.messages = g->system ? messages : messages + 1;
         request.n_messages = g->system ? 2 : 1;
+        request.priority = priority(g);
         request.sampling = &g->sampling.s;
         return call_wait(&g->call, spark_chat(g->ctl->spark, &request, call_event, &g->call, &g->call.id));
 }
@@ -150,7 +161,9 @@ static int generate(struct generate *g, const char *prompt) {
                 return ctl_fail_usage(g->ctl, "generate", "--special and --no-bos go with --raw or --session.");
         if (g->sampling.s.logprobs > 0 && !g->ctl->json)
                 return ctl_fail_usage(g->ctl, "generate", "--logprobs needs --json.");
-        status = input_text(g->ctl, prompt, &g->prompt);
+        status = priority_check(g->ctl, "generate", g->priority);
+        if (status == 0)
+                status = input_text(g->ctl, prompt, &g->prompt);
         if (status == 0)
                 status = ctl_connect(g->ctl);
         if (status == 0)
@@ -163,6 +176,7 @@ int verb_generate(struct ctl *ctl, int argc, char **argv) {
         const struct option options[] = {
                 { "model", 'm', OPTION_STRING, &g.model, NULL, 0, "M", "default: the service's default model" },
                 SAMPLING_OPTION_ROWS(g.sampling),
+                PRIORITY_OPTION_ROW(g.priority),
                 { "raw", 0, OPTION_FLAG, &g.raw, NULL, 0, NULL, "the prompt as it is, without chat template" },
                 { "system", 0, OPTION_STRING, &g.system, NULL, 0, "S",
                   "instruction in front of the prompt (chat template)" },

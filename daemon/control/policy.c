@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include <string.h>
+
 #include "policy.h"
 
 static void put_over(uint64_t *limit, uint64_t own) {
@@ -62,6 +64,15 @@ const char *policy_priority_name(Spark__V1__Priority priority) {
         default:
                 return "normal";
         }
+}
+
+bool policy_priority_parse(const char *name, Spark__V1__Priority *ret) {
+        for (int i = SPARK__V1__PRIORITY__BACKGROUND; i <= SPARK__V1__PRIORITY__INTERACTIVE; i++)
+                if (strcmp(policy_priority_name((Spark__V1__Priority)i), name) == 0) {
+                        *ret = (Spark__V1__Priority)i;
+                        return true;
+                }
+        return false;
 }
 
 bool policy_may_share(const struct config *config, bool privileged) {

@@ -37,6 +37,8 @@ void policy_resolve(struct policy *p, const struct config *config, uid_t uid);
 int policy_priority(const struct policy *p, int asked, Spark__V1__Priority *ret);
 /* "background", "normal", "interactive" */
 const char *policy_priority_name(Spark__V1__Priority priority);
+/* The other way round; false for any other word. */
+bool policy_priority_parse(const char *name, Spark__V1__Priority *ret);
 /* True where a user may declare prefixes public, which every user's requests then profit from. privileged: as
  * manager_is_privileged() says of it. */
 bool policy_may_share(const struct config *config, bool privileged);

@@ -44,6 +44,8 @@ int request_check_quota(struct manager *m, const struct user *user, enum request
                         Spark__V1__Priority *ret_priority, struct request_error *error);
 /* Whose it is and what that user may have, for the engine. */
 void request_fill_policy(const struct request *r, Spark__Engine__V1__Submit *submit);
+/* The engine works on it. */
+void request_begin(struct request *r);
 /* Tokens that were generated for it. */
 void request_charge_tokens(struct request *r, size_t n);
 /* Enters what it took into the usage ledger; once. */

@@ -192,6 +192,16 @@ void request_uncount(struct request *r) {
 
 /* ---- what it has taken ---- */
 
+/* The first sign that the engine works on it: from here on it counts as a request that was served. */
+void request_begin(struct request *r) {
+        const struct usage_counts counts = { .requests = 1 };
+
+        if (r->begun || !kind_computes(r->kind))
+                return;
+        r->begun = true;
+        usage_add(r->manager->usage, r->user->uid, r->model->name, &counts);
+}
+
 void request_take_progress(struct request *r, const Spark__Engine__V1__RequestProgress *p) {
         if (strcmp(p->progress->stage, "prefill") == 0 || strcmp(p->progress->stage, "score") == 0) {
                 uint64_t total = p->progress->total, done = total ? MIN(p->progress->done, total) : p->progress->done;
@@ -200,6 +210,7 @@ void request_take_progress(struct request *r, const Spark__Engine__V1__RequestPr
                 r->cached_tokens = MAX(r->cached_tokens, p->cached_tokens);
                 r->engine_queued = false;
                 request_count(r);
+                request_begin(r);
         }
         request_progress(r, p->progress->stage, p->progress->done, p->progress->total);
 }
@@ -217,6 +228,7 @@ void request_charge_tokens(struct request *r, size_t n) {
 
         r->engine_queued = false;
         request_count(r);
+        request_begin(r);
         if (r->first_token_us == 0)
                 r->first_token_us = manager_now_us();
         r->model->generated.total += n;
@@ -245,7 +257,7 @@ void request_settle(struct request *r) {
         if (!kind_computes(r->kind))
                 return;
         counts.refused = r->refused;
-        counts.requests = r->sent_us && !r->refused;
+        counts.requests = r->sent_us && !r->begun && !r->refused;
         counts.prompt = prompt_worked(r);
         counts.cached = MIN((uint64_t)r->cached_tokens, counts.prompt);
         usage_add(r->manager->usage, r->user->uid, r->model->name, &counts);

@@ -392,7 +392,7 @@ void request_fail(struct request *r, const struct request_error *error) {
                 session_answer_now(r);
                 return;
         }
-        r->refused = !r->journal.accepted && request_error_is_quota(error->code);
+        r->refused = !r->begun && request_error_is_quota(error->code);
         e.code = error->code;
         e.message = (char *)error->text;
         e.retry_after_ms = error->retry_after_ms;
@@ -486,6 +486,7 @@ static int journal_result(struct request *r, int e) {
 }
 
 int request_take_accepted(struct request *r, const Spark__Engine__V1__Accepted *a) {
+        request_begin(r);
         if (!r->sink)
                 return 0;
         if (r->session && !r->journal.accepted && !session_turn_accepts(r, a))

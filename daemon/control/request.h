@@ -117,7 +117,7 @@ struct request {
         enum request_kind kind;
         enum request_state state;
         bool cancel_due, stalled, engine_queued, engine_paused;
-        bool refused, settled;
+        bool begun, refused, settled; /* as the usage ledger has it */
         unsigned losses;
         Spark__V1__Priority priority;
         uint32_t *counted; /* of its user's running and queued: where it counts, or NULL */

@@ -483,13 +483,15 @@ static void query_done(struct disk_job *base) {
 
 int usage_ask(struct usage_query **ret, struct usage *u, const struct usage_question *question, usage_answer answer,
               void *userdata) {
-        _cleanup_free_ struct usage_query *query = calloc(1, sizeof(*query));
-        _cleanup_free_ struct query_job *job = calloc(1, sizeof(*job));
+        _cleanup_free_ struct usage_query *query = NULL;
+        _cleanup_free_ struct query_job *job = NULL;
 
-        if (!query || !job)
-                return -ENOMEM;
         if (u->n_queries >= QUERIES_MAX || u->ending)
                 return USAGE_E_BUSY;
+        query = calloc(1, sizeof(*query));
+        job = calloc(1, sizeof(*job));
+        if (!query || !job)
+                return -ENOMEM;
         *query = (struct usage_query){ .job = job, .answer = answer, .userdata = userdata };
         *job = (struct query_job){ .base = { .run = query_run, .done = query_done }, .usage = u, .store = u->store,
                                    .query = query, .question = *question };

@@ -263,17 +263,16 @@ static bool user_has_room(const struct engine *e, const struct sequence *s) {
 }
 
 static int try_start(struct engine *e, struct sequence *s, enum start *ret) {
-        bool first = !s->started;
         int r;
 
+        r = start_first(e, s, ret); /* before it is asked for credit: what is at its end needs none */
+        if (r < 0 || *ret != START_DONE)
+                return r;
         if (sequence_is_stalled(s)) {
                 engine_pause(e, s);
                 *ret = START_ENDED;
                 return 0;
         }
-        r = start_first(e, s, ret);
-        if (r < 0 || *ret != START_DONE)
-                return r;
         if (!user_has_room(e, s)) {
                 schedule_hold(&e->schedule, s->turn.user, true);
                 *ret = START_HELD;
@@ -286,7 +285,7 @@ static int try_start(struct engine *e, struct sequence *s, enum start *ret) {
                 *ret = START_NO_ROOM;
                 return 0;
         }
-        if (first && s->request->kind != REQUEST_SCORE)
+        if (s->first_step_us == 0 && s->request->kind != REQUEST_SCORE)
                 s->n_cached = MIN(s->n_past, s->n_prompt);
         schedule_start(&e->schedule, &s->turn);
         move_to(s, &e->running, SEQUENCE_RUNNING);

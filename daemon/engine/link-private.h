@@ -71,7 +71,18 @@ struct link {
         bool out_of_memory;
 };
 
+/* --- link-threads.c --- */
+
 void *link_prep_thread(void *userdata);
 void *link_step_thread(void *userdata);
 void *link_file_thread(void *userdata);
+
+/* --- link-events.c: what the step thread tells --- */
+
+/* Takes over the frame. Waits where the socket is slow; where the link is closing, the frame goes. */
+void link_send_frame(struct link *l, struct frame *frame);
+/* A job's last frame; after that the job is not to be touched. */
+void link_end_job(struct link *l, struct job *job, struct frame *frame);
+/* What the engine's events have gathered in this step: tokens first, then ends. 0 or -ENOMEM. */
+int link_send_step(struct link *l);
 void link_step_deinit(struct link *l);

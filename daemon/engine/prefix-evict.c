@@ -8,8 +8,8 @@
 
 #include "prefix-private.h"
 
-#define NODE_OF(i) CONTAINER_OF(i, struct prefix_node, item)
-#define USER_OF(i) CONTAINER_OF(i, struct prefix_user, item)
+#define NODE_OF(h) CONTAINER_OF(h, struct prefix_node, leaf)
+#define USER_OF(h) CONTAINER_OF(h, struct prefix_user, victim)
 
 /* Uids come from the kernel: nobody chooses them. */
 static unsigned user_bucket(uint32_t uid) {
@@ -31,8 +31,8 @@ void prefix_user_free(struct prefix_cache *c, struct prefix_user *u) {
                 b = &(*b)->next;
         *b = u->next;
         c->n_users--;
-        prefix_heap_remove(&c->victims, &u->item);
-        prefix_heap_deinit(&u->leaves);
+        heap_remove(&c->victims, &u->victim);
+        heap_deinit(&u->leaves);
         free(u);
 }
 
@@ -77,8 +77,9 @@ int prefix_user_get(struct prefix_cache *c, uint32_t uid, struct prefix_user **r
                         return -ENOMEM;
                 /* What was forgotten of a user who was here before is not known any more: paths from then lead nowhere. */
                 *u = (struct prefix_user){
-                        .id = ++c->last_id, .uid = uid, .forgotten = c->epoch, .item = { .pos = UINT32_MAX },
+                        .id = ++c->last_id, .uid = uid, .forgotten = c->epoch, .victim = HEAP_NODE_NULL,
                 };
+                u->victim.tie = u->id;
                 list_init(&u->nodes);
                 b = &c->users[user_bucket(uid)];
                 u->next = *b;
@@ -91,30 +92,37 @@ int prefix_user_get(struct prefix_cache *c, uint32_t uid, struct prefix_user **r
 }
 
 void prefix_user_rank(struct prefix_cache *c, struct prefix_user *u) {
+        uint64_t key = UINT64_MAX - ((uint64_t)u->n_pages + u->n_other); /* the heap's first is the least */
+
         if (u->leaves.n == 0) {
-                prefix_heap_remove(&c->victims, &u->item);
+                heap_remove(&c->victims, &u->victim);
                 return;
         }
-        u->item.key = -((double)u->n_pages + u->n_other);
-        u->item.order = u->id;
-        prefix_heap_place(&c->victims, &u->item);
+        if (heap_has(&u->victim))
+                heap_update(&c->victims, &u->victim, key);
+        else
+                heap_insert(&c->victims, &u->victim, key);
 }
 
 void prefix_touch(struct prefix_cache *c, struct prefix_node *n, bool use) {
-        double cost = 1 + (double)n->depth * c->pool->page_tokens / PREFIX_ATTENTION_TOKENS;
+        uint64_t cost = PREFIX_ATTENTION_TOKENS + (uint64_t)n->depth * c->pool->page_tokens;
+        bool is_leaf = heap_has(&n->leaf);
 
+        heap_remove(&n->owner->leaves, &n->leaf);
         n->uses = MIN(n->uses + use, PREFIX_USES_MAX);
-        n->item.key = n->owner->floor + n->uses * cost;
-        n->item.order = ++c->clock;
-        if (n->item.pos != UINT32_MAX)
-                prefix_heap_place(&n->owner->leaves, &n->item);
+        n->leaf.key = n->owner->floor + n->uses * cost;
+        n->leaf.tie = ++c->clock;
+        if (is_leaf)
+                heap_insert(&n->owner->leaves, &n->leaf, n->leaf.key);
 }
 
 void prefix_settle(struct prefix_cache *c, struct prefix_node *n) {
-        if (n->n_children == 0 && c->pool->tables[n->page] == 0)
-                prefix_heap_place(&n->owner->leaves, &n->item);
-        else
-                prefix_heap_remove(&n->owner->leaves, &n->item);
+        bool is_leaf = n->n_children == 0 && c->pool->tables[n->page] == 0;
+
+        if (!is_leaf)
+                heap_remove(&n->owner->leaves, &n->leaf);
+        else if (!heap_has(&n->leaf))
+                heap_insert(&n->owner->leaves, &n->leaf, n->leaf.key);
         prefix_user_rank(c, n->owner);
 }
 
@@ -131,14 +139,15 @@ void prefix_watch(void *userdata, uint32_t page, bool idle) {
 
 bool prefix_evict(struct prefix_cache *c, uint32_t want) {
         while (kv_pool_free(c->pool) < want) {
+                struct heap_node *first = heap_top(&c->victims);
                 struct prefix_user *u;
                 struct prefix_node *n;
 
-                if (c->victims.n == 0)
+                if (!first)
                         return false;
-                u = USER_OF(c->victims.items[0]);
-                n = NODE_OF(u->leaves.items[0]);
-                u->floor = MAX(u->floor, n->item.key);
+                u = USER_OF(first);
+                n = NODE_OF(heap_top(&u->leaves));
+                u->floor = MAX(u->floor, n->leaf.key);
                 prefix_node_drop(c, n);
         }
         return true;

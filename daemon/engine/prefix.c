@@ -40,7 +40,7 @@ int prefix_cache_new(struct prefix_cache **ret, struct kv_pool *pool) {
         c->nodes = calloc((size_t)1 << c->bits, sizeof(struct prefix_node *));
         c->siblings = calloc((size_t)1 << c->bits, sizeof(struct prefix_node *));
         if (!c->keys || !c->by_page || !c->nodes || !c->siblings ||
-            prefix_heap_reserve(&c->victims, PREFIX_USERS_MAX) < 0)
+            heap_reserve(&c->victims, PREFIX_USERS_MAX) < 0)
                 return -ENOMEM;
         r = draw(c->keys, n_keys * sizeof(*c->keys));
         if (r < 0)
@@ -62,7 +62,7 @@ struct prefix_cache *prefix_cache_free(struct prefix_cache *c) {
                         prefix_user_free(c, c->users[i]);
         if (c->pool->watch_userdata == c)
                 c->pool->watch = NULL;
-        prefix_heap_deinit(&c->victims);
+        heap_deinit(&c->victims);
         free(c->keys);
         free(c->by_page);
         free(c->nodes);

@@ -147,6 +147,7 @@ static void test_group(void **state) {
         if (!pw) {
                 print_message("skipped: there is no user 'nobody' here\n");
                 skip();
+                return;
         }
         gr = getgrgid(pw->pw_gid);
         assert_non_null(gr);

@@ -466,6 +466,25 @@ static void test_target(void **state) {
         world_close(&w);
 }
 
+/* A model so large that a step takes longer than the target whatever is in it: prompts get rows all the same. */
+static void test_target_out_of_reach(void **state) {
+        static struct world w;
+
+        world_open(&w, &(struct schedule_config){ .max_running = 8, .max_rows = 512 });
+        for (unsigned i = 1; i < 30; i++) /* 400 ms, and 0.65 for a row */
+                schedule_pace_learn(&w.pace, i * 17 % 300, 400000 + 650 * (i * 17 % 300));
+        w.limits.target_us = 100000;
+        come(&w, 0, 1, 0, SCHEDULE_NORMAL, 100000, 1);
+        step(&w);
+        assert_int_equal(w.items[0].r.rows, 512);
+        come(&w, 1, 2, 1, SCHEDULE_NORMAL, 1, 100000);
+        step(&w);
+        step(&w);
+        assert_int_equal(w.items[1].r.rows, 1);
+        assert_in_range(w.items[0].r.rows, 300, 315);
+        world_close(&w);
+}
+
 /* While an interactive request reads its prompt, background decoding hardly lengthens the step; then it rides along. */
 static void test_riders(void **state) {
         static struct world w;
@@ -514,6 +533,7 @@ int main(void) {
                 cmocka_unit_test(test_hold),                    cmocka_unit_test(test_pause),
                 cmocka_unit_test(test_worst),                   cmocka_unit_test(test_decoding_comes_first),
                 cmocka_unit_test(test_logits_limit),            cmocka_unit_test(test_target),
+                cmocka_unit_test(test_target_out_of_reach),
                 cmocka_unit_test(test_riders),                  cmocka_unit_test(test_pace),
         };
 
