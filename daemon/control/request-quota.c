@@ -22,11 +22,12 @@
 
 /* About so long until another one of those that `ended` lately will. */
 static uint32_t retry_ms(const struct rate *ended) {
-        float rate = rate_per_second(ended);
+        float rate = rate_per_second(ended), ms;
 
         if (!(rate > 0))
                 return RETRY_UNKNOWN_MS;
-        return (uint32_t)MAX(MIN(1000.0f / rate, (float)RETRY_MAX_MS), (float)RETRY_MIN_MS);
+        ms = MIN(1000.0f / rate, (float)RETRY_MAX_MS);
+        return (uint32_t)MAX(ms, (float)RETRY_MIN_MS);
 }
 
 int request_refuse_busy(struct request_error *e, const struct rate *ended, const char *fmt, ...) {

@@ -49,13 +49,14 @@ static _printf_(2, 3) int damaged(struct session_fault *f, const char *fmt, ...)
 
 /* ---- names ---- */
 
-static int hex_value(char c) {
-        return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+/* 16 for what is no such digit. */
+static unsigned hex_value(char c) {
+        return c >= '0' && c <= '9' ? (unsigned)(c - '0') : c >= 'a' && c <= 'f' ? (unsigned)(c - 'a') + 10 : 16;
 }
 
 bool session_id_valid(const char *id) {
         for (size_t i = 0; i < SESSION_ID_TEXT; i++)
-                if (hex_value(id[i]) < 0)
+                if (hex_value(id[i]) > 15)
                         return false;
         return id[SESSION_ID_TEXT] == 0;
 }
@@ -300,7 +301,7 @@ static int unpack_ids(uint8_t *bytes, const struct session_head *h, struct sessi
 int session_file_read_fd(int fd, struct session_head *ret, uint32_t **ret_ids, struct session_fault *fault) {
         _cleanup_free_ uint8_t *ids = NULL;
         uint8_t header[SESSION_FILE_HEADER], last[4];
-        struct session_head h;
+        struct session_head h = { .id = "" };
         struct stat st;
         int r;
 
@@ -341,7 +342,7 @@ int session_file_read(const char *state_dir, uid_t uid, const char *id, struct s
         struct file_name name = file_name(id, ".session"), aside = file_name(id, ".session.damaged");
         _cleanup_fd_ int dir = session_folder_open(state_dir, uid, false), fd = -1;
         _cleanup_free_ uint32_t *ids = NULL;
-        struct session_head h;
+        struct session_head h = { .id = "" };
         int r;
 
         if (dir < 0)

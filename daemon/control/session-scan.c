@@ -104,7 +104,7 @@ static int read_head(const struct scan *s, const char *name, struct session_head
 static int scan_session(struct scan *s, const char *name, const char *id) {
         struct session_fault fault = { "" };
         struct session_found found = { .kv_bytes = 0 };
-        struct stat st;
+        struct stat st = { 0 };
         int r = read_head(s, name, &found.head, &st, &fault);
 
         if (r == 0 && ((uint64_t)st.st_size != session_file_size(found.head.n_tokens) ||

@@ -7,16 +7,16 @@
 struct session_text *session_text_new(struct user *user, uint32_t *ids, size_t n, uint64_t charged) {
         struct session_text *t = calloc(1, sizeof(*t));
         uint64_t need = (uint64_t)n * sizeof(*ids);
-        uint32_t *less;
 
         if (!t)
                 return NULL;
-        less = reallocarray(ids, n ? n : 1, sizeof(*ids));
         t->refs = 1;
         t->user = user_ref(user);
-        t->ids = less ? less : ids;
         t->n = n;
-        t->charged = less && need < charged ? need : charged;
+        t->ids = reallocarray(ids, n ? n : 1, sizeof(*ids));
+        t->charged = t->ids && need < charged ? need : charged;
+        if (!t->ids)
+                t->ids = ids; /* it stays as it is, then */
         user_release(user, USER_BYTES, charged - t->charged);
         return t;
 }
