@@ -80,6 +80,7 @@ struct mixture {
         unsigned kills, turns;
         struct kept kept;
         bool restored;
+        bool talkative;
         bool checked; /* the engine's insides, after each step */
         uint32_t n;
         struct job jobs[JOBS_MAX];
@@ -139,6 +140,17 @@ static inline uint32_t draw_prompt(struct mixture *m, uint32_t i, int32_t *token
         for (family = random_below(r, 4); n < more; n++)
                 tokens[n] = text_token(family, n);
         return n;
+}
+
+/* Answers that are longer than what a request gets room for at first grow in company, or stand at a limit. */
+static inline uint32_t draw_max_tokens(struct mixture *m) {
+        struct random *r = &m->random;
+
+        if (random_chance(r, 4))
+                return REQUEST_ENDLESS;
+        if (m->talkative)
+                return 30 + random_below(r, 60);
+        return 1 + random_below(r, random_chance(r, 60) ? 12 : 50);
 }
 
 static inline void draw_sampling(struct mixture *m, struct job *j) {
@@ -226,11 +238,10 @@ static inline void draw_job(struct mixture *m, uint32_t i) {
         struct random *r = &m->random;
         struct job *j = &m->jobs[i];
         int32_t tokens[PROMPT_MAX + 1];
-        uint32_t n = draw_prompt(m, i, tokens), max_tokens = 1 + random_below(r, random_chance(r, 60) ? 12 : 50);
+        uint32_t n = draw_prompt(m, i, tokens);
 
         memset(j, 0, sizeof(*j));
-        result_init_tokens(&j->alone, m->w->seed * JOBS_MAX + i, tokens, n, random_chance(r, 4) ? REQUEST_ENDLESS : max_tokens,
-                           0);
+        result_init_tokens(&j->alone, m->w->seed * JOBS_MAX + i, tokens, n, draw_max_tokens(m), 0);
         draw_who(m, &j->alone.request);
         draw_kind(r, &j->alone.request);
         draw_sampling(m, j);
@@ -253,7 +264,7 @@ static inline void draw_limits(struct mixture *m, struct limits *l) {
                 l->running = 1 + random_below(r, 3);
         if (random_chance(r, 20))
                 l->queued = 1 + random_below(r, 3);
-        if (random_chance(r, 30))
+        if (random_chance(r, m->talkative ? 80 : 25))
                 l->kv = page_bytes * (1 + random_below(r, contexts[m->context] / ENGINE_PAGE_TOKENS + 2)) +
                         random_below(r, (uint32_t)page_bytes);
 }
@@ -285,6 +296,7 @@ static inline void mixture_draw(struct mixture *m, struct world *w, uint64_t see
         m->random = (struct random){ seed };
         m->context = random_below(&m->random, CONTEXTS);
         m->checked = random_chance(&m->random, 25);
+        m->talkative = random_chance(&m->random, 15);
         m->n = 2 + random_below(&m->random, JOBS_MAX - 1);
         m->haste = 3 + random_below(&m->random, 60);
         for (uint32_t i = 0; i < USERS; i++)
