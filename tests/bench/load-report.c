@@ -93,7 +93,7 @@ static void json_stats(FILE *f, struct load_stats *s, const struct load_stats *a
                       (unsigned long long)s->prompt_tokens);
         (void)fprintf(f, ",\"cached_tokens\":%llu,\"served_tokens\":%llu,\"share\":%.4f",
                       (unsigned long long)s->cached_tokens, (unsigned long long)load_stats_served(s), share(s, all));
-        (void)fprintf(f, ",\"errors\":{");
+        (void)fprintf(f, ",\"asked\":\"%016llx\",\"errors\":{", (unsigned long long)s->asked);
         for (size_t i = 0; i < LOAD_ERRORS; i++) {
                 if (s->errors[i] == 0)
                         continue;

@@ -153,6 +153,8 @@ void load_request_begin(struct load_request *q, double due_us) {
                 .manual_credit = g->read > 0,
         };
         plan_cancel(q, &random, ask.tokens);
+        if (q->counts && r == 0)
+                load_stats_count_asked(&c->stats, ask.prompt, ask.prompt_size, ask.tokens);
         if (r == 0)
                 r = run->transport->ask(c->link, &ask, q, &q->id);
         if (r != 0) {

@@ -60,6 +60,7 @@ int load_stats_add(struct load_stats *s, const struct load_stats *more) {
         s->tokens += more->tokens;
         s->prompt_tokens += more->prompt_tokens;
         s->cached_tokens += more->cached_tokens;
+        s->asked += more->asked;
         for (size_t i = 0; i < LOAD_ERRORS; i++)
                 s->errors[i] += more->errors[i];
         for (size_t i = 0; i < ARRAY_SIZE(sample_fields) && r == 0; i++)
@@ -70,6 +71,15 @@ int load_stats_add(struct load_stats *s, const struct load_stats *more) {
 void load_stats_count_error(struct load_stats *s, int code) {
         s->failed++;
         s->errors[load_error_place(code)]++;
+}
+
+/* FNV-1a over the prompt and the length. */
+void load_stats_count_asked(struct load_stats *s, const char *prompt, size_t prompt_size, uint32_t tokens) {
+        uint64_t h = 0xcbf29ce484222325u;
+
+        for (size_t i = 0; i < prompt_size; i++)
+                h = (h ^ (unsigned char)prompt[i]) * 0x100000001b3u;
+        s->asked += (h ^ tokens) * 0x100000001b3u;
 }
 
 uint64_t load_stats_served(const struct load_stats *s) {

@@ -22,6 +22,8 @@ struct load_stats {
         uint64_t tokens;    /* received */
         uint64_t prompt_tokens;
         uint64_t cached_tokens; /* of prompt_tokens */
+        uint64_t asked;     /* a sum over the prompts that were asked and the lengths that were wanted, whatever their
+                             * order: two runs that asked the same have the same */
         uint64_t errors[LOAD_ERRORS];
         struct samples connect; /* from connect() to the service's greeting */
         struct samples ttft;    /* from the request to its first token */
@@ -37,6 +39,8 @@ void load_stats_reset(struct load_stats *s);
 /* 0 or -ENOMEM. */
 int load_stats_add(struct load_stats *s, const struct load_stats *more);
 void load_stats_count_error(struct load_stats *s, int code);
+/* Adds a request to `asked`. */
+void load_stats_count_asked(struct load_stats *s, const char *prompt, size_t prompt_size, uint32_t tokens);
 /* Tokens that cost the service work: generated, and of the prompts what no cache held. */
 uint64_t load_stats_served(const struct load_stats *s);
 

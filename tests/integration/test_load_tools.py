@@ -100,7 +100,7 @@ class Sparkd(LoadCase):
 
         def counts(seed):
             report = self.run_it("--group", "c:mix=chat,clients=4,requests=6,think_ms=0", "--seed", seed, daemon=daemon)
-            return [(c["prompt_tokens"], c["tokens"]) for c in report["per_client"]]
+            return [(c["asked"], c["prompt_tokens"], c["tokens"]) for c in report["per_client"]]
         first = counts(5)
         self.assertEqual(first, counts(5))
         self.assertNotEqual(first, counts(6))
@@ -322,12 +322,12 @@ class Http(LoadCase):
         """What is asked depends on the seed alone: two runs, and one with other clients beside them."""
         def prompts(*groups):
             server = self.server()
-            load("--http", server.address, *(a for g in groups for a in ("--group", g)))
-            return sorted(server.prompts)
-        first = prompts("a:clients=3,requests=3,prompt=30-60,tokens=2-9")
-        self.assertEqual(first, prompts("a:clients=3,requests=3,prompt=30-60,tokens=2-9"))
-        beside = prompts("a:clients=3,requests=3,prompt=30-60,tokens=2-9", "b:clients=2,requests=2,prompt=20,tokens=3")
-        self.assertEqual(len(beside), 13)
+            report = load("--http", server.address, *(a for g in groups for a in ("--group", g)))
+            return sorted(server.prompts), self.group(report, "a")["asked"]
+        first, asked = prompts("a:clients=3,requests=3,prompt=30-60,tokens=2-9")
+        self.assertEqual((first, asked), prompts("a:clients=3,requests=3,prompt=30-60,tokens=2-9"))
+        beside, asked_beside = prompts("a:clients=3,requests=3,prompt=30-60,tokens=2-9", "b:clients=2,requests=2,prompt=20,tokens=3")
+        self.assertEqual((len(beside), asked_beside), (13, asked))
         self.assertLess(set(first), set(beside))
 
     def test_shared_prefix(self):

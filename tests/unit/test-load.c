@@ -404,6 +404,21 @@ static void test_stats(void **state) {
         load_stats_deinit(&a);
 }
 
+/* The sum does not know the order, but everything else. */
+static void test_asked(void **state) {
+        struct load_stats a = { 0 }, b = { 0 }, c = { 0 };
+
+        load_stats_count_asked(&a, "one", 3, 5);
+        load_stats_count_asked(&a, "two", 3, 6);
+        load_stats_count_asked(&b, "two", 3, 6);
+        load_stats_count_asked(&b, "one", 3, 5);
+        load_stats_count_asked(&c, "one", 3, 6);
+        load_stats_count_asked(&c, "two", 3, 5);
+        assert_true(a.asked == b.asked && a.asked != c.asked);
+        load_stats_count_asked(&b, "", 0, 5);
+        assert_true(a.asked != b.asked);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_group_keys),     cmocka_unit_test(test_group_faults),
@@ -412,7 +427,7 @@ int main(void) {
                 cmocka_unit_test(test_timers),         cmocka_unit_test(test_prompt_sizes),
                 cmocka_unit_test(test_shared_prefix),  cmocka_unit_test(test_words_that_make_no_sense),
                 cmocka_unit_test(test_quantiles),      cmocka_unit_test(test_jain),
-                cmocka_unit_test(test_stats),
+                cmocka_unit_test(test_stats),          cmocka_unit_test(test_asked),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
