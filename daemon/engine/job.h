@@ -28,6 +28,7 @@ struct job {
         ProtobufCMessage *message;
         int input_fd;
         int file_fd;             /* of a spill or a restore */
+        uint64_t file_max;       /* bytes that a spill may write; 0 = no limit */
         size_t bytes;            /* charged to the link */
         struct frame *accepted;  /* to be sent when the engine takes it */
         struct job *next;        /* of the errands that wait */
