@@ -236,6 +236,9 @@ static inline void lab_run(struct lab *l) {
 
 /* By itself: nothing is known of anything when it comes. */
 static inline void lab_run_alone(struct lab *l, struct result *x) {
+        struct engine_stats stats = lab_stats(l);
+
+        assert_int_equal(stats.running + stats.queued + stats.paused, 0);
         engine_forget_all(l->engine);
         lab_submit(l, x);
         lab_run(l);
