@@ -208,13 +208,55 @@ static inline bool result_ended(const struct result *x) {
         return x->finished || x->failed;
 }
 
-/* Steps until there is nothing to do. */
+static inline void lab_submit(struct lab *l, struct result *x) {
+        assert_int_equal(engine_submit(l->engine, &x->request), 0);
+}
+
+static inline void lab_cancel(struct lab *l, struct result *x) {
+        atomic_store(&x->request.cancelled, true);
+        engine_notice(l->engine);
+}
+
+static inline void lab_grant(struct lab *l, struct result *x, uint64_t tokens) {
+        atomic_fetch_add(&x->request.granted, tokens);
+        engine_notice_credit(l->engine);
+}
+
+/* Steps until there is nothing to do: then nothing may be left that could run. */
 static inline void lab_run(struct lab *l) {
+        struct engine_stats stats;
         int r;
 
         while ((r = engine_step(l->engine)) > 0)
                 ;
         assert_int_equal(r, 0);
+        stats = lab_stats(l);
+        assert_int_equal(stats.running + stats.queued, 0);
+}
+
+/* By itself: nothing is known of anything when it comes. */
+static inline void lab_run_alone(struct lab *l, struct result *x) {
+        struct engine_stats stats = lab_stats(l);
+
+        assert_int_equal(stats.running + stats.queued + stats.paused, 0);
+        engine_forget_all(l->engine);
+        lab_submit(l, x);
+        lab_run(l);
+        assert_true(x->finished);
+        assert_int_equal(x->done.cached_tokens, 0);
+        engine_forget_all(l->engine);
+}
+
+/* What the engine says of a user; zeros where it says nothing. */
+static inline struct engine_user lab_user(const struct lab *l, uint32_t uid) {
+        struct engine_user users[64];
+        size_t n = engine_list_users(l->engine, users, 64);
+
+        assert_true(n < 64);
+        for (size_t i = 0; i < n; i++)
+                if (users[i].uid == uid)
+                        return users[i];
+        return (struct engine_user){ .uid = uid };
 }
 
 static inline void assert_same_output(const struct result *a, const struct result *b) {
