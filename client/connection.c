@@ -94,8 +94,11 @@ int connection_send(struct spark *s, const Spark__V1__ClientFrame *frame, int fd
 static int send_hello(struct spark *s, const char *software) {
         Spark__V1__ClientFrame frame = SPARK__V1__CLIENT_FRAME__INIT;
         Spark__V1__Hello hello = SPARK__V1__HELLO__INIT;
+        char *features[] = { (char *)"prefill-progress" };
 
         hello.protocol_version = PROTOCOL_VERSION;
+        hello.features = features;
+        hello.n_features = ARRAY_SIZE(features);
         if (software)
                 hello.software = (char *)software;
         frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_HELLO;
@@ -310,6 +313,7 @@ static void connection_fail(struct spark *s, int code, const char *text) {
 static int on_hello(struct spark *s, const Spark__V1__ServerFrame *frame) {
         if (s->server_software || frame->id != 0)
                 return SPARK_PROTOCOL;
+        s->max_priority = (int)frame->hello->max_priority;
         s->server_software = strdup(frame->hello->software);
         if (!s->server_software)
                 return -ENOMEM;
@@ -519,6 +523,15 @@ const char *spark_server_software(struct spark *s) {
         software = s->server_software;
         pthread_mutex_unlock(&s->lock);
         return software;
+}
+
+int spark_max_priority(struct spark *s) {
+        int priority;
+
+        pthread_mutex_lock(&s->lock);
+        priority = s->max_priority;
+        pthread_mutex_unlock(&s->lock);
+        return priority;
 }
 
 int spark_failed(struct spark *s, struct spark_error *ret_error) {

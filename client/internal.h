@@ -2,8 +2,8 @@
 #pragma once
 
 /*
- * Inside libspark: connection.c (the connection, processing), wait.c (waiting), request.c (what goes out), reply.c
- * (what comes in, turned into the public structures).
+ * Inside libspark: connection.c (the connection, processing), wait.c (waiting), request.c and session.c (what goes out),
+ * reply.c (what comes in, turned into the public structures).
  *
  * Locking: `lock` guards everything but the input side of the channel, which belongs to whoever dispatches. One thread
  * dispatches at a time (`dispatching`); it lets go of `lock` around each callback. Requests are freed only by the
@@ -39,6 +39,13 @@ struct reply {
         const struct spark_model **model_list;
         struct spark_request_info *requests;
         const struct spark_request_info **request_list;
+        struct spark_user_info *users;
+        const struct spark_user_info **user_list;
+        struct spark_usage_result usage;
+        struct spark_usage_row *usage_rows;
+        const struct spark_usage_row **usage_list;
+        struct spark_session *sessions;
+        const struct spark_session **session_list;
         char message[256];       /* of an error that the library made */
 };
 
@@ -91,6 +98,7 @@ struct spark {
         int failed_code;
         char failed_text[256];
         char *server_software;
+        int max_priority;
         uint64_t next_id;
         struct list buckets[CLIENT_BUCKETS];
         struct list waiters;
@@ -117,6 +125,33 @@ struct request_spec {
         bool streams;
 };
 struct request *request_free(struct request *r);
+/* Queues the frame (fd, -1 = none, goes with it) and enters the request. */
+int request_start(struct spark *s, Spark__V1__ClientFrame *frame, int fd, const struct request_spec *spec,
+                  uint64_t *ret_id);
+/* Copies a caller's structure of another version: shorter ones end in zeros, longer ones must. 0, -EINVAL, -E2BIG. */
+int arguments_copy(void *known, size_t known_size, const void *given);
+/* The protocol's strings are never NULL. */
+char *string_or_empty(const char *s);
+
+/* A text that goes into the frame, or into a memfd where it is large. */
+struct input {
+        ProtobufCBinaryData bytes;
+        protobuf_c_boolean in_fd;
+        int fd;
+};
+#define INPUT_NULL ((struct input){ .fd = -1 })
+int input_init(struct input *in, const char *text, size_t size);
+void input_deinit(struct input *in);
+#define _cleanup_input_ _cleanup_(input_deinit)
+
+/* Messages of a chat; they borrow the caller's strings. */
+struct conversation {
+        Spark__V1__ChatMessage *messages;
+        Spark__V1__ChatMessage **list;
+};
+int conversation_init(struct conversation *c, const struct spark_chat_message *given, size_t n);
+void conversation_deinit(struct conversation *c);
+
 int request_grant(struct spark *s, struct request *r, uint32_t tokens);
 int request_send_cancel(struct spark *s, uint64_t id);
 

@@ -43,6 +43,12 @@ struct reply *reply_free(struct reply *r) {
         free(r->model_list);
         free(r->requests);
         free(r->request_list);
+        free(r->users);
+        free(r->user_list);
+        free(r->usage_rows);
+        free(r->usage_list);
+        free(r->sessions);
+        free(r->session_list);
         free(r);
         return NULL;
 }
@@ -69,6 +75,8 @@ static void model_show(struct spark_model *m, const Spark__V1__ModelInfo *p) {
                 .queued = p->queued,
                 .engine_restarts = p->engine_restarts,
                 .load_percent = p->load_percent,
+                .kv_used_bytes = p->kv_used_bytes,
+                .kv_cached_bytes = p->kv_cached_bytes,
         };
 }
 
@@ -102,9 +110,70 @@ static int requests_show(struct reply *r, Spark__V1__RequestInfo *const *request
                         .prompt_tokens = p->prompt_tokens,
                         .completion_tokens = p->completion_tokens,
                         .age_ms = p->age_ms,
+                        .priority = (int)p->priority,
+                        .tokens_per_second = p->tokens_per_second,
+                        .cached_tokens = p->cached_tokens,
                 };
                 r->request_list[i] = &r->requests[i];
         }
+        return 0;
+}
+
+static int users_show(struct reply *r, Spark__V1__UserInfo *const *users, size_t n) {
+        r->users = calloc(n ? n : 1, sizeof(*r->users));
+        r->user_list = calloc(n ? n : 1, sizeof(struct spark_user_info *));
+        if (!r->users || !r->user_list)
+                return -ENOMEM;
+        for (size_t i = 0; i < n; i++) {
+                const Spark__V1__UserInfo *p = users[i];
+
+                r->users[i] = (struct spark_user_info){
+                        .uid = p->uid,
+                        .weight = p->weight,
+                        .connections = p->connections,
+                        .running = p->running,
+                        .queued = p->queued,
+                        .sessions = p->sessions,
+                        .bytes = p->bytes,
+                        .kv_used_bytes = p->kv_used_bytes,
+                        .kv_cached_bytes = p->kv_cached_bytes,
+                        .kv_limit_bytes = p->kv_limit_bytes,
+                        .tokens_today = p->tokens_today,
+                        .tokens_per_day = p->tokens_per_day,
+                        .tokens_per_second = p->tokens_per_second,
+                };
+                r->user_list[i] = &r->users[i];
+        }
+        return 0;
+}
+
+static int usage_show(struct reply *r, const Spark__V1__UsageResult *p) {
+        r->usage_rows = calloc(p->n_rows ? p->n_rows : 1, sizeof(*r->usage_rows));
+        r->usage_list = calloc(p->n_rows ? p->n_rows : 1, sizeof(struct spark_usage_row *));
+        if (!r->usage_rows || !r->usage_list)
+                return -ENOMEM;
+        for (size_t i = 0; i < p->n_rows; i++) {
+                const Spark__V1__UsageRow *row = p->rows[i];
+
+                r->usage_rows[i] = (struct spark_usage_row){
+                        .day = row->day,
+                        .uid = row->uid,
+                        .model = row->model,
+                        .requests = row->requests,
+                        .prompt_tokens = row->prompt_tokens,
+                        .cached_tokens = row->cached_tokens,
+                        .completion_tokens = row->completion_tokens,
+                        .refused = row->refused,
+                };
+                r->usage_list[i] = &r->usage_rows[i];
+        }
+        r->usage = (struct spark_usage_result){
+                .rows = r->usage_list,
+                .n_rows = p->n_rows,
+                .tokens_today = p->tokens_today,
+                .tokens_per_day = p->tokens_per_day,
+        };
+        r->done.usage = &r->usage;
         return 0;
 }
 
@@ -114,6 +183,8 @@ static int status_show(struct reply *r, const Spark__V1__StatusResult *p) {
         k = models_show(r, p->models, p->n_models);
         if (k == 0)
                 k = requests_show(r, p->requests, p->n_requests);
+        if (k == 0)
+                k = users_show(r, p->users, p->n_users);
         if (k < 0)
                 return k;
         r->status = (struct spark_status_result){
@@ -133,8 +204,38 @@ static int status_show(struct reply *r, const Spark__V1__StatusResult *p) {
                 .n_models = p->n_models,
                 .requests = r->request_list,
                 .n_requests = p->n_requests,
+                .users = r->user_list,
+                .n_users = p->n_users,
+                .memory_kv_used = p->memory_kv_used,
+                .memory_kv_cached = p->memory_kv_cached,
+                .warnings = (const char *const *)p->warnings,
+                .n_warnings = p->n_warnings,
         };
         r->done.status = &r->status;
+        return 0;
+}
+
+static int sessions_show(struct reply *r, Spark__V1__SessionInfo *const *sessions, size_t n) {
+        r->sessions = calloc(n ? n : 1, sizeof(*r->sessions));
+        r->session_list = calloc(n ? n : 1, sizeof(struct spark_session *));
+        if (!r->sessions || !r->session_list)
+                return -ENOMEM;
+        for (size_t i = 0; i < n; i++) {
+                const Spark__V1__SessionInfo *p = sessions[i];
+
+                r->sessions[i] = (struct spark_session){
+                        .id = p->id,
+                        .model = p->model,
+                        .name = p->name,
+                        .state = p->state,
+                        .uid = p->uid,
+                        .persistent = p->persistent,
+                        .tokens = p->tokens,
+                        .stored_bytes = p->stored_bytes,
+                        .idle_s = p->idle_s,
+                };
+                r->session_list[i] = &r->sessions[i];
+        }
         return 0;
 }
 
@@ -200,6 +301,23 @@ static int done_show(struct reply *r, const Spark__V1__Done *p) {
                 return 0;
         case SPARK__V1__DONE__RESULT_STATUS:
                 return status_show(r, p->status);
+        case SPARK__V1__DONE__RESULT_USAGE_REPORT:
+                return usage_show(r, p->usage_report);
+        case SPARK__V1__DONE__RESULT_PREWARM:
+                d->prompt_tokens = p->prewarm->tokens;
+                d->cached_tokens = p->prewarm->cached_tokens;
+                return 0;
+        case SPARK__V1__DONE__RESULT_SESSION:
+                if (sessions_show(r, &p->session, 1) < 0)
+                        return -ENOMEM;
+                d->session = r->sessions;
+                return 0;
+        case SPARK__V1__DONE__RESULT_SESSIONS:
+                if (sessions_show(r, p->sessions->sessions, p->sessions->n_sessions) < 0)
+                        return -ENOMEM;
+                d->n_sessions = p->sessions->n_sessions;
+                d->sessions = r->session_list;
+                return 0;
         default:
                 return 0;
         }

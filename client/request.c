@@ -19,8 +19,7 @@ struct request *request_free(struct request *r) {
         return NULL;
 }
 
-/* Copies a caller's structure of another version: shorter ones end in zeros, longer ones must. */
-static int arguments_copy(void *known, size_t known_size, const void *given) {
+int arguments_copy(void *known, size_t known_size, const void *given) {
         const unsigned char *p = given;
         size_t size;
 
@@ -37,25 +36,15 @@ static int arguments_copy(void *known, size_t known_size, const void *given) {
         return 0;
 }
 
-/* The protocol's strings are never NULL. */
-static char *string_or_empty(const char *s) {
+char *string_or_empty(const char *s) {
         return s ? (char *)s : (char *)protobuf_c_empty_string;
 }
 
-/* A text that goes into the frame, or into a memfd where it is large. */
-struct input {
-        ProtobufCBinaryData bytes;
-        protobuf_c_boolean in_fd;
-        int fd;
-};
-
-static void input_deinit(struct input *in) {
+void input_deinit(struct input *in) {
         in->fd = fd_close(in->fd);
 }
-#define _cleanup_input_ _cleanup_(input_deinit)
-#define INPUT_NULL ((struct input){ .fd = -1 })
 
-static int input_init(struct input *in, const char *text, size_t size) {
+int input_init(struct input *in, const char *text, size_t size) {
         if (!text && size > 0)
                 return -EINVAL;
         if (size <= CLIENT_INLINE_MAX) {
@@ -138,8 +127,7 @@ static int sampling_init(struct sampling *s, const struct spark_sampling *given)
         return sampling_set_bias(s, a.logit_bias, a.n_logit_bias);
 }
 
-/* Queues the frame and enters the request. */
-static int submit(struct spark *s, Spark__V1__ClientFrame *frame, int fd, const struct request_spec *spec,
+int request_start(struct spark *s, Spark__V1__ClientFrame *frame, int fd, const struct request_spec *spec,
                   uint64_t *ret_id) {
         struct request *q;
         int r;
@@ -202,23 +190,20 @@ int spark_generate(struct spark *s, const struct spark_generate_request *request
         m.raw_bytes = a.raw_bytes != 0;
         m.sampling = a.sampling ? &sampling.message : NULL;
         m.credit = a.credit;
+        m.priority = (Spark__V1__Priority)a.priority;
+        m.session = string_or_empty(a.session);
         frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_GENERATE;
         frame.generate = &m;
         spec = (struct request_spec){ fn, userdata, a.credit, a.flags & SPARK_MANUAL_CREDIT, true };
-        return submit(s, &frame, in.fd, &spec, ret_id);
+        return request_start(s, &frame, in.fd, &spec, ret_id);
 }
 
-struct conversation {
-        Spark__V1__ChatMessage *messages;
-        Spark__V1__ChatMessage **list;
-};
-
-static void conversation_deinit(struct conversation *c) {
+void conversation_deinit(struct conversation *c) {
         free(c->messages);
         free(c->list);
 }
 
-static int conversation_init(struct conversation *c, const struct spark_chat_message *given, size_t n) {
+int conversation_init(struct conversation *c, const struct spark_chat_message *given, size_t n) {
         const char *p = (const char *)given;
 
         c->messages = calloc(n ? n : 1, sizeof(*c->messages));
@@ -274,10 +259,11 @@ int spark_chat(struct spark *s, const struct spark_chat_request *request, spark_
         m.template_args_json = string_or_empty(a.template_args_json);
         m.sampling = a.sampling ? &sampling.message : NULL;
         m.credit = a.credit;
+        m.priority = (Spark__V1__Priority)a.priority;
         frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_CHAT;
         frame.chat = &m;
         spec = (struct request_spec){ fn, userdata, a.credit, a.flags & SPARK_MANUAL_CREDIT, true };
-        return submit(s, &frame, -1, &spec, ret_id);
+        return request_start(s, &frame, -1, &spec, ret_id);
 }
 
 int spark_tokenize(struct spark *s, const struct spark_tokenize_request *request, spark_event_fn fn, void *userdata,
@@ -302,7 +288,7 @@ int spark_tokenize(struct spark *s, const struct spark_tokenize_request *request
         m.raw_bytes = a.raw_bytes != 0;
         frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_TOKENIZE;
         frame.tokenize = &m;
-        return submit(s, &frame, in.fd, &spec, ret_id);
+        return request_start(s, &frame, in.fd, &spec, ret_id);
 }
 
 int spark_detokenize(struct spark *s, const struct spark_detokenize_request *request, spark_event_fn fn,
@@ -324,7 +310,7 @@ int spark_detokenize(struct spark *s, const struct spark_detokenize_request *req
         m.special = a.special != 0;
         frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_DETOKENIZE;
         frame.detokenize = &m;
-        return submit(s, &frame, -1, &spec, ret_id);
+        return request_start(s, &frame, -1, &spec, ret_id);
 }
 
 int spark_score(struct spark *s, const struct spark_score_request *request, spark_event_fn fn, void *userdata,
@@ -350,9 +336,10 @@ int spark_score(struct spark *s, const struct spark_score_request *request, spar
         m.tokens = (uint32_t *)a.ids;
         m.n_tokens = a.n_ids;
         m.context = a.context;
+        m.priority = (Spark__V1__Priority)a.priority;
         frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_SCORE;
         frame.score = &m;
-        return submit(s, &frame, in.fd, &spec, ret_id);
+        return request_start(s, &frame, in.fd, &spec, ret_id);
 }
 
 int spark_load(struct spark *s, const struct spark_load_request *request, spark_event_fn fn, void *userdata,
@@ -374,7 +361,7 @@ int spark_load(struct spark *s, const struct spark_load_request *request, spark_
         m.dry_run = a.dry_run != 0;
         frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_LOAD;
         frame.load = &m;
-        return submit(s, &frame, a.use_fd ? a.fd : -1, &spec, ret_id);
+        return request_start(s, &frame, a.use_fd ? a.fd : -1, &spec, ret_id);
 }
 
 int spark_unload(struct spark *s, const char *model, spark_event_fn fn, void *userdata, uint64_t *ret_id) {
@@ -385,7 +372,7 @@ int spark_unload(struct spark *s, const char *model, spark_event_fn fn, void *us
         m.model = string_or_empty(model);
         frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_UNLOAD;
         frame.unload = &m;
-        return submit(s, &frame, -1, &spec, ret_id);
+        return request_start(s, &frame, -1, &spec, ret_id);
 }
 
 int spark_models(struct spark *s, spark_event_fn fn, void *userdata, uint64_t *ret_id) {
@@ -395,7 +382,7 @@ int spark_models(struct spark *s, spark_event_fn fn, void *userdata, uint64_t *r
 
         frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_MODELS;
         frame.models = &m;
-        return submit(s, &frame, -1, &spec, ret_id);
+        return request_start(s, &frame, -1, &spec, ret_id);
 }
 
 int spark_status(struct spark *s, spark_event_fn fn, void *userdata, uint64_t *ret_id) {
@@ -405,7 +392,25 @@ int spark_status(struct spark *s, spark_event_fn fn, void *userdata, uint64_t *r
 
         frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_STATUS;
         frame.status = &m;
-        return submit(s, &frame, -1, &spec, ret_id);
+        return request_start(s, &frame, -1, &spec, ret_id);
+}
+
+int spark_usage(struct spark *s, const struct spark_usage_request *request, spark_event_fn fn, void *userdata,
+                uint64_t *ret_id) {
+        Spark__V1__ClientFrame frame = SPARK__V1__CLIENT_FRAME__INIT;
+        Spark__V1__UsageQuery m = SPARK__V1__USAGE_QUERY__INIT;
+        const struct request_spec spec = { .fn = fn, .userdata = userdata };
+        struct spark_usage_request a;
+        int r;
+
+        r = arguments_copy(&a, sizeof(a), request);
+        if (r < 0)
+                return r;
+        m.days = a.days;
+        m.all_users = a.all_users != 0;
+        frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_USAGE_QUERY;
+        frame.usage_query = &m;
+        return request_start(s, &frame, -1, &spec, ret_id);
 }
 
 int request_send_cancel(struct spark *s, uint64_t id) {

@@ -65,13 +65,22 @@ enum spark_code {
         SPARK_PROTOCOL = 1001       /* made by the library: the service sent something that makes no sense */
 };
 
+/* Who is waiting for a request. Between users, clients and requests of one priority the service is shared out fairly;
+ * a higher one comes first, and a lower one is never starved to nothing. The numbers are the protocol's and stay. */
+enum spark_priority {
+        SPARK_PRIORITY_DEFAULT = 0,     /* normal, or the highest that the caller may use where that is lower */
+        SPARK_PRIORITY_BACKGROUND = 1,  /* takes what is left */
+        SPARK_PRIORITY_NORMAL = 2,
+        SPARK_PRIORITY_INTERACTIVE = 3  /* a person is waiting */
+};
+
 /* "INVALID_ARGUMENT", ...; "UNKNOWN" for a number this version does not know. */
 const char *spark_code_name(int code);
 
 struct spark_error {
         int code;                /* enum spark_code, or a number from a newer service */
         const char *message;     /* a sentence for a person */
-        uint32_t retry_after_ms; /* SPARK_BUSY: when it makes sense to try again; else 0 */
+        uint32_t retry_after_ms; /* SPARK_BUSY, SPARK_QUOTA_EXCEEDED: when it makes sense to try again; 0: not by waiting */
         uint64_t have;           /* SPARK_CONTEXT_OVERFLOW, SPARK_NO_MEMORY: what the request needs */
         uint64_t max;            /* ... and what there is */
 };
@@ -99,6 +108,10 @@ int spark_wait_hello(struct spark *s, int timeout_ms);
 
 /* What the service calls itself, e.g. "sparkd 0.1.0"; NULL until its greeting came. Lives as long as the connection. */
 const char *spark_server_software(struct spark *s);
+
+/* The highest enum spark_priority that the caller may ask for: above it requests are refused with
+ * SPARK_PERMISSION_DENIED. SPARK_PRIORITY_DEFAULT until the service's greeting came, or where it doesn't say. */
+int spark_max_priority(struct spark *s);
 
 /* 1 when the connection has failed and *ret_error (may be NULL) says why, 0 when it is fine. The error lives as long as
  * the connection. */
@@ -172,6 +185,8 @@ struct spark_model {
         uint32_t queued;            /* requests */
         uint32_t engine_restarts;
         uint32_t load_percent;      /* state "loading" */
+        uint64_t kv_used_bytes;     /* of kv_bytes: held by requests */
+        uint64_t kv_cached_bytes;   /* of kv_bytes: the prefix cache, given back whenever requests need it */
 };
 
 struct spark_request_info {
@@ -184,6 +199,45 @@ struct spark_request_info {
         uint32_t prompt_tokens;
         uint32_t completion_tokens;
         float age_ms;
+        int priority;               /* enum spark_priority */
+        float tokens_per_second;    /* generated, since the first one */
+        uint32_t cached_tokens;     /* of the prompt */
+};
+
+/* What a user has at the moment, and may have. Limits: 0 = none. */
+struct spark_user_info {
+        uint32_t uid;
+        uint32_t weight;            /* of its share of the service */
+        uint32_t connections;
+        uint32_t running;           /* requests */
+        uint32_t queued;            /* requests */
+        uint32_t sessions;
+        uint64_t bytes;             /* kept for it: requests, answers, input */
+        uint64_t kv_used_bytes;     /* held by its requests */
+        uint64_t kv_cached_bytes;   /* its part of the prefix cache */
+        uint64_t kv_limit_bytes;
+        uint64_t tokens_today;      /* of prompts, as far as they were computed, and generated ones */
+        uint64_t tokens_per_day;    /* limit */
+        float tokens_per_second;    /* generated, over the last seconds */
+};
+
+/* What one user has used of one model on one day. */
+struct spark_usage_row {
+        const char *day;            /* YYYY-MM-DD, UTC */
+        uint32_t uid;
+        const char *model;          /* "" where it is not known which */
+        uint64_t requests;
+        uint64_t prompt_tokens;
+        uint64_t cached_tokens;     /* of prompt_tokens: needed no work */
+        uint64_t completion_tokens;
+        uint64_t refused;           /* requests refused: busy or quota */
+};
+
+struct spark_usage_result {
+        const struct spark_usage_row *const *rows; /* [n_rows], by day, uid and model */
+        size_t n_rows;
+        uint64_t tokens_today;      /* of the caller */
+        uint64_t tokens_per_day;    /* its limit; 0 = none */
 };
 
 struct spark_load_result {
@@ -193,6 +247,18 @@ struct spark_load_result {
         uint64_t available_bytes;   /* memory available when planned */
         uint64_t floor_bytes;       /* kept free */
         float load_ms;
+};
+
+struct spark_session {
+        const char *id;
+        const char *model;
+        const char *name;           /* for people; may be "" */
+        const char *state;          /* "idle", "busy", "stored" (on disk; comes back by itself) */
+        uint32_t uid;
+        int persistent;
+        uint64_t tokens;
+        uint64_t stored_bytes;      /* on disk; 0: not there as it stands now */
+        float idle_s;               /* seconds since it was used */
 };
 
 struct spark_status_result {
@@ -212,13 +278,19 @@ struct spark_status_result {
         size_t n_models;
         const struct spark_request_info *const *requests; /* [n_requests] */
         size_t n_requests;
+        const struct spark_user_info *const *users; /* [n_users]: the caller; root and the service's user: everybody */
+        size_t n_users;
+        uint64_t memory_kv_used;    /* of memory_kv: held by requests */
+        uint64_t memory_kv_cached;  /* of memory_kv: the prefix cache */
+        const char *const *warnings; /* [n_warnings] sentences for a person: what does not work as it should */
+        size_t n_warnings;
 };
 
 /* How a request ended. Which fields are set depends on the request; the others are zero. */
 struct spark_done {
         int finish;                 /* generate, chat: enum spark_finish */
         uint64_t seed;              /* generate, chat: the one that was used */
-        uint32_t prompt_tokens;     /* generate, chat, score; so the next two */
+        uint32_t prompt_tokens;     /* generate, chat, score, prewarm (of the prefix); so the next two */
         uint32_t cached_tokens;     /* of the prompt: needed no work */
         uint32_t completion_tokens;
         float queue_ms;             /* generate, chat, score; so the next two */
@@ -235,6 +307,10 @@ struct spark_done {
         size_t n_models;
         const struct spark_load_result *load;     /* load, else NULL */
         const struct spark_status_result *status; /* status, else NULL */
+        const struct spark_usage_result *usage;   /* usage, else NULL */
+        const struct spark_session *session; /* what concerns one session: as it stands then; else NULL */
+        const struct spark_session *const *sessions; /* session list: [n_sessions] */
+        size_t n_sessions;
 };
 
 /* Everything here and below lives until the callback returns. */
@@ -321,8 +397,11 @@ struct spark_generate_request {
         int raw_bytes;             /* the prompt need not be UTF-8, and events' text need not be whole characters */
         uint32_t credit;           /* tokens that may be under way unconsumed; 0 = 256 */
         uint32_t flags;            /* SPARK_MANUAL_CREDIT */
+        uint32_t reserved;         /* was padding: anything */
+        int priority;              /* enum spark_priority */
+        const char *session;       /* goes on where that session stands, and becomes part of it; NULL: none */
 };
-#define SPARK_GENERATE_INIT { sizeof(struct spark_generate_request), NULL, NULL, 0, NULL, 0, NULL, 0, 0, 0, 0, 0 }
+#define SPARK_GENERATE_INIT { sizeof(struct spark_generate_request), NULL, NULL, 0, NULL, 0, NULL, 0, 0, 0, 0, 0, 0, 0, NULL }
 int spark_generate(struct spark *s, const struct spark_generate_request *request, spark_event_fn fn, void *userdata,
                    uint64_t *ret_id);
 
@@ -347,8 +426,9 @@ struct spark_chat_request {
         const struct spark_sampling *sampling;
         uint32_t credit;
         uint32_t flags;
+        int priority;                   /* enum spark_priority */
 };
-#define SPARK_CHAT_INIT { sizeof(struct spark_chat_request), NULL, NULL, 0, NULL, NULL, NULL, 0, 0 }
+#define SPARK_CHAT_INIT { sizeof(struct spark_chat_request), NULL, NULL, 0, NULL, NULL, NULL, 0, 0, 0 }
 int spark_chat(struct spark *s, const struct spark_chat_request *request, spark_event_fn fn, void *userdata,
                uint64_t *ret_id);
 
@@ -387,8 +467,10 @@ struct spark_score_request {
         const uint32_t *ids;       /* instead of text */
         size_t n_ids;
         uint32_t context;          /* tokens per window; 0 = the model's context */
+        uint32_t reserved;         /* was padding: anything */
+        int priority;              /* enum spark_priority */
 };
-#define SPARK_SCORE_INIT { sizeof(struct spark_score_request), NULL, NULL, 0, NULL, 0, 0 }
+#define SPARK_SCORE_INIT { sizeof(struct spark_score_request), NULL, NULL, 0, NULL, 0, 0, 0, 0 }
 int spark_score(struct spark *s, const struct spark_score_request *request, spark_event_fn fn, void *userdata,
                 uint64_t *ret_id);
 
@@ -412,11 +494,123 @@ int spark_unload(struct spark *s, const char *model, spark_event_fn fn, void *us
 int spark_models(struct spark *s, spark_event_fn fn, void *userdata, uint64_t *ret_id);
 int spark_status(struct spark *s, spark_event_fn fn, void *userdata, uint64_t *ret_id);
 
+/* What was used, by day and model: spark_done.usage. */
+struct spark_usage_request {
+        size_t size;
+        uint32_t days;             /* today and the days before it; 0 = 7, at most 400 */
+        int all_users;             /* root and the service's own user only */
+};
+#define SPARK_USAGE_INIT { sizeof(struct spark_usage_request), 0, 0 }
+int spark_usage(struct spark *s, const struct spark_usage_request *request, spark_event_fn fn, void *userdata,
+                uint64_t *ret_id);
+
 /* Asks for the end of a request, which then ends with SPARK_CANCELLED (or as it would have, where it was faster). An id
  * that has ended is fine. 0, -EINVAL for an id that was never used, -ENOTCONN, -ENOMEM. */
 int spark_cancel(struct spark *s, uint64_t id);
 /* SPARK_MANUAL_CREDIT: grants further tokens. Generation pauses while the service has none left. */
 int spark_credit(struct spark *s, uint64_t id, uint32_t tokens);
+
+/* ---- sessions ------------------------------------------------------------------------------------------------
+ *
+ * A session is a text that grows, kept by the service: a sequence of tokens, with what was computed for them where there
+ * is room. It belongs to the user who made it and is named by an id. It lives as long as the connection that made it, or,
+ * if persistent, until it is closed: over disconnects, the loss of engines and restarts of the service. What comes out
+ * of it is what a request with the whole text as its prompt would get, bit for bit.
+ *
+ * One request at a time goes on with a session; a second one is SPARK_BUSY. A request that ends early (cancelled, an
+ * error) leaves the session with the prompt and the tokens that were delivered, or, where none were, as it was.
+ */
+
+struct spark_session_create_request {
+        size_t size;
+        const char *model;
+        const char *name;          /* for people; at most 64 bytes */
+        int persistent;            /* outlives this connection */
+};
+#define SPARK_SESSION_CREATE_INIT { sizeof(struct spark_session_create_request), NULL, NULL, 0 }
+/* An empty session: spark_done.session. The model need not be loaded. */
+int spark_session_create(struct spark *s, const struct spark_session_create_request *request, spark_event_fn fn,
+                         void *userdata, uint64_t *ret_id);
+
+/* Adds text or tokens to the end of a session and reads them ahead. To the first text the beginning-of-sequence token
+ * is added where the model wants one. Events: progress, done (spark_done.session). */
+struct spark_session_append_request {
+        size_t size;
+        const char *session;
+        const char *text;          /* UTF-8 */
+        size_t text_size;
+        const uint32_t *tokens;    /* [n_tokens], instead of text */
+        size_t n_tokens;
+        int special;               /* recognise the text of special tokens */
+        int no_bos;
+        uint32_t priority;
+};
+#define SPARK_SESSION_APPEND_INIT { sizeof(struct spark_session_append_request), NULL, NULL, 0, NULL, 0, 0, 0, 0 }
+int spark_session_append(struct spark *s, const struct spark_session_append_request *request, spark_event_fn fn,
+                         void *userdata, uint64_t *ret_id);
+
+/* Another session with the same text, which then goes its own way; costs next to nothing. A session that is busy is
+ * forked as it stood when its last request ended. spark_done.session is the new one. */
+struct spark_session_fork_request {
+        size_t size;
+        const char *session;
+        const char *name;          /* NULL or "": as the other one */
+        int persistent;
+};
+#define SPARK_SESSION_FORK_INIT { sizeof(struct spark_session_fork_request), NULL, NULL, 0 }
+int spark_session_fork(struct spark *s, const struct spark_session_fork_request *request, spark_event_fn fn,
+                       void *userdata, uint64_t *ret_id);
+
+/* Cuts a session back to its first `tokens` tokens. */
+struct spark_session_rewind_request {
+        size_t size;
+        const char *session;
+        uint64_t tokens;
+};
+#define SPARK_SESSION_REWIND_INIT { sizeof(struct spark_session_rewind_request), NULL, 0 }
+int spark_session_rewind(struct spark *s, const struct spark_session_rewind_request *request, spark_event_fn fn,
+                         void *userdata, uint64_t *ret_id);
+
+/* Ends a session, with what is on disk of it; a request that goes on with it ends with SPARK_CANCELLED. */
+int spark_session_close(struct spark *s, const char *session, spark_event_fn fn, void *userdata, uint64_t *ret_id);
+/* The user's sessions (root and the service's user: everybody's): spark_done.sessions. */
+int spark_session_list(struct spark *s, spark_event_fn fn, void *userdata, uint64_t *ret_id);
+
+/* ---- prefix cache -------------------------------------------------------------------------------------------- */
+
+/* Reads the beginning of prompts to come ahead of time, so that they start at once: a text, tokens, or the beginning of
+ * a conversation as the model's chat template renders it; exactly one of these. What is cached serves this user's
+ * requests only, unless it is shared (which not everybody may). Events: progress, done (prompt_tokens, cached_tokens). */
+struct spark_prewarm_request {
+        size_t size;
+        const char *model;
+        const char *text;
+        size_t text_size;
+        const uint32_t *tokens;    /* [n_tokens] */
+        size_t n_tokens;
+        const struct spark_chat_message *messages; /* [n_messages], all of the same `size` */
+        size_t n_messages;
+        const char *tools_json;         /* with messages; so the next one */
+        const char *template_args_json;
+        int special;               /* with text; so the next one */
+        int no_bos;
+        int share;                 /* let every user's requests profit */
+        uint32_t priority;
+};
+#define SPARK_PREWARM_INIT \
+        { sizeof(struct spark_prewarm_request), NULL, NULL, 0, NULL, 0, NULL, 0, NULL, NULL, 0, 0, 0, 0 }
+int spark_prewarm(struct spark *s, const struct spark_prewarm_request *request, spark_event_fn fn, void *userdata,
+                  uint64_t *ret_id);
+
+/* Drops what the prefix cache holds for this user: of one model, or of all (NULL). */
+struct spark_forget_prefixes_request {
+        size_t size;
+        const char *model;
+        int all_users;             /* everybody's, shared ones included (root and the service's user only) */
+};
+#define SPARK_FORGET_PREFIXES_INIT { sizeof(struct spark_forget_prefixes_request), NULL, 0 }
+int spark_forget_prefixes(struct spark *s, const struct spark_forget_prefixes_request *request, spark_event_fn fn,
+                          void *userdata, uint64_t *ret_id);
 
 /* ---- waiting ------------------------------------------------------------------------------------------------- */
 

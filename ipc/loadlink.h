@@ -48,7 +48,8 @@ struct loadlink_record {
         uint64_t total; /* PLAN, PROGRESS: bytes */
         uint64_t segment_bytes[LOADLINK_SEGMENTS_MAX]; /* PLAN */
         uint64_t n_params; /* PLAN */
-        uint64_t kv_bytes_per_token; /* PLAN: for an F16 KV cache */
+        uint64_t kv_bytes_per_token; /* PLAN: for an F16 KV cache (F32: twice that) ... */
+        uint64_t kv_bytes_per_token_q8_0; /* ... and for one in Q8_0 */
         uint32_t context; /* PLAN: what the model was trained for */
         uint32_t reserved;
         char text[512]; /* ERROR: a sentence, NUL-terminated */

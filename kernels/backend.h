@@ -45,12 +45,6 @@ struct matmul {
         bool accumulate;   /* add to what out holds (residual) */
 };
 
-enum kv_format {
-        KV_F16 = 0,
-        KV_F32 = 1,
-        KV_Q8_0 = 2, /* blocks of 32 elements of a head: 8-bit integers and a half-precision scale */
-};
-
 /* A page holds page_tokens positions of one sequence, K and V, for every layer. */
 struct kv_config {
         uint32_t n_layers;

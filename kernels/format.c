@@ -76,3 +76,18 @@ bool weight_bytes(const struct fmt_info *info, enum weight_layout layout, uint64
                 return false;
         return checked_mul(rows, row, ret);
 }
+
+uint64_t kv_position_bytes(enum kv_format format, uint32_t head_dim) {
+        uint64_t dim = head_dim;
+
+        switch (format) {
+        case KV_F16:
+                return 2 * dim * 2;
+        case KV_F32:
+                return 2 * dim * 4;
+        case KV_Q8_0: /* a scale for each block */
+                return 2 * (dim + (dim + KV_BLOCK - 1) / KV_BLOCK * 2);
+        default:
+                return 0;
+        }
+}

@@ -89,3 +89,17 @@ struct weight {
 
 /* Decodes one row (n_in floats), from either layout. */
 void weight_decode_row(const struct weight *w, uint32_t row, float *dst);
+
+/* --- the KV cache --- */
+
+enum kv_format {
+        KV_F16 = 0,
+        KV_F32 = 1,
+        KV_Q8_0 = 2, /* blocks of 32 elements of a head: 8-bit integers and a half-precision scale */
+};
+
+#define KV_BLOCK 32u /* elements of a block of KV_Q8_0; a head's last one may be shorter */
+
+/* Bytes that a position takes in one layer and KV head, K and V together; 0 for a format that is not known. Pages of at
+ * least 16 positions consist of these alone. */
+uint64_t kv_position_bytes(enum kv_format format, uint32_t head_dim);

@@ -56,7 +56,7 @@ asan:
 
 tsan:
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/tsan SANITIZER=thread CFLAGS="-O1 -g1" unit
-	@$(RUN_TESTS) --build $(BUILD)/tsan --label "thread sanitizer" --only engine --only kernels --only backend --only libspark --only loader unit
+	@$(RUN_TESTS) --build $(BUILD)/tsan --label "thread sanitizer" --only engine --only mixtures --only kernels --only backend --only libspark --only loader --only disk --only usage --only session unit
 
 cross:
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/arm64 CROSS=aarch64-linux-gnu- CUDA=0 all unit

@@ -19,7 +19,8 @@ ENGINE_SRC  := $(wildcard daemon/engine/*.c)
 CONTROL_SRC := $(wildcard daemon/control/*.c)
 CLIENT_SRC  := $(wildcard client/*.c)
 CTL_SRC     := $(wildcard client/sparkctl/*.c)
-BENCH_SRC   := $(wildcard tests/bench/*.c)
+BENCH_SRC   := $(wildcard tests/bench/bench-*.c)
+LOAD_SRC    := $(filter-out $(BENCH_SRC) %/main.c,$(wildcard tests/bench/*.c))
 
 # Kernels of another machine's instruction set are left out; the others get their flags, and only they.
 ifneq ($(ARCH),x86_64)
@@ -61,8 +62,9 @@ LIB_text    := $(call lib,text)
 LIB_engine  := $(call lib,engine)
 LIB_control := $(call lib,control)
 LIB_client  := $(call lib,client)
+LIB_load    := $(call lib,load)
 LIBS_ALL    := $(LIB_base) $(LIB_proto) $(LIB_ipc) $(LIB_kernels) $(LIB_image) $(LIB_loader) $(LIB_text) \
-               $(LIB_engine) $(LIB_control) $(LIB_client)
+               $(LIB_engine) $(LIB_control) $(LIB_client) $(LIB_load)
 
 # `make ONLY="base text" build/tests/test-x` links (and so builds) just these rooms.
 LIBS_TEST   := $(if $(ONLY),$(foreach l,$(ONLY),$(call lib,$(l))),$(LIBS_ALL))
@@ -112,6 +114,7 @@ $(eval $(call static_lib,text,$(call objs,$(TEXT_SRC))))
 $(eval $(call static_lib,engine,$(call objs,$(ENGINE_SRC))))
 $(eval $(call static_lib,control,$(call objs,$(CONTROL_SRC))))
 $(eval $(call static_lib,client,$(call objs,$(CLIENT_SRC))))
+$(eval $(call static_lib,load,$(call objs,$(LOAD_SRC))))
 
 # program: main.c, further objects, libraries it may know
 define program
@@ -135,6 +138,9 @@ comma := ,
 $(BUILD)/tests/test-%: $(BUILD)/obj/tests/unit/test-%.o $(LIBS_TEST)
 	@mkdir -p $(@D)
 	$(call QUIET,LD)$(CC) $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(ALL_LDFLAGS) $(PKG_LIBS) -lcmocka $(TEST_LIBS) -o $@
+
+# It fails what is allocated.
+$(BUILD)/tests/test-prefix-nomem: TEST_LIBS := -Wl,--wrap=malloc,--wrap=calloc,--wrap=reallocarray
 
 # Fuzz targets: LLVMFuzzerTestOneInput and, unless built for libFuzzer, a main that replays files.
 $(BUILD)/fuzz/fuzz-%: $(BUILD)/obj/tests/fuzz/fuzz-%.o $(if $(LIBFUZZER),,$(BUILD)/obj/tests/fuzz/replay.o) $(LIBS_TEST)

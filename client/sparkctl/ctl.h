@@ -44,6 +44,8 @@ typedef int (*verb_fn)(struct ctl *ctl, int argc, char **argv);
 int verb_status(struct ctl *ctl, int argc, char **argv);
 int verb_models(struct ctl *ctl, int argc, char **argv);
 int verb_ps(struct ctl *ctl, int argc, char **argv);
+int verb_top(struct ctl *ctl, int argc, char **argv);
+int verb_usage(struct ctl *ctl, int argc, char **argv);
 int verb_load(struct ctl *ctl, int argc, char **argv);
 int verb_unload(struct ctl *ctl, int argc, char **argv);
 int verb_generate(struct ctl *ctl, int argc, char **argv);
@@ -51,6 +53,9 @@ int verb_chat(struct ctl *ctl, int argc, char **argv);
 int verb_tokenize(struct ctl *ctl, int argc, char **argv);
 int verb_detokenize(struct ctl *ctl, int argc, char **argv);
 int verb_perplexity(struct ctl *ctl, int argc, char **argv);
+int verb_session(struct ctl *ctl, int argc, char **argv);
+int verb_prewarm(struct ctl *ctl, int argc, char **argv);
+int verb_forget(struct ctl *ctl, int argc, char **argv);
 int verb_doctor(struct ctl *ctl, int argc, char **argv);
 
 /* ---- session.c ---- */

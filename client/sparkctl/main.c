@@ -17,6 +17,8 @@ static const struct {
         { "status", verb_status, "what the service does: models, requests, memory" },
         { "models", verb_models, "the models it knows" },
         { "ps", verb_ps, "the requests that run or wait" },
+        { "top", verb_top, "who is using it, as it goes" },
+        { "usage", verb_usage, "tokens and requests used, by day and model" },
         { "load", verb_load, "load a model and keep it resident" },
         { "unload", verb_unload, "give a model's memory back" },
         { "generate", verb_generate, "answer or continue one prompt" },
@@ -24,6 +26,9 @@ static const struct {
         { "tokenize", verb_tokenize, "text to token ids" },
         { "detokenize", verb_detokenize, "token ids to text" },
         { "perplexity", verb_perplexity, "how well a model predicts a text" },
+        { "session", verb_session, "texts that grow and are kept: create, append, fork, rewind, close, list" },
+        { "prewarm", verb_prewarm, "read the beginning of prompts ahead of time" },
+        { "forget", verb_forget, "drop what was read ahead" },
         { "doctor", verb_doctor, "check the machine and the service, say what to do" },
 };
 

@@ -25,7 +25,7 @@ static const struct {
           "`sparkctl models` lists what there is; `sparkctl load FILE` loads a file." },
         { SPARK_MODEL_INVALID, EXIT_BAD_DATA, "Use another model file, or another verb for this one." },
         { SPARK_BUSY, EXIT_BUSY, "Try again in a moment; `sparkctl status` shows what is going on." },
-        { SPARK_QUOTA_EXCEEDED, EXIT_BUSY, "Wait for your other requests to end (`sparkctl ps`)." },
+        { SPARK_QUOTA_EXCEEDED, EXIT_BUSY, "`sparkctl ps` and `sparkctl usage` show what you use." },
         { SPARK_PERMISSION_DENIED, EXIT_NOT_PERMITTED, "Ask the administrator, or run it as root (sudo)." },
         { SPARK_NO_MEMORY, EXIT_OTHER,
           "Free memory: `sparkctl unload` a model, close applications, or load a smaller one." },
@@ -87,20 +87,33 @@ int ctl_fail(const struct ctl *ctl, int status, const char *code, const char *hi
         return status;
 }
 
+/* When it makes sense to try again, where the service says so. */
+static const char *hint_when(const struct call *call, char *out, size_t size) {
+        char duration[32];
+
+        if (call->retry_after_ms == 0)
+                return NULL;
+        if (call->code == SPARK_BUSY) {
+                (void)snprintf(out, size, "Try again in %.1f s; `sparkctl status` shows what is going on.",
+                               (double)call->retry_after_ms / 1000);
+                return out;
+        }
+        if (call->code == SPARK_QUOTA_EXCEEDED) {
+                (void)snprintf(out, size, "Try again in %s; `sparkctl usage` shows what you have used.",
+                               format_duration((double)call->retry_after_ms / 1000, duration));
+                return out;
+        }
+        return NULL;
+}
+
 int ctl_fail_call(const struct ctl *ctl, const struct call *call) {
-        char hint[160];
+        char text[160];
+        const char *when = hint_when(call, text, sizeof(text));
 
         for (size_t i = 0; i < ARRAY_SIZE(codes); i++) {
                 if (codes[i].code != call->code)
                         continue;
-                if (call->code == SPARK_BUSY && call->retry_after_ms > 0) {
-                        (void)snprintf(hint, sizeof(hint),
-                                       "Try again in %.1f s; `sparkctl status` shows what is going on.",
-                                       (double)call->retry_after_ms / 1000);
-                        report(ctl, call, spark_code_name(call->code), call->message, hint);
-                } else {
-                        report(ctl, call, spark_code_name(call->code), call->message, codes[i].hint);
-                }
+                report(ctl, call, spark_code_name(call->code), call->message, when ? when : codes[i].hint);
                 return codes[i].status;
         }
         report(ctl, call, spark_code_name(call->code), call->message, NULL);

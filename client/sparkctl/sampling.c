@@ -70,6 +70,7 @@ void answer_done(struct call *call, const struct spark_done *done) {
 
         a->done = true;
         a->end = *done;
+        a->session_tokens = done->session ? done->session->tokens : 0;
 }
 
 void answer_finish(struct answer *a) {
@@ -163,6 +164,15 @@ int answer_print_json(const struct answer *a, const char *model, bool cancelled)
                 json_null(&j, "model");
         if (a->logprobs.len > 0)
                 json_logprobs(&j, a);
+        if (a->session) {
+                json_open(&j, "session", '{');
+                json_string(&j, "id", a->session);
+                if (a->done)
+                        json_u64(&j, "tokens", a->session_tokens);
+                else
+                        json_null(&j, "tokens");
+                json_close(&j, '}');
+        }
         json_close(&j, '}');
         return json_print(&j);
 }

@@ -59,6 +59,8 @@ struct answer {
         bool failed;     /* out of memory */
         bool done;
         struct spark_done end; /* numbers only: its pointers are not valid */
+        const char *session;   /* id of the session that went on, NULL = none; borrowed */
+        uint64_t session_tokens; /* that it has now; 0 where that was not said */
 };
 
 void answer_init(struct answer *a, struct ctl *ctl);

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "priority.h"
 #include "sampling.h"
 
 #define LINE_MAX_BYTES ((size_t)3 << 20)
@@ -26,6 +27,7 @@ struct chat {
         struct ctl *ctl;
         struct sampling_options sampling;
         const char *model;
+        const char *priority;
         struct turn *turns;
         size_t n_turns;
         size_t n_fixed; /* the system turn, which /reset keeps */
@@ -36,7 +38,8 @@ struct chat {
 static const char text[] =
         "Talks with the model, which answers with its chat template. Ctrl-C stops an answer and keeps the chat,\n"
         "Ctrl-D (or /quit) ends it, /reset forgets what was said, a '\\' at the end of a line goes on with the next.\n"
-        "Where standard input is no terminal each line is a turn; the first error ends the chat then.\n\n"
+        "Where standard input is no terminal each line is a turn; the first error ends the chat then. A chat is\n"
+        "interactive where the service allows it, unless --priority says otherwise.\n\n"
         "With --json: one object per answer, as `generate` prints it.\n";
 
 static int fail_memory(const struct chat *c) {
@@ -158,6 +161,7 @@ static int start(struct chat *c, struct call *call) {
         request.messages = messages;
         request.n_messages = c->n_turns;
         request.sampling = &c->sampling.s;
+        request.priority = priority_choose(c->ctl, c->priority, true);
         return spark_chat(c->ctl->spark, &request, call_event, call, &call->id);
 }
 
@@ -243,6 +247,9 @@ static int chat(struct chat *c, const char *system) {
 
         if (c->sampling.s.logprobs > 0 && !c->ctl->json)
                 return ctl_fail_usage(c->ctl, "chat", "--logprobs needs --json.");
+        status = priority_check(c->ctl, "chat", c->priority);
+        if (status)
+                return status;
         if (system) {
                 status = turn_add(c, "system", system);
                 if (status)
@@ -260,6 +267,7 @@ int verb_chat(struct ctl *ctl, int argc, char **argv) {
                 { "model", 'm', OPTION_STRING, &c.model, NULL, 0, "M", "default: the service's default model" },
                 { "system", 0, OPTION_STRING, &system, NULL, 0, "S", "instruction that the chat begins with" },
                 SAMPLING_OPTION_ROWS(c.sampling),
+                PRIORITY_OPTION_ROW(c.priority),
                 OPTION_END,
         };
         const struct option_spec spec = {

@@ -151,6 +151,8 @@ static void judge_status(struct doctor *d, const struct spark_status_result *s) 
                      "It is version %s, sparkctl is %s.", s->version, SPARK_VERSION);
         else
                 note(d, LEVEL_OK, "service", NULL, "sparkd %s answers; it is %s.", s->version, s->state);
+        for (size_t i = 0; i < s->n_warnings; i++)
+                note(d, LEVEL_WARN, "service", "Its log says when that began: journalctl -u sparkd", "%s", s->warnings[i]);
         check_models(d, s);
         check_ledger(d, s);
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "input.h"
+#include "priority.h"
 #include "sampling.h"
 
 struct generate {
@@ -11,6 +12,8 @@ struct generate {
         struct sampling_options sampling;
         const char *model;
         const char *system;
+        const char *priority;
+        const char *session;
         bool raw, special, no_bos;
         struct buf prompt;
         struct answer answer;
@@ -26,9 +29,17 @@ static const char text[] =
         "plain text. With --raw the prompt goes to the model byte for byte as it is, with the beginning-of-sequence\n"
         "token that the model wants (unless --no-bos) and nothing else; it need not be UTF-8, and neither need the\n"
         "answer.\n\n"
+        "Without --priority it is interactive where the answer goes to a terminal and the service allows it, else\n"
+        "normal.\n\n"
+        "answer. With --session the prompt, as it is, goes to the end of a session's text, and so does the answer.\n\n"
         "With --json: text, tokens, finish_reason (stop, stop_string, length, cancelled), usage {prompt_tokens,\n"
-        "cached_tokens, completion_tokens}, timing {queue_ms, prefill_ms, decode_ms}, seed, model, logprobs.\n"
+        "cached_tokens, completion_tokens}, timing {queue_ms, prefill_ms, decode_ms}, seed, model, logprobs,\n"
+        "session {id, tokens}.\n"
         "There text that is not UTF-8 is replaced by U+FFFD; tokens are exact.\n";
+
+static int priority(const struct generate *g) {
+        return priority_choose(g->ctl, g->priority, g->ctl->tty_out);
+}
 
 static void call_reset(struct generate *g) {
         g->call = (struct call){ .ctl = g->ctl, .on_tokens = answer_tokens, .on_done = answer_done, .data = &g->answer,
@@ -46,6 +57,8 @@ static int run_plain(struct generate *g) {
         request.special = g->special;
         request.no_bos = g->no_bos;
         request.raw_bytes = g->raw;
+        request.priority = priority(g);
+        request.session = g->session;
         return call_wait(&g->call, spark_generate(g->ctl->spark, &request, call_event, &g->call, &g->call.id));
 }
 
@@ -65,6 +78,7 @@ static int run_chat(struct generate *g, bool quiet) {
         request.model = g->model;
         request.messages = g->system ? messages : messages + 1;
         request.n_messages = g->system ? 2 : 1;
+        request.priority = priority(g);
         request.sampling = &g->sampling.s;
         return call_wait(&g->call, spark_chat(g->ctl->spark, &request, call_event, &g->call, &g->call.id));
 }
@@ -100,6 +114,8 @@ static void drop_line_break(struct buf *b) {
 static int run(struct generate *g, bool from_stdin) {
         int template = 0, status;
 
+        if (g->session) /* whose model it is, and whose text, where a template has no place any more */
+                return run_plain(g);
         if (!g->raw || g->ctl->json) {
                 status = look_up(g, &template);
                 if (status)
@@ -139,11 +155,15 @@ static int generate(struct generate *g, const char *prompt) {
 
         if (g->raw && g->system)
                 return ctl_fail_usage(g->ctl, "generate", "--raw and --system don't go together.");
-        if (!g->raw && (g->special || g->no_bos))
-                return ctl_fail_usage(g->ctl, "generate", "--special and --no-bos go with --raw.");
+        if (g->session && g->system)
+                return ctl_fail_usage(g->ctl, "generate", "--session and --system don't go together.");
+        if (!g->raw && !g->session && (g->special || g->no_bos))
+                return ctl_fail_usage(g->ctl, "generate", "--special and --no-bos go with --raw or --session.");
         if (g->sampling.s.logprobs > 0 && !g->ctl->json)
                 return ctl_fail_usage(g->ctl, "generate", "--logprobs needs --json.");
-        status = input_text(g->ctl, prompt, &g->prompt);
+        status = priority_check(g->ctl, "generate", g->priority);
+        if (status == 0)
+                status = input_text(g->ctl, prompt, &g->prompt);
         if (status == 0)
                 status = ctl_connect(g->ctl);
         if (status == 0)
@@ -156,12 +176,15 @@ int verb_generate(struct ctl *ctl, int argc, char **argv) {
         const struct option options[] = {
                 { "model", 'm', OPTION_STRING, &g.model, NULL, 0, "M", "default: the service's default model" },
                 SAMPLING_OPTION_ROWS(g.sampling),
+                PRIORITY_OPTION_ROW(g.priority),
                 { "raw", 0, OPTION_FLAG, &g.raw, NULL, 0, NULL, "the prompt as it is, without chat template" },
                 { "system", 0, OPTION_STRING, &g.system, NULL, 0, "S",
                   "instruction in front of the prompt (chat template)" },
+                { "session", 0, OPTION_STRING, &g.session, NULL, 0, "ID", "go on with this session" },
                 { "special", 0, OPTION_FLAG, &g.special, NULL, 0, NULL,
-                  "with --raw: recognise the text of special tokens in the prompt" },
-                { "no-bos", 0, OPTION_FLAG, &g.no_bos, NULL, 0, NULL, "with --raw: no beginning-of-sequence token" },
+                  "with --raw or --session: recognise the text of special tokens in the prompt" },
+                { "no-bos", 0, OPTION_FLAG, &g.no_bos, NULL, 0, NULL,
+                  "with --raw or --session: no beginning-of-sequence token" },
                 OPTION_END,
         };
         const struct option_spec spec = {
@@ -179,6 +202,7 @@ int verb_generate(struct ctl *ctl, int argc, char **argv) {
         status = options_parse(ctl, &spec, argc, argv, &arguments);
         if (status < 0) {
                 sampling_options_finish(&g.sampling);
+                g.answer.session = g.session;
                 status = generate(&g, arguments.items[0]);
         }
         answer_deinit(&g.answer);

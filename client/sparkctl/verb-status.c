@@ -5,82 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "json.h"
-#include "options.h"
-
-static void json_model(struct json *j, const struct spark_model *m) {
-        json_open(j, NULL, '{');
-        json_string(j, "name", m->name);
-        json_string(j, "state", m->state);
-        json_bool(j, "default", m->is_default);
-        json_string(j, "path", m->path);
-        json_string(j, "architecture", m->architecture);
-        json_string(j, "format", m->format);
-        json_string(j, "backend", m->backend);
-        json_u64(j, "parameters", m->parameters);
-        json_u64(j, "context", m->context);
-        json_u64(j, "vocabulary", m->vocabulary);
-        json_bool(j, "has_chat_template", m->has_chat_template);
-        json_u64(j, "image_bytes", m->image_bytes);
-        json_u64(j, "kv_bytes", m->kv_bytes);
-        json_u64(j, "running", m->running);
-        json_u64(j, "queued", m->queued);
-        json_u64(j, "engine_restarts", m->engine_restarts);
-        json_u64(j, "generated_tokens", m->generated_tokens);
-        json_number(j, "tokens_per_second", m->tokens_per_second, 9);
-        json_u64(j, "load_percent", m->load_percent);
-        if (m->error[0])
-                json_string(j, "error", m->error);
-        json_close(j, '}');
-}
-
-static void json_models(struct json *j, const struct spark_model *const *models, size_t n) {
-        json_open(j, "models", '[');
-        for (size_t i = 0; i < n; i++)
-                json_model(j, models[i]);
-        json_close(j, ']');
-}
-
-static void json_requests(struct json *j, const struct spark_status_result *s) {
-        json_open(j, "requests", '[');
-        for (size_t i = 0; i < s->n_requests; i++) {
-                const struct spark_request_info *q = s->requests[i];
-
-                json_open(j, NULL, '{');
-                json_u64(j, "uid", q->uid);
-                json_u64(j, "pid", q->pid);
-                json_string(j, "unit", q->unit);
-                json_string(j, "model", q->model);
-                json_string(j, "kind", q->kind);
-                json_string(j, "state", q->state);
-                json_u64(j, "prompt_tokens", q->prompt_tokens);
-                json_u64(j, "completion_tokens", q->completion_tokens);
-                json_number(j, "age_ms", q->age_ms, 9);
-                json_close(j, '}');
-        }
-        json_close(j, ']');
-}
-
-static void json_status(struct json *j, const struct spark_status_result *s) {
-        json_open(j, NULL, '{');
-        json_string(j, "version", s->version);
-        json_string(j, "state", s->state);
-        json_number(j, "uptime_s", s->uptime_s, 9);
-        json_u64(j, "connections", s->connections);
-        json_u64(j, "requests_running", s->requests_running);
-        json_u64(j, "requests_queued", s->requests_queued);
-        json_open(j, "memory", '{');
-        json_u64(j, "total", s->memory_total);
-        json_u64(j, "available", s->memory_available);
-        json_u64(j, "floor", s->memory_floor);
-        json_u64(j, "images", s->memory_images);
-        json_u64(j, "kv", s->memory_kv);
-        json_u64(j, "engine", s->memory_engine);
-        json_close(j, '}');
-        json_models(j, s->models, s->n_models);
-        json_requests(j, s);
-        json_close(j, '}');
-}
+#include "priority.h"
+#include "status.h"
+#include "users.h"
 
 /* "7.2 B", "260 K": how people speak of parameters. */
 static const char *format_count(uint64_t n, char out[32]) {
@@ -119,29 +46,51 @@ static void print_model(const struct spark_model *m) {
 }
 
 static void print_requests(const struct spark_status_result *s) {
-        (void)printf("%8s %7s %-20s %-10s %-8s %8s %8s %10s  %s\n", "PID", "UID", "MODEL", "KIND", "STATE", "PROMPT",
-                     "TOKENS", "AGE", "UNIT");
+        (void)printf("%8s %7s %-11s %-8s %-20s %-10s %8s %8s %8s %7s %10s  %s\n", "PID", "UID", "PRIORITY", "STATE",
+                     "MODEL", "KIND", "PROMPT", "CACHED", "TOKENS", "TOK/S", "AGE", "UNIT");
         for (size_t i = 0; i < s->n_requests; i++) {
                 const struct spark_request_info *q = s->requests[i];
                 char model[24], kind[16], state[16], unit[80], age[32];
 
-                (void)printf("%8u %7u %-20s %-10s %-8s %8u %8u %10s  %s\n", q->pid, q->uid,
+                (void)printf("%8u %7u %-11s %-8s %-20s %-10s %8u %8u %8u %7.1f %10s  %s\n", q->pid, q->uid,
+                             priority_name(q->priority), format_safe(q->state, state, sizeof(state)),
                              format_safe(q->model, model, sizeof(model)), format_safe(q->kind, kind, sizeof(kind)),
-                             format_safe(q->state, state, sizeof(state)), q->prompt_tokens, q->completion_tokens,
+                             q->prompt_tokens, q->cached_tokens, q->completion_tokens, (double)q->tokens_per_second,
                              format_duration((double)q->age_ms / 1000, age), format_safe(q->unit, unit, sizeof(unit)));
         }
 }
 
+static void print_users(const struct spark_status_result *s) {
+        struct user_names names = { 0 };
+
+        (void)printf("%-16s %6s %7s %7s %8s %10s %10s %12s %12s\n", "USER", "CONN", "RUNNING", "WAITING", "TOK/S",
+                     "KV USED", "KV CACHED", "TODAY", "A DAY");
+        for (size_t i = 0; i < s->n_users; i++) {
+                const struct spark_user_info *u = s->users[i];
+                char used[32], cached[32], limit[32] = "-";
+
+                if (u->tokens_per_day)
+                        (void)snprintf(limit, sizeof(limit), "%llu", (unsigned long long)u->tokens_per_day);
+                (void)printf("%-16s %6u %7u %7u %8.1f %10s %10s %12llu %12s\n", user_name(&names, u->uid), u->connections,
+                             u->running, u->queued, (double)u->tokens_per_second, format_bytes(u->kv_used_bytes, used),
+                             format_bytes(u->kv_cached_bytes, cached), (unsigned long long)u->tokens_today, limit);
+        }
+}
+
 static void print_status(const struct spark_status_result *s) {
-        char version[40], state[40], a[32], b[32], c[32], d[32];
+        char version[40], state[40], warning[640], a[32], b[32], c[32], d[32], e[32];
 
         (void)printf("sparkd %s: %s for %s; %u connections, %u requests running, %u waiting\n",
                      format_safe(s->version, version, sizeof(version)), format_safe(s->state, state, sizeof(state)),
                      format_duration((double)s->uptime_s, a), s->connections, s->requests_running, s->requests_queued);
         (void)printf("Memory: %s available of %s, %s stay free", format_bytes(s->memory_available, a),
                      format_bytes(s->memory_total, b), format_bytes(s->memory_floor, c));
-        (void)printf("; taken: %s images, %s KV cache, %s else\n\n", format_bytes(s->memory_images, a),
-                     format_bytes(s->memory_kv, b), format_bytes(s->memory_engine, d));
+        (void)printf("; taken: %s images, %s KV cache (%s used, %s prefixes), %s else\n", format_bytes(s->memory_images, a),
+                     format_bytes(s->memory_kv, b), format_bytes(s->memory_kv_used, c),
+                     format_bytes(s->memory_kv_cached, d), format_bytes(s->memory_engine, e));
+        for (size_t i = 0; i < s->n_warnings; i++)
+                (void)printf("Warning: %s\n", format_safe(s->warnings[i], warning, sizeof(warning)));
+        (void)printf("\n");
         if (s->n_models == 0)
                 (void)printf("No models. `sparkctl load FILE` loads one.\n");
         for (size_t i = 0; i < s->n_models; i++)
@@ -149,6 +98,10 @@ static void print_status(const struct spark_status_result *s) {
         if (s->n_requests > 0) {
                 (void)printf("\n");
                 print_requests(s);
+        }
+        if (s->n_users > 0) {
+                (void)printf("\n");
+                print_users(s);
         }
 }
 
@@ -161,7 +114,7 @@ static void done_status(struct call *call, const struct spark_done *done) {
                 print_status(done->status);
                 return;
         }
-        json_status(&j, done->status);
+        status_json(&j, done->status);
         (void)json_print(&j);
 }
 
@@ -175,7 +128,7 @@ static void done_ps(struct call *call, const struct spark_done *done) {
                 return;
         }
         json_open(&j, NULL, '{');
-        json_requests(&j, done->status);
+        status_json_requests(&j, done->status);
         json_close(&j, '}');
         (void)json_print(&j);
 }
@@ -185,7 +138,7 @@ static void done_models(struct call *call, const struct spark_done *done) {
 
         if (call->ctl->json) {
                 json_open(&j, NULL, '{');
-                json_models(&j, done->models, done->n_models);
+                status_json_models(&j, done->models, done->n_models);
                 json_close(&j, '}');
                 (void)json_print(&j);
                 return;
@@ -217,7 +170,7 @@ int verb_status(struct ctl *ctl, int argc, char **argv) {
         status = begin(ctl, "status",
                        "Shows the service's state, the memory ledger, the models and what runs on them.\n"
                        "With --json: version, state, uptime_s, connections, requests_running, requests_queued,\n"
-                       "memory, models, requests.\n", argc, argv);
+                       "memory, models, requests, users, warnings.\n", argc, argv);
         if (status >= 0)
                 return status;
         return call_wait(&call, spark_status(ctl->spark, call_event, &call, &call.id));
@@ -228,8 +181,9 @@ int verb_ps(struct ctl *ctl, int argc, char **argv) {
         int status;
 
         status = begin(ctl, "ps",
-                       "Lists the requests that run or wait. Other users' requests are shown to root and to the\n"
-                       "service's own user only. With --json: requests.\n", argc, argv);
+                       "Lists the requests that run or wait, with their priority, the tokens of their prompt, how many\n"
+                       "of these the prefix cache had, the tokens generated and how many a second. Other users'\n"
+                       "requests are shown to root and to the service's own user only. With --json: requests.\n", argc, argv);
         if (status >= 0)
                 return status;
         return call_wait(&call, spark_status(ctl->spark, call_event, &call, &call.id));

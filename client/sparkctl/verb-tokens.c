@@ -10,6 +10,7 @@
 #include "input.h"
 #include "json.h"
 #include "options.h"
+#include "priority.h"
 
 static void tokenize_done(struct call *call, const struct spark_done *done) {
         _cleanup_json_ struct json j = JSON_NULL;
@@ -167,15 +168,17 @@ static void perplexity_done(struct call *call, const struct spark_done *done) {
 
 int verb_perplexity(struct ctl *ctl, int argc, char **argv) {
         struct spark_score_request request = SPARK_SCORE_INIT;
+        const char *priority = NULL;
         const struct option options[] = {
                 { "model", 'm', OPTION_STRING, &request.model, NULL, 0, "M", "default: the service's default model" },
                 { "context", 0, OPTION_U32, &request.context, NULL, 0, "N",
                   "tokens per window (default: the model's context)" },
+                PRIORITY_OPTION_ROW(priority),
                 OPTION_END,
         };
         const struct option_spec spec = {
                 .verb = "perplexity",
-                .usage = "[-m M] [--context N] FILE|-",
+                .usage = "[-m M] [--context N] [--priority P] FILE|-",
                 .text = "Scores a text: the number of tokens scored, their mean negative log-likelihood (natural\n"
                         "logarithm) and the perplexity. The text is cut into windows of N tokens; each of them starts\n"
                         "with BOS where the model has one and is scored from its second token on.\n"
@@ -191,10 +194,12 @@ int verb_perplexity(struct ctl *ctl, int argc, char **argv) {
 
         status = options_parse(ctl, &spec, argc, argv, &arguments);
         if (status < 0)
-                status = input_file(ctl, arguments.items[0], &text) ?: ctl_connect(ctl) ?: -1;
+                status = priority_check(ctl, "perplexity", priority) ?: input_file(ctl, arguments.items[0], &text) ?:
+                         ctl_connect(ctl) ?: -1;
         if (status < 0) {
                 request.text = text.data;
                 request.text_size = text.len;
+                request.priority = priority_choose(ctl, priority, false);
                 status = call_wait(&call, spark_score(ctl->spark, &request, call_event, &call, &call.id));
         }
         buf_deinit(&text);

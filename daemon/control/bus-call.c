@@ -39,6 +39,7 @@ static int submit_plain(struct bus *b, const struct bus_prompt *p, struct bus_op
         generate.prompt.len = strlen(prompt);
         generate.sampling = &o->sampling;
         generate.credit = p->credit;
+        generate.priority = o->priority;
         frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_GENERATE;
         frame.generate = &generate;
         return submit_frame(b, p, &frame, ret, error);
@@ -57,6 +58,7 @@ static int submit_chat(struct bus *b, const struct bus_prompt *p, struct bus_opt
         chat.n_messages = 1;
         chat.sampling = &o->sampling;
         chat.credit = p->credit;
+        chat.priority = o->priority;
         frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_CHAT;
         frame.chat = &chat;
         return submit_frame(b, p, &frame, ret, error);

@@ -24,6 +24,7 @@ struct option {
 static const struct option options[] = {
         { "model", "s", offsetof(struct bus_options, model), 0 },
         { "raw", "b", offsetof(struct bus_options, raw), 0 },
+        { "priority", "s", offsetof(struct bus_options, priority_word), 0 },
         { "stop", "as", offsetof(struct bus_options, stop), 0 },
         SAMPLING(temperature, "d"),
         SAMPLING(top_p, "d"),
@@ -148,11 +149,21 @@ static int read_options(sd_bus_message *m, struct bus_options *o, struct request
         return r < 0 ? r : 0;
 }
 
+static int read_priority(struct bus_options *o, struct request_error *error) {
+        if (!o->priority_word || policy_priority_parse(o->priority_word, &o->priority))
+                return 0;
+        request_error_set(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
+                          "options: 'priority' must be \"background\", \"normal\" or \"interactive\".");
+        return REQUEST_E_REFUSED;
+}
+
 int bus_options_init(struct bus_options *o, sd_bus_message *m, struct request_error *error) {
         int r;
 
         *o = (struct bus_options){ .model = "", .sampling = SPARK__V1__SAMPLING__INIT };
         r = read_options(m, o, error);
+        if (!r)
+                r = read_priority(o, error);
         if (r)
                 bus_options_deinit(o);
         return r;

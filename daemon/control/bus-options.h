@@ -15,6 +15,8 @@
 struct bus_options {
         const char *model; /* of the message, as the strings below; "" = the default model */
         bool raw;
+        const char *priority_word; /* NULL = left out */
+        Spark__V1__Priority priority;
         char **stop; /* owned */
         Spark__V1__Sampling sampling;
 };

@@ -7,37 +7,13 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <libconfig.h>
 #include <limits.h>
-#include <stdarg.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/checked.h"
 #include "base/log.h"
-#include "config.h"
-
-enum key_type {
-        KEY_STRING, /* any text without control characters */
-        KEY_PATH,   /* made absolute */
-        KEY_ENUM,   /* one of `words`, kept as the string */
-        KEY_INDEX,  /* one of `words`, kept as its number + min */
-        KEY_NUMBER,
-        KEY_SIZE,   /* bytes: a number or a string such as "6G" */
-        KEY_MODE,   /* octal in a string */
-};
-
-struct key {
-        const char *group; /* NULL = top level */
-        const char *name;
-        enum key_type type;
-        size_t offset;
-        uint64_t min, max;
-        uint64_t initial;
-        const char *initial_text;
-        const char *words; /* separated by one space */
-};
+#include "config-private.h"
 
 #define AT(member) offsetof(struct config, member)
 #define LIMIT(key, lowest, highest, value) \
@@ -48,7 +24,7 @@ struct key {
 #define MIB (1ull << 20)
 #define GIB (1ull << 30)
 
-static const struct key keys[] = {
+const struct key config_keys[] = {
         { NULL, "socket", KEY_PATH, AT(socket), 0, 0, 0, "/run/sparkd/sparkd.sock", NULL },
         { NULL, "socket_mode", KEY_MODE, AT(socket_mode), 0, 0777, 0666, NULL, NULL },
         { NULL, "state_dir", KEY_PATH, AT(state_dir), 0, 0, 0, "/var/lib/sparkd", NULL },
@@ -59,13 +35,24 @@ static const struct key keys[] = {
           "error warning notice info debug" },
         { "memory", "floor", KEY_SIZE, AT(memory_floor), 0, 1ull << 50, CONFIG_FLOOR_AUTO, NULL, NULL },
         { "memory", "kv", KEY_SIZE, AT(memory_kv), 0, 1ull << 50, 0, NULL, NULL },
-        { "memory", "kv_format", KEY_ENUM, AT(kv_format), 0, 0, 0, "f16", "f16 f32" },
+        { "memory", "kv_format", KEY_ENUM, AT(kv_format), 0, 0, 0, "f16", "f16 q8_0 f32" },
+        { "scheduler", "inter_token_ms", KEY_NUMBER, AT(inter_token_ms), 1, 60000, 100, NULL, NULL },
         LIMIT(connections, 1, 1u << 20, 4096),
         LIMIT(connections_per_user, 1, 1u << 20, 2048),
         LIMIT(requests, 1, 60000, 4096),
         LIMIT(requests_per_user, 1, 60000, 2048),
         LIMIT(requests_per_connection, 1, 60000, 256),
         LIMIT_SIZE(bytes_per_user, 64 * KIB, 1ull << 50, 512 * MIB),
+        LIMIT(running_per_user, 0, 60000, 0),
+        LIMIT(queued_per_user, 0, 60000, 1024),
+        LIMIT_SIZE(kv_per_user, 0, 1ull << 50, 0),
+        LIMIT(tokens_per_day, 0, 1ull << 53, 0),
+        { "limits", "max_priority", KEY_INDEX, AT(limits.max_priority), 1, 0, 3, NULL, CONFIG_PRIORITY_WORDS },
+        { "limits", "share_prefixes", KEY_INDEX, AT(limits.share_prefixes), 0, 0, CONFIG_SHARE_PRIVILEGED, NULL,
+          "none privileged all" },
+        LIMIT(sessions_per_user, 0, 16384, 64),
+        LIMIT_SIZE(session_bytes_per_user, 0, 1ull << 50, 4 * GIB),
+        LIMIT(session_idle_seconds, 1, 1u << 30, 300),
         LIMIT(output_frames, 16, 1u << 20, 16384),
         LIMIT_SIZE(output_bytes, 64 * KIB, 1 * GIB, 16 * MIB),
         LIMIT(output_seconds, 1, 86400, 30),
@@ -78,36 +65,10 @@ static const struct key keys[] = {
         LIMIT(rows, 0, 65536, 0),
         { "null", "step_us", KEY_NUMBER, AT(null_step_us), 0, 60000000, 0, NULL, NULL },
 };
+const size_t config_n_keys = ARRAY_SIZE(config_keys);
 
 /* Groups that may be there; "power" is reserved and holds no key yet. */
-static const char *const groups[] = { "memory", "limits", "power", "null" };
-
-struct reader {
-        struct config *config;
-        const char *file;
-        char *folder;
-        struct config_error *error;
-};
-
-static _printf_(3, 4) int fault(struct reader *r, const config_setting_t *at, const char *fmt, ...) {
-        char text[384];
-        va_list ap;
-        const char *file = at ? config_setting_source_file(at) : NULL;
-
-        va_start(ap, fmt);
-        (void)vsnprintf(text, sizeof(text), fmt, ap);
-        va_end(ap);
-        (void)snprintf(r->error->text, sizeof(r->error->text), "%.100s:%d: %s", file ? file : r->file,
-                       at ? (int)config_setting_source_line(at) : 0, text);
-        return CONFIG_E_INVALID;
-}
-
-static bool text_is_printable(const char *s) {
-        for (; *s; s++)
-                if ((unsigned char)*s < 0x20 || *s == 0x7f)
-                        return false;
-        return true;
-}
+static const char *const groups[] = { "memory", "scheduler", "limits", "power", "null" };
 
 bool config_model_name_valid(const char *name) {
         size_t n = strlen(name);
@@ -120,149 +81,12 @@ bool config_model_name_valid(const char *name) {
         return true;
 }
 
-/* The place of `word` among the words of a key, -1 where it is none of them. */
-static int word_index(const char *words, const char *word) {
-        size_t n = strlen(word);
-
-        for (int i = 0; *words; i++) {
-                size_t len = strcspn(words, " ");
-
-                if (len == n && memcmp(words, word, n) == 0)
-                        return i;
-                words += len + (words[len] == ' ');
-        }
-        return -1;
-}
-
-static int replace_string(char **p, char *value) {
-        if (!value)
-                return -ENOMEM;
-        free(*p);
-        *p = value;
-        return 0;
-}
-
-static char *path_absolute(const char *folder, const char *path) {
-        char *out = NULL;
-
-        if (path[0] == '/')
-                return strdup(path);
-        if (asprintf(&out, "%s/%s", folder, path) < 0)
-                return NULL;
-        return out;
-}
-
-/* "6G" and the like: digits, then nothing or one of K M G T (powers of 1024). */
-static bool size_parse(const char *text, uint64_t *ret) {
-        static const char units[] = "KMGT";
-        const char *unit;
-        uint64_t v;
-        char *end;
-
-        if (!isdigit((unsigned char)text[0]))
-                return false;
-        errno = 0;
-        v = strtoull(text, &end, 10);
-        if (errno != 0)
-                return false;
-        if (*end) {
-                unit = strchr(units, *end);
-                if (!unit || end[1] || !checked_mul(v, 1ull << (10 * (unit - units + 1)), &v))
-                        return false;
-        }
-        *ret = v;
-        return true;
-}
-
-static int read_number(struct reader *r, const struct key *k, const config_setting_t *s, uint64_t *ret) {
-        const char *text = config_setting_get_string(s);
-        int type = config_setting_type(s);
-        long long n;
-
-        if (text && k->type == KEY_MODE) {
-                char *end;
-
-                errno = 0;
-                *ret = strtoull(text, &end, 8);
-                if (!isdigit((unsigned char)text[0]) || *end || errno)
-                        return fault(r, s, "'%s' must be an octal mode in quotes, such as \"0660\"", k->name);
-                return 0;
-        }
-        if (text && k->type == KEY_SIZE) {
-                if (!size_parse(text, ret))
-                        return fault(r, s, "'%s' must be a size such as 1048576 or \"6G\" (units K, M, G, T)", k->name);
-                return 0;
-        }
-        if (k->type == KEY_MODE || (type != CONFIG_TYPE_INT && type != CONFIG_TYPE_INT64))
-                return fault(r, s, "'%s' must be %s", k->name,
-                             k->type == KEY_MODE ? "an octal mode in quotes" : "a whole number");
-        n = config_setting_get_int64(s);
-        if (n < 0)
-                return fault(r, s, "'%s' must not be negative", k->name);
-        *ret = (uint64_t)n;
-        return 0;
-}
-
-static int set_number(struct reader *r, const struct key *k, const config_setting_t *s, uint64_t *target) {
-        uint64_t v = 0;
-        int e;
-
-        e = read_number(r, k, s, &v);
-        if (e)
-                return e;
-        if (v < k->min || v > k->max)
-                return fault(r, s, "'%s' is %llu, allowed are %llu to %llu", k->name, (unsigned long long)v,
-                             (unsigned long long)k->min, (unsigned long long)k->max);
-        *target = v;
-        return 0;
-}
-
-static int set_text(struct reader *r, const struct key *k, const config_setting_t *s, void *target) {
-        const char *text = config_setting_get_string(s);
-        int index;
-
-        if (!text || config_setting_type(s) != CONFIG_TYPE_STRING)
-                return fault(r, s, "'%s' must be a string", k->name);
-        if (!text_is_printable(text))
-                return fault(r, s, "'%s' contains a control character", k->name);
-        switch (k->type) {
-        case KEY_PATH:
-                if (!*text || strlen(text) >= PATH_MAX)
-                        return fault(r, s, "'%s' must be a path", k->name);
-                return replace_string(target, path_absolute(r->folder, text));
-        case KEY_ENUM:
-        case KEY_INDEX:
-                index = word_index(k->words, text);
-                if (index < 0)
-                        return fault(r, s, "'%s' is \"%.64s\", allowed are: %s", k->name, text, k->words);
-                if (k->type == KEY_ENUM)
-                        return replace_string(target, strdup(text));
-                *(uint64_t *)target = k->min + (uint64_t)index;
-                return 0;
-        default:
-                return replace_string(target, strdup(text));
-        }
-}
-
-static int set_key(struct reader *r, const struct key *k, const config_setting_t *s) {
-        void *target = (char *)r->config + k->offset;
-
-        switch (k->type) {
-        case KEY_NUMBER:
-        case KEY_SIZE:
-        case KEY_MODE:
-                return set_number(r, k, s, target);
-        default:
-                return set_text(r, k, s, target);
-        }
-}
-
 static const struct key *key_find(const char *group, const char *name) {
-        for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
-                bool same = group ? keys[i].group && strcmp(keys[i].group, group) == 0 : !keys[i].group;
+        for (size_t i = 0; i < config_n_keys; i++) {
+                bool same = group ? config_keys[i].group && strcmp(config_keys[i].group, group) == 0 : !config_keys[i].group;
 
-                if (same && strcmp(keys[i].name, name) == 0)
-                        return &keys[i];
+                if (same && strcmp(config_keys[i].name, name) == 0)
+                        return &config_keys[i];
         }
         return NULL;
 }
@@ -271,15 +95,15 @@ static int read_group(struct reader *r, const char *group, config_setting_t *s) 
         int e, n;
 
         if (!config_setting_is_group(s))
-                return fault(r, s, "'%s' must be a group: %s = { ... };", group, group);
+                return config_fault(r, s, "'%s' must be a group: %s = { ... };", group, group);
         n = config_setting_length(s);
         for (int i = 0; i < n; i++) {
                 config_setting_t *child = config_setting_get_elem(s, (unsigned)i);
                 const struct key *k = key_find(group, config_setting_name(child));
 
                 if (!k)
-                        return fault(r, child, "unknown key '%.64s' in '%s'", config_setting_name(child), group);
-                e = set_key(r, k, child);
+                        return config_fault(r, child, "unknown key '%.64s' in '%s'", config_setting_name(child), group);
+                e = config_set_key(r, k, child, r->config);
                 if (e)
                         return e;
         }
@@ -288,35 +112,37 @@ static int read_group(struct reader *r, const char *group, config_setting_t *s) 
 
 static int read_model_key(struct reader *r, struct config_model *m, config_setting_t *s) {
         const char *name = config_setting_name(s), *text = config_setting_get_string(s);
-        static const struct key context = { NULL, "context", KEY_NUMBER, 0, 0, 1u << 30, 0, NULL, NULL };
+        static const struct key context = {
+                NULL, "context", KEY_NUMBER, offsetof(struct config_model, context), 0, 1u << 30, 0, NULL, NULL
+        };
 
         if (strcmp(name, "name") == 0) {
                 if (!text || !config_model_name_valid(text))
-                        return fault(r, s, "'name' must be 1 to %u letters, digits or \"._:-\", not beginning with a dot",
+                        return config_fault(r, s, "'name' must be 1 to %u letters, digits or \"._:-\", not beginning with a dot",
                                      CONFIG_MODEL_NAME_MAX);
-                return replace_string(&m->name, strdup(text));
+                return config_replace_string(&m->name, strdup(text));
         }
         if (strcmp(name, "path") == 0) {
-                static const struct key path = { NULL, "path", KEY_PATH, 0, 0, 0, 0, NULL, NULL };
+                static const struct key path = { NULL, "path", KEY_PATH, offsetof(struct config_model, path), 0, 0, 0, NULL, NULL };
 
-                return set_text(r, &path, s, &m->path);
+                return config_set_key(r, &path, s, m);
         }
         if (strcmp(name, "default") == 0) {
                 if (config_setting_type(s) != CONFIG_TYPE_BOOL)
-                        return fault(r, s, "'default' must be true or false");
+                        return config_fault(r, s, "'default' must be true or false");
                 m->is_default = config_setting_get_bool(s);
                 return 0;
         }
         if (strcmp(name, "context") == 0)
-                return set_number(r, &context, s, &m->context);
-        return fault(r, s, "unknown key '%.64s' in 'models'", name);
+                return config_set_key(r, &context, s, m);
+        return config_fault(r, s, "unknown key '%.64s' in 'models'", name);
 }
 
 static int read_model(struct reader *r, struct config_model *m, config_setting_t *s) {
         int n, e;
 
         if (!config_setting_is_group(s))
-                return fault(r, s, "each of 'models' must be a group: { name = ...; path = ...; }");
+                return config_fault(r, s, "each of 'models' must be a group: { name = ...; path = ...; }");
         n = config_setting_length(s);
         for (int i = 0; i < n; i++) {
                 e = read_model_key(r, m, config_setting_get_elem(s, (unsigned)i));
@@ -324,10 +150,10 @@ static int read_model(struct reader *r, struct config_model *m, config_setting_t
                         return e;
         }
         if (!m->name)
-                return fault(r, s, "a model without 'name'");
+                return config_fault(r, s, "a model without 'name'");
         for (const struct config_model *other = r->config->models; other < m; other++)
                 if (strcmp(other->name, m->name) == 0)
-                        return fault(r, s, "two models are named '%s'", m->name);
+                        return config_fault(r, s, "two models are named '%s'", m->name);
         return 0;
 }
 
@@ -336,10 +162,10 @@ static int read_models(struct reader *r, config_setting_t *s) {
         int n, e;
 
         if (!config_setting_is_list(s))
-                return fault(r, s, "'models' must be a list: models = ( { ... }, ... );");
+                return config_fault(r, s, "'models' must be a list: models = ( { ... }, ... );");
         n = config_setting_length(s);
         if ((unsigned)n > CONFIG_MODELS_MAX)
-                return fault(r, s, "%d models, at most %u are allowed", n, CONFIG_MODELS_MAX);
+                return config_fault(r, s, "%d models, at most %u are allowed", n, CONFIG_MODELS_MAX);
         c->models = calloc((size_t)n + 1, sizeof(*c->models)); /* one more: room for the null backend's own */
         if (!c->models)
                 return -ENOMEM;
@@ -362,11 +188,11 @@ static int check_models(struct reader *r, const config_setting_t *s) {
                 struct config_model *m = &c->models[i];
 
                 if (!m->path && !null_backend)
-                        return fault(r, s, "model '%s' has no 'path'", m->name);
+                        return config_fault(r, s, "model '%s' has no 'path'", m->name);
                 if (!m->path && !(m->path = strdup("")))
                         return -ENOMEM;
                 if (m->is_default && def)
-                        return fault(r, s, "both '%s' and '%s' are the default model", def->name, m->name);
+                        return config_fault(r, s, "both '%s' and '%s' are the default model", def->name, m->name);
                 if (m->is_default)
                         def = m;
         }
@@ -396,13 +222,15 @@ static int read_root(struct reader *r, config_t *file) {
                         if (strcmp(groups[g], name) == 0)
                                 group = groups[g];
                 if (k)
-                        e = set_key(r, k, s);
+                        e = config_set_key(r, k, s, r->config);
                 else if (group)
                         e = read_group(r, group, s);
                 else if (strcmp(name, "models") == 0)
                         e = read_models(r, models = s);
+                else if (strcmp(name, "users") == 0)
+                        e = config_read_users(r, s);
                 else
-                        e = fault(r, s, "unknown key '%.64s'", name);
+                        e = config_fault(r, s, "unknown key '%.64s'", name);
         }
         return e ? e : check_models(r, models);
 }
@@ -412,12 +240,12 @@ static struct config *config_new(void) {
 
         if (!c)
                 return NULL;
-        for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
-                void *target = (char *)c + keys[i].offset;
+        for (size_t i = 0; i < config_n_keys; i++) {
+                void *target = (char *)c + config_keys[i].offset;
 
-                if (!keys[i].initial_text)
-                        *(uint64_t *)target = keys[i].initial;
-                else if (!(*(char **)target = strdup(keys[i].initial_text)))
+                if (!config_keys[i].initial_text)
+                        *(uint64_t *)target = config_keys[i].initial;
+                else if (!(*(char **)target = strdup(config_keys[i].initial_text)))
                         return config_free(c);
         }
         return c;
@@ -431,6 +259,7 @@ struct config *config_free(struct config *c) {
                 free(c->models[i].path);
         }
         free(c->models);
+        config_users_deinit(c);
         free(c->file);
         free(c->socket);
         free(c->state_dir);
@@ -499,65 +328,4 @@ int config_load(struct config **ret, const char *file, struct config_error *erro
 
 bool config_is_null_backend(const struct config *c) {
         return strcmp(c->backend, "null") == 0;
-}
-
-static void print_string(FILE *out, const char *s) {
-        (void)fputc('"', out);
-        for (; *s; s++) {
-                if (*s == '"' || *s == '\\')
-                        (void)fputc('\\', out);
-                (void)fputc(*s, out);
-        }
-        (void)fputc('"', out);
-}
-
-static void print_key(const struct config *c, const struct key *k, FILE *out) {
-        const void *source = (const char *)c + k->offset;
-        uint64_t v = k->initial_text ? 0 : *(const uint64_t *)source;
-
-        if (k->type == KEY_SIZE && v == CONFIG_FLOOR_AUTO) {
-                (void)fprintf(out, "%s# %s: chosen from the machine's memory\n", k->group ? "  " : "", k->name);
-                return;
-        }
-        (void)fprintf(out, "%s%s = ", k->group ? "  " : "", k->name);
-        if (k->initial_text) {
-                print_string(out, *(char *const *)source);
-        } else if (k->type == KEY_INDEX) {
-                const char *word = k->words;
-
-                for (uint64_t i = k->min; i < v; i++)
-                        word = strchr(word, ' ') + 1;
-                (void)fprintf(out, "\"%.*s\"", (int)strcspn(word, " "), word);
-        } else if (k->type == KEY_MODE) {
-                (void)fprintf(out, "\"%04llo\"", (unsigned long long)v);
-        } else {
-                (void)fprintf(out, "%llu%s", (unsigned long long)v, v > INT_MAX ? "L" : "");
-        }
-        (void)fputs(";\n", out);
-}
-
-void config_print(const struct config *c, FILE *out) {
-        for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
-                const char *group = keys[i].group;
-
-                if (group && (i == 0 || !keys[i - 1].group || strcmp(keys[i - 1].group, group) != 0))
-                        (void)fprintf(out, "%s = {\n", group);
-                print_key(c, &keys[i], out);
-                if (group && (i + 1 == ARRAY_SIZE(keys) || strcmp(keys[i + 1].group, group) != 0))
-                        (void)fputs("};\n", out);
-        }
-        (void)fputs("models = (", out);
-        for (size_t i = 0; i < c->n_models; i++) {
-                const struct config_model *m = &c->models[i];
-
-                (void)fputs(i ? ",\n  { name = " : "\n  { name = ", out);
-                print_string(out, m->name);
-                if (*m->path) {
-                        (void)fputs("; path = ", out);
-                        print_string(out, m->path);
-                }
-                (void)fprintf(out, "; default = %s; context = %llu; }", m->is_default ? "true" : "false",
-                              (unsigned long long)m->context);
-        }
-        (void)fputs("\n);\n", out);
 }

@@ -16,6 +16,7 @@
 
 #define CONFIG_DEFAULT_FILE "/etc/sparkd/sparkd.conf"
 #define CONFIG_MODELS_MAX 64u
+#define CONFIG_USERS_MAX 1024u
 #define CONFIG_MODEL_NAME_MAX 64u /* bytes, without NUL */
 
 enum {
@@ -23,6 +24,8 @@ enum {
 };
 
 enum config_bus { CONFIG_BUS_NONE, CONFIG_BUS_SESSION, CONFIG_BUS_SYSTEM };
+/* Who may declare prefixes public. */
+enum config_share { CONFIG_SHARE_NONE, CONFIG_SHARE_PRIVILEGED, CONFIG_SHARE_ALL };
 
 struct config_error {
         char text[512]; /* "FILE:LINE: sentence" */
@@ -39,6 +42,12 @@ struct config_limits {
         uint64_t connections, connections_per_user;
         uint64_t requests, requests_per_user, requests_per_connection;
         uint64_t bytes_per_user; /* kept requests, journals and input buffers of one uid */
+        uint64_t running_per_user, queued_per_user, kv_per_user, tokens_per_day; /* of one uid; 0 = no limit */
+        uint64_t max_priority;   /* Spark__V1__Priority */
+        uint64_t share_prefixes; /* enum config_share */
+        uint64_t sessions_per_user;
+        uint64_t session_bytes_per_user; /* on disk */
+        uint64_t session_idle_seconds;   /* after that a persistent one is on disk only */
         uint64_t output_frames, output_bytes; /* per connection */
         uint64_t output_seconds; /* unread for so long: SLOW_READER */
         uint64_t hello_seconds;
@@ -48,6 +57,18 @@ struct config_limits {
         uint64_t stop_seconds;   /* SIGTERM: running requests may go on for so long */
         uint64_t sequences, rows; /* of an engine's step; 0 = its own default */
 };
+
+/* What some users may have. CONFIG_UNSET: as everybody, by `limits`. */
+struct config_user {
+        char *user, *group; /* as written, or NULL */
+        uint64_t uid;       /* as written */
+        uid_t *uids;        /* who is meant by any of the three: at least one, but for a group without members */
+        size_t n_uids;
+        uint64_t weight;       /* of the user's share of the service */
+        uint64_t max_priority; /* Spark__V1__Priority */
+        uint64_t connections, requests, bytes, running, queued, kv, tokens_per_day;
+};
+#define CONFIG_UNSET UINT64_MAX
 
 struct config {
         char *file; /* NULL = built-in defaults */
@@ -60,9 +81,12 @@ struct config {
         uint64_t log_level; /* enum log_level */
         struct config_model *models;
         size_t n_models;
+        struct config_user *users;
+        size_t n_users;
         uint64_t memory_floor; /* bytes; CONFIG_FLOOR_AUTO */
         uint64_t memory_kv;    /* bytes for each model's KV cache; 0 = chosen from what is free */
-        char *kv_format;       /* "f16" or "f32" */
+        char *kv_format;       /* "f16", "q8_0" or "f32" */
+        uint64_t inter_token_ms; /* wanted gap between two tokens of a running stream */
         struct config_limits limits;
         uint64_t null_step_us; /* null backend: pretended time of a step */
 };
@@ -78,6 +102,8 @@ struct config *config_free(struct config *config);
 DEFINE_CLEANUP(struct config *, config_free)
 /* Prints the effective configuration, in the syntax of the file. */
 void config_print(const struct config *config, FILE *out);
+/* The first entry of 'users' that means this uid, or NULL. */
+const struct config_user *config_find_user(const struct config *config, uid_t uid);
 bool config_is_null_backend(const struct config *config);
 /* True where a string may be a model's name: 1-64 of letters, digits, "._:-", not beginning with a dot. */
 bool config_model_name_valid(const char *name);

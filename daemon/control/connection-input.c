@@ -26,9 +26,13 @@ static void handle_hello(struct connection *c, const Spark__V1__Hello *hello) {
                                 SOFTWARE_MAX);
                 return;
         }
+        for (size_t i = 0; i < hello->n_features; i++)
+                if (strcmp(hello->features[i], "prefill-progress") == 0)
+                        c->prefill_progress = true;
         c->state = CONNECTION_OPEN;
         answer.protocol_version = 1;
         answer.software = (char *)"sparkd " SPARK_VERSION;
+        answer.max_priority = c->user->policy.max_priority;
         frame.body_case = SPARK__V1__SERVER_FRAME__BODY_HELLO;
         frame.hello = &answer;
         (void)connection_send(c, &frame);
@@ -62,6 +66,10 @@ static bool frame_has_input(const Spark__V1__ClientFrame *f) {
                 return f->score->input_fd;
         case SPARK__V1__CLIENT_FRAME__BODY_LOAD:
                 return f->load->input_fd;
+        case SPARK__V1__CLIENT_FRAME__BODY_PREWARM:
+                return f->prewarm->input_fd;
+        case SPARK__V1__CLIENT_FRAME__BODY_SESSION_APPEND:
+                return f->session_append->input_fd;
         default:
                 return false;
         }
@@ -89,9 +97,11 @@ static void handle_request(struct connection *c, const Spark__V1__ClientFrame *f
 
         if (c->n_streams >= limit) {
                 (void)fd_close(fd);
-                connection_refuse(c, f->id, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
-                                  "The connection has %llu requests running, which is all it may have.",
-                                  (unsigned long long)limit);
+                (void)request_refuse_busy(&refused, &c->user->ended,
+                                          "The connection has %llu requests, which is all it may have at once.",
+                                          (unsigned long long)limit);
+                request_note_refusal(c->manager, c->user, f);
+                send_refusal(c, f->id, REQUEST_E_REFUSED, &refused);
                 return;
         }
         s = stream_new(c, f->id);
@@ -240,7 +250,7 @@ static void charge_input(struct connection *c) {
                 if (user_charge(c->user, USER_BYTES, cap - c->input_charged)) {
                         connection_fail(c, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
                                         "The requests of your user take more than %llu bytes.",
-                                        (unsigned long long)c->manager->config->limits.bytes_per_user);
+                                        (unsigned long long)c->user->limits[USER_BYTES]);
                         return;
                 }
                 c->input_charged = cap;

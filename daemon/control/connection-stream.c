@@ -42,6 +42,12 @@ void connection_finish(struct connection *c) {
         connection_dirty(c);
 }
 
+static void fail_with(struct connection *c, Spark__V1__Error *error, const char *text) {
+        log_debug("connection of pid %d: %s", (int)c->peer.pid, text);
+        error->message = (char *)text;
+        connection_finish_with(c, error);
+}
+
 void connection_fail(struct connection *c, Spark__V1__ErrorCode code, const char *fmt, ...) {
         Spark__V1__Error error = SPARK__V1__ERROR__INIT;
         char text[512];
@@ -50,10 +56,21 @@ void connection_fail(struct connection *c, Spark__V1__ErrorCode code, const char
         va_start(ap, fmt);
         (void)vsnprintf(text, sizeof(text), fmt, ap);
         va_end(ap);
-        log_debug("connection of pid %d: %s", (int)c->peer.pid, text);
         error.code = code;
-        error.message = text;
-        connection_finish_with(c, &error);
+        fail_with(c, &error, text);
+}
+
+void connection_fail_busy(struct connection *c, uint32_t retry_after_ms, const char *fmt, ...) {
+        Spark__V1__Error error = SPARK__V1__ERROR__INIT;
+        char text[512];
+        va_list ap;
+
+        va_start(ap, fmt);
+        (void)vsnprintf(text, sizeof(text), fmt, ap);
+        va_end(ap);
+        error.code = SPARK__V1__ERROR_CODE__BUSY;
+        error.retry_after_ms = retry_after_ms;
+        fail_with(c, &error, text);
 }
 
 void connection_kill(struct connection *c) {
@@ -196,6 +213,9 @@ static void on_progress(void *userdata, struct request *r, const Spark__V1__Prog
         struct connection *c = s->connection;
 
         if (c->blocked || c->channel.out_frames >= COALESCE_FRAMES) /* the next one will do */
+                return;
+        if (!c->prefill_progress && (r->kind == REQUEST_GENERATE || r->kind == REQUEST_CHAT) &&
+            strcmp(progress->stage, "prefill") == 0)
                 return;
         frame.id = s->id;
         frame.body_case = SPARK__V1__SERVER_FRAME__BODY_PROGRESS;

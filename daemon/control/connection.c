@@ -8,12 +8,14 @@
 
 #include "base/fd.h"
 #include "connection-private.h"
+#include "session.h"
 
 #define RESERVE_FRAMES 8u           /* beyond the limit, for the sentence that says goodbye */
 #define RESERVE_BYTES ((size_t)64 << 10)
 #define IN_FDS_MAX 64u
 #define LINGER_US (5u * 1000000u)   /* a closing connection whose client does not read */
 #define DISCARD_READS 16
+#define RETRY_MS 1000u              /* connections last: nothing tells when one of them will end */
 
 static void update_events(struct connection *c) {
         bool read = connection_is_open(c) && !c->frames_left &&
@@ -130,6 +132,8 @@ struct connection *connection_free(struct connection *c) {
         if (c->gone)
                 c->gone(c->gone_userdata);
         detach_streams(c);
+        if (c->manager->sessions)
+                sessions_connection_gone(c->manager->sessions, c->client);
         list_remove(&c->link);
         list_remove(&c->dirty_link);
         c->source = sd_event_source_disable_unref(c->source);
@@ -169,12 +173,12 @@ static void connection_admit(struct connection *c) {
         if (!manager_accepts(m)) {
                 connection_fail(c, SPARK__V1__ERROR_CODE__STOPPING, "The daemon is shutting down.");
         } else if (m->n_connections >= m->config->limits.connections) {
-                connection_fail(c, SPARK__V1__ERROR_CODE__BUSY, "The daemon has %llu connections, which is all it takes.",
-                                (unsigned long long)m->config->limits.connections);
+                connection_fail_busy(c, RETRY_MS, "The daemon has %llu connections, which is all it takes.",
+                                     (unsigned long long)m->config->limits.connections);
         } else if (user_charge(c->user, USER_CONNECTIONS, 1)) {
                 connection_fail(c, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
                                 "Your user has %llu connections, which is all it may have.",
-                                (unsigned long long)m->config->limits.connections_per_user);
+                                (unsigned long long)c->user->limits[USER_CONNECTIONS]);
         } else {
                 m->n_connections++;
                 c->charged = true;

@@ -34,6 +34,7 @@ struct connection {
         bool blocked;      /* the socket takes no more for now */
         bool frames_left;  /* received, not looked at yet */
         bool charged;
+        bool prefill_progress; /* the client knows that feature */
         uint32_t events;   /* what the source watches */
         struct user *user;
         struct peer peer;
@@ -57,5 +58,7 @@ void connection_turn(struct connection *c);
 void connection_tick(struct connection *c, uint64_t now_us);
 /* Says why, lets queued frames go out, closes. */
 void connection_fail(struct connection *c, Spark__V1__ErrorCode code, const char *fmt, ...) _printf_(3, 4);
+/* The same with BUSY and a time after which another try makes sense. */
+void connection_fail_busy(struct connection *c, uint32_t retry_after_ms, const char *fmt, ...) _printf_(3, 4);
 /* Nothing further is read; closes when everything is out. */
 void connection_finish(struct connection *c);

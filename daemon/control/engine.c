@@ -14,6 +14,7 @@
 #include "engine.h"
 #include "manager.h"
 #include "message.h"
+#include "session.h"
 #include "spawn.h"
 
 #define OUT_FRAMES 65536u
@@ -40,11 +41,14 @@ struct engine *engine_discard(struct engine *e) {
         if (!e)
                 return NULL;
         engine_close(e);
+        if (e->manager->sessions)
+                sessions_engine_gone(e->manager->sessions, e);
         e->exit_source = sd_event_source_disable_unref(e->exit_source);
         e->pidfd = spawn_abandon(e->manager->event, e->pidfd);
         LIST_FOREACH(pos, tmp, &e->commands)
                 list_remove(pos);
         list_remove(&e->dirty_link);
+        free(e->users);
         free(e);
         return NULL;
 }
@@ -100,6 +104,8 @@ static void on_tokens(struct engine *e, const Spark__Engine__V1__Tokens *tokens)
 static void on_finished(struct engine *e, const Spark__Engine__V1__Finished *f) {
         struct request *r = requests_find(&e->manager->requests, f->key);
 
+        if (session_is_errand(f->key))
+                sessions_take_forgotten(e->manager->sessions, f->key);
         if (!r || !f->done)
                 return;
         if (f->done->timing && r->sent_us > r->arrived_us)
@@ -129,8 +135,26 @@ static void on_failed(struct engine *e, const Spark__Engine__V1__Failed *f) {
                 return;
         }
         r = requests_find(&e->manager->requests, f->key);
-        if (r)
-                request_fail(r, &error);
+        if (session_is_errand(f->key))
+                sessions_take_forgotten(e->manager->sessions, f->key);
+        if (!r)
+                return;
+        request_note_usage(r, f->usage);
+        request_fail(r, &error);
+}
+
+/* What it holds for each user; a copy, for status. */
+static void take_users(struct engine *e, const Spark__Engine__V1__State *s) {
+        struct engine_user *users = s->n_users ? calloc(s->n_users, sizeof(*users)) : NULL;
+
+        if (s->n_users && !users)
+                return; /* what it said before will do */
+        for (size_t i = 0; i < s->n_users; i++)
+                users[i] = (struct engine_user){ s->users[i]->uid, s->users[i]->kv_used_bytes,
+                                                 s->users[i]->kv_cached_bytes };
+        free(e->users);
+        e->users = users;
+        e->n_users = s->n_users;
 }
 
 static void on_state(struct engine *e, const Spark__Engine__V1__State *s) {
@@ -138,6 +162,8 @@ static void on_state(struct engine *e, const Spark__Engine__V1__State *s) {
         struct request *r;
 
         e->kv_used = s->kv_used_bytes;
+        e->kv_cached = s->kv_cached_bytes;
+        take_users(e, s);
         if (s->cookie == e->ping_cookie) {
                 e->ping_pending = false;
                 e->heard_us = manager_now_us();
@@ -152,11 +178,14 @@ static void on_state(struct engine *e, const Spark__Engine__V1__State *s) {
         for (size_t i = 0; i < s->n_paused_keys; i++)
                 if ((r = requests_find(&e->manager->requests, s->paused_keys[i])))
                         r->engine_paused = true;
+        LIST_FOREACH(pos, tmp, &e->model->active)
+                request_count(LIST_ENTRY(pos, struct request, model_link));
 }
 
 static void on_frame(struct engine *e, const Spark__Engine__V1__EngineFrame *f) {
         struct request *r;
 
+        e->changed |= f->body_case != SPARK__ENGINE__V1__ENGINE_FRAME__BODY_STATE;
         switch (f->body_case) {
         case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_READY:
                 on_ready(e, f->ready);
@@ -164,7 +193,7 @@ static void on_frame(struct engine *e, const Spark__Engine__V1__EngineFrame *f) 
         case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_ACCEPTED:
                 r = requests_find(&e->manager->requests, f->accepted->key);
                 if (r && request_take_accepted(r, f->accepted))
-                        engine_fault(e, "it accepted a request twice");
+                        engine_fault(e, "it accepted a request twice, or another one");
                 return;
         case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_TOKENS:
                 on_tokens(e, f->tokens);
@@ -172,8 +201,7 @@ static void on_frame(struct engine *e, const Spark__Engine__V1__EngineFrame *f) 
         case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_PROGRESS:
                 r = requests_find(&e->manager->requests, f->progress->key);
                 if (r && f->progress->progress)
-                        request_progress(r, f->progress->progress->stage, f->progress->progress->done,
-                                         f->progress->progress->total);
+                        request_take_progress(r, f->progress);
                 return;
         case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_FINISHED:
                 on_finished(e, f->finished);
@@ -183,6 +211,12 @@ static void on_frame(struct engine *e, const Spark__Engine__V1__EngineFrame *f) 
                 return;
         case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_STATE:
                 on_state(e, f->state);
+                return;
+        case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_SPILLED:
+                sessions_take_spilled(e->manager->sessions, f->spilled);
+                return;
+        case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_RESTORED:
+                sessions_take_restored(e->manager->sessions, f->restored);
                 return;
         default:
                 engine_fault(e, "it sent a message that nobody knows");
@@ -278,14 +312,29 @@ static int on_exit_of_engine(sd_event_source *source, int fd, uint32_t events, v
 
 /* ---- what it is told ---- */
 
+static void engine_dirty(struct engine *e) {
+        if (list_empty(&e->dirty_link))
+                list_append(&e->manager->dirty_engines, &e->dirty_link);
+        manager_kick(e->manager);
+}
+
 void engine_add_command(struct engine *e, struct request *r) {
         if (e->closed)
                 return;
         if (list_empty(&r->command_link))
                 list_append(&e->commands, &r->command_link);
-        if (list_empty(&e->dirty_link))
-                list_append(&e->manager->dirty_engines, &e->dirty_link);
-        manager_kick(e->manager);
+        engine_dirty(e);
+}
+
+int engine_send(struct engine *e, const Spark__Engine__V1__ControlFrame *frame, int fd) {
+        int r;
+
+        if (e->closed || e->state != ENGINE_READY)
+                return -EAGAIN;
+        r = message_queue_fds(&e->channel, &frame->base, &fd, fd >= 0);
+        if (r == 0)
+                engine_dirty(e);
+        return r > 0 ? -EAGAIN : r;
 }
 
 static int write_commands(struct engine *e) {
@@ -340,6 +389,7 @@ static int write_init(struct engine *e) {
         init.max_queued = (uint32_t)c->limits.requests;
         init.context = (uint32_t)model->context;
         init.segments = (uint32_t)model->n_segments;
+        init.inter_token_ms = (uint32_t)c->inter_token_ms;
         init.null_step_us = (uint32_t)c->null_step_us;
         init.log_level = (int32_t)c->log_level;
         frame.body_case = SPARK__ENGINE__V1__CONTROL_FRAME__BODY_INIT;
@@ -418,6 +468,7 @@ static void engine_ping(struct engine *e, uint64_t now_us) {
                 return; /* it has enough to read */
         }
         e->ping_pending = true;
+        e->changed = false;
         e->ping_sent_us = now_us;
         engine_flush(e);
 }
@@ -443,7 +494,8 @@ void engine_tick(struct engine *e, uint64_t now_us) {
         case ENGINE_READY:
                 if (!engine_moves(e, now_us))
                         engine_kill(e, "it does not answer");
-                else if (!e->ping_pending && (!idle || now_us - e->heard_us >= IDLE_PING_SECONDS * 1000000ull))
+                else if (!e->ping_pending &&
+                         (!idle || e->changed || now_us - e->heard_us >= IDLE_PING_SECONDS * 1000000ull))
                         engine_ping(e, now_us);
                 return;
         }

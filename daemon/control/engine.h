@@ -23,6 +23,11 @@ enum engine_state {
         ENGINE_ENDING, /* told to end, or killed */
 };
 
+struct engine_user {
+        uint32_t uid;
+        uint64_t kv_used, kv_cached; /* bytes */
+};
+
 struct engine {
         struct manager *manager;
         struct model *model;
@@ -38,7 +43,10 @@ struct engine {
         uint64_t started_us, ready_us, ending_us;
         uint64_t ping_cookie, ping_sent_us, heard_us; /* heard: the last answer to a ping, or Ready */
         bool ping_pending;
-        uint64_t kv_used;
+        bool changed; /* it did something since it was last asked: what it said then is out of date */
+        uint64_t kv_used, kv_cached;  /* as it said last; so this: */
+        struct engine_user *users;
+        size_t n_users;
 };
 
 /* Spawns it and sends Init with the model's segments. 0 or -errno. */
@@ -50,6 +58,8 @@ DEFINE_CLEANUP(struct engine *, engine_discard)
 void engine_stop(struct engine *engine);
 /* A request has something to tell. */
 void engine_add_command(struct engine *engine, struct request *r);
+/* Queues a message that belongs to no request; fd (-1 = none) is duplicated. 0 or -errno (-EAGAIN: not now). */
+int engine_send(struct engine *engine, const Spark__Engine__V1__ControlFrame *frame, int fd);
 /* Writes what is due. The engine lives on whatever happens: a fault ends the process, not the struct. */
 void engine_flush(struct engine *engine);
 /* Once a second: ping, deadlines. */

@@ -91,8 +91,10 @@ int journal_accept(struct journal *j, const uint32_t *prompt, size_t n_prompt, u
 
 void journal_lost(struct journal *j) {
         j->awaiting = true;
-        if (!j->generation)
+        if (!j->generation) {
                 j->accepted = false;
+                j->n_prompt = 0;
+        }
 }
 
 int journal_append(struct journal *j, const uint32_t *ids, size_t n) {
@@ -106,6 +108,19 @@ int journal_append(struct journal *j, const uint32_t *ids, size_t n) {
         memcpy(j->tokens + j->n_prompt + j->n_generated, ids, n * sizeof(*ids));
         j->n_generated += n;
         return 0;
+}
+
+uint32_t *journal_take_tokens(struct journal *j, size_t *ret_n, uint64_t *ret_charged) {
+        uint64_t charged = (uint64_t)j->cap * sizeof(*j->tokens);
+        size_t n = j->n_prompt + j->n_generated;
+
+        if (!j->accepted || n == 0)
+                return NULL;
+        *ret_n = n;
+        *ret_charged = charged;
+        j->charged -= charged;
+        j->n_prompt = j->n_generated = j->cap = 0;
+        return steal_ptr(&j->tokens);
 }
 
 /* A Generate whose prompt is what the engine had made of the request, whatever that was. */
@@ -137,6 +152,20 @@ static void submit_fill_replay(struct journal_submit *s, const struct journal *j
         }
 }
 
+/* To the engine, adding to a session is reading ahead, behind what the session has come to. */
+static void submit_fill_append(struct journal_submit *s, const Spark__V1__SessionAppend *a) {
+        s->prewarm = (Spark__V1__Prewarm)SPARK__V1__PREWARM__INIT;
+        s->prewarm.text = a->text;
+        s->prewarm.input_fd = a->input_fd;
+        s->prewarm.tokens = a->tokens;
+        s->prewarm.n_tokens = a->n_tokens;
+        s->prewarm.special = a->special;
+        s->prewarm.no_bos = a->no_bos;
+        s->prewarm.priority = a->priority;
+        s->submit.request_case = SPARK__ENGINE__V1__SUBMIT__REQUEST_PREWARM;
+        s->submit.prewarm = &s->prewarm;
+}
+
 static int submit_fill_original(struct journal_submit *s) {
         Spark__V1__ClientFrame *f = s->frame;
 
@@ -161,6 +190,13 @@ static int submit_fill_original(struct journal_submit *s) {
                 s->submit.request_case = SPARK__ENGINE__V1__SUBMIT__REQUEST_SCORE;
                 s->submit.score = f->score;
                 return 0;
+        case SPARK__V1__CLIENT_FRAME__BODY_PREWARM:
+                s->submit.request_case = SPARK__ENGINE__V1__SUBMIT__REQUEST_PREWARM;
+                s->submit.prewarm = f->prewarm;
+                return 0;
+        case SPARK__V1__CLIENT_FRAME__BODY_SESSION_APPEND:
+                submit_fill_append(s, f->session_append);
+                return 0;
         default:
                 return -EINVAL;
         }
@@ -180,6 +216,8 @@ int journal_submit_init(struct journal_submit *s, const struct journal *j) {
                 submit_fill_replay(s, j);
                 return 0;
         }
+        s->submit.prefix = (uint32_t *)j->prefix;
+        s->submit.n_prefix = j->n_prefix;
         r = submit_fill_original(s);
         if (r < 0)
                 journal_submit_deinit(s);

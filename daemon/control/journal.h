@@ -31,6 +31,8 @@ struct journal {
         bool accepted;   /* prompt and seed are known */
         bool awaiting;   /* the engine that has it now has not accepted it yet */
         uint64_t charged;
+        const uint32_t *prefix; /* [n_prefix], borrowed: a session's text, which the engine puts in front of the prompt */
+        size_t n_prefix;
 };
 
 /* Copies the frame. generation: it is a Generate or a Chat. 0, JOURNAL_E_QUOTA, or -ENOMEM. */
@@ -43,12 +45,17 @@ void journal_lost(struct journal *j);
 /* Tokens that are about to be delivered. 0, JOURNAL_E_*, or -ENOMEM. */
 int journal_append(struct journal *j, const uint32_t *ids, size_t n);
 
+/* The prompt and all tokens, out of the journal: from malloc(), with *ret_charged bytes that stay on the user. It keeps
+ * none of them. NULL where the request was not accepted or has no token at all. */
+uint32_t *journal_take_tokens(struct journal *j, size_t *ret_n, uint64_t *ret_charged);
+
 /* What a Submit made from a journal points into. */
 struct journal_submit {
         Spark__Engine__V1__Submit submit;
         Spark__V1__ClientFrame *frame;
         Spark__V1__Generate generate;
         Spark__V1__Sampling sampling;
+        Spark__V1__Prewarm prewarm;
 };
 
 /* Fills s->submit's request: as it came, or, once the engine had accepted a Generate or Chat, as a replay of the tokens

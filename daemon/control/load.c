@@ -113,18 +113,28 @@ static void refuse_memory(struct load *load, uint64_t need, uint64_t left) {
         spawn_kill(load->pidfd, SIGKILL);
 }
 
+/* UINT64_MAX where the model's numbers make no sense. */
+static uint64_t kv_per_token(const struct config *c, const struct loadlink_record *plan) {
+        uint64_t bytes = plan->kv_bytes_per_token;
+
+        if (strcmp(c->kv_format, "q8_0") == 0)
+                return plan->kv_bytes_per_token_q8_0;
+        if (strcmp(c->kv_format, "f32") == 0 && !checked_mul(bytes, 2, &bytes))
+                return UINT64_MAX;
+        return bytes;
+}
+
 /* Does the plan leave the floor alone? Also chooses how much KV cache the model gets. */
 static bool plan_fits(struct load *load, const struct loadlink_record *plan) {
         struct manager *m = load->manager;
-        uint64_t left, need, context = plan->context, per_token = plan->kv_bytes_per_token, smallest;
+        uint64_t left, need, context = plan->context, smallest;
+        uint64_t per_token = kv_per_token(m->config, plan);
 
         models_count_memory(m);
         load->available = memory_available(&m->memory);
         left = memory_free_for_us(&m->memory);
         if (load->model->context && load->model->context < context)
                 context = load->model->context;
-        if (strcmp(m->config->kv_format, "f32") == 0 && !checked_mul(per_token, 2, &per_token))
-                per_token = UINT64_MAX;
         if (load->image_bytes <= left)
                 load->kv_bytes = plan_choose_kv(m->config->memory_kv, per_token, context, left - load->image_bytes);
         if (load->image_bytes <= left && (load->kv_bytes || per_token == 0 || context == 0))

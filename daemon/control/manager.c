@@ -16,11 +16,15 @@
 #include "connection.h"
 #include "engine.h"
 #include "manager.h"
+#include "session.h"
 
 #define TICK_US 1000000u
 #define ACCEPT_REST_US (100u * 1000u)   /* out of descriptors: look again after that */
 #define CLOSE_US (5u * 1000000u)        /* last frames and engines have so long */
 #define FDS_RESERVED 256u               /* descriptors for anything but connections */
+#define DISK_JOBS 4096u                 /* under way at once */
+#define DISK_START_US (2u * 1000000u)   /* what was stored is known when the first client comes, unless the disk is slow */
+#define DISK_END_US (5u * 1000000u)     /* what is not written then is lost */
 
 uint64_t manager_now_us(void) {
         struct timespec ts;
@@ -89,7 +93,7 @@ static void check_stop(struct manager *m) {
                 close_all(m);
         if (m->state != MANAGER_CLOSING)
                 return;
-        if ((list_empty(&m->connections) && !bus_is_busy(m->bus) && models_stop(m)) ||
+        if ((list_empty(&m->connections) && !bus_is_busy(m->bus) && models_stop(m) && disk_pending(m->disk) == 0) ||
             now_us > m->stop_us + CLOSE_US)
                 (void)sd_event_exit(m->event, 0);
 }
@@ -125,6 +129,7 @@ static int on_turn(sd_event_source *source, void *userdata) {
         struct list now, *node;
 
         list_init(&now);
+        sessions_turn(m->sessions);
         models_pump(m);
         list_move(&m->dirty_engines, &now);
         while ((node = list_pop(&now)))
@@ -168,6 +173,10 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata) {
         LIST_FOREACH(pos, tmp, &m->connections)
                 connection_tick(LIST_ENTRY(pos, struct connection, link), now_us);
         models_tick(m, now_us);
+        users_tick(&m->users);
+        rate_tick(&m->requests.ended);
+        usage_tick(m->usage, now_us, usage_day_now());
+        sessions_tick(m->sessions, now_us);
         check_ready(m);
         bus_tick(m->bus, now_us);
         notify_update(m, now_us);
@@ -255,13 +264,30 @@ static int manager_listen(struct manager *m) {
 
 /* ---- configuration ---- */
 
-static void apply_limits(struct manager *m) {
-        const struct config_limits *l = &m->config->limits;
+/* Every connection takes a socket and a pidfd. */
+static void raise_fd_limit(const struct config *config) {
+        struct rlimit limit;
+        uint64_t need = 2 * config->limits.connections + FDS_RESERVED;
 
-        m->users.limits[USER_CONNECTIONS] = l->connections_per_user;
-        m->users.limits[USER_REQUESTS] = l->requests_per_user;
-        m->users.limits[USER_BYTES] = l->bytes_per_user;
+        if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+                return;
+        if (limit.rlim_cur < need) {
+                limit.rlim_cur = MIN((uint64_t)limit.rlim_max, need);
+                (void)setrlimit(RLIMIT_NOFILE, &limit);
+        }
+        if (limit.rlim_cur < need)
+                log_warning("%llu connections need %llu descriptors, %llu are allowed",
+                            (unsigned long long)config->limits.connections, (unsigned long long)need,
+                            (unsigned long long)limit.rlim_cur);
+}
+
+static void apply_limits(struct manager *m) {
+        log_set_level((enum log_level)m->config->log_level); /* engines take it with their next start */
+        m->users.limits[USER_SESSIONS] = m->config->limits.sessions_per_user;
+        m->users.limits[USER_DISK] = m->config->limits.session_bytes_per_user;
         memory_set_floor(&m->memory, m->config->memory_floor);
+        users_configure(&m->users, m->config);
+        raise_fd_limit(m->config);
 }
 
 static void warn_unchangeable(const struct config *old, const struct config *new) {
@@ -335,23 +361,6 @@ static int add_signals(struct manager *m) {
         return 0;
 }
 
-/* Every connection takes a socket and a pidfd. */
-static void raise_fd_limit(const struct config *config) {
-        struct rlimit limit;
-        uint64_t need = 2 * config->limits.connections + FDS_RESERVED;
-
-        if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-                return;
-        if (limit.rlim_cur < need) {
-                limit.rlim_cur = MIN((uint64_t)limit.rlim_max, need);
-                (void)setrlimit(RLIMIT_NOFILE, &limit);
-        }
-        if (limit.rlim_cur < need)
-                log_warning("%llu connections need %llu descriptors, %llu are allowed",
-                            (unsigned long long)config->limits.connections, (unsigned long long)need,
-                            (unsigned long long)limit.rlim_cur);
-}
-
 static int add_sources(struct manager *m) {
         int r;
 
@@ -372,10 +381,15 @@ static int manager_set_up(struct manager *m) {
         if (r < 0)
                 return r;
         apply_limits(m);
-        raise_fd_limit(m->config);
         r = sd_event_new(&m->event);
         if (r >= 0)
                 r = add_sources(m);
+        if (r >= 0)
+                r = disk_new(&m->disk, m->event, DISK_JOBS);
+        if (r >= 0)
+                r = usage_new(&m->usage, m->disk, m->config->state_dir, usage_day_now());
+        if (r >= 0)
+                r = sessions_new(&m->sessions, m);
         if (r >= 0)
                 r = models_configure(m);
         return r;
@@ -422,6 +436,7 @@ int manager_new(struct manager **ret, struct config *config, const char *config_
         m->own_watcher = manager_add_own_watcher(m);
         if (!m->own_watcher)
                 return -ENOMEM;
+        (void)disk_drain(m->disk, DISK_START_US);
         r = manager_listen(m);
         if (r >= 0)
                 r = bus_new(&m->bus, m);
@@ -441,6 +456,11 @@ struct manager *manager_free(struct manager *m) {
         LIST_FOREACH(pos, tmp, &m->connections)
                 (void)connection_free(LIST_ENTRY(pos, struct connection, link));
         models_deinit(m);
+        if (m->usage)
+                usage_end(m->usage);
+        m->disk = disk_free(m->disk, DISK_END_US);
+        m->usage = usage_free(m->usage);
+        m->sessions = sessions_free(m->sessions);
         requests_deinit(&m->requests);
         m->listener_source = sd_event_source_disable_unref(m->listener_source);
         if (m->listening)

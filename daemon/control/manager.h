@@ -18,11 +18,13 @@
 #include "base/list.h"
 #include "bus.h"
 #include "config.h"
+#include "disk.h"
 #include "listener.h"
 #include "memory.h"
 #include "model.h"
 #include "notify.h"
 #include "request.h"
+#include "usage.h"
 #include "user.h"
 
 enum manager_state {
@@ -39,6 +41,8 @@ struct manager_watcher {
         void *userdata;
 };
 
+struct sessions;
+
 struct manager {
         struct config *config;
         const char *config_file; /* as given on the command line; NULL = the default one, if there is one */
@@ -54,6 +58,8 @@ struct manager {
         struct requests requests;
         struct models models;
         struct notify notify;
+        struct disk *disk;
+        struct usage *usage;
         struct list connections;
         size_t n_connections;
         uint64_t last_client;
@@ -62,6 +68,7 @@ struct manager {
         struct list watchers;
         struct manager_watcher *own_watcher;
         struct bus *bus; /* NULL where none is wanted */
+        struct sessions *sessions;
 };
 
 /* config is taken over (on failure too). 0 or -errno, after having logged why. */

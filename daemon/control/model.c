@@ -13,6 +13,7 @@
 #include "load.h"
 #include "manager.h"
 #include "model.h"
+#include "session.h"
 
 #define FAILED_REST_US (5u * 1000000u)      /* a model that failed is not tried again by ordinary requests for so long */
 #define START_FAILURES_MAX 3u               /* engines that end before they were ready */
@@ -195,7 +196,7 @@ static void model_unload(struct model *model) {
 
 static void pump_ready(struct model *model) {
         struct list *pos, *tmp;
-        bool unload = false;
+        bool unload = false, held = false;
 
         LIST_FOREACH(pos, tmp, &model->waiting) {
                 struct request *r = LIST_ENTRY(pos, struct request, model_link);
@@ -204,10 +205,12 @@ static void pump_ready(struct model *model) {
                         answer_load(model, r);
                 else if (r->kind == REQUEST_UNLOAD)
                         unload = true;
-                else
+                else if (!r->session || session_turn_prepare(r))
                         request_activate(r);
+                else
+                        held = true;
         }
-        if (unload && list_empty(&model->active))
+        if (unload && list_empty(&model->active) && !held)
                 model_unload(model);
         else if (unload)
                 answer_unloads(model, true);

@@ -21,6 +21,7 @@
 #include "config.h"
 #include "engine.pb-c.h"
 #include "loadlink.h"
+#include "rate.h"
 #include "request.h"
 
 struct engine;
@@ -33,8 +34,6 @@ enum model_state {
         MODEL_UNLOADING,
         MODEL_FAILED,
 };
-
-#define MODEL_RATE_SECONDS 5u
 
 /* What the engine said of itself; strings are cut. */
 struct model_facts {
@@ -67,9 +66,7 @@ struct model {
         struct list active;  /* requests that the engine has, or is about to get */
         unsigned restarts, deaths_in_row, start_failures;
         sd_event_source *restart_timer;
-        uint64_t generated;
-        uint64_t rate_ring[MODEL_RATE_SECONDS];
-        unsigned rate_pos;
+        struct rate generated; /* tokens */
 };
 
 struct models {
@@ -98,7 +95,6 @@ const char *model_state_name(const struct model *model);
 bool models_stop(struct manager *m);
 /* Once a second. */
 void models_tick(struct manager *m, uint64_t now_us);
-float model_rate(const struct model *model);
 /* Brings the ledger's figures up to date from what models hold. */
 void models_count_memory(struct manager *m);
 

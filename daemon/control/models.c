@@ -255,20 +255,12 @@ void models_tick(struct manager *m, uint64_t now_us) {
         LIST_FOREACH(pos, tmp, &m->models.list) {
                 struct model *model = LIST_ENTRY(pos, struct model, link);
 
-                model->rate_pos = (model->rate_pos + 1) % MODEL_RATE_SECONDS;
-                model->rate_ring[model->rate_pos] = model->generated;
+                rate_tick(&model->generated);
                 if (model->load)
                         load_tick(model->load, now_us);
                 if (model->engine)
                         engine_tick(model->engine, now_us);
         }
-}
-
-float model_rate(const struct model *model) {
-        uint64_t now = model->rate_ring[model->rate_pos];
-        uint64_t then = model->rate_ring[(model->rate_pos + 1) % MODEL_RATE_SECONDS];
-
-        return (float)(now - then) / (float)(MODEL_RATE_SECONDS - 1);
 }
 
 static uint64_t less(uint64_t a, uint64_t b) {

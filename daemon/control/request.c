@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -15,89 +13,17 @@
 #include "load.h"
 #include "manager.h"
 #include "message.h"
-#include "request.h"
+#include "request-private.h"
+#include "session-text.h"
+#include "session.h"
 
 /* At most so many tokens are under way between engine and sink: what a request whose client stops reading can pile up.
  * More credit than this is kept back until the sink has moved. */
 #define ENGINE_WINDOW 1024u
 
-#define KEY_SLOT_BITS 16
-#define BUSY_RETRY_MS 500u
-
-/* ---- table ---- */
-
-void requests_init(struct requests *t) {
-        *t = (struct requests){ 0 };
-}
-
-void requests_deinit(struct requests *t) {
-        free(t->slots);
-        free(t->free_slots);
-        *t = (struct requests){ 0 };
-}
-
-static int requests_grow(struct requests *t) {
-        size_t n = t->n_slots ? t->n_slots * 2 : 64;
-        struct request **slots;
-        uint32_t *unused;
-
-        if (n > 1u << KEY_SLOT_BITS)
-                return -ENOBUFS;
-        slots = reallocarray(t->slots, n, sizeof(void *));
-        if (!slots)
-                return -ENOMEM;
-        t->slots = slots;
-        unused = reallocarray(t->free_slots, n, sizeof(*unused));
-        if (!unused)
-                return -ENOMEM;
-        t->free_slots = unused;
-        for (size_t i = t->n_slots; i < n; i++) {
-                slots[i] = NULL;
-                unused[t->n_free++] = (uint32_t)i;
-        }
-        t->n_slots = n;
-        return 0;
-}
-
-/* A key is a slot and a number that never comes again. */
-static int requests_add(struct requests *t, struct request *r) {
-        uint32_t slot;
-        int e;
-
-        if (t->n_free == 0) {
-                e = requests_grow(t);
-                if (e < 0)
-                        return e;
-        }
-        slot = t->free_slots[--t->n_free];
-        t->slots[slot] = r;
-        t->count++;
-        r->key = ++t->sequence << KEY_SLOT_BITS | slot;
-        return 0;
-}
-
-static void requests_remove(struct requests *t, struct request *r) {
-        uint32_t slot = (uint32_t)(r->key & ((1u << KEY_SLOT_BITS) - 1));
-
-        if (r->key == 0)
-                return;
-        t->slots[slot] = NULL;
-        t->free_slots[t->n_free++] = slot;
-        t->count--;
-        r->key = 0;
-}
-
-struct request *requests_find(const struct requests *t, uint64_t key) {
-        uint64_t slot = key & ((1u << KEY_SLOT_BITS) - 1);
-
-        if (slot >= t->n_slots || !t->slots[slot] || t->slots[slot]->key != key)
-                return NULL;
-        return t->slots[slot];
-}
-
 /* ---- errors ---- */
 
-static _printf_(3, 0) void error_set_va(struct request_error *e, Spark__V1__ErrorCode code, const char *fmt,
+void request_error_set_va(struct request_error *e, Spark__V1__ErrorCode code, const char *fmt,
                                         va_list ap) {
         *e = (struct request_error){ .code = code };
         (void)vsnprintf(e->text, sizeof(e->text), fmt, ap);
@@ -107,15 +33,15 @@ void request_error_set(struct request_error *e, Spark__V1__ErrorCode code, const
         va_list ap;
 
         va_start(ap, fmt);
-        error_set_va(e, code, fmt, ap);
+        request_error_set_va(e, code, fmt, ap);
         va_end(ap);
 }
 
-static _printf_(3, 4) int refuse(struct request_error *e, Spark__V1__ErrorCode code, const char *fmt, ...) {
+int request_refuse(struct request_error *e, Spark__V1__ErrorCode code, const char *fmt, ...) {
         va_list ap;
 
         va_start(ap, fmt);
-        error_set_va(e, code, fmt, ap);
+        request_error_set_va(e, code, fmt, ap);
         va_end(ap);
         return REQUEST_E_REFUSED;
 }
@@ -124,99 +50,15 @@ const char *request_kind_name(enum request_kind kind) {
         static const char *const names[] = {
                 [REQUEST_GENERATE] = "generate",     [REQUEST_CHAT] = "chat",   [REQUEST_TOKENIZE] = "tokenize",
                 [REQUEST_DETOKENIZE] = "detokenize", [REQUEST_SCORE] = "score", [REQUEST_LOAD] = "load",
-                [REQUEST_UNLOAD] = "unload",
+                [REQUEST_UNLOAD] = "unload",         [REQUEST_USAGE] = "usage", [REQUEST_PREWARM] = "prewarm",
+                [REQUEST_SESSION_APPEND] = "append", [REQUEST_SESSION] = "session",
+                [REQUEST_FORGET] = "forget",
         };
 
         return names[kind];
 }
 
-/* ---- admission ---- */
-
-/* What of a frame control looks at. */
-struct outline {
-        enum request_kind kind;
-        const char *model;
-        bool input_fd;
-        uint64_t credit;
-};
-
-static int outline_read(const Spark__V1__ClientFrame *f, struct outline *o) {
-        *o = (struct outline){ .credit = REQUEST_CREDIT_ALL };
-        switch (f->body_case) {
-        case SPARK__V1__CLIENT_FRAME__BODY_GENERATE:
-                *o = (struct outline){ REQUEST_GENERATE, f->generate->model, f->generate->input_fd, f->generate->credit };
-                break;
-        case SPARK__V1__CLIENT_FRAME__BODY_CHAT:
-                *o = (struct outline){ REQUEST_CHAT, f->chat->model, false, f->chat->credit };
-                break;
-        case SPARK__V1__CLIENT_FRAME__BODY_TOKENIZE:
-                *o = (struct outline){ REQUEST_TOKENIZE, f->tokenize->model, f->tokenize->input_fd, 0 };
-                break;
-        case SPARK__V1__CLIENT_FRAME__BODY_DETOKENIZE:
-                *o = (struct outline){ REQUEST_DETOKENIZE, f->detokenize->model, false, 0 };
-                break;
-        case SPARK__V1__CLIENT_FRAME__BODY_SCORE:
-                *o = (struct outline){ REQUEST_SCORE, f->score->model, f->score->input_fd, 0 };
-                break;
-        case SPARK__V1__CLIENT_FRAME__BODY_LOAD:
-                *o = (struct outline){ REQUEST_LOAD, f->load->model, f->load->input_fd, 0 };
-                break;
-        case SPARK__V1__CLIENT_FRAME__BODY_UNLOAD:
-                *o = (struct outline){ REQUEST_UNLOAD, f->unload->model, false, 0 };
-                break;
-        default:
-                return REQUEST_E_REFUSED;
-        }
-        if (o->credit == 0)
-                o->credit = REQUEST_CREDIT_DEFAULT;
-        return 0;
-}
-
-static int check_input(const struct outline *o, int fd, struct request_error *error) {
-        struct stat st;
-        uint64_t size;
-        int flags;
-
-        if (!o->input_fd)
-                return fd < 0 ? 0 : refuse(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
-                                           "A descriptor was sent along, but input_fd is not set.");
-        if (fd < 0)
-                return refuse(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
-                              "input_fd is set, but no descriptor was sent along.");
-        if (o->kind == REQUEST_LOAD) {
-                flags = fcntl(fd, F_GETFL);
-                if (flags < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || flags & O_PATH ||
-                    (flags & O_ACCMODE) == O_WRONLY)
-                        return refuse(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
-                                      "input_fd: the descriptor sent along is no regular file open for reading.");
-                return 0;
-        }
-        if (fd_memfd_check_sealed(fd, &size) < 0)
-                return refuse(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
-                              "input_fd: the descriptor sent along is no memfd sealed against writing, growing and "
-                              "shrinking.");
-        if (size > REQUEST_INPUT_MAX)
-                return refuse(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
-                              "input_fd: the input has %llu bytes, at most %llu are taken.", (unsigned long long)size,
-                              (unsigned long long)REQUEST_INPUT_MAX);
-        return 0;
-}
-
-static int check_admission(struct manager *m, const struct outline *o, const struct request_origin *origin,
-                           struct request_error *error) {
-        if (!manager_accepts(m))
-                return refuse(error, SPARK__V1__ERROR_CODE__STOPPING, "The daemon is shutting down.");
-        if ((o->kind == REQUEST_LOAD || o->kind == REQUEST_UNLOAD) && !manager_is_privileged(origin->user->uid))
-                return refuse(error, SPARK__V1__ERROR_CODE__PERMISSION_DENIED,
-                              "Only root and the daemon's own user may load and unload models.");
-        if (m->requests.count >= m->config->limits.requests) {
-                (void)refuse(error, SPARK__V1__ERROR_CODE__BUSY, "The daemon has %llu requests, which is all it takes.",
-                             (unsigned long long)m->config->limits.requests);
-                error->retry_after_ms = BUSY_RETRY_MS;
-                return REQUEST_E_REFUSED;
-        }
-        return 0;
-}
+/* ---- life ---- */
 
 static void request_set_model(struct request *r, struct model *model) {
         if (r->model && --r->model->refs == 0)
@@ -229,12 +71,20 @@ static void request_set_model(struct request *r, struct model *model) {
 static struct request *request_free(struct request *r) {
         if (!r)
                 return NULL;
+        request_settle(r);
+        if (r->session)
+                session_turn_break(r);
+        (void)session_text_unref(r->turn.prefix);
+        free(r->turn.done);
+        list_remove(&r->session_link);
         if (r->dry_run)
                 r->dry_run = load_free(r->dry_run);
+        r->usage = usage_query_free(r->usage);
         request_set_model(r, NULL);
         list_remove(&r->model_link);
         list_remove(&r->command_link);
         requests_remove(&r->manager->requests, r);
+        request_uncount(r);
         journal_deinit(&r->journal);
         if (r->user) {
                 user_release(r->user, USER_REQUESTS, 1);
@@ -246,7 +96,11 @@ static struct request *request_free(struct request *r) {
 }
 DEFINE_CLEANUP(struct request *, request_free)
 
-static int request_new(struct manager *m, const struct request_submit *s, const struct outline *o,
+void request_release(struct request *r) {
+        (void)request_free(r);
+}
+
+static int request_new(struct manager *m, const struct request_submit *s, const struct request_outline *o,
                        struct request **ret, struct request_error *error) {
         _cleanup_(request_freep) struct request *r = calloc(1, sizeof(*r));
         int e;
@@ -263,17 +117,18 @@ static int request_new(struct manager *m, const struct request_submit *s, const 
         r->arrived_us = manager_now_us();
         list_init(&r->model_link);
         list_init(&r->command_link);
+        list_init(&r->session_link);
         if (user_charge(s->origin.user, USER_REQUESTS, 1))
-                return refuse(error, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
-                              "Your user has %llu requests running, which is all it may have.",
-                              (unsigned long long)m->config->limits.requests_per_user);
+                return request_refuse_busy(error, &s->origin.user->ended,
+                                           "Your user has %llu requests, which is all it may have at once.",
+                                           (unsigned long long)s->origin.user->limits[USER_REQUESTS]);
         r->user = user_ref(s->origin.user);
         e = journal_init(&r->journal, r->user, o->kind == REQUEST_GENERATE || o->kind == REQUEST_CHAT, s->packed,
                          s->packed_size);
         if (e == JOURNAL_E_QUOTA)
-                return refuse(error, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
-                              "The requests of your user take more than %llu bytes.",
-                              (unsigned long long)m->config->limits.bytes_per_user);
+                return request_refuse(error, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
+                                      "The requests of your user take more than %llu bytes.",
+                                      (unsigned long long)r->user->limits[USER_BYTES]);
         if (e < 0)
                 return e;
         e = requests_add(&m->requests, r);
@@ -298,22 +153,33 @@ static int submit_load(struct manager *m, struct request *r, const Spark__V1__Lo
 static int submit_packed(struct manager *m, const struct request_submit *s, int *fd, struct request **ret,
                          struct request_error *error) {
         _cleanup_(request_freep) struct request *r = NULL;
-        struct outline o;
+        Spark__V1__Priority priority;
+        struct request_outline o;
         int e;
 
-        if (outline_read(s->frame, &o))
-                return refuse(error, SPARK__V1__ERROR_CODE__UNIMPLEMENTED, "This version does not know the message.");
-        e = check_admission(m, &o, &s->origin, error);
+        if (request_outline_read(s->frame, &o))
+                return request_refuse(error, SPARK__V1__ERROR_CODE__UNIMPLEMENTED, "This version does not know the message.");
+        e = request_check_admission(m, &o, &s->origin, error);
         if (!e)
-                e = check_input(&o, *fd, error);
+                e = request_check_quota(m, s->origin.user, o.kind, o.priority, &priority, error);
+        if (!e)
+                e = request_check_input(&o, *fd, error);
         if (!e)
                 e = request_new(m, s, &o, &r, error);
         if (e || !r)
                 return e;
+        r->priority = priority;
         if (o.kind == REQUEST_LOAD) {
                 e = submit_load(m, r, s->frame->load, fd, error);
                 if (e)
                         return e;
+        } else if (o.kind == REQUEST_USAGE) {
+                e = request_ask_usage(r, s->frame->usage_query, error);
+                if (e)
+                        return e;
+        } else if (o.session) {
+                r->input_fd = fd_steal(fd);
+                sessions_add(m->sessions, r);
         } else {
                 struct model *model = models_find(m, o.model, error);
 
@@ -322,12 +188,26 @@ static int submit_packed(struct manager *m, const struct request_submit *s, int 
                 request_set_model(r, model);
                 r->input_fd = fd_steal(fd);
         }
-        if (!r->dry_run) {
-                list_append(&r->model->waiting, &r->model_link);
-                model_kick(r->model);
-        }
+        if (r->model && !r->dry_run)
+                request_wait_for(r, r->model);
+        request_count(r);
         *ret = steal_ptr(&r);
         return 0;
+}
+
+void request_wait_for(struct request *r, struct model *model) {
+        if (r->model != model)
+                request_set_model(r, model);
+        list_append(&model->waiting, &r->model_link);
+        model_kick(model);
+}
+
+void request_finishing(struct request *r) {
+        list_remove(&r->model_link);
+        list_remove(&r->command_link);
+        if (r->model)
+                model_kick(r->model); /* may be unloaded now */
+        r->state = REQUEST_FINISHING;
 }
 
 int request_submit(struct manager *m, const struct request_submit *submit, struct request **ret,
@@ -335,6 +215,7 @@ int request_submit(struct manager *m, const struct request_submit *submit, struc
         _cleanup_fd_ int fd = submit->input_fd;
         _cleanup_free_ uint8_t *packed = NULL;
         struct request_submit s = *submit;
+        int e;
 
         if (!s.packed) {
                 s.packed_size = protobuf_c_message_get_packed_size(&s.frame->base);
@@ -344,7 +225,10 @@ int request_submit(struct manager *m, const struct request_submit *submit, struc
                 (void)protobuf_c_message_pack(&s.frame->base, packed);
                 s.packed = packed;
         }
-        return submit_packed(m, &s, &fd, ret, error);
+        e = submit_packed(m, &s, &fd, ret, error);
+        if (e == REQUEST_E_REFUSED && request_error_is_quota(error->code))
+                request_note_refusal(m, s.origin.user, s.frame);
+        return e;
 }
 
 /* ---- what the engine is to be told ---- */
@@ -388,6 +272,9 @@ void request_resume(struct request *r) {
 void request_detach(struct request *r) {
         r->sink = NULL;
         r->origin.unit = NULL;
+        if (r->session)
+                session_turn_break(r);
+        request_count(r);
         if (r->state == REQUEST_SENT) {
                 r->cancel_due = true;
                 request_command(r);
@@ -418,6 +305,7 @@ static int write_submit(struct request *r, struct channel *engine) {
                 return e;
         s.submit.key = r->key;
         s.submit.client = r->origin.client;
+        request_fill_policy(r, &s.submit);
         s.submit.credit = r->engine_credit;
         frame.body_case = SPARK__ENGINE__V1__CONTROL_FRAME__BODY_SUBMIT;
         frame.submit = &s.submit;
@@ -428,6 +316,7 @@ static int write_submit(struct request *r, struct channel *engine) {
                 r->window_due = 0;
                 if (r->sent_us == 0)
                         r->sent_us = manager_now_us();
+                request_count(r);
         }
         return e;
 }
@@ -466,6 +355,11 @@ int request_write_commands(struct request *r, struct channel *engine) {
 
         if (r->state == REQUEST_QUEUED)
                 e = write_submit(r, engine);
+        if (e == CHANNEL_E_OVERSIZE && !r->journal.accepted) { /* with what the session has come to */
+                request_fail_with(r, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
+                                  "session and prompt are too long together to be passed to the engine.");
+                return 0;
+        }
         if (e == CHANNEL_E_OVERSIZE) { /* a replay longer than a private frame */
                 request_fail_with(r, SPARK__V1__ERROR_CODE__ENGINE_LOST,
                                   "The engine was lost, and the request is too long to be taken up again.");
@@ -481,6 +375,11 @@ int request_write_commands(struct request *r, struct channel *engine) {
 /* ---- ends ---- */
 
 void request_finish(struct request *r, const Spark__V1__Done *done) {
+        request_note_usage(r, done->usage);
+        if (r->session) {
+                session_turn_finish(r, done);
+                return;
+        }
         if (r->sink)
                 r->sink->done(r->userdata, r, done);
         (void)request_free(r);
@@ -489,6 +388,11 @@ void request_finish(struct request *r, const Spark__V1__Done *done) {
 void request_fail(struct request *r, const struct request_error *error) {
         Spark__V1__Error e = SPARK__V1__ERROR__INIT;
 
+        if (r->state == REQUEST_FINISHING) { /* too late for that */
+                session_answer_now(r);
+                return;
+        }
+        r->refused = !r->begun && request_error_is_quota(error->code);
         e.code = error->code;
         e.message = (char *)error->text;
         e.retry_after_ms = error->retry_after_ms;
@@ -504,9 +408,37 @@ void request_fail_with(struct request *r, Spark__V1__ErrorCode code, const char 
         va_list ap;
 
         va_start(ap, fmt);
-        error_set_va(&error, code, fmt, ap);
+        request_error_set_va(&error, code, fmt, ap);
         va_end(ap);
         request_fail(r, &error);
+}
+
+void request_fail_busy(struct request *r, const char *text, uint32_t retry_after_ms) {
+        struct request_error error;
+
+        request_error_set(&error, SPARK__V1__ERROR_CODE__BUSY, "%s", text);
+        error.retry_after_ms = retry_after_ms;
+        request_fail(r, &error);
+}
+
+void request_abort(struct request *r, Spark__V1__ErrorCode code, const char *fmt, ...) {
+        const struct request_sink *sink = r->sink;
+        Spark__V1__Error e = SPARK__V1__ERROR__INIT;
+        struct request_error error;
+        va_list ap;
+
+        va_start(ap, fmt);
+        request_error_set_va(&error, code, fmt, ap);
+        va_end(ap);
+        if (r->state != REQUEST_SENT) {
+                request_fail(r, &error);
+                return;
+        }
+        e.code = error.code;
+        e.message = error.text;
+        if (sink)
+                sink->error(r->userdata, r, &e);
+        request_detach(r);
 }
 
 bool request_lost(struct request *r) {
@@ -524,6 +456,7 @@ bool request_lost(struct request *r) {
         list_remove(&r->command_link);
         journal_lost(&r->journal);
         r->state = REQUEST_WAITING;
+        request_count(r);
         return true;
 }
 
@@ -547,38 +480,34 @@ static int journal_result(struct request *r, int e) {
                 return REQUEST_E_REFUSED;
         if (e == 0)
                 return 0;
-        r->cancel_due = true;
-        if (r->sink) {
-                const struct request_sink *sink = r->sink;
-                Spark__V1__Error error = SPARK__V1__ERROR__INIT;
-
-                error.code = SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED;
-                error.message = (char *)"The requests of your user take more memory than it may have.";
-                r->sink = NULL;
-                sink->error(r->userdata, r, &error);
-        }
-        request_command(r);
+        request_abort(r, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
+                      "The requests of your user take more memory than it may have.");
         return 0;
 }
 
 int request_take_accepted(struct request *r, const Spark__Engine__V1__Accepted *a) {
+        request_begin(r);
         if (!r->sink)
                 return 0;
+        if (r->session && !r->journal.accepted && !session_turn_accepts(r, a))
+                return REQUEST_E_REFUSED;
         return journal_result(r, journal_accept(&r->journal, a->prompt_tokens, a->n_prompt_tokens, a->seed));
 }
 
 int request_take_tokens(struct request *r, const Spark__V1__Token *token) {
         int e;
 
-        if (!r->sink)
+        if (!r->sink) {
+                request_charge_tokens(r, token->n_ids); /* it was work all the same */
                 return 0;
+        }
         if (token->n_ids == 0 || token->n_ids > r->engine_credit || token->index != r->journal.n_generated)
                 return REQUEST_E_REFUSED;
         e = journal_append(&r->journal, token->ids, token->n_ids);
         if (e)
                 return journal_result(r, e);
         r->engine_credit -= (uint32_t)token->n_ids;
-        r->model->generated += token->n_ids;
+        request_charge_tokens(r, token->n_ids);
         r->sink->token(r->userdata, r, token);
         request_pump_credit(r);
         return 0;

@@ -32,7 +32,10 @@
 struct manager;
 struct model;
 struct load;
+struct session;
+struct session_text;
 struct request;
+struct usage_query;
 
 #define REQUEST_CREDIT_DEFAULT 256u
 #define REQUEST_CREDIT_ALL UINT64_MAX /* a sink that takes whatever comes */
@@ -50,12 +53,18 @@ enum request_kind {
         REQUEST_SCORE,
         REQUEST_LOAD,
         REQUEST_UNLOAD,
+        REQUEST_USAGE,
+        REQUEST_PREWARM,
+        REQUEST_SESSION_APPEND,
+        REQUEST_SESSION, /* create, fork, rewind, close, list: control's own */
+        REQUEST_FORGET,
 };
 
 enum request_state {
         REQUEST_WAITING, /* for its model */
         REQUEST_QUEUED,  /* to be sent to the engine */
         REQUEST_SENT,
+        REQUEST_FINISHING, /* done, but for a file; the engine knows nothing of it any more */
 };
 
 struct request_error {
@@ -81,27 +90,46 @@ struct request_origin {
         uint64_t client; /* the same for all requests of a connection: fairness is among these */
 };
 
+/* What a request keeps for sessions; see session.h. */
+struct request_turn {
+        struct session_text *prefix; /* the journal points into it */
+        struct session *answers;     /* FINISHING: whose state goes with the answer */
+        uint8_t *done;               /* FINISHING: the answer, packed; NULL = an empty one */
+        size_t done_size;
+        uint64_t version, since_us;
+};
+
 struct request {
         struct manager *manager;
         struct model *model;
         struct load *dry_run;
+        struct usage_query *usage;
         const struct request_sink *sink; /* NULL: detached */
         void *userdata;
         struct user *user;
         struct request_origin origin;
         struct list model_link;   /* model->waiting or model->active */
         struct list command_link; /* engine->commands */
+        struct list session_link; /* of sessions: to be looked at, or waiting for a file */
+        struct session *session;  /* goes on with this request, or NULL */
+        struct request_turn turn;
         uint64_t key;
         enum request_kind kind;
         enum request_state state;
         bool cancel_due, stalled, engine_queued, engine_paused;
+        bool begun, refused, settled; /* as the usage ledger has it */
         unsigned losses;
+        Spark__V1__Priority priority;
+        uint32_t *counted; /* of its user's running and queued: where it counts, or NULL */
+        /* what the engine said of the work that it took */
+        uint32_t prompt_tokens, cached_tokens, worked_tokens;
+        bool usage_known;
         int input_fd;
         struct journal journal;
         uint64_t client_credit; /* granted by the sink, not passed on yet */
         uint32_t engine_credit; /* what the engine may still send */
         uint32_t window_due;    /* of engine_credit: not told yet */
-        uint64_t arrived_us, sent_us;
+        uint64_t arrived_us, sent_us, first_token_us;
 };
 
 struct requests {
@@ -110,6 +138,7 @@ struct requests {
         size_t n_slots, n_free;
         uint64_t sequence;
         size_t count; /* with the detached ones */
+        struct rate ended;
 };
 
 void requests_init(struct requests *t);
@@ -126,7 +155,7 @@ struct request_submit {
         void *userdata;
 };
 
-/* Generate, Chat, Tokenize, Detokenize, Score, Load or Unload. The credit of Generate and Chat is the frame's.
+/* Anything but Models, Status and what is about the connection. The credit of Generate and Chat is the frame's.
  * 0, REQUEST_E_REFUSED with *error filled, or -errno. */
 int request_submit(struct manager *m, const struct request_submit *submit, struct request **ret,
                    struct request_error *error);
@@ -141,7 +170,17 @@ void request_resume(struct request *r);
 void request_finish(struct request *r, const Spark__V1__Done *done);
 void request_fail(struct request *r, const struct request_error *error);
 void request_fail_with(struct request *r, Spark__V1__ErrorCode code, const char *fmt, ...) _printf_(3, 4);
+void request_fail_busy(struct request *r, const char *text, uint32_t retry_after_ms);
+/* Ends it for whoever asked; where an engine has it, it lives on until that has let go. */
+void request_abort(struct request *r, Spark__V1__ErrorCode code, const char *fmt, ...) _printf_(3, 4);
 void request_error_set(struct request_error *e, Spark__V1__ErrorCode code, const char *fmt, ...) _printf_(3, 4);
+
+/* For session.c: the model it is for is known now. */
+void request_wait_for(struct request *r, struct model *model);
+/* Nothing but its answer is left. */
+void request_finishing(struct request *r);
+/* Frees it; its sink has been told. */
+void request_release(struct request *r);
 
 /* For model.c and engine.c. */
 void request_progress(struct request *r, const char *stage, uint64_t done, uint64_t total);
@@ -154,4 +193,16 @@ int request_write_commands(struct request *r, struct channel *engine);
 /* What the engine said about it: 0, or REQUEST_E_REFUSED where the engine broke the rules. */
 int request_take_accepted(struct request *r, const Spark__Engine__V1__Accepted *a);
 int request_take_tokens(struct request *r, const Spark__V1__Token *token);
+/* How far the engine got, and what of that it found in its cache. */
+void request_take_progress(struct request *r, const Spark__Engine__V1__RequestProgress *p);
+/* What it took in the end; NULL = the engine did not say. */
+void request_note_usage(struct request *r, const Spark__V1__Usage *usage);
+/* True while it waits, for its model or in the engine. */
+bool request_is_queued(const struct request *r);
+/* Brings its user's counts up to date with its state. */
+void request_count(struct request *r);
+/* A request that was turned away without having become one: counts as refused. */
+void request_note_refusal(struct manager *m, struct user *user, const Spark__V1__ClientFrame *frame);
+/* Sets BUSY, with a wait that goes by how fast others `ended` lately. REQUEST_E_REFUSED. */
+int request_refuse_busy(struct request_error *e, const struct rate *ended, const char *fmt, ...) _printf_(3, 4);
 const char *request_kind_name(enum request_kind kind);

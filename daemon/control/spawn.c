@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * fork() and exec, not posix_spawn(): the child needs close_range(), rlimits and PR_SET_PDEATHSIG. Control is one small
- * thread, so a fork is cheap; between fork and exec only async-signal-safe calls are made, on what was prepared before.
+ * fork() and exec, not posix_spawn(): the child needs close_range(), rlimits and PR_SET_PDEATHSIG. Control is small, so a
+ * fork is cheap; there may be other threads (the disk's), so between fork and exec only async-signal-safe calls are made,
+ * on what was prepared before. Only the loop's thread spawns: a child would die with any other one.
  */
 
 #include <errno.h>

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "connection.h"
 #include "engine.h"
 #include "load.h"
@@ -12,10 +14,6 @@ Spark__V1__Done *status_free(Spark__V1__Done *done) {
         if (done)
                 spark__v1__done__free_unpacked(done, NULL);
         return NULL;
-}
-
-static bool request_is_queued(const struct request *r) {
-        return r->state != REQUEST_SENT || r->engine_queued;
 }
 
 static void count_requests(const struct model *model, uint32_t *running, uint32_t *queued) {
@@ -49,10 +47,14 @@ void status_fill_model(struct model *model, Spark__V1__ModelInfo *info) {
         count_requests(model, &info->running, &info->queued);
         info->has_chat_template = f->has_chat_template;
         info->kv_bytes = f->kv_bytes;
+        if (model->engine) {
+                info->kv_used_bytes = model->engine->kv_used;
+                info->kv_cached_bytes = model->engine->kv_cached;
+        }
         info->engine_restarts = model->restarts;
         info->backend = (char *)f->backend;
-        info->generated_tokens = model->generated;
-        info->tokens_per_second = model_rate(model);
+        info->generated_tokens = model->generated.total;
+        info->tokens_per_second = rate_per_second(&model->generated);
         if (model->load && model->load->image_bytes)
                 info->load_percent =
                         (uint32_t)((double)model->load->done_bytes * 100.0 / (double)model->load->image_bytes);
@@ -132,6 +134,11 @@ static void fill_request(const struct request *r, uint64_t now_us, Spark__V1__Re
         info->prompt_tokens = (uint32_t)r->journal.n_prompt;
         info->completion_tokens = (uint32_t)r->journal.n_generated;
         info->age_ms = (float)((double)(now_us - r->arrived_us) / 1000.0);
+        info->priority = r->priority;
+        info->cached_tokens = r->cached_tokens;
+        if (r->journal.n_generated > 1 && now_us > r->first_token_us)
+                info->tokens_per_second =
+                        (float)((double)(r->journal.n_generated - 1) * 1e6 / (double)(now_us - r->first_token_us));
 }
 
 struct request_list {
@@ -165,6 +172,88 @@ static bool request_list_init(struct request_list *l, struct manager *m, uid_t v
         return true;
 }
 
+struct user_list {
+        Spark__V1__UserInfo *infos;
+        Spark__V1__UserInfo **pointers;
+        size_t n;
+};
+
+static void user_list_deinit(struct user_list *l) {
+        free(l->infos);
+        free(l->pointers);
+}
+
+static void fill_user(const struct user *user, Spark__V1__UserInfo *info) {
+        info->connections = (uint32_t)user->charged[USER_CONNECTIONS];
+        info->sessions = (uint32_t)user->charged[USER_SESSIONS];
+        info->running = user->running;
+        info->queued = user->queued;
+        info->bytes = user->charged[USER_BYTES];
+        info->tokens_per_second = rate_per_second(&user->generated);
+}
+
+/* What holds for a uid whether or not it is here at the moment. */
+static void fill_uid(struct manager *m, uid_t uid, Spark__V1__UserInfo *info) {
+        struct policy p;
+
+        policy_resolve(&p, m->config, uid);
+        *info = (Spark__V1__UserInfo)SPARK__V1__USER_INFO__INIT;
+        info->uid = uid;
+        info->kv_limit_bytes = p.kv;
+        info->tokens_today = usage_today(m->usage, uid);
+        info->tokens_per_day = p.tokens_per_day;
+        info->weight = p.weight;
+}
+
+static Spark__V1__UserInfo *user_list_get(struct user_list *l, struct manager *m, uid_t uid) {
+        for (size_t i = 0; i < l->n; i++)
+                if (l->infos[i].uid == uid)
+                        return &l->infos[i];
+        l->pointers[l->n] = &l->infos[l->n];
+        fill_uid(m, uid, &l->infos[l->n]);
+        return &l->infos[l->n++];
+}
+
+static void add_engine_users(struct user_list *l, struct manager *m, const struct engine *e, uid_t viewer, bool all) {
+        for (size_t i = 0; e && i < e->n_users; i++) {
+                Spark__V1__UserInfo *info;
+
+                if (!all && e->users[i].uid != viewer)
+                        continue;
+                info = user_list_get(l, m, e->users[i].uid);
+                info->kv_used_bytes += e->users[i].kv_used;
+                info->kv_cached_bytes += e->users[i].kv_cached;
+        }
+}
+
+/* Those who are here, and those whose prefixes an engine keeps. */
+static bool user_list_init(struct user_list *l, struct manager *m, uid_t viewer) {
+        bool all = manager_is_privileged(viewer);
+        struct list *pos, *tmp;
+        size_t n = 0;
+
+        LIST_FOREACH(pos, tmp, &m->users.list)
+                n++;
+        LIST_FOREACH(pos, tmp, &m->models.list) {
+                const struct engine *e = LIST_ENTRY(pos, struct model, link)->engine;
+
+                n += e ? e->n_users : 0;
+        }
+        *l = (struct user_list){ .infos = calloc(n + 1, sizeof(*l->infos)),
+                                 .pointers = calloc(n + 1, sizeof(void *)) };
+        if (!l->infos || !l->pointers)
+                return false;
+        LIST_FOREACH(pos, tmp, &m->users.list) {
+                const struct user *user = LIST_ENTRY(pos, struct user, link);
+
+                if (all || user->uid == viewer)
+                        fill_user(user, user_list_get(l, m, user->uid));
+        }
+        LIST_FOREACH(pos, tmp, &m->models.list)
+                add_engine_users(l, m, LIST_ENTRY(pos, struct model, link)->engine, viewer, all);
+        return true;
+}
+
 static const char *state_name(const struct manager *m) {
         switch (m->state) {
         case MANAGER_STARTING:
@@ -177,6 +266,14 @@ static const char *state_name(const struct manager *m) {
 }
 
 static void fill_memory(struct manager *m, Spark__V1__StatusResult *s) {
+        struct list *pos, *tmp;
+
+        LIST_FOREACH(pos, tmp, &m->models.list) {
+                const struct engine *e = LIST_ENTRY(pos, struct model, link)->engine;
+
+                s->memory_kv_used += e ? e->kv_used : 0;
+                s->memory_kv_cached += e ? e->kv_cached : 0;
+        }
         models_count_memory(m);
         s->memory_total = m->memory.total;
         s->memory_available = memory_available(&m->memory);
@@ -186,14 +283,26 @@ static void fill_memory(struct manager *m, Spark__V1__StatusResult *s) {
         s->memory_engine = m->memory.engine;
 }
 
+/* A path may hold any bytes, a string of the protocol may not. */
+static void make_utf8(char *text) {
+        if (utf8_valid(text, strlen(text), NULL))
+                return;
+        for (; *text; text++)
+                if ((unsigned char)*text >= 0x80)
+                        *text = '?';
+}
+
 Spark__V1__Done *status_new_status(struct manager *m, uid_t viewer) {
         _cleanup_(model_list_deinit) struct model_list models = { 0 };
         _cleanup_(request_list_deinit) struct request_list requests = { 0 };
+        _cleanup_(user_list_deinit) struct user_list users = { 0 };
+        char usage_warning[640], *warnings[1];
         Spark__V1__Done done = SPARK__V1__DONE__INIT;
         Spark__V1__StatusResult s = SPARK__V1__STATUS_RESULT__INIT;
         struct list *pos, *tmp;
 
-        if (!model_list_init(&models, m) || !request_list_init(&requests, m, viewer))
+        if (!model_list_init(&models, m) || !request_list_init(&requests, m, viewer) ||
+            !user_list_init(&users, m, viewer))
                 return NULL;
         s.version = (char *)SPARK_VERSION;
         s.uptime_s = (float)((double)(manager_now_us() - m->started_us) / 1e6);
@@ -206,6 +315,15 @@ Spark__V1__Done *status_new_status(struct manager *m, uid_t viewer) {
         s.n_models = models.n;
         s.requests = requests.pointers;
         s.n_requests = requests.n;
+        s.users = users.pointers;
+        s.n_users = users.n;
+        s.warnings = warnings;
+        if (usage_trouble(m->usage)) {
+                (void)snprintf(usage_warning, sizeof(usage_warning), "Usage is not kept over a restart: %s.",
+                               usage_trouble(m->usage));
+                make_utf8(usage_warning);
+                warnings[s.n_warnings++] = usage_warning;
+        }
         done.result_case = SPARK__V1__DONE__RESULT_STATUS;
         done.status = &s;
         return done_copy(&done);

@@ -10,7 +10,40 @@ void users_init(struct users *u) {
         list_init(&u->list);
 }
 
-/* Looked up once a connection; there are at most as many users as connections. */
+static void user_set_limits(struct user *user) {
+        const struct users *u = user->users;
+
+        for (int i = 0; i < USER_SLOTS; i++)
+                user->limits[i] = u->limits[i];
+        user->policy = POLICY_OPEN;
+        if (!u->config)
+                return;
+        policy_resolve(&user->policy, u->config, user->uid);
+        user->limits[USER_CONNECTIONS] = user->policy.connections;
+        user->limits[USER_REQUESTS] = user->policy.requests;
+        user->limits[USER_BYTES] = user->policy.bytes;
+}
+
+void users_configure(struct users *u, const struct config *config) {
+        struct list *pos, *tmp;
+
+        u->config = config;
+        LIST_FOREACH(pos, tmp, &u->list)
+                user_set_limits(LIST_ENTRY(pos, struct user, link));
+}
+
+void users_tick(struct users *u) {
+        struct list *pos, *tmp;
+
+        LIST_FOREACH(pos, tmp, &u->list) {
+                struct user *user = LIST_ENTRY(pos, struct user, link);
+
+                rate_tick(&user->generated);
+                rate_tick(&user->ended);
+        }
+}
+
+/* Looked up once a connection; there are at most as many users as connections and owners of sessions. */
 struct user *users_get(struct users *u, uid_t uid) {
         struct list *pos, *tmp;
         struct user *user;
@@ -26,6 +59,7 @@ struct user *users_get(struct users *u, uid_t uid) {
         user->users = u;
         user->uid = uid;
         user->refs = 1;
+        user_set_limits(user);
         list_append(&u->list, &user->link);
         return user;
 }
@@ -47,14 +81,18 @@ struct user *user_unref(struct user *user) {
         return NULL;
 }
 
-int user_charge(struct user *user, enum user_slot slot, uint64_t amount) {
-        uint64_t limit = user->users->limits[slot];
-
-        if (amount > limit || user->charged[slot] > limit - amount)
-                return USER_E_QUOTA;
+void user_charge_found(struct user *user, enum user_slot slot, uint64_t amount) {
         user->charged[slot] += amount;
         if (slot == USER_BYTES)
                 user->users->bytes += amount;
+}
+
+int user_charge(struct user *user, enum user_slot slot, uint64_t amount) {
+        uint64_t limit = user->limits[slot];
+
+        if (amount > limit || user->charged[slot] > limit - amount)
+                return USER_E_QUOTA;
+        user_charge_found(user, slot, amount);
         return 0;
 }
 

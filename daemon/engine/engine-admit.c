@@ -42,6 +42,8 @@ static int check_queues(const struct engine *e, const struct request *r, struct 
 
         if (atomic_load_explicit(&r->cancelled, memory_order_relaxed))
                 return failure_set(f, SPARK__V1__ERROR_CODE__CANCELLED, "cancelled");
+        if (r->replay)
+                return 0;
         if (e->schedule.n_waiting >= e->config.max_queued) {
                 (void)failure_set(f, SPARK__V1__ERROR_CODE__BUSY, "%u requests are waiting already",
                                   e->schedule.n_waiting);
@@ -72,6 +74,7 @@ int engine_submit(struct engine *e, struct request *r) {
         struct failure f;
         int c;
 
+        engine_handle_notices(e); /* what was cancelled before this one came is not in its way */
         c = check_queues(e, r, &f);
         if (c == 0)
                 c = sequence_new(&s, r, e->config.context, kv_tokens_of(e, r), e->bos >= 0, &f);
@@ -98,39 +101,54 @@ static void count_pages(struct sequence *s) {
         s->n_counted = s->kv.n;
 }
 
+/* Something of the user stopped running, or gave pages back: what waited for that may try again. */
+static void let_go_on(struct engine *e, struct schedule_user *user) {
+        if (user->held)
+                schedule_hold(&e->schedule, user, false);
+}
+
 void engine_release(struct engine *e, struct sequence *s) {
         if (s->kv.n > 0) {
                 prefix_leave(e->prefix, s->request->uid, &s->path);
                 kv_table_release(&e->pool, &s->kv);
                 count_pages(s);
-                if (s->turn.user->held)
-                        schedule_hold(&e->schedule, s->turn.user, false);
+                let_go_on(e, s->turn.user);
         }
         s->n_past = 0;
 }
 
-static bool release_one(struct engine *e, struct list *head) {
-        struct list *pos, *tmp;
+/* Takes the pages of one that does not run, of this user or of any (NULL); not those of `keep`. */
+static bool release_one(struct engine *e, const struct schedule_user *user, const struct sequence *keep) {
+        struct list *const heads[] = { &e->paused, &e->waiting }, *pos, *tmp;
 
-        LIST_FOREACH(pos, tmp, head) {
-                struct sequence *s = LIST_ENTRY(pos, struct sequence, link);
+        for (size_t i = 0; i < ARRAY_SIZE(heads); i++)
+                LIST_FOREACH(pos, tmp, heads[i]) {
+                        struct sequence *s = LIST_ENTRY(pos, struct sequence, link);
 
-                if (s->kv.n == 0)
-                        continue;
-                engine_release(e, s);
-                return true;
-        }
+                        if (s->kv.n == 0 || s == keep || (user && s->turn.user != user))
+                                continue;
+                        engine_release(e, s);
+                        return true;
+                }
         return false;
 }
 
-/* Free pages, without touching what runs. */
-static bool make_room(struct engine *e, uint32_t n) {
-        while (kv_pool_free(&e->pool) < n) {
-                if (prefix_evict(e->prefix, n))
-                        return true;
-                if (!release_one(e, &e->paused) && !release_one(e, &e->waiting))
+/* Free pages for a sequence, without touching what runs. */
+static bool make_room(struct engine *e, const struct sequence *s, uint32_t n) {
+        while (!prefix_evict(e->prefix, n))
+                if (!release_one(e, NULL, s))
                         return false;
-        }
+        return true;
+}
+
+/* Room for so many more pages within the user's limit: what the user holds without running is given up for it. */
+static bool make_user_room(struct engine *e, struct sequence *s, uint32_t n) {
+        struct schedule_user *user = s->turn.user;
+        uint64_t limit = s->request->kv_limit;
+
+        while (limit > 0 && (user->pages + n) * e->page_bytes > limit)
+                if (!release_one(e, user, s))
+                        return false;
         return true;
 }
 
@@ -144,11 +162,13 @@ static void move_to(struct sequence *s, struct list *head, enum sequence_state s
 static void park(struct engine *e, struct sequence *s) {
         schedule_park(&e->schedule, &s->turn);
         move_to(s, &e->waiting, SEQUENCE_WAITING);
+        let_go_on(e, s->turn.user);
 }
 
-void engine_pause(struct engine *e, struct sequence *s) {
+static void pause_sequence(struct engine *e, struct sequence *s) {
         schedule_pause(&e->schedule, &s->turn);
         move_to(s, &e->paused, SEQUENCE_PAUSED);
+        let_go_on(e, s->turn.user);
 }
 
 /* Goes on in the middle of a page that the cache has: in a copy of its own. */
@@ -184,9 +204,21 @@ static int find_prefix(struct engine *e, struct sequence *s, struct prefix_match
         return 0;
 }
 
+/* Free pages for all that it wants, and one for the copy of a partial one; without that, where there is none to spare. */
+static bool make_place(struct engine *e, struct sequence *s, struct prefix_match *match) {
+        uint32_t want = kv_pages_for(&e->pool, sequence_room(s));
+
+        if (match->n_partial > 0) {
+                if (make_room(e, s, want - MIN(want, s->kv.n) + 1))
+                        return true;
+                kv_table_truncate(&e->pool, &s->kv, s->kv.n - 1);
+                match->n_partial = 0;
+        }
+        return make_room(e, s, want - MIN(want, s->kv.n));
+}
+
 /* Gets it pages for all that it has. 0, KV_E_FULL (it holds what it held before, or nothing), or negative. */
 static int place(struct engine *e, struct sequence *s) {
-        uint32_t want = kv_pages_for(&e->pool, sequence_room(s));
         struct prefix_match match = { 0 };
         bool fresh = s->kv.n == 0;
         int r;
@@ -196,7 +228,7 @@ static int place(struct engine *e, struct sequence *s) {
                 if (r < 0)
                         return r;
         }
-        if (!make_room(e, want - MIN(want, s->kv.n) + (match.n_partial > 0))) {
+        if (!make_place(e, s, &match)) {
                 if (fresh)
                         engine_release(e, s);
                 return KV_E_FULL;
@@ -252,28 +284,20 @@ static int start_first(struct engine *e, struct sequence *s, enum start *ret) {
         return 0;
 }
 
-static bool user_has_room(const struct engine *e, const struct sequence *s) {
-        uint64_t limit = s->request->kv_limit;
-        uint32_t more = kv_pages_for(&e->pool, sequence_room(s));
-
-        more -= MIN(more, s->kv.n);
-        /* What it holds without running is given up before its own others wait for it. */
-        return limit == 0 || s->turn.user->n_running == 0 || (s->turn.user->pages + more) * e->page_bytes <= limit;
-}
-
 static int try_start(struct engine *e, struct sequence *s, enum start *ret) {
-        bool first = !s->started;
+        uint32_t want;
         int r;
 
+        r = start_first(e, s, ret); /* before it is asked for credit: what is at its end needs none */
+        if (r < 0 || *ret != START_DONE)
+                return r;
         if (sequence_is_stalled(s)) {
-                engine_pause(e, s);
+                pause_sequence(e, s);
                 *ret = START_ENDED;
                 return 0;
         }
-        r = start_first(e, s, ret);
-        if (r < 0 || *ret != START_DONE)
-                return r;
-        if (!user_has_room(e, s)) {
+        want = kv_pages_for(&e->pool, sequence_room(s));
+        if (!make_user_room(e, s, want - MIN(want, s->kv.n))) {
                 schedule_hold(&e->schedule, s->turn.user, true);
                 *ret = START_HELD;
                 return 0;
@@ -285,14 +309,47 @@ static int try_start(struct engine *e, struct sequence *s, enum start *ret) {
                 *ret = START_NO_ROOM;
                 return 0;
         }
-        if (first && s->request->kind != REQUEST_SCORE)
+        if (s->first_step_us == 0 && s->request->kind != REQUEST_SCORE) {
                 s->n_cached = MIN(s->n_past, s->n_prompt);
+                s->request->so_far.prompt = s->request->so_far.cached = s->n_cached;
+        }
         schedule_start(&e->schedule, &s->turn);
         move_to(s, &e->running, SEQUENCE_RUNNING);
-        if (sequence_want(s) > 0)
+        if (sequence_want(s) > 0) {
+                if (s->first_step_us == 0 && s->n_cached > 0)
+                        e->events.progress(e->userdata, s->request, s->n_cached, s->n_prompt);
                 return 0;
+        }
         engine_finish(e, s, SPARK__V1__FINISH_REASON__FINISH_REASON_UNSPECIFIED); /* Prewarm: all was there */
         *ret = START_ENDED;
+        return 0;
+}
+
+/* Who has no credit left gives up its slot. What came since its last token, while it was still running, is used first: no
+ * other notice will come for that. */
+static void pause_stalled(struct engine *e) {
+        for (uint32_t i = 0; i < e->schedule.n_running;) {
+                struct sequence *s = sequence_of(e->schedule.running[i]);
+
+                if (engine_drain(e, s) && sequence_has_credit(s))
+                        i++;
+                else
+                        pause_sequence(e, s); /* another one has its place in the array now */
+        }
+}
+
+static int fill_slots(struct engine *e) {
+        struct schedule_request *next;
+
+        while (schedule_has_slot(&e->schedule) && (next = schedule_next(&e->schedule))) {
+                enum start how;
+                int r = try_start(e, sequence_of(next), &how);
+
+                if (r < 0)
+                        return r;
+                if (how == START_NO_ROOM)
+                        break; /* it stays first in line: no later one overtakes it for being smaller */
+        }
         return 0;
 }
 
@@ -301,34 +358,30 @@ int engine_admit(struct engine *e) {
         enum start how;
         int r;
 
-        while (schedule_has_slot(&e->schedule) && (next = schedule_next(&e->schedule))) {
-                r = try_start(e, sequence_of(next), &how);
-                if (r < 0)
-                        return r;
-                if (how == START_NO_ROOM)
-                        break; /* it stays first in line: no later one overtakes it for being smaller */
-        }
-        while (schedule_swap(&e->schedule, &victim, &next)) {
+        pause_stalled(e);
+        r = fill_slots(e);
+        while (r == 0 && schedule_swap(&e->schedule, &victim, &next)) {
                 park(e, sequence_of(victim));
                 r = try_start(e, sequence_of(next), &how);
-                if (r < 0)
-                        return r;
+                /* It ended at once, or is paused or held: somebody else gets the slot. Where it has no room yet it stays first
+                 * in line, and more may have to make way. */
+                if (r == 0 && (how == START_ENDED || how == START_HELD))
+                        r = fill_slots(e);
         }
-        return 0;
+        return r;
 }
 
 /* One running sequence's next page. True where all is well, false where something was parked. */
 static int grow_one(struct engine *e, struct sequence *s, bool *ret_parked) {
-        const struct request *q = s->request;
         struct schedule_user *user = s->turn.user;
         struct schedule_request *worst;
         uint32_t more = kv_pages_for(&e->pool, s->n_tokens) - s->kv.n;
         int r;
 
         *ret_parked = false;
-        if (q->kv_limit > 0 && user->n_running > 1 && (user->pages + more) * e->page_bytes > q->kv_limit)
+        if (!make_user_room(e, s, more))
                 worst = schedule_worst(&e->schedule, user);
-        else if (make_room(e, more))
+        else if (make_room(e, s, more))
                 worst = NULL;
         else
                 worst = schedule_worst(&e->schedule, NULL);
@@ -351,11 +404,6 @@ int engine_grow(struct engine *e) {
                 bool parked = false;
                 int r;
 
-                if (sequence_is_stalled(s)) {
-                        engine_pause(e, s);
-                        i = 0;
-                        continue;
-                }
                 if (kv_pages_for(&e->pool, s->n_tokens) > s->kv.n) {
                         r = grow_one(e, s, &parked);
                         if (r < 0)

@@ -137,7 +137,8 @@ void engine_get_stats(const struct engine *e, struct engine_stats *ret) {
                 .kv_bytes = e->pool.n_pages * e->page_bytes,
                 .other_bytes = e->model->dev_bytes +
                                forward_bytes(&e->model->shape, e->config.max_rows, e->max_logits) +
-                               (uint64_t)e->model->shape.n_vocab * (4ull * e->max_logits + 14),
+                               (uint64_t)e->model->shape.n_vocab * (4ull * e->max_logits + 14) +
+                               e->pool.n_pages * prefix_bytes_per_page(ENGINE_PAGE_TOKENS),
                 .context = e->config.context,
         };
 }

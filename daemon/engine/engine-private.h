@@ -52,8 +52,13 @@ uint64_t engine_now_us(void);
 /* Takes it out of its list and gives its pages back at once. */
 void engine_detach(struct engine *e, struct sequence *s);
 void engine_fail(struct engine *e, struct sequence *s, Spark__V1__ErrorCode code, const char *text);
+/* Sends what waits, as far as its credit goes. True when nothing waits any more. */
+bool engine_drain(struct engine *e, struct sequence *s);
 /* Computed to its end: the pages go at once, the last chunks may have to wait for credit. */
 void engine_finish(struct engine *e, struct sequence *s, Spark__V1__FinishReason reason);
+
+/* What changed in requests since the last time: cancelled ones end, credit is used. */
+void engine_handle_notices(struct engine *e);
 
 /* --- coming, waiting, room (engine-admit.c) --- */
 
@@ -65,4 +70,3 @@ int engine_grow(struct engine *e);
 void engine_release(struct engine *e, struct sequence *s);
 /* What a step completed goes to the prefix cache. 0 or negative. */
 int engine_store(struct engine *e, struct sequence *s);
-void engine_pause(struct engine *e, struct sequence *s);

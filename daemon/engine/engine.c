@@ -63,8 +63,7 @@ static void report_done(struct engine *e, struct sequence *s) {
         e->events.finished(e->userdata, r, &done);
 }
 
-/* True when nothing waits any more. */
-static bool drain(struct engine *e, struct sequence *s) {
+bool engine_drain(struct engine *e, struct sequence *s) {
         while (s->outbox_pos < s->n_outbox) {
                 const struct output_chunk *chunk = &s->outbox[s->outbox_pos];
 
@@ -84,7 +83,7 @@ void engine_finish(struct engine *e, struct sequence *s, Spark__V1__FinishReason
         s->reason = reason;
         engine_detach(e, s);
         s->state = SEQUENCE_DRAINING;
-        if (drain(e, s)) {
+        if (engine_drain(e, s)) {
                 report_done(e, s);
                 return;
         }
@@ -119,7 +118,7 @@ static void use_credit(struct engine *e) {
         LIST_FOREACH(pos, tmp, &e->paused) {
                 struct sequence *s = LIST_ENTRY(pos, struct sequence, link);
 
-                if (!drain(e, s) || sequence_is_stalled(s))
+                if (!engine_drain(e, s) || sequence_is_stalled(s))
                         continue;
                 schedule_wake(&e->schedule, &s->turn);
                 list_remove(&s->link);
@@ -129,14 +128,14 @@ static void use_credit(struct engine *e) {
         LIST_FOREACH(pos, tmp, &e->draining) {
                 struct sequence *s = LIST_ENTRY(pos, struct sequence, link);
 
-                if (!drain(e, s))
+                if (!engine_drain(e, s))
                         continue;
                 engine_detach(e, s);
                 report_done(e, s);
         }
 }
 
-static void handle_notices(struct engine *e) {
+void engine_handle_notices(struct engine *e) {
         bool all = atomic_exchange_explicit(&e->noticed, false, memory_order_acq_rel);
 
         if (all) {
@@ -209,7 +208,7 @@ static int build_step(struct engine *e, struct step *step) {
 
 /* The next token of a sequence, from its logits. */
 static int generate(struct engine *e, struct sequence *s, float *logits) {
-        const struct request *r = s->request;
+        struct request *r = s->request;
         uint32_t index = (uint32_t)s->n_tokens - s->n_prompt;
         struct sampler_choice choice;
         bool last;
@@ -227,6 +226,7 @@ static int generate(struct engine *e, struct sequence *s, float *logits) {
                 return 0;
         }
         e->tokens++;
+        r->so_far.completion++;
         last = index + 1 == s->limit;
         n = output_push(&s->output, &choice, last, s->outbox);
         if (n < 0)
@@ -237,7 +237,7 @@ static int generate(struct engine *e, struct sequence *s, float *logits) {
                                                  SPARK__V1__FINISH_REASON__LENGTH);
                 return 0;
         }
-        (void)drain(e, s);
+        (void)engine_drain(e, s);
         return sequence_append(s, choice.token);
 }
 
@@ -285,6 +285,14 @@ static void tell_progress(struct engine *e, struct sequence *s) {
                 e->events.progress(e->userdata, s->request, s->n_past, s->n_prompt);
 }
 
+/* A sequence that reads its prompt again, parked meanwhile, has no more of it than it had. */
+static void count_prompt(struct sequence *s) {
+        uint32_t read = MIN(s->n_past, s->n_prompt);
+
+        if (s->request->kind != REQUEST_SCORE && read > s->request->so_far.prompt)
+                s->request->so_far.prompt = read;
+}
+
 /* What the rows have done for their sequences. What ends here has no logits in the step. */
 static int count_rows(struct engine *e, const struct step *step) {
         for (uint32_t i = 0; i < step->batch.n_seqs; i++) {
@@ -292,6 +300,7 @@ static int count_rows(struct engine *e, const struct step *step) {
                 int r;
 
                 s->n_past += s->turn.rows;
+                count_prompt(s);
                 schedule_charge(&e->schedule, &s->turn, s->turn.rows);
                 r = engine_store(e, s);
                 if (r < 0)
@@ -320,7 +329,7 @@ int engine_step(struct engine *e) {
         uint64_t began;
         int r;
 
-        handle_notices(e);
+        engine_handle_notices(e);
         r = engine_admit(e);
         if (r == 0)
                 r = build_step(e, &step);

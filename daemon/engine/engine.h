@@ -99,6 +99,19 @@ void engine_notice_credit(struct engine *e);
 void engine_forget(struct engine *e, uint32_t uid);
 void engine_forget_all(struct engine *e);
 
+
+/* Pages of the prefix cache in and out, for keeping a text's KV elsewhere (engine-pages.c). A page is engine_page_bytes()
+ * bytes in the backend's own layout. Counts are of whole pages from the text's beginning. */
+size_t engine_page_bytes(const struct engine *e);
+uint32_t engine_cached_pages(struct engine *e, uint32_t uid, const int32_t *tokens, size_t n);
+/* Copies cached pages [first, first + most) of the text to data [most][page bytes]. How many there were, or negative. */
+int engine_export_pages(struct engine *e, uint32_t uid, const int32_t *tokens, size_t n, uint32_t first, uint32_t most,
+                        void *data);
+/* Puts pages [first, first + n) of the text into the user's cache, where those before are there and room can be had
+ * without disturbing anybody's request. How many of them are there now, or negative. */
+int engine_import_pages(struct engine *e, uint32_t uid, const int32_t *tokens, uint32_t first, uint32_t n,
+                        const void *data);
+
 void engine_get_stats(const struct engine *e, struct engine_stats *ret);
 
 /* What a user has here. */

@@ -98,6 +98,19 @@ static int open_model(struct host *h, const struct host_config *config, struct f
         return r;
 }
 
+static void describe_kv(struct host *h, const struct host_config *config) {
+        struct kvfile_kind *k = &h->kv_kind;
+
+        *k = (struct kvfile_kind){
+                .kv_format = config->engine.kv_format,
+                .page_tokens = ENGINE_PAGE_TOKENS,
+                .page_bytes = engine_page_bytes(h->engine),
+        };
+        (void)snprintf(k->backend, sizeof(k->backend), "%s", h->backend->ops->name);
+        if (h->image.n_segments > 0)
+                image_fingerprint(&h->image, k->fingerprint);
+}
+
 int host_open(struct host *h, const struct host_config *config, const int *fds, size_t n_fds,
               const struct engine_events *events, void *userdata, struct failure *f) {
         bool vocabulary_only;
@@ -128,6 +141,8 @@ int host_open(struct host *h, const struct host_config *config, const int *fds, 
         };
         if (h->engine) {
                 struct engine_stats stats;
+
+                describe_kv(h, config);
 
                 engine_get_stats(h->engine, &stats);
                 h->prep.context = stats.context;

@@ -11,6 +11,7 @@
 #include "daemon/image/image.h"
 #include "engine.h"
 #include "fake.h"
+#include "kvfile.h"
 #include "prep.h"
 
 struct host_config {
@@ -30,6 +31,7 @@ struct host {
         struct lm *model;   /* NULL: vocabulary only */
         struct engine *engine; /* NULL: vocabulary only */
         struct prep prep;
+        struct kvfile_kind kv_kind; /* what its KV on disk is like */
 };
 
 #define HOST_NULL ((struct host){ 0 })

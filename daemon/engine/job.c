@@ -12,13 +12,15 @@ struct job *job_new(void) {
         struct job *job = calloc(1, sizeof(*job));
 
         if (job)
-                job->input_fd = -1;
+                job->input_fd = job->file_fd = -1;
         return job;
 }
 
 void job_drop_message(struct job *job) {
         job->message = message_free(job->message);
         job->submit = NULL;
+        job->spill = NULL;
+        job->restore = NULL;
         job->input_fd = fd_close(job->input_fd);
 }
 
@@ -27,6 +29,7 @@ struct job *job_free(struct job *job) {
                 return NULL;
         job_drop_message(job);
         request_deinit(&job->request);
+        job->file_fd = fd_close(job->file_fd);
         free(job->accepted);
         free(job);
         return NULL;
@@ -107,7 +110,7 @@ struct frame *frame_new(const Spark__Engine__V1__EngineFrame *message) {
         return frame;
 }
 
-struct frame *frame_new_failed(uint64_t key, const struct failure *f) {
+static struct frame *frame_failed(uint64_t key, const struct failure *f, Spark__V1__Usage *usage) {
         Spark__V1__Error error = SPARK__V1__ERROR__INIT;
         Spark__Engine__V1__Failed failed = SPARK__ENGINE__V1__FAILED__INIT;
         Spark__Engine__V1__EngineFrame frame = SPARK__ENGINE__V1__ENGINE_FRAME__INIT;
@@ -119,9 +122,23 @@ struct frame *frame_new_failed(uint64_t key, const struct failure *f) {
         error.max = f->max;
         failed.key = key;
         failed.error = &error;
+        failed.usage = usage;
         frame.body_case = SPARK__ENGINE__V1__ENGINE_FRAME__BODY_FAILED;
         frame.failed = &failed;
         return frame_new(&frame);
+}
+
+struct frame *frame_new_failed(uint64_t key, const struct failure *f) {
+        return frame_failed(key, f, NULL);
+}
+
+struct frame *frame_new_ended(const struct request *r, const struct failure *f) {
+        Spark__V1__Usage usage = SPARK__V1__USAGE__INIT;
+
+        usage.prompt_tokens = r->so_far.prompt;
+        usage.cached_tokens = r->so_far.cached;
+        usage.completion_tokens = r->so_far.completion;
+        return frame_failed(r->key, f, r->so_far.prompt > 0 ? &usage : NULL);
 }
 
 struct frame *frame_new_accepted(const struct request *r) {
@@ -136,5 +153,27 @@ struct frame *frame_new_accepted(const struct request *r) {
         accepted.seed = r->sampling.seed;
         frame.body_case = SPARK__ENGINE__V1__ENGINE_FRAME__BODY_ACCEPTED;
         frame.accepted = &accepted;
+        return frame_new(&frame);
+}
+
+struct frame *frame_new_errand(const struct request *r, uint32_t n_tokens, uint64_t bytes, const char *error) {
+        Spark__Engine__V1__Spilled spilled = SPARK__ENGINE__V1__SPILLED__INIT;
+        Spark__Engine__V1__Restored restored = SPARK__ENGINE__V1__RESTORED__INIT;
+        Spark__Engine__V1__EngineFrame frame = SPARK__ENGINE__V1__ENGINE_FRAME__INIT;
+
+        if (r->kind == REQUEST_SPILL) {
+                spilled.key = r->key;
+                spilled.tokens = n_tokens;
+                spilled.bytes = bytes;
+                spilled.error = (char *)error;
+                frame.body_case = SPARK__ENGINE__V1__ENGINE_FRAME__BODY_SPILLED;
+                frame.spilled = &spilled;
+        } else {
+                restored.key = r->key;
+                restored.tokens = n_tokens;
+                restored.error = (char *)error;
+                frame.body_case = SPARK__ENGINE__V1__ENGINE_FRAME__BODY_RESTORED;
+                frame.restored = &restored;
+        }
         return frame_new(&frame);
 }

@@ -31,7 +31,7 @@ struct kv_pool {
         uint32_t *freed;      /* [n_freed]: stack of pages given back */
         uint32_t *tables;     /* [n_pages]: tables that hold it */
         uint32_t *caches;     /* [n_pages]: nodes of the prefix cache that hold it */
-        /* Told when a page that the prefix cache holds lost its last table (idle), or got its first one again. NULL = nobody. */
+        /* Told when a page that the prefix cache holds lost its last table (idle), or got its first one again; may be NULL. */
         void (*watch)(void *userdata, uint32_t page, bool idle);
         void *watch_userdata;
 };

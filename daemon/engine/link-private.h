@@ -3,16 +3,19 @@
 
 /* What the link's threads share. Fields are grouped by the thread that alone touches them once all run. */
 
+#include "errand.h"
 #include "job.h"
 #include "link.h"
 #include "queue.h"
 
 #define LINK_PINGS 16u
+#define LINK_ERRANDS 4u /* on their way between step and file thread; one at a time is */
 #define LINK_OUT_ITEMS 4096u
 
 enum {
         STEP_JOB = 0,
         STEP_PING,
+        STEP_ERRAND, /* ptr: struct errand, back from the file thread */
 };
 
 enum {
@@ -41,7 +44,8 @@ struct link_chunk {
 
 struct link {
         struct queue prep_queue; /* jobs */
-        struct queue step_queue; /* jobs, pings */
+        struct queue step_queue; /* jobs, pings, errands */
+        struct queue file_queue; /* errands */
         struct queue out_queue;  /* frames, jobs that ended */
         struct host *host;
 
@@ -52,6 +56,8 @@ struct link {
         struct frame *waiting_out;
 
         /* step */
+        struct job *errands, **errands_end; /* that wait */
+        bool on_errand;                     /* one is under way */
         struct link_chunk *chunks;
         size_t n_chunks, cap_chunks;
         char *text;
@@ -65,6 +71,18 @@ struct link {
         bool out_of_memory;
 };
 
+/* --- link-threads.c --- */
+
 void *link_prep_thread(void *userdata);
 void *link_step_thread(void *userdata);
+void *link_file_thread(void *userdata);
+
+/* --- link-events.c: what the step thread tells --- */
+
+/* Takes over the frame. Waits where the socket is slow; where the link is closing, the frame goes. */
+void link_send_frame(struct link *l, struct frame *frame);
+/* A job's last frame; after that the job is not to be touched. */
+void link_end_job(struct link *l, struct job *job, struct frame *frame);
+/* What the engine's events have gathered in this step: tokens first, then ends. 0 or -ENOMEM. */
+int link_send_step(struct link *l);
 void link_step_deinit(struct link *l);

@@ -110,18 +110,29 @@ int link_new(struct link **ret, struct channel *c, uint32_t max_jobs) {
         if (!l)
                 return -ENOMEM;
         l->channel = c;
-        l->prep_queue.fd = l->step_queue.fd = l->out_queue.fd = -1;
+        l->prep_queue.fd = l->step_queue.fd = l->file_queue.fd = l->out_queue.fd = -1;
+        l->errands_end = &l->errands;
         r = job_table_init(&l->jobs, max_jobs);
         if (r == 0)
                 r = queue_init(&l->prep_queue, max_jobs);
         if (r == 0)
-                r = queue_init(&l->step_queue, max_jobs + LINK_PINGS);
+                r = queue_init(&l->step_queue, max_jobs + LINK_PINGS + LINK_ERRANDS);
+        if (r == 0)
+                r = queue_init(&l->file_queue, LINK_ERRANDS);
         if (r == 0)
                 r = queue_init(&l->out_queue, LINK_OUT_ITEMS);
         if (r < 0)
                 return r;
         *ret = steal_ptr(&l);
         return 0;
+}
+
+static void free_errands(struct queue *q) {
+        struct queue_item item;
+
+        while (q->items && queue_pop(q, &item))
+                if (item.type == STEP_ERRAND)
+                        (void)errand_free(item.ptr);
 }
 
 struct link *link_free(struct link *l) {
@@ -141,7 +152,10 @@ struct link *link_free(struct link *l) {
         }
         free(l->waiting_out);
         queue_deinit(&l->prep_queue);
+        free_errands(&l->step_queue);
+        free_errands(&l->file_queue);
         queue_deinit(&l->step_queue);
+        queue_deinit(&l->file_queue);
         queue_deinit(&l->out_queue);
         job_table_deinit(&l->jobs);
         link_step_deinit(l);
@@ -177,14 +191,47 @@ static bool submit_has_fd(const Spark__Engine__V1__Submit *s) {
                 return s->tokenize->input_fd;
         case SPARK__ENGINE__V1__SUBMIT__REQUEST_SCORE:
                 return s->score->input_fd;
+        case SPARK__ENGINE__V1__SUBMIT__REQUEST_PREWARM:
+                return s->prewarm->input_fd;
         default:
                 return false;
         }
 }
 
-/* Takes over the message. */
-static int handle_submit(struct link *l, ProtobufCMessage *message, size_t bytes) {
-        Spark__Engine__V1__Submit *s = ((Spark__Engine__V1__ControlFrame *)message)->submit;
+static int refuse_errand(struct link *l, const struct request *r, const char *why) {
+        struct frame *frame = frame_new_errand(r, 0, 0, why);
+        int c;
+
+        if (!frame)
+                return -ENOMEM;
+        c = channel_queue(l->channel, frame->data, frame->size, NULL, 0);
+        free(frame);
+        return c > 0 ? LINK_E_PROTOCOL : c;
+}
+
+static void take_submit(struct link *l, struct job *job, Spark__Engine__V1__Submit *s) {
+        job->submit = s;
+        job->request.key = s->key;
+        job->request.arrived_us = now_us();
+        atomic_store_explicit(&job->request.granted, s->credit, memory_order_relaxed);
+        if (submit_has_fd(s))
+                job->input_fd = channel_take_fd(l->channel);
+}
+
+/* A Spill or a Restore, with its descriptor. */
+static void take_errand(struct link *l, struct job *job, const Spark__Engine__V1__ControlFrame *m) {
+        if (m->body_case == SPARK__ENGINE__V1__CONTROL_FRAME__BODY_SPILL)
+                job->spill = m->spill;
+        else
+                job->restore = m->restore;
+        job->request.kind = job->spill ? REQUEST_SPILL : REQUEST_RESTORE;
+        job->request.key = job->spill ? job->spill->key : job->restore->key;
+        job->file_fd = channel_take_fd(l->channel);
+}
+
+/* What asks for something: into the table, and to the prep thread. Takes over the message. */
+static int handle_job(struct link *l, ProtobufCMessage *message, size_t bytes) {
+        Spark__Engine__V1__ControlFrame *m = (Spark__Engine__V1__ControlFrame *)message;
         _cleanup_(job_freep) struct job *job = job_new();
         int r;
 
@@ -193,22 +240,21 @@ static int handle_submit(struct link *l, ProtobufCMessage *message, size_t bytes
                 return -ENOMEM;
         }
         job->message = message;
-        job->submit = s;
         job->bytes = bytes;
-        job->request.key = s->key;
-        job->request.arrived_us = now_us();
-        atomic_store_explicit(&job->request.granted, s->credit, memory_order_relaxed);
-        if (submit_has_fd(s))
-                job->input_fd = channel_take_fd(l->channel);
-        if (s->key == 0)
+        if (m->body_case == SPARK__ENGINE__V1__CONTROL_FRAME__BODY_SUBMIT)
+                take_submit(l, job, m->submit);
+        else
+                take_errand(l, job, m);
+        if (job->request.key == 0)
                 return LINK_E_PROTOCOL;
-        if (l->bytes + bytes > BYTES_MAX)
-                return refuse_busy(l, s->key);
-        r = job_table_add(&l->jobs, job);
+        if (!job->submit && job->file_fd < 0)
+                return refuse_errand(l, &job->request, "no descriptor came with it");
+        r = l->bytes + bytes > BYTES_MAX ? JOB_E_FULL : job_table_add(&l->jobs, job);
         if (r == JOB_E_EXISTS)
                 return LINK_E_PROTOCOL;
         if (r == JOB_E_FULL)
-                return refuse_busy(l, s->key);
+                return job->submit ? refuse_busy(l, job->request.key) :
+                                     refuse_errand(l, &job->request, "too much is waiting already");
         l->bytes += bytes;
         /* The table holds no more jobs than the queue has room for. */
         return queue_push(&l->prep_queue, (struct queue_item){ .ptr = steal_ptr(&job) }) == 0 ? 0 : -ECANCELED;
@@ -221,7 +267,9 @@ static int handle_frame(struct link *l, ProtobufCMessage *message, size_t bytes)
 
         switch (m->body_case) {
         case SPARK__ENGINE__V1__CONTROL_FRAME__BODY_SUBMIT:
-                return handle_submit(l, message, bytes);
+        case SPARK__ENGINE__V1__CONTROL_FRAME__BODY_SPILL:
+        case SPARK__ENGINE__V1__CONTROL_FRAME__BODY_RESTORE:
+                return handle_job(l, message, bytes);
         case SPARK__ENGINE__V1__CONTROL_FRAME__BODY_CANCEL:
                 job = job_table_find(&l->jobs, m->cancel->key);
                 if (job) {
@@ -398,28 +446,26 @@ static bool join(pthread_t thread) {
 static void stop_threads(struct link *l) {
         queue_close(&l->prep_queue);
         queue_close(&l->step_queue);
+        queue_close(&l->file_queue);
         queue_close(&l->out_queue);
 }
 
 int link_run(struct link *l, struct host *host, bool *ret_stuck) {
-        pthread_t prep, step;
-        int r;
+        void *(*const bodies[])(void *) = { link_prep_thread, link_step_thread, link_file_thread };
+        pthread_t threads[ARRAY_SIZE(bodies)];
+        size_t n = 0;
+        int r = 0;
 
         l->host = host;
         *ret_stuck = false;
-        r = -pthread_create(&prep, NULL, link_prep_thread, l);
-        if (r < 0)
-                return r;
-        r = -pthread_create(&step, NULL, link_step_thread, l);
-        if (r < 0) {
-                stop_threads(l);
-                (void)pthread_join(prep, NULL);
-                return r;
+        while (r == 0 && n < ARRAY_SIZE(bodies)) {
+                r = -pthread_create(&threads[n], NULL, bodies[n], l);
+                n += r == 0;
         }
         while (r == 0)
                 r = turn(l);
         stop_threads(l);
-        *ret_stuck = !join(step);
-        *ret_stuck = !join(prep) || *ret_stuck;
+        for (size_t i = 0; i < n; i++)
+                *ret_stuck = !join(threads[i]) || *ret_stuck;
         return r;
 }

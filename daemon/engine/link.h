@@ -2,11 +2,12 @@
 #pragma once
 
 /*
- * The engine's side of the socketpair with control, and its three threads:
+ * The engine's side of the socketpair with control, and its four threads:
  *
  *   IO    (the caller's)  the socket only: frames in, jobs made; packed frames out, jobs freed
  *   prep                  checks, chat templates, tokenizing (prep.h)
  *   step                  engine_step() as long as there is something to do, events into frames, Pings
+ *   file                  the blocking half of spills and restores (errand.h)
  *
  * Jobs go IO -> prep -> step, frames go from both to IO, each through a bounded queue. Cancel and Window don't queue:
  * they change two atomic fields of the job and give the engine notice, so that they overtake everything.

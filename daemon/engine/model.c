@@ -48,7 +48,7 @@ static int from_backend(struct model_error *error, int r) {
 }
 
 uint64_t model_kv_bytes(const struct model_shape *s, enum kv_format format) {
-        return 2ull * s->n_layer * s->n_head_kv * s->head_dim * (format == KV_F32 ? 4u : 2u);
+        return (uint64_t)s->n_layer * s->n_head_kv * kv_position_bytes(format, s->head_dim);
 }
 
 /* A vector as floats in the backend's memory. Absent ones stay NULL unless required. */

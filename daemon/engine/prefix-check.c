@@ -6,16 +6,6 @@
 
 #include "prefix-private.h"
 
-static bool heap_is_sound(const struct prefix_heap *h) {
-        for (uint32_t i = 0; i < h->n; i++) {
-                const struct prefix_item *item = h->items[i], *up = h->items[i ? (i - 1) / 2 : 0];
-
-                if (item->pos != i || up->key > item->key || (up->key == item->key && up->order > item->order))
-                        return false;
-        }
-        return h->n <= h->cap;
-}
-
 static bool is_linked(const struct prefix_node *n) {
         return *n->sibling_at == n && (!n->sibling || n->sibling->sibling_at == &n->sibling);
 }
@@ -29,8 +19,8 @@ static bool node_is_sound(const struct prefix_cache *c, const struct prefix_user
                n->sum == prefix_sum(c, n->tokens) &&
                prefix_find(c, up, n->public ? NULL : u, n->tokens, n->sum) == n && is_linked(n) &&
                (up ? (up->public || (up->owner == u && !n->public)) && n->depth == up->depth + 1 : n->depth == 0) &&
-               n->n_children == n_children && (n->item.pos != UINT32_MAX) == (idle && n_children == 0) &&
-               (n->item.pos == UINT32_MAX || u->leaves.items[n->item.pos] == &n->item);
+               n->n_children == n_children && heap_has(&n->leaf) == (idle && n_children == 0) &&
+               (!heap_has(&n->leaf) || u->leaves.nodes[n->leaf.place] == &n->leaf);
 }
 
 static bool user_is_sound(const struct prefix_cache *c, const struct prefix_user *u, const uint32_t *n_children) {
@@ -44,12 +34,13 @@ static bool user_is_sound(const struct prefix_cache *c, const struct prefix_user
                 n_pages++;
                 n_idle += c->pool->tables[n->page] == 0;
                 n_public += n->public;
-                n_leaves += n->item.pos != UINT32_MAX;
+                n_leaves += heap_has(&n->leaf);
         }
         return n_pages == u->n_pages && n_idle == u->n_idle && n_public == u->n_public && n_leaves == u->leaves.n &&
-               u->leaves.cap >= u->n_pages && heap_is_sound(&u->leaves) &&
-               (u->item.pos != UINT32_MAX) == (n_leaves > 0) &&
-               (n_leaves == 0 || (c->victims.items[u->item.pos] == &u->item && u->item.key == -(double)n_pages));
+               u->leaves.cap >= u->n_pages && heap_check(&u->leaves) &&
+               heap_has(&u->victim) == (n_leaves > 0) &&
+               (n_leaves == 0 || (c->victims.nodes[u->victim.place] == &u->victim &&
+                                  u->victim.key == UINT64_MAX - ((uint64_t)n_pages + u->n_other)));
 }
 
 static bool users_are_sound(const struct prefix_cache *c, const uint32_t *n_children) {
@@ -74,8 +65,8 @@ static bool users_are_sound(const struct prefix_cache *c, const uint32_t *n_chil
                 n_cached += c->by_page[i] != NULL;
                 n_held += c->pool->caches[i];
         }
-        return n_users == c->n_users && n_users <= PREFIX_USERS_MAX && n_idle == c->pool->n_cached && n_pages == n_cached &&
-               n_pages == n_nodes && n_pages == n_siblings && n_pages == n_held;
+        return n_users == c->n_users && n_users <= PREFIX_USERS_MAX && n_idle == c->pool->n_cached &&
+               n_pages == n_cached && n_pages == n_nodes && n_pages == n_siblings && n_pages == n_held;
 }
 
 bool prefix_check(const struct prefix_cache *c) {
@@ -86,5 +77,5 @@ bool prefix_check(const struct prefix_cache *c) {
         for (uint32_t i = 0; i < c->pool->n_pages; i++)
                 if (c->by_page[i] && c->by_page[i]->parent)
                         n_children[c->by_page[i]->parent->page]++;
-        return heap_is_sound(&c->victims) && users_are_sound(c, n_children);
+        return heap_check(&c->victims) && users_are_sound(c, n_children);
 }

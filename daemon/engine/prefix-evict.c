@@ -4,11 +4,12 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "prefix-private.h"
 
-#define NODE_OF(i) CONTAINER_OF(i, struct prefix_node, item)
-#define USER_OF(i) CONTAINER_OF(i, struct prefix_user, item)
+#define NODE_OF(h) CONTAINER_OF(h, struct prefix_node, leaf)
+#define USER_OF(h) CONTAINER_OF(h, struct prefix_user, victim)
 
 /* Uids come from the kernel: nobody chooses them. */
 static unsigned user_bucket(uint32_t uid) {
@@ -23,15 +24,15 @@ struct prefix_user *prefix_user_find(const struct prefix_cache *c, uint32_t uid)
         return u;
 }
 
-static void user_free(struct prefix_cache *c, struct prefix_user *u) {
+void prefix_user_free(struct prefix_cache *c, struct prefix_user *u) {
         struct prefix_user **b = &c->users[user_bucket(u->uid)];
 
         while (*b != u)
                 b = &(*b)->next;
         *b = u->next;
         c->n_users--;
-        prefix_heap_remove(&c->victims, &u->item);
-        prefix_heap_deinit(&u->leaves);
+        heap_remove(&c->victims, &u->victim);
+        heap_deinit(&u->leaves);
         free(u);
 }
 
@@ -52,7 +53,7 @@ static bool make_way(struct prefix_cache *c) {
 
         for (unsigned i = 0; i < PREFIX_USER_BUCKETS; i++)
                 for (struct prefix_user *u = c->users[i]; u; u = u->next) {
-                        if (u->n_idle < u->n_pages || u->n_public > 0)
+                        if (u->n_idle < u->n_pages || u->n_public + u->n_other > 0)
                                 continue;
                         if (!least || u->n_pages < least->n_pages ||
                             (u->n_pages == least->n_pages && u->last_used < least->last_used))
@@ -61,7 +62,7 @@ static bool make_way(struct prefix_cache *c) {
         if (!least)
                 return false;
         drop_private(c, least);
-        user_free(c, least);
+        prefix_user_free(c, least);
         return true;
 }
 
@@ -76,8 +77,9 @@ int prefix_user_get(struct prefix_cache *c, uint32_t uid, struct prefix_user **r
                         return -ENOMEM;
                 /* What was forgotten of a user who was here before is not known any more: paths from then lead nowhere. */
                 *u = (struct prefix_user){
-                        .id = ++c->last_id, .uid = uid, .forgotten = c->epoch, .item = { .pos = UINT32_MAX },
+                        .id = ++c->last_id, .uid = uid, .forgotten = c->epoch, .victim = HEAP_NODE_NULL,
                 };
+                u->victim.tie = u->id;
                 list_init(&u->nodes);
                 b = &c->users[user_bucket(uid)];
                 u->next = *b;
@@ -90,30 +92,37 @@ int prefix_user_get(struct prefix_cache *c, uint32_t uid, struct prefix_user **r
 }
 
 void prefix_user_rank(struct prefix_cache *c, struct prefix_user *u) {
+        uint64_t key = UINT64_MAX - ((uint64_t)u->n_pages + u->n_other); /* the heap's first is the least */
+
         if (u->leaves.n == 0) {
-                prefix_heap_remove(&c->victims, &u->item);
+                heap_remove(&c->victims, &u->victim);
                 return;
         }
-        u->item.key = -(double)u->n_pages;
-        u->item.order = u->id;
-        prefix_heap_place(&c->victims, &u->item);
+        if (heap_has(&u->victim))
+                heap_update(&c->victims, &u->victim, key);
+        else
+                heap_insert(&c->victims, &u->victim, key);
 }
 
 void prefix_touch(struct prefix_cache *c, struct prefix_node *n, bool use) {
-        double cost = 1 + (double)n->depth * c->pool->page_tokens / PREFIX_ATTENTION_TOKENS;
+        uint64_t cost = PREFIX_ATTENTION_TOKENS + (uint64_t)n->depth * c->pool->page_tokens;
+        bool is_leaf = heap_has(&n->leaf);
 
+        heap_remove(&n->owner->leaves, &n->leaf);
         n->uses = MIN(n->uses + use, PREFIX_USES_MAX);
-        n->item.key = n->owner->floor + n->uses * cost;
-        n->item.order = ++c->clock;
-        if (n->item.pos != UINT32_MAX)
-                prefix_heap_place(&n->owner->leaves, &n->item);
+        n->leaf.key = n->owner->floor + n->uses * cost;
+        n->leaf.tie = ++c->clock;
+        if (is_leaf)
+                heap_insert(&n->owner->leaves, &n->leaf, n->leaf.key);
 }
 
 void prefix_settle(struct prefix_cache *c, struct prefix_node *n) {
-        if (n->n_children == 0 && c->pool->tables[n->page] == 0)
-                prefix_heap_place(&n->owner->leaves, &n->item);
-        else
-                prefix_heap_remove(&n->owner->leaves, &n->item);
+        bool is_leaf = n->n_children == 0 && c->pool->tables[n->page] == 0;
+
+        if (!is_leaf)
+                heap_remove(&n->owner->leaves, &n->leaf);
+        else if (!heap_has(&n->leaf))
+                heap_insert(&n->owner->leaves, &n->leaf, n->leaf.key);
         prefix_user_rank(c, n->owner);
 }
 
@@ -130,14 +139,15 @@ void prefix_watch(void *userdata, uint32_t page, bool idle) {
 
 bool prefix_evict(struct prefix_cache *c, uint32_t want) {
         while (kv_pool_free(c->pool) < want) {
+                struct heap_node *first = heap_top(&c->victims);
                 struct prefix_user *u;
                 struct prefix_node *n;
 
-                if (c->victims.n == 0)
+                if (!first)
                         return false;
-                u = USER_OF(c->victims.items[0]);
-                n = NODE_OF(u->leaves.items[0]);
-                u->floor = MAX(u->floor, n->item.key);
+                u = USER_OF(first);
+                n = NODE_OF(heap_top(&u->leaves));
+                u->floor = MAX(u->floor, n->leaf.key);
                 prefix_node_drop(c, n);
         }
         return true;
@@ -151,27 +161,46 @@ void prefix_forget(struct prefix_cache *c, uint32_t uid) {
                 return;
         u->forgotten = c->epoch;
         drop_private(c, u);
-        if (u->n_pages == 0)
-                user_free(c, u);
+        if (u->n_pages + u->n_other == 0)
+                prefix_user_free(c, u);
 }
 
-void prefix_clear(struct prefix_cache *c) {
-        for (unsigned i = 0; i < PREFIX_USER_BUCKETS; i++) {
-                struct prefix_user *u;
+static void user_clear(struct prefix_cache *c, struct prefix_user *u) {
+        struct list *l;
 
-                while ((u = c->users[i]) != NULL) {
-                        struct list *l;
+        while ((l = list_pop(&u->nodes)) != NULL) {
+                struct prefix_node *n = LIST_ENTRY(l, struct prefix_node, link);
 
-                        while ((l = list_pop(&u->nodes)) != NULL) {
-                                struct prefix_node *n = LIST_ENTRY(l, struct prefix_node, link);
-
-                                c->by_page[n->page] = NULL;
-                                kv_cache_drop(c->pool, n->page);
-                                free(n);
-                        }
-                        user_free(c, u);
-                }
+                c->by_page[n->page] = NULL;
+                kv_cache_drop(c->pool, n->page);
+                free(n);
         }
+        u->n_pages = u->n_idle = u->n_public = u->leaves.n = 0;
+        prefix_user_rank(c, u);
+}
+
+void prefix_forget_all(struct prefix_cache *c) {
+        c->epoch++;
+        for (unsigned i = 0; i < PREFIX_USER_BUCKETS; i++)
+                for (struct prefix_user *u = c->users[i], *next; u; u = next) {
+                        next = u->next;
+                        user_clear(c, u);
+                        u->forgotten = c->epoch;
+                        if (u->n_other == 0)
+                                prefix_user_free(c, u);
+                }
+        memset(c->nodes, 0, sizeof(*c->nodes) << c->bits);
+        memset(c->siblings, 0, sizeof(*c->siblings) << c->bits);
+}
+
+void prefix_charge(struct prefix_cache *c, uint32_t uid, int32_t delta) {
+        struct prefix_user *u = prefix_user_find(c, uid);
+
+        /* Who has no record, and can't have one, has nothing that the charge could protect others from. */
+        if (delta == 0 || (!u && (delta < 0 || prefix_user_get(c, uid, &u) != 0)))
+                return;
+        u->n_other = delta < 0 ? u->n_other - MIN(u->n_other, -(uint32_t)delta) : u->n_other + (uint32_t)delta;
+        prefix_user_rank(c, u);
 }
 
 uint32_t prefix_cached_pages(const struct prefix_cache *c, uint32_t uid) {

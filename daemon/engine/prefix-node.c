@@ -112,7 +112,7 @@ struct prefix_node *prefix_node_new(struct prefix_cache *c, struct prefix_node *
         size_t bytes = c->pool->page_tokens * sizeof(*tokens);
         struct prefix_node *n;
 
-        if (prefix_heap_reserve(&owner->leaves, owner->n_pages + 1) < 0)
+        if (heap_reserve(&owner->leaves, (size_t)owner->n_pages + 1) < 0)
                 return NULL;
         n = malloc(sizeof(*n) + bytes);
         if (!n)
@@ -124,7 +124,7 @@ struct prefix_node *prefix_node_new(struct prefix_cache *c, struct prefix_node *
                 .page = page,
                 .depth = parent ? parent->depth + 1 : 0,
                 .public = public,
-                .item.pos = UINT32_MAX,
+                .leaf = HEAP_NODE_NULL,
         };
         memcpy(n->tokens, tokens, bytes);
         hang(c, n, parent);
@@ -145,7 +145,7 @@ void prefix_node_drop(struct prefix_cache *c, struct prefix_node *n) {
         table_remove(c, n);
         unhang(c, n);
         list_remove(&n->link);
-        prefix_heap_remove(&u->leaves, &n->item);
+        heap_remove(&u->leaves, &n->leaf);
         u->n_pages--;
         u->n_public -= n->public;
         u->n_idle -= c->pool->tables[n->page] == 0;

@@ -12,28 +12,17 @@
  * hash is still compared in full.
  */
 
+#include "base/heap.h"
 #include "base/list.h"
 #include "prefix.h"
 
 /* A context this long makes attention cost as much as all the rest: between small models' and large ones'. */
-#define PREFIX_ATTENTION_TOKENS 16384.0
+#define PREFIX_ATTENTION_TOKENS 16384u
 /* More uses than that count no further, so that what was loved once is forgotten in the end. */
 #define PREFIX_USES_MAX 32u
 /* Nodes that are looked at for one that shares the beginning of a page. */
 #define PREFIX_SIBLINGS_MAX 64u
 #define PREFIX_USER_BUCKETS 1024u
-
-/* Binary heap, least key first, and of equal keys the least order. Items know where they stand. */
-struct prefix_item {
-        double key;
-        uint64_t order;
-        uint32_t pos; /* UINT32_MAX = in no heap */
-};
-
-struct prefix_heap {
-        struct prefix_item **items;
-        uint32_t n, cap;
-};
 
 struct prefix_node {
         struct prefix_node *parent; /* NULL = the root */
@@ -42,7 +31,7 @@ struct prefix_node {
         struct list link;           /* owner->nodes */
         struct prefix_node *next;   /* bucket by all tokens */
         struct prefix_node *sibling, **sibling_at; /* bucket by first token */
-        struct prefix_item item;    /* owner->leaves: where no table has it and nothing hangs on it */
+        struct heap_node leaf;      /* owner->leaves: where no table has it and nothing hangs on it; its value is the key */
         uint64_t id;
         uint64_t sum;               /* of the tokens, for the hash */
         uint32_t page;
@@ -56,13 +45,14 @@ struct prefix_node {
 struct prefix_user {
         struct prefix_user *next;   /* bucket */
         struct list nodes;          /* oldest first */
-        struct prefix_heap leaves;  /* room for n_pages: to fall idle needs no memory */
-        struct prefix_item item;    /* c->victims: while it has leaves */
-        double floor;               /* value of what was evicted last */
+        struct heap leaves;         /* room for n_pages: to fall idle needs no memory */
+        struct heap_node victim;    /* c->victims: while it has leaves */
+        uint64_t floor;             /* value of what was evicted last */
         uint64_t id, last_used;
         uint64_t forgotten;         /* paths of an older epoch lead nowhere */
         uint32_t uid;
         uint32_t n_pages, n_idle, n_public;
+        uint32_t n_other;           /* pages of its sequences that are not stored */
 };
 
 struct prefix_cache {
@@ -73,17 +63,10 @@ struct prefix_cache {
         unsigned bits;
         struct prefix_user *users[PREFIX_USER_BUCKETS];
         uint32_t n_users;
-        struct prefix_heap victims;   /* users, most pages first */
+        struct heap victims;          /* users, most pages first */
         uint64_t last_id, clock, epoch;
 };
 #define PREFIX_PLACE_KEYS 5u
-
-int prefix_heap_reserve(struct prefix_heap *h, uint32_t n); /* 0 or -ENOMEM */
-void prefix_heap_deinit(struct prefix_heap *h);
-/* Puts the item in (there is room), or where its key belongs. */
-void prefix_heap_place(struct prefix_heap *h, struct prefix_item *i);
-/* Harmless where it is in no heap. */
-void prefix_heap_remove(struct prefix_heap *h, struct prefix_item *i);
 
 /* prefix-node.c */
 uint64_t prefix_sum(const struct prefix_cache *c, const int32_t *tokens);
@@ -113,12 +96,13 @@ int prefix_user_get(struct prefix_cache *c, uint32_t uid, struct prefix_user **r
 enum {
         PREFIX_E_USERS = 1, /* too many, and none can make way */
 };
-/* What it would cost to lose the node now. `use`: and it is used once more. */
+/* What it would cost to lose the node now: a page at the root counts PREFIX_ATTENTION_TOKENS. `use`: and it is used once
+ * more. */
 void prefix_touch(struct prefix_cache *c, struct prefix_node *n, bool use);
 /* Its page or its children changed: puts it among what can be evicted, or takes it out. */
 void prefix_settle(struct prefix_cache *c, struct prefix_node *n);
 /* The user's pages or leaves changed. */
 void prefix_user_rank(struct prefix_cache *c, struct prefix_user *u);
 void prefix_watch(void *userdata, uint32_t page, bool idle);
-/* Frees everything, users included, without leaving a page to the cache. */
-void prefix_clear(struct prefix_cache *c);
+/* Frees a user who has no nodes any more. */
+void prefix_user_free(struct prefix_cache *c, struct prefix_user *u);

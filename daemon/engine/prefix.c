@@ -40,7 +40,7 @@ int prefix_cache_new(struct prefix_cache **ret, struct kv_pool *pool) {
         c->nodes = calloc((size_t)1 << c->bits, sizeof(struct prefix_node *));
         c->siblings = calloc((size_t)1 << c->bits, sizeof(struct prefix_node *));
         if (!c->keys || !c->by_page || !c->nodes || !c->siblings ||
-            prefix_heap_reserve(&c->victims, PREFIX_USERS_MAX) < 0)
+            heap_reserve(&c->victims, PREFIX_USERS_MAX) < 0)
                 return -ENOMEM;
         r = draw(c->keys, n_keys * sizeof(*c->keys));
         if (r < 0)
@@ -55,10 +55,14 @@ int prefix_cache_new(struct prefix_cache **ret, struct kv_pool *pool) {
 struct prefix_cache *prefix_cache_free(struct prefix_cache *c) {
         if (!c)
                 return NULL;
-        prefix_clear(c);
+        if (c->nodes && c->siblings)
+                prefix_forget_all(c);
+        for (unsigned i = 0; i < PREFIX_USER_BUCKETS; i++)
+                while (c->users[i])
+                        prefix_user_free(c, c->users[i]);
         if (c->pool->watch_userdata == c)
                 c->pool->watch = NULL;
-        prefix_heap_deinit(&c->victims);
+        heap_deinit(&c->victims);
         free(c->keys);
         free(c->by_page);
         free(c->nodes);
@@ -68,15 +72,8 @@ struct prefix_cache *prefix_cache_free(struct prefix_cache *c) {
 }
 
 uint64_t prefix_bytes_per_page(uint32_t page_tokens) {
-        /* a node, its place in a heap that grew by doubling, what malloc adds; by_page and buckets (up to two of each kind) */
+        /* a node, its place in a heap that grew by doubling, what malloc adds; by_page, and up to two buckets of each kind */
         return sizeof(struct prefix_node) + page_tokens * sizeof(int32_t) + 2 * sizeof(void *) + 16 + 5 * sizeof(void *);
-}
-
-void prefix_forget_all(struct prefix_cache *c) {
-        c->epoch++;
-        prefix_clear(c);
-        memset(c->nodes, 0, sizeof(*c->nodes) << c->bits);
-        memset(c->siblings, 0, sizeof(*c->siblings) << c->bits);
 }
 
 /*

@@ -13,13 +13,15 @@
  * user what another one asked. A page is held by one node at most.
  *
  * Who pays: every page, public or not, is charged to the user whose request stored it. A page in use by a sequence's
- * table is never evicted, nor is any page above it. Of the others, leaves go first. Whose: the user's who is charged most
- * pages, so that a flood of one user ends at the room that is nobody else's. Which: the one whose loss costs least, by
- * GreedyDual-Size with frequency (Cherkasova 1998): value = age floor + uses * cost of computing it again per byte; the
- * cost of a page grows with its depth, since attention reads all that lies before it. The floor is a user's own.
+ * table is never evicted, nor is any page above it. Of the others, leaves go first. Whose: of the users who have any, the
+ * one who is charged most pages, those in use included (and prefix_charge()), so that a flood of one user ends at the room
+ * that is nobody else's. Which: the one whose loss costs least, by GreedyDual-Size with frequency (Cherkasova 1998): value
+ * = age floor + uses * cost of computing it again per byte; the cost of a page grows with its depth, since attention reads
+ * all that lies before it. The floor, which is the value of what was evicted last, is a user's own, so that a flood makes
+ * nobody else's pages old.
  *
  * Owned by the step thread. The number of nodes is at most the number of pages, the number of users at most
- * PREFIX_USERS_MAX (of those with no page in use and nothing public, the one with fewest pages makes way).
+ * PREFIX_USERS_MAX (of those with nothing in use and nothing public, the one with fewest pages makes way).
  */
 
 #include <stdbool.h>
@@ -60,7 +62,8 @@ struct prefix_match {
 };
 
 /* Looks up the longest cached beginning of tokens [n] and lets the table (which is empty) hold its pages. At most `most`
- * tokens are taken (a request computes at least its last token itself, for the logits). 0 or -ENOMEM (nothing taken). */
+ * tokens are taken (a request computes at least its last token itself, for the logits). It counts as a use: who only waits
+ * asks prefix_peek(). 0 or -ENOMEM (nothing taken). */
 int prefix_match(struct prefix_cache *c, uint32_t uid, const int32_t *tokens, size_t n, size_t most, struct kv_table *t,
                  struct prefix_path *path, struct prefix_match *ret);
 /* How many tokens prefix_match() would find, whole pages only; changes nothing. */
@@ -81,6 +84,10 @@ void prefix_share(struct prefix_cache *c, uint32_t uid, const struct prefix_path
 void prefix_rewind(struct prefix_cache *c, uint32_t uid, struct prefix_path *path, uint32_t n);
 /* The sequence lets go: to be called before its table is released. The path is back at the root. */
 void prefix_leave(struct prefix_cache *c, uint32_t uid, struct prefix_path *path);
+
+/* The user's sequences hold delta pages more (or fewer) that are not stored, or not yet: they count where the user who has
+ * most is looked for, so that what one computes is not taken out of another one's share. */
+void prefix_charge(struct prefix_cache *c, uint32_t uid, int32_t delta);
 
 /* Evicts until the pool has `want` free pages or nothing is left to evict. True when it has. (All that can be had is
  * kv_pool_free() + n_cached: where that is too little, evicting what there is may be a waste.) */

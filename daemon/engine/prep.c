@@ -348,7 +348,8 @@ static int answer_detokenize(const struct prep *p, struct job *job, const Spark_
 static int prep_replay(const struct prep *p, struct job *job, const Spark__Engine__V1__Submit *s, struct failure *f) {
         struct request *r = &job->request;
 
-        if (!s->replay && s->n_generated == 0)
+        r->replay = s->replay;
+        if (s->n_generated == 0)
                 return 0;
         if (!s->replay || s->request_case != SPARK__ENGINE__V1__SUBMIT__REQUEST_GENERATE ||
             s->generate->n_prompt_tokens == 0)
@@ -410,10 +411,25 @@ static int prep_who(struct request *r, const Spark__Engine__V1__Submit *s, struc
         return 0;
 }
 
+/* A Spill or a Restore: whose, and which tokens. The file goes with the job. */
+static int prep_errand(const struct prep *p, struct job *job, struct failure *f) {
+        struct request *r = &job->request;
+        const uint32_t *tokens = job->spill ? job->spill->tokens : job->restore->tokens;
+
+        if (p->vocabulary_only)
+                return failure_set(f, SPARK__V1__ERROR_CODE__MODEL_INVALID, "the model is a vocabulary without weights");
+        r->uid = job->spill ? job->spill->uid : job->restore->uid;
+        r->n_tokens = job->spill ? job->spill->n_tokens : job->restore->n_tokens;
+        job->file_max = job->spill ? job->spill->max_bytes : 0;
+        return request_copy_tokens(tokens, r->n_tokens, p->n_vocab, "tokens", &r->tokens, f);
+}
+
 int prep_job(const struct prep *p, struct job *job, struct frame **ret_answer, struct failure *f) {
         const Spark__Engine__V1__Submit *s = job->submit;
         int r;
 
+        if (job->spill || job->restore)
+                return prep_errand(p, job, f);
         r = prep_who(&job->request, s, f);
         if (r == 0)
                 r = prep_body(p, job, ret_answer, f);

@@ -42,7 +42,10 @@ enum request_kind {
         REQUEST_GENERATE, /* and Chat, once it is a prompt */
         REQUEST_SCORE,
         REQUEST_PREWARM, /* computes the prompt's KV for the prefix cache, and no more */
-        REQUEST_FORGET,  /* not for engine_submit(): the link's step thread sees to it */
+        /* Not for engine_submit(): the link's step thread sees to these. */
+        REQUEST_FORGET,
+        REQUEST_SPILL,
+        REQUEST_RESTORE,
 };
 
 struct request {
@@ -60,6 +63,7 @@ struct request {
         size_t n_tokens;
         int32_t *generated; /* replay: what was delivered already */
         size_t n_generated;
+        bool replay; /* an engine that is gone had accepted it: no queue is too long for it */
         struct sampler_params sampling; /* its bias points to `bias` */
         struct logit_bias *bias;
         struct stop_string stop[STOP_STRINGS_MAX]; /* their text lies in stop_text */
@@ -71,6 +75,11 @@ struct request {
         bool share;             /* Prewarm: for every user. Forget: of every user */
         uint32_t window; /* Score: tokens per window, 0 = the context */
         uint64_t arrived_us; /* CLOCK_MONOTONIC */
+        /* What was done for it so far; the engine's to write. Tokens of the prompt that were found or computed, of these:
+         * found in the prefix cache, and generated ones. */
+        struct {
+                uint32_t prompt, cached, completion;
+        } so_far;
 
         atomic_bool cancelled;
         _Atomic uint64_t granted; /* tokens that may be sent, all in all */

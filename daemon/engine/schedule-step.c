@@ -12,7 +12,8 @@
 
 #define FADE 0.9
 #define ROWS_MIN 16u   /* of prompts in a step, whatever the target says: less would not pay for reading the weights */
-#define STRETCH 0.5    /* by how much prompts lengthen a step that misses the target without them */
+#define STRETCH 1.5    /* prompts may make a step so much longer than decoding alone takes, even past the target */
+#define STRETCH_ALONE 3.0 /* ... where nothing decodes: than a step of one row takes */
 #define RIDERS 0.25    /* by how much lower classes may lengthen a step in which a higher one waits for its first token */
 
 /* --- pace --------------------------------------------------------------------------------------------------------- */
@@ -101,16 +102,16 @@ static enum schedule_class first_class(const struct schedule *s) {
         return MIN(top, behind);
 }
 
-/* Rows for prompts of a step in which n_decoding rows decode. Where a step takes as long as the target wants or longer without
- * any prompt, the target can't be had: then prompts make it half as long again, or twice as long where nobody watches. */
+/* Rows for prompts of a step in which n_decoding rows decode. Where reading the weights takes longer than the target by
+ * itself (a large model), the target can't be met, and rows are nearly free: then prompts may stretch the step. */
 static uint32_t prompt_budget(const struct schedule_limits *l, uint32_t n_decoding, uint32_t left) {
-        double target = n_decoding > 0 ? l->target_us : 2.0 * l->target_us;
-        double stretched = schedule_pace_predict(l->pace, MAX(n_decoding, 1u)) * (n_decoding > 0 ? 1 + STRETCH : 2);
+        double us = n_decoding > 0 ? l->target_us : 2.0 * l->target_us, least;
         uint32_t rows;
 
         if (l->target_us == 0)
                 return left;
-        rows = schedule_pace_rows(l->pace, MAX(target, stretched), 0, l->max_rows);
+        least = schedule_pace_predict(l->pace, MAX(n_decoding, 1u)) * (n_decoding > 0 ? STRETCH : STRETCH_ALONE);
+        rows = schedule_pace_rows(l->pace, MAX(us, least), 0, l->max_rows);
         rows = rows > n_decoding ? rows - n_decoding : 0;
         return MIN(MAX(rows, ROWS_MIN), left);
 }

@@ -22,6 +22,7 @@
 #include "base/log.h"
 #include "loadlink.h"
 
+#include "kernels/format.h"
 #include "load.h"
 #include "sandbox.h"
 
@@ -120,7 +121,8 @@ static int send_plan(const struct loader *l, int link_fd) {
                 .total = loader_total(l),
                 .n_params = l->plan.n_params,
                 /* keys and values of all layers, two bytes each */
-                .kv_bytes_per_token = 4ull * hp->n_layer * hp->n_head_kv * hp->head_dim,
+                .kv_bytes_per_token = (uint64_t)hp->n_layer * hp->n_head_kv * kv_position_bytes(KV_F16, hp->head_dim),
+                .kv_bytes_per_token_q8_0 = (uint64_t)hp->n_layer * hp->n_head_kv * kv_position_bytes(KV_Q8_0, hp->head_dim),
                 .context = hp->n_ctx,
         };
 

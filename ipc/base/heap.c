@@ -95,3 +95,10 @@ void heap_update(struct heap *h, struct heap_node *node, uint64_t key) {
         else
                 sift_up(h, node, node->place);
 }
+
+bool heap_check(const struct heap *h) {
+        for (size_t i = 0; i < h->n; i++)
+                if (h->nodes[i]->place != i || (i > 0 && comes_before(h->nodes[i], h->nodes[(i - 1) / 2])))
+                        return false;
+        return h->n <= h->cap;
+}

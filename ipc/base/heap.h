@@ -14,7 +14,7 @@
 #define HEAP_NOWHERE SIZE_MAX
 
 struct heap_node {
-        uint64_t key, tie;
+        uint64_t key, tie; /* tie: set by the caller, while the node is in no heap */
         size_t place; /* HEAP_NOWHERE: in no heap */
 };
 
@@ -43,3 +43,6 @@ void heap_insert(struct heap *h, struct heap_node *node, uint64_t key);
 void heap_remove(struct heap *h, struct heap_node *node);
 /* Changes the key of a node that is in the heap. */
 void heap_update(struct heap *h, struct heap_node *node, uint64_t key);
+
+/* For tests: true where the order holds and every node knows its place. */
+bool heap_check(const struct heap *h);

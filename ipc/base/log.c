@@ -1,22 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <unistd.h>
 
 #include "log.h"
 
-/* The one mutable global of the house: written by log_init() before any thread starts, read ever after. */
+/* The one mutable global of the house: written by log_init() before any thread starts, read ever after; but for the
+ * level, which may change at any time. */
 static struct {
         const char *name;
-        enum log_level max_level;
+        atomic_int max_level;
         int for_journal;
 } sink = { "sparkd", LOG_LEVEL_INFO, 0 };
 
 void log_init(const char *name, enum log_level max_level, int for_journal) {
         sink.name = name;
-        sink.max_level = max_level;
         sink.for_journal = for_journal;
+        log_set_level(max_level);
+}
+
+void log_set_level(enum log_level max_level) {
+        atomic_store_explicit(&sink.max_level, (int)max_level, memory_order_relaxed);
 }
 
 void log_write(enum log_level level, const char *fmt, ...) {
@@ -24,7 +30,7 @@ void log_write(enum log_level level, const char *fmt, ...) {
         va_list ap;
         int n, m;
 
-        if (level > sink.max_level)
+        if ((int)level > atomic_load_explicit(&sink.max_level, memory_order_relaxed))
                 return;
         n = sink.for_journal ? snprintf(line, sizeof(line), "<%d>", (int)level)
                              : snprintf(line, sizeof(line), "%s: ", sink.name);

@@ -4,7 +4,7 @@
 /*
  * Logging to standard error, one line a call, with the kernel's "<N>" level prefix where the journal reads it
  * (JOURNAL_STREAM set) and the program's name where a person does. Never logs prompts or generated text: callers must
- * not pass them. The level and the name are set once in main() and only read afterwards.
+ * not pass them. The name is set once in main() and only read afterwards; the level may change while threads log.
  */
 
 #include "macro.h"
@@ -19,6 +19,7 @@ enum log_level {
 
 /* name must outlive the process's logging. for_journal: prefix lines with "<N>". */
 void log_init(const char *name, enum log_level max_level, int for_journal);
+void log_set_level(enum log_level max_level);
 void log_write(enum log_level level, const char *fmt, ...) _printf_(2, 3);
 
 #define log_error(...) log_write(LOG_LEVEL_ERROR, __VA_ARGS__)

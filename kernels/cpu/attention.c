@@ -114,21 +114,30 @@ static void locate_chunk(const struct job *job, const struct item *item, uint32_
                          struct attn_chunk *c) {
         const struct kv_cache *kv = job->kv;
         const uint32_t *table = job->batch->page_table[job->batch->seq[item->first]];
-        size_t row = kv->config.head_dim * kv->element;
 
         c->n_groups = 0;
         for (uint32_t pos = base; pos < end && c->n_groups < ATTN_GROUPS; pos += ATTN_GROUP) {
                 uint32_t page = table[pos / kv->config.page_tokens], slot = pos % kv->config.page_tokens;
 
-                c->k[c->n_groups] = kv_keys(kv, page, job->a->layer, item->kv_head) + slot * row;
-                c->v[c->n_groups++] = kv_values(kv, page, job->a->layer, item->kv_head) + slot * row;
+                c->k[c->n_groups] = kv_keys(kv, page, job->a->layer, item->kv_head, slot);
+                c->v[c->n_groups++] = kv_values(kv, page, job->a->layer, item->kv_head, slot);
+        }
+}
+
+static const attn_fn *kernels_of(const struct job *job) {
+        const struct attn_kernels *k = job->kernels->attn;
+
+        switch (job->kv->config.format) {
+        case KV_F32: return k->f32;
+        case KV_Q8_0: return k->q8_0;
+        default: return k->f16;
         }
 }
 
 /* Queries [from, to) of the item, which all see [c->first, c->end) of the chunk. */
 static void attend_queries(const struct job *job, const struct item *item, struct attn_chunk *c, uint32_t from,
                            uint32_t to) {
-        const attn_fn *fns = job->kv->config.format == KV_F16 ? job->kernels->attn->f16 : job->kernels->attn->f32;
+        const attn_fn *fns = kernels_of(job);
         uint32_t tile = tile_size(job);
 
         while (from < to) {

@@ -25,13 +25,13 @@ struct cpu_backend {
         char description[64];
 };
 
-/* Positions are kept in pages as the kernels read them. Per page, layer and KV head: K in groups of 16 positions,
- * [group][head_dim][16], then V [slot][head_dim]. */
+/* Positions are kept in pages as the kernels read them. Per page, layer and KV head: K, then V, each in groups of 16
+ * positions. A group of K is [head_dim][16], one of V [16][head_dim]. In KV_Q8_0 either consists of columns, one for
+ * each block of elements: half-precision scales [16], then integers, K [block][16], V [16][block]. */
 struct kv_cache {
         struct kv_config config;
-        uint32_t slots;          /* of a page: page_tokens in whole groups */
-        size_t element;          /* bytes */
-        size_t head_bytes;       /* K and V of a head */
+        size_t group_bytes;      /* K, or V, of 16 positions of a head */
+        size_t head_bytes;       /* K and V of a head, page_tokens in whole groups */
         size_t page_bytes;
         size_t mapped;
         uint8_t *data;
@@ -46,9 +46,9 @@ int scratch_reserve(struct scratch *s, size_t bytes);
 /* A pool's job, or a plain loop where `work` (multiply-adds or the like) is too little to share. */
 void cpu_run(struct cpu_backend *cpu, uint64_t work, uint32_t n_items, pool_fn fn, void *context);
 
-/* Where K and V of a head lie in a page. */
-uint8_t *kv_keys(const struct kv_cache *kv, uint32_t page, uint32_t layer, uint32_t head);
-uint8_t *kv_values(const struct kv_cache *kv, uint32_t page, uint32_t layer, uint32_t head);
+/* Where K and V of a slot's group lie in a page. */
+uint8_t *kv_keys(const struct kv_cache *kv, uint32_t page, uint32_t layer, uint32_t head, uint32_t slot);
+uint8_t *kv_values(const struct kv_cache *kv, uint32_t page, uint32_t layer, uint32_t head, uint32_t slot);
 
 int cpu_kv_new(struct backend *be, const struct kv_config *config, struct kv_cache **ret);
 struct kv_cache *cpu_kv_free(struct backend *be, struct kv_cache *kv);

@@ -39,6 +39,12 @@ struct matmul_kernels {
         panel_fn q8_0[4], q4_0[4], q4_1[4], q5_0[4], q5_1[4], q4_k[4], q5_k[4], q6_k[4];
 };
 
+/* A block of KV_Q8_0: x[i] is about q[i] * scale. */
+struct kv_block {
+        uint16_t scale; /* half precision */
+        int8_t q[KV_BLOCK];
+};
+
 struct row_kernels {
         /* One row of n_blocks blocks; block b goes to dst[b * stride]. */
         void (*quantize)(const float *x, size_t n_blocks, size_t stride, struct act_block *dst);
@@ -46,6 +52,9 @@ struct row_kernels {
         void (*gate)(enum activation act, const float *gate, const float *up, size_t n, float *out);
         void (*exp)(const float *x, size_t n, float *out);
         void (*to_f16)(const float *x, size_t n, void *out);
+        /* n elements as blocks, the last one filled up with zeros. What is not finite, or too large, makes its block
+         * not-a-number. */
+        void (*to_q8_0)(const float *x, size_t n, struct kv_block *out);
 };
 
 #define ATTN_GROUP 16u                 /* positions of a K group: the lanes of its scores */
@@ -60,8 +69,8 @@ struct attn_state {
 
 /* One chunk of positions for the queries of a tile that share it. */
 struct attn_chunk {
-        const void *k[ATTN_GROUPS];  /* each [head_dim][16 positions] */
-        const void *v[ATTN_GROUPS];  /* each [16 positions][head_dim] */
+        const void *k[ATTN_GROUPS];  /* groups as struct kv_cache has them */
+        const void *v[ATTN_GROUPS];
         unsigned n_groups;
         unsigned first, end;         /* positions of the chunk that the queries see */
         uint32_t head_dim;
@@ -76,7 +85,7 @@ struct attn_chunk {
 typedef void (*attn_fn)(const struct attn_chunk *c);
 
 struct attn_kernels {
-        attn_fn f16[4], f32[4];      /* by log2 of the queries */
+        attn_fn f16[4], f32[4], q8_0[4]; /* by log2 of the queries */
 };
 
 struct cpu_kernels {

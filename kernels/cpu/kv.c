@@ -1,6 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The KV cache's memory, and storing to it: rotary embedding, then K and V of each row to its page. */
+/*
+ * The KV cache's memory and its pages, and storing to it: rotary embedding, then K and V of each row to its page.
+ *
+ * A page is one piece of memory, all layers and heads of it, so that copying, taking out and putting back are one
+ * memcpy(). In KV_Q8_0 the scale and the integers of a block of 16 positions stand together in a column: the kernels
+ * read K and V front to back. Columns are multiples of 16 bytes for any head_dim.
+ */
 
 #include <math.h>
 #include <stdlib.h>
@@ -14,27 +20,27 @@
 /* The attention kernels read V 16 elements at a time, beyond the last head's end too. */
 #define SLACK 64u
 
-uint8_t *kv_keys(const struct kv_cache *kv, uint32_t page, uint32_t layer, uint32_t head) {
-        return kv->data + page * kv->page_bytes +
-               ((size_t)layer * kv->config.n_kv_heads + head) * kv->head_bytes;
+uint8_t *kv_keys(const struct kv_cache *kv, uint32_t page, uint32_t layer, uint32_t head, uint32_t slot) {
+        return kv->data + page * kv->page_bytes + ((size_t)layer * kv->config.n_kv_heads + head) * kv->head_bytes +
+               slot / ATTN_GROUP * kv->group_bytes;
 }
 
-uint8_t *kv_values(const struct kv_cache *kv, uint32_t page, uint32_t layer, uint32_t head) {
-        return kv_keys(kv, page, layer, head) + (size_t)kv->slots * kv->config.head_dim * kv->element;
+uint8_t *kv_values(const struct kv_cache *kv, uint32_t page, uint32_t layer, uint32_t head, uint32_t slot) {
+        return kv_keys(kv, page, layer, head, slot) + kv->head_bytes / 2;
 }
 
 static bool kv_sizes(struct kv_cache *kv) {
         const struct kv_config *c = &kv->config;
-        uint64_t slots, head, page, all;
+        uint64_t position = kv_position_bytes(c->format, c->head_dim), slots, head, page, all;
 
-        if (c->page_tokens == 0 || (c->page_tokens & (c->page_tokens - 1)) != 0)
+        if (position == 0 || c->page_tokens == 0 || (c->page_tokens & (c->page_tokens - 1)) != 0)
                 return false;
         if (!checked_align(c->page_tokens, ATTN_GROUP, &slots) ||
-            !checked_mul(slots, (uint64_t)c->head_dim * 2 * kv->element, &head) ||
+            !checked_mul(slots, position, &head) ||
             !checked_mul((uint64_t)c->n_layers * c->n_kv_heads, head, &page) ||
             !checked_mul_add(page, c->n_pages, SLACK, &all) || all > SIZE_MAX / 2)
                 return false;
-        kv->slots = (uint32_t)slots;
+        kv->group_bytes = ATTN_GROUP * position / 2;
         kv->head_bytes = head;
         kv->page_bytes = page;
         kv->mapped = all;
@@ -45,13 +51,10 @@ int cpu_kv_new(struct backend *be, const struct kv_config *config, struct kv_cac
         struct kv_cache *kv;
         void *data;
 
-        if (config->format != KV_F16 && config->format != KV_F32)
-                return BACKEND_E_UNSUPPORTED;
         kv = calloc(1, sizeof(*kv));
         if (!kv)
                 return BACKEND_E_NO_MEMORY;
         kv->config = *config;
-        kv->element = config->format == KV_F16 ? 2 : 4;
         if (!kv_sizes(kv)) {
                 free(kv);
                 return BACKEND_E_UNSUPPORTED;
@@ -75,7 +78,6 @@ struct kv_cache *cpu_kv_free(struct backend *be, struct kv_cache *kv) {
         return NULL;
 }
 
-/* A page is one piece of memory: layers, heads, K and V. */
 static uint8_t *page_data(const struct kv_cache *kv, uint32_t page) {
         return kv->data + page * kv->page_bytes;
 }
@@ -115,7 +117,7 @@ struct job {
         float *q, *k;
         const float *v;
         float *local;        /* per worker */
-        size_t local_stride; /* floats: cosines, sines, a head as it is stored */
+        size_t local_stride; /* floats: cosines, sines, a head in its format */
 };
 
 /* Angles in double: a position times an inverse frequency keeps its fraction at any length of context. */
@@ -142,25 +144,60 @@ static void rotate(const struct rope *rope, const float *cosines, const float *s
         }
 }
 
-/* K goes to its lane of the group, so its elements stand 16 apart; V is stored as it is. */
-static void store_head(const struct job *job, uint32_t row, uint32_t head, uint16_t *half) {
+/* A head of K goes to its lane of the group, so that its elements stand 16 apart; one of V stays together. */
+static void store_floats(const float *k, const float *v, uint32_t dim, uint32_t lane, uint8_t *keys, uint8_t *values) {
+        for (uint32_t d = 0; d < dim; d++)
+                memcpy(keys + ((size_t)d * ATTN_GROUP + lane) * sizeof(*k), k + d, sizeof(*k));
+        memcpy(values + (size_t)lane * dim * sizeof(*v), v, (size_t)dim * sizeof(*v));
+}
+
+static void store_halves(const struct row_kernels *rows, const float *k, const float *v, uint32_t dim, uint32_t lane,
+                         uint16_t *local, uint8_t *keys, uint8_t *values) {
+        rows->to_f16(k, dim, local);
+        for (uint32_t d = 0; d < dim; d++)
+                memcpy(keys + ((size_t)d * ATTN_GROUP + lane) * sizeof(*local), local + d, sizeof(*local));
+        rows->to_f16(v, dim, values + (size_t)lane * dim * sizeof(*local));
+}
+
+static void store_blocks(const struct row_kernels *rows, const float *x, bool keys, uint32_t dim, uint32_t lane,
+                         struct kv_block *local, uint8_t *dst) {
+        rows->to_q8_0(x, dim, local);
+        for (uint32_t at = 0; at < dim; at += KV_BLOCK) {
+                const struct kv_block *b = local + at / KV_BLOCK;
+                uint32_t n = MIN(dim - at, KV_BLOCK);
+
+                memcpy(dst + lane * sizeof(b->scale), &b->scale, sizeof(b->scale));
+                dst += ATTN_GROUP * sizeof(b->scale);
+                for (uint32_t d = 0; keys && d < n; d++)
+                        dst[(size_t)d * ATTN_GROUP + lane] = (uint8_t)b->q[d];
+                if (!keys)
+                        memcpy(dst + (size_t)lane * n, b->q, n);
+                dst += (size_t)n * ATTN_GROUP;
+        }
+}
+
+static void store_head(const struct job *job, uint32_t row, uint32_t head, void *local) {
         const struct kv_cache *kv = job->kv;
+        const struct row_kernels *rows = job->cpu->kernels->rows;
         uint32_t dim = kv->config.head_dim, pos = job->batch->pos[row], slot = pos % kv->config.page_tokens;
         uint32_t page = job->batch->page_table[job->batch->seq[row]][pos / kv->config.page_tokens];
         size_t at = ((size_t)row * kv->config.n_kv_heads + head) * dim;
-        uint8_t *keys = kv_keys(kv, page, job->layer, head), *values = kv_values(kv, page, job->layer, head);
-        size_t first = (size_t)(slot / ATTN_GROUP) * dim * ATTN_GROUP + slot % ATTN_GROUP;
+        uint8_t *keys = kv_keys(kv, page, job->layer, head, slot);
+        uint8_t *values = kv_values(kv, page, job->layer, head, slot);
+        uint32_t lane = slot % ATTN_GROUP;
 
-        if (kv->element == 4) {
-                for (uint32_t d = 0; d < dim; d++)
-                        memcpy(keys + (first + (size_t)d * ATTN_GROUP) * 4, job->k + at + d, 4);
-                memcpy(values + (size_t)slot * dim * 4, job->v + at, (size_t)dim * 4);
-                return;
+        switch (kv->config.format) {
+        case KV_F32:
+                store_floats(job->k + at, job->v + at, dim, lane, keys, values);
+                break;
+        case KV_F16:
+                store_halves(rows, job->k + at, job->v + at, dim, lane, local, keys, values);
+                break;
+        case KV_Q8_0:
+                store_blocks(rows, job->k + at, true, dim, lane, local, keys);
+                store_blocks(rows, job->v + at, false, dim, lane, local, values);
+                break;
         }
-        job->cpu->kernels->rows->to_f16(job->k + at, dim, half);
-        for (uint32_t d = 0; d < dim; d++)
-                memcpy(keys + (first + (size_t)d * ATTN_GROUP) * 2, half + d, 2);
-        job->cpu->kernels->rows->to_f16(job->v + at, dim, values + (size_t)slot * dim * 2);
 }
 
 /* Item: a row. */
@@ -177,7 +214,7 @@ static void rope_row(void *context, uint32_t row, unsigned worker) {
                         rotate(job->rope, cosines, sines, job->k + ((size_t)row * n_kv + h) * dim);
         }
         for (uint32_t h = 0; h < n_kv; h++)
-                store_head(job, row, h, (uint16_t *)(sines + dim));
+                store_head(job, row, h, sines + dim);
 }
 
 int cpu_rope_kv(struct backend *be, const struct rope *rope, struct kv_cache *kv, uint32_t layer,
@@ -185,7 +222,7 @@ int cpu_rope_kv(struct backend *be, const struct rope *rope, struct kv_cache *kv
         struct cpu_backend *cpu = cpu_of(be);
         uint32_t dim = kv->config.head_dim;
         struct job job = { .cpu = cpu, .rope = rope, .kv = kv, .batch = batch, .layer = layer, .n_heads = n_heads,
-                           .q = q, .k = k, .v = v, .local_stride = ((size_t)dim * 3 + 15) / 16 * 16 };
+                           .q = q, .k = k, .v = v, .local_stride = ((size_t)dim * 3 + KV_BLOCK + 15) / 16 * 16 };
         int r;
 
         if (rope->kind != ROPE_NONE && (rope->n_rot > dim || rope->n_rot % 2 != 0))

@@ -9,7 +9,7 @@ static ALWAYS_INLINE void float_panels(const enum fmt fmt, const unsigned rows, 
 
         UNROLL for (unsigned i = 0; i < rows * panels; i++)
                 acc[i] = vf_zero();
-        vf_products(fmt, rows, panels, acc, w, stride, step, x, rows, n_in);
+        vf_products(fmt, rows, panels, acc, w, stride, step, x, rows, 1, n_in);
         UNROLL for (unsigned i = 0; i < rows * panels; i++)
                 vf_store(out + 16 * i, acc[i]);
 }

@@ -1,33 +1,46 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Operations on single rows: quantizing activations, RMS norm, gated activations. rows-ISA.c is this and a vec-ISA.h. */
+/* Operations on single rows: quantizing activations and KV, RMS norm, gated activations. rows-ISA.c is this and a
+ * vec-ISA.h. */
 
 #include <math.h>
 
 #include "kernels.h"
+#include "kernels/half.h"
 #include "vec-math.h"
 
 /* Below this a block counts as zeros, so that 127 / amax stays finite. */
 #define QUANT_SMALLEST 1e-30f
 #define FLOAT_INFINITE 0x7f800000
+#define HALF_LARGEST 65504.0f
+#define HALF_NAN 0x7e00u
+
+/* The largest magnitude of 32, as an integer: these have the same order, and infinity and not-a-number stand above all
+ * others. */
+static inline int32_t largest(vf a, vf b) {
+        vi magnitude = vi_set1(0x7fffffff);
+
+        return vi_top(vi_max(vi_and(vi_bits(a), magnitude), vi_and(vi_bits(b), magnitude)));
+}
+
+/* The nearest integers of x * inverse, which must be small. */
+static inline vi scaled_integers(vf x, float inverse) {
+        return vi_sub(vi_bits(vf_fma(x, vf_set1(inverse), vf_set1(ROUND_MAGIC))), vi_set1(ROUND_MAGIC_BITS));
+}
 
 static inline void quantize_block(const float *x, struct act_block *dst) {
         vf a = vf_load(x), b = vf_load(x + 16);
-        vi magnitude = vi_set1(0x7fffffff), ia = vi_zero(), ib = vi_zero();
-        /* As integers magnitudes have the same order, and infinity and not-a-number stand above all others. */
-        int32_t top = vi_top(vi_max(vi_and(vi_bits(a), magnitude), vi_and(vi_bits(b), magnitude)));
+        vi ia = vi_zero(), ib = vi_zero();
+        int32_t top = largest(a, b), sum_a, sum_b;
         float amax, scale = 0.0f;
-        int32_t sum_a, sum_b;
 
         memcpy(&amax, &top, sizeof(amax));
         if (top >= FLOAT_INFINITE) {
                 scale = NAN; /* shows in every output of the row */
         } else if (amax >= QUANT_SMALLEST) {
-                vf inverse = vf_set1(127.0f / amax), magic = vf_set1(ROUND_MAGIC);
-
                 scale = amax / 127.0f;
-                ia = vi_sub(vi_bits(vf_fma(a, inverse, magic)), vi_set1(ROUND_MAGIC_BITS));
-                ib = vi_sub(vi_bits(vf_fma(b, inverse, magic)), vi_set1(ROUND_MAGIC_BITS));
+                ia = scaled_integers(a, 127.0f / amax);
+                ib = scaled_integers(b, 127.0f / amax);
         }
         sum_a = vi_sum(ia);
         sum_b = vi_sum(ib);
@@ -118,10 +131,45 @@ static void to_f16(const float *x, size_t n, void *out) {
         }
 }
 
+static inline vi clamp_i8(vi x) {
+        vi low = vi_set1(-127);
+
+        return vi_sub(vi_zero(), vi_max(vi_sub(vi_zero(), vi_max(x, low)), low));
+}
+
+/* The scale is rounded first and the integers are taken from what it became: its error is no error of the values. */
+static inline void kv_block(vf a, vf b, struct kv_block *dst) {
+        vi ia = vi_zero(), ib = vi_zero();
+        int32_t top = largest(a, b);
+        float amax, scale;
+
+        memcpy(&amax, &top, sizeof(amax));
+        dst->scale = f16_from_float(amax / 127.0f);
+        scale = f16_to_float(dst->scale);
+        if (top >= FLOAT_INFINITE || scale > HALF_LARGEST) {
+                dst->scale = HALF_NAN; /* shows in every row that looks at it */
+        } else if (scale > 0.0f) {
+                ia = clamp_i8(scaled_integers(a, 1.0f / scale));
+                ib = clamp_i8(scaled_integers(b, 1.0f / scale));
+        }
+        vi_store_i8(dst->q, ia);
+        vi_store_i8(dst->q + 16, ib);
+}
+
+static void to_q8_0(const float *x, size_t n, struct kv_block *out) {
+        for (; n >= KV_BLOCK; n -= KV_BLOCK, x += KV_BLOCK)
+                kv_block(vf_load(x), vf_load(x + 16), out++);
+        if (n > 16)
+                kv_block(vf_load(x), vf_load_n(x + 16, n - 16), out);
+        else if (n > 0)
+                kv_block(vf_load_n(x, n), vf_zero(), out);
+}
+
 const struct row_kernels VEC(row_kernels) = {
         .quantize = quantize,
         .rmsnorm = rmsnorm,
         .gate = gate,
         .exp = exps,
         .to_f16 = to_f16,
+        .to_q8_0 = to_q8_0,
 };

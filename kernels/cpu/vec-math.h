@@ -107,21 +107,27 @@ static inline vi vi_set1_load(const void *p) {
 }
 
 static ALWAYS_INLINE vf vf_load_fmt(const enum fmt fmt, const void *p) {
-        return fmt == FMT_F32 ? vf_load(p) : fmt == FMT_F16 ? vf_load_f16(p) : vf_load_bf16(p);
+        switch (fmt) {
+        case FMT_F32: return vf_load(p);
+        case FMT_F16: return vf_load_f16(p);
+        case FMT_Q8_0: return vf_from_vi(vi_load_i8(p)); /* the integers alone */
+        default: return vf_load_bf16(p);
+        }
 }
 
 /* acc[panel][row] += sum over k of w[panel][k] x[k][row], one fused multiply-add after the other in the order of k.
- * A step of w is w_step bytes, a panel is panel_stride bytes from the next. */
+ * A step of w is w_step bytes, a panel is panel_stride bytes from the next; x has its k x_stride floats apart and its
+ * rows x_row floats. */
 static ALWAYS_INLINE void vf_products(const enum fmt fmt, const unsigned rows, const unsigned panels, vf *acc,
                                       const uint8_t *w, size_t panel_stride, size_t w_step, const float *x,
-                                      size_t x_stride, size_t n) {
+                                      size_t x_stride, const size_t x_row, size_t n) {
         for (size_t k = 0; k < n; k++, w += w_step, x += x_stride) {
                 vf v[4];
 
                 UNROLL for (unsigned p = 0; p < panels; p++)
                         v[p] = vf_load_fmt(fmt, w + p * panel_stride);
                 UNROLL for (unsigned r = 0; r < rows; r++) {
-                        vf a = vf_set1(x[r]);
+                        vf a = vf_set1(x[r * x_row]);
 
                         UNROLL for (unsigned p = 0; p < panels; p++)
                                 acc[p * rows + r] = vf_fma(v[p], a, acc[p * rows + r]);

@@ -27,8 +27,11 @@
 #define TOKENS_MAX (1u << 20)
 #define GIB (1024.0 * 1024 * 1024)
 
+static const char *const kv_formats[] = { [KV_F16] = "f16", [KV_F32] = "f32", [KV_Q8_0] = "q8_0" };
+
 struct options {
         const char *model, *backend, *shape, *format;
+        enum kv_format kv;
         unsigned prompt, tokens, batch, threads;
         int json;
 };
@@ -149,7 +152,7 @@ static int open_synthetic(struct subject *s, const struct options *o, const stru
                 return say(o->shape, "shapes are llama-1b, llama-8b, llama-70b", 64);
         if (!info)
                 return say(o->format, "no such format", 64);
-        kv = model_kv_bytes(&shape, KV_F16) * (engine->context + ENGINE_PAGE_TOKENS) * o->batch;
+        kv = model_kv_bytes(&shape, engine->kv_format) * (engine->context + ENGINE_PAGE_TOKENS) * o->batch;
         need = model_synthetic_bytes(&shape, info) + kv + (1ull << 30);
         if (need > have) {
                 (void)fprintf(stderr, "spark-bench: %s in %s takes %.1f GiB (%.1f weights, %.1f KV cache, 1 for the rest), "
@@ -307,7 +310,7 @@ static int measure(struct engine *e, const struct lm *m, const struct options *o
                 return -EIO;
         f->decode = (double)o->batch * o->tokens / seconds;
         f->bytes_per_token = (double)m->weight_bytes / o->batch +
-                             (double)model_kv_bytes(&m->shape, KV_F16) * o->tokens / 2;
+                             (double)model_kv_bytes(&m->shape, o->kv) * o->tokens / 2;
         return 0;
 }
 
@@ -316,17 +319,17 @@ static void print(const struct options *o, const struct lm *m, const char *backe
         double share = f->bandwidth > 0 ? f->decode * f->bytes_per_token / f->bandwidth : 0;
 
         if (o->json) {
-                (void)printf("{\"model\":\"%s\",\"format\":\"%s\",\"parameters\":%llu,\"backend\":\"%s\",\"threads\":%u,"
-                             "\"batch\":%u,\"prompt\":%u,\"tokens\":%u,\"prefill_tokens_per_second\":%.2f,"
-                             "\"decode_tokens_per_second\":%.2f,\"bytes_per_token\":%.0f,"
-                             "\"read_bandwidth\":%.0f,\"bandwidth_share\":%.4f}\n",
-                             o->model ? o->model : o->shape, m->format, (unsigned long long)m->n_params, backend, threads,
-                             o->batch, o->prompt, o->tokens, f->prefill, f->decode, f->bytes_per_token, f->bandwidth,
-                             share);
+                (void)printf("{\"model\":\"%s\",\"format\":\"%s\",\"kv_format\":\"%s\",\"parameters\":%llu,"
+                             "\"backend\":\"%s\",\"threads\":%u,\"batch\":%u,\"prompt\":%u,\"tokens\":%u,"
+                             "\"prefill_tokens_per_second\":%.2f,\"decode_tokens_per_second\":%.2f,"
+                             "\"bytes_per_token\":%.0f,\"read_bandwidth\":%.0f,\"bandwidth_share\":%.4f}\n",
+                             o->model ? o->model : o->shape, m->format, kv_formats[o->kv],
+                             (unsigned long long)m->n_params, backend, threads, o->batch, o->prompt, o->tokens,
+                             f->prefill, f->decode, f->bytes_per_token, f->bandwidth, share);
                 return;
         }
-        (void)printf("%s, %s, %.2f billion parameters, %s\n", o->model ? o->model : o->shape, m->format,
-                     (double)m->n_params / 1e9, backend);
+        (void)printf("%s, %s, %.2f billion parameters, KV %s, %s\n", o->model ? o->model : o->shape, m->format,
+                     (double)m->n_params / 1e9, kv_formats[o->kv], backend);
         (void)printf("  prefill  %10.2f tokens/s   (%u x %u)\n", f->prefill, o->batch, o->prompt);
         (void)printf("  decode   %10.2f tokens/s   (%u x %u)\n", f->decode, o->batch, o->tokens);
         (void)printf("  reads    %10.2f MiB per token: %.1f %% of the %.1f GB/s that %u threads read here\n",
@@ -335,7 +338,7 @@ static void print(const struct options *o, const struct lm *m, const char *backe
 
 static int run(const struct options *o) {
         const struct backend_config be = { .threads = o->threads, .isa = "auto" };
-        struct engine_config engine = { .max_sequences = o->batch };
+        struct engine_config engine = { .max_sequences = o->batch, .kv_format = o->kv };
         struct figures f = { 0 };
         struct subject s = { .host = HOST_NULL };
         cpu_set_t cpus;
@@ -363,14 +366,15 @@ static int run(const struct options *o) {
 
 static int usage(FILE *f, int status) {
         (void)fprintf(f, "Usage: spark-bench engine -m FILE|--shape SHAPE [--format F] [-p PROMPT] [-n TOKENS] [-b BATCH]\n"
-                         "                          [-t THREADS] [--backend B] [--json]\n\n"
+                         "                          [-t THREADS] [--kv KV] [--backend B] [--json]\n\n"
                          "  -m FILE       a model; or\n"
                          "  --shape S     random weights: llama-1b, llama-8b, llama-70b\n"
                          "  --format F    of random weights: q4_0 (default), q8_0, f16, q4_k ...\n"
                          "  -p N          prompt tokens (512)\n"
                          "  -n N          generated tokens (128)\n"
                          "  -b N          sequences at once (1)\n"
-                         "  -t N          threads (one per core)\n");
+                         "  -t N          threads (one per core)\n"
+                         "  --kv KV       the KV cache's format: f16 (default), f32, q8_0\n");
         return status;
 }
 
@@ -384,11 +388,21 @@ static bool parse_count(const char *text, unsigned max, unsigned *ret) {
         return true;
 }
 
+static bool parse_kv(const char *text, enum kv_format *ret) {
+        for (size_t i = 0; i < ARRAY_SIZE(kv_formats); i++)
+                if (strcmp(text, kv_formats[i]) == 0) {
+                        *ret = (enum kv_format)i;
+                        return true;
+                }
+        return false;
+}
+
 int bench_engine_main(int argc, char **argv) {
         static const struct option long_options[] = {
                 { "shape", required_argument, NULL, 'S' }, { "format", required_argument, NULL, 'F' },
                 { "backend", required_argument, NULL, 'B' }, { "json", no_argument, NULL, 'j' },
-                { "help", no_argument, NULL, 'h' },          { 0 },
+                { "kv", required_argument, NULL, 'K' },       { "help", no_argument, NULL, 'h' },
+                { 0 },
         };
         struct options o = { .backend = "auto", .format = "q4_0", .prompt = 512, .tokens = 128, .batch = 1 };
         bool ok = true;
@@ -407,6 +421,9 @@ int bench_engine_main(int argc, char **argv) {
                         break;
                 case 'B':
                         o.backend = optarg;
+                        break;
+                case 'K':
+                        ok = parse_kv(optarg, &o.kv);
                         break;
                 case 'p':
                         ok = parse_count(optarg, TOKENS_MAX, &o.prompt);

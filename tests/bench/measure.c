@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <libgen.h>
 #include <limits.h>
+#include <math.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -58,13 +59,14 @@ static int compare_double(const void *a, const void *b) {
 }
 
 double samples_quantile(struct samples *s, double q) {
-        size_t rank;
+        double rank;
 
         if (s->n == 0)
                 return 0;
         qsort(s->values, s->n, sizeof(*s->values), compare_double);
-        rank = (size_t)(q * (double)s->n);
-        return s->values[rank < s->n ? rank : s->n - 1];
+        /* the share of n that q is in floating point may lie a hair above a whole number */
+        rank = ceil(q * (double)s->n - 1e-9);
+        return s->values[rank < 1 ? 0 : MIN((size_t)rank, s->n) - 1];
 }
 
 /* A daemon is up when it greets and says that it is ready. */

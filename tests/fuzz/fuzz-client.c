@@ -31,6 +31,9 @@ static int on_event(struct spark *s, const struct spark_event *e, void *userdata
                 for (size_t i = 0; i < e->done->n_ids; i++)
                         *sum += e->done->ids[i];
                 *sum += e->done->text ? (unsigned)e->done->text[e->done->text_size] : 0;
+                for (size_t i = 0; i < e->done->n_sessions; i++)
+                        *sum += (unsigned)strlen(e->done->sessions[i]->id);
+                *sum += e->done->session ? (unsigned)strlen(e->done->session->state) : 0;
                 *sum += e->done->load ? (unsigned)strlen(e->done->load->model) : 0;
                 *sum += e->done->status ? (unsigned)strlen(e->done->status->version) : 0;
         } else if (e->type == SPARK_EVENT_ERROR) {

@@ -56,7 +56,7 @@ import spark_pb2 as pb  # noqa: E402
 pb.Sampling, pb.LogitBias = sampling_pb2.Sampling, sampling_pb2.LogitBias  # one namespace, as in the package
 
 __all__ = ["pb", "varint", "BUILD", "ROOT", "TESTDATA", "SLOW", "FRAME_MAX", "Daemon", "Client", "Closed", "TestCase",
-           "error_name", "memfd", "until"]
+           "error_name", "long_model", "memfd", "until"]
 
 
 def varint(value):
@@ -93,6 +93,16 @@ def memfd(data, sealed=True):
     return fd
 
 
+def long_model(path, context):
+    """Writes the bundled model with another context length: beyond what it was trained for it babbles, but it computes."""
+    data = bytearray((ROOT / "share/models/spark-tiny.gguf").read_bytes())
+    key = b"llama.context_length" + struct.pack("<I", 4)  # GGUF's type for a u32
+    at = data.index(key) + len(key)
+    data[at:at + 4] = struct.pack("<I", context)
+    path.write_bytes(data)
+    return str(path)
+
+
 class Closed(Exception):
     """The daemon closed the connection."""
 
@@ -100,7 +110,7 @@ class Closed(Exception):
 class Client:
     """One connection. Frames that nobody waited for yet are kept per request."""
 
-    def __init__(self, path, hello=True):
+    def __init__(self, path, hello=True, features=()):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(20 * SLOW)
         try:
@@ -113,7 +123,7 @@ class Client:
         self.next_id = 1
         self.hello = None
         if hello:
-            self.send(pb.ClientFrame(hello=pb.Hello(protocol_version=1, software="test")))
+            self.send(pb.ClientFrame(hello=pb.Hello(protocol_version=1, software="test", features=features)))
             self.hello = self.receive().hello
 
     def close(self):
@@ -280,8 +290,16 @@ class Daemon:
         except (FileNotFoundError, ConnectionRefusedError):
             return False
 
-    def connect(self, **options):
-        return Client(self.socket, **options)
+    def connect(self, uid=None, **options):
+        """A client; as another user (which takes root): its identity is what it has when it connects."""
+        if uid is None:
+            return Client(self.socket, **options)
+        self.folder.chmod(0o755)
+        os.seteuid(uid)
+        try:
+            return Client(self.socket, **options)
+        finally:
+            os.seteuid(0)
 
     def log(self):
         return self.log_path.read_text(encoding="utf-8", errors="replace")

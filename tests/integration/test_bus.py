@@ -104,6 +104,7 @@ class Complete(BusTestCase):
                  ("top_k", double(1), "top_k"), ("max_tokens", dbus.Int32(1, variant_level=1), "max_tokens"),
                  ("seed", u32(1), "type t"), ("stop", text("x"), "stop"), ("raw", u32(1), "raw"),
                  ("model", u32(1), "model"), ("temperature", double(float("nan")), "temperature"),
+                 ("priority", u32(2), "priority"), ("priority", text("urgent"), "priority"),
                  ("temperature", double(1e300), "temperature"), ("temperature", double(-1), "temperature"),
                  ("top_p", double(2), "top_p"), ("min_p", double(-0.5), "min_p"),
                  ("repetition_penalty", double(0), "repetition_penalty"),
@@ -179,7 +180,7 @@ class Complete(BusTestCase):
         bus = self.connect()
         fd = self.generate(bus, max_tokens=u32(100000))
         until(lambda: self.requests(daemon), 10, "a request")
-        self.assertRefused("QuotaExceeded", self.complete, bus, max_tokens=u32(1))
+        self.assertRefused("Busy", self.complete, bus, max_tokens=u32(1))
         os.close(fd)
 
         def taken():  # the charge goes when the engine has confirmed
@@ -187,6 +188,19 @@ class Complete(BusTestCase):
                 return self.complete(bus, max_tokens=u32(1))
         until(taken, 10, "room for a request")
 
+
+    def test_priority(self):
+        daemon = self.serve(limits={"max_priority": "normal"}, null={"step_us": 5000})
+        bus = self.connect()
+        message = self.assertRefused("PermissionDenied", self.complete, bus, max_tokens=u32(1), priority=text("interactive"))
+        self.assertIn("priority", message)
+        self.assertRefused("PermissionDenied", self.generate, bus, max_tokens=u32(1), priority=text("interactive"))
+        for word, number in (("background", pb.BACKGROUND), ("normal", pb.NORMAL)):
+            fd = self.generate(bus, max_tokens=u32(100000), priority=text(word))
+            until(lambda: self.requests(daemon), 10, "a request")
+            self.assertEqual(self.requests(daemon)[0].priority, number)
+            os.close(fd)
+            until(lambda: not self.requests(daemon), 10, "its end")
 
     def test_bytes_per_user(self):
         daemon = self.serve(limits={"bytes_per_user": "256K"})

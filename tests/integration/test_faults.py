@@ -269,9 +269,14 @@ class Clients(TestCase):
             for client in (a, b):
                 for _ in range(2):
                     client.receive_of(client.generate(n=10, credit=1))
-                self.assertError(client.answer(client.generate())[2], "QUOTA_EXCEEDED")
+                end = client.answer(client.generate())[2]
+                self.assertError(end, "BUSY")
+                self.assertIn("connection", end.error.message)
+                self.assertGreater(end.error.retry_after_ms, 0)
             end = c.answer(c.generate())[2]
-            self.assertError(end, "QUOTA_EXCEEDED")
+            self.assertError(end, "BUSY")
+            self.assertIn("user", end.error.message)
+            self.assertGreater(end.error.retry_after_ms, 0)
             self.assertDone(c.ask(status=pb.Status()))
             a.cancel(1)
             self.assertError(a.answer(1)[2], "CANCELLED")

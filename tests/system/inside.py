@@ -179,6 +179,27 @@ class Service(unittest.TestCase):
         self.assertServes()
         self.assertTrue(until(lambda: "configuration reloaded" in self.journal()))
 
+    def test_10b_limits_of_a_user(self):
+        """By name, looked up from within the sandbox; over a reload and back."""
+        config = pathlib.Path("/etc/sparkd/sparkd.conf")
+        before = config.read_text(encoding="utf-8")
+        ask = ("sparkctl", "generate", "-n", "2", "--priority")
+        try:
+            config.write_text(before + '\nusers = ( { user = "member"; max_priority = "background"; } );\n', encoding="utf-8")
+            self.assertRuns(systemctl("reload", SERVICE))
+            self.assertTrue(until(lambda: run(*ask, "normal", MARK, user="member").returncode == 77))
+            self.assertRuns(run(*ask, "background", MARK, user="member"))
+            self.assertRuns(run(*ask, "interactive", MARK))
+        finally:
+            config.write_text(before, encoding="utf-8")
+        self.assertRuns(systemctl("reload", SERVICE))
+        self.assertTrue(until(lambda: run(*ask, "normal", MARK, user="member").returncode == 0))
+
+    def usage(self):
+        """Tokens that were generated for the member."""
+        report = json.loads(self.assertRuns(run("sparkctl", "--json", "usage", user="member")))
+        return sum(row["completion_tokens"] for row in report["rows"])
+
     @staticmethod
     def journal():
         run("journalctl", "--sync")
@@ -192,11 +213,19 @@ class Service(unittest.TestCase):
         self.assertEqual(show("NRestarts"), "1")
 
     def test_12_stop_and_socket_activation(self):
+        used = self.usage()
+        self.assertGreater(used, 0)
         self.assertRuns(systemctl("stop", SERVICE))
         self.assertEqual((show("ActiveState"), show("Result")), ("inactive", "success"))
         self.assertEqual(show("ActiveState", SOCKET), "active")
+        ledger = os.stat("/var/lib/sparkd/usage.db")
+        self.assertEqual((ledger.st_uid, stat.S_IMODE(ledger.st_mode)), (pwd.getpwnam("sparkd").pw_uid, 0o600))
         self.assertServes()
         self.assertEqual(show("ActiveState"), "active")
+        self.assertEqual(self.usage(), used + 8)  # over the restart
+        status = json.loads(self.assertRuns(run("sparkctl", "--json", "status", user="member")))
+        self.assertEqual(status["warnings"], [])
+        self.assertFalse(list(pathlib.Path("/var/lib/sparkd").glob("usage.db.damaged*")))
 
     def test_13_bus_activation(self):
         self.assertRuns(systemctl("stop", SERVICE))

@@ -73,9 +73,12 @@ static inline void sequence_find(struct fixture *f, struct sequence *s, uint32_t
 /* Computes what was not found, and stores it. What the pool lacks is evicted. */
 static inline void sequence_compute(struct fixture *f, struct sequence *s, bool share) {
         uint32_t n = (uint32_t)(s->n / PT);
+        int32_t more = (int32_t)(n - MIN(n, s->t.n));
 
-        assert_true(prefix_evict(f->cache, n - MIN(n, s->t.n)));
+        prefix_charge(f->cache, s->uid, more);
+        assert_true(prefix_evict(f->cache, (uint32_t)more));
         assert_int_equal(kv_table_extend(&f->pool, &s->t, s->n), 0);
+        prefix_charge(f->cache, s->uid, -more);
         while (s->path.n < n)
                 assert_int_equal(prefix_store(f->cache, s->uid, &s->path, s->tokens + s->path.n * PT, &s->t, share), 0);
 }

@@ -5,37 +5,16 @@
  * its pool; and the null backend's promises.
  */
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "kernels-fixture.h"
 
 #include <math.h>
-#include <pthread.h>
 #include <stdatomic.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "base/macro.h"
-#include "kernels/backend.h"
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/pool.h"
-
-static uint32_t state = 5;
-
-static float noise(void) {
-        state = state * 1664525u + 1013904223u;
-        return (float)(int32_t)state / 2147483648.0f;
-}
-
-static void fill(float *x, size_t n, float range) {
-        for (size_t i = 0; i < n; i++)
-                x[i] = noise() * range;
-}
 
 static double now(void) {
         struct timespec t;
@@ -489,9 +468,9 @@ static void test_null_pages(void **unused) {
         chain_close(&c);
 }
 
-/* A pool of many gigabytes costs what is used of it. */
+/* A pool of 8 GiB costs what is used of it. */
 static void test_null_large_pool(void **unused) {
-        struct kv_config config = { .n_pages = 1u << 29, .page_tokens = 32 };
+        struct kv_config config = { .n_pages = 1u << 25, .page_tokens = 32 };
         struct backend *be = open_null(0);
         struct kv_cache *kv = NULL;
         struct rusage before, after;

@@ -74,6 +74,7 @@ static void test_no_options(void **state) {
         assert_false(o.sampling.has_temperature);
         assert_false(o.sampling.has_seed);
         assert_false(o.sampling.has_max_tokens);
+        assert_int_equal(o.priority, SPARK__V1__PRIORITY__PRIORITY_UNSPECIFIED);
         bus_options_deinit(&o);
 }
 
@@ -82,7 +83,8 @@ static void test_all_options(void **state) {
         struct request_error error;
         struct bus_options o;
 
-        assert_true(sd_bus_message_append(f->m, "a{sv}", 12, "model", "s", "m", "raw", "b", 1, "stop", "as", 2, "x", "y",
+        assert_true(sd_bus_message_append(f->m, "a{sv}", 13, "model", "s", "m", "priority", "s", "interactive",
+                                          "raw", "b", 1, "stop", "as", 2, "x", "y",
                                           "temperature", "d", 0.5, "top_p", "d", 0.25, "min_p", "d", 0.125, "top_k", "u",
                                           7, "seed", "t", UINT64_MAX, "max_tokens", "u", 9, "repetition_penalty", "d",
                                           1.5, "presence_penalty", "d", -1.0, "frequency_penalty", "d", 2.0) >= 0);
@@ -90,6 +92,7 @@ static void test_all_options(void **state) {
         assert_int_equal(bus_options_init(&o, f->m, &error), 0);
         assert_string_equal(o.model, "m");
         assert_true(o.raw);
+        assert_int_equal(o.priority, SPARK__V1__PRIORITY__INTERACTIVE);
         assert_int_equal(o.sampling.n_stop, 2);
         assert_string_equal(o.sampling.stop[0], "x");
         assert_string_equal(o.sampling.stop[1], "y");
@@ -128,6 +131,13 @@ static void expect_refused(struct fixture *f, const char *part) {
         assert_int_equal(error.code, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT);
         if (!strstr(error.text, part))
                 fail_msg("'%s' does not say '%s'", error.text, part);
+}
+
+static void test_unknown_priority(void **state) {
+        struct fixture *f = *state;
+
+        assert_true(sd_bus_message_append(f->m, "a{sv}", 1, "priority", "s", "Normal") >= 0);
+        expect_refused(f, "'priority' must be");
 }
 
 static void test_unknown_option(void **state) {
@@ -332,6 +342,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_no_options, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_all_options, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(test_unknown_priority, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_numbers_that_do_not_fit, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_unknown_option, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_unprintable_name, set_up, tear_down),

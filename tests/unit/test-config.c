@@ -3,6 +3,9 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <errno.h>
+#include <grp.h>
+#include <pwd.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -76,6 +79,88 @@ static void test_everything(void **state) {
         assert_int_equal(c->models[1].context, 512);
 }
 
+static void test_limits_of_users(void **state) {
+        _cleanup_(config_freep) struct config *none = parse_ok("");
+        _cleanup_(config_freep) struct config *c = parse_ok(
+                "memory = { kv_format = \"q8_0\"; }; scheduler = { inter_token_ms = 40; };"
+                "limits = { running_per_user = 4; queued_per_user = 0; kv_per_user = \"2G\"; tokens_per_day = 5000000000L;"
+                "  max_priority = \"normal\"; share_prefixes = \"all\"; };");
+
+        assert_int_equal(none->inter_token_ms, 100);
+        assert_int_equal(none->limits.running_per_user, 0);
+        assert_int_equal(none->limits.queued_per_user, 1024);
+        assert_int_equal(none->limits.kv_per_user, 0);
+        assert_int_equal(none->limits.tokens_per_day, 0);
+        assert_int_equal(none->limits.max_priority, 3);
+        assert_int_equal(none->limits.share_prefixes, CONFIG_SHARE_PRIVILEGED);
+        assert_int_equal(none->n_users, 0);
+        assert_string_equal(c->kv_format, "q8_0");
+        assert_int_equal(c->inter_token_ms, 40);
+        assert_int_equal(c->limits.running_per_user, 4);
+        assert_int_equal(c->limits.queued_per_user, 0);
+        assert_true(c->limits.kv_per_user == 2ull << 30);
+        assert_true(c->limits.tokens_per_day == 5000000000u);
+        assert_int_equal(c->limits.max_priority, 2);
+        assert_int_equal(c->limits.share_prefixes, CONFIG_SHARE_ALL);
+}
+
+static void test_users(void **state) {
+        _cleanup_(config_freep) struct config *c = parse_ok(
+                "users = (\n"
+                "  { user = \"root\"; weight = 3; },\n"
+                "  { uid = 4000000000L; max_priority = \"background\"; connections = 1; requests = 2; bytes = \"1M\";\n"
+                "    running = 3; queued = 4; kv = \"5M\"; tokens_per_day = 0; },\n"
+                "  { group = \"root\"; weight = 7; },\n"
+                "  { uid = 1234; }\n"
+                ");\n");
+        const struct config_user *u;
+
+        assert_int_equal(c->n_users, 4);
+        u = config_find_user(c, 0); /* root is in group root, too: the first that fits counts */
+        assert_ptr_equal(u, &c->users[0]);
+        assert_int_equal(u->weight, 3);
+        assert_true(u->queued == CONFIG_UNSET);
+        assert_int_equal(c->users[2].uids[0], 0);
+        u = config_find_user(c, 4000000000u);
+        assert_ptr_equal(u, &c->users[1]);
+        assert_true(u->weight == CONFIG_UNSET);
+        assert_int_equal(u->max_priority, 1);
+        assert_int_equal(u->connections, 1);
+        assert_int_equal(u->requests, 2);
+        assert_int_equal(u->bytes, 1 << 20);
+        assert_int_equal(u->running, 3);
+        assert_int_equal(u->queued, 4);
+        assert_int_equal(u->kv, 5 << 20);
+        assert_int_equal(u->tokens_per_day, 0);
+        assert_ptr_equal(config_find_user(c, 1234), &c->users[3]);
+        assert_null(config_find_user(c, 1235));
+}
+
+/* Everybody in the group: those that it names and those whose first group it is. */
+static void test_group(void **state) {
+        const struct group *gr;
+        const struct passwd *pw;
+        char name[64], text[128];
+        size_t n = 0;
+
+        pw = getpwnam("nobody");
+        if (!pw) {
+                print_message("skipped: there is no user 'nobody' here\n");
+                skip();
+                return;
+        }
+        gr = getgrgid(pw->pw_gid);
+        assert_non_null(gr);
+        (void)snprintf(name, sizeof(name), "%s", gr->gr_name);
+        (void)snprintf(text, sizeof(text), "users = ( { group = \"%s\"; weight = 9; } );", name);
+        _cleanup_(config_freep) struct config *c = parse_ok(text);
+        pw = getpwnam("nobody");
+        assert_ptr_equal(config_find_user(c, pw->pw_uid), &c->users[0]);
+        for (size_t i = 0; i < c->users[0].n_uids; i++)
+                n += c->users[0].uids[i] == pw->pw_uid;
+        assert_int_equal(n, 1);
+}
+
 static void test_null_backend(void **state) {
         _cleanup_(config_freep) struct config *own = parse_ok("backend = \"null\";");
         _cleanup_(config_freep) struct config *two =
@@ -128,6 +213,27 @@ static void test_faults(void **state) {
                 { "models = ( { name = \"a\"; path = \"/a\"; default = true; }, "
                   "{ name = \"b\"; path = \"/b\"; default = true; } );", "default model" },
                 { "limits = { connections = 0; };", "allowed are 1" },
+                { "memory = { kv_format = \"q4_0\"; };", "allowed are: f16 q8_0 f32" },
+                { "scheduler = { inter_token_ms = 0; };", "allowed are 1" },
+                { "scheduler = { rows = 5; };", "unknown key 'rows' in 'scheduler'" },
+                { "limits = { max_priority = \"high\"; };", "allowed are: background normal interactive" },
+                { "limits = { share_prefixes = true; };", "'share_prefixes' must be a string" },
+                { "limits = { queued_per_user = 60001; };", "allowed are 0 to 60000" },
+                { "users = { };", "'users' must be a list" },
+                { "users = ( 1 );", "each of 'users' must be a group" },
+                { "users = (\n { weight = 2; } );", ":2: each of 'users' must say who is meant" },
+                { "users = ( { user = \"root\"; uid = 0; } );", "by one of 'user', 'uid', 'group'" },
+                { "users = ( { uid = 5;\n wight = 2; } );", ":2: unknown key 'wight' in 'users'" },
+                { "users = ( {\n user = \"no such user\"; } );", ":2: 'user': there is no user 'no such user'" },
+                { "users = ( {\n group = \"no such group\"; } );", ":2: 'group': there is no group 'no such group'" },
+                { "users = ( { user = 5; } );", "'user' must be a string" },
+                { "users = ( { uid = 4294967295L; } );", "allowed are 0 to 4294967294" },
+                { "users = ( { uid = \"root\"; } );", "'uid' must be a whole number" },
+                { "users = ( { uid = 1; weight = 0; } );", "allowed are 1 to 1000" },
+                { "users = ( { uid = 1; connections = 0; } );", "allowed are 1" },
+                { "users = ( { uid = 1; max_priority = \"\"; } );", "allowed are: background" },
+                { "users = ( { uid = 1; kv = \"1X\"; } );", "must be a size" },
+                { "users = ( { uid = 0; }, { user = \"root\"; } );", "two of 'users' are uid 0" },
                 { "threads = ;", "syntax error" },
                 { "threads = 1; threads = 2;", "duplicate" },
         };
@@ -166,7 +272,8 @@ static void test_file(void **state) {
 static void test_print_reads_back(void **state) {
         _cleanup_(config_freep) struct config *c = parse_ok(
                 "socket = \"/s\\\"q\\\\\"; socket_mode = \"0600\"; bus = \"session\"; memory = { floor = \"8G\"; };"
-                "limits = { bytes_per_user = \"3G\"; };"
+                "limits = { bytes_per_user = \"3G\"; max_priority = \"background\"; share_prefixes = \"none\"; };"
+                "users = ( { user = \"root\"; max_priority = \"normal\"; kv = \"3G\"; }, { uid = 77; weight = 5; } );"
                 "models = ( { name = \"a\"; path = \"/a\"; }, { name = \"b\"; path = \"/b\"; default = true; } );");
         _cleanup_(config_freep) struct config *back = NULL;
         char *text = NULL, *again = NULL;
@@ -183,6 +290,12 @@ static void test_print_reads_back(void **state) {
         assert_string_equal(text, again);
         assert_string_equal(back->socket, c->socket);
         assert_true(back->limits.bytes_per_user == 3ull << 30);
+        assert_int_equal(back->limits.max_priority, 1);
+        assert_int_equal(back->limits.share_prefixes, CONFIG_SHARE_NONE);
+        assert_int_equal(back->n_users, 2);
+        assert_int_equal(back->users[0].max_priority, 2);
+        assert_true(back->users[0].kv == 3ull << 30);
+        assert_int_equal(config_find_user(back, 77)->weight, 5);
         free(text);
         free(again);
 }
@@ -191,6 +304,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_defaults),     cmocka_unit_test(test_everything),
                 cmocka_unit_test(test_null_backend), cmocka_unit_test(test_faults),
+                cmocka_unit_test(test_limits_of_users), cmocka_unit_test(test_users), cmocka_unit_test(test_group),
                 cmocka_unit_test(test_file),         cmocka_unit_test(test_print_reads_back),
         };
 

@@ -238,6 +238,112 @@ static void test_many_tokens(void **state) {
         fixture_deinit(&f);
 }
 
+static size_t pack_append(uint8_t *out, size_t size) {
+        Spark__V1__ClientFrame frame = SPARK__V1__CLIENT_FRAME__INIT;
+        Spark__V1__SessionAppend append = SPARK__V1__SESSION_APPEND__INIT;
+
+        append.session = (char *)"id";
+        append.text.data = (uint8_t *)"more";
+        append.text.len = 4;
+        append.special = true;
+        append.priority = SPARK__V1__PRIORITY__BACKGROUND;
+        frame.id = 7;
+        frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_SESSION_APPEND;
+        frame.session_append = &append;
+        return pack(&frame, out, size);
+}
+
+/* A session's text goes in front of a request as long as the engine has not said what prompt that makes. */
+static void test_prefix(void **state) {
+        static const uint32_t prefix[] = { 1, 50 }, prompt[] = { 1, 50, 51 };
+        struct fixture f;
+        struct journal_submit s;
+        struct journal j;
+        uint8_t packed[256];
+        size_t size = pack_generate(packed, sizeof(packed));
+
+        fixture_init(&f, 1 << 20);
+        assert_int_equal(journal_init(&j, f.user, true, packed, size), 0);
+        j.prefix = prefix;
+        j.n_prefix = 2;
+        for (int i = 0; i < 2; i++) { /* lost before it was accepted: the same again */
+                assert_int_equal(journal_submit_init(&s, &j), 0);
+                assert_false(s.submit.replay);
+                assert_int_equal(s.submit.n_prefix, 2);
+                assert_memory_equal(s.submit.prefix, prefix, sizeof(prefix));
+                journal_submit_deinit(&s);
+                journal_lost(&j);
+        }
+        assert_int_equal(journal_accept(&j, prompt, 3, 1), 0);
+        journal_lost(&j);
+        assert_int_equal(journal_submit_init(&s, &j), 0);
+        assert_true(s.submit.replay);
+        assert_int_equal(s.submit.n_prefix, 0);
+        assert_int_equal(s.submit.generate->n_prompt_tokens, 3);
+        journal_submit_deinit(&s);
+        journal_deinit(&j);
+        fixture_deinit(&f);
+}
+
+/* To the engine an addition is reading ahead; it is asked again from the beginning. */
+static void test_append(void **state) {
+        static const uint32_t prefix[] = { 1, 50 }, prompt[] = { 1, 50, 51 };
+        struct fixture f;
+        struct journal_submit s;
+        struct journal j;
+        uint8_t packed[256];
+        size_t size = pack_append(packed, sizeof(packed));
+
+        fixture_init(&f, 1 << 20);
+        assert_int_equal(journal_init(&j, f.user, false, packed, size), 0);
+        j.prefix = prefix;
+        j.n_prefix = 2;
+        for (int i = 0; i < 3; i++) {
+                assert_int_equal(journal_submit_init(&s, &j), 0);
+                assert_int_equal(s.submit.request_case, SPARK__ENGINE__V1__SUBMIT__REQUEST_PREWARM);
+                assert_int_equal(s.submit.n_prefix, 2);
+                assert_int_equal(s.submit.prewarm->text.len, 4);
+                assert_true(s.submit.prewarm->special);
+                assert_false(s.submit.prewarm->share);
+                assert_int_equal(s.submit.prewarm->priority, SPARK__V1__PRIORITY__BACKGROUND);
+                journal_submit_deinit(&s);
+                assert_true(journal_needs_input(&j));
+                assert_int_equal(journal_accept(&j, prompt, 3, 0), 0);
+                assert_int_equal(j.n_prompt, 3);
+                assert_true(f.user->charged[USER_BYTES] <= size + 64 * sizeof(uint32_t)); /* not more with each loss */
+                journal_lost(&j);
+        }
+        journal_deinit(&j);
+        fixture_deinit(&f);
+}
+
+static void test_take_tokens(void **state) {
+        static const uint32_t prompt[] = { 1, 50, 51 }, tokens[] = { 9, 8 }, all[] = { 1, 50, 51, 9, 8 };
+        struct fixture f;
+        struct journal j;
+        uint8_t packed[256];
+        size_t size = pack_generate(packed, sizeof(packed)), n = 0;
+        uint64_t charged = 0;
+        uint32_t *ids;
+
+        fixture_init(&f, 1 << 20);
+        assert_int_equal(journal_init(&j, f.user, true, packed, size), 0);
+        assert_null(journal_take_tokens(&j, &n, &charged)); /* not accepted */
+        assert_int_equal(journal_accept(&j, prompt, 3, 1), 0);
+        assert_int_equal(journal_append(&j, tokens, 2), 0);
+        ids = journal_take_tokens(&j, &n, &charged);
+        assert_non_null(ids);
+        assert_int_equal(n, 5);
+        assert_memory_equal(ids, all, sizeof(all));
+        assert_true(charged >= sizeof(all));
+        assert_null(journal_take_tokens(&j, &n, &charged));
+        journal_deinit(&j);
+        assert_true(f.user->charged[USER_BYTES] == charged); /* goes with the tokens */
+        user_release(f.user, USER_BYTES, charged);
+        free(ids);
+        fixture_deinit(&f);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_original),
@@ -247,6 +353,9 @@ int main(void) {
                 cmocka_unit_test(test_no_request_of_an_engine),
                 cmocka_unit_test(test_quota),
                 cmocka_unit_test(test_many_tokens),
+                cmocka_unit_test(test_prefix),
+                cmocka_unit_test(test_append),
+                cmocka_unit_test(test_take_tokens),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,39 +5,13 @@
  * bit the same from every family, with any number of rows, any grouping of them and any number of threads.
  */
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "kernels-fixture.h"
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "base/macro.h"
-#include "kernels/backend.h"
 
 static const enum fmt formats[] = { FMT_F32,  FMT_F16,  FMT_BF16, FMT_Q8_0, FMT_Q4_0, FMT_Q4_1,
                                     FMT_Q5_0, FMT_Q5_1, FMT_Q4_K, FMT_Q5_K, FMT_Q6_K };
-static const char *const families[] = { "c", "avx2", "avx512-vnni", "neon-dotprod" };
-
-static uint32_t state = 1;
-
-static float noise(void) {
-        state = state * 1664525u + 1013904223u;
-        return (float)(int32_t)state / 2147483648.0f;
-}
-
-static float *floats(size_t n) {
-        float *p = malloc((n + 1) * sizeof(*p));
-
-        assert_non_null(p);
-        for (size_t i = 0; i < n; i++)
-                p[i] = noise() * 2.0f;
-        return p;
-}
 
 struct matrix {
         struct weight w;
@@ -47,7 +21,7 @@ struct matrix {
 
 static void matrix_make(struct matrix *m, enum fmt fmt, uint32_t n_out, uint32_t n_in) {
         const struct fmt_info *info = fmt_info(fmt);
-        float *x = floats((size_t)n_out * n_in);
+        float *x = floats((size_t)n_out * n_in, 2.0f);
         uint64_t rows, panels;
         void *file;
 
@@ -68,17 +42,6 @@ static void matrix_make(struct matrix *m, enum fmt fmt, uint32_t n_out, uint32_t
 static void matrix_free(struct matrix *m) {
         free(m->values);
         free(m->data);
-}
-
-static struct backend *open_family(const char *isa, unsigned threads) {
-        struct backend_config config = { .threads = threads, .isa = isa };
-        struct backend *be = NULL;
-        int r = backend_cpu.open(&config, &be);
-
-        if (r == BACKEND_E_UNSUPPORTED)
-                return NULL;
-        assert_int_equal(r, 0);
-        return be;
 }
 
 static void multiply(struct backend *be, const struct matrix *m, const float *x, uint32_t n_rows, float *out) {
@@ -160,7 +123,7 @@ static void test_sizes(void **unused) {
                         float *x, *out;
 
                         matrix_make(&m, formats[f], outs[i], n_in);
-                        x = floats((size_t)n_rows * n_in);
+                        x = floats((size_t)n_rows * n_in, 2.0f);
                         out = all_families(&m, x, n_rows);
                         check_accuracy(&m, x, n_rows, out);
                         free(out);
@@ -176,7 +139,7 @@ static void test_company(void **unused) {
 
         for (size_t f = 0; f < ARRAY_SIZE(formats); f++) {
                 struct matrix m;
-                float *x = floats((size_t)n_rows * n_in), *all = malloc(n_rows * n_out * sizeof(float));
+                float *x = floats((size_t)n_rows * n_in, 2.0f), *all = malloc(n_rows * n_out * sizeof(float));
                 float *part = malloc(n_rows * n_out * sizeof(float));
                 struct backend *one = open_family("auto", 1), *three = open_family("auto", 3);
                 uint32_t row = 0;
@@ -203,7 +166,7 @@ static void test_company(void **unused) {
 static void test_products(void **unused) {
         const uint32_t n_rows = 5, n_in = 256, stride = 300;
         struct backend *be = open_family("auto", 2);
-        float *x = floats(n_rows * stride), *bias = floats(40), *residual = floats(n_rows * 70);
+        float *x = floats(n_rows * stride, 2.0f), *bias = floats(40, 2.0f), *residual = floats(n_rows * 70, 2.0f);
         float plain[3][5 * 70], out[3][5 * 70];
         struct matrix m[3];
         struct matmul p[3];
@@ -246,7 +209,7 @@ static void test_extremes(void **unused) {
                 const struct fmt_info *info = fmt_info(formats[f]);
                 uint64_t bytes;
                 struct matrix m;
-                float *x = floats(n_in), *out;
+                float *x = floats(n_in, 2.0f), *out;
 
                 matrix_make(&m, formats[f], n_out, n_in);
                 assert_true(weight_bytes(info, WEIGHT_PANELS, n_out, n_in, &bytes));
@@ -275,7 +238,7 @@ static void test_odd_activations(void **unused) {
 
         for (size_t f = 0; f < ARRAY_SIZE(some); f++) {
                 struct matrix m;
-                float *x = floats((size_t)n_rows * n_in), *out;
+                float *x = floats((size_t)n_rows * n_in, 2.0f), *out;
 
                 matrix_make(&m, some[f], n_out, n_in);
                 for (uint32_t i = 0; i < n_in; i++) {

@@ -123,6 +123,7 @@ static void test_whole_load(void **state) {
         assert_int_equal(plan.n_segments, 1);
         assert_int_equal(plan.context, 128);
         assert_int_equal(plan.kv_bytes_per_token, 3 * 2 * 8 * 2 * 2);
+        assert_int_equal(plan.kv_bytes_per_token_q8_0, 3 * 2 * 2 * (8 + 2)); /* a scale of two bytes for each head */
         assert_true(plan.total > 3 * 3 * 32 * 3001 * 4 && plan.n_params > 3 * 3 * 32 * 3001);
         assert_true(plan.segment_bytes[0] >= plan.total && plan.segment_bytes[0] % 4096 == 0);
         give.n_segments = plan.n_segments;

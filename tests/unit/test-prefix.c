@@ -494,8 +494,16 @@ static void test_too_many_users(void **state) {
         sequence_begin(&f, &s, 300000, "PA", true);
         assert_int_equal(s.match.n_tokens, PT);
         assert_int_equal(s.path.n, 2);
-        sequence_end(&f, &s);
         assert_int_equal(peek(&f, 300000, "PA"), 1);
+        /* When somebody can again, it is too late for what comes behind what was not stored. */
+        (void)prefix_evict(f.cache, f.pool.n_pages);
+        s.n = text_tokens("PAB", s.tokens);
+        sequence_compute(&f, &s, true);
+        assert_int_equal(peek(&f, 300000, "PAB"), 1);
+        assert_int_equal(peek(&f, 300000, "B"), 0);
+        sequence_end(&f, &s);
+        assert_int_equal(request(&f, 300000, "PAB", false), 1);
+        assert_int_equal(peek(&f, 300000, "PAB"), 3);
         fixture_deinit(&f);
 }
 
@@ -564,6 +572,7 @@ static void test_free_in_use(void **state) {
 
         fixture_init(&f, 8);
         sequence_begin(&f, &s, ALICE, "ABC", false);
+        prefix_charge(f.cache, BOB, 7);
         f.cache = prefix_cache_free(f.cache);
         assert_true(f.pool.n_held == 3 && f.pool.n_cached == 0);
         kv_table_release(&f.pool, &s.t);

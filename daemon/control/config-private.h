@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * What the files of the configuration share: the table of keys (config.c), reading values by it (config-value.c), users
+ * (config-users.c), printing (config-print.c).
+ */
+
+#include <libconfig.h>
+
+#include "config.h"
+
+enum key_type {
+        KEY_STRING, /* any text without control characters */
+        KEY_PATH,   /* made absolute */
+        KEY_ENUM,   /* one of `words`, kept as the string */
+        KEY_INDEX,  /* one of `words`, kept as its number + min */
+        KEY_NUMBER,
+        KEY_SIZE,   /* bytes: a number or a string such as "6G" */
+        KEY_MODE,   /* octal in a string */
+};
+
+struct key {
+        const char *group; /* NULL = top level */
+        const char *name;
+        enum key_type type;
+        size_t offset; /* in struct config, or whatever the table is about */
+        uint64_t min, max;
+        uint64_t initial;
+        const char *initial_text;
+        const char *words; /* separated by one space */
+};
+
+#define CONFIG_PRIORITY_WORDS "background normal interactive" /* the protocol's numbers, from 1 on */
+
+extern const struct key config_keys[];
+extern const size_t config_n_keys;
+
+struct reader {
+        struct config *config;
+        const char *file;
+        char *folder;
+        struct config_error *error;
+};
+
+/* Fills the reader's error and returns CONFIG_E_INVALID. */
+int config_fault(struct reader *r, const config_setting_t *at, const char *fmt, ...) _printf_(3, 4);
+/* Takes over value (NULL: out of memory). 0 or -ENOMEM. */
+int config_replace_string(char **p, char *value);
+/* Checks a setting and stores it at `base` + the key's offset. 0, CONFIG_E_INVALID, or -ENOMEM. */
+int config_set_key(struct reader *r, const struct key *k, const config_setting_t *s, void *base);
+
+/* 'users'. */
+int config_read_users(struct reader *r, config_setting_t *s);
+void config_users_deinit(struct config *config);
+void config_print_users(const struct config *config, FILE *out);
+
+/* A value of `base` as the file would have it; strings in quotes. */
+void config_print_string(FILE *out, const char *s);
+void config_print_value(const void *base, const struct key *k, FILE *out);

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* What the parts of a request share: its life (request.c), what is read of its frame (request-outline.c), the table
+ * (requests.c), and what it may take and what it has taken (request-quota.c). */
+
+#include "manager.h"
+#include "request.h"
+
+int requests_add(struct requests *t, struct request *r);
+void requests_remove(struct requests *t, struct request *r);
+
+void request_error_set_va(struct request_error *e, Spark__V1__ErrorCode code, const char *fmt, va_list ap)
+        _printf_(3, 0);
+/* True for what is refused because of somebody's load or allowance. */
+static inline bool request_error_is_quota(Spark__V1__ErrorCode code) {
+        return code == SPARK__V1__ERROR_CODE__BUSY || code == SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED;
+}
+
+/* Sets the error. REQUEST_E_REFUSED. */
+int request_refuse(struct request_error *e, Spark__V1__ErrorCode code, const char *fmt, ...) _printf_(3, 4);
+
+/* What of a frame control looks at. */
+struct request_outline {
+        enum request_kind kind;
+        const char *model;
+        bool input_fd;
+        uint64_t credit;
+        int priority; /* as it came */
+        bool session; /* sessions take it up */
+        bool share;
+};
+
+/* 0, or REQUEST_E_REFUSED: it asks for nothing that is known here. */
+int request_outline_read(const Spark__V1__ClientFrame *f, struct request_outline *o);
+/* Whether such requests are taken, from this origin; whether the descriptor (-1 = none) is what it should be. 0 or
+ * REQUEST_E_REFUSED. */
+int request_check_admission(struct manager *m, const struct request_outline *o, const struct request_origin *origin,
+                            struct request_error *error);
+int request_check_input(const struct request_outline *o, int fd, struct request_error *error);
+
+/* Whether the user may have such a request now, and with which priority. 0 or REQUEST_E_REFUSED. */
+int request_check_quota(struct manager *m, const struct user *user, enum request_kind kind, int asked_priority,
+                        Spark__V1__Priority *ret_priority, struct request_error *error);
+/* Whose it is and what that user may have, for the engine. */
+void request_fill_policy(const struct request *r, Spark__Engine__V1__Submit *submit);
+/* The engine works on it. */
+void request_begin(struct request *r);
+/* Tokens that were generated for it. */
+void request_charge_tokens(struct request *r, size_t n);
+/* Enters what it took into the usage ledger; once. */
+void request_settle(struct request *r);
+void request_uncount(struct request *r);
+/* Starts to look usage up; the answer ends the request. 0, REQUEST_E_REFUSED, or -errno. */
+int request_ask_usage(struct request *r, const Spark__V1__UsageQuery *q, struct request_error *error);

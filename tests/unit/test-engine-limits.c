@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Who is let in, and what an end tells: queue limits in the turn in which they change, usage of those that had to wait or
+ * were cancelled, replays that have nothing left to do. */
+
+#include "engine-fixture.h"
+
+#define PAGE_BYTES (ENGINE_PAGE_TOKENS * 256u) /* 2 layers, 2 heads of 16, K and V, half precision */
+
+static void submit(struct lab *l, struct result *x) {
+        assert_int_equal(engine_submit(l->engine, &x->request), 0);
+}
+
+static void cancel(struct lab *l, struct result *x) {
+        atomic_store(&x->request.cancelled, true);
+        engine_notice(l->engine);
+}
+
+/* --- queue limits ------------------------------------------------------------------------------------------------ */
+
+/* What was cancelled before a request came is not in its way, though no step lies between the two. */
+static void cancel_and_submit(uint32_t max_queued, uint32_t queued_limit) {
+        const struct engine_config config = { .max_sequences = 1, .max_queued = max_queued };
+        static struct result x[4];
+        struct lab l;
+
+        lab_open(&l, "cpu", &config);
+        for (uint32_t i = 0; i < 4; i++) {
+                result_init(&x[i], i + 1, 20, 10, i);
+                x[i].request.uid = 7;
+                x[i].request.queued_limit = queued_limit;
+        }
+        submit(&l, &x[0]);
+        assert_int_equal(engine_step(l.engine), 1);
+        submit(&l, &x[1]); /* waits, which is all that may */
+        submit(&l, &x[2]);
+        assert_true(x[1].accepted && !result_ended(&x[1]));
+        assert_true(x[2].failed && !x[2].accepted);
+        assert_int_equal(x[2].failure.code, SPARK__V1__ERROR_CODE__BUSY);
+        assert_true(x[2].failure.retry_after_ms > 0);
+
+        cancel(&l, &x[1]);
+        submit(&l, &x[3]);
+        assert_true(x[1].failed);
+        assert_int_equal(x[1].failure.code, SPARK__V1__ERROR_CODE__CANCELLED);
+        assert_true(x[3].accepted && !result_ended(&x[3]));
+        lab_run(&l);
+        assert_true(x[0].finished && x[3].finished);
+        for (uint32_t i = 0; i < 4; i++)
+                result_deinit(&x[i]);
+        lab_close(&l);
+}
+
+static void test_cancel_and_submit(void **state) {
+        cancel_and_submit(0, 1); /* the user's limit */
+        cancel_and_submit(1, 0); /* everybody's */
+}
+
+/* One user's full queue is nobody else's. */
+static void test_queue_of_others(void **state) {
+        const struct engine_config config = { .max_sequences = 1 };
+        static struct result x[4];
+        struct lab l;
+
+        lab_open(&l, "cpu", &config);
+        for (uint32_t i = 0; i < 4; i++) {
+                result_init(&x[i], i + 1, 20, 3, i);
+                x[i].request.uid = i == 3 ? 8 : 7;
+                x[i].request.queued_limit = 1;
+        }
+        submit(&l, &x[0]);
+        assert_int_equal(engine_step(l.engine), 1);
+        for (uint32_t i = 1; i < 4; i++)
+                submit(&l, &x[i]);
+        assert_true(x[1].accepted && x[2].failed && x[3].accepted);
+        lab_run(&l);
+        assert_true(x[0].finished && x[1].finished && x[3].finished);
+        for (uint32_t i = 0; i < 4; i++)
+                result_deinit(&x[i]);
+        lab_close(&l);
+}
+
+/* --- what an end tells ------------------------------------------------------------------------------------------- */
+
+/* One request of 4 pages runs, another one, which begins alike, has to wait, for its user's limit or for room. */
+static void wait_and_tell(uint32_t pages, uint64_t kv_limit, enum request_kind kind) {
+        const struct engine_config config = { .context = 128, .kv_bytes = pages * PAGE_BYTES };
+        static struct result first, second;
+        struct engine_stats stats;
+        struct lab l;
+
+        lab_open(&l, "cpu", &config);
+        result_init(&first, 1, 100, 28, 2);
+        result_init(&second, 2, 100, 28, 2);
+        second.request.kind = kind;
+        first.request.kv_limit = second.request.kv_limit = kv_limit;
+        submit(&l, &first);
+        submit(&l, &second);
+        assert_int_equal(engine_step(l.engine), 1);
+        engine_get_stats(l.engine, &stats);
+        assert_int_equal(stats.running, 1);
+        assert_int_equal(stats.queued, 1);
+        lab_run(&l);
+        assert_true(first.finished && second.finished);
+        assert_int_equal(first.done.cached_tokens, 0);
+        assert_int_equal(second.done.prompt_tokens, 100);
+        assert_in_range(second.done.cached_tokens, 96, 100); /* three whole pages, and what was of the fourth */
+        if (kind == REQUEST_GENERATE)
+                assert_int_equal(second.n, 28);
+        result_deinit(&first);
+        result_deinit(&second);
+        lab_close(&l);
+}
+
+static void test_cached_after_waiting(void **state) {
+        wait_and_tell(0, 4 * PAGE_BYTES, REQUEST_GENERATE); /* for its user's limit */
+        wait_and_tell(0, 4 * PAGE_BYTES, REQUEST_PREWARM);
+        wait_and_tell(5, 0, REQUEST_GENERATE); /* for room */
+        wait_and_tell(5, 0, REQUEST_PREWARM);
+}
+
+/* A replay of which all was delivered has nothing to be paid with credit: it ends. */
+static void test_replay_without_credit(void **state) {
+        const struct engine_config config = { .max_sequences = 1 };
+        static struct result whole, again;
+        struct lab l;
+
+        lab_open(&l, "cpu", &config);
+        result_init(&whole, 1, 30, 12, 2);
+        submit(&l, &whole);
+        lab_run(&l);
+        assert_int_equal(whole.n, 12);
+        for (uint32_t k = 0; k <= 12; k += 12) {
+                result_init(&again, 2, 30, 12, 2);
+                again.request.generated = calloc(12, sizeof(int32_t));
+                assert_non_null(again.request.generated);
+                memcpy(again.request.generated, whole.ids, k * sizeof(int32_t));
+                again.request.n_generated = k;
+                atomic_store(&again.request.granted, 0);
+                submit(&l, &again);
+                lab_run(&l);
+                assert_int_equal(again.n, 0);
+                assert_int_equal(again.finished, k == 12);
+                if (k < 12)
+                        cancel(&l, &again);
+                lab_run(&l);
+                if (k == 12)
+                        assert_int_equal(again.done.completion_tokens, 12);
+                result_deinit(&again);
+        }
+        result_deinit(&whole);
+        lab_close(&l);
+}
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_cancel_and_submit),
+                cmocka_unit_test(test_queue_of_others),
+                cmocka_unit_test(test_cached_after_waiting),
+                cmocka_unit_test(test_replay_without_credit),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
