@@ -13,6 +13,7 @@
 #define FADE 0.9
 #define ROWS_MIN 16u   /* of prompts in a step, whatever the target says: less would not pay for reading the weights */
 #define STRETCH 1.5    /* prompts may make a step so much longer than decoding alone takes, even past the target */
+#define ASIDE 16.0     /* steps in which only background prompts are read stay so much shorter: whoever comes waits for one */
 #define STRETCH_ALONE 3.0 /* ... where nothing decodes: than a step of one row takes */
 #define RIDERS 0.25    /* by how much lower classes may lengthen a step in which a higher one waits for its first token */
 
@@ -87,9 +88,9 @@ static uint32_t give(struct schedule_request *r, uint32_t most, struct left *lef
         return n;
 }
 
-/* The highest class of which a request is still reading its prompt, or the one that is furthest behind where that is
- * lower; SCHEDULE_BACKGROUND where nothing reads. */
-static enum schedule_class first_class(const struct schedule *s) {
+/* The highest class of which a request is still reading its prompt (in *ret_reads; SCHEDULE_BACKGROUND where nothing
+ * reads), or the one that is furthest behind where that is lower. */
+static enum schedule_class first_class(const struct schedule *s, enum schedule_class *ret_reads) {
         enum schedule_class top = SCHEDULE_BACKGROUND, behind = SCHEDULE_INTERACTIVE;
 
         for (uint32_t i = s->n_running; i-- > 0;) {
@@ -99,14 +100,19 @@ static enum schedule_class first_class(const struct schedule *s) {
                 if (!s->running[i]->decoding)
                         top = MAX(top, s->running[i]->class);
         }
+        *ret_reads = top;
         return MIN(top, behind);
 }
 
 /* Rows for prompts of a step in which n_decoding rows decode. Where reading the weights takes longer than the target by
  * itself (a large model), the target can't be met, and rows are nearly free: then prompts may stretch the step. */
-static uint32_t prompt_budget(const struct schedule_limits *l, uint32_t n_decoding, uint32_t left) {
+static uint32_t prompt_budget(const struct schedule_limits *l, enum schedule_class reads, uint32_t n_decoding,
+                              uint32_t left) {
         double us = n_decoding > 0 ? l->target_us : 2.0 * l->target_us, least;
         uint32_t rows;
+
+        if (reads == SCHEDULE_BACKGROUND)
+                us /= ASIDE;
 
         if (l->target_us == 0)
                 return left;
@@ -153,15 +159,15 @@ static uint32_t give_prompts(const struct schedule *s, enum schedule_class from,
 
 uint32_t schedule_rows(struct schedule *s, const struct schedule_limits *l) {
         struct left left = { .rows = l->max_rows, .logits = l->max_logits };
-        enum schedule_class top;
+        enum schedule_class top, reads;
         uint32_t decoding, prompts, riders;
 
         schedule_sort(s);
         for (uint32_t i = 0; i < s->n_running; i++)
                 s->running[i]->rows = 0;
-        top = first_class(s);
+        top = first_class(s, &reads);
         decoding = give_decoding(s, top, SCHEDULE_CLASSES, UINT32_MAX, &left);
-        prompts = give_prompts(s, top, SCHEDULE_CLASSES, prompt_budget(l, decoding, left.rows), &left);
+        prompts = give_prompts(s, top, SCHEDULE_CLASSES, prompt_budget(l, reads, decoding, left.rows), &left);
         if (top == SCHEDULE_BACKGROUND)
                 return decoding + prompts;
         riders = rider_budget(l, decoding + prompts);

@@ -184,7 +184,8 @@ struct schedule_limits {
 /* Shares a step out among the running requests: sets their `rows`, returns the sum. What decodes gets its row; prompts
  * share what is left, the one furthest behind first, as long as the step stays within the target where anything decodes
  * (within twice that where nothing does), or within half as long again as decoding alone takes (thrice a step of one row
- * where nothing decodes). While a request waits for its first token, rows of classes below its own may make
+ * where nothing decodes); a sixteenth of the target where only background prompts are read, since whoever comes meanwhile
+ * waits for that step. While a request waits for its first token, rows of classes below its own may make
  * that step longer by a quarter, or by one row; unless such a class has fallen behind its weight's part, and is served
  * first. */
 uint32_t schedule_rows(struct schedule *s, const struct schedule_limits *limits);

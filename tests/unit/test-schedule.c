@@ -349,6 +349,23 @@ static void test_target(void **state) {
         world_close(&w);
 }
 
+/* Whoever comes waits for the step that is under way: background prompts make short ones. */
+static void test_target_of_background(void **state) {
+        static struct world w;
+
+        world_open(&w, &(struct schedule_config){ .max_running = 8, .max_rows = 512 });
+        for (unsigned i = 1; i < 30; i++)
+                schedule_pace_learn(&w.pace, i * 5 % 64, 100 + 100 * (i * 5 % 64));
+        w.limits.target_us = 64000;
+        come(&w, 0, 1, 0, SCHEDULE_BACKGROUND, 100000, 1);
+        step(&w);
+        assert_in_range(w.items[0].r.rows, 75, 82);
+        come(&w, 1, 2, 1, SCHEDULE_NORMAL, 700, 100000);
+        step(&w);
+        assert_int_equal(w.items[1].r.rows, 512);
+        world_close(&w);
+}
+
 /* A model so large that a step takes longer than the target whatever is in it: prompts get rows all the same. */
 static void test_target_out_of_reach(void **state) {
         static struct world w;
@@ -417,6 +434,7 @@ int main(void) {
                 cmocka_unit_test(test_worst),                   cmocka_unit_test(test_decoding_comes_first),
                 cmocka_unit_test(test_logits_limit),            cmocka_unit_test(test_target),
                 cmocka_unit_test(test_target_out_of_reach),
+                cmocka_unit_test(test_target_of_background),
                 cmocka_unit_test(test_riders),                  cmocka_unit_test(test_pace),
         };
 
