@@ -359,8 +359,8 @@ int engine_admit(struct engine *e) {
         while (r == 0 && schedule_swap(&e->schedule, &victim, &next)) {
                 park(e, sequence_of(victim));
                 r = try_start(e, sequence_of(next), &how);
-                /* It ended at once, or is paused or held: somebody else gets the slot. Where it has no room yet it stays first
-                 * in line, and more may have to make way. */
+                /* It ended at once, or is paused or held: somebody else gets the slot. Where it has no room yet it stays
+                 * first in line, and more may have to make way. */
                 if (r == 0 && (how == START_ENDED || how == START_HELD))
                         r = fill_slots(e);
         }
