@@ -94,8 +94,11 @@ int connection_send(struct spark *s, const Spark__V1__ClientFrame *frame, int fd
 static int send_hello(struct spark *s, const char *software) {
         Spark__V1__ClientFrame frame = SPARK__V1__CLIENT_FRAME__INIT;
         Spark__V1__Hello hello = SPARK__V1__HELLO__INIT;
+        char *features[] = { (char *)"prefill-progress" };
 
         hello.protocol_version = PROTOCOL_VERSION;
+        hello.features = features;
+        hello.n_features = ARRAY_SIZE(features);
         if (software)
                 hello.software = (char *)software;
         frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_HELLO;

@@ -26,6 +26,9 @@ static void handle_hello(struct connection *c, const Spark__V1__Hello *hello) {
                                 SOFTWARE_MAX);
                 return;
         }
+        for (size_t i = 0; i < hello->n_features; i++)
+                if (strcmp(hello->features[i], "prefill-progress") == 0)
+                        c->prefill_progress = true;
         c->state = CONNECTION_OPEN;
         answer.protocol_version = 1;
         answer.software = (char *)"sparkd " SPARK_VERSION;

@@ -214,6 +214,9 @@ static void on_progress(void *userdata, struct request *r, const Spark__V1__Prog
 
         if (c->blocked || c->channel.out_frames >= COALESCE_FRAMES) /* the next one will do */
                 return;
+        if (!c->prefill_progress && (r->kind == REQUEST_GENERATE || r->kind == REQUEST_CHAT) &&
+            strcmp(progress->stage, "prefill") == 0)
+                return;
         frame.id = s->id;
         frame.body_case = SPARK__V1__SERVER_FRAME__BODY_PROGRESS;
         frame.progress = (Spark__V1__Progress *)progress;

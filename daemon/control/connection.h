@@ -34,6 +34,7 @@ struct connection {
         bool blocked;      /* the socket takes no more for now */
         bool frames_left;  /* received, not looked at yet */
         bool charged;
+        bool prefill_progress; /* the client knows that feature */
         uint32_t events;   /* what the source watches */
         struct user *user;
         struct peer peer;

@@ -185,6 +185,7 @@ static void on_state(struct engine *e, const Spark__Engine__V1__State *s) {
 static void on_frame(struct engine *e, const Spark__Engine__V1__EngineFrame *f) {
         struct request *r;
 
+        e->changed |= f->body_case != SPARK__ENGINE__V1__ENGINE_FRAME__BODY_STATE;
         switch (f->body_case) {
         case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_READY:
                 on_ready(e, f->ready);
@@ -467,6 +468,7 @@ static void engine_ping(struct engine *e, uint64_t now_us) {
                 return; /* it has enough to read */
         }
         e->ping_pending = true;
+        e->changed = false;
         e->ping_sent_us = now_us;
         engine_flush(e);
 }
@@ -492,7 +494,8 @@ void engine_tick(struct engine *e, uint64_t now_us) {
         case ENGINE_READY:
                 if (!engine_moves(e, now_us))
                         engine_kill(e, "it does not answer");
-                else if (!e->ping_pending && (!idle || now_us - e->heard_us >= IDLE_PING_SECONDS * 1000000ull))
+                else if (!e->ping_pending &&
+                         (!idle || e->changed || now_us - e->heard_us >= IDLE_PING_SECONDS * 1000000ull))
                         engine_ping(e, now_us);
                 return;
         }

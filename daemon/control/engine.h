@@ -43,6 +43,7 @@ struct engine {
         uint64_t started_us, ready_us, ending_us;
         uint64_t ping_cookie, ping_sent_us, heard_us; /* heard: the last answer to a ping, or Ready */
         bool ping_pending;
+        bool changed; /* it did something since it was last asked: what it said then is out of date */
         uint64_t kv_used, kv_cached;  /* as it said last; so this: */
         struct engine_user *users;
         size_t n_users;

@@ -310,12 +310,17 @@ static int try_start(struct engine *e, struct sequence *s, enum start *ret) {
                 *ret = START_NO_ROOM;
                 return 0;
         }
-        if (s->first_step_us == 0 && s->request->kind != REQUEST_SCORE)
+        if (s->first_step_us == 0 && s->request->kind != REQUEST_SCORE) {
                 s->n_cached = MIN(s->n_past, s->n_prompt);
+                s->request->so_far.prompt = s->request->so_far.cached = s->n_cached;
+        }
         schedule_start(&e->schedule, &s->turn);
         move_to(s, &e->running, SEQUENCE_RUNNING);
-        if (sequence_want(s) > 0)
+        if (sequence_want(s) > 0) {
+                if (s->first_step_us == 0 && s->n_cached > 0)
+                        e->events.progress(e->userdata, s->request, s->n_cached, s->n_prompt);
                 return 0;
+        }
         engine_finish(e, s, SPARK__V1__FINISH_REASON__FINISH_REASON_UNSPECIFIED); /* Prewarm: all was there */
         *ret = START_ENDED;
         return 0;

@@ -208,7 +208,7 @@ static int build_step(struct engine *e, struct step *step) {
 
 /* The next token of a sequence, from its logits. */
 static int generate(struct engine *e, struct sequence *s, float *logits) {
-        const struct request *r = s->request;
+        struct request *r = s->request;
         uint32_t index = (uint32_t)s->n_tokens - s->n_prompt;
         struct sampler_choice choice;
         bool last;
@@ -226,6 +226,7 @@ static int generate(struct engine *e, struct sequence *s, float *logits) {
                 return 0;
         }
         e->tokens++;
+        r->so_far.completion++;
         last = index + 1 == s->limit;
         n = output_push(&s->output, &choice, last, s->outbox);
         if (n < 0)
@@ -284,6 +285,14 @@ static void tell_progress(struct engine *e, struct sequence *s) {
                 e->events.progress(e->userdata, s->request, s->n_past, s->n_prompt);
 }
 
+/* A sequence that reads its prompt again, parked meanwhile, has no more of it than it had. */
+static void count_prompt(struct sequence *s) {
+        uint32_t read = MIN(s->n_past, s->n_prompt);
+
+        if (s->request->kind != REQUEST_SCORE && read > s->request->so_far.prompt)
+                s->request->so_far.prompt = read;
+}
+
 /* What the rows have done for their sequences. What ends here has no logits in the step. */
 static int count_rows(struct engine *e, const struct step *step) {
         for (uint32_t i = 0; i < step->batch.n_seqs; i++) {
@@ -291,6 +300,7 @@ static int count_rows(struct engine *e, const struct step *step) {
                 int r;
 
                 s->n_past += s->turn.rows;
+                count_prompt(s);
                 schedule_charge(&e->schedule, &s->turn, s->turn.rows);
                 r = engine_store(e, s);
                 if (r < 0)

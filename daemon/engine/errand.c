@@ -12,6 +12,15 @@ static bool is_spill(const struct errand *r) {
         return r->job->request.kind == REQUEST_SPILL;
 }
 
+/* So many of these pages that the file stays below its limit. */
+static uint64_t pages_that_fit(const struct kvfile_kind *kind, uint64_t pages, uint64_t max_bytes) {
+        uint64_t offset = kvfile_pages_offset(kind, (uint32_t)pages);
+
+        if (max_bytes == 0)
+                return pages;
+        return max_bytes > offset ? MIN(pages, (max_bytes - offset) / (kind->page_bytes + 8)) : 0;
+}
+
 int errand_new(struct errand **ret, struct job *job, const struct kvfile_kind *kind) {
         _cleanup_(errand_freep) struct errand *r = calloc(1, sizeof(*r));
         uint64_t pages = job->request.n_tokens / kind->page_tokens;
@@ -20,7 +29,8 @@ int errand_new(struct errand **ret, struct job *job, const struct kvfile_kind *k
                 return -ENOMEM;
         r->job = job;
         r->kind = kind;
-        r->n_pages = (uint32_t)MIN(pages, (uint64_t)KVFILE_PAGES_MAX);
+        pages = MIN(pages, (uint64_t)KVFILE_PAGES_MAX);
+        r->n_pages = (uint32_t)pages_that_fit(kind, pages, job->file_max);
         r->cap = (uint32_t)MAX(PIECE_BYTES / MAX(kind->page_bytes, (uint64_t)1), (uint64_t)1);
         r->piece = malloc(MAX(r->cap * kind->page_bytes, (uint64_t)1));
         if (!r->piece)

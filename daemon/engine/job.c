@@ -110,7 +110,7 @@ struct frame *frame_new(const Spark__Engine__V1__EngineFrame *message) {
         return frame;
 }
 
-struct frame *frame_new_failed(uint64_t key, const struct failure *f) {
+static struct frame *frame_failed(uint64_t key, const struct failure *f, Spark__V1__Usage *usage) {
         Spark__V1__Error error = SPARK__V1__ERROR__INIT;
         Spark__Engine__V1__Failed failed = SPARK__ENGINE__V1__FAILED__INIT;
         Spark__Engine__V1__EngineFrame frame = SPARK__ENGINE__V1__ENGINE_FRAME__INIT;
@@ -122,9 +122,23 @@ struct frame *frame_new_failed(uint64_t key, const struct failure *f) {
         error.max = f->max;
         failed.key = key;
         failed.error = &error;
+        failed.usage = usage;
         frame.body_case = SPARK__ENGINE__V1__ENGINE_FRAME__BODY_FAILED;
         frame.failed = &failed;
         return frame_new(&frame);
+}
+
+struct frame *frame_new_failed(uint64_t key, const struct failure *f) {
+        return frame_failed(key, f, NULL);
+}
+
+struct frame *frame_new_ended(const struct request *r, const struct failure *f) {
+        Spark__V1__Usage usage = SPARK__V1__USAGE__INIT;
+
+        usage.prompt_tokens = r->so_far.prompt;
+        usage.cached_tokens = r->so_far.cached;
+        usage.completion_tokens = r->so_far.completion;
+        return frame_failed(r->key, f, r->so_far.prompt > 0 ? &usage : NULL);
 }
 
 struct frame *frame_new_accepted(const struct request *r) {

@@ -28,6 +28,7 @@ struct job {
         ProtobufCMessage *message;
         int input_fd;
         int file_fd;             /* of a spill or a restore */
+        uint64_t file_max;       /* bytes that a spill may write; 0 = no limit */
         size_t bytes;            /* charged to the link */
         struct frame *accepted;  /* to be sent when the engine takes it */
         struct job *next;        /* of the errands that wait */
@@ -64,6 +65,8 @@ void job_table_remove(struct job_table *t, struct job *job);
 /* Packed frames; NULL without memory. */
 struct frame *frame_new(const Spark__Engine__V1__EngineFrame *message);
 struct frame *frame_new_failed(uint64_t key, const struct failure *f);
+/* The same for one that ran: with what was done for it. */
+struct frame *frame_new_ended(const struct request *r, const struct failure *f);
 struct frame *frame_new_accepted(const struct request *r);
 /* The answer to a Spill or a Restore (by the request's kind). */
 struct frame *frame_new_errand(const struct request *r, uint32_t n_tokens, uint64_t bytes, const char *error);

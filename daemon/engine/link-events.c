@@ -116,6 +116,7 @@ static void on_progress(void *userdata, struct request *r, uint64_t done, uint64
         progress.total = total;
         m.key = r->key;
         m.progress = &progress;
+        m.cached_tokens = r->so_far.cached;
         frame.body_case = SPARK__ENGINE__V1__ENGINE_FRAME__BODY_PROGRESS;
         frame.progress = &m;
         packed = frame_new(&frame);
@@ -162,7 +163,7 @@ static void on_finished(void *userdata, struct request *r, const struct engine_d
 }
 
 static void on_failed(void *userdata, struct request *r, const struct failure *failure) {
-        send_late(userdata, job_of(r), frame_new_failed(r->key, failure));
+        send_late(userdata, job_of(r), frame_new_ended(r, failure));
 }
 
 const struct engine_events link_events = {

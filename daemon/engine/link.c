@@ -209,18 +209,17 @@ static int refuse_errand(struct link *l, const struct request *r, const char *wh
         return c > 0 ? LINK_E_PROTOCOL : c;
 }
 
-/* A Spill or a Restore, with its descriptor. Takes over the message. */
-static int handle_errand(struct link *l, ProtobufCMessage *message, size_t bytes) {
-        const Spark__Engine__V1__ControlFrame *m = (const Spark__Engine__V1__ControlFrame *)message;
-        _cleanup_(job_freep) struct job *job = job_new();
-        int r;
+static void take_submit(struct link *l, struct job *job, Spark__Engine__V1__Submit *s) {
+        job->submit = s;
+        job->request.key = s->key;
+        job->request.arrived_us = now_us();
+        atomic_store_explicit(&job->request.granted, s->credit, memory_order_relaxed);
+        if (submit_has_fd(s))
+                job->input_fd = channel_take_fd(l->channel);
+}
 
-        if (!job) {
-                (void)message_free(message);
-                return -ENOMEM;
-        }
-        job->message = message;
-        job->bytes = bytes;
+/* A Spill or a Restore, with its descriptor. */
+static void take_errand(struct link *l, struct job *job, const Spark__Engine__V1__ControlFrame *m) {
         if (m->body_case == SPARK__ENGINE__V1__CONTROL_FRAME__BODY_SPILL)
                 job->spill = m->spill;
         else
@@ -228,22 +227,11 @@ static int handle_errand(struct link *l, ProtobufCMessage *message, size_t bytes
         job->request.kind = job->spill ? REQUEST_SPILL : REQUEST_RESTORE;
         job->request.key = job->spill ? job->spill->key : job->restore->key;
         job->file_fd = channel_take_fd(l->channel);
-        if (job->request.key == 0)
-                return LINK_E_PROTOCOL;
-        if (job->file_fd < 0)
-                return refuse_errand(l, &job->request, "no descriptor came with it");
-        r = l->bytes + bytes > BYTES_MAX ? JOB_E_FULL : job_table_add(&l->jobs, job);
-        if (r == JOB_E_EXISTS)
-                return LINK_E_PROTOCOL;
-        if (r == JOB_E_FULL)
-                return refuse_errand(l, &job->request, "too much is waiting already");
-        l->bytes += bytes;
-        return queue_push(&l->prep_queue, (struct queue_item){ .ptr = steal_ptr(&job) }) == 0 ? 0 : -ECANCELED;
 }
 
-/* Takes over the message. */
-static int handle_submit(struct link *l, ProtobufCMessage *message, size_t bytes) {
-        Spark__Engine__V1__Submit *s = ((Spark__Engine__V1__ControlFrame *)message)->submit;
+/* What asks for something: into the table, and to the prep thread. Takes over the message. */
+static int handle_job(struct link *l, ProtobufCMessage *message, size_t bytes) {
+        Spark__Engine__V1__ControlFrame *m = (Spark__Engine__V1__ControlFrame *)message;
         _cleanup_(job_freep) struct job *job = job_new();
         int r;
 
@@ -252,22 +240,21 @@ static int handle_submit(struct link *l, ProtobufCMessage *message, size_t bytes
                 return -ENOMEM;
         }
         job->message = message;
-        job->submit = s;
         job->bytes = bytes;
-        job->request.key = s->key;
-        job->request.arrived_us = now_us();
-        atomic_store_explicit(&job->request.granted, s->credit, memory_order_relaxed);
-        if (submit_has_fd(s))
-                job->input_fd = channel_take_fd(l->channel);
-        if (s->key == 0)
+        if (m->body_case == SPARK__ENGINE__V1__CONTROL_FRAME__BODY_SUBMIT)
+                take_submit(l, job, m->submit);
+        else
+                take_errand(l, job, m);
+        if (job->request.key == 0)
                 return LINK_E_PROTOCOL;
-        if (l->bytes + bytes > BYTES_MAX)
-                return refuse_busy(l, s->key);
-        r = job_table_add(&l->jobs, job);
+        if (!job->submit && job->file_fd < 0)
+                return refuse_errand(l, &job->request, "no descriptor came with it");
+        r = l->bytes + bytes > BYTES_MAX ? JOB_E_FULL : job_table_add(&l->jobs, job);
         if (r == JOB_E_EXISTS)
                 return LINK_E_PROTOCOL;
         if (r == JOB_E_FULL)
-                return refuse_busy(l, s->key);
+                return job->submit ? refuse_busy(l, job->request.key) :
+                                     refuse_errand(l, &job->request, "too much is waiting already");
         l->bytes += bytes;
         /* The table holds no more jobs than the queue has room for. */
         return queue_push(&l->prep_queue, (struct queue_item){ .ptr = steal_ptr(&job) }) == 0 ? 0 : -ECANCELED;
@@ -280,10 +267,9 @@ static int handle_frame(struct link *l, ProtobufCMessage *message, size_t bytes)
 
         switch (m->body_case) {
         case SPARK__ENGINE__V1__CONTROL_FRAME__BODY_SUBMIT:
-                return handle_submit(l, message, bytes);
         case SPARK__ENGINE__V1__CONTROL_FRAME__BODY_SPILL:
         case SPARK__ENGINE__V1__CONTROL_FRAME__BODY_RESTORE:
-                return handle_errand(l, message, bytes);
+                return handle_job(l, message, bytes);
         case SPARK__ENGINE__V1__CONTROL_FRAME__BODY_CANCEL:
                 job = job_table_find(&l->jobs, m->cancel->key);
                 if (job) {

@@ -420,6 +420,7 @@ static int prep_errand(const struct prep *p, struct job *job, struct failure *f)
                 return failure_set(f, SPARK__V1__ERROR_CODE__MODEL_INVALID, "the model is a vocabulary without weights");
         r->uid = job->spill ? job->spill->uid : job->restore->uid;
         r->n_tokens = job->spill ? job->spill->n_tokens : job->restore->n_tokens;
+        job->file_max = job->spill ? job->spill->max_bytes : 0;
         return request_copy_tokens(tokens, r->n_tokens, p->n_vocab, "tokens", &r->tokens, f);
 }
 

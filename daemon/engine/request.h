@@ -75,6 +75,11 @@ struct request {
         bool share;             /* Prewarm: for every user. Forget: of every user */
         uint32_t window; /* Score: tokens per window, 0 = the context */
         uint64_t arrived_us; /* CLOCK_MONOTONIC */
+        /* What was done for it so far; the engine's to write. Tokens of the prompt that were found or computed, of these:
+         * found in the prefix cache, and generated ones. */
+        struct {
+                uint32_t prompt, cached, completion;
+        } so_far;
 
         atomic_bool cancelled;
         _Atomic uint64_t granted; /* tokens that may be sent, all in all */

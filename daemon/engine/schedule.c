@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * The tree. A group holds those children that have something waiting in a heap by v. A group without requests stays for as long as its v tells something (it was served more than those
- * that wait now); it is taken up again by its id, or freed when the others have caught up.
+ * The tree. A group holds those children that have something waiting in a heap by v. A group without requests stays for as
+ * long as its v tells something (it was served more than those that wait now); it is taken up again by its id, or freed
+ * when the others have caught up.
  *
  * Where a child begins to wait, its v is lifted to that of the least waiting sibling, and where none waits to the
  * highest v of all: until then all had what they wanted, and who wanted more of it owes nothing for that. (Tried first:
  * lifting when it becomes active, waiting or running. Then who had filled free slots was in debt to those with few
  * requests, without a bound.)
+ *
+ * Requests of a client stand in line, each for a turn of a quantum. (Tried first: fair queueing among them, too. A new one
+ * then starts at the v of one that was never served, and comes before one that had to make way for another user: as long as
+ * new ones kept coming, that one never went on.)
  */
 
 #include <errno.h>
@@ -20,6 +25,7 @@
 #define SCALE 65536u       /* of v: units per weight, fixed point */
 #define LINGERING_MAX 1024u /* children of a group that want nothing and are remembered */
 #define BUCKETS_MIN 64u
+#define LATE (1ull << 63)   /* in a tie: it got a slot since it had nothing */
 
 struct schedule_group {
         struct schedule_node node;
@@ -181,18 +187,19 @@ static void group_free(struct schedule *s, struct schedule_group *g) {
         free(g);
 }
 
-/* Where a child that begins to wait starts, its bias left aside. */
+/* Where a child that begins to wait starts, its bias left aside: a hair before those that run where none waits. (Not before
+ * one that waits: whoever comes and goes would come before it again and again.) */
 static uint64_t floor_of(const struct schedule_group *g) {
         const struct schedule_node *least = waiting_of(heap_top(&g->waiting));
 
-        return least ? least->v - least->bias : g->frontier;
+        return least ? least->v - least->bias : g->frontier - (g->frontier > 0);
 }
 
 /* Forgets children without requests whose v tells nothing any more (or too many of them). */
 static void reap(struct schedule *s, struct schedule_group *g) {
         struct heap_node *n;
 
-        while ((n = heap_top(&g->lingering)) && (n->key <= floor_of(g) || g->lingering.n > LINGERING_MAX)) {
+        while ((n = heap_top(&g->lingering)) && (n->key <= floor_of(g) + 1 || g->lingering.n > LINGERING_MAX)) {
                 heap_remove(&g->lingering, n);
                 group_free(s, group_of(waiting_of(n)));
         }
@@ -204,23 +211,27 @@ static bool may_start(const struct schedule_node *n) {
         return parent->level != SCHEDULE_USER || !group_of((struct schedule_node *)n)->user->blocked;
 }
 
-/* Who comes new to users or clients comes before those that wait at the same v: it had nothing yet. Among requests the
- * first come is the first. */
-static void lift(struct schedule_node *n) {
+/* Its place among those that wait. Who had nothing until it came is before others at the same v; requests of a client stand
+ * in line. */
+static void stand_in_line(struct schedule_node *n, bool came) {
         struct schedule_group *parent = n->parent;
-        uint64_t floor = floor_of(parent) + n->bias;
 
-        if (floor > 0 && (parent->level == SCHEDULE_USER || parent->level == SCHEDULE_CLIENT))
-                floor--;
-        n->v = MAX(n->v, floor);
+        if (parent->level == SCHEDULE_REQUEST) {
+                heap_insert(&parent->waiting, &n->waiting, 0);
+                return;
+        }
+        n->fresh = came && n->n_running == 0;
+        n->waiting.tie = n->fresh ? n->waiting.tie & ~LATE : n->waiting.tie | LATE;
+        n->v = MAX(n->v, floor_of(parent) + n->bias);
+        heap_insert(&parent->waiting, &n->waiting, n->v);
 }
 
-static void add_waiting(struct schedule_node *n) {
+/* came: something has come or woken, in contrast to what ran or was held. */
+static void add_waiting(struct schedule_node *n, bool came) {
         struct schedule_group *parent = n->parent;
 
         while (parent && !heap_has(&n->waiting) && may_start(n)) {
-                lift(n);
-                heap_insert(&parent->waiting, &n->waiting, n->v);
+                stand_in_line(n, came);
                 n = &parent->node;
                 parent = n->parent;
         }
@@ -236,6 +247,24 @@ static void remove_waiting(struct schedule_node *n) {
                 n = &parent->node;
                 parent = n->parent;
         }
+}
+
+/* A connection that was never seen takes over how far one that has nothing now is ahead, the furthest: else who takes a new
+ * one for each request would owe nothing ever, and come before those that keep theirs. */
+static void take_over(struct schedule *s, struct schedule_group *client) {
+        const struct heap *gone = &client->node.parent->lingering;
+        struct schedule_node *most = NULL;
+
+        for (size_t i = gone->n / 2; i < gone->n; i++) { /* the furthest is one without children in the heap */
+                struct schedule_node *n = waiting_of(gone->nodes[i]);
+
+                most = most && most->v >= n->v ? most : n;
+        }
+        if (!most)
+                return;
+        client->node.v = most->v;
+        heap_remove(&client->node.parent->lingering, &most->waiting);
+        group_free(s, group_of(most));
 }
 
 static void count_requests(struct schedule_group *g, int by) {
@@ -265,6 +294,21 @@ static void count_running(struct schedule_node *n, int by) {
                 g->node.n_running += (uint32_t)by;
 }
 
+/* They had a turn: of those at the same v they are the last ones now. */
+static void step_back(struct schedule *s, struct schedule_group *g) {
+        for (struct schedule_group *parent; (parent = g->node.parent); g = parent) {
+                struct schedule_node *n = &g->node;
+                bool waits = heap_has(&n->waiting);
+
+                n->fresh = false;
+                if (waits)
+                        heap_remove(&parent->waiting, &n->waiting);
+                n->waiting.tie = ++s->arrivals | LATE;
+                if (waits)
+                        heap_insert(&parent->waiting, &n->waiting, n->v);
+        }
+}
+
 /* --- users' limits ----------------------------------------------------------------------------------------------- */
 
 static void user_update(struct schedule_user *user) {
@@ -281,7 +325,7 @@ static void user_update(struct schedule_user *user) {
                 if (blocked)
                         remove_waiting(&g->node);
                 else if (g->waiting.n > 0)
-                        add_waiting(&g->node);
+                        add_waiting(&g->node, false);
         }
 }
 
@@ -294,7 +338,7 @@ void schedule_hold(struct schedule *s, struct schedule_user *user, bool hold) {
 
 int schedule_init(struct schedule *s, const struct schedule_config *config) {
         static const uint32_t weights[SCHEDULE_CLASSES] = { 2, 16, 64 };
-        static const uint64_t quanta[SCHEDULE_LEVELS] = { 64, 2048, 2048, 8192 };
+        static const uint64_t quanta[SCHEDULE_LEVELS] = { 1024, 16384, 16384, 8192 };
         struct schedule_config *c = &s->config;
 
         *s = (struct schedule){ .config = *config, .user_buckets = BUCKETS_MIN, .group_buckets = BUCKETS_MIN };
@@ -360,8 +404,11 @@ static struct schedule_group *place_for(struct schedule *s, const struct schedul
                 return NULL;
         g->node.weight = weight;
         client = *group_slot(s, g, who->client);
-        if (!client)
+        if (!client) {
                 client = group_new(s, g, who->client, 1, user);
+                if (client)
+                        take_over(s, client);
+        }
         if (!client || reserve_child(client) < 0) {
                 settle(s, client ? client : g);
                 return NULL;
@@ -387,7 +434,7 @@ int schedule_add(struct schedule *s, struct schedule_request *r, const struct sc
         client->n_children++;
         take_up(client);
         count_requests(client, 1);
-        add_waiting(&r->node);
+        add_waiting(&r->node, true);
         user->n_waiting++;
         s->n_waiting++;
         return 0;
@@ -422,11 +469,16 @@ static void leave_state(struct schedule *s, struct schedule_request *r) {
         }
 }
 
-static void enter_waiting(struct schedule *s, struct schedule_request *r) {
+/* Whose turn is over goes to the end of its client's line. */
+static void enter_waiting(struct schedule *s, struct schedule_request *r, bool came) {
+        if (r->node.v > s->config.quantum[SCHEDULE_REQUEST] * SCALE) {
+                r->node.v = 0;
+                r->node.waiting.tie = ++s->arrivals;
+        }
         r->state = SCHEDULE_WAITING;
         r->user->n_waiting++;
         s->n_waiting++;
-        add_waiting(&r->node);
+        add_waiting(&r->node, came);
 }
 
 void schedule_remove(struct schedule *s, struct schedule_request *r) {
@@ -447,13 +499,14 @@ void schedule_start(struct schedule *s, struct schedule_request *r) {
         r->slot = s->n_running;
         s->running[s->n_running++] = r;
         count_running(&r->node, 1);
+        step_back(s, r->node.parent);
         r->user->n_running++;
         user_update(r->user);
 }
 
 void schedule_park(struct schedule *s, struct schedule_request *r) {
         leave_state(s, r);
-        enter_waiting(s, r);
+        enter_waiting(s, r, false);
 }
 
 void schedule_pause(struct schedule *s, struct schedule_request *r) {
@@ -465,7 +518,7 @@ void schedule_pause(struct schedule *s, struct schedule_request *r) {
 
 void schedule_wake(struct schedule *s, struct schedule_request *r) {
         leave_state(s, r);
-        enter_waiting(s, r);
+        enter_waiting(s, r, true);
 }
 
 /* --- who comes next, who makes way -------------------------------------------------------------------------------- */
@@ -492,19 +545,40 @@ static void path_of(struct schedule_request *r, struct schedule_node *path[SCHED
         }
 }
 
-/* The bias puts a higher class ahead by a quantum; from half of that on a lower one makes way at once. */
+/* The bias puts a higher class ahead by a quantum; from half of that on a lower one makes way at once. A lower one that is
+ * behind gets one slot, and another one for each quarter of a quantum. (Tried first: as many as it asks for. Then it had all
+ * slots for one step, all of them had to make way again in the next, and so to and fro.) */
 static bool must_make_way(const struct schedule *s, const struct schedule_node *runs, const struct schedule_node *waits,
                           enum schedule_level level) {
         uint64_t quantum = s->config.quantum[level] * SCALE, gap;
 
+        if (level == SCHEDULE_REQUEST)
+                return runs->v > quantum;
         if (runs == waits || runs->v < waits->v)
                 return false;
         gap = runs->v - waits->v;
         if (level == SCHEDULE_CLASS)
-                return runs->bias > waits->bias ? gap >= quantum / 2 : gap > 0;
-        return gap > quantum || (waits->n_running == 0 && runs->n_running > 1);
+                return runs->bias > waits->bias ? gap >= quantum / 2 : gap > waits->n_running * (quantum / 4);
+        return gap > quantum || (waits->fresh && runs->n_running > 1);
 }
 
+/* Negative where a is further behind than b: it comes first. */
+static int compare(struct schedule_request *a, struct schedule_request *b) {
+        struct schedule_node *pa[SCHEDULE_LEVELS], *pb[SCHEDULE_LEVELS];
+
+        path_of(a, pa);
+        path_of(b, pb);
+        for (int level = SCHEDULE_CLASS; level <= SCHEDULE_REQUEST; level++) {
+                if (pa[level] == pb[level])
+                        continue;
+                if (level != SCHEDULE_REQUEST && pa[level]->v != pb[level]->v)
+                        return pa[level]->v < pb[level]->v ? -1 : 1;
+                return pa[level]->waiting.tie < pb[level]->waiting.tie ? -1 : 1;
+        }
+        return 0;
+}
+
+/* Of all that have to make way: at the highest level, by the widest gap, and below that the one that is furthest ahead. */
 bool schedule_swap(const struct schedule *s, struct schedule_request **ret_victim, struct schedule_request **ret_next) {
         int best_level = SCHEDULE_LEVELS;
         uint64_t best_gap = 0;
@@ -519,9 +593,10 @@ bool schedule_swap(const struct schedule *s, struct schedule_request **ret_victi
 
                         if (!waits || !must_make_way(s, path[level], waits, (enum schedule_level)level))
                                 continue;
-                        gap = path[level]->v - waits->v;
-                        if (level == best_level && gap <= best_gap)
-                                continue;
+                        gap = path[level]->v - (level == SCHEDULE_REQUEST ? 0 : waits->v);
+                        if (level == best_level &&
+                            (gap < best_gap || (gap == best_gap && compare(s->running[i], *ret_victim) < 0)))
+                                break;
                         best_level = level;
                         best_gap = gap;
                         *ret_victim = s->running[i];
@@ -530,22 +605,6 @@ bool schedule_swap(const struct schedule *s, struct schedule_request **ret_victi
                 }
         }
         return best_level < SCHEDULE_LEVELS;
-}
-
-/* Negative where a is further behind than b: it comes first. */
-static int compare(struct schedule_request *a, struct schedule_request *b) {
-        struct schedule_node *pa[SCHEDULE_LEVELS], *pb[SCHEDULE_LEVELS];
-
-        path_of(a, pa);
-        path_of(b, pb);
-        for (int level = SCHEDULE_CLASS; level <= SCHEDULE_REQUEST; level++) {
-                if (pa[level] == pb[level])
-                        continue;
-                if (pa[level]->v != pb[level]->v)
-                        return pa[level]->v < pb[level]->v ? -1 : 1;
-                return pa[level]->waiting.tie < pb[level]->waiting.tie ? -1 : 1;
-        }
-        return 0;
 }
 
 struct schedule_request *schedule_worst(const struct schedule *s, const struct schedule_user *user) {
@@ -595,10 +654,13 @@ void schedule_charge(struct schedule *s, struct schedule_request *r, uint32_t ro
         for (struct schedule_node *n = &r->node; n->parent; n = &n->parent->node) {
                 struct schedule_group *parent = n->parent;
 
-                /* Among the requests of a client a prompt costs nothing: they are read one after another. */
-                if (n == &r->node && !r->decoding)
+                /* A request's turn is counted in what it generates: prompts are read one after another. */
+                if (n == &r->node) {
+                        n->v += r->decoding ? cost : 0;
                         continue;
-                n->v += cost / n->weight;
+                }
+                n->v += (cost + n->rest) / n->weight;
+                n->rest = (uint32_t)((cost + n->rest) % n->weight);
                 parent->frontier = MAX(parent->frontier, n->v - n->bias);
                 if (heap_has(&n->waiting))
                         heap_update(&parent->waiting, &n->waiting, n->v);

@@ -7,8 +7,10 @@
  *
  * A tree: priority classes, in each its users, in each their clients (connections), in each their requests. Every node
  * has a virtual service v: what it was served, in units (rows, weighted by what they cost), divided by its weight. The
- * waiting child with the least v comes next. A child that begins to wait starts at the v of the least that waits already,
- * so that nobody saves up for later; where none waits, at the highest of all, so that nobody pays for having been alone.
+ * waiting child with the least v comes next; among a client's requests the one that came first. A child that begins to
+ * wait starts at the v of the least that waits already, so that nobody saves up for later; where none waits, at the highest
+ * of all, so that nobody pays for having been alone. A connection that is new takes over how far one that has gone was
+ * ahead, so that nobody gains by coming and going.
  * That is start-time fair queueing (Goyal, Vin, Cheng 1996) on tokens actually served (Sheng et al. 2024), in a hierarchy.
  *
  * A request waits for one of max_running slots, or runs, or is idle (paused: it wants nothing). What runs keeps its slot
@@ -22,6 +24,9 @@
  *
  * Classes have weights far apart, and a higher one counts as behind by a quantum: it gets the slot of a lower one at once,
  * and the lower one gets what is left, and of a fully loaded engine its weight's part, which is never nothing.
+ *
+ * Requests of one client take turns: one that has generated for a quantum makes way for those that wait, and stands behind
+ * them. What had to make way before that for another client's or user's goes on before its client's younger ones.
  */
 
 #include <stdbool.h>
@@ -48,7 +53,7 @@ struct schedule_config {
         uint32_t max_running;
         uint32_t max_rows;                          /* of a step */
         uint32_t class_weight[SCHEDULE_CLASSES];    /* 2, 16, 64 */
-        uint64_t quantum[SCHEDULE_LEVELS];          /* units per weight; 64, 2048, 2048, 8192 */
+        uint64_t quantum[SCHEDULE_LEVELS];          /* units per weight; 1024, 16384, 16384, 8192 */
 };
 
 struct schedule_group;
@@ -57,10 +62,11 @@ struct schedule_node {
         struct heap_node waiting; /* among the parent's children that have something waiting, by v; a group without
                                    * requests: among those that linger */
         struct schedule_group *parent;
-        uint64_t v;               /* fixed point, bias included */
+        uint64_t v;               /* fixed point, bias included; of a request: what it generated of its turn */
         uint64_t bias;            /* of a class */
-        uint32_t weight;
+        uint32_t weight, rest;    /* rest: of the last division by the weight */
         uint32_t n_running;       /* requests below (or this one) that hold a slot */
+        bool fresh;               /* waits, had nothing at all before, and has got no slot since */
 };
 
 /* A user, over all classes. Lives as long as anything of it does. */
@@ -131,8 +137,8 @@ void schedule_pause(struct schedule *s, struct schedule_request *r);
 void schedule_wake(struct schedule *s, struct schedule_request *r);
 
 /* True where a running request has to make way for a waiting one (both are given): the side of the waiting one is behind
- * by more than the quantum of the level at which they part; or it has nothing running where the other side has more than
- * one; or it is the higher class. */
+ * by more than the quantum of the level at which they part; or it had nothing until it came and has got no slot yet, and the
+ * other side is not behind it and has more than one; or it is the higher class; or it is the same client's, and the running one's turn is over. */
 bool schedule_swap(const struct schedule *s, struct schedule_request **ret_victim, struct schedule_request **ret_next);
 /* Of the running requests (of one user, or of all: NULL) the one that is furthest ahead: the first to be parked for want of
  * memory. NULL where there is none. */

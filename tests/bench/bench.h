@@ -13,3 +13,4 @@ int bench_logits_main(int argc, char **argv);
 int bench_engine_main(int argc, char **argv);
 int bench_clients_main(int argc, char **argv);
 int bench_ipc_main(int argc, char **argv);
+int bench_simulate_main(int argc, char **argv);

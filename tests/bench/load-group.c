@@ -25,6 +25,7 @@ static const struct key {
         KEY(requests, COUNT, 0, 1000000000, "requests of each client; 0: as long as the other groups run"),
         KEY(prompt, RANGE, 0, 1000000, "tokens of a prompt, N or LOW-HIGH; 0: the text given with -p"),
         KEY(shared, COUNT, 0, 1000000, "the prompts begin with the same so many tokens"),
+        KEY(text, COUNT, 0, UINT32_MAX, "which text that is, in any run; 0: the group's own"),
         KEY(tokens, RANGE, 1, 1000000, "tokens of an answer, N or LOW-HIGH"),
         KEY(turns, COUNT, 1, 10000, "requests of a conversation, each repeating all before it"),
         KEY(priority, PRIORITY, 0, 0, "background, normal or interactive"),
@@ -193,6 +194,8 @@ bool load_group_check(const struct load_group *g, char *error, size_t error_size
                 return fail(error, error_size, "rate and burst are for mode=open");
         if (g->shared > g->prompt.low)
                 return fail(error, error_size, "shared=%u: a prompt has only %u tokens", g->shared, g->prompt.low);
+        if (g->text > 0 && g->shared == 0)
+                return fail(error, error_size, "text=%u needs shared=", g->text);
         if (g->turns > 1 && g->prompt.high == 0)
                 return fail(error, error_size, "turns=%u needs prompt=", g->turns);
         return true;

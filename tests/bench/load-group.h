@@ -29,6 +29,7 @@ struct load_group {
         uint32_t depth;                 /* closed: requests that a client has under way at once */
         struct load_range prompt;       /* tokens; 0 = the text of the command line */
         uint32_t shared;                /* the prompt's first so many tokens are the same throughout the group */
+        uint32_t text;                  /* which text that is; 0 = the group's own */
         struct load_range tokens;       /* of an answer */
         uint32_t turns;                 /* requests of a conversation; each repeats all before it */
         struct load_range think_ms;     /* closed: between an answer and the next request */

@@ -316,7 +316,10 @@ static int init_party(struct load_run *run, struct load_party *party, const stru
                                       .owed = UINT64_MAX };
         if (g->requests > 0)
                 party->owed = (uint64_t)g->requests * g->clients;
-        load_random_init(&party->shared, run->options->seed, (uint64_t)(party - run->parties), UINT64_MAX, 1);
+        if (g->text > 0)
+                load_random_init(&party->shared, 0, g->text, UINT64_MAX, 2);
+        else
+                load_random_init(&party->shared, run->options->seed, (uint64_t)(party - run->parties), UINT64_MAX, 1);
         for (size_t i = 0; i < g->clients; i++) {
                 struct load_client *c = &clients[i];
 

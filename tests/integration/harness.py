@@ -110,7 +110,7 @@ class Closed(Exception):
 class Client:
     """One connection. Frames that nobody waited for yet are kept per request."""
 
-    def __init__(self, path, hello=True):
+    def __init__(self, path, hello=True, features=()):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(20 * SLOW)
         try:
@@ -123,7 +123,7 @@ class Client:
         self.next_id = 1
         self.hello = None
         if hello:
-            self.send(pb.ClientFrame(hello=pb.Hello(protocol_version=1, software="test")))
+            self.send(pb.ClientFrame(hello=pb.Hello(protocol_version=1, software="test", features=features)))
             self.hello = self.receive().hello
 
     def close(self):

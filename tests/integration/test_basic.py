@@ -190,6 +190,26 @@ class Basic(TestCase):
             self.assertGreater(timing.decode_ms, 50)
             self.assertLess(timing.queue_ms + timing.prefill_ms + timing.decode_ms, took + 50)
 
+    def test_prefill_progress(self):
+        """Only who says that it knows them hears of prompts on their way; what was cached is there at once."""
+        daemon = self.daemon(limits={"rows": 16, "sequences": 4})
+        kinds = {}
+        for features in ((), ("prefill-progress", "something-else")):
+            with daemon.connect(features=features) as client:
+                frames = []
+                id = client.generate(prompt=b"x" * 200 + str(len(features)).encode(), n=2)
+                while not frames or frames[-1].WhichOneof("body") not in ("done", "error"):
+                    frames.append(client.receive_of(id))
+                kinds[features] = [f.WhichOneof("body") for f in frames]
+                self.assertEqual(kinds[features][-1], "done")
+                done = [f.progress.done for f in frames if f.WhichOneof("body") == "progress"]
+                self.assertEqual(done, sorted(done))
+                self.assertTrue(all(f.progress.stage == "prefill" and f.progress.total > 200 for f in frames
+                                    if f.WhichOneof("body") == "progress"))
+        without, with_it = kinds.values()
+        self.assertNotIn("progress", without)
+        self.assertEqual(with_it[0], "progress")
+
 
 if __name__ == "__main__":
     unittest.main()

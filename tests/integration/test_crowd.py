@@ -3,7 +3,6 @@
 """A thousand clients of eight users, and nothing of them left when they are gone: no KV, no charge, no descriptor. Each
 user's clients live in a process (or three) of that user's own."""
 
-import contextlib
 import multiprocessing
 import os
 import random
@@ -14,7 +13,8 @@ import unittest
 from harness import *
 from harness import pb
 
-MODEL = ROOT / "share/models/spark-tiny.gguf"
+BUNDLED = {"backend": "cpu", "models": [{"name": "tiny", "path": str(ROOT / "share/models/spark-tiny.gguf"),
+                                         "default": True}]}
 UIDS = range(60001, 60009)  # that nobody has
 CLIENTS = 1000
 WORDS = "the a cat dog big little tree house ran saw and then she he was happy why not river stone under over once".split()
@@ -22,18 +22,21 @@ needs_root = unittest.skipIf(os.geteuid() != 0, "clients of other users need roo
 
 
 class Job:
-    """What the client of this number asks for: prompts and answers are of many lengths, most of them short."""
+    """What the client of this number asks for: prompts and answers are of many lengths, most of them short. An endless one
+    is paused after its first tokens, for want of credit, and is there until it is cancelled."""
 
     def __init__(self, number, endless=False):
         rng = random.Random(number)
         words = min(int(rng.lognormvariate(2.8, 0.9)) + 1, 90)
         self.prompt = " ".join(rng.choices(WORDS, k=words)).capitalize()
         self.n = 1 << 16 if endless else min(int(rng.lognormvariate(2.5, 0.8)) + 1, 80)
+        self.credit = 24 if endless else 0
         self.sampling = pb.Sampling(max_tokens=self.n, seed=number, temperature=0.9 if number % 3 else 0, top_k=0,
                                     ignore_eos=endless or number % 2 == 1)
 
     def ask(self, client):
-        return client.request(generate=pb.Generate(prompt=self.prompt.encode(), sampling=self.sampling))
+        return client.request(generate=pb.Generate(prompt=self.prompt.encode(), sampling=self.sampling,
+                                                   credit=self.credit))
 
 
 # What the clients of a process do once all of them are there. Each has sent its request; the answer goes through the pipe.
@@ -86,10 +89,11 @@ class Group:
         pipe.recv()
         act(clients, [job.ask(client) for job, client in zip(self.jobs, clients)], pipe)
         pipe.recv()
+        for client in clients:
+            client.close()
 
     def tell(self):
-        with contextlib.suppress(BrokenPipeError):
-            self.pipe.send("go on")
+        self.pipe.send("go on")
 
     def hear(self):
         if not self.pipe.poll(300 * SLOW):
@@ -102,10 +106,17 @@ class Group:
             raise AssertionError(f"a client of {self.uid}: {said}")
         return said
 
-    def end(self):
+    def leave(self):
+        """The clients close their connections and the process ends."""
         if self.pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+            self.tell()
+            os.waitpid(self.pid, 0)
+            self.pid = 0
+            self.pipe.close()
+
+    def kill(self):
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
             self.pid = 0
             self.pipe.close()
@@ -115,7 +126,7 @@ class Group:
 class Crowd(TestCase):
     def setUp(self):
         self.groups = []
-        self.addCleanup(lambda: [group.end() for group in self.groups])
+        self.addCleanup(lambda: [group.kill() for group in self.groups])
 
     def gather(self, daemon, sets):
         """Groups out of (uid, jobs, act); all clients are connected."""
@@ -167,11 +178,6 @@ class Crowd(TestCase):
         until(lambda: daemon.fd_count() == fds, 10, f"{fds} descriptors (now {daemon.fd_count()})")
         self.assertEqual(len(os.listdir(f"/proc/{engine}/fd")), engine_fds)
 
-    def leave(self):
-        for group in self.groups:
-            group.tell()
-            group.end()
-
     def all_served(self, cached, **settings):
         daemon, root, before = self.open(**settings)
         each = CLIENTS // len(UIDS)
@@ -182,7 +188,8 @@ class Crowd(TestCase):
         for group in groups:
             group.tell()
         answers = [answer for group in groups for answer in group.hear()]
-        self.leave()
+        for group in groups:
+            group.leave()
         self.assertEqual(len(answers), CLIENTS)
         ends = [pb.ServerFrame.FromString(end) for _, _, end in answers]
         for job, (tokens, _, _), end in zip(jobs, answers, ends):
@@ -215,7 +222,11 @@ class Crowd(TestCase):
         self.all_served(False)
 
     def test_bundled(self):
-        self.all_served(True, backend="cpu", models=[{"name": "tiny", "path": str(MODEL), "default": True}])
+        self.all_served(True, **BUNDLED)
+
+    def test_bundled_without_room(self):
+        """KV for two contexts: whoever is in the way is parked, and goes on later as if nothing had been."""
+        self.all_served(True, memory={"kv": "6M"}, **BUNDLED)
 
     def mixture(self, count, cached, **settings):
         """A third finish, a third cancel, a third are killed, of every user."""
@@ -231,11 +242,12 @@ class Crowd(TestCase):
             group.tell()
         for group in groups[2::3]:
             self.assertEqual(group.hear(), "begun")
-            group.end()
+            group.kill()
         for group in groups[1::3]:
             self.assertEqual(group.hear(), ["CANCELLED"] * each)
         finished = [(job, answer) for group in groups[0::3] for job, answer in zip(group.jobs, group.hear())]
-        self.leave()
+        for group in groups:
+            group.leave()
         for job, (tokens, _, packed) in finished:
             end = pb.ServerFrame.FromString(packed)
             self.assertDone(end)
@@ -248,7 +260,82 @@ class Crowd(TestCase):
         self.mixture(480, False, null={"step_us": 1000})
 
     def test_mixture_bundled(self):
-        self.mixture(240, True, backend="cpu", models=[{"name": "tiny", "path": str(MODEL), "default": True}])
+        self.mixture(240, True, **BUNDLED)
+
+    def test_mixture_without_room(self):
+        self.mixture(240, True, memory={"kv": "6M"}, **BUNDLED)
+
+
+class Prefill(TestCase):
+    """Requests that end while their prompt is being read."""
+
+    def open(self):
+        daemon = self.daemon(start=False)
+        model = long_model(daemon.folder / "long.gguf", 4096)
+        daemon.configure(backend="cpu", models=[{"name": "long", "path": model, "default": True}],
+                         memory={"kv": "64M"}, limits={"rows": 16})
+        daemon.start()
+        daemon.wait_engine()
+        client = daemon.connect()
+        self.addCleanup(client.close)
+        end = client.ask(tokenize=pb.Tokenize(text=" ".join(WORDS * 150).encode(), add_bos_eos=True))
+        self.tokens = list(end.done.tokenize.ids)[:3500]
+        self.assertEqual(len(self.tokens), 3500)
+        return daemon, client
+
+    def daemon(self, start=True, **settings):
+        if start:
+            return super().daemon(**settings)
+        daemon = Daemon(start=False, **settings)
+        self.addCleanup(self._end, daemon)
+        return daemon
+
+    def begin(self, client, shift):
+        """A long prompt of its own, and how far it was when this returns: some way, not to the end."""
+        prompt = self.tokens[:1] + self.tokens[1 + shift:] + self.tokens[1:1 + shift]
+        id = client.request(generate=pb.Generate(prompt_tokens=prompt, sampling=pb.Sampling(max_tokens=8, seed=1)))
+        while True:
+            frame = client.receive_of(id)
+            self.assertEqual(frame.WhichOneof("body"), "progress", frame)
+            if frame.progress.stage == "prefill" and frame.progress.done > 0:
+                self.assertLess(frame.progress.done, len(self.tokens))
+                return id
+
+    def assertStops(self, client, clients):
+        """None of the prompts was read to its end, and nobody reads on: without pages there is nothing to read into."""
+        # What was complete is in the cache: so it is not the emptiness of before.
+        model = until(lambda: next((m for m in client.ask(models=pb.Models()).done.models.models if m.kv_cached_bytes > 0
+                                    and m.kv_used_bytes == 0 and m.running + m.queued == 0), None), 30, "KV given back")
+        self.assertEqual(model.engine_restarts, 0)
+        end = client.ask(usage_query=pb.UsageQuery())
+        row, = end.done.usage_report.rows
+        self.assertEqual((row.requests, row.completion_tokens), (clients, 0))
+        self.assertLess(row.prompt_tokens, clients * len(self.tokens))
+        # The engine is as it was for whoever comes next.
+        self.assertDone(client.answer(client.generate(n=4))[2])
+        after = client.ask(usage_query=pb.UsageQuery()).done.usage_report.rows[0]
+        self.assertEqual(after.requests, clients + 1)
+        self.assertLess(after.prompt_tokens - row.prompt_tokens, 100)
+
+    def test_cancel(self):
+        daemon, client = self.open()
+        others = [daemon.connect() for _ in range(4)]
+        ids = [self.begin(other, 100 * i) for i, other in enumerate(others)]
+        for other, id in zip(others, ids):
+            other.cancel(id)
+        for other, id in zip(others, ids):
+            self.assertError(other.answer(id)[2], "CANCELLED")
+            other.close()
+        self.assertStops(client, 4)
+
+    def test_vanish(self):
+        daemon, client = self.open()
+        others = [daemon.connect() for _ in range(4)]
+        for i, other in enumerate(others):
+            self.begin(other, 100 * i)
+        for other in others:
+            other.close()
+        self.assertStops(client, 4)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import http.server
 import json
 import os
 import subprocess
+import sys
 import threading
 import unittest
 
@@ -220,6 +221,19 @@ class Command(unittest.TestCase):
             self.assertIn(word, done.stdout)
 
 
+class Script(unittest.TestCase):
+    def test_crowd(self):
+        """The measuring script itself, small: it starts a daemon, measures, says so, and leaves nothing behind."""
+        done = subprocess.run([sys.executable, ROOT / "tests/bench/fairness.py", "--build", BUILD, "--only", "crowd", "--crowd",
+                               "12", "--json", "-"], capture_output=True, text=True, timeout=120 * SLOW, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        figures = json.loads(done.stdout[done.stdout.index("\n{"):])["figures"]
+        self.assertEqual(figures["crowd_served"]["value"], 12)
+        for key in ("crowd_connections", "crowd_requests", "crowd_kv_used", "crowd_control_fds", "crowd_engine_fds"):
+            self.assertTrue(figures[key]["met"], (key, figures[key]))
+        self.assertIn("crowd:clients=12", done.stderr)
+
+
 class FakeServer(http.server.ThreadingHTTPServer):
     """Speaks what the load tool speaks to llama-server. A word is a token."""
     daemon_threads = True
@@ -338,6 +352,17 @@ class Http(LoadCase):
         self.assertEqual(len(heads), 2)  # one per group
         self.assertEqual(len({p.split()[99] + p.split()[100] + p.split()[101] for p in server.prompts}), 7)
         self.assertEqual({len(p.split()) for p in server.prompts}, {119})
+
+    def test_one_text_in_several_runs(self):
+        """text= names the shared part, whatever the seed and the group; what follows it is new."""
+        server = self.server()
+        for seed, name, text in ((1, "a", 7), (2, "b", 7), (3, "b", 8)):
+            load("--http", server.address, "--seed", seed, "--group", f"{name}:clients=1,requests=1,prompt=80,shared=60,"
+                                                                      f"text={text},tokens=2")
+        one, two, other = (p.split() for p in server.prompts)
+        self.assertEqual(one[:59], two[:59])
+        self.assertNotEqual(one[59:], two[59:])
+        self.assertNotEqual(one[:59], other[:59])
 
     def test_cancel(self):
         server = self.server()

@@ -20,8 +20,8 @@ static struct kvfile_kind kind_of(const struct lab *l) {
 }
 
 /* Runs an errand as the two threads do. Returns what its answer says. */
-static uint32_t run(struct lab *l, const struct kvfile_kind *kind, enum request_kind what, uint32_t uid,
-                    const struct request *text, int fd, char error[160]) {
+static uint32_t run_limited(struct lab *l, const struct kvfile_kind *kind, enum request_kind what, uint32_t uid,
+                            const struct request *text, int fd, uint64_t max_bytes, char error[160]) {
         struct job *job = job_new();
         struct errand *errand = NULL;
         uint32_t tokens;
@@ -35,6 +35,7 @@ static uint32_t run(struct lab *l, const struct kvfile_kind *kind, enum request_
         assert_non_null(job->request.tokens);
         memcpy(job->request.tokens, text->tokens, text->n_tokens * sizeof(int32_t));
         job->file_fd = dup(fd);
+        job->file_max = max_bytes;
         assert_int_equal(errand_new(&errand, job, kind), 0);
         while (errand_step(errand, l->engine, &lost))
                 errand_file(errand);
@@ -45,6 +46,11 @@ static uint32_t run(struct lab *l, const struct kvfile_kind *kind, enum request_
         (void)errand_free(errand);
         (void)job_free(job);
         return tokens;
+}
+
+static uint32_t run(struct lab *l, const struct kvfile_kind *kind, enum request_kind what, uint32_t uid,
+                    const struct request *text, int fd, char error[160]) {
+        return run_limited(l, kind, what, uid, text, fd, 0, error);
 }
 
 static void ask(struct lab *l, struct result *x, uint32_t uid) {
@@ -180,10 +186,41 @@ static void test_spill_fails(void **state) {
         (void)fd_close(fd);
 }
 
+/* The beginning of the text, as far as the file may be long; of nothing at all there is no file. */
+static void test_limited_file(void **state) {
+        const struct engine_config config = { .max_rows = 64 };
+        static struct result first;
+        struct kvfile_kind kind;
+        uint64_t full;
+        struct lab l;
+        char error[160];
+
+        lab_open(&l, "null", &config);
+        kind = kind_of(&l);
+        ask(&l, &first, 7);
+        full = kvfile_pages_offset(&kind, PROMPT / 32) + PROMPT / 32 * (kind.page_bytes + 8);
+        for (uint64_t less = 0; less <= full; less += MAX(full / 40, (uint64_t)1)) {
+                int fd = memfd_create("kv", MFD_CLOEXEC);
+                uint64_t max = full - less;
+                uint32_t tokens;
+
+                tokens = run_limited(&l, &kind, REQUEST_SPILL, 7, &first.request, fd, MAX(max, (uint64_t)1), error);
+
+                assert_true((uint64_t)lseek(fd, 0, SEEK_END) <= max);
+                assert_string_equal(error, "");
+                if (less == 0)
+                        assert_int_equal(tokens, PROMPT / 32 * 32);
+                (void)fd_close(fd);
+        }
+        lab_close(&l);
+        result_deinit(&first);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_cpu),         cmocka_unit_test(test_null),        cmocka_unit_test(test_unfit_files),
                 cmocka_unit_test(test_full_pool),   cmocka_unit_test(test_spill_fails),
+                cmocka_unit_test(test_limited_file),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

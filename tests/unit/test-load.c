@@ -22,13 +22,13 @@ static void test_group_keys(void **state) {
         struct load_group g = LOAD_GROUP_DEFAULT;
         char error[160];
 
-        assert_true(load_group_parse(&g, "desk-1:clients=15,priority=background,prompt=100-200,shared=64,tokens=7,"
+        assert_true(load_group_parse(&g, "desk-1:clients=15,priority=background,prompt=100-200,shared=64,text=9,tokens=7,"
                                          "requests=0,mode=closed,depth=3,think_ms=5-9,delay_ms=11,uid=1001-1008,read=20,"
                                          "window=8,cancel=25,cancel_after=3,turns=2", error, sizeof(error)));
         assert_string_equal(g.name, "desk-1");
         assert_int_equal(g.clients, 15);
         assert_int_equal(g.priority, 1);
-        assert_true(g.prompt.low == 100 && g.prompt.high == 200 && g.shared == 64);
+        assert_true(g.prompt.low == 100 && g.prompt.high == 200 && g.shared == 64 && g.text == 9);
         assert_true(g.tokens.low == 7 && g.tokens.high == 7);
         assert_true(g.requests == 0 && g.mode == LOAD_CLOSED && g.depth == 3);
         assert_true(g.think_ms.low == 5 && g.think_ms.high == 9 && g.delay_ms == 11);
@@ -83,6 +83,7 @@ static void test_group_faults(void **state) {
                 { "g:shared=65,prompt=64", "shared" },
                 { "g:shared=65,prompt=64-66", "shared" },
                 { "g:turns=2", "turns" },
+                { "g:text=1,prompt=9", "shared" },
                 { "g:mix=calm", "mix" },
                 { "g:uid=4294967295", "uid" },
         };
