@@ -110,10 +110,11 @@ static void let_go_on(struct engine *e, struct schedule_user *user) {
 void engine_release(struct engine *e, struct sequence *s) {
         if (s->kv.n > 0) {
                 prefix_leave(e->prefix, s->request->uid, &s->path);
-                kv_table_release(&e->pool, &s->kv);
+                kv_table_truncate(&e->pool, &s->kv, 0);
                 count_pages(s);
                 let_go_on(e, s->turn.user);
         }
+        kv_table_release(&e->pool, &s->kv); /* the list, too, of which nothing may have been left */
         s->n_past = 0;
 }
 
@@ -363,8 +364,8 @@ int engine_admit(struct engine *e) {
         while (r == 0 && schedule_swap(&e->schedule, &victim, &next)) {
                 park(e, sequence_of(victim));
                 r = try_start(e, sequence_of(next), &how);
-                /* It ended at once, or is paused or held: somebody else gets the slot. Where it has no room yet it stays first
-                 * in line, and more may have to make way. */
+                /* It ended at once, or is paused or held: somebody else gets the slot. Where it has no room yet it stays
+                 * first in line, and more may have to make way. */
                 if (r == 0 && (how == START_ENDED || how == START_HELD))
                         r = fill_slots(e);
         }

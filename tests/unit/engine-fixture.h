@@ -164,8 +164,8 @@ static inline void lab_close(struct lab *l) {
 }
 
 /* A request of these tokens, which are copied. */
-static inline void result_init_tokens(struct result *x, uint64_t key, const int32_t *tokens, uint32_t n, uint32_t max_tokens,
-                                      uint32_t salt) {
+static inline void result_init_tokens(struct result *x, uint64_t key, const int32_t *tokens, uint32_t n,
+                                      uint32_t max_tokens, uint32_t salt) {
         struct failure f;
 
         memset(x, 0, sizeof(*x));

@@ -173,7 +173,8 @@ struct generate {
         Spark__Engine__V1__Submit submit;
 };
 
-static inline void generate_init(struct generate *g, uint64_t key, const char *prompt, uint32_t max_tokens, uint32_t credit) {
+static inline void generate_init(struct generate *g, uint64_t key, const char *prompt, uint32_t max_tokens,
+                                 uint32_t credit) {
         spark__v1__sampling__init(&g->sampling);
         spark__v1__generate__init(&g->generate);
         spark__engine__v1__submit__init(&g->submit);

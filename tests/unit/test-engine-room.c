@@ -313,7 +313,8 @@ static void test_no_page_for_a_copy(void **state) {
         close_lab(3);
 }
 
-/* An interactive request finds a page of its beginning, and takes the slot and the pages of a background one, not its own. */
+/* An interactive request finds a page of its beginning, and takes the slot and the pages of a background one, not
+ * its own. */
 static void test_own_pages_stay(void **state) {
         open_lab(4, 128, 1);
         prepare(0, 1, 40, 3, 5);
