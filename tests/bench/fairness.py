@@ -39,8 +39,8 @@ class Bench:
         """One run of the load tool; its report."""
         command = ["spark-bench", "clients", *map(str, arguments)]
         print("$ " + shlex.join(command), file=sys.stderr, flush=True)
-        done = subprocess.run([harness.BUILD / "bin" / command[0], command[1], "--json", "-S", daemon.socket, *command[2:]],
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run([harness.BUILD / "bin" / command[0], command[1], "--json", "-S", daemon.socket]
+                              + command[2:], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
         if not done.stdout:
             sys.exit(f"the load tool ended with {done.returncode}")
         report = json.loads(done.stdout)

@@ -46,7 +46,8 @@ static int send_answer(int to, const struct answer *answer, int fd) {
                 m.msg_control = control.bytes;
                 m.msg_controllen = sizeof(control.bytes);
                 c = CMSG_FIRSTHDR(&m);
-                *c = (struct cmsghdr){ .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS };
+                *c = (struct cmsghdr){ .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET,
+                                       .cmsg_type = SCM_RIGHTS };
                 memcpy(CMSG_DATA(c), &fd, sizeof(fd));
         }
         return sendmsg(to, &m, MSG_NOSIGNAL) < 0 ? -errno : 0;

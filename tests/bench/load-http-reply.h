@@ -22,7 +22,16 @@ enum {
         HTTP_E_DONE = 2,      /* the response is complete */
 };
 
-enum http_state { HTTP_STATUS, HTTP_HEADERS, HTTP_BODY, HTTP_CHUNK_SIZE, HTTP_CHUNK, HTTP_CHUNK_END, HTTP_TRAILERS, HTTP_ENDED };
+enum http_state {
+        HTTP_STATUS,
+        HTTP_HEADERS,
+        HTTP_BODY,
+        HTTP_CHUNK_SIZE,
+        HTTP_CHUNK,
+        HTTP_CHUNK_END,
+        HTTP_TRAILERS,
+        HTTP_ENDED,
+};
 
 struct http_reply {
         enum http_state state;

@@ -388,7 +388,8 @@ static int on_event(void *userdata, const char *data, size_t n) {
                 (void)snprintf(c->message, sizeof(c->message), "An event is no JSON: %s", error.text);
                 r = HTTP_E_MALFORMED;
         } else if (json_get(&event, "error")) {
-                (void)snprintf(c->message, sizeof(c->message), "The server reports: %.*s", (int)MIN(n, (size_t)200), data);
+                (void)snprintf(c->message, sizeof(c->message), "The server reports: %.*s", (int)MIN(n, (size_t)200),
+                               data);
                 r = HTTP_E_MALFORMED;
         } else if (!c->link->client) {
                 tokens = json_get(&event, "tokens");

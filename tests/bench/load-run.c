@@ -262,7 +262,9 @@ static void on_connecting(struct load_timer *t, double now_us) {
         if (c->connect_us == 0)
                 c->connect_us = measure_now_us();
         if (party->n_callers > 0) {
-                fd = load_caller_connect(&party->callers[(size_t)(c - party->clients) % party->n_callers], &c->connect_us);
+                size_t turn = (size_t)(c - party->clients) % party->n_callers;
+
+                fd = load_caller_connect(&party->callers[turn], &c->connect_us);
                 if (fd < 0) {
                         load_loop_fail(&run->loop, fd);
                         return;

@@ -138,7 +138,8 @@ class Sparkd(LoadCase):
 
     def test_time_bounded(self):
         daemon = self.daemon(null={"step_us": 500})
-        report = self.run_it("--group", "a:clients=2,requests=0,tokens=10", "--seconds", 0.3, "--warmup", 0.2, daemon=daemon)
+        report = self.run_it("--group", "a:clients=2,requests=0,tokens=10", "--seconds", 0.3, "--warmup", 0.2,
+                             daemon=daemon)
         self.assertGreater(report["requests"], 0)
         self.assertLessEqual(report["cut"], 2)
         self.assertGreaterEqual(report["seconds"], 0.3)
@@ -181,8 +182,8 @@ class Sparkd(LoadCase):
     def test_the_daemon_goes(self):
         daemon = self.daemon(null={"step_us": 2000})
         daemon.wait_engine()
-        process = subprocess.Popen([BUILD / "bin" / "spark-bench", "clients", "--json", "-S", daemon.socket, "-c", "2", "-n",
-                                    "100000", "-r", "5"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen([BUILD / "bin" / "spark-bench", "clients", "--json", "-S", daemon.socket, "-c", "2",
+                                    "-n", "100000", "-r", "5"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         with daemon.connect() as client:
             until(lambda: client.ask(status=pb.Status()).done.status.requests_running == 2, what="two requests")
         daemon.signal(9)
@@ -216,7 +217,8 @@ class Command(unittest.TestCase):
                 self.assertIn(expected, load(*arguments, status=64)[1])
 
     def test_table(self):
-        done = subprocess.run([BUILD / "bin" / "spark-bench", "clients", "--help"], capture_output=True, text=True, check=True)
+        done = subprocess.run([BUILD / "bin" / "spark-bench", "clients", "--help"], capture_output=True, text=True,
+                              check=True)
         for word in MIXES + ("--group", "--http", "priority", "think_ms"):
             self.assertIn(word, done.stdout)
 
@@ -224,8 +226,9 @@ class Command(unittest.TestCase):
 class Script(unittest.TestCase):
     def test_crowd(self):
         """The measuring script itself, small: it starts a daemon, measures, says so, and leaves nothing behind."""
-        done = subprocess.run([sys.executable, ROOT / "tests/bench/fairness.py", "--build", BUILD, "--only", "crowd", "--crowd",
-                               "12", "--json", "-"], capture_output=True, text=True, timeout=120 * SLOW, check=False)
+        done = subprocess.run([sys.executable, ROOT / "tests/bench/fairness.py", "--build", BUILD, "--only", "crowd",
+                               "--crowd", "12", "--json", "-"], capture_output=True, text=True, timeout=120 * SLOW,
+                              check=False)
         self.assertEqual(done.returncode, 0, done.stderr)
         figures = json.loads(done.stdout[done.stdout.index("\n{"):])["figures"]
         self.assertEqual(figures["crowd_served"]["value"], 12)

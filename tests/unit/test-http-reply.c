@@ -83,8 +83,8 @@ static void test_bodies(void **state) {
                 { "HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", NULL, 200, true, false },
                 { "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 Gone\r\nContent-Length: 1\r\n\r\nx", "x", 404, true, false },
                 { "HTTP/1.1 200 OK\r\n\r\nto the end", "to the end", 200, false, true },
-                { "HTTP/1.1 400 Bad\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", "abcde", 400, true,
-                  false },
+                { "HTTP/1.1 400 Bad\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", "abcde",
+                  400, true, false },
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
