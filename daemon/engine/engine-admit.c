@@ -108,14 +108,16 @@ static void let_go_on(struct engine *e, struct schedule_user *user) {
 }
 
 void engine_release(struct engine *e, struct sequence *s) {
-        if (s->kv.n > 0) {
+        bool had_pages = s->kv.n > 0;
+
+        if (had_pages)
                 prefix_leave(e->prefix, s->request->uid, &s->path);
-                kv_table_truncate(&e->pool, &s->kv, 0);
-                count_pages(s);
-                let_go_on(e, s->turn.user);
-        }
         kv_table_release(&e->pool, &s->kv); /* the list, too, of which nothing may have been left */
         s->n_past = 0;
+        if (!had_pages)
+                return;
+        count_pages(s);
+        let_go_on(e, s->turn.user);
 }
 
 /* Takes the pages of one that does not run, of this user or of any (NULL); not those of `keep`. */

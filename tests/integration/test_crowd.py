@@ -17,6 +17,7 @@ BUNDLED = {"backend": "cpu", "models": [{"name": "tiny", "path": str(ROOT / "sha
                                          "default": True}]}
 UIDS = range(60001, 60009)  # that nobody has
 CLIENTS = 1000
+COMPUTED = CLIENTS if SLOW <= 1 else 160  # where answers are computed: a sanitizer's kernels are very slow
 WORDS = "the a cat dog big little tree house ran saw and then she he was happy why not river stone under over once".split()
 needs_root = unittest.skipIf(os.geteuid() != 0, "clients of other users need root")
 
@@ -178,10 +179,10 @@ class Crowd(TestCase):
         until(lambda: daemon.fd_count() == fds, 10, f"{fds} descriptors (now {daemon.fd_count()})")
         self.assertEqual(len(os.listdir(f"/proc/{engine}/fd")), engine_fds)
 
-    def all_served(self, cached, **settings):
+    def all_served(self, count, cached, **settings):
         daemon, root, before = self.open(**settings)
-        each = CLIENTS // len(UIDS)
-        jobs = [Job(number) for number in range(CLIENTS)]
+        each = count // len(UIDS)
+        jobs = [Job(number) for number in range(count)]
         groups = self.gather(daemon, [(uid, jobs[i * each:(i + 1) * each], finish) for i, uid in enumerate(UIDS)])
         here = {u.uid: u.connections for u in self.status(root).users}
         self.assertEqual(here, {0: 1, **{uid: each for uid in UIDS}})
@@ -190,7 +191,7 @@ class Crowd(TestCase):
         answers = [answer for group in groups for answer in group.hear()]
         for group in groups:
             group.leave()
-        self.assertEqual(len(answers), CLIENTS)
+        self.assertEqual(len(answers), count)
         ends = [pb.ServerFrame.FromString(end) for _, _, end in answers]
         for job, (tokens, _, _), end in zip(jobs, answers, ends):
             self.assertDone(end)
@@ -199,7 +200,7 @@ class Crowd(TestCase):
                 self.assertEqual((len(tokens), end.done.finish_reason), (job.n, pb.LENGTH))
         self.assertNothingLeft(daemon, root, before, cached)
         self.assertUsage(root, answers, ends, each)
-        for number in random.Random(1).sample(range(CLIENTS), 40):
+        for number in random.Random(1).sample(range(count), 40):
             with self.subTest(number=number):
                 tokens, text, end = root.answer(jobs[number].ask(root), topup=True)
                 self.assertEqual((tokens, text, end.done.finish_reason),
@@ -219,19 +220,19 @@ class Crowd(TestCase):
                                          sum(len(tokens) for tokens, _, _ in answers[mine]), 0))
 
     def test_null(self):
-        self.all_served(False)
+        self.all_served(CLIENTS, False)
 
     def test_bundled(self):
-        self.all_served(True, **BUNDLED)
+        self.all_served(COMPUTED, True, **BUNDLED)
 
     def test_bundled_without_room(self):
         """KV for two contexts: whoever is in the way is parked, and goes on later as if nothing had been."""
-        self.all_served(True, memory={"kv": "6M"}, **BUNDLED)
+        self.all_served(COMPUTED, True, memory={"kv": "6M"}, **BUNDLED)
 
     def mixture(self, count, cached, **settings):
         """A third finish, a third cancel, a third are killed, of every user."""
         daemon, root, before = self.open(**settings)
-        each = count // len(UIDS) // 3
+        each = max(count // len(UIDS) // 3, 2)
         sets = []
         for i, uid in enumerate(UIDS):
             for k, act in enumerate((finish, cancel, vanish)):
@@ -253,17 +254,17 @@ class Crowd(TestCase):
             self.assertDone(end)
             self.assertEqual(end.done.usage.completion_tokens, len(tokens))
         self.assertNothingLeft(daemon, root, before, cached)
-        for job, (tokens, text, _) in random.Random(2).sample(finished, 16):
+        for job, (tokens, text, _) in random.Random(2).sample(finished, min(len(finished), 16)):
             self.assertEqual(root.answer(job.ask(root), topup=True)[:2], (tokens, text))
 
     def test_mixture_null(self):
         self.mixture(480, False, null={"step_us": 1000})
 
     def test_mixture_bundled(self):
-        self.mixture(240, True, **BUNDLED)
+        self.mixture(COMPUTED // 2, True, **BUNDLED)
 
     def test_mixture_without_room(self):
-        self.mixture(240, True, memory={"kv": "6M"}, **BUNDLED)
+        self.mixture(COMPUTED // 2, True, memory={"kv": "6M"}, **BUNDLED)
 
 
 class Prefill(TestCase):

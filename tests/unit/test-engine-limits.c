@@ -152,12 +152,47 @@ static void test_replay_without_credit(void **state) {
         lab_close(&l);
 }
 
+/* --- room -------------------------------------------------------------------------------------------------------- */
+
+/* Only the beginning of a page was found, there is no room for a copy of it, nor for all the rest, and then the request
+ * goes: the table that held that page for a moment goes with it (the address sanitizer tells). */
+static void test_beginning_without_room(void **state) {
+        const struct engine_config config = { .context = 128, .kv_bytes = 4 * PAGE_BYTES };
+        static struct result first, other, x;
+        struct engine_stats stats;
+        struct lab l;
+
+        lab_open(&l, "cpu", &config);
+        result_init(&first, 1, 40, 1, 2);
+        submit(&l, &first);
+        lab_run(&l);
+        result_init(&other, 2, 60, 30, 3);
+        other.request.uid = 9;
+        submit(&l, &other);
+        assert_int_equal(engine_step(l.engine), 1);
+        result_init(&x, 3, 110, 18, 4);
+        memcpy(x.request.tokens, first.request.tokens, 20 * sizeof(*x.request.tokens));
+        submit(&l, &x);
+        assert_int_equal(engine_step(l.engine), 1);
+        engine_get_stats(l.engine, &stats);
+        assert_int_equal(stats.running, 1);
+        assert_int_equal(stats.queued, 1);
+        cancel(&l, &x);
+        lab_run(&l);
+        assert_true(x.failed && other.finished);
+        result_deinit(&first);
+        result_deinit(&other);
+        result_deinit(&x);
+        lab_close(&l);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_cancel_and_submit),
                 cmocka_unit_test(test_queue_of_others),
                 cmocka_unit_test(test_cached_after_waiting),
                 cmocka_unit_test(test_replay_without_credit),
+                cmocka_unit_test(test_beginning_without_room),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
