@@ -16,6 +16,7 @@
 
 #define RETRY_MS_MIN 100u
 #define RETRY_MS_MAX 10000u
+#define HEADROOM 2u /* pages for each one that runs, which stay free when another one starts */
 
 enum start {
         START_DONE,
@@ -207,17 +208,23 @@ static int find_prefix(struct engine *e, struct sequence *s, struct prefix_match
         return 0;
 }
 
+/* What has to be free besides when one starts. Those that run grow: where nothing is left for that, one of them would be parked
+ * as soon as another has begun, and have to read all that it had again. */
+static uint32_t headroom(const struct engine *e) {
+        return MIN(HEADROOM * e->schedule.n_running, e->pool.n_pages / 8);
+}
+
 /* Free pages for all that it wants, and one for the copy of a partial one; without that, where there is none to spare. */
 static bool make_place(struct engine *e, struct sequence *s, struct prefix_match *match) {
-        uint32_t want = kv_pages_for(&e->pool, sequence_room(s));
+        uint32_t want = kv_pages_for(&e->pool, sequence_room(s)), spare = headroom(e);
 
         if (match->n_partial > 0) {
-                if (make_room(e, s, want - MIN(want, s->kv.n) + 1))
+                if (make_room(e, s, want - MIN(want, s->kv.n) + spare + 1))
                         return true;
                 kv_table_truncate(&e->pool, &s->kv, s->kv.n - 1);
                 match->n_partial = 0;
         }
-        return make_room(e, s, want - MIN(want, s->kv.n));
+        return make_room(e, s, want - MIN(want, s->kv.n) + spare);
 }
 
 /* Gets it pages for all that it has. 0, KV_E_FULL (it holds what it held before, or nothing), or negative. */

@@ -293,15 +293,24 @@ static void count_prompt(struct sequence *s) {
                 s->request->so_far.prompt = read;
 }
 
+/* What was computed before, and is computed again because its pages went to others, is not charged: else what is longer than
+ * a quantum would have to make way at the same place again and again. */
+static void charge_rows(struct engine *e, struct sequence *s) {
+        uint32_t lost = s->n_computed > s->n_past ? s->n_computed - s->n_past : 0;
+
+        schedule_charge(&e->schedule, &s->turn, s->turn.rows - MIN(lost, s->turn.rows));
+        s->n_past += s->turn.rows;
+        s->n_computed = MAX(s->n_computed, s->n_past);
+}
+
 /* What the rows have done for their sequences. What ends here has no logits in the step. */
 static int count_rows(struct engine *e, const struct step *step) {
         for (uint32_t i = 0; i < step->batch.n_seqs; i++) {
                 struct sequence *s = e->seqs[i];
                 int r;
 
-                s->n_past += s->turn.rows;
+                charge_rows(e, s);
                 count_prompt(s);
-                schedule_charge(&e->schedule, &s->turn, s->turn.rows);
                 r = engine_store(e, s);
                 if (r < 0)
                         return r;

@@ -189,7 +189,7 @@ bool sequence_next_window(struct sequence *s, int32_t bos) {
         memcpy(s->tokens + n_bos, r->tokens + s->next, n * sizeof(*s->tokens));
         s->n_tokens = n + n_bos;
         s->next += n;
-        s->n_past = s->window_scored = 0;
+        s->n_past = s->n_computed = s->window_scored = 0;
         return true;
 }
 

@@ -28,6 +28,7 @@ struct sequence {
         int32_t *tokens; /* prompt and output; Score: the window */
         size_t n_tokens, cap;
         uint32_t n_past;   /* positions that the KV cache holds */
+        uint32_t n_computed; /* the most that these ever were */
         uint32_t n_prompt;
         uint32_t n_replay; /* output tokens that were delivered before */
         uint32_t n_cached; /* of the prompt: found in the prefix cache when it first ran */

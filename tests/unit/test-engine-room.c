@@ -336,6 +336,58 @@ static void test_own_pages_stay(void **state) {
         close_lab(3);
 }
 
+/* A prompt of three quanta, and another user whose requests need every page: whenever it has to make way its pages go, but what
+ * it read a second time is not held against it, and it comes to an end. */
+static void test_long_prompt_comes_to_an_end(void **state) {
+        struct engine_config config = { .max_sequences = 4, .max_rows = 64, .context = 512, .quantum = 100 };
+        unsigned others = 0;
+
+        lab_open_model(&lab, "null", 1);
+        config.kv_bytes = 12 * lab_page_bytes(&lab, KV_F16);
+        lab_start(&lab, &config);
+        prepare(0, 1, 300, 4, 1);
+        for (uint32_t i = 1; i < 5; i++)
+                result_init(&x[i], i + 1, 90, 20, 10 + i);
+        submit_first(5);
+        while (!x[0].finished && others < 300) {
+                assert_true(step());
+                for (uint32_t i = 1; i < 5; i++) {
+                        if (!x[i].finished)
+                                continue;
+                        result_deinit(&x[i]);
+                        result_init(&x[i], i + 1, 90, 20, 10 + ++others);
+                        x[i].request.uid = 2;
+                        submit(i);
+                }
+        }
+        assert_true(x[0].finished);
+        assert_same_output(&x[0], &alone[0]);
+        lab_run(&lab);
+        for (uint32_t i = 1; i < 5; i++)
+                result_deinit(&x[i]);
+        close_lab(1);
+}
+
+/* Eight that grow to twelve pages each, and room for four of them: they begin when there is room for growing, too. Else each
+ * is parked as soon as the next one has begun, and computed again. */
+static void test_room_to_grow(void **state) {
+        struct engine_config config = { .max_sequences = 8, .max_rows = 8, .context = 512 };
+        uint64_t before;
+
+        lab_open_model(&lab, "null", 1);
+        config.kv_bytes = 48 * lab_page_bytes(&lab, KV_F16);
+        lab_start(&lab, &config);
+        for (uint32_t i = 0; i < MANY; i++)
+                prepare(i, i, 60, 300, i);
+        engine_forget_all(lab.engine);
+        before = lab_stats(&lab).steps;
+        submit_first(MANY);
+        lab_run(&lab);
+        assert_done(MANY);
+        assert_in_range(lab_stats(&lab).steps - before, 8 * 360 / 8, 8 * 360 / 8 * 9 / 5);
+        close_lab(MANY);
+}
+
 /* Many that need all of a pool each: one after the other, or by turns; each to its end. */
 static void test_one_at_a_time(void **state) {
         open_lab(4, 128, 4);
@@ -358,6 +410,7 @@ int main(void) {
                 cmocka_unit_test(test_interactive_first),   cmocka_unit_test(test_interactive_gets_pages),
                 cmocka_unit_test(test_no_page_for_a_copy),  cmocka_unit_test(test_own_pages_stay),
                 cmocka_unit_test(test_one_at_a_time),
+                cmocka_unit_test(test_long_prompt_comes_to_an_end), cmocka_unit_test(test_room_to_grow),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
