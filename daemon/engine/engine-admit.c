@@ -137,20 +137,63 @@ static bool release_one(struct engine *e, const struct schedule_user *user, cons
         return false;
 }
 
-/* Free pages for a sequence, without touching what runs. */
+/* Pages that are held by none but those that release_one() takes them from. */
+static uint32_t count_releasable(struct engine *e, const struct sequence *keep) {
+        struct list *const heads[] = { &e->paused, &e->waiting }, *pos, *tmp;
+        uint32_t n = 0;
+
+        for (unsigned back = 0; back < 2; back++)
+                for (size_t i = 0; i < ARRAY_SIZE(heads); i++)
+                        LIST_FOREACH(pos, tmp, heads[i]) {
+                                struct sequence *s = LIST_ENTRY(pos, struct sequence, link);
+
+                                if (s == keep)
+                                        continue;
+                                if (back)
+                                        kv_table_count(&e->pool, &s->kv);
+                                else
+                                        n += kv_table_discount(&e->pool, &s->kv);
+                        }
+        return n;
+}
+
+/* Free pages for a sequence, without touching what runs. Where that cannot be enough nothing is taken from anybody: who
+ * waits for room would empty the cache at each step, and to no end. */
 static bool make_room(struct engine *e, const struct sequence *s, uint32_t n) {
+        uint32_t have = kv_pool_free(&e->pool) + e->pool.n_cached;
+
+        if (have < n && have + count_releasable(e, s) < n)
+                return false;
         while (!prefix_evict(e->prefix, n))
                 if (!release_one(e, NULL, s))
                         return false;
         return true;
 }
 
-/* Room for so many more pages within the user's limit: what the user holds without running is given up for it. */
+static uint64_t count_idle_pages(const struct schedule_user *user, const struct list *head, const struct sequence *keep) {
+        uint64_t n = 0;
+
+        for (const struct list *l = head->next; l != head; l = l->next) {
+                const struct sequence *s = LIST_ENTRY(l, const struct sequence, link);
+
+                if (s != keep && s->turn.user == user)
+                        n += s->kv.n;
+        }
+        return n;
+}
+
+/* Room for so many more pages within the user's limit: what the user holds without running is given up for it, where that is
+ * enough. */
 static bool make_user_room(struct engine *e, struct sequence *s, uint32_t n) {
         struct schedule_user *user = s->turn.user;
-        uint64_t limit = s->request->kv_limit;
+        uint64_t limit = s->request->kv_limit, idle;
 
-        while (limit > 0 && (user->pages + n) * e->page_bytes > limit)
+        if (limit == 0 || (user->pages + n) * e->page_bytes <= limit)
+                return true;
+        idle = count_idle_pages(user, &e->paused, s) + count_idle_pages(user, &e->waiting, s);
+        if ((user->pages - idle + n) * e->page_bytes > limit)
+                return false;
+        while ((user->pages + n) * e->page_bytes > limit)
                 if (!release_one(e, user, s))
                         return false;
         return true;
@@ -230,18 +273,21 @@ static bool make_place(struct engine *e, struct sequence *s, struct prefix_match
 /* Gets it pages for all that it has. 0, KV_E_FULL (it holds what it held before, or nothing), or negative. */
 static int place(struct engine *e, struct sequence *s) {
         struct prefix_match match = { 0 };
-        bool fresh = s->kv.n == 0;
         int r;
 
-        if (fresh) {
+        if (s->kv.n > 0 && !make_place(e, s, &match)) {
+                if (e->schedule.n_running > 0)
+                        return KV_E_FULL;
+                engine_release(e, s); /* what it holds may be what keeps others' pages from being evicted */
+        }
+        if (s->kv.n == 0) {
                 r = find_prefix(e, s, &match);
                 if (r < 0)
                         return r;
-        }
-        if (!make_place(e, s, &match)) {
-                if (fresh)
+                if (!make_place(e, s, &match)) {
                         engine_release(e, s);
-                return KV_E_FULL;
+                        return KV_E_FULL;
+                }
         }
         r = match.n_partial > 0 ? take_partial(e, s, &match) : 0;
         if (r == 0)

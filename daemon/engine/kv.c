@@ -143,6 +143,19 @@ void kv_table_truncate(struct kv_pool *p, struct kv_table *t, uint32_t keep) {
                 page_drop(p, t->pages[--t->n]);
 }
 
+uint32_t kv_table_discount(struct kv_pool *p, const struct kv_table *t) {
+        uint32_t n = 0;
+
+        for (uint32_t i = 0; i < t->n; i++)
+                n += --p->tables[t->pages[i]] == 0;
+        return n;
+}
+
+void kv_table_count(struct kv_pool *p, const struct kv_table *t) {
+        for (uint32_t i = 0; i < t->n; i++)
+                p->tables[t->pages[i]]++;
+}
+
 void kv_table_release(struct kv_pool *p, struct kv_table *t) {
         kv_table_truncate(p, t, 0);
         free(t->pages);

@@ -66,6 +66,10 @@ bool kv_table_owns(const struct kv_pool *p, const struct kv_table *t, uint32_t i
 int kv_table_own(struct kv_pool *p, struct kv_table *t, uint32_t i, uint32_t *ret_from);
 /* Gives back the pages from number `keep` on. */
 void kv_table_truncate(struct kv_pool *p, struct kv_table *t, uint32_t keep);
+/* For asking what would be if a table gave back everything: leaves the table out of its pages' counts, alone, and puts it in
+ * again. The first one returns of how many pages it was the last. Nothing else may happen to the pool between the two. */
+uint32_t kv_table_discount(struct kv_pool *p, const struct kv_table *t);
+void kv_table_count(struct kv_pool *p, const struct kv_table *t);
 /* Gives back everything. */
 void kv_table_release(struct kv_pool *p, struct kv_table *t);
 

@@ -388,6 +388,78 @@ static void test_room_to_grow(void **state) {
         close_lab(MANY);
 }
 
+/* While one sleeps, the text that it began with becomes public, in another copy, and its own next pages hang on that one
+ * now: pages that nobody holds, but that are not to be had while it holds its own. What it lacks it gets by giving up those,
+ * too. */
+static void test_pages_behind_a_copy(void **state) {
+        int32_t text[70 + 120];
+
+        open_lab(8, 256, 4);
+        prepare(0, 1, 70, 120, 7);
+        memcpy(text, alone[0].request.tokens, 70 * sizeof(*text));
+        memcpy(text + 70, alone[0].ids, 120 * sizeof(*text));
+        atomic_store(&x[0].request.granted, 129 - 70); /* 4 pages are full, the fifth is not there yet */
+        submit(0);
+        while (step())
+                ;
+        assert_int_equal(pages_of(1), 4);
+        for (uint32_t i = 1; i < 3; i++) {
+                result_init_tokens(&x[i], 1 + i, text, i == 1 ? 96 : 128, 1, 7);
+                x[i].request.kind = REQUEST_PREWARM;
+                x[i].request.uid = i == 1 ? 2 : 1;
+                x[i].request.share = i == 1;
+                submit(i);
+                while (step())
+                        ;
+                assert_true(x[i].finished);
+                assert_int_equal(x[i].done.cached_tokens, i == 1 ? 0 : 128);
+                result_deinit(&x[i]);
+        }
+        assert_int_equal(pages_of(1), 4);
+        lab_grant(&lab, &x[0], 1000);
+        lab_run(&lab);
+        assert_done(1);
+        close_lab(1);
+}
+
+/* A request that has to wait for room takes nothing from anybody until that is enough: neither what is cached for others,
+ * nor what others hold in their sleep. */
+static void test_waiting_takes_nothing(void **state) {
+        uint64_t page;
+
+        open_lab(8, 256, 4);
+        page = lab_page_bytes(&lab, KV_F16);
+        prepare(0, 1, 40, 3, 1);   /* leaves a page to the cache */
+        prepare(1, 2, 20, 30, 2);  /* sleeps */
+        prepare(2, 3, 70, 50, 3);  /* runs, on 4 pages */
+        prepare(3, 4, 200, 20, 4); /* wants 7 */
+        atomic_store(&x[1].request.granted, 3);
+        for (uint32_t i = 0; i < 2; i++) {
+                submit(i);
+                while (step())
+                        ;
+        }
+        assert_int_equal(lab_user(&lab, 1).kv_cached_bytes, page);
+        assert_int_equal(pages_of(2), 2);
+        submit(2);
+        assert_true(step());
+        submit(3);
+        while (!x[2].finished) {
+                assert_true(x[3].n == 0 && lab_stats(&lab).queued == 1);
+                assert_int_equal(lab_user(&lab, 1).kv_cached_bytes, page);
+                assert_int_equal(pages_of(2), 2);
+                assert_true(step());
+        }
+        while (step())
+                ;
+        assert_true(x[3].finished);
+        assert_int_equal(pages_of(2), 0); /* then it was enough */
+        lab_grant(&lab, &x[1], 100);
+        lab_run(&lab);
+        assert_done(4);
+        close_lab(4);
+}
+
 /* Many that need all of a pool each: one after the other, or by turns; each to its end. */
 static void test_one_at_a_time(void **state) {
         open_lab(4, 128, 4);
@@ -409,6 +481,7 @@ int main(void) {
                 cmocka_unit_test(test_growth_at_the_limit), cmocka_unit_test(test_limit_and_a_sleeper),
                 cmocka_unit_test(test_interactive_first),   cmocka_unit_test(test_interactive_gets_pages),
                 cmocka_unit_test(test_no_page_for_a_copy),  cmocka_unit_test(test_own_pages_stay),
+                cmocka_unit_test(test_pages_behind_a_copy), cmocka_unit_test(test_waiting_takes_nothing),
                 cmocka_unit_test(test_one_at_a_time),
                 cmocka_unit_test(test_long_prompt_comes_to_an_end), cmocka_unit_test(test_room_to_grow),
         };

@@ -273,6 +273,31 @@ static void test_many(void **state) {
         kv_pool_deinit(&p);
 }
 
+/* Left out of the counts, one after the other, tables tell how many pages they hold that no other one does. */
+static void test_discount(void **state) {
+        struct kv_pool p;
+        struct kv_table a = { 0 }, b = { 0 };
+
+        assert_int_equal(kv_pool_init(&p, 8, PAGE_TOKENS), 0);
+        assert_int_equal(kv_table_extend(&p, &a, 3 * PAGE_TOKENS), 0);
+        assert_int_equal(kv_table_share(&p, &b, a.pages[0]), 0);
+        assert_int_equal(kv_table_extend(&p, &b, 2 * PAGE_TOKENS), 0);
+        kv_cache_hold(&p, b.pages[1]); /* is no table */
+        assert_int_equal(kv_table_discount(&p, &a), 2);
+        assert_int_equal(kv_table_discount(&p, &b), 2);
+        kv_table_count(&p, &a);
+        assert_int_equal(kv_table_discount(&p, &a), 3);
+        kv_table_count(&p, &a);
+        kv_table_count(&p, &b);
+        assert_int_equal(p.tables[a.pages[0]], 2);
+        assert_int_equal(p.n_held, 4);
+        kv_table_release(&p, &a);
+        assert_int_equal(p.n_held, 2);
+        kv_table_release(&p, &b);
+        assert_int_equal(p.n_cached, 1);
+        kv_pool_deinit(&p);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_extend),
@@ -280,6 +305,7 @@ int main(void) {
                 cmocka_unit_test(test_share_and_own),
                 cmocka_unit_test(test_replace),
                 cmocka_unit_test(test_cache),
+                cmocka_unit_test(test_discount),
                 cmocka_unit_test(test_many),
         };
 
