@@ -83,7 +83,7 @@ int sim_submit(struct sim *m, struct sim_client *c, uint32_t n_prompt, uint32_t 
         const struct sim_group *g = &m->config->groups[c->group];
         struct schedule_who who = { .uid = g->uid, .class = g->class, .weight = g->weight };
         struct sim_request *r = request_new(m);
-        int c_or_r;
+        int e;
 
         if (!r)
                 return -ENOMEM;
@@ -94,9 +94,11 @@ int sim_submit(struct sim *m, struct sim_client *c, uint32_t n_prompt, uint32_t 
         who.client = g->churn ? m->n_clients + m->connections++ : (uint64_t)(c - m->clients);
         if (m->config->fifo)
                 who = (struct schedule_who){ .class = SCHEDULE_NORMAL };
-        c_or_r = schedule_add(&m->schedule, &r->turn, &who);
-        if (c_or_r < 0)
-                return c_or_r;
+        e = schedule_add(&m->schedule, &r->turn, &who);
+        if (e < 0) {
+                list_append(&m->free, &r->link);
+                return e;
+        }
         begins_to_wait(m, r);
         return 0;
 }
@@ -121,14 +123,20 @@ void sim_drop(struct sim *m, struct sim_request *r) {
 
 /* --- slots and pages ---------------------------------------------------------------------------------------------- */
 
-/* What is parked with pages gives them up, the one that was parked first before the others. */
+/* What is parked gives up pages, from its end, as many as are wanted: as the prefix cache's leaves go. */
 static bool make_room(struct sim *m, uint32_t n) {
         while (m->pages_free < n) {
-                struct list *first = m->parked.next;
+                struct sim_request *first = LIST_ENTRY(m->parked.next, struct sim_request, link);
+                uint32_t give;
 
-                if (first == &m->parked)
+                if (list_empty(&m->parked))
                         return false;
-                release(m, LIST_ENTRY(first, struct sim_request, link));
+                give = MIN(first->pages, n - (uint32_t)m->pages_free);
+                m->pages_free += give;
+                first->pages -= give;
+                first->n_past = MIN(first->n_past, first->pages * SIM_PAGE_TOKENS);
+                if (first->pages == 0)
+                        list_remove(&first->link);
         }
         return true;
 }
@@ -138,6 +146,12 @@ static void park(struct sim *m, struct sim_request *r) {
         begins_to_wait(m, r);
         list_append(&m->parked, &r->link);
         m->places[r->client->group].account->parks++;
+}
+
+/* It is the first one to give up pages. */
+static void give_first(struct sim *m, struct sim_request *r) {
+        list_remove(&r->link);
+        list_append(m->parked.next, &r->link);
 }
 
 static uint32_t headroom(const struct sim *m) {
@@ -183,7 +197,7 @@ static void grow(struct sim *m) {
                         struct sim_request *worst = request_of(schedule_worst(&m->schedule, NULL));
 
                         park(m, worst);
-                        release(m, worst);
+                        give_first(m, worst);
                         i = 0;
                         continue;
                 }

@@ -78,7 +78,7 @@ static uint32_t lines_of_classes(const struct sim_config *c, const struct sim_re
 #define CELLS 13u
 
 struct row {
-        char cells[CELLS][32];
+        char cells[CELLS][40];
         uint32_t n;
 };
 
@@ -92,18 +92,21 @@ _printf_(2, 3) static void cell(struct row *row, const char *format, ...) {
         va_end(args);
 }
 
-/* Milliseconds of the quantiles, "50 / 95 / 99". */
+/* "50 / 95 / 99", in milliseconds or, where the last is long, in seconds. */
 static void cell_times(struct row *row, const struct sim_histogram *h, bool with_95) {
-        double p50 = (double)sim_histogram_quantile(h, 500) / 1000, p95 = (double)sim_histogram_quantile(h, 950) / 1000;
-        double p99 = (double)sim_histogram_quantile(h, 990) / 1000;
-        int digits = p50 < 10 ? 1 : 0;
+        static const uint32_t per_mille[] = { 500, 950, 990 };
+        bool seconds = sim_histogram_quantile(h, 990) >= 10000000;
+        char text[sizeof(row->cells[0])] = "";
+        size_t n = 0;
 
-        if (h->n == 0)
-                cell(row, "-");
-        else if (with_95)
-                cell(row, "%.*f / %.*f / %.*f", digits, p50, digits, p95, digits, p99);
-        else
-                cell(row, "%.*f / %.*f", digits, p50, digits, p99);
+        for (size_t i = 0; i < ARRAY_SIZE(per_mille) && h->n > 0; i++) {
+                double v = (double)sim_histogram_quantile(h, per_mille[i]) / (seconds ? 1e6 : 1e3);
+
+                if (i != 1 || with_95)
+                        n += (size_t)snprintf(text + n, sizeof(text) - n, "%s%.*f", i ? " / " : "", v < 10 ? 1 : 0, v);
+                n = MIN(n, sizeof(text) - 1);
+        }
+        cell(row, "%s%s", h->n ? text : "-", h->n == 0 ? "" : seconds ? " s" : " ms");
 }
 
 static void print_table(FILE *f, const struct row *rows, uint32_t n, bool markdown) {
@@ -127,8 +130,8 @@ static void print_table(FILE *f, const struct row *rows, uint32_t n, bool markdo
 }
 
 static void head_row(struct row *row, bool users) {
-        static const char *const names[] = { "class", "clients", "requests", "tokens", "share", "queue ms 50/95/99",
-                                             "first token ms 50/95/99", "gap ms 50/99", "parked", "read again" };
+        static const char *const names[] = { "class", "clients", "requests", "tokens", "share", "queue 50/95/99",
+                                             "first token 50/95/99", "gap 50/99", "parked", "read again" };
 
         if (users) {
                 cell(row, "user");
@@ -166,12 +169,13 @@ static void print_lines(FILE *f, const struct line *lines, uint32_t n, struct ro
 
 /* A row for each set of siblings of which two ever had something waiting at a time. */
 static void print_fairness(FILE *f, const struct sim_result *r, struct row *rows, bool markdown) {
+        static const char *const names[] = { "siblings", "class", "number", "all waited", "Jain", "furthest apart, units",
+                                             "bound" };
         uint32_t n = 1;
 
         memset(rows, 0, (SIM_GROUPS_MAX + SCHEDULE_CLASSES + 1) * sizeof(*rows));
-        for (uint32_t i = 0; i < 6; i++)
-                cell(&rows[0], "%s", (const char *const[]){ "siblings", "class", "number", "Jain", "furthest apart, units",
-                                                            "bound" }[i]);
+        for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+                cell(&rows[0], "%s", names[i]);
         for (uint32_t i = 0; i < SCHEDULE_CLASSES + r->n_client_sets; i++) {
                 const struct sim_set *set = i < SCHEDULE_CLASSES ? &r->users[i] : &r->clients[i - SCHEDULE_CLASSES];
                 struct fair_worst w;
@@ -184,6 +188,7 @@ static void print_fairness(FILE *f, const struct sim_result *r, struct row *rows
                         cell(&rows[n], "clients of %u", set->uid);
                 cell(&rows[n], "%s", class_names[set->class]);
                 cell(&rows[n], "%u", set->fair.n);
+                cell(&rows[n], "%.0f %%", 100.0 * (double)set->fair.n_together / (double)set->fair.n_steps);
                 if (set->fair.n_together > 0)
                         cell(&rows[n], "%.4f", fair_jain(&set->fair));
                 else

@@ -325,6 +325,7 @@ static void tear_down(struct sim *m) {
                 sim_drop(m, CONTAINER_OF(m->schedule.running[0], struct sim_request, turn));
         while (m->schedule.root && (next = schedule_next(&m->schedule)))
                 sim_drop(m, CONTAINER_OF(next, struct sim_request, turn));
+        m->result->pages_lost = m->config->machine.kv_tokens / SIM_PAGE_TOKENS - m->pages_free;
         schedule_deinit(&m->schedule);
         heap_deinit(&m->events);
         free(m->clients);

@@ -88,6 +88,7 @@ struct sim_result {
         uint32_t n_client_sets;
         uint64_t elapsed_ns, steps, rows, longest_step_ns;
         uint64_t done, tokens, units, parks, again;
+        uint64_t pages_lost;          /* not given back at the end: 0, or there is a defect */
 };
 
 /* 0, -ENOMEM, -EINVAL (the configuration makes no sense), or -EDEADLK (something waits and nothing can run: a defect).
