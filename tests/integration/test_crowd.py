@@ -320,7 +320,7 @@ class Prefill(TestCase):
 
     def test_cancel(self):
         daemon, client = self.open()
-        others = [daemon.connect() for _ in range(4)]
+        others = [daemon.connect(features=("prefill-progress",)) for _ in range(4)]
         ids = [self.begin(other, 100 * i) for i, other in enumerate(others)]
         for other, id in zip(others, ids):
             other.cancel(id)
@@ -331,7 +331,7 @@ class Prefill(TestCase):
 
     def test_vanish(self):
         daemon, client = self.open()
-        others = [daemon.connect() for _ in range(4)]
+        others = [daemon.connect(features=("prefill-progress",)) for _ in range(4)]
         for i, other in enumerate(others):
             self.begin(other, 100 * i)
         for other in others:
