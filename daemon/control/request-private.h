@@ -43,7 +43,7 @@ int request_check_input(const struct request_outline *o, int fd, struct request_
 int request_check_quota(struct manager *m, const struct user *user, enum request_kind kind, int asked_priority,
                         Spark__V1__Priority *ret_priority, struct request_error *error);
 /* Whose it is and what that user may have, for the engine. */
-void request_fill_policy(const struct request *r, Spark__Engine__V1__Submit *submit);
+void request_fill_policy(struct request *r, Spark__Engine__V1__Submit *submit);
 /* The engine works on it. */
 void request_begin(struct request *r);
 /* Tokens that were generated for it. */

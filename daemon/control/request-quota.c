@@ -151,7 +151,12 @@ static uint32_t limit_u32(uint64_t limit) {
         return (uint32_t)MIN(limit, (uint64_t)UINT32_MAX);
 }
 
-void request_fill_policy(const struct request *r, Spark__Engine__V1__Submit *submit) {
+/* The looser one; 0 = none. */
+static uint64_t looser(uint64_t a, uint64_t b) {
+        return a && b ? MAX(a, b) : 0;
+}
+
+void request_fill_policy(struct request *r, Spark__Engine__V1__Submit *submit) {
         const struct policy *p = &r->user->policy;
 
         submit->uid = r->user->uid;
@@ -160,7 +165,7 @@ void request_fill_policy(const struct request *r, Spark__Engine__V1__Submit *sub
         submit->running_limit = limit_u32(p->running);
         /* one that an engine had before was admitted: it is not turned away because that engine was lost */
         submit->queued_limit = r->sent_us ? 0 : limit_u32(p->queued);
-        submit->kv_limit = p->kv;
+        submit->kv_limit = r->kv_limit = r->sent_us ? looser(p->kv, r->kv_limit) : p->kv;
 }
 
 /* ---- counts of the user ---- */

@@ -130,6 +130,7 @@ struct request {
         uint32_t engine_credit; /* what the engine may still send */
         uint32_t window_due;    /* of engine_credit: not told yet */
         uint64_t arrived_us, sent_us, first_token_us;
+        uint64_t kv_limit; /* by which an engine admitted it; 0 = none */
 };
 
 struct requests {

@@ -81,13 +81,13 @@ class PrefixTest(TestCase):
 
 
 class LongPrompt(PrefixTest):
-    n_system = 2000
+    n_system = 2000 if SLOW <= 1 else 500  # a sanitizer's kernels are very slow
 
     def test_second_request(self):
         answer, cached = self.ask(self.root, 0)
         self.assertEqual(cached, 0)
         other, cached = self.ask(self.root, 1)
-        self.assertGreaterEqual(cached, 1984)
+        self.assertGreaterEqual(cached, self.whole)
         again = self.connect()  # another connection is the same user
         self.assertEqual(self.ask(again, 0), (answer, self.known(0)))
         self.forget(self.root)
@@ -98,10 +98,10 @@ class LongPrompt(PrefixTest):
         alice, bob = self.connect(ALICE), self.connect(BOB)
         answer, cached = self.ask(alice, 0)
         self.assertEqual(cached, 0)
-        self.assertGreaterEqual(self.ask(alice, 1)[1], 1984)
+        self.assertGreaterEqual(self.ask(alice, 1)[1], self.whole)
         self.assertEqual(self.ask(bob, 0), (answer, 0))
         self.assertDone(self.root.ask(prewarm=pb.Prewarm(tokens=self.system, share=True)))
-        self.assertGreaterEqual(self.ask(self.connect(CAROL), 0)[1], 1984)
+        self.assertGreaterEqual(self.ask(self.connect(CAROL), 0)[1], self.whole)
 
 
 class OneUser(PrefixTest):
@@ -117,7 +117,7 @@ class OneUser(PrefixTest):
 
     def test_beginning_of_a_page(self):
         """What two prompts share ends in the middle of a page."""
-        for shared in (200, 224, 223, 31, 1):
+        for shared in (200, 224, 223, 31, 1)[::1 if SLOW <= 1 else 3]:
             self.forget(self.root)
             one = self.system[:300]
             other = self.system[:shared] + [t + 1 for t in self.system[shared:300]]
@@ -143,10 +143,10 @@ class OneUser(PrefixTest):
         left = until(lambda: self.kv()[1], 30, "something cached")
         self.forget(self.root)
         until(lambda: self.kv() == (0, 0), 30, "an empty cache")
-        clients = [self.connect() for _ in range(8)]
+        clients = [self.connect() for _ in range(8 if SLOW <= 1 else 3)]
         ids = [self.begin(client, self.system + self.questions[0]) for client in clients]
         answers = [self.collect(client, id) for client, id in zip(clients, ids)]
-        self.assertEqual([answer for answer, _ in answers], [alone] * 8)
+        self.assertEqual([answer for answer, _ in answers], [alone] * len(clients))
         until(lambda: self.kv() == (0, left), 30, "one copy in the cache")
         self.assertEqual(self.ask(self.root, 0), (alone, self.known(0)))
 
@@ -248,10 +248,11 @@ class Users(PrefixTest):
 
     def test_concurrent(self):
         """Users who ask the same at once get the same, each by its own computing."""
-        clients = [client for client in (self.alice, self.bob, self.carol) for _ in range(2)]
+        users = (self.alice, self.bob, self.carol)
+        clients = [client for client in users for _ in range(2 if SLOW <= 1 else 1)]
         ids = [self.begin(client, self.system + self.questions[0]) for client in clients]
         answers = [self.collect(client, id)[0] for client, id in zip(clients, ids)]
-        self.assertEqual(answers, [answers[0]] * 6)
+        self.assertEqual(answers, [answers[0]] * len(clients))
         until(lambda: self.kv()[0] == 0 and self.kv()[1] > 0, 30, "the end of requests in status")
         status = self.root.ask(status=pb.Status()).done.status
         cached = {u.uid: u.kv_cached_bytes for u in status.users if u.uid in (ALICE, BOB, CAROL)}

@@ -185,6 +185,23 @@ class Requests(QuotaTest):
         for end in ends:
             self.assertDone(end)
 
+    def test_kv_lowered_survives_an_engine(self):
+        """Nor because a lower limit holds by the time its engine is lost: what was admitted goes on."""
+        model = {"name": "tiny", "path": str(ROOT / "share/models/spark-tiny.gguf"), "default": True}
+        settings = {"backend": "cpu", "models": [model]}
+        daemon = self.daemon(limits={"kv_per_user": "8M"}, **settings)
+        engine = daemon.wait_engine()
+        client = self.connect(daemon)
+        sampling = pb.Sampling(max_tokens=250, seed=1, ignore_eos=True)
+        id = client.generate(n=0, sampling=sampling)
+        seen = len(client.tokens(id, 3))
+        self.reload(daemon, limits={"kv_per_user": "300K"}, **settings)
+        os.kill(engine, signal.SIGKILL)
+        ids, _, end = client.answer(id, seen=seen)
+        self.assertDone(end)
+        self.assertEqual((seen + len(ids), end.done.usage.completion_tokens), (250, 250))
+        self.assertError(client.answer(client.generate(n=0, sampling=sampling))[2], "QUOTA_EXCEEDED")
+
     def test_reload(self):
         daemon = self.daemon(limits={"requests_per_user": 2})
         client = self.connect(daemon)
