@@ -100,6 +100,26 @@ static void test_debts_are_taken_over_once(void **state) {
         world_close(&w);
 }
 
+/* Of several that have gone, it's the one that was furthest ahead. */
+static void test_most_is_taken_over_first(void **state) {
+        static const uint32_t prompts[] = { 10, 30, 20, 24 }, owed[] = { 30, 24, 20, 10, 0 };
+        static struct world w;
+
+        world_open(&w, &(struct schedule_config){ .max_running = 4, .max_rows = 84 });
+        for (unsigned i = 0; i < 4; i++)
+                come(&w, i, 1, i, SCHEDULE_NORMAL, prompts[i], 10);
+        come(&w, 4, 1, 4, SCHEDULE_NORMAL, 10, 10);
+        step(&w);
+        for (unsigned i = 0; i < 4; i++)
+                go(&w, &w.items[i]);
+        for (unsigned i = 0; i < 5; i++) {
+                struct item *item = come(&w, 10 + i, 1, 10 + i, SCHEDULE_NORMAL, 10, 10);
+
+                assert_true(schedule_service(schedule_parent(&item->r.node)) == owed[i]);
+        }
+        world_close(&w);
+}
+
 /* Who comes new waits behind those at the same v: as many as may come, the old ones' turn comes. */
 static void test_newcomers_do_not_push_in(void **state) {
         static struct world w;
@@ -137,6 +157,39 @@ static void test_furthest_ahead_makes_way(void **state) {
                 step(&w);
         assert_int_equal(w.items[0].r.state, SCHEDULE_RUNNING);
         assert_int_equal(w.items[1].r.state, SCHEDULE_WAITING);
+        world_close(&w);
+}
+
+/* What was put aside for want of memory doesn't come back at another one's expense. */
+static void test_parked_is_not_fresh(void **state) {
+        static struct world w;
+        struct schedule_request *victim, *next;
+
+        world_open(&w, &(struct schedule_config){ .max_running = 3, .max_rows = 64 });
+        come(&w, 0, 1, 10, SCHEDULE_NORMAL, 5, 1000);
+        step(&w);
+        come(&w, 1, 2, 20, SCHEDULE_NORMAL, 50, 1000);
+        come(&w, 2, 2, 21, SCHEDULE_NORMAL, 50, 1000);
+        step(&w);
+        assert_int_equal(w.s.n_running, 3);
+        schedule_park(&w.s, &w.items[0].r);
+        assert_false(schedule_swap(&w.s, &victim, &next));
+        come(&w, 3, 3, 30, SCHEDULE_NORMAL, 50, 1000);
+        assert_true(schedule_swap(&w.s, &victim, &next)); /* unlike who has come */
+        world_close(&w);
+}
+
+/* Of one client's requests the younger one is the first to be put aside, however little it has had. */
+static void test_youngest_is_worst(void **state) {
+        static struct world w;
+
+        world_open(&w, &(struct schedule_config){ .max_running = 3, .max_rows = 64 });
+        come(&w, 0, 1, 10, SCHEDULE_NORMAL, 5, 1000);
+        for (unsigned i = 0; i < 10; i++)
+                step(&w);
+        come(&w, 1, 1, 10, SCHEDULE_NORMAL, 50, 1000);
+        step(&w);
+        assert_ptr_equal(schedule_worst(&w.s, NULL), &w.items[1].r);
         world_close(&w);
 }
 
@@ -224,8 +277,11 @@ int main(void) {
                 cmocka_unit_test(test_long_requests_take_turns),
                 cmocka_unit_test(test_new_connections_gain_nothing),
                 cmocka_unit_test(test_debts_are_taken_over_once),
+                cmocka_unit_test(test_most_is_taken_over_first),
                 cmocka_unit_test(test_newcomers_do_not_push_in),
                 cmocka_unit_test(test_furthest_ahead_makes_way),
+                cmocka_unit_test(test_parked_is_not_fresh),
+                cmocka_unit_test(test_youngest_is_worst),
                 cmocka_unit_test(test_slots_go_round),
                 cmocka_unit_test(test_who_had_something_waits),
                 cmocka_unit_test(test_classes_keep_their_slots),
