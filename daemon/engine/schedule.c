@@ -20,32 +20,11 @@
 #include <string.h>
 
 #include "base/macro.h"
-#include "schedule.h"
+#include "schedule-private.h"
 
-#define SCALE 65536u       /* of v: units per weight, fixed point */
 #define LINGERING_MAX 1024u /* children of a group that want nothing and are remembered */
 #define BUCKETS_MIN 64u
 #define LATE (1ull << 63)   /* in a tie: it got a slot since it had nothing */
-
-struct schedule_group {
-        struct schedule_node node;
-        struct schedule_group *next; /* in its bucket */
-        struct schedule_user *user;  /* of a user's group and of what is below it */
-        struct heap waiting, lingering;
-        size_t n_children;           /* requests and groups right below, lingering ones included */
-        size_t n_requests;           /* below, in any state */
-        uint64_t id;
-        uint64_t frontier;           /* highest v of a child so far, without its bias */
-        enum schedule_level level;   /* of its children */
-};
-
-static struct schedule_group *group_of(struct schedule_node *n) {
-        return CONTAINER_OF(n, struct schedule_group, node);
-}
-
-static struct schedule_node *waiting_of(struct heap_node *n) {
-        return n ? CONTAINER_OF(n, struct schedule_node, waiting) : NULL;
-}
 
 static void node_init(struct schedule_node *n, struct schedule_group *parent, uint32_t weight, uint64_t tie) {
         *n = (struct schedule_node){ .waiting = HEAP_NODE_NULL, .parent = parent, .weight = weight };
@@ -361,7 +340,7 @@ int schedule_init(struct schedule *s, const struct schedule_config *config) {
                         schedule_deinit(s);
                         return -ENOMEM;
                 }
-                class->node.bias = class->node.v = (SCHEDULE_INTERACTIVE - i) * c->quantum[SCHEDULE_CLASS] * SCALE;
+                class->node.bias = class->node.v = (SCHEDULE_INTERACTIVE - i) * c->quantum[SCHEDULE_CLASS] * SCHEDULE_SCALE;
         }
         if (!s->root)
                 schedule_deinit(s);
@@ -471,7 +450,7 @@ static void leave_state(struct schedule *s, struct schedule_request *r) {
 
 /* Whose turn is over goes to the end of its client's line. */
 static void enter_waiting(struct schedule *s, struct schedule_request *r, bool came) {
-        if (r->node.v > s->config.quantum[SCHEDULE_REQUEST] * SCALE) {
+        if (r->node.v > s->config.quantum[SCHEDULE_REQUEST] * SCHEDULE_SCALE) {
                 r->node.v = 0;
                 r->node.waiting.tie = ++s->arrivals;
         }
@@ -519,150 +498,4 @@ void schedule_pause(struct schedule *s, struct schedule_request *r) {
 void schedule_wake(struct schedule *s, struct schedule_request *r) {
         leave_state(s, r);
         enter_waiting(s, r, true);
-}
-
-/* --- who comes next, who makes way -------------------------------------------------------------------------------- */
-
-static struct schedule_request *first_waiting(struct schedule_node *n, enum schedule_level level) {
-        for (; level < SCHEDULE_REQUEST; level++)
-                n = waiting_of(heap_top(&group_of(n)->waiting));
-        return CONTAINER_OF(n, struct schedule_request, node);
-}
-
-struct schedule_request *schedule_next(const struct schedule *s) {
-        struct schedule_node *n = waiting_of(heap_top(&s->root->waiting));
-
-        return n ? first_waiting(n, SCHEDULE_CLASS) : NULL;
-}
-
-/* The nodes from the class down to the request. */
-static void path_of(struct schedule_request *r, struct schedule_node *path[SCHEDULE_LEVELS]) {
-        struct schedule_node *n = &r->node;
-
-        for (int level = SCHEDULE_REQUEST; level >= SCHEDULE_CLASS; level--) {
-                path[level] = n;
-                n = &n->parent->node;
-        }
-}
-
-/* The bias puts a higher class ahead by a quantum; from half of that on a lower one makes way at once. A lower one that is
- * behind gets one slot, and another one for each quarter of a quantum. (Tried first: as many as it asks for. Then it had all
- * slots for one step, all of them had to make way again in the next, and so to and fro.) */
-static bool must_make_way(const struct schedule *s, const struct schedule_node *runs, const struct schedule_node *waits,
-                          enum schedule_level level) {
-        uint64_t quantum = s->config.quantum[level] * SCALE, gap;
-
-        if (level == SCHEDULE_REQUEST)
-                return runs->v > quantum;
-        if (runs == waits || runs->v < waits->v)
-                return false;
-        gap = runs->v - waits->v;
-        if (level == SCHEDULE_CLASS)
-                return runs->bias > waits->bias ? gap >= quantum / 2 : gap > waits->n_running * (quantum / 4);
-        return gap > quantum || (waits->fresh && runs->n_running > 1);
-}
-
-/* Negative where a is further behind than b: it comes first. */
-static int compare(struct schedule_request *a, struct schedule_request *b) {
-        struct schedule_node *pa[SCHEDULE_LEVELS], *pb[SCHEDULE_LEVELS];
-
-        path_of(a, pa);
-        path_of(b, pb);
-        for (int level = SCHEDULE_CLASS; level <= SCHEDULE_REQUEST; level++) {
-                if (pa[level] == pb[level])
-                        continue;
-                if (level != SCHEDULE_REQUEST && pa[level]->v != pb[level]->v)
-                        return pa[level]->v < pb[level]->v ? -1 : 1;
-                return pa[level]->waiting.tie < pb[level]->waiting.tie ? -1 : 1;
-        }
-        return 0;
-}
-
-/* Of all that have to make way: at the highest level, by the widest gap, and below that the one that is furthest ahead. */
-bool schedule_swap(const struct schedule *s, struct schedule_request **ret_victim, struct schedule_request **ret_next) {
-        int best_level = SCHEDULE_LEVELS;
-        uint64_t best_gap = 0;
-
-        for (uint32_t i = 0; i < s->n_running; i++) {
-                struct schedule_node *path[SCHEDULE_LEVELS];
-
-                path_of(s->running[i], path);
-                for (int level = SCHEDULE_CLASS; level <= MIN(best_level, SCHEDULE_REQUEST); level++) {
-                        struct schedule_node *waits = waiting_of(heap_top(&path[level]->parent->waiting));
-                        uint64_t gap;
-
-                        if (!waits || !must_make_way(s, path[level], waits, (enum schedule_level)level))
-                                continue;
-                        gap = path[level]->v - (level == SCHEDULE_REQUEST ? 0 : waits->v);
-                        if (level == best_level &&
-                            (gap < best_gap || (gap == best_gap && compare(s->running[i], *ret_victim) < 0)))
-                                break;
-                        best_level = level;
-                        best_gap = gap;
-                        *ret_victim = s->running[i];
-                        *ret_next = first_waiting(waits, (enum schedule_level)level);
-                        break;
-                }
-        }
-        return best_level < SCHEDULE_LEVELS;
-}
-
-struct schedule_request *schedule_worst(const struct schedule *s, const struct schedule_user *user) {
-        struct schedule_request *worst = NULL;
-
-        for (uint32_t i = 0; i < s->n_running; i++)
-                if ((!user || s->running[i]->user == user) && (!worst || compare(s->running[i], worst) > 0))
-                        worst = s->running[i];
-        return worst;
-}
-
-/* By insertion: what ran in the last step mostly stands in order already. */
-void schedule_sort(struct schedule *s) {
-        for (uint32_t i = 1; i < s->n_running; i++) {
-                struct schedule_request *r = s->running[i];
-                uint32_t k = i;
-
-                for (; k > 0 && compare(r, s->running[k - 1]) < 0; k--) {
-                        s->running[k] = s->running[k - 1];
-                        s->running[k]->slot = k;
-                }
-                s->running[k] = r;
-                r->slot = k;
-        }
-}
-
-/* --- service ------------------------------------------------------------------------------------------------------ */
-
-uint64_t schedule_step_max(const struct schedule *s) {
-        return (uint64_t)s->config.max_rows * SCHEDULE_PREFILL_COST +
-               (uint64_t)s->config.max_running * (SCHEDULE_DECODE_COST - SCHEDULE_PREFILL_COST);
-}
-
-double schedule_service(const struct schedule_node *node) {
-        return (double)(node->v - node->bias) / SCALE;
-}
-
-const struct schedule_node *schedule_parent(const struct schedule_node *node) {
-        return node->parent ? &node->parent->node : NULL;
-}
-
-void schedule_charge(struct schedule *s, struct schedule_request *r, uint32_t rows) {
-        uint64_t cost = (uint64_t)rows * (r->decoding ? SCHEDULE_DECODE_COST : SCHEDULE_PREFILL_COST) * SCALE;
-
-        if (rows == 0)
-                return;
-        for (struct schedule_node *n = &r->node; n->parent; n = &n->parent->node) {
-                struct schedule_group *parent = n->parent;
-
-                /* A request's turn is counted in what it generates: prompts are read one after another. */
-                if (n == &r->node) {
-                        n->v += r->decoding ? cost : 0;
-                        continue;
-                }
-                n->v += (cost + n->rest) / n->weight;
-                n->rest = (uint32_t)((cost + n->rest) % n->weight);
-                parent->frontier = MAX(parent->frontier, n->v - n->bias);
-                if (heap_has(&n->waiting))
-                        heap_update(&parent->waiting, &n->waiting, n->v);
-        }
 }

@@ -23,7 +23,8 @@
  *   twice that.
  *
  * Classes have weights far apart, and a higher one counts as behind by a quantum: it gets the slot of a lower one at once,
- * and the lower one gets what is left, and of a fully loaded engine its weight's part, which is never nothing.
+ * and the lower one gets what is left, and of a fully loaded engine its weight's part, which is never nothing: a slot when it is
+ * behind, and another one for each quarter of a quantum more.
  *
  * Requests of one client take turns: one that has generated for a quantum makes way for those that wait, and stands behind
  * them. What had to make way before that for another client's or user's goes on before its client's younger ones.
@@ -136,9 +137,10 @@ void schedule_park(struct schedule *s, struct schedule_request *r);
 void schedule_pause(struct schedule *s, struct schedule_request *r);
 void schedule_wake(struct schedule *s, struct schedule_request *r);
 
-/* True where a running request has to make way for a waiting one (both are given): the side of the waiting one is behind
- * by more than the quantum of the level at which they part; or it had nothing until it came and has got no slot yet, and the
- * other side is not behind it and has more than one; or it is the higher class; or it is the same client's, and the running one's turn is over. */
+/* True where a running request has to make way for a waiting one (both are given): at the level at which they part, the
+ * waiting side is behind by more than the quantum; or it had nothing until it came and has got no slot yet, and the other side
+ * is not behind it and has more than one; or it is a higher class, or a lower one that is behind its weight's part; or they
+ * are the same client's, and the running one's turn is over. */
 bool schedule_swap(const struct schedule *s, struct schedule_request **ret_victim, struct schedule_request **ret_next);
 /* Of the running requests (of one user, or of all: NULL) the one that is furthest ahead: the first to be parked for want of
  * memory. NULL where there is none. */

@@ -253,6 +253,29 @@ static void test_classes_keep_their_slots(void **state) {
         world_close(&w);
 }
 
+/* A class that is a little behind stands first in line, and has slots enough for that; a higher one behind it is seen all the
+ * same. */
+static void test_every_class_is_asked(void **state) {
+        static const enum schedule_class classes[] = { SCHEDULE_INTERACTIVE, SCHEDULE_NORMAL, SCHEDULE_BACKGROUND,
+                                                       SCHEDULE_BACKGROUND, SCHEDULE_BACKGROUND, SCHEDULE_BACKGROUND };
+        static struct world w;
+        struct schedule_request *victim, *next;
+
+        world_open(&w, &(struct schedule_config){ .max_running = 5, .max_rows = 64, .quantum = { 64, 0, 0, 0 } });
+        for (unsigned i = 0; i < 6; i++)
+                come(&w, i, 1, 1, classes[i], 10, 10);
+        fill_slots(&w);
+        assert_int_equal(w.items[5].r.state, SCHEDULE_WAITING); /* background stands at 128 */
+        schedule_charge(&w.s, &w.items[0].r, 138 * 64);
+        schedule_charge(&w.s, &w.items[1].r, 109 * 16);
+        assert_false(schedule_swap(&w.s, &victim, &next));
+        come(&w, 6, 1, 1, SCHEDULE_INTERACTIVE, 10, 10); /* at 138; normal at 64 + 109 */
+        assert_true(schedule_swap(&w.s, &victim, &next));
+        assert_ptr_equal(victim, &w.items[1].r);
+        assert_ptr_equal(next, &w.items[6].r);
+        world_close(&w);
+}
+
 /* Whatever the weight, nothing is lost in the division. */
 static void test_weights_are_exact(void **state) {
         static struct world w;
@@ -285,6 +308,7 @@ int main(void) {
                 cmocka_unit_test(test_slots_go_round),
                 cmocka_unit_test(test_who_had_something_waits),
                 cmocka_unit_test(test_classes_keep_their_slots),
+                cmocka_unit_test(test_every_class_is_asked),
                 cmocka_unit_test(test_weights_are_exact),
         };
 
