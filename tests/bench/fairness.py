@@ -146,12 +146,12 @@ def measure_prefix(bench):
 
 
 def state_of(daemon):
-    """What has to be as before once all have gone."""
+    """What has to be as before once all have gone; seen from a connection, whose own descriptors always count, therefore."""
     with daemon.connect() as client:
         status = client.ask(status=harness.pb.Status()).done.status
-    return {"connections": status.connections, "requests": status.requests_running + status.requests_queued,
-            "kv_used": status.memory_kv_used, "control_fds": daemon.fd_count(),
-            "engine_fds": sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in daemon.children())}
+        return {"connections": status.connections, "requests": status.requests_running + status.requests_queued,
+                "kv_used": status.memory_kv_used, "control_fds": daemon.fd_count(),
+                "engine_fds": sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in daemon.children())}
 
 
 def settled_state(daemon):
