@@ -22,9 +22,10 @@ static uint64_t pages_that_fit(const struct kvfile_kind *kind, uint64_t pages, u
 }
 
 int errand_new(struct errand **ret, struct job *job, const struct kvfile_kind *kind) {
-        _cleanup_(errand_freep) struct errand *r = calloc(1, sizeof(*r));
+        _cleanup_(errand_freep) struct errand *r = NULL;
         uint64_t pages = job->request.n_tokens / kind->page_tokens;
 
+        r = calloc(1, sizeof(*r));
         if (!r)
                 return -ENOMEM;
         r->job = job;

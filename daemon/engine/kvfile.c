@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/macro.h"
@@ -176,10 +177,17 @@ static int check_header(const uint8_t *h, const struct kvfile_kind *kind, uint32
 
 /* The file's token ids; its header's checksum is over them, too. */
 static int read_tokens(int fd, const uint8_t *header, size_t n, int32_t **ret, struct kvfile_fault *f) {
-        _cleanup_free_ int32_t *tokens = calloc(n ? n : 1, sizeof(*tokens));
+        _cleanup_free_ int32_t *tokens = NULL;
+        struct stat st;
         uint64_t sum;
         int r;
 
+        /* Before memory is taken for as many as the header says. */
+        if (fstat(fd, &st) < 0)
+                return -errno;
+        if (st.st_size < 0 || (uint64_t)st.st_size < KVFILE_HEADER + (uint64_t)n * sizeof(*tokens))
+                return refuse(f, KVFILE_E_INVALID, "the file ends in its tokens");
+        tokens = calloc(n ? n : 1, sizeof(*tokens));
         if (!tokens)
                 return -ENOMEM;
         r = read_at(fd, tokens, n * sizeof(*tokens), KVFILE_HEADER);
@@ -207,7 +215,7 @@ int kvfile_read_header(int fd, const struct kvfile_kind *kind, const int32_t *to
         r = check_header(header, kind, &n, &offset, f);
         if (r == 0)
                 r = read_tokens(fd, header, (size_t)n * kind->page_tokens, &have, f);
-        if (r != 0)
+        if (r != 0 || !have)
                 return r;
         most = MIN((size_t)n * kind->page_tokens, n_tokens);
         while (agree < most && have[agree] == tokens[agree])
@@ -222,7 +230,7 @@ int kvfile_read_pages(int fd, const struct kvfile_kind *kind, uint64_t pages_off
         uint8_t *p = data;
 
         for (uint32_t i = 0; i < n; i++, p += kind->page_bytes) {
-                uint64_t at = page_offset(kind, pages_offset, first + i), sum;
+                uint64_t at = page_offset(kind, pages_offset, first + i), sum = 0;
                 int r;
 
                 r = read_at(fd, p, kind->page_bytes, at);

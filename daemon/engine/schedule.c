@@ -83,16 +83,17 @@ struct schedule_user *schedule_find_user(const struct schedule *s, uint32_t uid)
 }
 
 static struct schedule_user *user_get(struct schedule *s, uint32_t uid) {
-        struct schedule_user **at = user_slot(s, uid);
+        struct schedule_user **at = user_slot(s, uid), *user = *at;
 
-        if (*at)
-                return *at;
-        *at = calloc(1, sizeof(**at));
-        if (*at) {
-                (*at)->uid = uid;
-                s->n_users++;
-        }
-        return *at;
+        if (user)
+                return user;
+        user = calloc(1, sizeof(*user));
+        if (!user)
+                return NULL;
+        user->uid = uid;
+        s->n_users++;
+        *at = user;
+        return user;
 }
 
 static void user_check(struct schedule *s, struct schedule_user *user) {

@@ -270,7 +270,7 @@ static int go_on(struct sim *m) {
 
         while (m->result->done < c->requests && (c->most_ns == 0 || m->now < c->most_ns)) {
                 const struct heap_node *first;
-                uint32_t rows;
+                uint32_t rows = 0;
                 int r;
 
                 r = take_events(m);

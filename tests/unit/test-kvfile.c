@@ -170,10 +170,29 @@ static void test_extremes(void **state) {
         (void)fd_close(f.fd);
 }
 
+/* A header alone that says it has very many pages: nothing is taken for them. */
+static void test_more_than_there_is(void **state) {
+        const uint32_t n = KVFILE_PAGES_MAX;
+        const uint64_t at = kvfile_pages_offset(&kind, n);
+        struct kvfile_fault fault = { .text = "" };
+        uint64_t offset;
+        uint32_t pages;
+        struct file f;
+
+        file_open(&f);
+        assert_int_equal(pwrite(f.fd, &n, sizeof(n), 64), sizeof(n));
+        assert_int_equal(pwrite(f.fd, &at, sizeof(at), 72), sizeof(at));
+        assert_int_equal(kvfile_read_header(f.fd, &kind, f.tokens, PAGES * PAGE_TOKENS, &offset, &pages, &fault),
+                         KVFILE_E_INVALID);
+        assert_string_equal(fault.text, "the file ends in its tokens");
+        (void)fd_close(f.fd);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_round_trip), cmocka_unit_test(test_other_kinds), cmocka_unit_test(test_truncated),
                 cmocka_unit_test(test_damaged),    cmocka_unit_test(test_extremes),
+                cmocka_unit_test(test_more_than_there_is),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
