@@ -22,29 +22,21 @@ static uint64_t pages_that_fit(const struct kvfile_kind *kind, uint64_t pages, u
 }
 
 int errand_new(struct errand **ret, struct job *job, const struct kvfile_kind *kind) {
-        _cleanup_(errand_freep) struct errand *r = NULL;
-        uint64_t pages = job->request.n_tokens / kind->page_tokens;
+        uint64_t pages = MIN(job->request.n_tokens / kind->page_tokens, (uint64_t)KVFILE_PAGES_MAX);
+        uint64_t cap = MAX(PIECE_BYTES / MAX(kind->page_bytes, (uint64_t)1), (uint64_t)1);
+        struct errand *r;
 
-        r = calloc(1, sizeof(*r));
+        r = malloc(sizeof(*r) + cap * kind->page_bytes);
         if (!r)
                 return -ENOMEM;
-        r->job = job;
-        r->kind = kind;
-        pages = MIN(pages, (uint64_t)KVFILE_PAGES_MAX);
+        *r = (struct errand){ .job = job, .kind = kind, .cap = (uint32_t)cap };
         r->n_pages = (uint32_t)pages_that_fit(kind, pages, job->file_max);
-        r->cap = (uint32_t)MAX(PIECE_BYTES / MAX(kind->page_bytes, (uint64_t)1), (uint64_t)1);
-        r->piece = malloc(MAX(r->cap * kind->page_bytes, (uint64_t)1));
-        if (!r->piece)
-                return -ENOMEM;
         r->pages_offset = kvfile_pages_offset(kind, r->n_pages);
-        *ret = steal_ptr(&r);
+        *ret = r;
         return 0;
 }
 
 struct errand *errand_free(struct errand *r) {
-        if (!r)
-                return NULL;
-        free(r->piece);
         free(r);
         return NULL;
 }

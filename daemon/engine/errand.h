@@ -21,13 +21,13 @@ struct errand {
         uint64_t pages_offset;
         uint32_t n_pages; /* of the text; Restore: that the file has of it, once that is known */
         uint32_t done;
-        uint32_t n_piece, cap; /* pages in the buffer, and that it has room for */
-        uint8_t *piece;
+        uint32_t n_piece, cap; /* pages in `piece`, and that it has room for */
         bool opened;     /* Restore: the header was read */
         bool last;       /* nothing comes after this piece */
         bool finished;   /* the answer is due */
         int error;       /* -errno */
         struct kvfile_fault fault; /* text "": none */
+        uint8_t piece[]; /* cap pages */
 };
 
 /* Takes what the job says; the job stays whose it is. 0 or -ENOMEM. */
