@@ -455,6 +455,8 @@ static int grow_one(struct engine *e, struct sequence *s, bool *ret_parked) {
 }
 
 int engine_grow(struct engine *e) {
+        int any = 0;
+
         for (uint32_t i = 0; i < e->schedule.n_running;) {
                 struct sequence *s = sequence_of(e->schedule.running[i]);
                 bool parked = false;
@@ -465,7 +467,8 @@ int engine_grow(struct engine *e) {
                         if (r < 0)
                                 return r;
                 }
+                any |= parked;
                 i = parked ? 0 : i + 1;
         }
-        return 0;
+        return any;
 }

@@ -64,7 +64,7 @@ void engine_handle_notices(struct engine *e);
 
 /* Gives slots and pages to those whose turn it is. 0 or negative. */
 int engine_admit(struct engine *e);
-/* Room for the tokens that running sequences have; parks some where there isn't any. 0 or negative. */
+/* Room for the tokens that running sequences have; parks some where there isn't any. 1 where it did that, 0, or negative. */
 int engine_grow(struct engine *e);
 /* Gives up its pages; those that are complete stay in the prefix cache. */
 void engine_release(struct engine *e, struct sequence *s);

@@ -153,6 +153,7 @@ void engine_handle_notices(struct engine *e) {
 struct step {
         struct batch batch;
         uint32_t n_logits;
+        bool parked; /* something made room: it may go on in the next step */
 };
 
 static void add_rows(struct engine *e, struct step *step, struct sequence *s) {
@@ -190,13 +191,14 @@ static int build_step(struct engine *e, struct step *step) {
         r = engine_grow(e);
         if (r < 0)
                 return r;
+        step->parked = r > 0;
         for (uint32_t i = 0; i < sched->n_running; i++) {
                 struct sequence *s = sequence_of(sched->running[i]);
 
                 s->turn.want = sequence_want(s);
                 s->turn.decoding = s->request->kind == REQUEST_GENERATE && s->turn.want == 1 && s->n_tokens > s->n_prompt;
         }
-        *step = (struct step){ .batch = { .token = e->row_token, .pos = e->row_pos, .seq = e->row_seq } };
+        step->batch = (struct batch){ .token = e->row_token, .pos = e->row_pos, .seq = e->row_seq };
         step->batch.page_table = e->tables;
         if (schedule_rows(sched, &limits) == 0)
                 return 0;
@@ -342,8 +344,10 @@ int engine_step(struct engine *e) {
         r = engine_admit(e);
         if (r == 0)
                 r = build_step(e, &step);
-        if (r < 0 || step.batch.n_rows == 0)
+        if (r < 0)
                 return r;
+        if (step.batch.n_rows == 0)
+                return step.parked;
         began = engine_now_us();
         r = forward_run(e->forward, &step.batch, e->logit_row, step.n_logits, e->logits);
         if (r < 0)

@@ -186,6 +186,66 @@ static void test_beginning_without_room(void **state) {
         lab_close(&l);
 }
 
+/* A request of so many tokens, the first n_given of them given, the others of its own. */
+static void init_with(struct result *x, uint64_t key, enum request_kind kind, uint32_t uid, const int32_t *given,
+                      uint32_t n_given, uint32_t n, uint32_t max_tokens) {
+        result_init(x, key, n, max_tokens, (uint32_t)key * 2);
+        memcpy(x->request.tokens, given, n_given * sizeof(*given));
+        x->request.kind = kind;
+        x->request.uid = uid;
+}
+
+/*
+ * The only one that runs can't get its last page: others' pages stand in the way which nobody uses but on which its own
+ * have come to hang, since its text was made public meanwhile. It is parked, finds the public pages, and goes on; there
+ * is something to do all the while.
+ */
+static void test_parked_alone(void **state) {
+        const struct engine_config config = { .kv_bytes = 16 * PAGE_BYTES }; /* one context */
+        static struct result x, alone, prewarm, other;
+        int32_t tokens[3 * ENGINE_PAGE_TOKENS];
+        struct engine_stats stats;
+        struct lab l;
+
+        lab_open(&l, "cpu", &config);
+        result_init(&alone, 1, 64, REQUEST_ENDLESS, 2);
+        submit(&l, &alone);
+        lab_run(&l);
+        assert_int_equal(alone.n, 512 - 64);
+        engine_forget_all(l.engine);
+
+        init_with(&x, 2, REQUEST_GENERATE, 7, alone.request.tokens, 64, 64, REQUEST_ENDLESS);
+        x.request.sampling = alone.request.sampling;
+        submit(&l, &x);
+        while (x.n < 40)
+                assert_int_equal(engine_step(l.engine), 1);
+        memcpy(tokens, alone.request.tokens, 64 * sizeof(*tokens));
+        memcpy(tokens + 64, x.ids, ENGINE_PAGE_TOKENS * sizeof(*tokens));
+        init_with(&prewarm, 3, REQUEST_PREWARM, 0, tokens, 64, 64, 0);
+        prewarm.request.share = true;
+        submit(&l, &prewarm);
+        while (!prewarm.finished)
+                assert_int_equal(engine_step(l.engine), 1);
+        init_with(&other, 4, REQUEST_PREWARM, 7, tokens, 96, 97, 0);
+        submit(&l, &other);
+        while (!other.finished)
+                assert_int_equal(engine_step(l.engine), 1);
+        assert_true(other.done.cached_tokens >= 96);
+        engine_get_stats(l.engine, &stats);
+        assert_int_equal(stats.running, 1);
+        assert_true(stats.kv_cached_bytes > 0);
+
+        lab_run(&l);
+        assert_true(x.finished);
+        assert_int_equal(x.n, 512 - 64);
+        assert_memory_equal(x.ids, alone.ids, x.n * sizeof(*x.ids));
+        result_deinit(&x);
+        result_deinit(&alone);
+        result_deinit(&prewarm);
+        result_deinit(&other);
+        lab_close(&l);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_cancel_and_submit),
@@ -193,6 +253,7 @@ int main(void) {
                 cmocka_unit_test(test_cached_after_waiting),
                 cmocka_unit_test(test_replay_without_credit),
                 cmocka_unit_test(test_beginning_without_room),
+                cmocka_unit_test(test_parked_alone),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
