@@ -96,10 +96,15 @@ int engine_submit(struct engine *e, struct request *r) {
 
 /* --- pages ------------------------------------------------------------------------------------------------------- */
 
-static void count_pages(struct sequence *s) {
+/* Its table or its path has changed. */
+static void count_pages(struct engine *e, struct sequence *s) {
+        uint32_t own = s->kv.n - MIN(s->kv.n, s->path.n);
+
         s->turn.user->pages += s->kv.n;
         s->turn.user->pages -= s->n_counted;
         s->n_counted = s->kv.n;
+        prefix_charge(e->prefix, s->request->uid, (int32_t)own - (int32_t)s->n_charged);
+        s->n_charged = own;
 }
 
 /* Something of the user stopped running, or gave pages back: what waited for that may try again. */
@@ -117,7 +122,7 @@ void engine_release(struct engine *e, struct sequence *s) {
         s->n_past = 0;
         if (!had_pages)
                 return;
-        count_pages(s);
+        count_pages(e, s);
         let_go_on(e, s->turn.user);
 }
 
@@ -292,25 +297,22 @@ static int place(struct engine *e, struct sequence *s) {
         r = match.n_partial > 0 ? take_partial(e, s, &match) : 0;
         if (r == 0)
                 r = kv_table_extend(&e->pool, &s->kv, sequence_room(s));
-        count_pages(s);
+        count_pages(e, s);
         return r > 0 ? -EINVAL : r;
 }
 
 int engine_store(struct engine *e, struct sequence *s) {
-        uint32_t size = ENGINE_PAGE_TOKENS;
+        uint32_t size = ENGINE_PAGE_TOKENS, n = s->path.n;
+        int r = 0;
 
         if (s->request->kind == REQUEST_SCORE)
                 return 0;
-        while (s->n_past >= (uint64_t)(s->path.n + 1) * size) {
-                int r = prefix_store(e->prefix, s->request->uid, &s->path, s->tokens + (size_t)s->path.n * size, &s->kv,
-                                     s->request->share);
-
-                if (r == -ENOMEM)
-                        return 0; /* it stays private to this sequence */
-                if (r < 0)
-                        return r;
-        }
-        return 0;
+        while (r == 0 && s->n_past >= (uint64_t)(s->path.n + 1) * size)
+                r = prefix_store(e->prefix, s->request->uid, &s->path, s->tokens + (size_t)s->path.n * size, &s->kv,
+                                 s->request->share);
+        if (s->path.n > n)
+                count_pages(e, s);
+        return r == -ENOMEM ? 0 : r; /* without memory it stays private to this sequence */
 }
 
 /* --- slots ------------------------------------------------------------------------------------------------------- */
@@ -450,7 +452,7 @@ static int grow_one(struct engine *e, struct sequence *s, bool *ret_parked) {
                 return 0;
         }
         r = kv_table_extend(&e->pool, &s->kv, s->n_tokens);
-        count_pages(s);
+        count_pages(e, s);
         return r > 0 ? -EINVAL : r;
 }
 

@@ -25,6 +25,7 @@ struct sequence {
         struct kv_table kv;
         struct prefix_path path; /* Score: always the root */
         uint32_t n_counted;      /* of its pages: in turn.user->pages */
+        uint32_t n_charged;      /* of these, not in the prefix cache: charged there */
         int32_t *tokens; /* prompt and output; Score: the window */
         size_t n_tokens, cap;
         uint32_t n_past;   /* positions that the KV cache holds */

@@ -7,12 +7,14 @@
  */
 
 #include "daemon/engine/engine-private.h"
+#include "daemon/engine/prefix-private.h"
 #include "engine-fixture.h"
 
 struct engine_count {
         uint32_t *tables; /* [n_pages]: that hold it */
         uint32_t running, waiting, idle, draining;
         uint64_t pages; /* of all tables */
+        uint64_t charged; /* of these, not in the prefix cache */
 };
 
 static inline void check_sequence(const struct engine *e, const struct sequence *s, enum sequence_state state,
@@ -21,6 +23,7 @@ static inline void check_sequence(const struct engine *e, const struct sequence 
         assert_int_equal(s->turn.state, turn);
         assert_int_equal(s->n_counted, s->kv.n);
         assert_true(s->path.n <= s->kv.n && s->n_past <= s->n_tokens);
+        assert_int_equal(s->n_charged, s->kv.n - s->path.n);
         assert_true(s->n_past <= s->kv.n * ENGINE_PAGE_TOKENS);
         assert_true(state != SEQUENCE_RUNNING || s->kv.n > 0);
         for (uint32_t i = 0; i < s->kv.n; i++) {
@@ -30,6 +33,7 @@ static inline void check_sequence(const struct engine *e, const struct sequence 
                 assert_true(i < s->n_past / ENGINE_PAGE_TOKENS || kv_table_owns(&e->pool, &s->kv, i));
         }
         c->pages += s->kv.n;
+        c->charged += s->n_charged;
 }
 
 static inline uint32_t check_list(const struct engine *e, const struct list *head, enum sequence_state state,
@@ -64,6 +68,15 @@ static inline void check_users(const struct engine *e, const struct engine_count
         assert_int_equal(e->n_draining, c->draining);
 }
 
+static inline void check_charges(const struct prefix_cache *p, const struct engine_count *c) {
+        uint64_t n = 0;
+
+        for (unsigned i = 0; i < PREFIX_USER_BUCKETS; i++)
+                for (const struct prefix_user *u = p->users[i]; u; u = u->next)
+                        n += u->n_other;
+        assert_int_equal(n, c->charged);
+}
+
 static inline void check_pool(const struct kv_pool *p, const struct engine_count *c) {
         uint32_t n_held = 0, n_cached = 0;
 
@@ -86,6 +99,7 @@ static inline void engine_check(const struct engine *e) {
         c.draining = check_list(e, &e->draining, SEQUENCE_DRAINING, SCHEDULE_NEW, &c);
         check_users(e, &c);
         check_pool(&e->pool, &c);
+        check_charges(e->prefix, &c);
         assert_true(prefix_check(e->prefix));
         free(c.tables);
 }

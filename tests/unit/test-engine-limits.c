@@ -246,6 +246,50 @@ static void test_parked_alone(void **state) {
         lab_close(&l);
 }
 
+/* A user's own cache goes before another one's that is larger: what a running request holds without its being stored
+ * counts, too. */
+static void test_pages_in_use_count(void **state) {
+        const struct engine_config config = { .kv_bytes = 16 * PAGE_BYTES, .max_rows = 16 };
+        static struct result mine, theirs, scored, x;
+        struct engine_stats stats;
+        struct lab l;
+
+        lab_open(&l, "cpu", &config);
+        result_init(&theirs, 1, 130, 1, 2);
+        theirs.request.uid = 8;
+        result_init(&mine, 2, 98, 1, 4);
+        mine.request.uid = 7;
+        submit(&l, &theirs);
+        submit(&l, &mine);
+        lab_run(&l);
+        assert_int_equal(engine_cached_pages(l.engine, 8, theirs.request.tokens, 130), 4);
+        assert_int_equal(engine_cached_pages(l.engine, 7, mine.request.tokens, 98), 3);
+
+        result_init(&scored, 3, 250, 1, 6);
+        scored.request.uid = 7;
+        scored.request.kind = REQUEST_SCORE;
+        submit(&l, &scored);
+        assert_int_equal(engine_step(l.engine), 1);
+        engine_get_stats(l.engine, &stats);
+        assert_int_equal(stats.kv_used_bytes, 8 * PAGE_BYTES); /* one is free */
+        result_init(&x, 4, 60, 4, 8); /* takes two, and two have to be left for growing */
+        x.request.uid = 7;
+        x.request.tokens[0] = 'x'; /* begins like none of the others */
+        submit(&l, &x);
+        assert_int_equal(engine_step(l.engine), 1);
+        engine_get_stats(l.engine, &stats);
+        assert_int_equal(stats.running, 2);
+        assert_int_equal(engine_cached_pages(l.engine, 8, theirs.request.tokens, 130), 4);
+        assert_int_equal(engine_cached_pages(l.engine, 7, mine.request.tokens, 98), 0);
+        lab_run(&l);
+        assert_true(scored.finished && x.finished);
+        result_deinit(&mine);
+        result_deinit(&theirs);
+        result_deinit(&scored);
+        result_deinit(&x);
+        lab_close(&l);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_cancel_and_submit),
@@ -254,6 +298,7 @@ int main(void) {
                 cmocka_unit_test(test_replay_without_credit),
                 cmocka_unit_test(test_beginning_without_room),
                 cmocka_unit_test(test_parked_alone),
+                cmocka_unit_test(test_pages_in_use_count),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
