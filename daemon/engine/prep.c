@@ -437,7 +437,10 @@ int prep_job(const struct prep *p, struct job *job, struct frame **ret_answer, s
                 r = prep_replay(p, job, s, f);
         if (r != 0)
                 return r;
-        if (job->request.kind == REQUEST_FORGET || job->request.n_tokens + (job->request.kind == REQUEST_GENERATE) > p->context)
+        if (job->request.kind == REQUEST_FORGET)
+                return 0;
+        if (job->request.kind != REQUEST_SCORE &&
+            job->request.n_tokens + (job->request.kind == REQUEST_GENERATE) > p->context)
                 return 0; /* the engine refuses it with its sums; no need to pack a list of the tokens */
         job->accepted = frame_new_accepted(&job->request);
         return job->accepted ? 0 : -ENOMEM;
