@@ -211,8 +211,7 @@ static void move_to(struct sequence *s, struct list *head, enum sequence_state s
 }
 
 /* Back to waiting; keeps its pages until somebody needs them. */
-static void park(struct engine *e, struct sequence *s) {
-        schedule_park(&e->schedule, &s->turn);
+static void put_aside(struct engine *e, struct sequence *s) {
         move_to(s, &e->waiting, SEQUENCE_WAITING);
         let_go_on(e, s->turn.user);
 }
@@ -419,7 +418,8 @@ int engine_admit(struct engine *e) {
         pause_stalled(e);
         r = fill_slots(e);
         while (r == 0 && schedule_swap(&e->schedule, &victim, &next)) {
-                park(e, sequence_of(victim));
+                schedule_make_way(&e->schedule, victim);
+                put_aside(e, sequence_of(victim));
                 r = try_start(e, sequence_of(next), &how);
                 /* It ended at once, or is paused or held: somebody else gets the slot. Where it has no room yet it stays
                  * first in line, and more may have to make way. */
@@ -446,7 +446,8 @@ static int grow_one(struct engine *e, struct sequence *s, bool *ret_parked) {
         if (worst) {
                 struct sequence *w = sequence_of(worst);
 
-                park(e, w);
+                schedule_park(&e->schedule, worst);
+                put_aside(e, w);
                 engine_release(e, w);
                 *ret_parked = true;
                 return 0;

@@ -27,3 +27,6 @@ static inline struct schedule_group *group_of(struct schedule_node *n) {
 static inline struct schedule_node *waiting_of(struct heap_node *n) {
         return n ? CONTAINER_OF(n, struct schedule_node, waiting) : NULL;
 }
+
+/* A running request would have to make way for one of its own class. */
+bool schedule_is_ahead(const struct schedule *s, struct schedule_request *r);

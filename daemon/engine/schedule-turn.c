@@ -4,19 +4,9 @@
 
 #include "schedule-private.h"
 
+#define SUSPENDED_MAX 64u /* of those that are suspended, so many are looked at */
+
 /* --- who comes next, who makes way -------------------------------------------------------------------------------- */
-
-static struct schedule_request *first_waiting(struct schedule_node *n, enum schedule_level level) {
-        for (; level < SCHEDULE_REQUEST; level++)
-                n = waiting_of(heap_top(&group_of(n)->waiting));
-        return CONTAINER_OF(n, struct schedule_request, node);
-}
-
-struct schedule_request *schedule_next(const struct schedule *s) {
-        struct schedule_node *n = waiting_of(heap_top(&s->root->waiting));
-
-        return n ? first_waiting(n, SCHEDULE_CLASS) : NULL;
-}
 
 /* The nodes from the class down to the request. */
 static void path_of(struct schedule_request *r, struct schedule_node *path[SCHEDULE_LEVELS]) {
@@ -62,6 +52,55 @@ static struct schedule_node *made_way_for(const struct schedule *s, const struct
         return first;
 }
 
+/* From a level on downwards; being asked at all is up to those above. */
+static bool is_ahead(const struct schedule *s, struct schedule_node *path[SCHEDULE_LEVELS], int level) {
+        for (; level <= SCHEDULE_REQUEST; level++)
+                if (made_way_for(s, path[level], (enum schedule_level)level))
+                        return true;
+        return false;
+}
+
+bool schedule_is_ahead(const struct schedule *s, struct schedule_request *r) {
+        struct schedule_node *path[SCHEDULE_LEVELS];
+
+        path_of(r, path);
+        return is_ahead(s, path, SCHEDULE_USER);
+}
+
+/* What made way without being ahead, and isn't by now: it would have its slot still. NULL where there is none below n. */
+static struct schedule_request *first_suspended(const struct schedule *s, const struct schedule_node *n,
+                                                enum schedule_level level) {
+        unsigned looked_at = 0;
+
+        for (struct list *pos = s->suspended.next; pos != &s->suspended && looked_at < SUSPENDED_MAX; pos = pos->next) {
+                struct schedule_request *r = LIST_ENTRY(pos, struct schedule_request, suspended);
+                struct schedule_node *path[SCHEDULE_LEVELS];
+
+                path_of(r, path);
+                if (path[level] == n && !r->user->blocked && !is_ahead(s, path, (int)level + 1))
+                        return r;
+                looked_at++;
+        }
+        return NULL;
+}
+
+/* The next one below a node that has something waiting. */
+static struct schedule_request *first_waiting(const struct schedule *s, struct schedule_node *n, enum schedule_level level) {
+        struct schedule_request *suspended = first_suspended(s, n, level);
+
+        if (suspended)
+                return suspended;
+        for (; level < SCHEDULE_REQUEST; level++)
+                n = waiting_of(heap_top(&group_of(n)->waiting));
+        return CONTAINER_OF(n, struct schedule_request, node);
+}
+
+struct schedule_request *schedule_next(const struct schedule *s) {
+        struct schedule_node *n = waiting_of(heap_top(&s->root->waiting));
+
+        return n ? first_waiting(s, n, SCHEDULE_CLASS) : NULL;
+}
+
 /* Negative where a is further behind than b: it comes first. */
 static int compare(struct schedule_request *a, struct schedule_request *b) {
         struct schedule_node *pa[SCHEDULE_LEVELS], *pb[SCHEDULE_LEVELS];
@@ -100,7 +139,7 @@ bool schedule_swap(const struct schedule *s, struct schedule_request **ret_victi
                         best_level = level;
                         best_gap = gap;
                         *ret_victim = s->running[i];
-                        *ret_next = first_waiting(waits, (enum schedule_level)level);
+                        *ret_next = first_waiting(s, waits, (enum schedule_level)level);
                         break;
                 }
         }

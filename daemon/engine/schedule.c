@@ -322,6 +322,7 @@ int schedule_init(struct schedule *s, const struct schedule_config *config) {
         struct schedule_config *c = &s->config;
 
         *s = (struct schedule){ .config = *config, .user_buckets = BUCKETS_MIN, .group_buckets = BUCKETS_MIN };
+        list_init(&s->suspended);
         c->max_running = MAX(c->max_running, 1u);
         c->max_rows = MAX(c->max_rows, c->max_running);
         for (int i = 0; i < SCHEDULE_CLASSES; i++)
@@ -410,6 +411,7 @@ int schedule_add(struct schedule *s, struct schedule_request *r, const struct sc
         user->running_limit = who->running_limit;
         user_update(user);
         *r = (struct schedule_request){ .user = user, .state = SCHEDULE_WAITING, .class = who->class };
+        list_init(&r->suspended);
         node_init(&r->node, client, 1, ++s->arrivals);
         client->n_children++;
         take_up(client);
@@ -433,6 +435,7 @@ static void leave_slot(struct schedule *s, struct schedule_request *r) {
 static void leave_state(struct schedule *s, struct schedule_request *r) {
         switch (r->state) {
         case SCHEDULE_WAITING:
+                list_remove(&r->suspended);
                 remove_waiting(&r->node);
                 r->user->n_waiting--;
                 s->n_waiting--;
@@ -487,6 +490,14 @@ void schedule_start(struct schedule *s, struct schedule_request *r) {
 void schedule_park(struct schedule *s, struct schedule_request *r) {
         leave_state(s, r);
         enter_waiting(s, r, false);
+}
+
+void schedule_make_way(struct schedule *s, struct schedule_request *r) {
+        bool ahead = schedule_is_ahead(s, r);
+
+        schedule_park(s, r);
+        if (!ahead)
+                list_append(&s->suspended, &r->suspended);
 }
 
 void schedule_pause(struct schedule *s, struct schedule_request *r) {

@@ -35,6 +35,7 @@
 #include <stdint.h>
 
 #include "base/heap.h"
+#include "base/list.h"
 
 enum schedule_class {
         SCHEDULE_BACKGROUND = 0,
@@ -86,6 +87,7 @@ enum schedule_state { SCHEDULE_NEW, SCHEDULE_WAITING, SCHEDULE_RUNNING, SCHEDULE
 
 struct schedule_request {
         struct schedule_node node;
+        struct list suspended; /* among those that made way without being ahead */
         struct schedule_user *user;
         enum schedule_state state;
         enum schedule_class class;
@@ -112,6 +114,7 @@ struct schedule {
         struct schedule_group **groups;   /* buckets, by parent and id */
         size_t n_users, user_buckets, n_groups, group_buckets;
         struct schedule_request **running; /* [max_running] */
+        struct list suspended;
         uint32_t n_running, n_waiting, n_idle;
         uint64_t arrivals;
 };
@@ -131,8 +134,11 @@ static inline bool schedule_has_slot(const struct schedule *s) {
 }
 /* From waiting to running; there must be a slot. */
 void schedule_start(struct schedule *s, struct schedule_request *r);
-/* From running to waiting: parked. */
+/* From running to waiting: parked, for want of memory. */
 void schedule_park(struct schedule *s, struct schedule_request *r);
+/* ... for another one, as schedule_swap() says. Where that wasn't for being ahead, but for a higher class or a newcomer, it
+ * goes on as soon as its class has a slot again, before those that have not begun. */
+void schedule_make_way(struct schedule *s, struct schedule_request *r);
 /* Wants nothing for now; gives up its slot. And wants again: it waits. */
 void schedule_pause(struct schedule *s, struct schedule_request *r);
 void schedule_wake(struct schedule *s, struct schedule_request *r);

@@ -141,8 +141,7 @@ static bool make_room(struct sim *m, uint32_t n) {
         return true;
 }
 
-static void park(struct sim *m, struct sim_request *r) {
-        schedule_park(&m->schedule, &r->turn);
+static void put_aside(struct sim *m, struct sim_request *r) {
         begins_to_wait(m, r);
         list_append(&m->parked, &r->link);
         m->places[r->client->group].account->parks++;
@@ -182,7 +181,8 @@ static void admit(struct sim *m) {
                 if (!try_start(m, request_of(next)))
                         break; /* it stays first in line */
         while (schedule_swap(&m->schedule, &victim, &next)) {
-                park(m, request_of(victim));
+                schedule_make_way(&m->schedule, victim);
+                put_aside(m, request_of(victim));
                 (void)try_start(m, request_of(next));
         }
 }
@@ -196,7 +196,8 @@ static void grow(struct sim *m) {
                 if (need > r->pages && !make_room(m, need - r->pages)) {
                         struct sim_request *worst = request_of(schedule_worst(&m->schedule, NULL));
 
-                        park(m, worst);
+                        schedule_park(&m->schedule, &worst->turn);
+                        put_aside(m, worst);
                         give_first(m, worst);
                         i = 0;
                         continue;

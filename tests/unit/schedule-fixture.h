@@ -74,7 +74,7 @@ static inline void fill_slots(struct world *w) {
         while (schedule_has_slot(&w->s) && (next = schedule_next(&w->s)))
                 schedule_start(&w->s, next);
         while (schedule_swap(&w->s, &victim, &next)) {
-                schedule_park(&w->s, victim);
+                schedule_make_way(&w->s, victim);
                 schedule_start(&w->s, next);
                 assert_true(guard++ < 10 * w->s.config.max_running);
         }

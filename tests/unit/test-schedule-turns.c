@@ -226,6 +226,62 @@ static void test_who_had_something_waits(void **state) {
         world_close(&w);
 }
 
+/* Who made way for a higher class was not ahead of anybody: it goes on in that slot, before others that have had less. */
+static void test_suspended_go_on_first(void **state) {
+        static struct world w;
+
+        world_open(&w, &(struct schedule_config){ .max_running = 4, .max_rows = 64 });
+        for (unsigned i = 0; i < 20; i++)
+                come(&w, i, 1 + i % 2, i, SCHEDULE_BACKGROUND, 5, 100000);
+        for (unsigned round = 0; round < 50; round++) {
+                bool ran[20];
+
+                for (unsigned i = 0; i < 5; i++)
+                        step(&w);
+                for (unsigned i = 0; i < 20; i++)
+                        ran[i] = w.items[i].r.state == SCHEDULE_RUNNING;
+                come(&w, 30, 9, 30, SCHEDULE_INTERACTIVE, 5, 3);
+                come(&w, 31, 9, 31, SCHEDULE_INTERACTIVE, 5, 3);
+                step(&w);
+                assert_int_equal(w.items[31].prompt, 0);
+                while (w.items[30].here || w.items[31].here)
+                        step(&w);
+                step(&w);
+                for (unsigned i = 0; i < 20; i++)
+                        assert_int_equal(ran[i], w.items[i].r.state == SCHEDULE_RUNNING);
+        }
+        world_close(&w);
+}
+
+/* ... unless it has gone, wants nothing, or its user may not: then another one gets the slot. */
+static void test_suspended_that_cannot_go_on(void **state) {
+        for (unsigned how = 0; how < 3; how++) {
+                static struct world w;
+                struct item *suspended = &w.items[0], *now;
+
+                world_open(&w, &(struct schedule_config){ .max_running = 1, .max_rows = 64 });
+                come(&w, 0, 1, 0, SCHEDULE_BACKGROUND, 5, 1000);
+                step(&w);
+                come(&w, 1, 2, 1, SCHEDULE_BACKGROUND, 5, 1000);
+                now = come(&w, 2, 3, 2, SCHEDULE_INTERACTIVE, 5, 3);
+                step(&w);
+                assert_int_equal(suspended->r.state, SCHEDULE_WAITING);
+                if (how == 0)
+                        go(&w, suspended);
+                else if (how == 1)
+                        schedule_pause(&w.s, &suspended->r);
+                else
+                        schedule_hold(&w.s, suspended->r.user, true);
+                while (now->here)
+                        step(&w);
+                step(&w);
+                assert_int_equal(w.items[1].r.state, SCHEDULE_RUNNING);
+                if (how == 2)
+                        schedule_hold(&w.s, suspended->r.user, false);
+                world_close(&w);
+        }
+}
+
 /* Three classes that flood: each has its part by weight in slots that it keeps, not in slots that wander. */
 static void test_classes_keep_their_slots(void **state) {
         static struct world w;
@@ -307,6 +363,8 @@ int main(void) {
                 cmocka_unit_test(test_youngest_is_worst),
                 cmocka_unit_test(test_slots_go_round),
                 cmocka_unit_test(test_who_had_something_waits),
+                cmocka_unit_test(test_suspended_go_on_first),
+                cmocka_unit_test(test_suspended_that_cannot_go_on),
                 cmocka_unit_test(test_classes_keep_their_slots),
                 cmocka_unit_test(test_every_class_is_asked),
                 cmocka_unit_test(test_weights_are_exact),
