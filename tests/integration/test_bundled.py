@@ -42,5 +42,16 @@ class Bundled(TestCase):
         self.assertGreater(marked, plain + 2)
 
 
+class BenchEngine(unittest.TestCase):
+    def test_prompts_longer_than_a_step(self):
+        """The engine in the benchmark's own process: many prompts at once, read in several steps."""
+        done = subprocess.run([BUILD / "bin/spark-bench", "engine", "-m", MODEL, "-p", "300", "-n", "4", "-b", "4", "--json"],
+                              stdout=subprocess.PIPE, encoding="utf-8", timeout=120 * SLOW, check=True)
+        figures = json.loads(done.stdout)
+        self.assertEqual((figures["batch"], figures["prompt"], figures["tokens"]), (4, 300, 4))
+        self.assertGreater(figures["prefill_tokens_per_second"], 0)
+        self.assertGreater(figures["decode_tokens_per_second"], 0)
+
+
 if __name__ == "__main__":
     unittest.main()
