@@ -112,9 +112,9 @@ class BusTestCase(TestCase):
         self.addCleanup(bus.remove)
         return bus
 
-    def serve(self, bus=None, **settings):
+    def serve(self, bus=None, env=None, **settings):
         bus = bus or self.bus
-        daemon = self.daemon(bus="session", env={"DBUS_SESSION_BUS_ADDRESS": bus.address}, **settings)
+        daemon = self.daemon(bus="session", env={"DBUS_SESSION_BUS_ADDRESS": bus.address, **(env or {})}, **settings)
         until(lambda: "on the bus as" in daemon.log(), 10, "the name on the bus")
         if settings.get("backend", "null") == "null":
             daemon.wait_engine()
