@@ -14,8 +14,6 @@
  * half's 64 bytes, and its upper two bits in bits 2k of byte l of the half's 32 bytes.
  */
 
-#include <math.h>
-
 #include "format-family.h"
 #include "half.h"
 
@@ -75,10 +73,6 @@ static void min_decode(const struct shape *f, const void *src, size_t n_blocks, 
                 }
 }
 
-static int quant(float x, float inverse, float offset, int lowest, int highest) {
-        return (int)fminf(fmaxf(roundf(x * inverse + offset), (float)lowest), (float)highest);
-}
-
 /* Step and depth of each sub-block: its values reach from -mn to limit * sc - mn. */
 static void sub_block_ranges(const struct shape *f, const float *x, float *sc, float *mn) {
         for (unsigned j = 0; j < SUB_BLOCKS; j++, x += 32) {
@@ -110,13 +104,13 @@ static void min_encode(const struct shape *f, const float *x, size_t n_blocks, v
                 d = load_f16(p);
                 dmin = load_f16(p + 2);
                 for (unsigned j = 0; j < SUB_BLOCKS; j++, x += 32) {
-                        int s = quant(sc[j], d != 0.0f ? 1.0f / d : 0.0f, 0.0f, 0, 63);
-                        int m = quant(mn[j], dmin != 0.0f ? 1.0f / dmin : 0.0f, 0.0f, 0, 63);
-                        float step = d * (float)s, inverse = step != 0.0f ? 1.0f / step : 0.0f;
+                        int s = fmt_quant(sc[j], fmt_inverse(d), 0.0f, 0, 63);
+                        int m = fmt_quant(mn[j], fmt_inverse(dmin), 0.0f, 0, 63);
+                        float step = d * (float)s, inverse = fmt_inverse(step);
 
                         scales_put(p + 4, j, (unsigned)s, (unsigned)m);
                         for (unsigned l = 0; l < 32; l++) {
-                                int q = quant(x[l] + dmin * (float)m, inverse, 0.0f, 0, f->limit);
+                                int q = fmt_quant(x[l] + dmin * (float)m, inverse, 0.0f, 0, f->limit);
 
                                 p[f->low + j / 2 * 32 + l] |= (uint8_t)((q & 15) << (j & 1 ? 4 : 0));
                                 if (f->high)
@@ -156,23 +150,19 @@ static void q6_k_encode(const float *x, size_t n_blocks, void *dst) {
                 float step[16], top = 0.0f, d;
 
                 for (unsigned s = 0; s < 16; s++) {
-                        float extreme = x[16 * s];
-
-                        for (unsigned l = 1; l < 16; l++)
-                                extreme = fabsf(x[16 * s + l]) > fabsf(extreme) ? x[16 * s + l] : extreme;
-                        step[s] = extreme / -32.0f;
+                        step[s] = fmt_extreme(x + 16 * s, 16) / -32.0f;
                         top = fabsf(step[s]) > fabsf(top) ? step[s] : top;
                 }
                 memset(p, 0, 210);
                 store_f16(p + 208, top / -128.0f);
                 d = load_f16(p + 208);
                 for (unsigned s = 0; s < 16; s++) {
-                        int sc = quant(step[s], d != 0.0f ? 1.0f / d : 0.0f, 0.0f, -128, 127);
-                        float w = d * (float)sc, inverse = w != 0.0f ? 1.0f / w : 0.0f;
+                        int sc = fmt_quant(step[s], fmt_inverse(d), 0.0f, -128, 127);
+                        float w = d * (float)sc, inverse = fmt_inverse(w);
 
                         p[192 + s] = (uint8_t)(int8_t)sc;
                         for (unsigned l = 0; l < 16; l++)
-                                q6_k_put(p, 16 * s + l, (unsigned)quant(x[16 * s + l], inverse, 32.0f, 0, 63));
+                                q6_k_put(p, 16 * s + l, (unsigned)fmt_quant(x[16 * s + l], inverse, 32.0f, 0, 63));
                 }
         }
 }

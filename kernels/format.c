@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * The list of formats and what is the same for all of them. The formats themselves are in format-float.c, format-q.c
- * and format-k.c, the panel layout is in pack.c.
+ * The list of formats and what is the same for all of them. The formats themselves are in format-float.c, format-q.c,
+ * format-k.c, format-k-low.c and format-lut.c, the panel layout is in pack.c.
  */
 
 #include "format.h"
@@ -21,6 +21,8 @@ static const struct {
         { fmt_families_float, ARRAY_SIZE(fmt_families_float) },
         { fmt_families_q, ARRAY_SIZE(fmt_families_q) },
         { fmt_families_k, ARRAY_SIZE(fmt_families_k) },
+        { fmt_families_k_low, ARRAY_SIZE(fmt_families_k_low) },
+        { fmt_families_lut, ARRAY_SIZE(fmt_families_lut) },
 };
 
 const struct fmt_family *fmt_family(uint32_t fmt) {

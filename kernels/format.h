@@ -20,7 +20,8 @@
 
 #define WEIGHT_PANEL 16u
 
-/* Values are GGUF's type numbers and stay so in images. */
+/* Values are GGUF's type numbers and stay so in images. Formats that GGUF does not have count from FMT_NOT_GGUF,
+ * where it will not get. */
 enum fmt {
         FMT_F32 = 0,
         FMT_F16 = 1,
@@ -38,6 +39,10 @@ enum fmt {
         FMT_IQ4_XS = 23,
         FMT_BF16 = 30,
         FMT_MXFP4 = 39,
+        FMT_NVFP4 = 40,
+        FMT_NOT_GGUF = 1000, /* no format: where those begin that GGUF does not have */
+        FMT_F8_E4M3 = 1000,
+        FMT_END, /* one more than the largest number */
 };
 
 enum weight_layout {

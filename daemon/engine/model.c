@@ -26,7 +26,7 @@ struct binder {
         struct lm *m;
         const struct image *image;
         struct model_error *error;
-        uint64_t format_bytes[FMT_MXFP4 + 1]; /* of matrices, to tell the most used format */
+        uint64_t format_bytes[FMT_END]; /* of matrices, to tell the most used format */
 };
 
 static int refuse(struct model_error *error, int code, const char *format, ...) _printf_(3, 4);
@@ -112,7 +112,7 @@ static int bind_matrix(struct binder *b, const char *name, uint32_t n_out, uint3
                                           w.info->name);
         if (reads) {
                 b->m->weight_bytes += t->size;
-                b->format_bytes[MIN(t->fmt, (uint32_t)FMT_MXFP4)] += t->size;
+                b->format_bytes[w.info->fmt] += t->size;
         }
         *ret = w;
         return 0;

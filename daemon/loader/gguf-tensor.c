@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/macro.h"
 #include "kernels/format.h"
 
 #include "gguf-read.h"
@@ -60,9 +61,22 @@ static int read_dims(struct gguf *g, const char *what, struct gguf_tensor *t) {
         return 0;
 }
 
-/* Numbers that GGUF gives to formats which the kernels do not compute with; all others are none or retired ones. */
-static bool known_elsewhere(uint32_t type) {
-        return type == 9 || (type >= 10 && type <= 30) || type == 34 || type == 35 || (type >= 39 && type <= 41);
+/* What GGUF has beyond the formats that the kernels know; all other numbers are none or retired ones. */
+static const struct {
+        uint32_t type;
+        const char *name;
+} unsupported[] = {
+        { 9, "Q8_1" },    { 15, "Q8_K" },   { 16, "IQ2_XXS" }, { 17, "IQ2_XS" }, { 18, "IQ3_XXS" }, { 19, "IQ1_S" },
+        { 21, "IQ3_S" },  { 22, "IQ2_S" },  { 24, "I8" },      { 25, "I16" },    { 26, "I32" },     { 27, "I64" },
+        { 28, "F64" },    { 29, "IQ1_M" },  { 34, "TQ1_0" },   { 35, "TQ2_0" },  { 41, "Q1_0" },    { 42, "Q2_0" },
+};
+
+static int refuse_type(struct gguf *g, const struct gguf_tensor *t) {
+        for (size_t i = 0; i < ARRAY_SIZE(unsupported); i++)
+                if (unsupported[i].type == t->fmt)
+                        return loader_fail(g->error, LOADER_E_UNSUPPORTED, "tensor '%s' at offset %llu: unsupported type %s (%u)",
+                                           t->name, (unsigned long long)t->info, unsupported[i].name, t->fmt);
+        return tensor_fail(g, t, LOADER_E_INVALID, "its type is none", t->fmt);
 }
 
 static int read_format(struct gguf *g, const char *what, struct gguf_tensor *t) {
@@ -73,11 +87,9 @@ static int read_format(struct gguf *g, const char *what, struct gguf_tensor *t) 
         r = gguf_take(g, &t->fmt, 4, what);
         if (r)
                 return r;
-        info = fmt_info(t->fmt);
-        if (!info && known_elsewhere(t->fmt))
-                return tensor_fail(g, t, LOADER_E_UNSUPPORTED, "this version cannot compute with its type", t->fmt);
+        info = t->fmt < FMT_NOT_GGUF ? fmt_info(t->fmt) : NULL;
         if (!info)
-                return tensor_fail(g, t, LOADER_E_INVALID, "its type is none", t->fmt);
+                return refuse_type(g, t);
         if (t->dims[0] % info->block != 0)
                 return tensor_fail(g, t, LOADER_E_INVALID, "dimension 0 is no multiple of its type's block", t->dims[0]);
         row = fmt_row_bytes(info, t->dims[0]);

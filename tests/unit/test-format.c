@@ -19,8 +19,9 @@
 #include "kernels/format.h"
 #include "kernels/half.h"
 
-static const enum fmt formats[] = { FMT_F32,  FMT_F16,  FMT_BF16, FMT_Q8_0, FMT_Q4_0, FMT_Q4_1,
-                                    FMT_Q5_0, FMT_Q5_1, FMT_Q4_K, FMT_Q5_K, FMT_Q6_K };
+static const enum fmt formats[] = { FMT_F32,  FMT_F16,  FMT_BF16,   FMT_Q8_0,   FMT_Q4_0,  FMT_Q4_1,
+                                    FMT_Q5_0, FMT_Q5_1, FMT_Q4_K,   FMT_Q5_K,   FMT_Q6_K,  FMT_Q2_K,
+                                    FMT_Q3_K, FMT_IQ4_NL, FMT_IQ4_XS, FMT_MXFP4, FMT_NVFP4, FMT_F8_E4M3 };
 
 static uint32_t state = 3;
 
@@ -87,7 +88,7 @@ static void test_bfloat(void **unused) {
 }
 
 static void test_lookup(void **unused) {
-        static const uint32_t unknown[] = { 4, 5, 9, 10, 11, 15, 20, 23, 39, 1000, UINT32_MAX };
+        static const uint32_t unknown[] = { 4, 5, 9, 15, 16, 41, FMT_END, UINT32_MAX };
 
         for (size_t i = 0; i < ARRAY_SIZE(formats); i++) {
                 const struct fmt_info *info = fmt_info(formats[i]);
@@ -177,7 +178,8 @@ static void test_known_blocks(void **unused) {
 /* No value is further off than the format's step allows. */
 static void test_round_trip(void **unused) {
         static const float steps[] = { 0,     0x1p-11f, 0x1p-8f, 0.005f, 0.13f, 0.07f,
-                                        0.07f, 0.035f,   0.09f,   0.05f,  0.04f };
+                                        0.07f, 0.035f,   0.09f,   0.05f,  0.04f, 0.42f,
+                                        0.27f, 0.11f,    0.13f,   0.26f,  0.18f, 0.036f };
         float x[512], y[512];
         uint8_t coded[2048];
 
