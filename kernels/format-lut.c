@@ -24,7 +24,7 @@
 #define XS_BYTES 136u
 #define XS_LOW 8u
 
-static const int8_t iq4_values[16] = { -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113 };
+const int8_t fmt_iq4_values[16] = { -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113 };
 /* E2M1, doubled. */
 static const int8_t e2m1_values[16] = { 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12 };
 
@@ -59,15 +59,15 @@ static void iq4_nl_decode(const void *src, size_t n_blocks, float *dst) {
         const uint8_t *p = src;
 
         for (size_t i = 0; i < n_blocks; i++, p += 18, dst += 32)
-                codes_decode(iq4_values, load_f16(p), p + 2, 16, dst);
+                codes_decode(fmt_iq4_values, load_f16(p), p + 2, 16, dst);
 }
 
 static void iq4_nl_encode(const float *x, size_t n_blocks, void *dst) {
         uint8_t *p = dst;
 
         for (size_t i = 0; i < n_blocks; i++, p += 18, x += 32) {
-                store_f16(p, fmt_extreme(x, 32) / (float)iq4_values[0]);
-                codes_encode(iq4_values, load_f16(p), x, 16, p + 2);
+                store_f16(p, fmt_extreme(x, 32) / (float)fmt_iq4_values[0]);
+                codes_encode(fmt_iq4_values, load_f16(p), x, 16, p + 2);
         }
 }
 
@@ -89,7 +89,7 @@ static void iq4_xs_decode(const void *src, size_t n_blocks, float *dst) {
 
         for (size_t i = 0; i < n_blocks; i++, p += XS_BYTES)
                 for (unsigned j = 0; j < 8; j++, dst += 32)
-                        codes_decode(iq4_values, load_f16(p) * (float)xs_scale_get(p, j), p + XS_LOW + 16 * j, 16, dst);
+                        codes_decode(fmt_iq4_values, load_f16(p) * (float)xs_scale_get(p, j), p + XS_LOW + 16 * j, 16, dst);
 }
 
 static void iq4_xs_encode(const float *x, size_t n_blocks, void *dst) {
@@ -99,7 +99,7 @@ static void iq4_xs_encode(const float *x, size_t n_blocks, void *dst) {
                 float step[8], d;
 
                 for (unsigned j = 0; j < 8; j++)
-                        step[j] = fmt_extreme(x + 32 * j, 32) / (float)iq4_values[0];
+                        step[j] = fmt_extreme(x + 32 * j, 32) / (float)fmt_iq4_values[0];
                 memset(p, 0, XS_BYTES);
                 store_f16(p, fmt_extreme(step, 8) / -32.0f);
                 d = load_f16(p);
@@ -107,7 +107,7 @@ static void iq4_xs_encode(const float *x, size_t n_blocks, void *dst) {
                         int sc = fmt_quant(step[j], fmt_inverse(d), 0.0f, -32, 31);
 
                         xs_scale_put(p, j, sc);
-                        codes_encode(iq4_values, d * (float)sc, x + 32 * j, 16, p + XS_LOW + 16 * j);
+                        codes_encode(fmt_iq4_values, d * (float)sc, x + 32 * j, 16, p + XS_LOW + 16 * j);
                 }
         }
 }

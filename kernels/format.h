@@ -73,6 +73,9 @@ void fmt_decode(const struct fmt_info *info, const void *src, size_t n, float *d
  * and tests. Returns false where the format has no encoder here. */
 bool fmt_encode(const struct fmt_info *info, const float *src, size_t n, void *dst);
 
+/* What the codes of IQ4_NL and IQ4_XS stand for. */
+extern const int8_t fmt_iq4_values[16];
+
 /* Bytes of an n_out x n_in matrix in a layout. Checks for overflow and for n_in being a multiple of the block:
  * false then. */
 bool weight_bytes(const struct fmt_info *info, enum weight_layout layout, uint64_t n_out, uint64_t n_in,

@@ -37,6 +37,7 @@ typedef void (*panel_fn)(const void *w, size_t panel_stride, unsigned n_panels, 
 struct matmul_kernels {
         panel_fn f32[4], f16[4], bf16[4];               /* by log2 of the rows */
         panel_fn q8_0[4], q4_0[4], q4_1[4], q5_0[4], q5_1[4], q4_k[4], q5_k[4], q6_k[4];
+        panel_fn iq4_nl[4], mxfp4[4], nvfp4[4], f8_e4m3[4];
 };
 
 /* A block of KV_Q8_0: x[i] is about q[i] * scale. */

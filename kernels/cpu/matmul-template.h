@@ -10,6 +10,7 @@
 
 #include "matmul-float-template.h"
 #include "matmul-quant-template.h"
+#include "matmul-lut-template.h"
 
 #define PANEL_FN(name, rows, kind, fmt)                                                                          \
         static void name##_##rows(const void *w, size_t stride, unsigned n_panels, const void *x, size_t n_in,   \
@@ -28,6 +29,10 @@ TILE_FNS(PANEL_FN, q5_1, quant, FMT_Q5_1)
 TILE_FNS(PANEL_FN, q4_k, quant, FMT_Q4_K)
 TILE_FNS(PANEL_FN, q5_k, quant, FMT_Q5_K)
 TILE_FNS(PANEL_FN, q6_k, quant, FMT_Q6_K)
+TILE_FNS(PANEL_FN, iq4_nl, lut, FMT_IQ4_NL)
+TILE_FNS(PANEL_FN, mxfp4, lut, FMT_MXFP4)
+TILE_FNS(PANEL_FN, nvfp4, lut, FMT_NVFP4)
+TILE_FNS(PANEL_FN, f8_e4m3, f8, FMT_F8_E4M3)
 
 const struct matmul_kernels VEC(matmul_kernels) = {
         .f32 = TILE_TABLE(f32),
@@ -41,4 +46,8 @@ const struct matmul_kernels VEC(matmul_kernels) = {
         .q4_k = TILE_TABLE(q4_k),
         .q5_k = TILE_TABLE(q5_k),
         .q6_k = TILE_TABLE(q6_k),
+        .iq4_nl = TILE_TABLE(iq4_nl),
+        .mxfp4 = TILE_TABLE(mxfp4),
+        .nvfp4 = TILE_TABLE(nvfp4),
+        .f8_e4m3 = TILE_TABLE(f8_e4m3),
 };

@@ -28,8 +28,9 @@ struct job {
         bool any_float, any_quant;
 };
 
+/* Takes activations as floats. */
 static bool is_float(const struct weight *w) {
-        return w->info->block == 1;
+        return w->info->block == 1 || w->info->fmt == FMT_F8_E4M3;
 }
 
 /* The rows of the tile that starts at `row`: the largest power of two that fits. */

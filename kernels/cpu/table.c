@@ -77,6 +77,10 @@ const panel_fn *cpu_kernels_matmul(const struct cpu_kernels *k, enum fmt fmt) {
         case FMT_Q4_K: return k->matmul->q4_k;
         case FMT_Q5_K: return k->matmul->q5_k;
         case FMT_Q6_K: return k->matmul->q6_k;
+        case FMT_IQ4_NL: return k->matmul->iq4_nl;
+        case FMT_MXFP4: return k->matmul->mxfp4;
+        case FMT_NVFP4: return k->matmul->nvfp4;
+        case FMT_F8_E4M3: return k->matmul->f8_e4m3;
         default: return NULL;
         }
 }

@@ -132,3 +132,31 @@ static inline vi vi_dot_i8(vi acc, vi w, vi a) {
         return VI(dot_u6(acc.a, _mm256_abs_epi8(w.a), _mm256_sign_epi8(a.a, w.a)),
                   dot_u6(acc.b, _mm256_abs_epi8(w.b), _mm256_sign_epi8(a.b, w.b)));
 }
+
+typedef __m256i vt;
+
+static inline vt vt_load(const int8_t *p) { return _mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)p)); }
+static inline vi vi_lut(vt table, vi codes) {
+        return VI(_mm256_shuffle_epi8(table, codes.a), _mm256_shuffle_epi8(table, codes.b));
+}
+
+/* 4 x 2 x 24 x 127 is less than 2^15. */
+static inline vi vi_pairs_mul(vi w, vi a) { return VI(_mm256_maddubs_epi16(w.a, a.a), _mm256_maddubs_epi16(w.b, a.b)); }
+static inline vi vi_pairs_dot(vi acc, vi w, vi a) {
+        return VI(_mm256_add_epi16(acc.a, _mm256_maddubs_epi16(w.a, a.a)),
+                  _mm256_add_epi16(acc.b, _mm256_maddubs_epi16(w.b, a.b)));
+}
+static inline vi vi_pairs_add(vi sum, vi pairs) {
+        return VI(_mm256_add_epi32(sum.a, _mm256_madd_epi16(pairs.a, _mm256_set1_epi16(1))),
+                  _mm256_add_epi32(sum.b, _mm256_madd_epi16(pairs.b, _mm256_set1_epi16(1))));
+}
+
+#define E4M3_LOADED 0x1p-8f
+static inline vf vf_load_e4m3(const void *p) {
+        __m256i c = _mm256_cvtepu8_epi16(_mm_loadu_si128(p)), magnitude = _mm256_and_si256(c, _mm256_set1_epi16(0x7f));
+        __m256i nan = _mm256_cmpeq_epi16(magnitude, _mm256_set1_epi16(0x7f));
+        __m256i h = _mm256_or_si256(_mm256_slli_epi16(magnitude, 7), _mm256_and_si256(nan, _mm256_set1_epi16(0x7c00)));
+
+        h = _mm256_or_si256(h, _mm256_slli_epi16(_mm256_srli_epi16(c, 7), 15));
+        return VF(_mm256_cvtph_ps(_mm256_castsi256_si128(h)), _mm256_cvtph_ps(_mm256_extracti128_si256(h, 1)));
+}

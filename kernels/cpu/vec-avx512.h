@@ -75,3 +75,25 @@ static inline vi vi_dot_u6(vi acc, vi w, vi a) { return _mm512_dpbusd_epi32(acc,
 /* The same for w of i8, prepared by vi_i8(). */
 static inline vi vi_i8(vi w) { return _mm512_xor_si512(w, _mm512_set1_epi8(-128)); }
 static inline vi vi_dot_i8(vi acc, vi w, vi a) { return _mm512_dpbusd_epi32(acc, w, a); }
+
+/* A table of 16 bytes, and the entries that the bytes of codes (0 to 15) stand for. */
+typedef __m512i vt;
+
+static inline vt vt_load(const int8_t *p) { return _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)p)); }
+static inline vi vi_lut(vt table, vi codes) { return _mm512_shuffle_epi8(table, codes); }
+
+/* Sums of dot products of w, at most 24 and unsigned, and a, of i8: four of them fit. As far as the instruction set has
+ * it they are kept in pairs of 16 bits; vi_pairs_add() brings them to 32. */
+static inline vi vi_pairs_mul(vi w, vi a) { return _mm512_dpbusd_epi32(vi_zero(), w, a); }
+static inline vi vi_pairs_dot(vi acc, vi w, vi a) { return _mm512_dpbusd_epi32(acc, w, a); }
+static inline vi vi_pairs_add(vi sum, vi pairs) { return vi_add(sum, pairs); }
+
+/* 16 numbers of E4M3, times E4M3_LOADED: what they are when their bits are read as those of a binary16. */
+#define E4M3_LOADED 0x1p-8f
+static inline vf vf_load_e4m3(const void *p) {
+        __m256i c = _mm256_cvtepu8_epi16(_mm_loadu_si128(p)), magnitude = _mm256_and_si256(c, _mm256_set1_epi16(0x7f));
+        __m256i nan = _mm256_cmpeq_epi16(magnitude, _mm256_set1_epi16(0x7f));
+        __m256i h = _mm256_or_si256(_mm256_slli_epi16(magnitude, 7), _mm256_and_si256(nan, _mm256_set1_epi16(0x7c00)));
+
+        return _mm512_cvtph_ps(_mm256_or_si256(h, _mm256_slli_epi16(_mm256_srli_epi16(c, 7), 15)));
+}

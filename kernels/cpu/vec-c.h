@@ -97,3 +97,34 @@ static inline int32_t dot4(uint32_t w, uint32_t a) {
 static inline vi vi_i8(vi w) { return w; }
 static inline vi vi_dot_i8(vi acc, vi w, vi a) { EACH(vi, acc.v[i] + dot4((uint32_t)w.v[i], (uint32_t)a.v[i])); }
 static inline vi vi_dot_u6(vi acc, vi w, vi a) { return vi_dot_i8(acc, w, a); }
+
+typedef struct { int8_t v[16]; } vt;
+
+static inline vt vt_load(const int8_t *p) {
+        vt r;
+
+        memcpy(r.v, p, sizeof(r.v));
+        return r;
+}
+static inline vi vi_lut(vt table, vi codes) {
+        uint8_t b[64];
+        vi r;
+
+        memcpy(b, codes.v, sizeof(b));
+        for (unsigned i = 0; i < 64; i++)
+                b[i] = (uint8_t)table.v[b[i]];
+        memcpy(r.v, b, sizeof(b));
+        return r;
+}
+
+static inline vi vi_pairs_mul(vi w, vi a) { return vi_dot_i8(vi_zero(), w, a); }
+static inline vi vi_pairs_dot(vi acc, vi w, vi a) { return vi_dot_i8(acc, w, a); }
+static inline vi vi_pairs_add(vi sum, vi pairs) { return vi_add(sum, pairs); }
+
+#define E4M3_LOADED 0x1p-8f
+static inline float load_e4m3(const uint8_t *p) {
+        unsigned magnitude = *p & 0x7fu, h = magnitude << 7 | (*p & 0x80u) << 8;
+
+        return f16_to_float((uint16_t)(magnitude == 0x7f ? h | 0x7c00u : h));
+}
+static inline vf vf_load_e4m3(const void *p) { EACH(vf, load_e4m3((const uint8_t *)p + i)); }

@@ -117,3 +117,31 @@ static inline vi vi_dot_i8(vi acc, vi w, vi a) {
         QUADS(vi, vdotq_s32(acc.val[i], vreinterpretq_s8_s32(w.val[i]), vreinterpretq_s8_s32(a.val[i])));
 }
 static inline vi vi_dot_u6(vi acc, vi w, vi a) { return vi_dot_i8(acc, w, a); }
+
+typedef int8x16_t vt;
+
+static inline vt vt_load(const int8_t *p) { return vld1q_s8(p); }
+static inline vi vi_lut(vt table, vi codes) {
+        QUADS(vi, vreinterpretq_s32_s8(vqtbl1q_s8(table, vreinterpretq_u8_s32(codes.val[i]))));
+}
+
+static inline vi vi_pairs_mul(vi w, vi a) { return vi_dot_i8(vi_zero(), w, a); }
+static inline vi vi_pairs_dot(vi acc, vi w, vi a) { return vi_dot_i8(acc, w, a); }
+static inline vi vi_pairs_add(vi sum, vi pairs) { return vi_add(sum, pairs); }
+
+#define E4M3_LOADED 0x1p-8f
+static inline uint16x8_t e4m3_halves(uint8x8_t codes) {
+        uint16x8_t c = vmovl_u8(codes), magnitude = vandq_u16(c, vdupq_n_u16(0x7f));
+        uint16x8_t nan = vandq_u16(vceqq_u16(magnitude, vdupq_n_u16(0x7f)), vdupq_n_u16(0x7c00));
+
+        return vorrq_u16(vorrq_u16(vshlq_n_u16(magnitude, 7), nan), vshlq_n_u16(vshrq_n_u16(c, 7), 15));
+}
+static inline vf vf_load_e4m3(const void *p) {
+        uint8x16_t c = vld1q_u8(p);
+        uint16x8_t low = e4m3_halves(vget_low_u8(c)), high = e4m3_halves(vget_high_u8(c));
+
+        return (vf){ { vcvt_f32_f16(vreinterpret_f16_u16(vget_low_u16(low))),
+                       vcvt_f32_f16(vreinterpret_f16_u16(vget_high_u16(low))),
+                       vcvt_f32_f16(vreinterpret_f16_u16(vget_low_u16(high))),
+                       vcvt_f32_f16(vreinterpret_f16_u16(vget_high_u16(high))) } };
+}
