@@ -16,6 +16,11 @@
 
 #define K(name) "tokenizer.ggml." name
 
+/* Gemma 4's is BPE with a way of its own to cut text, which its files name as the model. */
+static bool is_gemma4(const char *s, size_t n) {
+        return n == 6 && memcmp(s, "gemma4", 6) == 0;
+}
+
 static int read_model(struct gguf *g, enum image_vocab_model *ret) {
         char show[LOADER_SHOW_MAX];
         const char *s = NULL;
@@ -30,7 +35,7 @@ static int read_model(struct gguf *g, enum image_vocab_model *ret) {
                                    r == GGUF_ABSENT || n == 0 ? K("model") : K("tokens"));
         if (n == 5 && memcmp(s, "llama", 5) == 0)
                 *ret = IMAGE_VOCAB_SPM;
-        else if (n == 4 && memcmp(s, "gpt2", 4) == 0)
+        else if ((n == 4 && memcmp(s, "gpt2", 4) == 0) || is_gemma4(s, n))
                 *ret = IMAGE_VOCAB_BPE;
         else
                 return loader_fail(g->error, LOADER_E_UNSUPPORTED, "'" K("model") "' at offset %llu: the tokenizer '%s' is not supported",
@@ -228,8 +233,14 @@ static int read_pre(struct model *m, struct gguf *g, struct image_vocab *v) {
         const char *s = "";
         size_t n = 0;
 
-        if (gguf_get_string(g, K("pre"), &s, &n) < 0)
+        if (gguf_get_string(g, K("model"), &s, &n) < 0)
                 return LOADER_E_INVALID;
+        if (!is_gemma4(s, n)) {
+                s = "";
+                n = 0;
+                if (gguf_get_string(g, K("pre"), &s, &n) < 0)
+                        return LOADER_E_INVALID;
+        }
         m->pre = strndup(s, n);
         if (!m->pre)
                 return -ENOMEM;

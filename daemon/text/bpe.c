@@ -3,7 +3,8 @@
 /*
  * Byte-level BPE (Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units"; byte-level as
  * in GPT-2): text is cut into words by the pre-tokenizer, a word begins as its bytes, and neighbours are merged in the
- * order of the merge table.
+ * order of the merge table. Raw BPE (Gemma 4) begins with characters instead, spaces written as U+2581, and a character
+ * that no token has becomes the tokens of its bytes.
  */
 
 #include <errno.h>
@@ -52,17 +53,37 @@ static uint32_t find_word(const struct tokenizer *t, const char *word, size_t n)
 
         if (n > DETOKENIZER_PIECE_MAX || n > t->map.longest)
                 return TOKEN_NONE;
+        if (t->raw) {
+                id = token_map_find(&t->map, word, n);
+                return token_is_plain(t, id) ? id : TOKEN_NONE;
+        }
         for (size_t i = 0; i < n; i++)
                 len += utf8_encode(byte_level_char((unsigned char)word[i]), text + len);
         id = token_map_find(&t->map, text, len);
         return id != TOKEN_NONE && token_is_plain(t, id) ? id : TOKEN_NONE;
 }
 
-static int encode_word(const struct tokenizer *t, struct merge_row *row, const char *word, size_t n,
+static void push_bytes(const struct tokenizer *t, struct merge_row *row, const char *word, size_t n) {
+        for (size_t i = 0; i < n; i++)
+                merge_row_push(row, t->byte_ids[(unsigned char)word[i]], (uint32_t)i);
+}
+
+/* A byte that is no UTF-8 is a character of its own, and no token's. */
+static void push_characters(const struct tokenizer *t, struct merge_row *row, const char *word, size_t n) {
+        for (size_t i = 0; i < n;) {
+                uint32_t c;
+                size_t len = utf8_decode(word + i, n - i, &c);
+
+                merge_row_push(row, len ? token_map_find(&t->map, word + i, len) : TOKEN_NONE, (uint32_t)i);
+                i += len ? len : 1;
+        }
+}
+
+static int encode_word(const struct tokenizer *t, struct merge_row *row, const char *word, size_t n, bool whole,
                        struct token_array *out) {
         int r;
 
-        if (t->ignore_merges) {
+        if (whole) {
                 uint32_t id = find_word(t, word, n);
 
                 if (id != TOKEN_NONE)
@@ -71,8 +92,7 @@ static int encode_word(const struct tokenizer *t, struct merge_row *row, const c
         r = merge_row_reset(row, n);
         if (r < 0)
                 return r;
-        for (size_t i = 0; i < n; i++)
-                merge_row_push(row, t->byte_ids[(unsigned char)word[i]], (uint32_t)i);
+        (t->raw ? push_characters : push_bytes)(t, row, word, n);
         row->text_end = (uint32_t)n;
         r = merge_row_run(row, find_merge);
         for (uint32_t i = 0; r == 0 && i != MERGE_END; i = row->symbols[i].next) {
@@ -86,19 +106,55 @@ static int encode_word(const struct tokenizer *t, struct merge_row *row, const c
         return r;
 }
 
-int bpe_encode(const struct tokenizer *t, struct merge_row *row, const char *text, size_t n, struct token_array *out) {
+static int encode_words(const struct tokenizer *t, struct merge_row *row, const char *text, size_t n,
+                        struct token_array *out) {
         struct pretokenize words;
         size_t start, end;
         int r = 0;
 
         pretokenize_begin(&words, t->pre->pretokenizer, text, n);
         while (r == 0 && pretokenize_next(&words, &start, &end))
-                r = encode_word(t, row, text + start, end - start, out);
+                r = encode_word(t, row, text + start, end - start, t->ignore_merges, out);
         return r;
 }
 
+/* A word of line breaks alone may be a token that no merge makes. */
+static int encode_line(const struct tokenizer *t, struct merge_row *row, const char *text, size_t n,
+                       struct token_array *out) {
+        bool breaks = t->pre->habits & PRETOKENIZER_LINES && text[0] == '\n';
+        int r = 0;
+
+        for (size_t pos = 0, len; r == 0 && pos < n; pos += len) {
+                len = t->words_apart && !t->ignore_merges ? metaspace_word_length(text + pos, n - pos) : n;
+                r = encode_word(t, row, text + pos, len, breaks || t->ignore_merges, out);
+        }
+        return r;
+}
+
+static int encode_raw(const struct tokenizer *t, struct merge_row *row, const char *text, size_t n, bool prefix,
+                      struct token_array *out) {
+        struct buf escaped = BUF_NULL(UINT32_MAX);
+        struct pretokenize lines;
+        size_t start, end;
+        int r;
+
+        r = metaspace_escape(text, n, prefix, &escaped);
+        pretokenize_begin(&lines, t->pre->pretokenizer, escaped.data, escaped.len);
+        while (r == 0 && pretokenize_next(&lines, &start, &end))
+                r = encode_line(t, row, escaped.data + start, end - start, out);
+        buf_deinit(&escaped);
+        return r;
+}
+
+int bpe_encode(const struct tokenizer *t, struct merge_row *row, const char *text, size_t n, bool prefix,
+               struct token_array *out) {
+        return t->raw ? encode_raw(t, row, text, n, prefix, out) : encode_words(t, row, text, n, out);
+}
+
 static int init_bytes(struct tokenizer *t) {
-        for (unsigned b = 0; b < 256; b++) {
+        for (unsigned b = 0; t->raw && b < 256; b++)
+                t->byte_ids[b] = spm_find_byte(t, b);
+        for (unsigned b = 0; !t->raw && b < 256; b++) {
                 char text[4];
                 size_t n = utf8_encode(byte_level_char((unsigned char)b), text);
                 int r = token_map_intern(&t->map, text, n, &t->byte_ids[b]);
@@ -153,6 +209,8 @@ static int add_merge(struct tokenizer *t, const struct merge_text *m, uint32_t r
                 r = token_map_intern_hashed(&t->map, m->joined, m->n_left + m->n_right, m->hash_joined, &e.merged);
         if (r == 0)
                 merge_map_add(&t->merges, &e);
+        if (t->words_apart && metaspace_is_inside(m->joined, m->n_left + m->n_right))
+                t->words_apart = false;
         return r;
 }
 
@@ -218,8 +276,12 @@ int bpe_init(struct tokenizer *t, uint64_t seed, struct text_error *error) {
                                "tokenizer.ggml.pre: the pre-tokenizer '%.64s' is not supported", t->def.pre);
                 return TOKENIZER_E_UNSUPPORTED;
         }
-        t->ignore_merges = t->def.ignore_merges || t->pre->ignore_merges;
-        t->add_bos = t->def.has_add_bos ? t->def.add_bos : t->pre->add_bos;
+        t->raw = t->pre->habits & PRETOKENIZER_RAW;
+        t->words_apart = t->raw;
+        t->ignore_merges = t->def.ignore_merges || t->pre->habits & PRETOKENIZER_WHOLE_WORDS;
+        t->add_bos = t->def.has_add_bos ? t->def.add_bos : t->pre->habits & PRETOKENIZER_BOS;
+        if (t->pre->habits & PRETOKENIZER_LINES) /* the reference overrules files that say no */
+                t->add_bos = true;
         t->add_space_prefix = t->def.has_add_space_prefix && t->def.add_space_prefix;
         r = init_bytes(t);
         return r < 0 ? r : init_merges(t, seed, error);

@@ -75,7 +75,7 @@ size_t token_write_piece(const struct tokenizer *t, uint32_t id, bool special, c
                 memcpy(out, text, n);
                 return n;
         }
-        if (t->model == TOKENIZER_BPE)
+        if (t->model == TOKENIZER_BPE && !t->raw)
                 return flags & TOKEN_NORMAL ? write_byte_level(text, n, out) : 0;
         if (flags & TOKEN_BYTE)
                 return write_byte(text, n, out);

@@ -166,6 +166,52 @@ static size_t match_cased(const struct view *v, size_t pos, const struct pretoke
         return end != NO_MATCH ? end : shared;
 }
 
+static bool is_number(const struct view *v, size_t pos) {
+        return unicode_class(char_at(v, pos).code) & UNICODE_NUMBER;
+}
+
+/* Where the character before pos begins. */
+static size_t step_back(const struct view *v, size_t pos) {
+        size_t start = pos - 1;
+
+        while (start > 0 && pos - start < 4 && ((unsigned char)v->text[start] & 0xc0) == 0x80)
+                start--;
+        return start;
+}
+
+/* A run is counted once, at its beginning: behind a number that is already cut off, threes are left. */
+static size_t match_thousands(const struct view *v, size_t pos) {
+        size_t end = pos, n = 0, least = 3;
+
+        if (pos >= v->end || !is_number(v, pos))
+                return NO_MATCH;
+        if (pos == 0 || !is_number(v, step_back(v, pos))) {
+                for (; end < v->end && is_number(v, end); end += char_at(v, end).len)
+                        n++;
+                least = n % 3 ? n % 3 : 3;
+        }
+        for (n = 0; n < least && pos < v->end && is_number(v, pos); n++)
+                pos += char_at(v, pos).len;
+        return pos;
+}
+
+static size_t match_phrase(const struct view *v, size_t pos, const struct pretoken_part *part) {
+        const struct pretoken_part more = { PRETOKEN_SET, 0, SIZE_MAX, part->also, NULL };
+        size_t end = NO_MATCH;
+
+        for (;;) {
+                struct character c = char_at(v, pos);
+
+                if (c.len && c.code == ' ' && end != NO_MATCH) {
+                        pos += c.len;
+                        c = char_at(v, pos);
+                }
+                if (c.len == 0 || !set_has(part->set, c.code))
+                        return end;
+                end = pos = match_set(v, pos + c.len, &more);
+        }
+}
+
 static size_t match_part(const struct view *v, size_t pos, const struct pretoken_part *part) {
         size_t end;
 
@@ -185,6 +231,10 @@ static size_t match_part(const struct view *v, size_t pos, const struct pretoken
                 return match_spaces_to_break(v, pos);
         case PRETOKEN_CASED:
                 return match_cased(v, pos, part);
+        case PRETOKEN_THOUSANDS:
+                return match_thousands(v, pos);
+        case PRETOKEN_PHRASE:
+                return match_phrase(v, pos, part);
         }
         return NO_MATCH;
 }
@@ -223,13 +273,10 @@ static size_t find_trailing_space(const struct view *v, size_t pos) {
         size_t end = v->end;
 
         while (end > pos) {
-                size_t start = end - 1;
-                struct character c;
+                size_t start = step_back(v, end);
+                struct character c = char_at(v, start);
 
-                while (start > pos && end - start < 4 && ((unsigned char)v->text[start] & 0xc0) == 0x80)
-                        start--;
-                c = char_at(v, start);
-                if (start + c.len != end || !is_space(c.code))
+                if (start < pos || start + c.len != end || !is_space(c.code))
                         break;
                 end = start;
         }

@@ -40,6 +40,8 @@ enum pretoken_part_kind {
         PRETOKEN_SPACES_BUT_LAST,  /* \s+(?!\S): white space, but for the character before a word */
         PRETOKEN_SPACES_TO_BREAK,  /* \s*[\r\n]+: white space up to its last line break */
         PRETOKEN_CASED,            /* set* then also+, as a backtracking matcher has it */
+        PRETOKEN_THOUSANDS,        /* one to three numbers, so that the rest of their run is threes */
+        PRETOKEN_PHRASE,           /* set also*, again and again, with at most one blank between */
 };
 
 struct pretoken_part {
@@ -68,13 +70,19 @@ struct pretokenizer {
         size_t n_stages;
 };
 
+enum {
+        PRETOKENIZER_WHOLE_WORDS = 1u << 0, /* a word that is a token is that token, whatever the merges would make of it */
+        PRETOKENIZER_BOS = 1u << 1,         /* BOS is added where the model does not say */
+        PRETOKENIZER_CLEANS = 1u << 2,      /* the reference's whole-text detokenizer tidies spaces */
+        PRETOKENIZER_RAW = 1u << 3,         /* merges characters, not bytes; spaces are U+2581, bytes fall back to <0xNN> */
+        PRETOKENIZER_LINES = 1u << 4,       /* line breaks in a row that are a token are that token */
+};
+
 /* A name that models give (tokenizer.ggml.pre), what it stands for and the habits that go with it. */
 struct pretokenizer_entry {
         const char *name;
         const struct pretokenizer *pretokenizer;
-        bool ignore_merges;      /* a word that is a token is that token, whatever the merges would make of it */
-        bool add_bos;            /* where the model does not say */
-        bool clean_spaces;       /* the reference's whole-text detokenizer tidies spaces */
+        unsigned habits;
 };
 
 /* NULL where the name is not known; "" is "default". */

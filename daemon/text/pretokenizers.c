@@ -67,6 +67,28 @@ static const struct char_range r_bloom_mark[] = {
         { '!', '!' }, { '(', ')' }, { ',', ',' }, { '.', '.' }, { '?', '?' }, { '|', '|' }, { 0x60c, 0x60c },
         { 0x6d4, 0x6d4 }, { 0x964, 0x964 }, { 0x2026, 0x2026 }, { 0x3001, 0x3002 }, { 0xff0c, 0xff0c },
 };
+/* Unicode's script Han */
+static const struct char_range r_han[] = {
+        { 0x2e80, 0x2e99 }, { 0x2e9b, 0x2ef3 }, { 0x2f00, 0x2fd5 }, { 0x3005, 0x3005 }, { 0x3007, 0x3007 },
+        { 0x3021, 0x3029 }, { 0x3038, 0x303b }, { 0x3400, 0x4dbf }, { 0x4e00, 0x9fff }, { 0xf900, 0xfa6d },
+        { 0xfa70, 0xfad9 }, { 0x16fe2, 0x16fe3 }, { 0x16ff0, 0x16ff6 }, { 0x20000, 0x2a6df }, { 0x2a700, 0x2b81e },
+        { 0x2b820, 0x2cead }, { 0x2ceb0, 0x2ebe0 }, { 0x2ebf0, 0x2ee5d }, { 0x2f800, 0x2fa1d }, { 0x30000, 0x3134a },
+        { 0x31350, 0x33479 },
+};
+/* Youtu: Hangul with its compatibility letters; marks of Chinese text; Bopomofo */
+static const struct char_range r_youtu_hangul[] = { { 0x3131, 0x318e }, { 0xac00, 0xd7a3 } };
+static const struct char_range r_youtu_mark[] = {
+        { 0x2014, 0x2014 }, { 0x2018, 0x2019 }, { 0x201c, 0x201d }, { 0x2026, 0x2026 }, { 0x3001, 0x303f },
+        { 0xfe30, 0xfe4f }, { 0xff01, 0xff01 }, { 0xff0c, 0xff0c }, { 0xff1a, 0xff1b },
+};
+static const struct char_range r_bopomofo[] = { { 0x3105, 0x312f } };
+/* Scripts that AFMoE keeps apart: Myanmar, Hangul, Thai's vowels, Lao, Khmer, Chinese characters, kana */
+static const struct char_range r_afmoe_script[] = {
+        { 0x0e40, 0x0eff }, { 0x1000, 0x109f }, { 0x1100, 0x11ff }, { 0x1780, 0x17ff }, { 0x2f00, 0x2fdf },
+        { 0x3040, 0x30ff }, { 0x3400, 0x4dbf }, { 0x4e00, 0x9fff }, { 0xa9e0, 0xa9ff }, { 0xaa60, 0xaa7f },
+        { 0xac00, 0xd7af }, { 0xf900, 0xfaff }, { 0xff65, 0xff9f },
+};
+static const struct char_range r_newline[] = { { '\n', '\n' } };
 
 #define IN(r) .in = (r), .n_in = ARRAY_SIZE(r)
 #define OUT(r) .out = (r), .n_out = ARRAY_SIZE(r)
@@ -96,6 +118,17 @@ static const struct char_set s_kana_han = { IN(r_kana_han) };
 static const struct char_set s_deepseek_cjk = { .none = SPACE, IN(r_deepseek_cjk) };
 static const struct char_set s_deepseek_mark = { IN(r_deepseek_mark) };
 static const struct char_set s_deepseek_letter = { IN(r_deepseek_letter) };
+static const struct char_set s_han = { IN(r_han) };
+static const struct char_set s_not_lower_han = { .any = LETTER | MARK, .none = LOWER, OUT(r_han) };
+static const struct char_set s_not_upper_han = { .any = LETTER | MARK, .none = UPPER, OUT(r_han) };
+static const struct char_set s_mark = { .any = MARK };
+static const struct char_set s_youtu_hangul = { IN(r_youtu_hangul) };
+static const struct char_set s_youtu_mark = { IN(r_youtu_mark) };
+static const struct char_set s_bopomofo = { IN(r_bopomofo) };
+static const struct char_set s_afmoe_script = { IN(r_afmoe_script) };
+static const struct char_set s_newline = { IN(r_newline) };
+static const struct char_set s_any = { 0 };
+static const struct char_set s_no_newline = { OUT(r_newline) };
 static const struct char_set s_bloom_word = { .none = SPACE, OUT(r_bloom_mark) };
 
 #define N(set, least, most) { PRETOKEN_SET, (least), (most), &(set), NULL }
@@ -236,60 +269,172 @@ static const struct pretoken_rule bloom_rules[] = { RULE(MAYBE(s_blank), SOME(s_
 DEFINE(pre_bloom, STAGE(bloom_rules));
 DEFINE(pre_viking, STAGE(bloom_rules), STAGE(one_number_rules));
 
-#define MERGES_IGNORED true
-#define BOS true
-#define CLEANS true
+/* Qwen 2's without contractions */
+static const struct pretoken_rule ufakzeka_rules[] = {
+        RULES_WORD,
+        RULE(ONE(s_number)),
+        RULE(MAYBE(s_blank), SOME(s_other), ANY(s_break)),
+        RULES_SPACES,
+};
+DEFINE(pre_ufakzeka, STAGE(ufakzeka_rules));
+
+/* [^\n]+|[\n]+ ; alone, and before Qwen 2's */
+static const struct pretoken_rule line_rules[] = { RULE(SOME(s_no_newline)), RULE(SOME(s_newline)) };
+DEFINE(pre_line, STAGE(line_rules));
+DEFINE(pre_laguna, STAGE(line_rules), STAGE(qwen2_rules));
+
+/* \p{N}{1,3} , Llama 3's with \p{N}+ */
+static const struct pretoken_rule minicpm5_rules[] = {
+        RULE(PART(CONTRACTION_FOLD, 1)),
+        RULES_WORD,
+        RULE(SOME(s_number)),
+        RULE(MAYBE(s_blank), SOME(s_other), ANY(s_break)),
+        RULES_SPACES,
+};
+DEFINE(pre_minicpm5, STAGE(three_numbers_rules), STAGE(minicpm5_rules));
+
+/* [\p{Han}]+ | o200k's, its letters without Han, line breaks but no slashes after marks */
+static const struct pretoken_rule kimi_rules[] = {
+        RULE(SOME(s_han)),
+        RULE(MAYBE(s_prefix), CASED(s_not_lower_han, s_not_upper_han), PART(CONTRACTION_WIDE, 0)),
+        RULE(MAYBE(s_prefix), SOME(s_not_lower_han), ANY(s_not_upper_han), PART(CONTRACTION_WIDE, 0)),
+        RULE(N(s_number, 1, 3)),
+        RULE(MAYBE(s_blank), SOME(s_other), ANY(s_break)),
+        RULES_SPACES,
+};
+DEFINE(pre_kimi, STAGE(kimi_rules));
+
+/* [가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥぀-ゟ゠-ヿ]+ , o200k's with \p{N} */
+static const struct pretoken_rule youtu_script_rules[] = {
+        RULE(SOME(s_youtu_hangul)), RULE(SOME(s_youtu_mark)), RULE(SOME(s_bopomofo)), RULE(SOME(s_kana_han)),
+};
+static const struct pretoken_rule youtu_rules[] = {
+        RULE(MAYBE(s_prefix), CASED(s_not_lower, s_not_upper), PART(CONTRACTION_WIDE, 0)),
+        RULE(MAYBE(s_prefix), SOME(s_not_lower), ANY(s_not_upper), PART(CONTRACTION_WIDE, 0)),
+        RULE(ONE(s_number)),
+        RULE(MAYBE(s_blank), SOME(s_other), ANY(s_break_slash)),
+        RULES_SPACES,
+};
+DEFINE(pre_youtu, STAGE(youtu_script_rules), STAGE(youtu_rules));
+
+/* DeepSeek-V3's, each line break for itself, then \p{N} */
+static const struct pretoken_rule spark_rules[] = {
+        RULE(ONE(s_ascii_mark), SOME(s_ascii_letter)),
+        RULE(MAYBE(s_prefix_v3), SOME(s_letter_mark)),
+        RULE(MAYBE(s_blank), SOME(s_punctuation_symbol)),
+        RULE(ONE(s_break)),
+        RULE(PART(SPACES_BUT_LAST, 1)),
+        RULE(SOME(s_space)),
+};
+DEFINE(pre_spark, STAGE(three_numbers_rules), STAGE(kana_han_rules), STAGE(spark_rules), STAGE(one_number_rules));
+
+/* Numbers in threes from the right; before o200k's, or before scripts and DeepSeek-V3's */
+static const struct pretoken_rule thousands_rules[] = { RULE(PART(THOUSANDS, 1)) };
+static const struct pretoken_rule afmoe_script_rules[] = { RULE(SOME(s_afmoe_script)) };
+DEFINE(pre_tiny_aya, STAGE(thousands_rules), STAGE(o200k_rules));
+DEFINE(pre_afmoe, STAGE(thousands_rules), STAGE(afmoe_script_rules), STAGE(deepseek_v3_rules));
+
+/* Qwen 2's, words being phrases: [^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+ , and at most one line break or
+ * slash after marks */
+static const struct pretoken_rule exaone_moe_rules[] = {
+        RULE(PART(CONTRACTION_FOLD, 1)),
+        RULE(MAYBE(s_prefix), { PRETOKEN_PHRASE, 1, 0, &s_letter, &s_mark }),
+        RULE(ONE(s_number)),
+        RULE(MAYBE(s_blank), SOME(s_other), MAYBE(s_break_slash)),
+        RULES_SPACES,
+};
+DEFINE(pre_exaone_moe, STAGE(exaone_moe_rules));
+
+/* The whole text is one word. */
+static const struct pretoken_rule whole_rules[] = { RULE(SOME(s_any)) };
+DEFINE(pre_whole, STAGE(whole_rules));
+
+#define WHOLE PRETOKENIZER_WHOLE_WORDS
+#define BOS PRETOKENIZER_BOS
+#define CLEANS PRETOKENIZER_CLEANS
+#define RAW PRETOKENIZER_RAW
+#define LINES PRETOKENIZER_LINES
 
 static const struct pretokenizer_entry entries[] = {
-        { "default", &pre_default, false, false, CLEANS },
-        { "llama3", &pre_llama3, MERGES_IGNORED, BOS, CLEANS },
-        { "llama-v3", &pre_llama3, MERGES_IGNORED, BOS, CLEANS },
-        { "llama-bpe", &pre_llama3, MERGES_IGNORED, BOS, CLEANS },
-        { "falcon3", &pre_llama3, MERGES_IGNORED, BOS, CLEANS },
-        { "falcon-h1", &pre_llama3, MERGES_IGNORED, BOS, CLEANS },
-        { "pixtral", &pre_llama3, MERGES_IGNORED, BOS, CLEANS },
-        { "midm-2.0", &pre_llama3, MERGES_IGNORED, BOS, CLEANS },
-        { "lfm2", &pre_llama3, MERGES_IGNORED, BOS, CLEANS },
-        { "dbrx", &pre_llama3, false, false, CLEANS },
-        { "smaug-bpe", &pre_llama3, false, false, CLEANS },
-        { "glm4", &pre_llama3, false, false, CLEANS },
-        { "chatglm-bpe", &pre_llama3, false, false, CLEANS },
-        { "gpt-2", &pre_gpt2, false, false, CLEANS },
-        { "phi-2", &pre_gpt2, false, false, CLEANS },
-        { "gigachat", &pre_gpt2, false, false, CLEANS },
-        { "a.x-4.0", &pre_gpt2, false, false, CLEANS },
-        { "mellum", &pre_gpt2, false, false, CLEANS },
-        { "exaone4", &pre_gpt2, false, false, CLEANS },
-        { "mpt", &pre_gpt2, false, false, CLEANS },
-        { "olmo", &pre_gpt2, false, false, CLEANS },
-        { "jais", &pre_gpt2, false, false, CLEANS },
-        { "qwen2", &pre_qwen2, false, false, false },
-        { "deepseek-r1-qwen", &pre_qwen2, false, false, false },
-        { "megrez", &pre_qwen2, false, false, CLEANS },
-        { "stablelm2", &pre_qwen2, false, false, CLEANS },
-        { "hunyuan", &pre_qwen2, false, false, false },
-        { "qwen35", &pre_qwen35, false, false, false },
-        { "seed-coder", &pre_seed_coder, false, false, false },
-        { "starcoder", &pre_starcoder, false, false, CLEANS },
-        { "refact", &pre_starcoder, false, false, CLEANS },
-        { "command-r", &pre_starcoder, false, false, false },
-        { "smollm", &pre_starcoder, false, false, false },
-        { "codeshell", &pre_starcoder, false, false, CLEANS },
-        { "exaone", &pre_starcoder, false, false, CLEANS },
-        { "minerva-7b", &pre_starcoder, false, false, CLEANS },
-        { "falcon", &pre_falcon, false, false, CLEANS },
-        { "gpt-4o", &pre_o200k, false, false, false },
-        { "llama4", &pre_o200k, false, false, false },
-        { "kanana2", &pre_o200k, false, false, false },
-        { "tekken", &pre_tekken, MERGES_IGNORED, BOS, false },
-        { "deepseek-llm", &pre_deepseek_llm, false, false, false },
-        { "deepseek-coder", &pre_deepseek_coder, false, false, false },
-        { "deepseek-v3", &pre_deepseek_v3, false, false, false },
-        { "hunyuan-dense", &pre_deepseek_v3, false, false, false },
-        { "bloom", &pre_bloom, false, false, CLEANS },
-        { "gpt3-finnish", &pre_bloom, false, false, CLEANS },
-        { "poro-chat", &pre_bloom, false, false, false },
-        { "viking", &pre_viking, false, false, false },
+        { "default", &pre_default, CLEANS },
+        { "llama3", &pre_llama3, WHOLE | BOS | CLEANS },
+        { "llama-v3", &pre_llama3, WHOLE | BOS | CLEANS },
+        { "llama-bpe", &pre_llama3, WHOLE | BOS | CLEANS },
+        { "falcon3", &pre_llama3, WHOLE | BOS | CLEANS },
+        { "falcon-h1", &pre_llama3, WHOLE | BOS | CLEANS },
+        { "pixtral", &pre_llama3, WHOLE | BOS | CLEANS },
+        { "midm-2.0", &pre_llama3, WHOLE | BOS | CLEANS },
+        { "lfm2", &pre_llama3, WHOLE | BOS | CLEANS },
+        { "dbrx", &pre_llama3, CLEANS },
+        { "smaug-bpe", &pre_llama3, CLEANS },
+        { "glm4", &pre_llama3, WHOLE | CLEANS },
+        { "glm5", &pre_llama3, WHOLE | CLEANS },
+        { "chatglm-bpe", &pre_llama3, CLEANS },
+        { "gpt-2", &pre_gpt2, CLEANS },
+        { "phi-2", &pre_gpt2, CLEANS },
+        { "gigachat", &pre_gpt2, CLEANS },
+        { "a.x-4.0", &pre_gpt2, CLEANS },
+        { "mellum", &pre_gpt2, CLEANS },
+        { "exaone4", &pre_gpt2, CLEANS },
+        { "mpt", &pre_gpt2, CLEANS },
+        { "olmo", &pre_gpt2, CLEANS },
+        { "jais", &pre_gpt2, CLEANS },
+        { "trillion", &pre_gpt2, 0 },
+        { "granite-docling", &pre_gpt2, 0 },
+        { "qwen2", &pre_qwen2, 0 },
+        { "deepseek-r1-qwen", &pre_qwen2, 0 },
+        { "megrez", &pre_qwen2, CLEANS },
+        { "stablelm2", &pre_qwen2, CLEANS },
+        { "hunyuan", &pre_qwen2, 0 },
+        { "kormo", &pre_qwen2, 0 },
+        { "f2llmv2", &pre_qwen2, 0 },
+        { "solar-open", &pre_qwen2, 0 },
+        { "grok-2", &pre_qwen2, 0 },
+        { "bailingmoe", &pre_qwen2, 0 },
+        { "bailingmoe2", &pre_qwen2, 0 },
+        { "llada-moe", &pre_qwen2, 0 },
+        { "qwen35", &pre_qwen35, 0 },
+        { "seed-coder", &pre_seed_coder, 0 },
+        { "starcoder", &pre_starcoder, CLEANS },
+        { "refact", &pre_starcoder, CLEANS },
+        { "command-r", &pre_starcoder, 0 },
+        { "smollm", &pre_starcoder, 0 },
+        { "codeshell", &pre_starcoder, CLEANS },
+        { "exaone", &pre_starcoder, CLEANS },
+        { "minerva-7b", &pre_starcoder, CLEANS },
+        { "mellum2", &pre_starcoder, CLEANS },
+        { "falcon", &pre_falcon, CLEANS },
+        { "gpt-4o", &pre_o200k, 0 },
+        { "llama4", &pre_o200k, 0 },
+        { "kanana2", &pre_o200k, 0 },
+        { "talkie", &pre_o200k, 0 },
+        { "minimax-m2", &pre_o200k, 0 },
+        { "granite-embed-multi-97m", &pre_o200k, WHOLE },
+        { "tekken", &pre_tekken, WHOLE | BOS },
+        { "deepseek-llm", &pre_deepseek_llm, 0 },
+        { "deepseek-coder", &pre_deepseek_coder, 0 },
+        { "deepseek-v3", &pre_deepseek_v3, 0 },
+        { "hunyuan-dense", &pre_deepseek_v3, 0 },
+        { "joyai-llm", &pre_deepseek_v3, 0 },
+        { "hy_v4", &pre_deepseek_v3, 0 },
+        { "bloom", &pre_bloom, CLEANS },
+        { "gpt3-finnish", &pre_bloom, CLEANS },
+        { "poro-chat", &pre_bloom, 0 },
+        { "viking", &pre_viking, 0 },
+        { "ufakzeka", &pre_ufakzeka, 0 },
+        { "laguna", &pre_laguna, 0 },
+        { "minicpm5", &pre_minicpm5, WHOLE | CLEANS },
+        { "kimi-k2", &pre_kimi, 0 },
+        { "youtu", &pre_youtu, WHOLE },
+        { "spark2_5", &pre_spark, 0 },
+        { "tiny_aya", &pre_tiny_aya, 0 },
+        { "cohere2moe", &pre_tiny_aya, 0 },
+        { "afmoe", &pre_afmoe, 0 },
+        { "exaone-moe", &pre_exaone_moe, CLEANS },
+        { "gemma4", &pre_line, RAW | LINES | BOS | CLEANS },
+        { "granite-embed-multi-311m", &pre_line, RAW | LINES | BOS | CLEANS },
+        { "sarvam-moe", &pre_line, RAW },
+        { "metaspace", &pre_whole, RAW },
 };
 
 const struct pretokenizer_entry *pretokenizer_find(const char *name) {

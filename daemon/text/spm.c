@@ -57,29 +57,6 @@ static size_t char_length(const char *s, size_t n, bool lenient) {
         return len < n ? len : n;
 }
 
-static int escape(const char *text, size_t n, bool prefix, struct buf *out) {
-        size_t n_spaces = prefix, at = 0;
-        int r;
-
-        for (size_t i = 0; i < n; i++)
-                n_spaces += text[i] == ' ';
-        r = buf_reserve(out, n + n_spaces * SPM_SPACE_SIZE);
-        if (r)
-                return -ENOMEM;
-        if (prefix)
-                (void)buf_append(out, SPM_SPACE, SPM_SPACE_SIZE);
-        while (at < n) {
-                const char *blank = memchr(text + at, ' ', n - at);
-                size_t len = blank ? (size_t)(blank - (text + at)) : n - at;
-
-                (void)buf_append(out, text + at, len);
-                if (blank)
-                        (void)buf_append(out, SPM_SPACE, SPM_SPACE_SIZE);
-                at += len + 1;
-        }
-        return 0;
-}
-
 static int push_characters(const struct tokenizer *t, struct merge_row *row, const char *text, size_t n, bool lenient) {
         size_t n_chars = 0;
         int r;
@@ -127,33 +104,18 @@ static int encode_escaped(const struct tokenizer *t, struct merge_row *row, cons
         return r;
 }
 
-static bool is_space(const char *s, size_t n) {
-        return n >= SPM_SPACE_SIZE && memcmp(s, SPM_SPACE, SPM_SPACE_SIZE) == 0;
-}
-
-/* Where the word at s ends: before the first space that follows something else. */
-static size_t word_length(const char *s, size_t n) {
-        size_t i = 0;
-
-        while (is_space(s + i, n - i))
-                i += SPM_SPACE_SIZE;
-        while (i < n && !is_space(s + i, n - i))
-                i++;
-        return i;
-}
-
 int spm_encode(const struct tokenizer *t, struct merge_row *row, const char *text, size_t n, bool prefix, bool lenient,
                struct token_array *out) {
         struct buf escaped = BUF_NULL(UINT32_MAX);
         int r;
 
-        r = escape(text, n, prefix, &escaped);
+        r = metaspace_escape(text, n, prefix, &escaped);
         for (size_t pos = 0; r == 0 && pos < escaped.len;) {
                 const char *word = escaped.data + pos;
                 size_t len = escaped.len - pos;
 
                 if (t->words_apart && !lenient)
-                        len = word_length(word, len);
+                        len = metaspace_word_length(word, len);
                 r = encode_escaped(t, row, word, len, lenient, out);
                 pos += len;
         }
@@ -161,17 +123,12 @@ int spm_encode(const struct tokenizer *t, struct merge_row *row, const char *tex
         return r;
 }
 
-static bool has_inner_space(const char *text, size_t n) {
-        return word_length(text, n) < n;
-}
-
-/* The token for a byte: "<0xHH>", else the byte itself, else unknown. */
-static uint32_t find_byte(const struct tokenizer *t, unsigned b) {
+uint32_t spm_find_byte(const struct tokenizer *t, unsigned b) {
         char name[8];
         char byte = (char)b;
         uint32_t id;
 
-        (void)snprintf(name, sizeof(name), "<0x%02X>", b);
+        (void)snprintf(name, sizeof(name), "<0x%02X>", b & 0xff);
         id = token_map_find(&t->map, name, 6);
         if (id == TOKEN_NONE)
                 id = token_map_find(&t->map, &byte, 1);
@@ -188,13 +145,13 @@ int spm_init(struct tokenizer *t, struct text_error *error) {
                         return TOKENIZER_E_INVALID;
                 }
         for (unsigned b = 0; b < 256; b++)
-                t->byte_ids[b] = find_byte(t, b);
+                t->byte_ids[b] = spm_find_byte(t, b);
         t->words_apart = true;
         for (uint32_t id = 0; t->words_apart && id < t->n_tokens; id++) {
                 size_t n;
                 const char *text = token_text(t, id, &n);
 
-                t->words_apart = !is_piece(t, id) || !has_inner_space(text, n);
+                t->words_apart = !is_piece(t, id) || !metaspace_is_inside(text, n);
         }
         return 0;
 }

@@ -4,6 +4,7 @@
 /* What the files of the tokenizer share: its tables, and the two families' halves of encoding. */
 
 #include "merge.h"
+#include "metaspace.h"
 #include "pretokenize.h"
 #include "special.h"
 #include "token-map.h"
@@ -36,7 +37,7 @@ struct tokenizer {
         uint8_t *flags; /* [n_tokens] */
         struct token_map map;
         struct merge_map merges;   /* BPE */
-        uint32_t byte_ids[256];    /* BPE: the symbol of a byte; SPM: the token that stands for it */
+        uint32_t byte_ids[256];    /* byte-level BPE: the symbol of a byte; else the token that stands for it */
         const struct pretokenizer_entry *pre; /* BPE */
         struct special *special;      /* all that TOKENIZE_SPECIAL recognises */
         struct special *user_defined; /* what is recognised in any text */
@@ -47,12 +48,9 @@ struct tokenizer {
         bool add_eos;
         bool add_space_prefix;
         bool ignore_merges;
-        bool words_apart; /* SPM: no token has a space behind anything else, so that words can be encoded one by one */
+        bool raw;         /* BPE: of characters, with U+2581 for spaces and byte fallback, not of bytes */
+        bool words_apart; /* no token has a space behind anything else, so that words can be encoded one by one */
 };
-
-/* U+2581, which SentencePiece writes for a space */
-#define SPM_SPACE "\xe2\x96\x81"
-#define SPM_SPACE_SIZE 3u
 
 static inline const char *token_text(const struct tokenizer *t, uint32_t id, size_t *ret_n) {
         return token_map_text(&t->map, id, ret_n);
@@ -69,7 +67,11 @@ void tokenizer_assign_roles(struct tokenizer *t);
 /* Each appends the ids of text, in which no special token is left, to *out. 0 or -ENOMEM. */
 int spm_encode(const struct tokenizer *t, struct merge_row *row, const char *text, size_t n, bool prefix, bool lenient,
                struct token_array *out);
-int bpe_encode(const struct tokenizer *t, struct merge_row *row, const char *text, size_t n, struct token_array *out);
+int bpe_encode(const struct tokenizer *t, struct merge_row *row, const char *text, size_t n, bool prefix,
+               struct token_array *out);
+
+/* The token for a byte: "<0xHH>", else the byte itself, else unknown; TOKEN_NONE where there is none of these. */
+uint32_t spm_find_byte(const struct tokenizer *t, unsigned b);
 
 /* TOKENIZE_LENIENT's reading of text for bpe_encode(), appended to *out. 0 or -ENOMEM. */
 int lenient_rewrite(const char *text, size_t n, struct buf *out);

@@ -34,12 +34,17 @@ static const struct {
         { "[EOS]", ROLE_ENDS },
         { "<|end_of_text|>", ROLE_ENDS },
         { "<end_of_utterance>", ROLE_ENDS },
+        { "<eos>", ROLE_ENDS },
+        { "<turn|>", ROLE_ENDS },
+        { "<|tool_response>", ROLE_ENDS },
+        { "[e~[", ROLE_ENDS },
         { "<\xef\xbd\x9c" "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>", ROLE_ENDS },
         /* fill in the middle: padding, repository and file separators end a generation, the others don't */
         { "<|fim_pad|>", ROLE_ENDS },
         { "<fim-pad>", ROLE_ENDS },
         { "<fim_pad>", ROLE_ENDS },
         { "<PAD>", ROLE_ENDS },
+        { "[PAD]", ROLE_ENDS },
         { "<|fim_repo|>", ROLE_ENDS },
         { "<|repo_name|>", ROLE_ENDS },
         { "<fim-repo>", ROLE_ENDS },
@@ -52,18 +57,24 @@ static const struct {
         { "<\xef\xbd\x9c" "fim\xe2\x96\x81" "begin\xef\xbd\x9c>", ROLE_CONTROL },
         { "<PRE>", ROLE_CONTROL },
         { "\xe2\x96\x81<PRE>", ROLE_CONTROL },
+        { "<|code_prefix|>", ROLE_CONTROL },
+        { "<|prefix|>", ROLE_CONTROL },
         { "<|fim_suffix|>", ROLE_CONTROL },
         { "<fim-suffix>", ROLE_CONTROL },
         { "<fim_suffix>", ROLE_CONTROL },
         { "<\xef\xbd\x9c" "fim\xe2\x96\x81hole\xef\xbd\x9c>", ROLE_CONTROL },
         { "<SUF>", ROLE_CONTROL },
         { "\xe2\x96\x81<SUF>", ROLE_CONTROL },
+        { "<|code_suffix|>", ROLE_CONTROL },
+        { "<|suffix|>", ROLE_CONTROL },
         { "<|fim_middle|>", ROLE_CONTROL },
         { "<fim-middle>", ROLE_CONTROL },
         { "<fim_middle>", ROLE_CONTROL },
         { "<\xef\xbd\x9c" "fim\xe2\x96\x81" "end\xef\xbd\x9c>", ROLE_CONTROL },
         { "<MID>", ROLE_CONTROL },
         { "\xe2\x96\x81<MID>", ROLE_CONTROL },
+        { "<|code_middle|>", ROLE_CONTROL },
+        { "<|middle|>", ROLE_CONTROL },
 };
 
 static uint8_t flags_of_type(unsigned type) {
@@ -99,6 +110,14 @@ static void unmark_harmony_end(struct tokenizer *t) {
                 t->flags[end] &= (uint8_t)~TOKEN_ENDS;
 }
 
+/* Gemma 4 has </s> as a piece of text. */
+static void unmark_gemma_tag(struct tokenizer *t) {
+        uint32_t tag = find_name(t, "</s>");
+
+        if (tag != TOKEN_NONE && find_name(t, "<|tool_response>") != TOKEN_NONE)
+                t->flags[tag] = TOKEN_NORMAL;
+}
+
 static int32_t valid_id(const struct tokenizer *t, int32_t id, int32_t otherwise) {
         if (id >= 0 && (uint32_t)id < t->n_tokens)
                 return id;
@@ -119,6 +138,7 @@ void tokenizer_assign_roles(struct tokenizer *t) {
                         t->flags[id] = TOKEN_CONTROL | (roles[i].role == ROLE_ENDS ? TOKEN_ENDS : 0);
         }
         unmark_harmony_end(t);
+        unmark_gemma_tag(t);
         t->bos = valid_id(t, def->bos, spm ? 1 : -1);
         t->eos = valid_id(t, def->eos, spm ? 2 : -1);
         t->unk = valid_id(t, def->unk, spm ? 0 : -1);

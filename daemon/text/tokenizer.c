@@ -206,10 +206,10 @@ static int encode_text(const struct tokenizer *t, struct merge_row *row, const c
         if (t->model == TOKENIZER_SPM)
                 return spm_encode(t, row, text, n, t->add_space_prefix && after_special, lenient, out);
         if (!lenient)
-                return bpe_encode(t, row, text, n, out);
+                return bpe_encode(t, row, text, n, t->add_space_prefix && after_special, out);
         r = lenient_rewrite(text, n, &replaced);
         if (r == 0)
-                r = bpe_encode(t, row, replaced.data, replaced.len, out);
+                r = bpe_encode(t, row, replaced.data, replaced.len, t->add_space_prefix && after_special, out);
         buf_deinit(&replaced);
         return r;
 }
@@ -279,5 +279,5 @@ bool tokenizer_adds_bos(const struct tokenizer *t) {
 }
 
 bool tokenizer_cleans_spaces(const struct tokenizer *t) {
-        return t->pre && t->pre->clean_spaces;
+        return t->pre && t->pre->habits & PRETOKENIZER_CLEANS;
 }

@@ -77,8 +77,9 @@ static void test_unknown(void **state) {
         assert_null(pretokenizer_find("llama-bp"));
         assert_non_null(pretokenizer_find("default"));
         assert_ptr_equal(pretokenizer_find(""), pretokenizer_find("default"));
-        assert_true(pretokenizer_find("llama-bpe")->ignore_merges && pretokenizer_find("llama-bpe")->add_bos);
-        assert_false(pretokenizer_find("qwen2")->ignore_merges || pretokenizer_find("qwen2")->add_bos);
+        assert_true(pretokenizer_find("llama-bpe")->habits & PRETOKENIZER_WHOLE_WORDS);
+        assert_true(pretokenizer_find("llama-bpe")->habits & PRETOKENIZER_BOS);
+        assert_int_equal(pretokenizer_find("qwen2")->habits, 0);
 }
 
 static void check_line(char *line) {
@@ -132,7 +133,9 @@ static void test_expressions(void **state) {
 static void test_any_bytes(void **state) {
         static const char *const names[] = { "default", "gpt-2", "llama-bpe", "qwen2", "qwen35", "gpt-4o", "tekken",
                                              "deepseek-llm", "deepseek-coder", "deepseek-v3", "falcon", "starcoder",
-                                             "viking", "bloom", "seed-coder" };
+                                             "viking", "bloom", "seed-coder", "ufakzeka", "laguna", "minicpm5",
+                                             "kimi-k2", "youtu", "spark2_5", "tiny_aya", "afmoe", "exaone-moe",
+                                             "gemma4" };
         uint32_t seed = 1;
 
         for (size_t k = 0; k < ARRAY_SIZE(names); k++)

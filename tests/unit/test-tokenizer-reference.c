@@ -131,8 +131,8 @@ static void check_record(const struct tokenizer *t, const char *line, const char
         check_text(t, line, "\"detok_special\":\"", text, n, full, true);
 }
 
-/* U+FEFF after U+200D: the records of tokens-gpt-oss-o200k.tiktoken.jsonl that have it split the token that tiktoken
- * itself gives. */
+/* Where a text has U+FEFF, tokens-gpt-oss-o200k.tiktoken.jsonl was made without the token "U+FEFF" that the vocabulary
+ * has: tiktoken with this vocabulary's own tokens gives what we do. */
 static bool has_byte_order_mark(const char *text, size_t n) {
         return memmem(text, n, "\xef\xbb\xbf", 3) != NULL;
 }
@@ -186,6 +186,7 @@ LARGE_TEST(llama_bpe, "vocab/llama-bpe.gguf", "tokens-llama-bpe.jsonl", false)
 LARGE_TEST(qwen2, "vocab/qwen2.gguf", "tokens-qwen2.jsonl", false)
 LARGE_TEST(qwen35, "vocab/qwen35.gguf", "tokens-qwen35.jsonl", false)
 LARGE_TEST(deepseek, "vocab/deepseek-llm.gguf", "tokens-deepseek-llm.jsonl", false)
+LARGE_TEST(gemma4, "vocab/gemma-4.gguf", "tokens-gemma-4.jsonl", false)
 LARGE_TEST(o200k, "vocab/gpt-oss-o200k.gguf", "tokens-gpt-oss-o200k.tiktoken.jsonl", true)
 
 /* A mebibyte of one thing, back to the same bytes: what a prompt of that kind may cost. */
@@ -222,7 +223,7 @@ int main(void) {
                 cmocka_unit_test(test_llama_spm), cmocka_unit_test(test_phi3),     cmocka_unit_test(test_mistral),
                 cmocka_unit_test(test_stories),   cmocka_unit_test(test_llama_bpe), cmocka_unit_test(test_gpt2),
                 cmocka_unit_test(test_qwen2),     cmocka_unit_test(test_qwen35),   cmocka_unit_test(test_deepseek),
-                cmocka_unit_test(test_o200k),     cmocka_unit_test(test_large),
+                cmocka_unit_test(test_gemma4),    cmocka_unit_test(test_o200k),    cmocka_unit_test(test_large),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
