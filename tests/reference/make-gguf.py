@@ -34,12 +34,13 @@ FIELDS = ("embd", "layers", "ff", "heads", "heads_kv", "head_dim", "vocab", "ctx
 # name: (GGUF's number, elements per block, bytes per block)
 TYPES = {
     "F32": (0, 1, 4), "F16": (1, 1, 2), "Q4_0": (2, 32, 18), "Q8_0": (8, 32, 34), "Q4_K": (12, 256, 144),
-    "Q6_K": (14, 256, 210), "BF16": (30, 1, 2),
+    "Q6_K": (14, 256, 210), "BF16": (30, 1, 2), "MXFP4": (39, 32, 17),
 }
 # format: (general.file_type, matrices, embedding and output)
 FORMATS = {
     "f32": (0, "F32", "F32"), "f16": (1, "F16", "F16"), "bf16": (32, "BF16", "BF16"), "q8_0": (7, "Q8_0", "Q8_0"),
-    "q4_0": (2, "Q4_0", "Q6_K"), "q4_k_m": (15, "Q4_K", "Q6_K"),
+    "q4_0": (2, "Q4_0", "Q6_K"), "q4_k_m": (15, "Q4_K", "Q6_K"), "q6_k": (18, "Q6_K", "Q6_K"),
+    "mxfp4": (38, "MXFP4", "Q8_0"),
 }
 SIGMA = 0.02
 ALIGN = 32
@@ -154,6 +155,9 @@ def random_blocks(rng, kind, n_blocks):
     elif kind == "Q6_K":
         out[:, 192:208] = rng.integers(-24, 25, (n_blocks, 16), np.int8).view(np.uint8)
         out[:, 208:210] = f16_column(scale * SIGMA / 260)
+    elif kind == "MXFP4":
+        # the codes' standard deviation is 2.9 and their mean zero; powers of two around SIGMA / 2.9
+        out[:, 0] = rng.integers(119, 121, n_blocks, np.uint8)
     return out.reshape(-1)
 
 

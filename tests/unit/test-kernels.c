@@ -13,7 +13,8 @@
 
 static const enum fmt formats[] = { FMT_F32,  FMT_F16,  FMT_BF16, FMT_Q8_0, FMT_Q4_0, FMT_Q4_1,
                                     FMT_Q5_0, FMT_Q5_1, FMT_Q4_K, FMT_Q5_K, FMT_Q6_K,
-                                    FMT_IQ4_NL, FMT_MXFP4, FMT_NVFP4, FMT_F8_E4M3 };
+                                    FMT_IQ4_NL, FMT_MXFP4, FMT_NVFP4, FMT_F8_E4M3, FMT_Q2_K, FMT_Q3_K,
+                                    FMT_IQ4_XS };
 
 struct matrix {
         struct weight w;
@@ -53,17 +54,37 @@ static void multiply(struct backend *be, const struct matrix *m, const float *x,
         assert_int_equal(backend_cpu.matmul(be, &product, 1, x, m->w.n_in, n_rows), 0);
 }
 
+/* Elements that share a scale when activations are rounded to 8 bits; 0 where they are not. */
+static uint32_t act_block(enum fmt fmt) {
+        switch (fmt) {
+        case FMT_F32:
+        case FMT_F16:
+        case FMT_BF16:
+        case FMT_F8_E4M3:
+                return 0;
+        case FMT_Q2_K:
+        case FMT_Q3_K:
+        case FMT_Q4_K:
+        case FMT_Q5_K:
+        case FMT_Q6_K:
+        case FMT_IQ4_XS:
+                return 256;
+        default:
+                return 32;
+        }
+}
+
 /* Rounding of the activations to 8 bits and of the sums to float: what the result may be off by. */
 static double bound(const struct matrix *m, const float *w, const float *x) {
+        uint32_t n_in = m->w.n_in, block = act_block(m->w.info->fmt);
         double magnitude = 0.0, step = 0.0;
-        uint32_t n_in = m->w.n_in;
 
         for (uint32_t k = 0; k < n_in; k++)
                 magnitude += fabs((double)w[k] * (double)x[k]);
-        for (uint32_t k = 0; m->w.info->block > 1 && m->w.info->fmt != FMT_F8_E4M3 && k < n_in; k += 32) {
+        for (uint32_t k = 0; block > 0 && k < n_in; k += block) {
                 double amax = 0.0, weights = 0.0;
 
-                for (uint32_t i = k; i < k + 32; i++) {
+                for (uint32_t i = k; i < k + block; i++) {
                         amax = fmax(amax, fabs((double)x[i]));
                         weights += fabs((double)w[i]);
                 }
@@ -239,7 +260,7 @@ static void test_extremes(void **unused) {
 
 /* Zeros, tiny values, and values that are no numbers: the latter show in their row and nowhere else. */
 static void test_odd_activations(void **unused) {
-        static const enum fmt some[] = { FMT_F32, FMT_Q8_0, FMT_Q4_K, FMT_Q6_K };
+        static const enum fmt some[] = { FMT_F32, FMT_Q8_0, FMT_Q4_K, FMT_Q6_K, FMT_IQ4_XS };
         const uint32_t n_rows = 5, n_out = 17, n_in = 256;
 
         for (size_t f = 0; f < ARRAY_SIZE(some); f++) {
