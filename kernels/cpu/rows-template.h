@@ -40,6 +40,17 @@ static inline void negative_pair(const int8_t *q, int16_t *pair) {
         pair[1] = (int16_t)-high;
 }
 
+/* To the 11 bits that a binary16 has, though not to its range: as good as exact beside the rounding of the integers, but
+ * what other implementations of the formats do, so that the errors are the same ones. */
+static inline float rounded_scale(float scale) {
+        uint32_t u;
+
+        memcpy(&u, &scale, sizeof(u));
+        u = (u + 0xfffu + (u >> 13 & 1u)) & ~0x1fffu;
+        memcpy(&scale, &u, sizeof(u));
+        return scale;
+}
+
 static inline void quantize_block(const float *x, struct act_block *dst) {
         vf a = vf_load(x), b = vf_load(x + 16);
         vi ia = vi_zero(), ib = vi_zero();
@@ -50,7 +61,7 @@ static inline void quantize_block(const float *x, struct act_block *dst) {
         if (top >= FLOAT_INFINITE) {
                 scale = NAN; /* shows in every output of the row */
         } else if (amax >= QUANT_SMALLEST) {
-                scale = amax / 127.0f;
+                scale = rounded_scale(amax / 127.0f);
                 ia = scaled_integers(a, 127.0f / amax);
                 ib = scaled_integers(b, 127.0f / amax);
         }
