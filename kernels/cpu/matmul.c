@@ -101,8 +101,9 @@ static void finish(const struct matmul *m, uint32_t panel, uint32_t row, unsigne
                 float *out = m->out + (row + r) * m->out_stride + first;
 
                 for (uint32_t i = 0; i < n; i++) {
-                        float v = m->bias ? acc[i] + m->bias[first + i] : acc[i];
+                        float v = m->w->scale != 0.0f ? acc[i] * m->w->scale : acc[i];
 
+                        v = m->bias ? v + m->bias[first + i] : v;
                         out[i] = m->accumulate ? out[i] + v : v;
                 }
         }

@@ -228,6 +228,33 @@ static void test_products(void **unused) {
         free(residual);
 }
 
+/* A matrix's own scale: before the bias, and in its rows. */
+static void test_matrix_scale(void **unused) {
+        const uint32_t n_rows = 3, n_out = 20, n_in = 128;
+        struct backend *be = open_family("auto", 1);
+        float *x = floats(n_rows * n_in, 2.0f), *bias = floats(n_out, 2.0f), row[128];
+        float plain[3 * 20], scaled[3 * 20], base[3 * 20];
+        struct matrix m;
+        struct matmul p = { .w = &m.w, .out = plain, .out_stride = n_out };
+
+        matrix_make(&m, FMT_NVFP4, n_out, n_in);
+        assert_int_equal(backend_cpu.matmul(be, &p, 1, x, n_in, n_rows), 0);
+        m.w.scale = 0.3f;
+        fill(base, ARRAY_SIZE(base), 1.0f);
+        memcpy(scaled, base, sizeof(scaled));
+        p = (struct matmul){ .w = &m.w, .bias = bias, .out = scaled, .out_stride = n_out, .accumulate = true };
+        assert_int_equal(backend_cpu.matmul(be, &p, 1, x, n_in, n_rows), 0);
+        for (uint32_t i = 0; i < n_rows * n_out; i++)
+                assert_true(scaled[i] == base[i] + (plain[i] * 0.3f + bias[i % n_out]));
+        weight_decode_row(&m.w, 17, row);
+        for (uint32_t i = 0; i < n_in; i++)
+                assert_true(row[i] == m.values[17 * n_in + i] * 0.3f);
+        matrix_free(&m);
+        backend_cpu.close(be);
+        free(x);
+        free(bias);
+}
+
 /* Quants and scales at their ends: no saturation, no overflow, in any family. */
 static void test_extremes(void **unused) {
         const uint32_t n_out = 16, n_in = 512;
@@ -315,6 +342,7 @@ int main(void) {
                 cmocka_unit_test(test_sizes),
                 cmocka_unit_test(test_company),
                 cmocka_unit_test(test_products),
+                cmocka_unit_test(test_matrix_scale),
                 cmocka_unit_test(test_extremes),
                 cmocka_unit_test(test_odd_activations),
                 cmocka_unit_test(test_unsupported),
