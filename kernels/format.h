@@ -86,13 +86,15 @@ bool weight_bytes(const struct fmt_info *info, enum weight_layout layout, uint64
 void weight_pack(const struct fmt_info *info, uint64_t n_out, uint64_t n_in, uint64_t first, uint64_t n,
                  const void *src, void *dst);
 
-/* A matrix as the kernels see it. Data is borrowed (mapped image) and 64-byte aligned. */
+/* A matrix as the kernels see it. Data is borrowed (mapped image) and 64-byte aligned. Models in NVFP4 have a scale for
+ * the whole matrix besides those of its blocks; products multiply their sums by it, before a bias. */
 struct weight {
         const struct fmt_info *info;
         enum weight_layout layout;
         uint32_t n_out; /* rows: outputs */
         uint32_t n_in;  /* elements per row: inputs */
         const void *data;
+        float scale; /* of all values, 0 = none */
 };
 
 /* Decodes one row (n_in floats), from either layout. */

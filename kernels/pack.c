@@ -100,7 +100,7 @@ static void unpack_block(const struct fmt_family *family, const uint8_t *column,
         }
 }
 
-void weight_decode_row(const struct weight *w, uint32_t row, float *dst) {
+static void decode_row(const struct weight *w, uint32_t row, float *dst) {
         const struct fmt_family *family = fmt_family(w->info->fmt);
         const uint8_t *src = w->data;
         size_t n_blocks = w->n_in / w->info->block, row_bytes = n_blocks * w->info->bytes;
@@ -115,4 +115,10 @@ void weight_decode_row(const struct weight *w, uint32_t row, float *dst) {
                 unpack_block(family, src + b * w->info->panel_bytes, row % WEIGHT_PANEL, block);
                 family->decode(block, 1, dst + b * w->info->block);
         }
+}
+
+void weight_decode_row(const struct weight *w, uint32_t row, float *dst) {
+        decode_row(w, row, dst);
+        for (uint32_t i = 0; w->scale != 0.0f && i < w->n_in; i++)
+                dst[i] *= w->scale;
 }

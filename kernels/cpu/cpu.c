@@ -53,8 +53,8 @@ static struct backend *cpu_close(struct backend *be) {
         if (!cpu)
                 return NULL;
         pool_free(cpu->pool);
-        free(cpu->tiles.data);
-        free(cpu->blocks.data);
+        for (unsigned form = 0; form < ACT_FORMS; form++)
+                free(cpu->tiles[form].data);
         free(cpu->local.data);
         free(cpu);
         return NULL;

@@ -19,9 +19,8 @@ struct cpu_backend {
         struct backend base;
         const struct cpu_kernels *kernels;
         struct pool *pool;
-        struct scratch tiles;   /* activations as the matmul kernels take them */
-        struct scratch blocks;  /* the same, quantized */
-        struct scratch local;   /* per worker */
+        struct scratch tiles[ACT_FORMS]; /* activations as the matmul kernels take them */
+        struct scratch local;            /* per worker */
         char description[64];
 };
 

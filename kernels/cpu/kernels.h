@@ -15,28 +15,55 @@
 
 #define TILE_MAX 8u      /* rows that a matmul kernel takes at most, a power of two */
 #define ACT_BLOCK 32u
+#define ACT_SUPER 256u
 
-/* 32 activations as 8-bit integers: x[i] is about q[i] * scale. The sums are what the offsets of formats cost:
- * sum over (w - 8) a = sum over w a - 8 * sum over a. A cache line. */
+/*
+ * Activations as 8-bit integers: x[i] is about q[i] * scale. The weights' formats say in which blocks: as long as their
+ * own ones. The sums are what the offsets of formats cost: sum over (w - 8) a = sum over w a - 8 * sum over a.
+ *
+ * A "pair" is a negative sum of a run, apart for the elements 4i and 4i + 1 and for the elements 4i + 2 and 4i + 3: as
+ * kernels whose sums have 16 bits add them up (vi_pairs_start() in vec-avx2.h).
+ */
+
+/* 32 of them, a cache line. */
 struct act_block {
         int8_t q[ACT_BLOCK];
         float scale;
-        float sum;           /* of q */
-        int32_t minus8;      /* -8 * sum of q */
-        int32_t minus16;
-        int32_t minus128;
-        int32_t minus32[2];  /* -32 * sum of each half of q */
-        int32_t zero;
+        float sum;                /* of q */
+        int32_t minus128;         /* -128 * sum of q */
+        int32_t half_minus128[2]; /* of each half of q */
+        int16_t pair[2];
+        int16_t half_pair[2][2];
 };
 _Static_assert(sizeof(struct act_block) == 64, "one cache line");
 
+/* 256 of them, scaled and rounded as GGUF's Q8_K. */
+struct act_super {
+        int8_t q[ACT_SUPER];
+        int16_t pair[16][2];      /* of each 16 */
+        int16_t sum16[16];        /* of each 16 of q */
+        int16_t sum32[8];
+        float scale;
+        int32_t zero[3];
+};
+_Static_assert(sizeof(struct act_super) == 384, "whole cache lines");
+
+/* How a format's kernels want activations. */
+enum act_form {
+        ACT_FLOATS, /* [n_in][rows] floats */
+        ACT_BLOCKS, /* [n_in / 32][rows] struct act_block */
+        ACT_SUPERS, /* [n_in / 256][rows] struct act_super */
+};
+#define ACT_FORMS 3u
+
 /* Products of `rows` activation rows (1, 2, 4 or 8, by the function's place in the table) with panels of 16 weight
- * rows: out[panel][row][lane]. x is a tile: float formats [n_in][rows] floats, the others [n_in / 32][rows] blocks. */
+ * rows: out[panel][row][lane]. x is a tile of rows in the format's act_form. */
 typedef void (*panel_fn)(const void *w, size_t panel_stride, unsigned n_panels, const void *x, size_t n_in, float *out);
 
 struct matmul_kernels {
         panel_fn f32[4], f16[4], bf16[4];               /* by log2 of the rows */
-        panel_fn q8_0[4], q4_0[4], q4_1[4], q5_0[4], q5_1[4], q4_k[4], q5_k[4], q6_k[4];
+        panel_fn q8_0[4], q4_0[4], q4_1[4], q5_0[4], q5_1[4];
+        panel_fn q2_k[4], q3_k[4], q4_k[4], q5_k[4], q6_k[4], iq4_xs[4];
         panel_fn iq4_nl[4], mxfp4[4], nvfp4[4], f8_e4m3[4];
 };
 
@@ -49,6 +76,7 @@ struct kv_block {
 struct row_kernels {
         /* One row of n_blocks blocks; block b goes to dst[b * stride]. */
         void (*quantize)(const float *x, size_t n_blocks, size_t stride, struct act_block *dst);
+        void (*quantize_super)(const float *x, size_t n_blocks, size_t stride, struct act_super *dst);
         void (*rmsnorm)(const float *x, const float *weight, float eps, size_t dim, float *out);
         void (*gate)(enum activation act, const float *gate, const float *up, size_t n, float *out);
         void (*exp)(const float *x, size_t n, float *out);
@@ -106,6 +134,10 @@ extern const size_t cpu_kernels_n;
 const struct cpu_kernels *cpu_kernels_find(const char *name);
 /* The matmul kernels of a format by log2 of the rows; NULL when there are none. */
 const panel_fn *cpu_kernels_matmul(const struct cpu_kernels *k, enum fmt fmt);
+/* What these kernels want of the activations. */
+enum act_form cpu_kernels_act(enum fmt fmt);
+/* Bytes that one row of n_in elements takes in a form; n_in is a multiple of the form's block. */
+size_t cpu_act_bytes(enum act_form form, size_t n_in);
 
 extern const struct matmul_kernels matmul_kernels_c, matmul_kernels_avx2, matmul_kernels_avx512, matmul_kernels_neon;
 extern const struct row_kernels row_kernels_c, row_kernels_avx2, row_kernels_avx512, row_kernels_neon;

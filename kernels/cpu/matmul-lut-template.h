@@ -5,9 +5,8 @@
  * included by matmul-ISA.c after its vec-ISA.h, vec-math.h and matmul-quant-template.h.
  *
  * Looked-up weights are 8-bit integers: what matmul-quant-template.h says of sums and roundings holds here too. E2M1,
- * doubled, reaches from -12 to 12. With 12 added it is unsigned and so small that 16 products add up in 16 bits, which
- * saves most of the widening where dot products are made of 16-bit ones; the sum starts with -12 times the sum of the
- * activations.
+ * doubled, reaches from -12 to 12. With 12 added it is unsigned, and the sum starts with -12 times that of the
+ * activations: all products of a block add up in 16 bits where dot products are made of 16-bit ones.
  */
 
 #include <math.h>
@@ -59,19 +58,12 @@ static ALWAYS_INLINE vi lut_weights(const enum fmt fmt, vt table, const uint8_t 
 /* Adds to sum[row] the products of half h of the rows' blocks with E2M1 + 12. */
 static ALWAYS_INLINE void e2m1_half(const enum fmt fmt, const unsigned rows, vt table, const uint8_t *codes,
                                     const unsigned h, const struct act_block *x, vi *sum) {
-        vi pairs[TILE_MAX];
-
         UNROLL for (unsigned g = 0; g < 4; g++) {
                 vi w = lut_weights(fmt, table, codes, h, g);
 
-                UNROLL for (unsigned r = 0; r < rows; r++) {
-                        vi a = vi_set1_load(x[r].q + 16 * h + 4 * g);
-
-                        pairs[r] = g == 0 ? vi_pairs_mul(w, a) : vi_pairs_dot(pairs[r], w, a);
-                }
+                UNROLL for (unsigned r = 0; r < rows; r++)
+                        sum[r] = vi_pairs_dot(sum[r], w, vi_set1_load(x[r].q + 16 * h + 4 * g));
         }
-        UNROLL for (unsigned r = 0; r < rows; r++)
-                sum[r] = vi_pairs_add(sum[r], pairs[r]);
 }
 
 static ALWAYS_INLINE void mxfp4_products(const unsigned rows, vt table, const uint8_t *col, const struct act_block *x,
@@ -81,11 +73,14 @@ static ALWAYS_INLINE void mxfp4_products(const unsigned rows, vt table, const ui
         vi sum[TILE_MAX];
 
         UNROLL for (unsigned r = 0; r < rows; r++)
-                sum[r] = vi_set1(x[r].minus8 / 2 * 3);
+                sum[r] = vi_pairs_start(x[r].pair, 12);
         e2m1_half(FMT_MXFP4, rows, table, codes, 0, x, sum);
         e2m1_half(FMT_MXFP4, rows, table, codes, 1, x, sum);
-        UNROLL for (unsigned r = 0; r < rows; r++)
-                acc[r] = vf_fma(vf_mul(vf_from_vi(sum[r]), d), vf_set1(x[r].scale), acc[r]);
+        UNROLL for (unsigned r = 0; r < rows; r++) {
+                vf t = vf_from_vi(vi_pairs_add(vi_zero(), sum[r]));
+
+                acc[r] = vf_fma(vf_mul(t, d), vf_set1(x[r].scale), acc[r]);
+        }
 }
 
 /* Half of a column: as many elements as a block of activations has, with two scales. */
@@ -101,10 +96,10 @@ static ALWAYS_INLINE void nvfp4_products(const unsigned rows, vt table, const ui
                 vi sum[TILE_MAX];
 
                 UNROLL for (unsigned r = 0; r < rows; r++)
-                        sum[r] = vi_set1(x[r].minus32[h] / 8 * 3);
+                        sum[r] = vi_pairs_start(x[r].half_pair[h], 12);
                 e2m1_half(FMT_NVFP4, rows, table, codes, h, x, sum);
                 UNROLL for (unsigned r = 0; r < rows; r++)
-                        t[r] = vf_fma(vf_from_vi(sum[r]), d, t[r]);
+                        t[r] = vf_fma(vf_from_vi(vi_pairs_add(vi_zero(), sum[r])), d, t[r]);
         }
         UNROLL for (unsigned r = 0; r < rows; r++)
                 acc[r] = vf_fma(t[r], vf_set1(x[r].scale), acc[r]);
@@ -117,7 +112,7 @@ static ALWAYS_INLINE void iq4_nl_products(const unsigned rows, vt table, const u
         vi sum[TILE_MAX];
 
         UNROLL for (unsigned r = 0; r < rows; r++)
-                sum[r] = dot_start(FMT_Q8_0, x + r);
+                sum[r] = i8_start(x + r);
         UNROLL for (unsigned g = 0; g < 8; g++) {
                 vi w = vi_i8(lut_weights(FMT_IQ4_NL, table, codes, g / 4, g % 4));
 

@@ -10,6 +10,7 @@
 
 #include "matmul-float-template.h"
 #include "matmul-quant-template.h"
+#include "matmul-k-template.h"
 #include "matmul-lut-template.h"
 
 #define PANEL_FN(name, rows, kind, fmt)                                                                          \
@@ -26,9 +27,12 @@ TILE_FNS(PANEL_FN, q4_0, quant, FMT_Q4_0)
 TILE_FNS(PANEL_FN, q4_1, quant, FMT_Q4_1)
 TILE_FNS(PANEL_FN, q5_0, quant, FMT_Q5_0)
 TILE_FNS(PANEL_FN, q5_1, quant, FMT_Q5_1)
-TILE_FNS(PANEL_FN, q4_k, quant, FMT_Q4_K)
-TILE_FNS(PANEL_FN, q5_k, quant, FMT_Q5_K)
-TILE_FNS(PANEL_FN, q6_k, quant, FMT_Q6_K)
+TILE_FNS(PANEL_FN, q2_k, k, FMT_Q2_K)
+TILE_FNS(PANEL_FN, q3_k, k, FMT_Q3_K)
+TILE_FNS(PANEL_FN, q4_k, k, FMT_Q4_K)
+TILE_FNS(PANEL_FN, q5_k, k, FMT_Q5_K)
+TILE_FNS(PANEL_FN, q6_k, k, FMT_Q6_K)
+TILE_FNS(PANEL_FN, iq4_xs, k, FMT_IQ4_XS)
 TILE_FNS(PANEL_FN, iq4_nl, lut, FMT_IQ4_NL)
 TILE_FNS(PANEL_FN, mxfp4, lut, FMT_MXFP4)
 TILE_FNS(PANEL_FN, nvfp4, lut, FMT_NVFP4)
@@ -43,9 +47,12 @@ const struct matmul_kernels VEC(matmul_kernels) = {
         .q4_1 = TILE_TABLE(q4_1),
         .q5_0 = TILE_TABLE(q5_0),
         .q5_1 = TILE_TABLE(q5_1),
+        .q2_k = TILE_TABLE(q2_k),
+        .q3_k = TILE_TABLE(q3_k),
         .q4_k = TILE_TABLE(q4_k),
         .q5_k = TILE_TABLE(q5_k),
         .q6_k = TILE_TABLE(q6_k),
+        .iq4_xs = TILE_TABLE(iq4_xs),
         .iq4_nl = TILE_TABLE(iq4_nl),
         .mxfp4 = TILE_TABLE(mxfp4),
         .nvfp4 = TILE_TABLE(nvfp4),

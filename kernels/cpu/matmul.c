@@ -23,15 +23,9 @@ struct job {
         const float *x;
         size_t x_stride;
         uint32_t n_rows, n_in;
-        const float *tiles;               /* may be x itself */
-        struct act_block *blocks;
-        bool any_float, any_quant;
+        bool wanted[ACT_FORMS];
+        const void *tiles[ACT_FORMS];     /* by form; floats may be x itself */
 };
-
-/* Takes activations as floats. */
-static bool is_float(const struct weight *w) {
-        return w->info->block == 1 || w->info->fmt == FMT_F8_E4M3;
-}
 
 /* The rows of the tile that starts at `row`: the largest power of two that fits. */
 static unsigned tile_rows(const struct job *job, uint32_t row) {
@@ -71,19 +65,31 @@ static void interleave(const struct job *job, uint32_t row, unsigned rows, float
         }
 }
 
+/* Row `row` of the tiles of a form. */
+static void *tile_at(const struct job *job, enum act_form form, uint32_t row) {
+        return (uint8_t *)job->tiles[form] + row * cpu_act_bytes(form, job->n_in);
+}
+
 /* Item: a group of kernels->tile rows. */
 static void prepare_rows(void *context, uint32_t item, unsigned worker) {
         const struct job *job = context;
+        const struct row_kernels *fns = job->kernels->rows;
         uint32_t row = item * job->kernels->tile, end = MIN(row + job->kernels->tile, job->n_rows);
-        size_t n_blocks = job->n_in / ACT_BLOCK;
 
         for (unsigned rows; row < end; row += rows) {
                 rows = tile_rows(job, row);
-                if (job->any_float && job->tiles != job->x)
-                        interleave(job, row, rows, (float *)job->tiles + (size_t)row * job->n_in);
-                for (unsigned r = 0; job->any_quant && r < rows; r++)
-                        job->kernels->rows->quantize(job->x + (row + r) * job->x_stride, n_blocks, rows,
-                                                     job->blocks + row * n_blocks + r);
+                if (job->wanted[ACT_FLOATS] && job->tiles[ACT_FLOATS] != job->x)
+                        interleave(job, row, rows, tile_at(job, ACT_FLOATS, row));
+                for (unsigned r = 0; r < rows; r++) {
+                        const float *x = job->x + (row + r) * job->x_stride;
+
+                        if (job->wanted[ACT_BLOCKS])
+                                fns->quantize(x, job->n_in / ACT_BLOCK, rows,
+                                              (struct act_block *)tile_at(job, ACT_BLOCKS, row) + r);
+                        if (job->wanted[ACT_SUPERS])
+                                fns->quantize_super(x, job->n_in / ACT_SUPER, rows,
+                                                    (struct act_super *)tile_at(job, ACT_SUPERS, row) + r);
+                }
         }
 }
 
@@ -95,8 +101,9 @@ static void finish(const struct matmul *m, uint32_t panel, uint32_t row, unsigne
                 float *out = m->out + (row + r) * m->out_stride + first;
 
                 for (uint32_t i = 0; i < n; i++) {
-                        float v = m->bias ? acc[i] + m->bias[first + i] : acc[i];
+                        float v = m->w->scale != 0.0f ? acc[i] * m->w->scale : acc[i];
 
+                        v = m->bias ? v + m->bias[first + i] : v;
                         out[i] = m->accumulate ? out[i] + v : v;
                 }
         }
@@ -104,12 +111,12 @@ static void finish(const struct matmul *m, uint32_t panel, uint32_t row, unsigne
 
 static void run_panels(const struct job *job, const struct matmul *m, uint32_t first, uint32_t n) {
         const panel_fn *fns = cpu_kernels_matmul(job->kernels, m->w->info->fmt);
+        enum act_form form = cpu_kernels_act(m->w->info->fmt);
         size_t stride = (size_t)job->n_in / m->w->info->block * m->w->info->panel_bytes;
         float acc[CALL_PANELS * TILE_MAX * WEIGHT_PANEL];
 
         for (uint32_t row = 0, rows; row < job->n_rows; row += rows) {
-                const void *x = is_float(m->w) ? (const void *)(job->tiles + (size_t)row * job->n_in)
-                                               : (const void *)(job->blocks + (size_t)row * (job->n_in / ACT_BLOCK));
+                const void *x = tile_at(job, form, row);
 
                 rows = tile_rows(job, row);
                 for (uint32_t p = first, k; p < first + n; p += k) {
@@ -140,24 +147,22 @@ static bool fits(const struct cpu_kernels *kernels, const struct matmul *m, uint
 }
 
 static int reserve(struct cpu_backend *cpu, struct job *job) {
-        uint64_t elements;
-        int r;
+        for (unsigned form = 0; form < ACT_FORMS; form++) {
+                uint64_t bytes;
+                int r;
 
-        if (!checked_mul((uint64_t)job->n_rows * job->n_in, sizeof(struct act_block), &elements))
-                return BACKEND_E_NO_MEMORY;
-        elements /= sizeof(struct act_block);
-        job->tiles = job->x;
-        if (job->any_float && job->n_rows > 1) {
-                r = scratch_reserve(&cpu->tiles, elements * sizeof(float));
+                if (!job->wanted[form])
+                        continue;
+                if (form == ACT_FLOATS && job->n_rows == 1) {
+                        job->tiles[form] = job->x;
+                        continue;
+                }
+                if (!checked_mul(job->n_rows, cpu_act_bytes(form, job->n_in), &bytes))
+                        return BACKEND_E_NO_MEMORY;
+                r = scratch_reserve(cpu->tiles + form, bytes);
                 if (r != 0)
                         return r;
-                job->tiles = cpu->tiles.data;
-        }
-        if (job->any_quant) {
-                r = scratch_reserve(&cpu->blocks, elements / ACT_BLOCK * sizeof(struct act_block));
-                if (r != 0)
-                        return r;
-                job->blocks = cpu->blocks.data;
+                job->tiles[form] = cpu->tiles[form].data;
         }
         return 0;
 }
@@ -179,15 +184,14 @@ int cpu_matmul(struct backend *be, const struct matmul *products, size_t n, cons
 
                 if (!fits(cpu->kernels, products + i, job.n_in))
                         return BACKEND_E_UNSUPPORTED;
-                job.any_float |= is_float(w);
-                job.any_quant |= !is_float(w);
+                job.wanted[cpu_kernels_act(w->info->fmt)] = true;
                 items += n_items(w);
                 work += (uint64_t)w->n_out * w->n_in * n_rows;
         }
         r = reserve(cpu, &job);
         if (r != 0)
                 return r;
-        if (job.any_quant || job.tiles != x)
+        if (job.wanted[ACT_BLOCKS] || job.wanted[ACT_SUPERS] || n_rows > 1)
                 cpu_run(cpu, (uint64_t)n_rows * job.n_in, (n_rows + cpu->kernels->tile - 1) / cpu->kernels->tile,
                         prepare_rows, &job);
         cpu_run(cpu, work, items, multiply, &job);

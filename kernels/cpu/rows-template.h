@@ -28,6 +28,18 @@ static inline vi scaled_integers(vf x, float inverse) {
         return vi_sub(vi_bits(vf_fma(x, vf_set1(inverse), vf_set1(ROUND_MAGIC))), vi_set1(ROUND_MAGIC_BITS));
 }
 
+/* Minus the sums of bytes 4i and 4i + 1, and of bytes 4i + 2 and 4i + 3, of 16. */
+static inline void negative_pair(const int8_t *q, int16_t *pair) {
+        int low = 0, high = 0;
+
+        for (unsigned i = 0; i < 16; i += 4) {
+                low += q[i] + q[i + 1];
+                high += q[i + 2] + q[i + 3];
+        }
+        pair[0] = (int16_t)-low;
+        pair[1] = (int16_t)-high;
+}
+
 /* To the 11 bits that a binary16 has, though not to its range: as good as exact beside the rounding of the integers, but
  * what other implementations of the formats do, so that the errors are the same ones. */
 static inline float rounded_scale(float scale) {
@@ -59,17 +71,52 @@ static inline void quantize_block(const float *x, struct act_block *dst) {
         vi_store_i8(dst->q + 16, ib);
         dst->scale = scale;
         dst->sum = (float)(sum_a + sum_b);
-        dst->minus8 = -8 * (sum_a + sum_b);
-        dst->minus16 = -16 * (sum_a + sum_b);
         dst->minus128 = -128 * (sum_a + sum_b);
-        dst->minus32[0] = -32 * sum_a;
-        dst->minus32[1] = -32 * sum_b;
-        dst->zero = 0;
+        for (unsigned half = 0; half < 2; half++) {
+                dst->half_minus128[half] = -128 * (half ? sum_b : sum_a);
+                negative_pair(dst->q + 16 * half, dst->half_pair[half]);
+        }
+        for (unsigned i = 0; i < 2; i++)
+                dst->pair[i] = (int16_t)(dst->half_pair[0][i] + dst->half_pair[1][i]);
 }
 
 static void quantize(const float *x, size_t n_blocks, size_t stride, struct act_block *dst) {
         for (size_t b = 0; b < n_blocks; b++)
                 quantize_block(x + b * ACT_BLOCK, dst + b * stride);
+}
+
+/* The largest magnitude becomes 127, and the scale is the reciprocal of what was multiplied with. (Q8_K's may be
+ * negative, and its integers with it: that makes no difference.) */
+static inline void quantize_256(const float *x, struct act_super *dst) {
+        vi tops = vi_zero();
+        float amax, inverse = 0.0f;
+        int32_t top;
+
+        for (unsigned i = 0; i < ACT_SUPER; i += 16)
+                tops = vi_max(tops, vi_and(vi_bits(vf_load(x + i)), vi_set1(0x7fffffff)));
+        top = vi_top(tops);
+        memcpy(&amax, &top, sizeof(amax));
+        if (top < FLOAT_INFINITE && amax >= QUANT_SMALLEST)
+                inverse = 127.0f / amax;
+        for (unsigned i = 0; i < ACT_SUPER / 16; i++) {
+                vi q = vi_zero();
+
+                if (inverse > 0.0f)
+                        q = vi_sub(vi_bits(vf_add(vf_mul(vf_load(x + 16 * i), vf_set1(inverse)), vf_set1(ROUND_MAGIC))),
+                                   vi_set1(ROUND_MAGIC_BITS));
+                vi_store_i8(dst->q + 16 * i, q);
+                negative_pair(dst->q + 16 * i, dst->pair[i]);
+                dst->sum16[i] = (int16_t)(-dst->pair[i][0] - dst->pair[i][1]);
+        }
+        for (unsigned i = 0; i < ACT_SUPER / 32; i++)
+                dst->sum32[i] = (int16_t)(dst->sum16[2 * i] + dst->sum16[2 * i + 1]);
+        dst->scale = top >= FLOAT_INFINITE ? NAN : inverse > 0.0f ? 1.0f / inverse : 0.0f;
+        memset(dst->zero, 0, sizeof(dst->zero));
+}
+
+static void quantize_super(const float *x, size_t n_blocks, size_t stride, struct act_super *dst) {
+        for (size_t b = 0; b < n_blocks; b++)
+                quantize_256(x + b * ACT_SUPER, dst + b * stride);
 }
 
 /* The sum of squares has 16 chains, element i in chain i % 16, added up as a tree. */
@@ -178,6 +225,7 @@ static void to_q8_0(const float *x, size_t n, struct kv_block *out) {
 
 const struct row_kernels VEC(row_kernels) = {
         .quantize = quantize,
+        .quantize_super = quantize_super,
         .rmsnorm = rmsnorm,
         .gate = gate,
         .exp = exps,

@@ -74,13 +74,46 @@ const panel_fn *cpu_kernels_matmul(const struct cpu_kernels *k, enum fmt fmt) {
         case FMT_Q4_1: return k->matmul->q4_1;
         case FMT_Q5_0: return k->matmul->q5_0;
         case FMT_Q5_1: return k->matmul->q5_1;
+        case FMT_Q2_K: return k->matmul->q2_k;
+        case FMT_Q3_K: return k->matmul->q3_k;
         case FMT_Q4_K: return k->matmul->q4_k;
         case FMT_Q5_K: return k->matmul->q5_k;
         case FMT_Q6_K: return k->matmul->q6_k;
+        case FMT_IQ4_XS: return k->matmul->iq4_xs;
         case FMT_IQ4_NL: return k->matmul->iq4_nl;
         case FMT_MXFP4: return k->matmul->mxfp4;
         case FMT_NVFP4: return k->matmul->nvfp4;
         case FMT_F8_E4M3: return k->matmul->f8_e4m3;
         default: return NULL;
+        }
+}
+
+enum act_form cpu_kernels_act(enum fmt fmt) {
+        switch (fmt) {
+        case FMT_F32:
+        case FMT_F16:
+        case FMT_BF16:
+        case FMT_F8_E4M3:
+                return ACT_FLOATS;
+        case FMT_Q2_K:
+        case FMT_Q3_K:
+        case FMT_Q4_K:
+        case FMT_Q5_K:
+        case FMT_Q6_K:
+        case FMT_IQ4_XS:
+                return ACT_SUPERS;
+        default:
+                return ACT_BLOCKS;
+        }
+}
+
+size_t cpu_act_bytes(enum act_form form, size_t n_in) {
+        switch (form) {
+        case ACT_FLOATS:
+                return n_in * sizeof(float);
+        case ACT_BLOCKS:
+                return n_in / ACT_BLOCK * sizeof(struct act_block);
+        default:
+                return n_in / ACT_SUPER * sizeof(struct act_super);
         }
 }

@@ -16,6 +16,7 @@
 #define VEC_TILE 4
 #define VEC_PAIR 0
 #define VEC_I8_SHIFTED 0
+#define VEC_PAIRS 1
 
 typedef struct { __m256 a, b; } vf;
 typedef struct { __m256i a, b; } vi;
@@ -98,6 +99,7 @@ static inline void vi_store_i8(void *p, vi x) {
 }
 static inline vi vi_and(vi x, vi y) { return VI(_mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b)); }
 static inline vi vi_or(vi x, vi y) { return VI(_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)); }
+static inline vi vi_xor(vi x, vi y) { return VI(_mm256_xor_si256(x.a, y.a), _mm256_xor_si256(x.b, y.b)); }
 static inline vi vi_add(vi x, vi y) { return VI(_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)); }
 static inline vi vi_sub(vi x, vi y) { return VI(_mm256_sub_epi32(x.a, y.a), _mm256_sub_epi32(x.b, y.b)); }
 static inline vi vi_max(vi x, vi y) { return VI(_mm256_max_epi32(x.a, y.a), _mm256_max_epi32(x.b, y.b)); }
@@ -140,15 +142,52 @@ static inline vi vi_lut(vt table, vi codes) {
         return VI(_mm256_shuffle_epi8(table, codes.a), _mm256_shuffle_epi8(table, codes.b));
 }
 
-/* 4 x 2 x 24 x 127 is less than 2^15. */
-static inline vi vi_pairs_mul(vi w, vi a) { return VI(_mm256_maddubs_epi16(w.a, a.a), _mm256_maddubs_epi16(w.b, a.b)); }
+/* Two sums of 16 bits per lane. What overflows on the way comes back in the end, if the end fits: 8 x 2 x 15 x 127,
+ * 4 x 2 x 31 x 127, and with a start that brings weights to both sides of zero 4 x 2 x 32 x 127 and 8 x 2 x 16 x 127. */
+static inline vi vi_pairs_start(const int16_t *pair, const int times) {
+        int32_t both;
+        __m256i v;
+
+        memcpy(&both, pair, sizeof(both));
+        v = _mm256_mullo_epi16(_mm256_set1_epi32(both), _mm256_set1_epi16((int16_t)times));
+        return VI(v, v);
+}
 static inline vi vi_pairs_dot(vi acc, vi w, vi a) {
         return VI(_mm256_add_epi16(acc.a, _mm256_maddubs_epi16(w.a, a.a)),
                   _mm256_add_epi16(acc.b, _mm256_maddubs_epi16(w.b, a.b)));
 }
+static inline vi vi_pairs_i8(vi acc, vi w, vi a) {
+        return VI(_mm256_add_epi16(acc.a, _mm256_maddubs_epi16(_mm256_abs_epi8(w.a), _mm256_sign_epi8(a.a, w.a))),
+                  _mm256_add_epi16(acc.b, _mm256_maddubs_epi16(_mm256_abs_epi8(w.b), _mm256_sign_epi8(a.b, w.b))));
+}
+static inline vi vi_pairs_scaled(vi sum, vi pairs, vi scale) {
+        return VI(_mm256_add_epi32(sum.a, _mm256_madd_epi16(pairs.a, scale.a)),
+                  _mm256_add_epi32(sum.b, _mm256_madd_epi16(pairs.b, scale.b)));
+}
 static inline vi vi_pairs_add(vi sum, vi pairs) {
-        return VI(_mm256_add_epi32(sum.a, _mm256_madd_epi16(pairs.a, _mm256_set1_epi16(1))),
-                  _mm256_add_epi32(sum.b, _mm256_madd_epi16(pairs.b, _mm256_set1_epi16(1))));
+        return vi_pairs_scaled(sum, pairs, VI(_mm256_set1_epi16(1), _mm256_set1_epi16(1)));
+}
+/* Twice in each lane, for either sum. */
+static inline vi vi_scale_i8(const uint8_t *p) {
+        __m256i v = _mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)p));
+        __m256i first = _mm256_setr_epi8(-1, 0, -1, 0, -1, 1, -1, 1, -1, 2, -1, 2, -1, 3, -1, 3,
+                                         -1, 4, -1, 4, -1, 5, -1, 5, -1, 6, -1, 6, -1, 7, -1, 7);
+        __m256i second = _mm256_or_si256(first, _mm256_set1_epi16(0x0800));
+
+        return VI(_mm256_srai_epi16(_mm256_shuffle_epi8(v, first), 8),
+                  _mm256_srai_epi16(_mm256_shuffle_epi8(v, second), 8));
+}
+static inline vi vi_two_u8(const uint8_t *p) {
+        __m128i x = _mm_loadu_si128((const void *)p), y = _mm_loadu_si128((const void *)(p + 16));
+
+        return VI(_mm256_cvtepu8_epi16(_mm_unpacklo_epi8(x, y)), _mm256_cvtepu8_epi16(_mm_unpackhi_epi8(x, y)));
+}
+static inline vi vi_two_madd(vi sum, vi two, const int16_t *n) {
+        int32_t both;
+
+        memcpy(&both, n, sizeof(both));
+        return VI(_mm256_add_epi32(sum.a, _mm256_madd_epi16(two.a, _mm256_set1_epi32(both))),
+                  _mm256_add_epi32(sum.b, _mm256_madd_epi16(two.b, _mm256_set1_epi32(both))));
 }
 
 #define E4M3_LOADED 0x1p-8f

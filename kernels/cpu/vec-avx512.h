@@ -18,6 +18,7 @@
 
 /* i8 weights are multiplied as u8, shifted by 128; the accumulator starts with the difference. */
 #define VEC_I8_SHIFTED 1
+#define VEC_PAIRS 0
 
 typedef __m512 vf;
 typedef __m512i vi;
@@ -61,6 +62,7 @@ static inline vi vi_load_i8(const void *p) { return _mm512_cvtepi8_epi32(_mm_loa
 static inline void vi_store_i8(void *p, vi a) { _mm_storeu_si128(p, _mm512_cvtepi32_epi8(a)); }
 static inline vi vi_and(vi a, vi b) { return _mm512_and_si512(a, b); }
 static inline vi vi_or(vi a, vi b) { return _mm512_or_si512(a, b); }
+static inline vi vi_xor(vi a, vi b) { return _mm512_xor_si512(a, b); }
 static inline vi vi_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
 static inline vi vi_sub(vi a, vi b) { return _mm512_sub_epi32(a, b); }
 static inline vi vi_max(vi a, vi b) { return _mm512_max_epi32(a, b); }
@@ -82,11 +84,26 @@ typedef __m512i vt;
 static inline vt vt_load(const int8_t *p) { return _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)p)); }
 static inline vi vi_lut(vt table, vi codes) { return _mm512_shuffle_epi8(table, codes); }
 
-/* Sums of dot products of w, at most 24 and unsigned, and a, of i8: four of them fit. As far as the instruction set has
- * it they are kept in pairs of 16 bits; vi_pairs_add() brings them to 32. */
-static inline vi vi_pairs_mul(vi w, vi a) { return _mm512_dpbusd_epi32(vi_zero(), w, a); }
+/*
+ * Sums of dot products of w, small and unsigned, and a, of i8. Where VEC_PAIRS is 1 they are pairs of 16 bits per lane,
+ * and the template says how many fit (matmul-k-template.h, matmul-quant-template.h); here they are plain sums. The start
+ * is `times` a struct act_block's or act_super's pair. vi_pairs_scaled() brings them to 32 bits, times a scale of
+ * vi_scale_i8(). _i8: for w of i8, prepared by vi_i8(); where VEC_PAIRS is 1 only one of these fits.
+ */
+static inline vi vi_pairs_start(const int16_t *pair, const int times) { return vi_set1((pair[0] + pair[1]) * times); }
 static inline vi vi_pairs_dot(vi acc, vi w, vi a) { return _mm512_dpbusd_epi32(acc, w, a); }
+static inline vi vi_pairs_i8(vi acc, vi w, vi a) { return _mm512_dpbusd_epi32(acc, w, a); }
 static inline vi vi_pairs_add(vi sum, vi pairs) { return vi_add(sum, pairs); }
+static inline vi vi_pairs_scaled(vi sum, vi pairs, vi scale) { return vi_add(sum, _mm512_mullo_epi32(pairs, scale)); }
+static inline vi vi_scale_i8(const uint8_t *p) { return vi_load_i8(p); }
+/* Bytes l and 16 + l in lane l, and the sum of their products with two numbers. */
+static inline vi vi_two_u8(const uint8_t *p) { return vi_or(vi_load_u8(p), vi_shl(vi_load_u8(p + 16), 16)); }
+static inline vi vi_two_madd(vi sum, vi two, const int16_t *n) {
+        int32_t both;
+
+        memcpy(&both, n, sizeof(both));
+        return vi_add(sum, _mm512_madd_epi16(two, vi_set1(both)));
+}
 
 /* 16 numbers of E4M3, times E4M3_LOADED: what they are when their bits are read as those of a binary16. */
 #define E4M3_LOADED 0x1p-8f

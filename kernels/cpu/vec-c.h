@@ -16,6 +16,7 @@
 #define VEC_TILE 1
 #define VEC_PAIR 0
 #define VEC_I8_SHIFTED 0
+#define VEC_PAIRS 0
 
 typedef struct { float v[16]; } vf;
 typedef struct { int32_t v[16]; } vi;
@@ -66,6 +67,7 @@ static inline void vi_store_i8(void *p, vi a) {
 }
 static inline vi vi_and(vi a, vi b) { EACH(vi, a.v[i] & b.v[i]); }
 static inline vi vi_or(vi a, vi b) { EACH(vi, a.v[i] | b.v[i]); }
+static inline vi vi_xor(vi a, vi b) { EACH(vi, a.v[i] ^ b.v[i]); }
 static inline vi vi_add(vi a, vi b) { EACH(vi, (int32_t)((uint32_t)a.v[i] + (uint32_t)b.v[i])); }
 static inline vi vi_sub(vi a, vi b) { EACH(vi, (int32_t)((uint32_t)a.v[i] - (uint32_t)b.v[i])); }
 static inline vi vi_max(vi a, vi b) { EACH(vi, a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
@@ -117,9 +119,19 @@ static inline vi vi_lut(vt table, vi codes) {
         return r;
 }
 
-static inline vi vi_pairs_mul(vi w, vi a) { return vi_dot_i8(vi_zero(), w, a); }
+static inline vi vi_pairs_start(const int16_t *pair, const int times) { return vi_set1((pair[0] + pair[1]) * times); }
 static inline vi vi_pairs_dot(vi acc, vi w, vi a) { return vi_dot_i8(acc, w, a); }
+static inline vi vi_pairs_i8(vi acc, vi w, vi a) { return vi_dot_i8(acc, w, a); }
 static inline vi vi_pairs_add(vi sum, vi pairs) { return vi_add(sum, pairs); }
+static inline vi vi_pairs_scaled(vi sum, vi pairs, vi scale) {
+        EACH(vi, (int32_t)((uint32_t)sum.v[i] + (uint32_t)pairs.v[i] * (uint32_t)scale.v[i]));
+}
+static inline vi vi_scale_i8(const uint8_t *p) { return vi_load_i8(p); }
+static inline vi vi_two_u8(const uint8_t *p) { return vi_or(vi_load_u8(p), vi_shl(vi_load_u8(p + 16), 16)); }
+static inline vi vi_two_madd(vi sum, vi two, const int16_t *n) {
+        sum = vi_pairs_scaled(sum, vi_and(two, vi_set1(0xffff)), vi_set1(n[0]));
+        return vi_pairs_scaled(sum, vi_shr(two, 16), vi_set1(n[1]));
+}
 
 #define E4M3_LOADED 0x1p-8f
 static inline float load_e4m3(const uint8_t *p) {

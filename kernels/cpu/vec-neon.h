@@ -14,6 +14,7 @@
 #define VEC_TILE 4
 #define VEC_PAIR 0
 #define VEC_I8_SHIFTED 0
+#define VEC_PAIRS 0
 
 typedef float32x4x4_t vf;
 typedef int32x4x4_t vi;
@@ -95,6 +96,7 @@ static inline void vi_store_i8(void *p, vi a) {
 }
 static inline vi vi_and(vi a, vi b) { QUADS(vi, vandq_s32(a.val[i], b.val[i])); }
 static inline vi vi_or(vi a, vi b) { QUADS(vi, vorrq_s32(a.val[i], b.val[i])); }
+static inline vi vi_xor(vi a, vi b) { QUADS(vi, veorq_s32(a.val[i], b.val[i])); }
 static inline vi vi_add(vi a, vi b) { QUADS(vi, vaddq_s32(a.val[i], b.val[i])); }
 static inline vi vi_sub(vi a, vi b) { QUADS(vi, vsubq_s32(a.val[i], b.val[i])); }
 static inline vi vi_max(vi a, vi b) { QUADS(vi, vmaxq_s32(a.val[i], b.val[i])); }
@@ -125,9 +127,19 @@ static inline vi vi_lut(vt table, vi codes) {
         QUADS(vi, vreinterpretq_s32_s8(vqtbl1q_s8(table, vreinterpretq_u8_s32(codes.val[i]))));
 }
 
-static inline vi vi_pairs_mul(vi w, vi a) { return vi_dot_i8(vi_zero(), w, a); }
+static inline vi vi_pairs_start(const int16_t *pair, const int times) { return vi_set1((pair[0] + pair[1]) * times); }
 static inline vi vi_pairs_dot(vi acc, vi w, vi a) { return vi_dot_i8(acc, w, a); }
+static inline vi vi_pairs_i8(vi acc, vi w, vi a) { return vi_dot_i8(acc, w, a); }
 static inline vi vi_pairs_add(vi sum, vi pairs) { return vi_add(sum, pairs); }
+static inline vi vi_pairs_scaled(vi sum, vi pairs, vi scale) {
+        QUADS(vi, vmlaq_s32(sum.val[i], pairs.val[i], scale.val[i]));
+}
+static inline vi vi_scale_i8(const uint8_t *p) { return vi_load_i8(p); }
+static inline vi vi_two_u8(const uint8_t *p) { return vi_or(vi_load_u8(p), vi_shl(vi_load_u8(p + 16), 16)); }
+static inline vi vi_two_madd(vi sum, vi two, const int16_t *n) {
+        sum = vi_pairs_scaled(sum, vi_and(two, vi_set1(0xffff)), vi_set1(n[0]));
+        return vi_pairs_scaled(sum, vi_shr(two, 16), vi_set1(n[1]));
+}
 
 #define E4M3_LOADED 0x1p-8f
 static inline uint16x8_t e4m3_halves(uint8x8_t codes) {

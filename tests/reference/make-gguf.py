@@ -33,14 +33,24 @@ FIELDS = ("embd", "layers", "ff", "heads", "heads_kv", "head_dim", "vocab", "ctx
 
 # name: (GGUF's number, elements per block, bytes per block)
 TYPES = {
-    "F32": (0, 1, 4), "F16": (1, 1, 2), "Q4_0": (2, 32, 18), "Q8_0": (8, 32, 34), "Q4_K": (12, 256, 144),
-    "Q6_K": (14, 256, 210), "BF16": (30, 1, 2),
+    "F32": (0, 1, 4), "F16": (1, 1, 2), "Q4_0": (2, 32, 18), "Q4_1": (3, 32, 20), "Q5_0": (6, 32, 22),
+    "Q5_1": (7, 32, 24), "Q8_0": (8, 32, 34), "Q2_K": (10, 256, 84), "Q3_K": (11, 256, 110), "Q4_K": (12, 256, 144),
+    "Q5_K": (13, 256, 176), "Q6_K": (14, 256, 210), "IQ4_NL": (20, 32, 18), "IQ4_XS": (23, 256, 136),
+    "BF16": (30, 1, 2), "MXFP4": (39, 32, 17), "NVFP4": (40, 64, 36),
 }
 # format: (general.file_type, matrices, embedding and output)
 FORMATS = {
     "f32": (0, "F32", "F32"), "f16": (1, "F16", "F16"), "bf16": (32, "BF16", "BF16"), "q8_0": (7, "Q8_0", "Q8_0"),
-    "q4_0": (2, "Q4_0", "Q6_K"), "q4_k_m": (15, "Q4_K", "Q6_K"),
+    "q4_0": (2, "Q4_0", "Q6_K"), "q4_1": (3, "Q4_1", "Q6_K"), "q5_0": (8, "Q5_0", "Q6_K"), "q5_1": (9, "Q5_1", "Q6_K"),
+    "q2_k": (10, "Q2_K", "Q6_K"), "q3_k": (12, "Q3_K", "Q6_K"), "q4_k_m": (15, "Q4_K", "Q6_K"),
+    "q5_k": (17, "Q5_K", "Q6_K"), "q6_k": (18, "Q6_K", "Q6_K"), "iq4_nl": (25, "IQ4_NL", "Q6_K"),
+    "iq4_xs": (30, "IQ4_XS", "Q6_K"), "mxfp4": (38, "MXFP4", "Q8_0"), "nvfp4": (39, "NVFP4", "Q8_0"),
 }
+# type: where the binary16 scale is, and what the codes' standard deviation is then (signed codes have a mean of zero)
+SIGNED = {"Q8_0": (0, 74), "Q4_0": (0, 4.6), "Q5_0": (0, 9.2), "IQ4_NL": (0, 70)}
+# the same for codes with a minimum, which follows the scale: (place, deviation, the minimum in scales)
+WITH_MINIMUM = {"Q4_1": (0, 4.6, -7.5), "Q5_1": (0, 9.2, -15.5), "Q4_K": (0, 275, 7.5), "Q5_K": (0, 550, 15.5),
+                "Q2_K": (80, 14.4, 1.5)}
 SIGMA = 0.02
 ALIGN = 32
 CHUNK = 1 << 22  # elements
@@ -143,17 +153,25 @@ def random_blocks(rng, kind, n_blocks):
     out = np.frombuffer(rng.bytes(n_blocks * size), np.uint8).reshape(n_blocks, size).copy()
     # a sign per block takes out the bias of formats whose codes are not symmetric
     scale = rng.uniform(0.6, 1.4, n_blocks) * rng.choice((-1.0, 1.0), n_blocks)
-    if kind == "Q8_0":
-        out[:, 0:2] = f16_column(scale * SIGMA / 74)
-    elif kind == "Q4_0":
-        out[:, 0:2] = f16_column(scale * SIGMA / 4.6)
-    elif kind == "Q4_K":
-        d = np.abs(scale) * SIGMA / 275
-        out[:, 0:2] = f16_column(d)
-        out[:, 2:4] = f16_column(d * 7.5)
+    if kind in SIGNED:
+        at, deviation = SIGNED[kind]
+        out[:, at:at + 2] = f16_column(scale * SIGMA / deviation)
+    elif kind in WITH_MINIMUM:
+        at, deviation, minimum = WITH_MINIMUM[kind]
+        d = np.abs(scale) * SIGMA / deviation
+        out[:, at:at + 2] = f16_column(d)
+        out[:, at + 2:at + 4] = f16_column(d * minimum)
     elif kind == "Q6_K":
         out[:, 192:208] = rng.integers(-24, 25, (n_blocks, 16), np.int8).view(np.uint8)
         out[:, 208:210] = f16_column(scale * SIGMA / 260)
+    elif kind == "Q3_K":
+        out[:, 108:110] = f16_column(scale * SIGMA / 42)
+    elif kind == "IQ4_XS":
+        out[:, 0:2] = f16_column(scale * SIGMA / 1290)
+    elif kind == "MXFP4":  # powers of two near SIGMA / 2.9, the codes' deviation
+        out[:, 0] = rng.integers(119, 121, n_blocks, np.uint8)
+    elif kind == "NVFP4":  # 2 to 6 steps of 2^-9
+        out[:, 0:4] = rng.integers(2, 6, (n_blocks, 4), np.uint8)
     return out.reshape(-1)
 
 

@@ -225,12 +225,12 @@ static void test_perplexity(void **state) {
                 { "stories260K-bf16", ".eval", 0.001 }, { "stories260K-q8_0", ".eval", 0.005 },
                 { "stories260K-q4_0", ".eval", 0.005 }, { "stories260K-q4_1", ".eval", 0.005 },
                 { "stories260K-q5_0", ".eval", 0.005 }, { "stories260K-q5_1", ".eval", 0.005 },
-                /* Weights by chance: errors grow more. For the formats of 256 elements the reference rounds activations in
-                 * as large blocks, here they are in blocks of 32. */
-                { "rand-llama-bf16", "", 0.01 },        { "rand-llama-q8_0", "", 0.01 },
-                { "rand-llama-iq4_nl", "", 0.01 },      { "rand-llama-q4_k_m", "", 0.03 },
-                { "rand-llama-q4_k_s", "", 0.03 },      { "rand-llama-q5_k_m", "", 0.03 },
-                { "rand-llama-q6_k", "", 0.03 },
+                { "rand-llama-bf16", "", 0.01 },        { "rand-llama-q8_0", "", 0.005 },
+                { "rand-llama-iq4_nl", "", 0.001 },     { "rand-llama-iq4_xs", "", 0.001 },
+                { "rand-llama-q2_k", "", 0.005 },       { "rand-llama-q3_k_m", "", 0.01 },
+                { "rand-llama-q4_k_m", "", 0.001 },     { "rand-llama-q4_k_s", "", 0.001 },
+                { "rand-llama-q5_k_m", "", 0.005 },     { "rand-llama-q6_k", "", 0.001 },
+                { "rand-llama3-q4_k_m", "", 0.001 },
         };
         const struct engine_config config = { .kv_format = KV_F32, .max_sequences = 2 };
         static struct expected x;

@@ -13,7 +13,8 @@
 
 static const enum fmt formats[] = { FMT_F32,  FMT_F16,  FMT_BF16, FMT_Q8_0, FMT_Q4_0, FMT_Q4_1,
                                     FMT_Q5_0, FMT_Q5_1, FMT_Q4_K, FMT_Q5_K, FMT_Q6_K,
-                                    FMT_IQ4_NL, FMT_MXFP4, FMT_NVFP4, FMT_F8_E4M3 };
+                                    FMT_IQ4_NL, FMT_MXFP4, FMT_NVFP4, FMT_F8_E4M3, FMT_Q2_K, FMT_Q3_K,
+                                    FMT_IQ4_XS };
 
 struct matrix {
         struct weight w;
@@ -53,17 +54,37 @@ static void multiply(struct backend *be, const struct matrix *m, const float *x,
         assert_int_equal(backend_cpu.matmul(be, &product, 1, x, m->w.n_in, n_rows), 0);
 }
 
+/* Elements that share a scale when activations are rounded to 8 bits; 0 where they are not. */
+static uint32_t act_block(enum fmt fmt) {
+        switch (fmt) {
+        case FMT_F32:
+        case FMT_F16:
+        case FMT_BF16:
+        case FMT_F8_E4M3:
+                return 0;
+        case FMT_Q2_K:
+        case FMT_Q3_K:
+        case FMT_Q4_K:
+        case FMT_Q5_K:
+        case FMT_Q6_K:
+        case FMT_IQ4_XS:
+                return 256;
+        default:
+                return 32;
+        }
+}
+
 /* Rounding of the activations to 8 bits and of the sums to float: what the result may be off by. */
 static double bound(const struct matrix *m, const float *w, const float *x) {
+        uint32_t n_in = m->w.n_in, block = act_block(m->w.info->fmt);
         double magnitude = 0.0, step = 0.0;
-        uint32_t n_in = m->w.n_in;
 
         for (uint32_t k = 0; k < n_in; k++)
                 magnitude += fabs((double)w[k] * (double)x[k]);
-        for (uint32_t k = 0; m->w.info->block > 1 && m->w.info->fmt != FMT_F8_E4M3 && k < n_in; k += 32) {
+        for (uint32_t k = 0; block > 0 && k < n_in; k += block) {
                 double amax = 0.0, weights = 0.0;
 
-                for (uint32_t i = k; i < k + 32; i++) {
+                for (uint32_t i = k; i < k + block; i++) {
                         amax = fmax(amax, fabs((double)x[i]));
                         weights += fabs((double)w[i]);
                 }
@@ -207,6 +228,33 @@ static void test_products(void **unused) {
         free(residual);
 }
 
+/* A matrix's own scale: before the bias, and in its rows. */
+static void test_matrix_scale(void **unused) {
+        const uint32_t n_rows = 3, n_out = 20, n_in = 128;
+        struct backend *be = open_family("auto", 1);
+        float *x = floats(n_rows * n_in, 2.0f), *bias = floats(n_out, 2.0f), row[128];
+        float plain[3 * 20], scaled[3 * 20], base[3 * 20];
+        struct matrix m;
+        struct matmul p = { .w = &m.w, .out = plain, .out_stride = n_out };
+
+        matrix_make(&m, FMT_NVFP4, n_out, n_in);
+        assert_int_equal(backend_cpu.matmul(be, &p, 1, x, n_in, n_rows), 0);
+        m.w.scale = 0.3f;
+        fill(base, ARRAY_SIZE(base), 1.0f);
+        memcpy(scaled, base, sizeof(scaled));
+        p = (struct matmul){ .w = &m.w, .bias = bias, .out = scaled, .out_stride = n_out, .accumulate = true };
+        assert_int_equal(backend_cpu.matmul(be, &p, 1, x, n_in, n_rows), 0);
+        for (uint32_t i = 0; i < n_rows * n_out; i++)
+                assert_true(scaled[i] == base[i] + (plain[i] * 0.3f + bias[i % n_out]));
+        weight_decode_row(&m.w, 17, row);
+        for (uint32_t i = 0; i < n_in; i++)
+                assert_true(row[i] == m.values[17 * n_in + i] * 0.3f);
+        matrix_free(&m);
+        backend_cpu.close(be);
+        free(x);
+        free(bias);
+}
+
 /* Quants and scales at their ends: no saturation, no overflow, in any family. */
 static void test_extremes(void **unused) {
         const uint32_t n_out = 16, n_in = 512;
@@ -239,7 +287,7 @@ static void test_extremes(void **unused) {
 
 /* Zeros, tiny values, and values that are no numbers: the latter show in their row and nowhere else. */
 static void test_odd_activations(void **unused) {
-        static const enum fmt some[] = { FMT_F32, FMT_Q8_0, FMT_Q4_K, FMT_Q6_K };
+        static const enum fmt some[] = { FMT_F32, FMT_Q8_0, FMT_Q4_K, FMT_Q6_K, FMT_IQ4_XS };
         const uint32_t n_rows = 5, n_out = 17, n_in = 256;
 
         for (size_t f = 0; f < ARRAY_SIZE(some); f++) {
@@ -294,6 +342,7 @@ int main(void) {
                 cmocka_unit_test(test_sizes),
                 cmocka_unit_test(test_company),
                 cmocka_unit_test(test_products),
+                cmocka_unit_test(test_matrix_scale),
                 cmocka_unit_test(test_extremes),
                 cmocka_unit_test(test_odd_activations),
                 cmocka_unit_test(test_unsupported),

@@ -77,8 +77,9 @@ static void compare_tensor(int fd, const struct gguf_tensor *t, const struct ima
 
         assert_non_null(it);
         assert_int_equal(it->layout, t->n_dims == 2 ? WEIGHT_PANELS : WEIGHT_ROWS);
-        w = (struct weight){ fmt_info(it->fmt), (enum weight_layout)it->layout, (uint32_t)it->dims[1], (uint32_t)it->dims[0],
-                             image_data(image, it) };
+        w = (struct weight){ .info = fmt_info(it->fmt), .layout = (enum weight_layout)it->layout,
+                             .n_out = (uint32_t)it->dims[1], .n_in = (uint32_t)it->dims[0],
+                             .data = image_data(image, it) };
         assert_int_equal((uintptr_t)w.data % 64, 0);
         for (uint32_t row = 0; row < t->dims[1]; row++) {
                 read_all(fd, t->offset + row * row_bytes, raw, row_bytes);
