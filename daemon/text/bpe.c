@@ -16,11 +16,20 @@
 #include "byte-level.h"
 #include "tokenizer-internal.h"
 
+/* A place in struct byte_pairs. */
+static unsigned byte_pair(const char *s) {
+        return (unsigned)(unsigned char)s[0] << 8 | (unsigned char)s[1];
+}
+
 static bool find_merge(const struct merge_row *row, uint32_t left, uint32_t right, uint32_t *ret_rank,
                        uint32_t *ret_id) {
         const struct tokenizer *t = row->userdata;
+        uint32_t at = row->symbols[left].pos;
         const struct merge_entry *e;
 
+        if (t->pairs && merge_row_end_of(row, right) - at == 2 &&
+            t->pairs->rank[byte_pair(row->text + at)] == MERGE_END)
+                return false;
         e = merge_map_find(&t->merges, row->symbols[left].id, row->symbols[right].id);
         if (!e)
                 return false;
@@ -79,20 +88,15 @@ static void push_characters(const struct tokenizer *t, struct merge_row *row, co
         }
 }
 
-static int encode_word(const struct tokenizer *t, struct merge_row *row, const char *word, size_t n, bool whole,
-                       struct token_array *out) {
+static int encode_piece(const struct tokenizer *t, struct merge_row *row, const char *word, size_t n,
+                        struct token_array *out) {
         int r;
 
-        if (whole) {
-                uint32_t id = find_word(t, word, n);
-
-                if (id != TOKEN_NONE)
-                        return token_array_append(out, (int32_t)id);
-        }
         r = merge_row_reset(row, n);
         if (r < 0)
                 return r;
         (t->raw ? push_characters : push_bytes)(t, row, word, n);
+        row->text = word;
         row->text_end = (uint32_t)n;
         r = merge_row_run(row, find_merge);
         for (uint32_t i = 0; r == 0 && i != MERGE_END; i = row->symbols[i].next) {
@@ -102,6 +106,39 @@ static int encode_word(const struct tokenizer *t, struct merge_row *row, const c
                         r = token_array_append(out, (int32_t)s->id);
                 else
                         r = append_bytes(t, word + s->pos, merge_row_end_of(row, i) - s->pos, out);
+        }
+        return r;
+}
+
+/* Up to where merges can reach from the beginning of a word. */
+static size_t piece_length(const struct tokenizer *t, const char *word, size_t n) {
+        size_t len = 1;
+
+        if (!t->pairs)
+                return n;
+        while (len < n) {
+                unsigned pair = byte_pair(word + len - 1);
+
+                if (!(t->pairs->together[pair / 64] >> (pair % 64) & 1))
+                        break;
+                len++;
+        }
+        return len;
+}
+
+static int encode_word(const struct tokenizer *t, struct merge_row *row, const char *word, size_t n, bool whole,
+                       struct token_array *out) {
+        int r = 0;
+
+        if (whole) {
+                uint32_t id = find_word(t, word, n);
+
+                if (id != TOKEN_NONE)
+                        return token_array_append(out, (int32_t)id);
+        }
+        for (size_t pos = 0, len; r == 0 && pos < n; pos += len) {
+                len = piece_length(t, word + pos, n - pos);
+                r = encode_piece(t, row, word + pos, len, out);
         }
         return r;
 }
@@ -198,6 +235,37 @@ static bool split_merge(const struct tokenizer *t, struct merge_text *m, const c
         return true;
 }
 
+/* The bytes that a text in byte-level symbols stands for; 0 where it has others. */
+static size_t read_bytes(const char *text, size_t n, char *out) {
+        size_t len = 0;
+
+        for (size_t i = 0; i < n;) {
+                uint32_t c;
+                size_t size = utf8_decode(text + i, n - i, &c);
+                int byte = size ? byte_level_byte(c) : -1;
+
+                if (byte < 0)
+                        return 0;
+                out[len++] = (char)byte;
+                i += size;
+        }
+        return len;
+}
+
+static void note_pairs(struct byte_pairs *pairs, const struct merge_text *m, uint32_t rank) {
+        char bytes[2 * DETOKENIZER_PIECE_MAX];
+        size_t n;
+
+        n = read_bytes(m->joined, m->n_left + m->n_right, bytes);
+        for (size_t i = 1; i < n; i++) {
+                unsigned pair = byte_pair(bytes + i - 1);
+
+                pairs->together[pair / 64] |= 1ull << (pair % 64);
+                if (n == 2 && rank < pairs->rank[pair])
+                        pairs->rank[pair] = rank;
+        }
+}
+
 static int add_merge(struct tokenizer *t, const struct merge_text *m, uint32_t rank) {
         struct merge_entry e = { .rank = rank };
         int r;
@@ -209,6 +277,8 @@ static int add_merge(struct tokenizer *t, const struct merge_text *m, uint32_t r
                 r = token_map_intern_hashed(&t->map, m->joined, m->n_left + m->n_right, m->hash_joined, &e.merged);
         if (r == 0)
                 merge_map_add(&t->merges, &e);
+        if (r == 0 && t->pairs)
+                note_pairs(t->pairs, m, rank);
         if (t->words_apart && metaspace_is_inside(m->joined, m->n_left + m->n_right))
                 t->words_apart = false;
         return r;
@@ -260,8 +330,11 @@ static int init_merges(struct tokenizer *t, uint64_t seed, struct text_error *er
         if (r < 0)
                 return r;
         joined = malloc(BLOCK * MERGE_TEXT_MAX);
-        if (!joined)
+        t->pairs = t->raw ? NULL : calloc(1, sizeof(*t->pairs));
+        if (!joined || (!t->raw && !t->pairs))
                 return -ENOMEM;
+        if (t->pairs)
+                memset(t->pairs->rank, 0xff, sizeof(t->pairs->rank));
         for (size_t i = 0; r == 0 && i < t->def.n_merges; i += BLOCK)
                 r = add_block(t, i, MIN(t->def.n_merges - i, (size_t)BLOCK), joined);
         return r;

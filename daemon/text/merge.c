@@ -116,9 +116,8 @@ static uint64_t heap_pop(struct merge_row *row) {
 
 static void look_at_pair(struct merge_row *row, merge_find_fn find, uint32_t i) {
         struct merge_symbol *s = &row->symbols[i];
-        uint32_t id;
 
-        if (s->next == MERGE_END || !find(row, i, s->next, &s->rank, &id))
+        if (s->next == MERGE_END || !find(row, i, s->next, &s->rank, &s->joined))
                 s->rank = MERGE_END;
 }
 
@@ -152,10 +151,10 @@ static int seed(struct merge_row *row, merge_find_fn find) {
  * they have become so. */
 static int join(struct merge_row *row, merge_find_fn find, uint32_t i) {
         struct merge_symbol *s = &row->symbols[i], *gone = &row->symbols[s->next];
-        uint32_t before = rank_at(row, s->prev), after = gone->rank, rank;
+        uint32_t before = rank_at(row, s->prev), after = gone->rank;
         int r = 0;
 
-        (void)find(row, i, s->next, &rank, &s->id);
+        s->id = s->joined;
         s->next = gone->next;
         gone->rank = MERGE_END;
         if (s->next != MERGE_END)

@@ -19,6 +19,7 @@ struct merge_symbol {
         uint32_t next; /* MERGE_END at the end */
         uint32_t prev;
         uint32_t rank; /* of the pair with `next`; MERGE_END where it can't be joined or the symbol is gone */
+        uint32_t joined; /* what the pair becomes */
 };
 
 /* What joining two neighbours would give. Stores rank and id and returns true, or false where they don't join. */
@@ -50,7 +51,7 @@ int merge_row_reset(struct merge_row *row, size_t n);
 static inline void merge_row_push(struct merge_row *row, uint32_t id, uint32_t pos) {
         uint32_t i = (uint32_t)row->n_symbols++;
 
-        row->symbols[i] = (struct merge_symbol){ id, pos, i + 1, i - 1, MERGE_END };
+        row->symbols[i] = (struct merge_symbol){ id, pos, i + 1, i - 1, MERGE_END, MERGE_END };
 }
 /* Joins what can be joined. Symbol 0 is the first of those that stay; `next` leads on. 0 or -ENOMEM. */
 int merge_row_run(struct merge_row *row, merge_find_fn find);

@@ -36,9 +36,11 @@ static inline struct character char_at(const struct view *v, size_t pos) {
         return c;
 }
 
-static bool in_ranges(const struct char_range *ranges, size_t n, uint32_t c) {
+static inline bool in_ranges(const struct char_range *ranges, size_t n, uint32_t c) {
         size_t lo = 0, hi = n;
 
+        if (n == 0 || c < ranges[0].first || c > ranges[n - 1].last)
+                return false;
         while (lo < hi) {
                 size_t mid = lo + (hi - lo) / 2;
 
@@ -52,8 +54,8 @@ static bool in_ranges(const struct char_range *ranges, size_t n, uint32_t c) {
         return false;
 }
 
-static bool set_has(const struct char_set *set, uint32_t c) {
-        uint8_t class = unicode_class(c);
+static inline bool set_has(const struct char_set *set, uint32_t c) {
+        uint8_t class = set->any | set->none ? unicode_class(c) : 0;
 
         if ((class & set->none) || in_ranges(set->out, set->n_out, c))
                 return false;

@@ -30,6 +30,12 @@ enum {
         TOKEN_HIDDEN = TOKEN_UNKNOWN | TOKEN_CONTROL, /* never made from plain text, shown only on request */
 };
 
+/* What byte-level BPE asks most often: of two bytes side by side, [left << 8 | right]. */
+struct byte_pairs {
+        uint32_t rank[65536];          /* of their merge, MERGE_END where there is none */
+        uint64_t together[65536 / 64]; /* bits: some merge's result has them so. Where none has, words may be cut. */
+};
+
 struct tokenizer {
         enum tokenizer_model model;
         struct tokenizer_def def;
@@ -38,6 +44,7 @@ struct tokenizer {
         struct token_map map;
         struct merge_map merges;   /* BPE */
         uint32_t byte_ids[256];    /* byte-level BPE: the symbol of a byte; else the token that stands for it */
+        struct byte_pairs *pairs;  /* byte-level BPE */
         const struct pretokenizer_entry *pre; /* BPE */
         struct special *special;      /* all that TOKENIZE_SPECIAL recognises */
         struct special *user_defined; /* what is recognised in any text */

@@ -190,6 +190,7 @@ struct tokenizer *tokenizer_free(struct tokenizer *t) {
         (void)special_free(t->user_defined);
         merge_map_deinit(&t->merges);
         token_map_deinit(&t->map);
+        free(t->pairs);
         free(t->flags);
         free(t);
         return NULL;
