@@ -376,6 +376,45 @@ STATEMENTS = [
     '{{ none.x.y }}',
     '{{ none|batch(2)|list }}',
     '{{ xs|slice(0)|list }}',
+    "{{ xs|sort(attribute='age') }}",
+    "{{ people|sort(attribute='x.y')|map(attribute='name')|list }}",
+    "{{ people|sort(attribute='zz')|map(attribute='name')|list }}",
+    "{{ people|sort(attribute='age', reverse=true)|map(attribute='name')|list }}",
+    "{{ [1, 2]|sort(attribute='a,b') }}",
+    "{{ self.zz }}{{ self.zz is defined }}{{ self is defined }}",
+    "{{ self.zz.y }}",
+    "{{ self.zz() }}",
+    "{{ xs|truncate(9) }}",
+    "{{ xs|truncate(3, false, '', -1) }}",
+    "{{ messages|truncate(0, false, '', 0) }}",
+    "{{ n|truncate }}",
+    "{{ ed|truncate(5) }}",
+    "{{ xs.index(2, 1) }}",
+    "{{ xs.index(3, 1) }}",
+    "{{ xs.index(1, -2, -1) }}",
+    "{{ xs.index(1, -9) }}",
+    "{{ (1, 2, 1).index(1, 1) }}",
+    r"{{ 'a\tbc\td\n\te'.expandtabs() }}",
+    r"{{ '\ta\t'.expandtabs(4) }}",
+    r"{{ 'é\tx'.expandtabs(tabsize=2) }}",
+    r"{{ 'a\tb'.expandtabs(0) }}",
+    "{{ '%c%c' % (65, 'é') }}",
+    "{{ '%3c|' % 128578 }}",
+    "{{ '%c' % 'ab' }}",
+    "{{ '%c' % -1 }}",
+    "{{ '%c' % 1.5 }}",
+    "{{ '%a' % 'é🙂' }}",
+    "{{ '%a' % ['ü'] }}",
+    "{{ '{!a}'.format('é') }}",
+    "{{ '{!s:>4}|'.format([1]) }}",
+    "{{ '{!r:>6}|'.format('a') }}",
+    "{{ '{!q}'.format(1) }}",
+    "{% macro m(a) %}{{ caller() }}{{ kwargs }}{% endmacro %}{{ m.name }}{{ m.caller }}{{ m.catch_kwargs }}",
+    "{% macro m() %}{{ varargs }}{% endmacro %}{{ m.caller }}{{ m.catch_kwargs }}{{ m.catch_varargs }}{{ m.zz }}",
+    "{% if no %}{{ x|nope }}{% endif %}",
+    "{% if no %}{% with a = 1 %}{{ x|nope }}{% endwith %}{% endif %}",
+    "{% if no %}{% set a %}{{ x|nope }}{% endset %}{% endif %}",
+    "{% if no %}{% filter upper %}{{ x|nope }}{% endfilter %}{% endif %}",
 ]
 
 
@@ -455,4 +494,5 @@ def main():
     sys.stdout.write("\n")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -35,6 +35,25 @@ static int undefined_member(struct render *r, const struct value *v, const char 
         return k;
 }
 
+static int macro_member(struct render *r, const struct node *m, const char *name, size_t n, struct value *ret,
+                        bool *found) {
+        static const struct {
+                const char *name;
+                unsigned flag;
+        } flags[] = { { "catch_varargs", MACRO_VARARGS }, { "catch_kwargs", MACRO_KWARGS }, { "caller", MACRO_CALLER } };
+
+        for (size_t i = 0; i < ARRAY_SIZE(flags); i++)
+                if (n == strlen(flags[i].name) && memcmp(name, flags[i].name, n) == 0) {
+                        *ret = VALUE_BOOL(m->flags & flags[i].flag);
+                        *found = true;
+                }
+        if (m->kind == N_MACRO && n == 4 && memcmp(name, "name", 4) == 0) {
+                *ret = VALUE_TEXT(r->t->names[m->name].text, r->t->names[m->name].n);
+                *found = true;
+        }
+        return 0;
+}
+
 /* What `v` has besides items: methods and the like. False where there is nothing of that name. */
 static int member(struct render *r, const struct value *v, const char *name, size_t n, struct value *ret, bool *found) {
         static const char unsafe[] = "access to this attribute is unsafe";
@@ -52,13 +71,8 @@ static int member(struct render *r, const struct value *v, const char *name, siz
                         }
                 return render_step(r, v->namespace->n / 8);
         }
-        if (v->kind == V_MACRO && n == 4 && memcmp(name, "name", 4) == 0 && v->macro->node->kind == N_MACRO) {
-                const struct name *own = &r->t->names[v->macro->node->name];
-
-                *ret = VALUE_TEXT(own->text, own->n);
-                *found = true;
-                return 0;
-        }
+        if (v->kind == V_MACRO)
+                return macro_member(r, v->macro->node, name, n, ret, found);
         f = function_find_method(v->kind, name, n);
         if (!f)
                 return 0;

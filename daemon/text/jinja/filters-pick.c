@@ -205,7 +205,8 @@ static int sort_by(struct render *r, const struct value *keys, const struct valu
         return k;
 }
 
-/* sort(attribute='a,b'): by several attributes at once */
+/* sort(attribute='a,b'): by several attributes at once. A key is a list even for one attribute, so that items that all
+ * lack it are equal, where two undefined values could not be ordered. */
 static int sort_keys(struct render *r, const struct value *attribute, bool fold, const struct list *items,
                      struct list **ret) {
         const char *s, *end, *comma;
@@ -213,7 +214,7 @@ static int sort_keys(struct render *r, const struct value *attribute, bool fold,
         size_t n;
         int k;
 
-        if (attribute->kind != V_STRING || !memchr(attribute->text, ',', attribute->n))
+        if (attribute->kind != V_STRING)
                 return pick_list(r, &(struct pick){ .path = attribute, .fold = fold }, items, ret);
         end = attribute->text + attribute->n;
         k = list_new(r, items->n, ret);

@@ -182,8 +182,9 @@ static int truncate_at(struct render *r, const struct value *s, size_t keep, boo
 
 static int filter_truncate(struct render *r, const struct value *self, const struct args *a, struct value *ret) {
         static const char *const names[] = { "length", "killwords", "end", "leeway" };
-        struct value v[4], s;
+        struct value v[4];
         int64_t length, leeway, end_len;
+        size_t n;
         int k = args_bind(r, "truncate", a, names, 4, 0, v);
 
         if (!k && v[2].kind == V_MISSING)
@@ -197,20 +198,21 @@ static int filter_truncate(struct render *r, const struct value *self, const str
         if (!k)
                 k = arg_int(r, &v[3], 5, &leeway);
         if (!k)
-                k = value_str(r, self, &s);
-        if (k)
-                return k;
-        k = render_step(r, s.n / 2 + v[2].n);
+                k = render_step(r, (value_is_string(self) ? self->n / 2 : 0) + v[2].n);
         if (k)
                 return k;
         end_len = (int64_t)text_length(v[2].text, v[2].n);
         if (length < end_len || leeway < 0 || leeway > INT32_MAX || length > INT32_MAX)
                 return render_fail(r, "truncate: length or leeway out of range");
-        if ((int64_t)text_length(s.text, s.n) <= length + leeway) {
-                *ret = s;
+        if (!value_length(self, &n))
+                return render_fail(r, "object of type '%s' has no len()", value_type_name(self));
+        if ((int64_t)n <= length + leeway) {
+                *ret = *self;
                 return 0;
         }
-        return truncate_at(r, &s, (size_t)(length - end_len), value_truth(&v[1]), &v[2], ret);
+        if (!value_is_string(self))
+                return render_fail(r, "'%s' object can't be truncated", value_type_name(self));
+        return truncate_at(r, self, (size_t)(length - end_len), value_truth(&v[1]), &v[2], ret);
 }
 
 static int filter_wordcount(struct render *r, const struct value *self, const struct args *a, struct value *ret) {

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "json.h"
 #include "text-ops.h"
 
@@ -189,21 +190,57 @@ static int percent_spec(struct render *r, const char **p, const char *end, struc
         return 0;
 }
 
+/* ascii(): what repr() made, with everything beyond ASCII escaped */
+static int text_ascii(struct render *r, const struct value *s, struct value *ret) {
+        size_t mark = render_mark(r), len;
+        char escape[16];
+        uint32_t c;
+        int k = render_step(r, (uint64_t)s->n * 2);
+
+        for (size_t i = 0; !k && i < s->n; i += len) {
+                len = text_decode(s->text + i, s->n - i, &c);
+                (void)snprintf(escape, sizeof(escape), c < 0x100 ? "\\x%02x" : c < 0x10000 ? "\\u%04x" : "\\U%08x",
+                               (unsigned)c);
+                k = c < 0x80 ? render_emit(r, s->text + i, 1) : render_emit_str(r, escape);
+        }
+        return render_take(r, mark, k, ret);
+}
+
+/* %c: a character, or the number of one */
+static int percent_char(struct render *r, const struct value *v, const struct spec *s, struct value *ret) {
+        struct value text = *v;
+        char bytes[4];
+        int k;
+
+        if (value_is_int(v)) {
+                if (value_int(v) < 0 || value_int(v) > 0x10ffff || (value_int(v) >= 0xd800 && value_int(v) < 0xe000))
+                        return render_fail(r, "%%c arg not in range(0x110000)");
+                k = render_text(r, bytes, utf8_encode((uint32_t)value_int(v), bytes), &text);
+                if (k)
+                        return k;
+        } else if (v->kind != V_STRING || text_length(v->text, v->n) != 1) {
+                return render_fail(r, "%%c requires int or char");
+        }
+        return format_text(r, &text, s, '>', ret);
+}
+
 static int percent_one(struct render *r, const struct value *v, struct spec *s, struct value *ret) {
         struct value text, number = *v;
         size_t mark = render_mark(r);
         int k;
 
-        if (v->kind == V_UNDEFINED && s->type != 's' && s->type != 'r')
+        if (v->kind == V_UNDEFINED && s->type != 's' && s->type != 'r' && s->type != 'a')
                 return render_fail(r, "%%%c format: a number is required, not Undefined", s->type);
         switch (s->type) {
         case 's':
         case 'r':
         case 'a':
                 k = s->type == 's' ? value_str(r, v, &text) : render_take(r, mark, emit_repr(r, v), &text);
+                if (!k && s->type == 'a')
+                        k = text_ascii(r, &text, &text);
                 return k ? k : format_text(r, &text, s, '>', ret);
         case 'c':
-                return render_fail(r, "unsupported format character 'c'");
+                return percent_char(r, v, s, ret);
         case 'i':
         case 'u':
                 s->type = 'd';
@@ -391,7 +428,8 @@ static int brace_field(struct render *r, const struct args *a, const char *p, co
 static int brace_replacement(struct render *r, const struct args *a, const char *p, const char *end, size_t *next,
                              struct value *ret) {
         const char *colon = memchr(p, ':', (size_t)(end - p)), *name_end = colon ? colon : end;
-        bool repr = false, plain = !colon || colon + 1 == end;
+        bool plain = !colon || colon + 1 == end;
+        char conversion = 0;
         size_t mark = render_mark(r);
         struct value v;
         struct spec s = { .precision = -1 };
@@ -400,14 +438,16 @@ static int brace_replacement(struct render *r, const struct args *a, const char 
         if (memchr(p, '{', (size_t)(end - p)))
                 return render_fail(r, "nested replacement fields are not supported");
         if (name_end - p >= 2 && name_end[-2] == '!') {
-                repr = name_end[-1] == 'r';
-                if (!repr && name_end[-1] != 's')
+                conversion = name_end[-1];
+                if (conversion != 'r' && conversion != 's' && conversion != 'a')
                         return render_fail(r, "Unknown conversion specifier");
                 name_end -= 2;
         }
         k = brace_field(r, a, p, name_end, next, &v);
-        if (!k && repr)
-                k = render_take(r, mark, emit_repr(r, &v), &v);
+        if (!k && conversion)
+                k = render_take(r, mark, conversion == 's' ? emit_str(r, &v) : emit_repr(r, &v), &v);
+        if (!k && conversion == 'a')
+                k = text_ascii(r, &v, &v);
         if (!k && !plain)
                 k = brace_spec(r, colon + 1, end, &s);
         return k ? k : brace_one(r, &v, &s, plain, ret);

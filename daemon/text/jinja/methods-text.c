@@ -473,6 +473,35 @@ METHOD(zfill) {
         return k ? k : text_concat(r, &sign, &rest, ret);
 }
 
+METHOD(expandtabs) {
+        static const char *const names[] = { "tabsize" };
+        size_t mark = render_mark(r), len;
+        int64_t size, column = 0;
+        struct value v;
+        int k = args_bind(r, "expandtabs", a, names, 1, 0, &v);
+
+        if (!k)
+                k = arg_int(r, &v, 8, &size);
+        if (!k)
+                k = render_step(r, (uint64_t)self->n * 2);
+        for (size_t i = 0; !k && i < self->n; i += len) {
+                const char *p = self->text + i;
+
+                len = text_char(p, self->n - i);
+                if (*p != '\t') {
+                        column = *p == '\n' || *p == '\r' ? 0 : column + 1;
+                        k = render_emit(r, p, len);
+                } else if (size > 0) {
+                        k = render_fill(r, ' ', (size_t)(size - column % size));
+                        column += size - column % size;
+                }
+        }
+        k = render_take(r, mark, k, ret);
+        if (!k)
+                ret->flags = self->flags;
+        return k;
+}
+
 const struct function methods_text[] = {
         { "upper", method_upper },
         { "lower", method_lower },
@@ -503,10 +532,10 @@ const struct function methods_text[] = {
         { "rjust", method_rjust },
         { "center", method_center },
         { "zfill", method_zfill },
+        { "expandtabs", method_expandtabs },
         { "format", method_format },
         { "format_map", NULL },
         { "encode", NULL },
-        { "expandtabs", NULL },
         { "isidentifier", NULL },
         { "maketrans", NULL },
         { "translate", NULL },

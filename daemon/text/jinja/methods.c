@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-#include "render.h"
+#include "text-ops.h"
 
 static int view(struct render *r, const char *name, const struct value *self, const struct args *a, unsigned kind,
                 struct value *ret) {
@@ -67,20 +67,27 @@ static int method_list_count(struct render *r, const struct value *self, const s
 }
 
 static int method_list_index(struct render *r, const struct value *self, const struct args *a, struct value *ret) {
-        static const char *const names[] = { "" };
-        struct list items;
-        struct value v;
+        static const char *const names[] = { "", "", "" };
+        int64_t start = 0, stop = INT64_MAX;
+        struct list items = { 0 };
+        struct value v[3];
         bool equal;
-        int k = args_bind(r, "index", a, names, 1, 1, &v);
+        int k = args_bind(r, "index", a, names, self->kind == V_RANGE ? 1 : 3, 1, v);
 
         if (!k)
                 k = value_iterate(r, self, &items);
-        for (size_t i = 0; !k && i < items.n; i++) {
-                k = value_equal(r, &items.items[i], &v, &equal);
+        if (!k && a->n > 1)
+                k = arg_int(r, &v[1], 0, &start);
+        if (!k && a->n > 2)
+                k = arg_int(r, &v[2], 0, &stop);
+        start = start < 0 ? MAX(start + (int64_t)items.n, 0) : start;
+        stop = stop < 0 ? stop + (int64_t)items.n : MIN(stop, (int64_t)items.n);
+        for (int64_t i = start; !k && i < stop; i++) {
+                k = value_equal(r, &items.items[i], &v[0], &equal);
                 if (!k)
                         k = render_step(r, 1);
                 if (!k && equal) {
-                        *ret = VALUE_INT((int64_t)i);
+                        *ret = VALUE_INT(i);
                         return 0;
                 }
         }

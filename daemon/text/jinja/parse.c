@@ -152,6 +152,17 @@ static int tag_whole_body(struct parser *p, struct node *owner, struct nodes *li
         return r;
 }
 
+/* The same in a frame of its own, where an unknown filter is an error at once even inside of an if. */
+static int tag_frame_body(struct parser *p, struct node *owner, struct nodes *list, const char *end) {
+        bool soft = p->soft;
+        int r;
+
+        p->soft = false;
+        r = tag_whole_body(p, owner, list, end);
+        p->soft = soft;
+        return r;
+}
+
 static int check_target(struct parser *p, const struct node *n) {
         if (n->kind == N_NAME || n->kind == N_NSREF)
                 return 0;
@@ -252,7 +263,7 @@ static int parse_set(struct parser *p, struct node *n) {
         r = parse_filter_chain(p, NULL, false, &n->b);
         if (!r && n->b)
                 r = parse_raise(p, n, n->b);
-        return r ? r : tag_whole_body(p, n, &n->body, "endset");
+        return r ? r : tag_frame_body(p, n, &n->body, "endset");
 }
 
 int parse_signature(struct parser *p, struct node *owner) {
@@ -341,7 +352,7 @@ static int parse_filter_block(struct parser *p, struct node *n) {
         r = parse_filter_chain(p, NULL, true, &n->b);
         if (!r)
                 r = parse_raise(p, n, n->b);
-        return r ? r : tag_whole_body(p, n, &n->body, "endfilter");
+        return r ? r : tag_frame_body(p, n, &n->body, "endfilter");
 }
 
 static int parse_with(struct parser *p, struct node *n) {
@@ -365,7 +376,7 @@ static int parse_with(struct parser *p, struct node *n) {
                 if (!r)
                         r = parse_append(p, n, &n->list, value);
         }
-        return r ? r : tag_whole_body(p, n, &n->body, "endwith");
+        return r ? r : tag_frame_body(p, n, &n->body, "endwith");
 }
 
 static int parse_block(struct parser *p, struct node *n) {

@@ -75,6 +75,9 @@ static bool always_passed(const struct name *name) {
                (name->n == 9 && memcmp(name->text, "documents", 9) == 0);
 }
 
+/* `self`: what it has are blocks, which can't be called here; anything else is undefined, as in Jinja. */
+static struct namespace no_blocks;
+
 /* Every name of the template gets its value from outside once: a variable of the JSON object, a function, or nothing. */
 static int bind_globals(struct render *r, const struct dict *variables) {
         const struct value *found;
@@ -93,6 +96,8 @@ static int bind_globals(struct render *r, const struct dict *variables) {
                         r->globals[i] = (struct value){ .kind = V_FUNCTION, .function = f };
                 else if (always_passed(name))
                         r->globals[i] = VALUE_NONE;
+                else if (name->n == 4 && memcmp(name->text, "self", 4) == 0)
+                        r->globals[i] = (struct value){ .kind = V_NAMESPACE, .namespace = &no_blocks };
                 else
                         r->globals[i] = (struct value){ .kind = V_UNDEFINED, .text = name->text, .n = name->n };
         }
