@@ -51,7 +51,10 @@ struct loadlink_record {
         uint64_t kv_bytes_per_token; /* PLAN: for an F16 KV cache (F32: twice that) ... */
         uint64_t kv_bytes_per_token_q8_0; /* ... and for one in Q8_0 */
         uint32_t context; /* PLAN: what the model was trained for */
+        uint32_t vocabulary; /* PLAN: tokens */
+        uint32_t has_chat_template; /* PLAN */
         uint32_t reserved;
+        char architecture[64], format[32]; /* PLAN: for people, the format of most weights; NUL-terminated where shorter */
         char text[512]; /* ERROR: a sentence, NUL-terminated */
 };
 

@@ -97,7 +97,7 @@ install: all
 	    $(libdir)/sysusers.d $(libdir)/tmpfiles.d $(datadir)/dbus-1/system.d $(datadir)/dbus-1/system-services \
 	    $(datadir)/dbus-1/interfaces $(datadir)/sparkd $(datadir)/man/man1 $(sysconfdir)/sparkd)
 	$(INSTALL) -m 755 $(addprefix $(BUILD)/bin/,sparkd sparkctl spark-bench) $(DESTDIR)$(bindir)/
-	$(INSTALL) -m 755 $(addprefix $(BUILD)/bin/,spark-loader spark-engine) $(DESTDIR)$(libexecdir)/
+	$(INSTALL) -m 755 $(addprefix $(BUILD)/bin/,spark-loader spark-store spark-engine) $(DESTDIR)$(libexecdir)/
 	$(INSTALL) -m 644 $(BUILD)/lib/libspark.so $(DESTDIR)$(libdir)/libspark.so.$(VERSION)
 	ln -sf libspark.so.$(VERSION) $(DESTDIR)$(libdir)/libspark.so.$(SOVERSION)
 	ln -sf libspark.so.$(SOVERSION) $(DESTDIR)$(libdir)/libspark.so

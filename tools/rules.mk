@@ -14,6 +14,7 @@ IPC_SRC     := $(wildcard ipc/*.c)
 KERNELS_SRC := $(wildcard kernels/*.c kernels/cpu/*.c kernels/null/*.c)
 IMAGE_SRC   := $(wildcard daemon/image/*.c)
 LOADER_SRC  := $(wildcard daemon/loader/*.c)
+STORE_SRC   := $(wildcard daemon/store/*.c)
 TEXT_SRC    := $(wildcard daemon/text/*.c daemon/text/*/*.c)
 ENGINE_SRC  := $(wildcard daemon/engine/*.c)
 CONTROL_SRC := $(wildcard daemon/control/*.c)
@@ -58,22 +59,24 @@ LIB_ipc     := $(call lib,ipc)
 LIB_kernels := $(call lib,kernels)
 LIB_image   := $(call lib,image)
 LIB_loader  := $(call lib,loader)
+LIB_store   := $(call lib,store)
 LIB_text    := $(call lib,text)
 LIB_engine  := $(call lib,engine)
 LIB_control := $(call lib,control)
 LIB_client  := $(call lib,client)
 LIB_load    := $(call lib,load)
-LIBS_ALL    := $(LIB_base) $(LIB_proto) $(LIB_ipc) $(LIB_kernels) $(LIB_image) $(LIB_loader) $(LIB_text) \
+LIBS_ALL    := $(LIB_base) $(LIB_proto) $(LIB_ipc) $(LIB_kernels) $(LIB_image) $(LIB_loader) $(LIB_store) $(LIB_text) \
                $(LIB_engine) $(LIB_control) $(LIB_client) $(LIB_load)
 
 # `make ONLY="base text" build/tests/test-x` links (and so builds) just these rooms.
 LIBS_TEST   := $(if $(ONLY),$(foreach l,$(ONLY),$(call lib,$(l))),$(LIBS_ALL))
 
 PKG_LIBS := $(shell $(PKG_CONFIG) --libs $(DEPS) 2>/dev/null) -lm
-BINS     := sparkd spark-loader spark-engine sparkctl spark-bench
+BINS     := sparkd spark-loader spark-store spark-engine sparkctl spark-bench
 
 MAIN_sparkd       := daemon/control/main.c
 MAIN_spark-loader := daemon/loader/main.c
+MAIN_spark-store  := daemon/store/main.c
 MAIN_spark-engine := daemon/engine/main.c
 MAIN_sparkctl     := client/sparkctl/main.c
 MAIN_spark-bench  := tests/bench/main.c
@@ -110,6 +113,7 @@ $(eval $(call static_lib,ipc,$(call objs,$(IPC_SRC))))
 $(eval $(call static_lib,kernels,$(call objs,$(KERNELS_SRC))))
 $(eval $(call static_lib,image,$(call objs,$(IMAGE_SRC))))
 $(eval $(call static_lib,loader,$(call objs,$(LOADER_SRC))))
+$(eval $(call static_lib,store,$(call objs,$(STORE_SRC))))
 $(eval $(call static_lib,text,$(call objs,$(TEXT_SRC))))
 $(eval $(call static_lib,engine,$(call objs,$(ENGINE_SRC))))
 $(eval $(call static_lib,control,$(call objs,$(CONTROL_SRC))))
@@ -124,6 +128,7 @@ $(BUILD)/bin/$(1): $(call objs,$(2)) $(BUILD)/obj/$(MAIN_$(1):.c=.o) $(3)
 endef
 $(eval $(call program,sparkd,,$(LIB_control) $(LIB_ipc) $(LIB_proto) $(LIB_base)))
 $(eval $(call program,spark-loader,,$(LIB_loader) $(LIB_image) $(LIB_kernels) $(LIB_ipc) $(LIB_base)))
+$(eval $(call program,spark-store,,$(LIB_store) $(LIB_loader) $(LIB_ipc) $(LIB_base)))
 $(eval $(call program,spark-engine,,$(LIB_engine) $(LIB_text) $(LIB_image) $(LIB_kernels) $(LIB_ipc) $(LIB_proto) $(LIB_base)))
 $(eval $(call program,sparkctl,$(CTL_SRC),$(LIB_client) $(LIB_ipc) $(LIB_proto) $(LIB_base)))
 $(eval $(call program,spark-bench,$(BENCH_SRC),$(filter-out $(LIB_control),$(LIBS_ALL))))

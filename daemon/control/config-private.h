@@ -31,6 +31,7 @@ struct key {
         const char *words; /* separated by one space */
 };
 
+#define CONFIG_YES_WORDS "no yes"
 #define CONFIG_PRIORITY_WORDS "background normal interactive" /* the protocol's numbers, from 1 on */
 
 extern const struct key config_keys[];

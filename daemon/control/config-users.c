@@ -36,6 +36,8 @@ static const struct key user_keys[] = {
         OWN_NUMBER(queued, 0, 60000),
         OWN_SIZE(kv, 0, 1ull << 50),
         OWN_NUMBER(tokens_per_day, 0, 1ull << 53),
+        { NULL, "import", KEY_INDEX, AT(import), 0, 0, CONFIG_UNSET, NULL, CONFIG_YES_WORDS },
+        OWN_SIZE(store_bytes, 0, 1ull << 50),
 };
 
 static bool key_is_text(const struct key *k) {

@@ -63,12 +63,18 @@ const struct key config_keys[] = {
         LIMIT(stop_seconds, 0, 86400, 10),
         LIMIT(sequences, 0, 4096, 0),
         LIMIT(rows, 0, 65536, 0),
+        { "store", "enabled", KEY_INDEX, AT(store.enabled), 0, 0, 1, NULL, CONFIG_YES_WORDS },
+        { "store", "import", KEY_INDEX, AT(store.import), 0, 0, CONFIG_IMPORT_PRIVILEGED, NULL, "none privileged all" },
+        { "store", "imports", KEY_NUMBER, AT(store.imports), 1, 64, 2, NULL, NULL },
+        { "store", "max_bytes", KEY_SIZE, AT(store.max_bytes), 0, 1ull << 50, 0, NULL, NULL },
+        { "store", "bytes_per_user", KEY_SIZE, AT(store.bytes_per_user), 0, 1ull << 50, 0, NULL, NULL },
+        { "store", "reserve", KEY_SIZE, AT(store.reserve), 0, 1ull << 50, 1 * GIB, NULL, NULL },
         { "null", "step_us", KEY_NUMBER, AT(null_step_us), 0, 60000000, 0, NULL, NULL },
 };
 const size_t config_n_keys = ARRAY_SIZE(config_keys);
 
 /* Groups that may be there; "power" is reserved and holds no key yet. */
-static const char *const groups[] = { "memory", "scheduler", "limits", "power", "null" };
+static const char *const groups[] = { "memory", "scheduler", "limits", "power", "store", "null" };
 
 bool config_model_name_valid(const char *name) {
         size_t n = strlen(name);

@@ -58,6 +58,18 @@ struct config_limits {
         uint64_t sequences, rows; /* of an engine's step; 0 = its own default */
 };
 
+/* Who may put models into the store. */
+enum config_import { CONFIG_IMPORT_NONE, CONFIG_IMPORT_PRIVILEGED, CONFIG_IMPORT_ALL };
+
+struct config_store {
+        uint64_t enabled;
+        uint64_t import;         /* enum config_import */
+        uint64_t imports;        /* and verifications, at once */
+        uint64_t max_bytes;      /* of all that is stored; 0 = no limit */
+        uint64_t bytes_per_user; /* of the models that one uid has a name for; 0 = no limit */
+        uint64_t reserve;        /* bytes of its file system that stay free */
+};
+
 /* What some users may have. CONFIG_UNSET: as everybody, by `limits`. */
 struct config_user {
         char *user, *group; /* as written, or NULL */
@@ -67,6 +79,8 @@ struct config_user {
         uint64_t weight;       /* of the user's share of the service */
         uint64_t max_priority; /* Spark__V1__Priority */
         uint64_t connections, requests, bytes, running, queued, kv, tokens_per_day;
+        uint64_t import;      /* into the store: 0 or 1 */
+        uint64_t store_bytes; /* there */
 };
 #define CONFIG_UNSET UINT64_MAX
 
@@ -88,6 +102,7 @@ struct config {
         char *kv_format;       /* "f16", "q8_0" or "f32" */
         uint64_t inter_token_ms; /* wanted gap between two tokens of a running stream */
         struct config_limits limits;
+        struct config_store store;
         uint64_t null_step_us; /* null backend: pretended time of a step */
 };
 

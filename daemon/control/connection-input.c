@@ -11,6 +11,7 @@
 
 #define FRAMES_PER_TURN 64 /* of one client, before others are served */
 #define SOFTWARE_MAX 128u
+#define FDS_MAX 64u           /* with a frame */
 
 static void handle_hello(struct connection *c, const Spark__V1__Hello *hello) {
         Spark__V1__ServerFrame frame = SPARK__V1__SERVER_FRAME__INIT;
@@ -75,6 +76,18 @@ static bool frame_has_input(const Spark__V1__ClientFrame *f) {
         }
 }
 
+/* ModelImport alone comes with several: one for each of its files. */
+static size_t frame_count_fds(const Spark__V1__ClientFrame *f) {
+        if (f->body_case != SPARK__V1__CLIENT_FRAME__BODY_MODEL_IMPORT || !f->model_import->input_fd)
+                return 0;
+        return MIN(f->model_import->n_files, (size_t)FDS_MAX);
+}
+
+static void close_all(int *fds, size_t n) {
+        for (size_t i = 0; i < n; i++)
+                fds[i] = fd_close(fds[i]);
+}
+
 static void send_refusal(struct connection *c, uint64_t id, int r, struct request_error *refused) {
         Spark__V1__Error error = SPARK__V1__ERROR__INIT;
 
@@ -93,10 +106,15 @@ static void handle_request(struct connection *c, const Spark__V1__ClientFrame *f
         uint64_t limit = c->manager->config->limits.requests_per_connection;
         struct request_error refused;
         struct stream *s;
-        int fd = frame_has_input(f) ? channel_take_fd(&c->channel) : -1, r;
+        int fd = frame_has_input(f) ? channel_take_fd(&c->channel) : -1, fds[FDS_MAX], r;
+        size_t n_fds = 0, wanted = frame_count_fds(f);
+
+        while (n_fds < wanted && (fds[n_fds] = channel_take_fd(&c->channel)) >= 0)
+                n_fds++;
 
         if (c->n_streams >= limit) {
                 (void)fd_close(fd);
+                close_all(fds, n_fds);
                 (void)request_refuse_busy(&refused, &c->user->ended,
                                           "The connection has %llu requests, which is all it may have at once.",
                                           (unsigned long long)limit);
@@ -107,6 +125,7 @@ static void handle_request(struct connection *c, const Spark__V1__ClientFrame *f
         s = stream_new(c, f->id);
         if (!s) {
                 (void)fd_close(fd);
+                close_all(fds, n_fds);
                 connection_kill(c);
                 return;
         }
@@ -115,6 +134,8 @@ static void handle_request(struct connection *c, const Spark__V1__ClientFrame *f
                 .packed = packed->data,
                 .packed_size = packed->size,
                 .input_fd = fd,
+                .input_fds = fds,
+                .n_input_fds = n_fds,
                 .origin = { .user = c->user, .pid = c->peer.pid, .unit = c->peer.unit, .client = c->client },
                 .sink = &stream_sink,
                 .userdata = s,

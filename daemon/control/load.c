@@ -20,6 +20,7 @@
 #include "manager.h"
 #include "plan.h"
 #include "spawn.h"
+#include "store.h"
 
 #define OOM_SCORE "500"         /* rather the loader than anybody else */
 
@@ -316,6 +317,8 @@ static int open_inputs(struct load *load, struct model *model, struct request_er
         unsigned parts;
         int r;
 
+        if (model->stored)
+                return store_open_files(model->stored, load->inputs, LOAD_SPLITS_MAX, &load->n_inputs, error);
         if (model->input_fd >= 0) {
                 int fd = fcntl(model->input_fd, F_DUPFD_CLOEXEC, 0);
 

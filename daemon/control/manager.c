@@ -17,6 +17,7 @@
 #include "engine.h"
 #include "manager.h"
 #include "session.h"
+#include "store.h"
 
 #define TICK_US 1000000u
 #define ACCEPT_REST_US (100u * 1000u)   /* out of descriptors: look again after that */
@@ -130,6 +131,7 @@ static int on_turn(sd_event_source *source, void *userdata) {
 
         list_init(&now);
         sessions_turn(m->sessions);
+        store_turn(m->store);
         models_pump(m);
         list_move(&m->dirty_engines, &now);
         while ((node = list_pop(&now)))
@@ -177,6 +179,7 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata) {
         rate_tick(&m->requests.ended);
         usage_tick(m->usage, now_us, usage_day_now());
         sessions_tick(m->sessions, now_us);
+        store_tick(m->store, now_us);
         check_ready(m);
         bus_tick(m->bus, now_us);
         notify_update(m, now_us);
@@ -292,8 +295,8 @@ static void apply_limits(struct manager *m) {
 
 static void warn_unchangeable(const struct config *old, const struct config *new) {
         if (strcmp(old->socket, new->socket) != 0 || strcmp(old->backend, new->backend) != 0 || old->bus != new->bus ||
-            strcmp(old->state_dir, new->state_dir) != 0)
-                log_warning("socket, state_dir, bus and backend change with a restart only");
+            strcmp(old->state_dir, new->state_dir) != 0 || old->store.enabled != new->store.enabled)
+                log_warning("socket, state_dir, bus, backend and store.enabled change with a restart only");
 }
 
 /* What cannot change while we run stays as it was. */
@@ -304,6 +307,7 @@ static void keep_unchangeable(struct config *old, struct config *new) {
         t = old->backend, old->backend = new->backend, new->backend = t;
         t = old->state_dir, old->state_dir = new->state_dir, new->state_dir = t;
         new->bus = old->bus;
+        new->store.enabled = old->store.enabled;
 }
 
 static void manager_reload(struct manager *m) {
@@ -392,6 +396,8 @@ static int manager_set_up(struct manager *m) {
                 r = sessions_new(&m->sessions, m);
         if (r >= 0)
                 r = models_configure(m);
+        if (r >= 0)
+                r = store_new(&m->store, m);
         return r;
 }
 
@@ -461,6 +467,7 @@ struct manager *manager_free(struct manager *m) {
         m->disk = disk_free(m->disk, DISK_END_US);
         m->usage = usage_free(m->usage);
         m->sessions = sessions_free(m->sessions);
+        m->store = store_free(m->store);
         requests_deinit(&m->requests);
         m->listener_source = sd_event_source_disable_unref(m->listener_source);
         if (m->listening)

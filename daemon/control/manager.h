@@ -42,6 +42,7 @@ struct manager_watcher {
 };
 
 struct sessions;
+struct store;
 
 struct manager {
         struct config *config;
@@ -69,6 +70,7 @@ struct manager {
         struct manager_watcher *own_watcher;
         struct bus *bus; /* NULL where none is wanted */
         struct sessions *sessions;
+        struct store *store;
 };
 
 /* config is taken over (on failure too). 0 or -errno, after having logged why. */

@@ -25,6 +25,7 @@
 #include "request.h"
 
 struct engine;
+struct store_model;
 
 enum model_state {
         MODEL_AVAILABLE,
@@ -50,6 +51,7 @@ struct model {
         char *path; /* "" = loaded from a descriptor, or none is needed */
         int input_fd; /* to be loaded from this, or -1 */
         bool is_default, configured;
+        struct store_model *stored; /* of the store; else NULL */
         bool load_wanted; /* even without a request: the default model, or kept resident */
         uint64_t context;
         size_t refs; /* requests that mean it */

@@ -10,22 +10,25 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/log.h"
 #include "engine.h"
 #include "load.h"
 #include "manager.h"
 #include "model.h"
 #include "plan.h"
+#include "store.h"
 
+/* Names of the store come after those that were configured or loaded: what the administrator says counts. */
 static struct model *models_get(struct manager *m, const char *name) {
         struct list *pos, *tmp;
 
         LIST_FOREACH(pos, tmp, &m->models.list) {
                 struct model *model = LIST_ENTRY(pos, struct model, link);
 
-                if (strcmp(model->name, name) == 0)
+                if (!model->stored && strcmp(model->name, name) == 0)
                         return model;
         }
-        return NULL;
+        return store_find_model(m->store, name, NULL);
 }
 
 struct model *models_find(struct manager *m, const char *name, struct request_error *error) {
@@ -36,6 +39,9 @@ struct model *models_find(struct manager *m, const char *name, struct request_er
         if (*name) {
                 model = models_get(m, name);
                 if (!model)
+                        *error = (struct request_error){ .code = SPARK__V1__ERROR_CODE__ERROR_CODE_UNSPECIFIED };
+                if (!model && !(model = store_find_model(m->store, name, error)) &&
+                    error->code == SPARK__V1__ERROR_CODE__ERROR_CODE_UNSPECIFIED)
                         request_error_set(error, SPARK__V1__ERROR_CODE__MODEL_NOT_FOUND, "There is no model '%.128s'.",
                                           name);
                 return model;
@@ -174,6 +180,11 @@ static int configure_one(struct manager *m, const struct config_model *c) {
         struct model *model = models_get(m, c->name);
         char *path;
 
+        if (model && model->stored) {
+                log_warning("model '%s' of the configuration is not there before a restart: the store has one of that name",
+                            c->name);
+                return 0;
+        }
         if (!model) {
                 model = model_new(m, c->name, c->path);
                 if (!model)

@@ -22,6 +22,10 @@ void policy_resolve(struct policy *p, const struct config *config, uid_t uid) {
                 .queued = l->queued_per_user,
                 .kv = l->kv_per_user,
                 .tokens_per_day = l->tokens_per_day,
+                .store_bytes = config->store.bytes_per_user,
+                .import = config->store.import == CONFIG_IMPORT_ALL    ? 1
+                          : config->store.import == CONFIG_IMPORT_NONE ? 0
+                                                                       : -1,
         };
         if (u) {
                 put_over(&weight, u->weight);
@@ -33,6 +37,9 @@ void policy_resolve(struct policy *p, const struct config *config, uid_t uid) {
                 put_over(&p->queued, u->queued);
                 put_over(&p->kv, u->kv);
                 put_over(&p->tokens_per_day, u->tokens_per_day);
+                put_over(&p->store_bytes, u->store_bytes);
+                if (u->import != CONFIG_UNSET)
+                        p->import = u->import != 0;
         }
         p->weight = (uint32_t)weight;
         p->max_priority = (Spark__V1__Priority)max_priority;
@@ -73,6 +80,10 @@ bool policy_priority_parse(const char *name, Spark__V1__Priority *ret) {
                         return true;
                 }
         return false;
+}
+
+bool policy_may_import(const struct policy *p, bool privileged) {
+        return p->import < 0 ? privileged : p->import != 0;
 }
 
 bool policy_may_share(const struct config *config, bool privileged) {

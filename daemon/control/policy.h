@@ -25,6 +25,8 @@ struct policy {
         uint64_t running, queued; /* requests; this and what follows: 0 = no limit */
         uint64_t kv;              /* bytes */
         uint64_t tokens_per_day;
+        uint64_t store_bytes; /* 0 = no limit */
+        int import; /* into the model store: -1 = who is privileged, 0 = no, 1 = yes */
 };
 
 /* Nothing is limited, nothing is forbidden: for whoever needs a policy and has no configuration. */
@@ -39,6 +41,8 @@ int policy_priority(const struct policy *p, int asked, Spark__V1__Priority *ret)
 const char *policy_priority_name(Spark__V1__Priority priority);
 /* The other way round; false for any other word. */
 bool policy_priority_parse(const char *name, Spark__V1__Priority *ret);
+/* True where a user may put models into the store. privileged: as manager_is_privileged() says of it. */
+bool policy_may_import(const struct policy *p, bool privileged);
 /* True where a user may declare prefixes public, which every user's requests then profit from. privileged: as
  * manager_is_privileged() says of it. */
 bool policy_may_share(const struct config *config, bool privileged);

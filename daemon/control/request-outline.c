@@ -60,6 +60,14 @@ int request_outline_read(const Spark__V1__ClientFrame *f, struct request_outline
         case SPARK__V1__CLIENT_FRAME__BODY_USAGE_QUERY:
                 *o = (struct request_outline){ .kind = REQUEST_USAGE };
                 break;
+        case SPARK__V1__CLIENT_FRAME__BODY_MODEL_IMPORT:
+        case SPARK__V1__CLIENT_FRAME__BODY_MODEL_SHOW:
+        case SPARK__V1__CLIENT_FRAME__BODY_MODEL_VERIFY:
+        case SPARK__V1__CLIENT_FRAME__BODY_MODEL_REMOVE:
+        case SPARK__V1__CLIENT_FRAME__BODY_MODEL_PIN:
+        case SPARK__V1__CLIENT_FRAME__BODY_MODEL_ALIAS:
+                *o = (struct request_outline){ .kind = REQUEST_STORE, .store = true };
+                break;
         default:
                 return REQUEST_E_REFUSED;
         }

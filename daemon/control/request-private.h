@@ -29,6 +29,7 @@ struct request_outline {
         int priority; /* as it came */
         bool session; /* sessions take it up */
         bool share;
+        bool store; /* the model store takes it up */
 };
 
 /* 0, or REQUEST_E_REFUSED: it asks for nothing that is known here. */

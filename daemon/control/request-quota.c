@@ -62,6 +62,7 @@ static bool kind_is_served(enum request_kind kind) {
         case REQUEST_USAGE:
         case REQUEST_SESSION:
         case REQUEST_FORGET:
+        case REQUEST_STORE:
                 return false;
         default:
                 return true;

@@ -16,6 +16,7 @@
 #include "request-private.h"
 #include "session-text.h"
 #include "session.h"
+#include "store.h"
 
 /* At most so many tokens are under way between engine and sink: what a request whose client stops reading can pile up.
  * More credit than this is kept back until the sink has moved. */
@@ -52,7 +53,7 @@ const char *request_kind_name(enum request_kind kind) {
                 [REQUEST_DETOKENIZE] = "detokenize", [REQUEST_SCORE] = "score", [REQUEST_LOAD] = "load",
                 [REQUEST_UNLOAD] = "unload",         [REQUEST_USAGE] = "usage", [REQUEST_PREWARM] = "prewarm",
                 [REQUEST_SESSION_APPEND] = "append", [REQUEST_SESSION] = "session",
-                [REQUEST_FORGET] = "forget",
+                [REQUEST_FORGET] = "forget",        [REQUEST_STORE] = "store",
         };
 
         return names[kind];
@@ -80,6 +81,8 @@ static struct request *request_free(struct request *r) {
         if (r->dry_run)
                 r->dry_run = load_free(r->dry_run);
         r->usage = usage_query_free(r->usage);
+        if (r->store_op)
+                store_op_detach(steal_ptr(&r->store_op));
         request_set_model(r, NULL);
         list_remove(&r->model_link);
         list_remove(&r->command_link);
@@ -177,6 +180,10 @@ static int submit_packed(struct manager *m, const struct request_submit *s, int 
                 e = request_ask_usage(r, s->frame->usage_query, error);
                 if (e)
                         return e;
+        } else if (o.store) {
+                e = store_submit(m->store, r, s->frame, s->input_fds, s->n_input_fds, error);
+                if (e)
+                        return e;
         } else if (o.session) {
                 r->input_fd = fd_steal(fd);
                 sessions_add(m->sessions, r);
@@ -226,6 +233,8 @@ int request_submit(struct manager *m, const struct request_submit *submit, struc
                 s.packed = packed;
         }
         e = submit_packed(m, &s, &fd, ret, error);
+        for (size_t i = 0; i < s.n_input_fds; i++) /* what nobody took */
+                s.input_fds[i] = fd_close(s.input_fds[i]);
         if (e == REQUEST_E_REFUSED && request_error_is_quota(error->code))
                 request_note_refusal(m, s.origin.user, s.frame);
         return e;

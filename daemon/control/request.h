@@ -36,6 +36,7 @@ struct session;
 struct session_text;
 struct request;
 struct usage_query;
+struct store_op;
 
 #define REQUEST_CREDIT_DEFAULT 256u
 #define REQUEST_CREDIT_ALL UINT64_MAX /* a sink that takes whatever comes */
@@ -58,6 +59,7 @@ enum request_kind {
         REQUEST_SESSION_APPEND,
         REQUEST_SESSION, /* create, fork, rewind, close, list: control's own */
         REQUEST_FORGET,
+        REQUEST_STORE, /* the model store's */
 };
 
 enum request_state {
@@ -104,6 +106,7 @@ struct request {
         struct model *model;
         struct load *dry_run;
         struct usage_query *usage;
+        struct store_op *store_op;
         const struct request_sink *sink; /* NULL: detached */
         void *userdata;
         struct user *user;
@@ -151,6 +154,8 @@ struct request_submit {
         const void *packed; /* the same, packed; NULL = pack it here */
         size_t packed_size;
         int input_fd;       /* -1, or taken over (on failure too) */
+        int *input_fds;     /* [n_input_fds], ModelImport: the same */
+        size_t n_input_fds;
         struct request_origin origin;
         const struct request_sink *sink;
         void *userdata;

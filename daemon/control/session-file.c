@@ -12,6 +12,7 @@
 
 #include "base/crc32c.h"
 #include "base/fd.h"
+#include "base/file.h"
 #include "base/utf8.h"
 #include "session-file.h"
 
@@ -145,31 +146,17 @@ int session_head_unpack(const uint8_t in[SESSION_FILE_HEADER], struct session_he
 
 /* ---- folders ---- */
 
-/* Opens folder `name`; makes it where wanted. */
-static int folder_open_at(int at, const char *name, bool create) {
-        int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-
-        if (fd >= 0 || errno != ENOENT || !create)
-                return fd < 0 ? -errno : fd;
-        if (mkdirat(at, name, 0700) < 0 && errno != EEXIST)
-                return -errno;
-        if (fsync(at) < 0)
-                return -errno;
-        fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        return fd < 0 ? -errno : fd;
-}
-
 int session_folder_open(const char *state_dir, uid_t uid, bool create) {
         _cleanup_fd_ int state = open(state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), sessions = -1;
         char name[16];
 
         if (state < 0)
                 return -errno;
-        sessions = folder_open_at(state, "sessions", create);
+        sessions = file_folder_open_at(state, "sessions", create);
         if (sessions < 0)
                 return sessions;
         (void)snprintf(name, sizeof(name), "%u", (unsigned)uid);
-        return folder_open_at(sessions, name, create);
+        return file_folder_open_at(sessions, name, create);
 }
 
 struct file_name {
@@ -183,46 +170,7 @@ static struct file_name file_name(const char *id, const char *suffix) {
         return n;
 }
 
-/* A new file for writing; what an interrupted writer may have left under its name goes. */
-static int file_create_at(int dir, const char *name) {
-        int fd;
-
-        if (unlinkat(dir, name, 0) < 0 && errno != ENOENT)
-                return -errno;
-        fd = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-        return fd < 0 ? -errno : fd;
-}
-
-/* Gives a file that is wholly on disk the name that counts, wholly on disk, too. */
-static int file_settle_at(int dir, const char *from, const char *to) {
-        if (renameat(dir, from, dir, to) < 0)
-                return -errno;
-        return fsync(dir) < 0 ? -errno : 0;
-}
-
-static int file_remove_at(int dir, const char *name) {
-        return unlinkat(dir, name, 0) < 0 && errno != ENOENT ? -errno : 0;
-}
-
 /* ---- writing ---- */
-
-static int write_all(int fd, const void *data, size_t size) {
-        const uint8_t *p = data;
-
-        while (size > 0) {
-                ssize_t n = write(fd, p, size);
-
-                if (n < 0 && errno == EINTR)
-                        continue;
-                if (n < 0)
-                        return -errno;
-                if (n == 0)
-                        return -EIO;
-                p += n;
-                size -= (size_t)n;
-        }
-        return 0;
-}
 
 static int write_contents(int fd, const struct session_head *h, const uint32_t *ids) {
         uint8_t header[SESSION_FILE_HEADER], piece[PIECE * sizeof(uint32_t)];
@@ -231,18 +179,18 @@ static int write_contents(int fd, const struct session_head *h, const uint32_t *
 
         session_head_pack(h, header);
         crc = crc32c(0, header, sizeof(header));
-        r = write_all(fd, header, sizeof(header));
+        r = file_write_all(fd, header, sizeof(header));
         for (size_t i = 0; i < h->n_tokens && r == 0; i += PIECE) {
                 size_t n = MIN(h->n_tokens - i, (size_t)PIECE);
 
                 for (size_t k = 0; k < n; k++)
                         put_le(piece + k * 4, ids[i + k], 4);
                 crc = crc32c(crc, piece, n * 4);
-                r = write_all(fd, piece, n * 4);
+                r = file_write_all(fd, piece, n * 4);
         }
         put_le(piece, crc, 4);
         if (r == 0)
-                r = write_all(fd, piece, 4);
+                r = file_write_all(fd, piece, 4);
         if (r == 0 && fsync(fd) < 0)
                 r = -errno;
         return r;

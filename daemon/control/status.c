@@ -9,6 +9,7 @@
 #include "engine.h"
 #include "load.h"
 #include "status.h"
+#include "store.h"
 
 Spark__V1__Done *status_free(Spark__V1__Done *done) {
         if (done)
@@ -58,6 +59,8 @@ void status_fill_model(struct model *model, Spark__V1__ModelInfo *info) {
         if (model->load && model->load->image_bytes)
                 info->load_percent =
                         (uint32_t)((double)model->load->done_bytes * 100.0 / (double)model->load->image_bytes);
+        if (model->stored)
+                store_fill_info(model->stored, info);
 }
 
 /* A deep copy that owns everything; through the wire format, which is what it goes into anyway. */
@@ -84,7 +87,7 @@ static void model_list_deinit(struct model_list *l) {
 
 /* A file that is only being planned or has not begun to load is nobody's model yet. */
 static bool model_is_shown(const struct model *model) {
-        return model->configured || model->state != MODEL_AVAILABLE;
+        return model->configured || model->stored || model->state != MODEL_AVAILABLE;
 }
 
 static bool model_list_init(struct model_list *l, struct manager *m) {

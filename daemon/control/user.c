@@ -22,6 +22,7 @@ static void user_set_limits(struct user *user) {
         user->limits[USER_CONNECTIONS] = user->policy.connections;
         user->limits[USER_REQUESTS] = user->policy.requests;
         user->limits[USER_BYTES] = user->policy.bytes;
+        user->limits[USER_STORE] = user->policy.store_bytes ? user->policy.store_bytes : UINT64_MAX;
 }
 
 void users_configure(struct users *u, const struct config *config) {

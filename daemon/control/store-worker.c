@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <errno.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "spawn.h"
+#include "store-private.h"
+
+#define OOM_SCORE "500" /* rather the worker than anybody else */
+#define LAST_READS 64
+
+void store_worker_stop(struct store_worker *w) {
+        if (!w->running)
+                return;
+        w->running = false;
+        w->link_source = sd_event_source_disable_unref(w->link_source);
+        w->exit_source = sd_event_source_disable_unref(w->exit_source);
+        w->pidfd = spawn_abandon(w->event, w->pidfd);
+        w->link = fd_close(w->link);
+}
+
+static int on_link(sd_event_source *source, int fd, uint32_t events, void *userdata) {
+        struct store_worker *w = userdata;
+
+        w->active_us = manager_now_us();
+        if (!w->on_link(w))
+                w->link_source = sd_event_source_disable_unref(w->link_source);
+        return 0;
+}
+
+static int on_exit_of_worker(sd_event_source *source, int fd, uint32_t events, void *userdata) {
+        struct store_worker *w = userdata;
+        siginfo_t info;
+
+        if (spawn_reap(w->pidfd, &info) == 0)
+                return 0;
+        for (int i = 0; i < LAST_READS && w->link_source && w->on_link(w); i++) /* what it said last */
+                ;
+        w->link_source = sd_event_source_disable_unref(w->link_source);
+        w->exit_source = sd_event_source_disable_unref(w->exit_source);
+        w->pidfd = fd_close(w->pidfd);
+        w->link = fd_close(w->link);
+        w->running = false;
+        w->on_exit(w, &info);
+        return 0;
+}
+
+static int spawn(struct store_worker *w, int far, const char *program, const char *const *flags, const int *fds,
+                 size_t n_fds, const char *last) {
+        char numbers[STORE_FILES_MAX + 1][12];
+        char *argv[2 * (STORE_FILES_MAX + 1) + 3];
+        int all[STORE_FILES_MAX + 1];
+        const struct spawn s = { .program = program, .argv = argv, .fds = all, .n_fds = n_fds + 1,
+                                 .oom_score_adj = OOM_SCORE };
+        size_t n = 0;
+        pid_t pid;
+
+        argv[n++] = (char *)program;
+        for (size_t i = 0; i <= n_fds; i++) {
+                all[i] = i == 0 ? far : fds[i - 1];
+                (void)snprintf(numbers[i], sizeof(numbers[i]), "%d", SPAWN_FIRST_FD + (int)i);
+                argv[n++] = (char *)(i == 0 ? "--link" : flags[i - 1]);
+                argv[n++] = numbers[i];
+        }
+        if (last)
+                argv[n++] = (char *)last;
+        argv[n] = NULL;
+        return spawn_process(&s, &pid, &w->pidfd);
+}
+
+int store_worker_start(struct store_worker *w, sd_event *event, const char *program, const char *const *flags,
+                       const int *fds, size_t n_fds, const char *last) {
+        _cleanup_fd_ int far = -1;
+        int pair[2], r;
+
+        if (n_fds > STORE_FILES_MAX)
+                return -E2BIG;
+        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+                return -errno;
+        far = pair[1];
+        w->event = event;
+        w->link = pair[0];
+        w->pidfd = -1;
+        w->running = true;
+        w->active_us = manager_now_us();
+        r = fd_set_nonblock(w->link, 1);
+        if (r >= 0)
+                r = spawn(w, far, program, flags, fds, n_fds, last);
+        if (r >= 0)
+                r = sd_event_add_io(event, &w->link_source, w->link, EPOLLIN, on_link, w);
+        if (r >= 0)
+                r = sd_event_add_io(event, &w->exit_source, w->pidfd, EPOLLIN, on_exit_of_worker, w);
+        if (r < 0)
+                store_worker_stop(w);
+        return r < 0 ? r : 0;
+}
