@@ -152,15 +152,14 @@ static inline vi vi_pairs_start(const int16_t *pair, const int times) {
         v = _mm256_mullo_epi16(_mm256_set1_epi32(both), _mm256_set1_epi16((int16_t)times));
         return VI(v, v);
 }
-/* Adds where it stands: gcc puts off additions of integers, and keeps all of their terms in memory meanwhile. */
+/* Adds where it stands, in place: gcc puts off additions of integers, and keeps all of their terms in memory meanwhile;
+ * told not to, it wants a register more than there are. */
 static inline __m256i add_16(__m256i acc, __m256i x) {
-        acc = _mm256_add_epi16(acc, x);
-        __asm__("" : "+x"(acc));
+        __asm__("vpaddw %1, %0, %0" : "+x"(acc) : "x"(x));
         return acc;
 }
 static inline __m256i add_32(__m256i acc, __m256i x) {
-        acc = _mm256_add_epi32(acc, x);
-        __asm__("" : "+x"(acc));
+        __asm__("vpaddd %1, %0, %0" : "+x"(acc) : "x"(x));
         return acc;
 }
 static inline vi vi_pairs_dot(vi acc, vi w, vi a) {
