@@ -227,6 +227,8 @@ int conversation_init(struct conversation *c, const struct spark_chat_message *g
                 m->tool_calls_json = string_or_empty(a.tool_calls_json);
                 m->tool_call_id = string_or_empty(a.tool_call_id);
                 m->name = string_or_empty(a.name);
+                m->content_json = string_or_empty(a.content_json);
+                m->reasoning_content = string_or_empty(a.reasoning_content);
                 c->list[i] = m;
         }
         return 0;
@@ -245,16 +247,17 @@ int spark_chat(struct spark *s, const struct spark_chat_request *request, spark_
         r = arguments_copy(&a, sizeof(a), request);
         if (r < 0)
                 return r;
-        if (!a.messages || a.n_messages == 0)
+        if ((a.messages && a.n_messages > 0) == (a.messages_json && a.messages_json[0]))
                 return -EINVAL;
-        r = conversation_init(&conversation, a.messages, a.n_messages);
+        r = conversation_init(&conversation, a.messages, a.messages ? a.n_messages : 0);
         if (r == 0 && a.sampling)
                 r = sampling_init(&sampling, a.sampling);
         if (r < 0)
                 return r;
         m.model = string_or_empty(a.model);
         m.messages = conversation.list;
-        m.n_messages = a.n_messages;
+        m.n_messages = a.messages ? a.n_messages : 0;
+        m.messages_json = string_or_empty(a.messages_json);
         m.tools_json = string_or_empty(a.tools_json);
         m.template_args_json = string_or_empty(a.template_args_json);
         m.sampling = a.sampling ? &sampling.message : NULL;

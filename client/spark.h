@@ -412,8 +412,10 @@ struct spark_chat_message {
         const char *tool_calls_json; /* assistant: JSON array of tool calls */
         const char *tool_call_id;    /* tool: which call this answers */
         const char *name;
+        const char *content_json;    /* instead of content: JSON array of parts, string or null */
+        const char *reasoning_content; /* assistant: what it thought before it answered */
 };
-#define SPARK_CHAT_MESSAGE_INIT { sizeof(struct spark_chat_message), NULL, NULL, NULL, NULL, NULL }
+#define SPARK_CHAT_MESSAGE_INIT { sizeof(struct spark_chat_message), NULL, NULL, NULL, NULL, NULL, NULL, NULL }
 
 /* Answers a conversation, which the model's chat template turns into a prompt. Events: tokens, done. */
 struct spark_chat_request {
@@ -427,8 +429,9 @@ struct spark_chat_request {
         uint32_t credit;
         uint32_t flags;
         int priority;                   /* enum spark_priority */
+        const char *messages_json;      /* instead of messages: JSON array of objects, as the template takes them */
 };
-#define SPARK_CHAT_INIT { sizeof(struct spark_chat_request), NULL, NULL, 0, NULL, NULL, NULL, 0, 0, 0 }
+#define SPARK_CHAT_INIT { sizeof(struct spark_chat_request), NULL, NULL, 0, NULL, NULL, NULL, 0, 0, 0, NULL }
 int spark_chat(struct spark *s, const struct spark_chat_request *request, spark_event_fn fn, void *userdata,
                uint64_t *ret_id);
 
@@ -596,9 +599,10 @@ struct spark_prewarm_request {
         int no_bos;
         int share;                 /* let every user's requests profit */
         uint32_t priority;
+        const char *messages_json; /* instead of messages: JSON array of objects */
 };
 #define SPARK_PREWARM_INIT \
-        { sizeof(struct spark_prewarm_request), NULL, NULL, 0, NULL, 0, NULL, 0, NULL, NULL, 0, 0, 0, 0 }
+        { sizeof(struct spark_prewarm_request), NULL, NULL, 0, NULL, 0, NULL, 0, NULL, NULL, 0, 0, 0, 0, NULL }
 int spark_prewarm(struct spark *s, const struct spark_prewarm_request *request, spark_event_fn fn, void *userdata,
                   uint64_t *ret_id);
 
