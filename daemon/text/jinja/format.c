@@ -24,6 +24,7 @@ struct spec {
         char sign;  /* + space or 0 */
         bool alternate;
         bool group; /* thousands with commas */
+        bool zero;  /* the alignment is '=' for a 0 in front of the width: numbers only */
         int64_t width;
         int64_t precision; /* -1: none */
         char type;
@@ -349,6 +350,7 @@ static int brace_spec(struct render *r, const char *p, const char *end, struct s
         if (p < end && *p == '0' && !s->align) {
                 s->align = '=';
                 s->fill = VALUE_LITERAL("0");
+                s->zero = true;
         }
         k = read_digits(r, &p, end, WIDTH_MAX, &s->width);
         if (!k && p < end && *p == ',') {
@@ -370,8 +372,13 @@ static int brace_one(struct render *r, const struct value *v, struct spec *s, bo
 
         if (plain)
                 return value_str(r, v, ret);
-        if (v->kind == V_STRING && (!s->type || s->type == 's'))
+        if (v->kind == V_STRING && (!s->type || s->type == 's')) {
+                if (s->zero)
+                        s->align = '<';
+                if (s->sign || s->alternate || s->group || s->align == '=')
+                        return render_fail(r, "sign, '#', ',' and '=' are not allowed in the format of a string");
                 return format_text(r, v, s, '<', ret);
+        }
         if (v->kind == V_STRING || !value_is_number(v) || (s->type && !strchr("dfFeEgGxXob%", s->type)))
                 return render_fail(r, "unsupported format for a value of type '%s'", value_type_name(v));
         if (!s->type && v->kind != V_FLOAT)
