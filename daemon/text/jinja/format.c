@@ -291,6 +291,11 @@ static int add_text(struct render *r, struct value *all, const char *p, size_t n
         return text_concat(r, all, &part, all);
 }
 
+/* What can be subscribed is a mapping to Python here, of which nothing need be used. */
+static bool percent_mapping(const struct value *v) {
+        return v->kind == V_DICT || v->kind == V_LIST || v->kind == V_RANGE || v->kind == V_UNDEFINED;
+}
+
 int format_percent(struct render *r, const struct value *format, const struct value *arg, struct value *ret) {
         const char *p = format->text, *end = p + format->n, *percent;
         struct value all = VALUE_LITERAL(""), part;
@@ -321,7 +326,7 @@ int format_percent(struct render *r, const struct value *format, const struct va
                 if (!k)
                         k = text_concat(r, &all, &part, &all);
         }
-        if (!k && (arg->kind == V_TUPLE ? next < arg->list->n : next == 0 && arg->kind != V_DICT && arg->kind != V_LIST))
+        if (!k && (arg->kind == V_TUPLE ? next < arg->list->n : next == 0 && !percent_mapping(arg)))
                 return render_fail(r, "not all arguments converted during string formatting");
         all.flags = format->flags;
         *ret = all;
