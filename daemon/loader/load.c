@@ -2,48 +2,87 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
+#include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/splitname.h"
+#include "kernels/format.h"
 #include "loadlink.h"
 
 #include "load.h"
+#include "split.h"
 
 _Static_assert(LOADLINK_SEGMENTS_MAX == IMAGE_SEGMENTS_MAX, "a plan must fit a record");
 
-int loader_init(struct loader *l, int input_fd, struct loader_error *error) {
+int loader_init(struct loader *l, const int *fds, size_t n_fds, struct loader_error *error) {
         int r;
 
-        *l = (struct loader){ .error = error, .source = SOURCE_NULL };
-        r = source_init(&l->source, input_fd, error);
-        if (r)
-                return r;
-        return copy_init(&l->copy, &l->source);
+        *l = (struct loader){ .error = error };
+        error->part = 0;
+        if (n_fds < 1 || n_fds > SOURCES_MAX)
+                return -EINVAL;
+        for (; l->n_sources < n_fds; l->n_sources++) {
+                error->part = n_fds > 1 ? (unsigned)l->n_sources + 1 : 0;
+                r = source_init(&l->sources[l->n_sources], fds[l->n_sources], error);
+                if (r)
+                        return r;
+                l->sources[l->n_sources].part = error->part;
+        }
+        error->part = 0;
+        return copy_init(&l->copy, l->sources, l->n_sources);
 }
 
 void loader_deinit(struct loader *l) {
         copy_deinit(&l->copy);
         image_plan_deinit(&l->plan);
         model_deinit(&l->model);
-        gguf_deinit(&l->gguf);
-        source_deinit(&l->source);
+        free(l->pieces);
+        for (size_t i = 0; i < l->n_sources; i++) {
+                gguf_deinit(&l->parts[i]);
+                source_deinit(&l->sources[i]);
+        }
+}
+
+/* A GGUF file's tensors are the image's, one for one. */
+static int make_pieces(struct loader *l) {
+        const struct gguf *g = &l->parts[0];
+
+        l->pieces = calloc(g->n_tensors + 1, sizeof(*l->pieces));
+        if (!l->pieces)
+                return -ENOMEM;
+        for (size_t i = 0; i < g->n_tensors; i++) {
+                const struct gguf_tensor *t = &g->tensors[i];
+
+                l->pieces[l->n_pieces++] = (struct copy_piece){
+                        .source = t->source,
+                        .tensor = (uint32_t)i,
+                        .fmt = t->fmt,
+                        .transform = l->plan.tensors[i].layout == WEIGHT_PANELS ? COPY_PACK : COPY_DECODE,
+                        .offset = t->offset,
+                        .size = t->size,
+                        .n_rows = t->dims[1] * t->dims[2] * t->dims[3],
+                };
+        }
+        return 0;
 }
 
 int loader_plan(struct loader *l) {
         int r;
 
-        r = gguf_read_metadata(&l->gguf, &l->source, l->error);
-        if (r)
-                return r;
-        return model_plan(&l->model, &l->gguf, &l->plan, LOADLINK_SEGMENT_BYTES);
+        r = split_read_metadata(l->parts, l->sources, l->n_sources, l->error);
+        if (!r)
+                r = model_plan(&l->model, &l->parts[0], &l->plan, LOADLINK_SEGMENT_BYTES);
+        l->error->part = r > 0 ? l->error->part : 0;
+        return r ? r : make_pieces(l);
 }
 
 uint64_t loader_total(const struct loader *l) {
-        return copy_total(&l->gguf);
+        return copy_total(l->pieces, l->n_pieces);
 }
 
 static void unmap(const struct loader *l, void **maps) {
@@ -80,7 +119,7 @@ int loader_write(struct loader *l, const int *fds, size_t n_fds, const struct co
         r = map(l, fds, n_fds, maps);
         if (!r) {
                 image_plan_write_tables(&l->plan, maps[0]);
-                r = copy_run(&l->copy, &l->gguf, &l->plan, maps, progress, l->error);
+                r = copy_run(&l->copy, l->pieces, l->n_pieces, &l->plan, maps, progress, l->error);
         }
         unmap(l, maps);
         return r;
@@ -105,10 +144,10 @@ static int seal_segments(const struct image_plan *plan, const int *fds) {
         return 0;
 }
 
-static int load(struct loader *l, int input_fd, int *fds, struct loader_error *error) {
+static int load(struct loader *l, const int *inputs, size_t n_inputs, int *fds, struct loader_error *error) {
         int r;
 
-        r = loader_init(l, input_fd, error);
+        r = loader_init(l, inputs, n_inputs, error);
         if (!r)
                 r = loader_plan(l);
         if (!r)
@@ -120,13 +159,14 @@ static int load(struct loader *l, int input_fd, int *fds, struct loader_error *e
         return r;
 }
 
-int loader_load(int input_fd, int *ret_fds, size_t *ret_n_fds, struct loader_error *error) {
+int loader_load_files(const int *inputs, size_t n_inputs, int *ret_fds, size_t *ret_n_fds,
+                      struct loader_error *error) {
         int fds[IMAGE_SEGMENTS_MAX], r;
         struct loader l;
 
         for (size_t i = 0; i < IMAGE_SEGMENTS_MAX; i++)
                 fds[i] = -1;
-        r = load(&l, input_fd, fds, error);
+        r = load(&l, inputs, n_inputs, fds, error);
         if (r == 0) {
                 *ret_n_fds = l.plan.n_segments;
                 (void)memcpy(ret_fds, fds, l.plan.n_segments * sizeof(*fds));
@@ -138,10 +178,33 @@ int loader_load(int input_fd, int *ret_fds, size_t *ret_n_fds, struct loader_err
         return r;
 }
 
-int loader_load_path(const char *path, int *ret_fds, size_t *ret_n_fds, struct loader_error *error) {
-        _cleanup_fd_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+int loader_load(int input_fd, int *ret_fds, size_t *ret_n_fds, struct loader_error *error) {
+        return loader_load_files(&input_fd, 1, ret_fds, ret_n_fds, error);
+}
 
-        if (fd < 0)
-                return loader_fail(error, LOADER_E_IO, "cannot open '%s': %s", path, strerror(errno));
-        return loader_load(fd, ret_fds, ret_n_fds, error);
+int loader_load_path(const char *path, int *ret_fds, size_t *ret_n_fds, struct loader_error *error) {
+        char name[PATH_MAX];
+        unsigned n = splitname_part(path, 1, name, sizeof(name));
+        int fds[SOURCES_MAX], r = 0;
+        size_t n_fds = 0;
+
+        error->part = 0;
+        if (n > SOURCES_MAX)
+                return loader_fail(error, LOADER_E_UNSUPPORTED, "'%s' has %u parts; %u are possible", path, n, SOURCES_MAX);
+        while (n_fds < MAX(n, 1u) && !r) {
+                const char *p = n ? name : path;
+
+                if (n)
+                        (void)splitname_part(path, (unsigned)n_fds + 1, name, sizeof(name));
+                fds[n_fds] = open(p, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+                if (fds[n_fds] < 0)
+                        r = loader_fail(error, LOADER_E_IO, "cannot open '%s': %s", p, strerror(errno));
+                else
+                        n_fds++;
+        }
+        if (!r)
+                r = loader_load_files(fds, n_fds, ret_fds, ret_n_fds, error);
+        while (n_fds > 0)
+                (void)fd_close(fds[--n_fds]);
+        return r;
 }

@@ -225,7 +225,7 @@ static int try_ring(void) {
         int fd = fd_memfd_new("input", 4096), other = fd_memfd_new("other", 4096);
         struct ring ring;
 
-        ring_init(&ring, fd, 4);
+        ring_init(&ring, &fd, 1, 4);
         if (!ring.ok)
                 return 77;
         if (!enter())
