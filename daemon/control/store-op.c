@@ -340,8 +340,10 @@ void store_turn(struct store *s) {
                 if (!verb_is_long(OP_OF(pos)) || count_long(s) < s->manager->config->store.imports)
                         op_begin(OP_OF(pos));
         while (!s->changing && (next = list_pop(&s->changes))) {
-                s->changing = OP_OF(next);
-                store_change_begin(s->changing);
+                struct store_op *op = OP_OF(next);
+
+                s->changing = op;
+                store_change_begin(op);
         }
         if (!list_empty(&s->waiting) && count_long(s) < s->manager->config->store.imports)
                 manager_kick(s->manager);
