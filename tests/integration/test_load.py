@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Models from files: good ones, bad ones, too large ones. CPU backend; the files are outside the repository."""
 
+import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
+import time
 import unittest
 
 from harness import *
@@ -93,6 +96,23 @@ class Load(TestCase):
             self.assertError(end, "MODEL_INVALID")
             self.assertIn("'split.no'", end.error.message)
 
+    def test_spark_bench_load(self):
+        part = MODELS / "split" / "stories260K-00001-of-00003.gguf"
+        if not part.exists():
+            self.skipTest("no model in several files there")
+        done = subprocess.run([BUILD / "bin/spark-bench", "load", "-m", part, "-r", "2", "--json"], capture_output=True,
+                              text=True, timeout=60)
+        if "Invalid argument" in done.stderr:
+            self.skipTest("no O_DIRECT on that file system")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        figures = json.loads(done.stdout)
+        self.assertEqual(figures["bytes"], sum(p.stat().st_size for p in part.parent.glob("stories260K-*.gguf")))
+        self.assertAlmostEqual(figures["ratio"], figures["load_s"] / figures["read_s"], delta=figures["ratio"] * 0.5 + 1)
+        self.assertLess(figures["anon_peak_bytes"], 256 << 20)
+        done = subprocess.run([BUILD / "bin/spark-bench", "load", "-m", "/nonexistent.gguf"], capture_output=True, text=True)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("No such file", done.stderr)
+
     def test_descriptors_and_memory_come_back(self):
         daemon = self.stories()
         daemon.wait_engine()
@@ -133,6 +153,42 @@ class Load(TestCase):
                 self.assertIn("kept free", end.error.message)
             status = client.ask(status=pb.Status()).done.status
             self.assertEqual((status.memory_images, len(status.models)), (0, 0))
+
+    def test_too_large_while_serving(self):
+        """A 70B model is refused by its header alone, at once and with the sums; who is served notices nothing."""
+        daemon = self.stories()
+        prompts = [f"Once there was a dog number {i}".encode() for i in range(8)]
+        sampling = [pb.Sampling(max_tokens=120, seed=i, temperature=0.9) for i in range(8)]
+        with tempfile.TemporaryDirectory() as folder, daemon.connect() as client, daemon.connect() as other:
+            path = f"{folder}/llama-70b.gguf"
+            made = subprocess.run([sys.executable, ROOT / "tests/reference/make-gguf.py", "--shape", "llama-70b", "--format",
+                                   "q4_k_m", "--untied", "--sparse", path], stderr=subprocess.PIPE, text=True)
+            if made.returncode and "numpy" in made.stderr:
+                self.skipTest("no numpy")
+            self.assertEqual(made.returncode, 0, made.stderr)
+            size = os.stat(path).st_size
+            self.assertGreater(size, 42e9)
+            if size < client.ask(status=pb.Status()).done.status.memory_total:
+                self.skipTest("this machine has room for it")
+            alone = [client.answer(client.generate(p, sampling=s))[:2] for p, s in zip(prompts, sampling)]
+            ids = [client.generate(p, sampling=s) for p, s in zip(prompts, sampling)]
+            begun = [client.tokens(id, 2) for id in ids]
+            took = []
+            for dry_run in (False, True) * 3:
+                start = time.monotonic()
+                end = other.ask(load=pb.Load(path=path, dry_run=dry_run))
+                took.append(time.monotonic() - start)
+                self.assertError(end, "NO_MEMORY")
+                self.assertGreater(end.error.have, size)
+                self.assertLess(end.error.max, size)
+                self.assertIn("kept free", end.error.message)
+            ends = [client.answer(id, seen=len(b)) for id, b in zip(ids, begun)]
+            for end, b, a in zip(ends, begun, alone):
+                self.assertDone(end[2])
+                self.assertEqual(b + end[0], a[0])
+            print(f"a model of {size >> 30} GiB was refused in {min(took) * 1000:.0f} to {max(took) * 1000:.0f} ms")
+            self.assertLess(min(took), 0.1 * SLOW)
+            self.assertEqual(client.ask(models=pb.Models()).done.models.models[0].engine_restarts, 0)
 
     def test_kv_that_does_not_fit(self):
         daemon = self.stories(models=[], memory={"kv": "1000T", "floor": "64M"})
