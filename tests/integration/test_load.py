@@ -25,6 +25,14 @@ class Load(TestCase):
                     "models": [{"name": "stories", "path": str(STORIES), "default": True}], **settings}
         return self.daemon(**settings)
 
+    def make_sparse(self, path, shape, *more):
+        """A model whose weights are a hole."""
+        made = subprocess.run([sys.executable, ROOT / "tests/reference/make-gguf.py", "--shape", shape, "--format", "q4_k_m",
+                               "--sparse", *more, path], stderr=subprocess.PIPE, text=True)
+        if made.returncode and "numpy" in made.stderr:
+            self.skipTest("no numpy")
+        self.assertEqual(made.returncode, 0, made.stderr)
+
     def test_configured_model(self):
         daemon = self.stories()
         with daemon.connect() as client:  # asked before it is loaded: waits
@@ -161,11 +169,7 @@ class Load(TestCase):
         sampling = [pb.Sampling(max_tokens=120, seed=i, temperature=0.9) for i in range(8)]
         with tempfile.TemporaryDirectory() as folder, daemon.connect() as client, daemon.connect() as other:
             path = f"{folder}/llama-70b.gguf"
-            made = subprocess.run([sys.executable, ROOT / "tests/reference/make-gguf.py", "--shape", "llama-70b", "--format",
-                                   "q4_k_m", "--untied", "--sparse", path], stderr=subprocess.PIPE, text=True)
-            if made.returncode and "numpy" in made.stderr:
-                self.skipTest("no numpy")
-            self.assertEqual(made.returncode, 0, made.stderr)
+            self.make_sparse(path, "llama-70b", "--untied")
             size = os.stat(path).st_size
             self.assertGreater(size, 42e9)
             if size < client.ask(status=pb.Status()).done.status.memory_total:
@@ -189,6 +193,35 @@ class Load(TestCase):
             print(f"a model of {size >> 30} GiB was refused in {min(took) * 1000:.0f} to {max(took) * 1000:.0f} ms")
             self.assertLess(min(took), 0.1 * SLOW)
             self.assertEqual(client.ask(models=pb.Models()).done.models.models[0].engine_restarts, 0)
+
+    def test_load_that_is_given_up(self):
+        """Cancelled, or its client gone: the loader ends at once and the memory is back. Others cannot end it."""
+        daemon = self.stories()
+        daemon.wait_engine()
+        with tempfile.TemporaryDirectory() as folder, daemon.connect() as watcher:
+            path = f"{folder}/large.gguf"
+            self.make_sparse(path, "llama-8b")
+            before = watcher.ask(status=pb.Status()).done.status
+            if before.memory_available - before.memory_floor < 10 << 30:
+                self.skipTest("too little memory")
+            for how in ("cancel", "gone"):
+                with self.subTest(how), daemon.connect() as client:
+                    id = client.request(load=pb.Load(path=path))
+                    while client.receive_of(id).WhichOneof("body") != "progress":
+                        pass
+                    self.assertEqual(len(daemon.children("spark-loader")), 1)
+                    self.assertError(watcher.ask(unload=pb.Unload(model="large")), "BUSY")
+                    start = time.monotonic()
+                    client.cancel(id) if how == "cancel" else client.close()
+                    while daemon.children("spark-loader"):
+                        self.assertLess(time.monotonic() - start, 2 * SLOW)
+                        time.sleep(0.01)
+                    if how == "cancel":
+                        self.assertError(client.answer(id)[2], "CANCELLED")
+                    status = watcher.ask(status=pb.Status()).done.status
+                    self.assertEqual(status.memory_images, before.memory_images)
+                    self.assertGreater(status.memory_available, before.memory_available - (1 << 30))
+                    self.assertEqual([m.name for m in status.models], ["stories"])
 
     def test_kv_that_does_not_fit(self):
         daemon = self.stories(models=[], memory={"kv": "1000T", "floor": "64M"})
