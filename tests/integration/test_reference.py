@@ -16,7 +16,8 @@ from harness import BUILD, SLOW, TESTDATA, TestCase
 MODELS, REFERENCE = TESTDATA / "models", TESTDATA / "reference"
 TYPES = ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1"]
 QUANTIZED = [f"rand-llama-{t}" for t in ("bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_k_s", "q3_k_m", "q2_k", "iq4_nl",
-                                         "iq4_xs")] + ["rand-llama3-q4_k_m"]
+                                         "iq4_xs")]
+QUANTIZED += ["rand-llama3-q4_k_m", "rand-gpt-oss-mxfp4_moe", "rand-qwen3moe-mxfp4_moe"]
 VOCABULARIES = {"llama-spm": "vocab", "llama-bpe": "vocab", "gpt-2": "vocab", "qwen2": "vocab", "phi-3": "vocab",
                 "stories260K": "models"}
 
