@@ -139,16 +139,30 @@ static void rmsnorm(const float *x, const float *weight, float eps, size_t dim, 
                            vf_mul(vf_mul(vf_load_n(x + whole, rest), scale), vf_load_n(weight + whole, rest)), rest);
 }
 
-/* x / (1 + e^-x); gelu's tanh form is the same with 2 sqrt(2 / pi) (x + 0.044715 x^3) in the exponent. */
-static ALWAYS_INLINE vf activate(const enum activation act, vf x) {
-        vf z = x;
-
-        if (act == ACT_GELU_TANH) {
-                vf cube = vf_mul(vf_mul(x, x), x);
-
-                z = vf_mul(vf_set1(1.59576912f), vf_fma(vf_set1(0.044715f), cube, x));
-        }
+/* x / (1 + e^-z); z = x is silu. */
+static inline vf swish(vf x, vf z) {
         return vf_div(x, vf_add(vf_set1(1.0f), vf_exp(vf_sub(vf_zero(), z))));
+}
+
+static inline vf round_f16(vf x) {
+        uint16_t half[16];
+
+        vf_store_f16(half, x);
+        return vf_load_f16(half);
+}
+
+/* The tanh form of gelu is swish with 2 sqrt(2 / pi) (x + 0.044715 x^3) in the exponent. Argument and result are rounded to
+ * half precision between -10 and 10 and nothing is computed beyond, because the programs that models are compared with look
+ * it up in a table of that precision. */
+static inline vf gelu(vf x) {
+        vf h = round_f16(x), cube = vf_mul(vf_mul(h, h), h);
+        vf y = round_f16(swish(h, vf_mul(vf_set1(1.59576912f), vf_fma(vf_set1(0.044715f), cube, h))));
+
+        return vf_if_less(x, vf_set1(10.0f), vf_if_less(vf_set1(-10.0f), x, y, vf_zero()), x);
+}
+
+static ALWAYS_INLINE vf activate(const enum activation act, vf x) {
+        return act == ACT_GELU_TANH ? gelu(x) : swish(x, x);
 }
 
 #define CLAMP_ALPHA 1.702f

@@ -95,7 +95,8 @@ static void test_logits(void **state) {
                         error += ((double)ours[i] - (double)theirs[i]) * ((double)ours[i] - (double)theirs[i]);
                         norm += (double)theirs[i] * (double)theirs[i];
                 }
-                if (!(error / norm < 1e-10))
+                /* GELU is in half precision here, as in llama.cpp */
+                if (!(error / norm < (strncmp(models[m], "gemma", 5) == 0 ? 1e-6 : 1e-10)))
                         fail_msg("%s: error %g", models[m], error / norm);
         }
 }

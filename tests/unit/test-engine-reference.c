@@ -251,12 +251,8 @@ static void test_perplexity(void **state) {
                 { "rand-llama-q2_k", "", 0.005 },       { "rand-llama-q3_k_m", "", 0.01 },
                 { "rand-llama-q4_k_m", "", 0.001 },     { "rand-llama-q4_k_s", "", 0.001 },
                 { "rand-llama-q5_k_m", "", 0.005 },     { "rand-llama-q6_k", "", 0.001 },
-<<<<<<< HEAD
-                { "rand-llama3-q4_k_m", "", 0.001 },    { "rand-qwen3moe-mxfp4_moe", "", 0.001 },
-=======
                 { "rand-llama3-q4_k_m", "", 0.001 },    { "rand-gemma3-q4_k_m", "", 0.01 },
-                { "rand-qwen3-q4_k_m", "", 0.01 },      { "rand-qwen3moe-mxfp4_moe", "", 0.01 },
->>>>>>> arch
+                { "rand-qwen3-q4_k_m", "", 0.001 },     { "rand-qwen3moe-mxfp4_moe", "", 0.001 },
                 { "rand-gpt-oss-mxfp4_moe", "", 0.01 },
         };
         const struct engine_config config = { .kv_format = KV_F32, .max_sequences = 2 };
