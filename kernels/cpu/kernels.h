@@ -128,7 +128,8 @@ struct peak_kernels {
 struct cpu_kernels {
         const char *name;
         bool (*usable)(void);
-        unsigned tile;               /* rows that its kernels take at most: 1, 2, 4 or 8 */
+        unsigned tile;               /* rows that its matmul kernels take at most: 1, 2, 4 or 8 */
+        unsigned attn_tile;          /* queries that its attention kernels take at most */
         const struct matmul_kernels *matmul;
         const struct row_kernels *rows;
         const struct attn_kernels *attn;

@@ -13,7 +13,8 @@
 #include <string.h>
 
 #define VEC(name) name##_avx2
-#define VEC_TILE 4
+#define VEC_TILE 8
+#define VEC_ROWS 4
 #define VEC_PAIR 0
 #define VEC_I8_SHIFTED 0
 #define VEC_PAIRS 1

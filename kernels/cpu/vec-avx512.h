@@ -14,6 +14,7 @@
 
 #define VEC(name) name##_avx512
 #define VEC_TILE 8
+#define VEC_ROWS 8        /* of a tile at a time, for there are no more registers */
 #define VEC_PAIR 1        /* two panels at a time in float products */
 
 /* i8 weights are multiplied as u8, shifted by 128; the accumulator starts with the difference. */

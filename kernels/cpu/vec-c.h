@@ -14,6 +14,7 @@
 
 #define VEC(name) name##_c
 #define VEC_TILE 1
+#define VEC_ROWS 1
 #define VEC_PAIR 0
 #define VEC_I8_SHIFTED 0
 #define VEC_PAIRS 0

@@ -12,6 +12,7 @@
 
 #define VEC(name) name##_neon
 #define VEC_TILE 4
+#define VEC_ROWS 4
 #define VEC_PAIR 0
 #define VEC_I8_SHIFTED 0
 #define VEC_PAIRS 0
