@@ -40,7 +40,7 @@ _Static_assert(sizeof(struct act_block) == 64, "one cache line");
 /* 256 of them, scaled and rounded as GGUF's Q8_K. */
 struct act_super {
         int8_t q[ACT_SUPER];
-        int16_t pair[16][2];      /* of each 16 */
+        int16_t pair32[16][2];    /* of each 16, times 32 */
         int16_t sum16[16];        /* of each 16 of q */
         int16_t sum32[8];
         float scale;

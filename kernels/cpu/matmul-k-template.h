@@ -152,15 +152,19 @@ static ALWAYS_INLINE const uint8_t *k_scales(const enum fmt fmt, const uint8_t *
 
 static ALWAYS_INLINE vi k_start(const enum fmt fmt, const struct act_super *x, unsigned sub) {
         switch (fmt) {
-        case FMT_Q3_K: return vi_pairs_start(x->pair[sub], 4);
-        case FMT_Q6_K: return vi_pairs_start(x->pair[sub], 32);
+        case FMT_Q3_K: return vi_pairs_shifted(x->pair32[sub], 3);
+        case FMT_Q6_K: return vi_pairs_shifted(x->pair32[sub], 0);
         case FMT_IQ4_XS: return VEC_I8_SHIFTED ? vi_set1(-128 * x->sum32[sub]) : vi_zero();
         default: return vi_zero();
         }
 }
 
-/* Runs [j, j + n) of a chunk, for the rows. `ready`: col has the column's weights as k_unpack() left them. */
-static ALWAYS_INLINE void k_runs(const enum fmt fmt, const bool ready, const unsigned rows, const unsigned n, vt table,
+static ALWAYS_INLINE vi k_dot(const enum fmt fmt, vi acc, vi w, const int8_t *a) {
+        return fmt == FMT_IQ4_XS ? vi_pairs_i8(acc, w, vi_set1_load(a)) : vi_pairs_dot(acc, w, vi_set1_load(a));
+}
+
+/* Runs [j, j + n) of a chunk, for the rows. */
+static ALWAYS_INLINE void k_runs(const enum fmt fmt, const unsigned rows, const unsigned n, vt table,
                                  const uint8_t *col, unsigned chunk, const unsigned j, const uint8_t *sc,
                                  const struct act_super *x, vi *sum) {
         const unsigned together = k_groups_together(fmt), subs = k_subs(fmt);
@@ -174,14 +178,12 @@ static ALWAYS_INLINE void k_runs(const enum fmt fmt, const bool ready, const uns
                         pairs[i] = k_start(fmt, x + i % rows, (run + i / rows) * subs + sub);
                 UNROLL for (unsigned g = first; g < first + together; g++)
                         UNROLL for (unsigned k = 0; k < n; k++) {
-                                vi w = ready ? vi_load(col + 64 * (8 * (run + k) + g))
-                                             : k_weights(fmt, table, col, chunk, j + k, g);
+                                vi w = k_weights(fmt, table, col, chunk, j + k, g);
 
                                 UNROLL for (unsigned r = 0; r < rows; r++) {
-                                        vi a = vi_set1_load(x[r].q + 32 * (run + k) + 4 * g);
                                         vi *p = pairs + k * rows + r;
 
-                                        *p = fmt == FMT_IQ4_XS ? vi_pairs_i8(*p, w, a) : vi_pairs_dot(*p, w, a);
+                                        *p = k_dot(fmt, *p, w, x[r].q + 32 * (run + k) + 4 * g);
                                 }
                         }
                 UNROLL for (unsigned k = 0; k < n; k++) {
@@ -190,6 +192,25 @@ static ALWAYS_INLINE void k_runs(const enum fmt fmt, const bool ready, const uns
                         UNROLL for (unsigned r = 0; r < rows; r++)
                                 sum[r] = vi_pairs_scaled(sum[r], pairs[k * rows + r], scale);
                 }
+        }
+}
+
+/* One run whose weights k_unpack() left at w. */
+static ALWAYS_INLINE void k_run(const enum fmt fmt, const unsigned rows, const uint8_t *w, unsigned run,
+                                const uint8_t *sc, const struct act_super *x, vi *sum) {
+        const unsigned together = k_groups_together(fmt), subs = k_subs(fmt);
+
+        UNROLL for (unsigned first = 0; first < 8; first += together) {
+                const unsigned sub = first * subs / 8;
+                vi scale = vi_scale_i8(sc + 16 * (run * subs + sub)), pairs[TILE_MAX];
+
+                UNROLL for (unsigned r = 0; r < rows; r++)
+                        pairs[r] = k_start(fmt, x + r, run * subs + sub);
+                UNROLL for (unsigned g = first; g < first + together; g++)
+                        UNROLL for (unsigned r = 0; r < rows; r++)
+                                pairs[r] = k_dot(fmt, pairs[r], vi_load(w + 64 * g), x[r].q + 32 * run + 4 * g);
+                UNROLL for (unsigned r = 0; r < rows; r++)
+                        sum[r] = vi_pairs_scaled(sum[r], pairs[r], scale);
         }
 }
 
@@ -230,9 +251,11 @@ static ALWAYS_INLINE void k_column(const enum fmt fmt, const bool ready, const u
 
         UNROLL for (unsigned r = 0; r < rows; r++)
                 sum[r] = vi_zero();
-        for (unsigned chunk = 0; chunk < 8 / runs; chunk++)
+        for (unsigned chunk = 0; !ready && chunk < 8 / runs; chunk++)
                 UNROLL for (unsigned j = 0; j < runs; j += n)
-                        k_runs(fmt, ready, rows, n, table, w, chunk, j, sc, x, sum);
+                        k_runs(fmt, rows, n, table, w, chunk, j, sc, x, sum);
+        for (unsigned run = 0; ready && run < 8; run++)
+                k_run(fmt, rows, w + 512 * run, run, sc, x, sum);
         UNROLL for (unsigned r = 0; r < rows; r++)
                 acc[r] = vf_fma(vf_from_vi(sum[r]), vf_mul(d, vf_set1(x[r].scale)), acc[r]);
         if (k_has_min(fmt)) {
