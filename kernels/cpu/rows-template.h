@@ -105,8 +105,10 @@ static inline void quantize_256(const float *x, struct act_super *dst) {
                         q = vi_sub(vi_bits(vf_add(vf_mul(vf_load(x + 16 * i), vf_set1(inverse)), vf_set1(ROUND_MAGIC))),
                                    vi_set1(ROUND_MAGIC_BITS));
                 vi_store_i8(dst->q + 16 * i, q);
-                negative_pair(dst->q + 16 * i, dst->pair[i]);
-                dst->sum16[i] = (int16_t)(-dst->pair[i][0] - dst->pair[i][1]);
+                negative_pair(dst->q + 16 * i, dst->pair32[i]);
+                dst->sum16[i] = (int16_t)(-dst->pair32[i][0] - dst->pair32[i][1]);
+                for (unsigned k = 0; k < 2; k++)
+                        dst->pair32[i][k] = (int16_t)(32 * dst->pair32[i][k]);
         }
         for (unsigned i = 0; i < ACT_SUPER / 32; i++)
                 dst->sum32[i] = (int16_t)(dst->sum16[2 * i] + dst->sum16[2 * i + 1]);
