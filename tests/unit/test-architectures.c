@@ -24,7 +24,7 @@
 
 static const char *const models[] = {
         "gemma2", "gemma3", "glm4", "glm4moe", "gpt-oss", "granite", "mistral3",
-        "olmo2", "phi3", "phi3-long", "qwen3moe", "smollm3",
+        "olmo2", "phi3", "phi3-long", "qwen3-yarn", "qwen3moe", "smollm3",
 };
 
 /* tokens() of the script. */
