@@ -60,7 +60,7 @@ CASES = {
         "head_dim": 12, "n_routed_experts": 6, "num_experts_per_tok": 2, "n_shared_experts": 1,
         "moe_intermediate_size": 20, "first_k_dense_replace": 1, "routed_scaling_factor": 1.5, "norm_topk_prob": True,
         "use_qk_norm": True, "attention_bias": True, "rope_parameters": {**PLAIN, "partial_rotary_factor": 0.5}},
-        post="post_attention_norm"),
+        post="post_attention_norm", nextn=True),
     "gpt-oss": case("gpt-oss", "GptOss", {
         "attention.sliding_window": 7, "expert_count": 6, "expert_used_count": 3, "expert_feed_forward_length": 40,
         "rope.scaling.type": "yarn", "rope.scaling.factor": 8.0, "rope.scaling.original_context_length": 64,
@@ -96,6 +96,13 @@ CASES = {
         "expert_count": 5, "expert_used_count": 3, "expert_feed_forward_length": 24, "rope.freq_base": 10000.0}, {
         "head_dim": 20, "num_experts": 5, "num_experts_per_tok": 3, "moe_intermediate_size": 24,
         "norm_topk_prob": True, "rope_parameters": PLAIN}),
+    "qwen3-yarn": case("qwen3", "Qwen3", {
+        "rope.freq_base": 10000.0, "rope.scaling.type": "yarn", "rope.scaling.factor": 4.0,
+        "rope.scaling.original_context_length": 128, "rope.scaling.yarn_attn_factor": 1.3,
+        "rope.scaling.yarn_beta_fast": 16.0, "rope.scaling.yarn_beta_slow": 2.0}, {
+        "head_dim": 20, "rope_parameters": {
+            "rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 128,
+            "attention_factor": 1.3, "beta_fast": 16.0, "beta_slow": 2.0}}),
     "smollm3": case("smollm3", "SmolLM3", {}, {"num_hidden_layers": 5, "pad_token_id": 0, "rope_parameters": PLAIN},
                     permute=True),
     "olmo2": case("olmo2", "Olmo2", {}, {"pad_token_id": 0, "rope_parameters": PLAIN}, post="post_attention_norm"),
@@ -175,6 +182,8 @@ def write_model(path, model, config, spec):
             "attention.layer_norm_rms_epsilon": float(config.rms_norm_eps)}
     if getattr(config, "head_dim", None) and "head_dim" in spec["config"]:
         keys |= {"attention.key_length": config.head_dim, "attention.value_length": config.head_dim}
+    if spec.get("nextn"):
+        keys |= {"block_count": config.num_hidden_layers + 1, "nextn_predict_layers": 1}
     for key, value in (keys | spec["keys"]).items():
         add = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
         add[type(value)](f"{arch}.{key}", value)
@@ -183,8 +192,15 @@ def write_model(path, model, config, spec):
         rope = spec["config"]["rope_parameters"]
         writer.add_tensor("rope_factors_long.weight", numpy.array(rope["long_factor"], numpy.float32))
         writer.add_tensor("rope_factors_short.weight", numpy.array(rope["short_factor"], numpy.float32))
+    extra = []
     for name, value in tensors(model, config, spec):
+        if spec.get("nextn") and name.startswith("blk.2."):  # a layer more, which must not count
+            extra.append((name.replace("blk.2.", "blk.3."), value * 3))
         writer.add_tensor(name, numpy.ascontiguousarray(value.astype(numpy.float16 if value.ndim > 1 and not name.endswith(".bias") else numpy.float32)))
+    for name, value in extra:
+        writer.add_tensor(name, numpy.ascontiguousarray(value.astype(numpy.float32)))
+    if spec.get("nextn"):
+        writer.add_tensor("blk.3.nextn.eh_proj.weight", numpy.ones((32, 64), numpy.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
