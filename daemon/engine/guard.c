@@ -14,6 +14,7 @@ enum {
         TYPE_UNKNOWN = 2,
         TYPE_CONTROL = 3,
         TYPE_USER_DEFINED = 4,
+        TYPE_MASK = 0x0f, /* without how it is recognised */
 };
 
 static int compare_strings(const void *a, const void *b) {
@@ -44,10 +45,11 @@ int guard_init(struct guard *g, const struct tokenizer_def *def, const struct to
                         .text = def->token_bytes + def->token_offsets[i],
                         .size = (size_t)(def->token_offsets[i + 1] - def->token_offsets[i]),
                 };
+                unsigned type = def->types[i] & TYPE_MASK;
                 bool plain;
                 int r;
 
-                if (s.size == 0 || def->types[i] < TYPE_UNKNOWN || def->types[i] > TYPE_USER_DEFINED)
+                if (s.size == 0 || type < TYPE_UNKNOWN || type > TYPE_USER_DEFINED)
                         continue;
                 r = is_plain(t, &s, (int32_t)i, &plain);
                 if (r < 0) {

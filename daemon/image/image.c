@@ -280,7 +280,7 @@ static int check_vocab_tables(struct reader *r, const struct image_vocab_record 
                 e = check_offsets(r, IMAGE_SECTION_MERGE_OFFSETS, section(r, IMAGE_SECTION_MERGE_OFFSETS), v->n_merges,
                                   r->header->sections[IMAGE_SECTION_MERGE_BYTES].size);
         for (uint64_t i = 0; i < v->n_tokens && !e; i++)
-                if (types[i] < 1 || types[i] > 6)
+                if ((types[i] & IMAGE_TOKEN_TYPE) < 1 || (types[i] & IMAGE_TOKEN_TYPE) > 6 || types[i] & 0x80)
                         e = fault(r, section_offset(r, IMAGE_SECTION_TYPES, i), "token type %u is not known", types[i]);
                 else if (has_scores && scores[i] != scores[i])
                         e = fault(r, section_offset(r, IMAGE_SECTION_SCORES, i * sizeof(float)),
@@ -314,6 +314,10 @@ static void publish_vocab(struct reader *r, const struct image_vocab_record *v) 
                 .ignore_merges = v->flags & IMAGE_VOCAB_IGNORE_MERGES,
                 .has_add_bos = v->flags & IMAGE_VOCAB_HAS_ADD_BOS,
                 .has_add_space_prefix = v->flags & IMAGE_VOCAB_HAS_ADD_SPACE_PREFIX,
+                .has_ignore_merges = v->flags & IMAGE_VOCAB_HAS_IGNORE_MERGES,
+                .nfc = v->flags & IMAGE_VOCAB_NFC,
+                .prefix_first = v->flags & IMAGE_VOCAB_PREFIX_FIRST,
+                .prefix_missing = v->flags & IMAGE_VOCAB_PREFIX_MISSING,
         };
 }
 

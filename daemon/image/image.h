@@ -87,7 +87,13 @@ enum image_vocab_model {
         IMAGE_VOCAB_BPE = 2, /* "gpt2": byte-level BPE with merges */
 };
 
-/* Token types are GGUF's: 1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte. Ids are -1 where absent. */
+/* Token types are GGUF's: 1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte; with them stands how a special
+ * token is recognised in text. Ids are -1 where absent. */
+#define IMAGE_TOKEN_TYPE 0x0fu
+#define IMAGE_TOKEN_LSTRIP 0x10u      /* takes the white space before it along */
+#define IMAGE_TOKEN_RSTRIP 0x20u      /* takes the white space behind it along */
+#define IMAGE_TOKEN_SINGLE_WORD 0x40u /* not within a word */
+
 struct image_vocab {
         enum image_vocab_model model;
         const char *pre;               /* tokenizer.ggml.pre, "" where absent; NUL-terminated */
@@ -101,7 +107,11 @@ struct image_vocab {
         const uint64_t *merge_offsets; /* [n_merges + 1] */
         int32_t bos, eos, eot, eom, unk, sep, pad;
         bool add_bos, add_eos, add_space_prefix, remove_extra_whitespaces, ignore_merges;
-        bool has_add_bos, has_add_space_prefix; /* the file said so; else the tokenizer's own default holds */
+        /* the file said so; else the tokenizer's own default holds */
+        bool has_add_bos, has_add_space_prefix, has_ignore_merges;
+        bool nfc;            /* text is brought to Unicode's normalization form C first */
+        bool prefix_first;   /* add_space_prefix: at the beginning of a text alone, not behind special tokens */
+        bool prefix_missing; /* add_space_prefix: only where text does not begin with a space */
 };
 
 /* An opened image. Everything it hands out points into the mapping and lives until image_close(). */

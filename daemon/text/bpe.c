@@ -54,6 +54,12 @@ static int append_bytes(const struct tokenizer *t, const char *text, size_t n, s
         return 0;
 }
 
+/* llama.cpp takes added tokens for words too; the library "tokenizers", whose files say whether words are taken whole,
+ * does not. */
+static bool is_word(const struct tokenizer *t, uint32_t id) {
+        return token_is_plain(t, id) && !(t->def.has_ignore_merges && t->flags[id] & TOKEN_USER_DEFINED);
+}
+
 /* The token that has a whole word as its text, or TOKEN_NONE. */
 static uint32_t find_word(const struct tokenizer *t, const char *word, size_t n) {
         char text[2 * DETOKENIZER_PIECE_MAX];
@@ -64,12 +70,12 @@ static uint32_t find_word(const struct tokenizer *t, const char *word, size_t n)
                 return TOKEN_NONE;
         if (t->raw) {
                 id = token_map_find(&t->map, word, n);
-                return token_is_plain(t, id) ? id : TOKEN_NONE;
+                return is_word(t, id) ? id : TOKEN_NONE;
         }
         for (size_t i = 0; i < n; i++)
                 len += utf8_encode(byte_level_char((unsigned char)word[i]), text + len);
         id = token_map_find(&t->map, text, len);
-        return id != TOKEN_NONE && token_is_plain(t, id) ? id : TOKEN_NONE;
+        return is_word(t, id) ? id : TOKEN_NONE;
 }
 
 static void push_bytes(const struct tokenizer *t, struct merge_row *row, const char *word, size_t n) {
@@ -351,7 +357,7 @@ int bpe_init(struct tokenizer *t, uint64_t seed, struct text_error *error) {
         }
         t->raw = t->pre->habits & PRETOKENIZER_RAW;
         t->words_apart = t->raw;
-        t->ignore_merges = t->def.ignore_merges || t->pre->habits & PRETOKENIZER_WHOLE_WORDS;
+        t->ignore_merges = t->def.ignore_merges || (!t->def.has_ignore_merges && t->pre->habits & PRETOKENIZER_WHOLE_WORDS);
         t->add_bos = t->def.has_add_bos ? t->def.add_bos : t->pre->habits & PRETOKENIZER_BOS;
         if (t->pre->habits & PRETOKENIZER_LINES) /* the reference overrules files that say no */
                 t->add_bos = true;

@@ -88,6 +88,7 @@ static const struct char_range r_afmoe_script[] = {
         { 0x3040, 0x30ff }, { 0x3400, 0x4dbf }, { 0x4e00, 0x9fff }, { 0xa9e0, 0xa9ff }, { 0xaa60, 0xaa7f },
         { 0xac00, 0xd7af }, { 0xf900, 0xfaff }, { 0xff65, 0xff9f },
 };
+static const struct char_range r_metaspace[] = { { 0x2581, 0x2581 } };
 static const struct char_range r_newline[] = { { '\n', '\n' } };
 
 #define IN(r) .in = (r), .n_in = ARRAY_SIZE(r)
@@ -127,6 +128,8 @@ static const struct char_set s_youtu_mark = { IN(r_youtu_mark) };
 static const struct char_set s_bopomofo = { IN(r_bopomofo) };
 static const struct char_set s_afmoe_script = { IN(r_afmoe_script) };
 static const struct char_set s_newline = { IN(r_newline) };
+static const struct char_set s_metaspace = { IN(r_metaspace) };
+static const struct char_set s_no_metaspace = { OUT(r_metaspace) };
 static const struct char_set s_any = { 0 };
 static const struct char_set s_no_newline = { OUT(r_newline) };
 static const struct char_set s_bloom_word = { .none = SPACE, OUT(r_bloom_mark) };
@@ -349,6 +352,15 @@ DEFINE(pre_exaone_moe, STAGE(exaone_moe_rules));
 static const struct pretoken_rule whole_rules[] = { RULE(SOME(s_any)) };
 DEFINE(pre_whole, STAGE(whole_rules));
 
+/* Words begin with a space, written as U+2581: only the last of several. */
+static const struct pretoken_rule spaced_rules[] = { RULE(MAYBE(s_metaspace), ANY(s_no_metaspace)) };
+DEFINE(pre_spaced, STAGE(spaced_rules));
+
+/* Falcon's with numbers for themselves, DeepSeek LLM's with digits: as their tokenizer.json has them */
+DEFINE(pre_falcon_numbers, STAGE(falcon_mark_rules), STAGE(gpt2_rules), STAGE(number_rules), STAGE(three_digits_rules));
+DEFINE(pre_deepseek_digit, STAGE(one_break_rules), STAGE(deepseek_letter_rules), STAGE(deepseek_mark_rules),
+       STAGE_TRAILING_SPACE, STAGE(deepseek_cjk_rules), STAGE(one_number_rules));
+
 #define WHOLE PRETOKENIZER_WHOLE_WORDS
 #define BOS PRETOKENIZER_BOS
 #define CLEANS PRETOKENIZER_CLEANS
@@ -434,7 +446,11 @@ static const struct pretokenizer_entry entries[] = {
         { "gemma4", &pre_line, RAW | LINES | BOS | CLEANS },
         { "granite-embed-multi-311m", &pre_line, RAW | LINES | BOS | CLEANS },
         { "sarvam-moe", &pre_line, RAW },
+        /* names that no GGUF has: hf-scheme.c */
         { "metaspace", &pre_whole, RAW },
+        { "metaspace-words", &pre_spaced, RAW },
+        { "falcon-numbers", &pre_falcon_numbers, 0 },
+        { "deepseek-llm-digit", &pre_deepseek_digit, 0 },
 };
 
 const struct pretokenizer_entry *pretokenizer_find(const char *name) {

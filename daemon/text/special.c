@@ -4,7 +4,9 @@
 #include <string.h>
 
 #include "base/macro.h"
+#include "base/utf8.h"
 #include "special.h"
+#include "unicode.h"
 
 #define NONE UINT32_MAX
 
@@ -234,8 +236,26 @@ static void taken_add(struct taken *t, uint32_t start, uint32_t end) {
                 t->bits[i / 64] |= 1ull << (i % 64);
 }
 
-static bool is_ascii_space(char c) {
-        return c == ' ' || (c >= '\t' && c <= '\r');
+/* Length of the white space character at pos, 0 where there is another. */
+static uint32_t space_at(const char *text, uint32_t n, uint32_t pos, bool ascii) {
+        uint32_t c;
+        size_t len;
+
+        if (pos >= n)
+                return 0;
+        if (ascii)
+                return text[pos] == ' ' || (text[pos] >= '\t' && text[pos] <= '\r');
+        len = utf8_decode(text + pos, n - pos, &c);
+        return len && unicode_class(c) & UNICODE_SPACE ? (uint32_t)len : 0;
+}
+
+/* Where the character before pos, which is not 0, begins. */
+static uint32_t step_back(const char *text, uint32_t pos) {
+        uint32_t start = pos - 1;
+
+        while (start > 0 && pos - start < 4 && ((unsigned char)text[start] & 0xc0) == 0x80)
+                start--;
+        return start;
 }
 
 /*
@@ -266,11 +286,44 @@ struct find {
 };
 
 static void take(struct find *f, const struct special_token *token, uint32_t start, uint32_t end) {
-        if (token->strip)
-                while (end < f->n && is_ascii_space(f->text[end]) && !taken_has(&f->taken, end))
-                        end++;
+        uint32_t len, before;
+
+        while (token->strip_left && start > 0 && !taken_has(&f->taken, start - 1)) {
+                before = step_back(f->text, start);
+                if (before + space_at(f->text, f->n, before, token->ascii) != start)
+                        break;
+                start = before;
+        }
+        while (token->strip && (len = space_at(f->text, f->n, end, token->ascii)) && !taken_has(&f->taken, end))
+                end += len;
         taken_add(&f->taken, start, end);
         f->matches[f->n_matches++] = (struct special_match){ start, end, token->id };
+}
+
+/* Numbers that are signs of their own, no digits or letters (No), as far as texts have them: superscripts, fractions,
+ * enclosed ones. */
+static bool is_sign(uint32_t c) {
+        return c == 0xb2 || c == 0xb3 || c == 0xb9 || (c >= 0xbc && c <= 0xbe) || (c >= 0x2070 && c <= 0x2089) ||
+               (c >= 0x2150 && c <= 0x215f) || (c >= 0x2460 && c <= 0x249b) || (c >= 0x24ea && c <= 0x24ff) ||
+               (c >= 0x2776 && c <= 0x2793);
+}
+
+/* What connects (Pc) and joins. */
+static bool is_joint(uint32_t c) {
+        return c == '_' || c == 0x200c || c == 0x200d || c == 0x203f || c == 0x2040 || c == 0x2054 || c == 0xfe33 ||
+               c == 0xfe34 || (c >= 0xfe4d && c <= 0xfe4f) || c == 0xff3f;
+}
+
+static bool is_word_at(const struct find *f, uint32_t pos) {
+        uint32_t c;
+
+        if (pos >= f->n || !utf8_decode(f->text + pos, f->n - pos, &c))
+                return false;
+        return is_joint(c) || (unicode_class(c) & (UNICODE_LETTER | UNICODE_MARK | UNICODE_NUMBER) && !is_sign(c));
+}
+
+static bool is_within_word(const struct find *f, uint32_t start, uint32_t end) {
+        return (start > 0 && is_word_at(f, step_back(f->text, start))) || is_word_at(f, end);
 }
 
 static int settle(struct find *f, size_t index) {
@@ -285,7 +338,7 @@ static int settle(struct find *f, size_t index) {
 
                 if (taken_has(&f->taken, it.end - 1))
                         continue;
-                if (!taken_has(&f->taken, start)) {
+                if (!taken_has(&f->taken, start) && !(token->single_word && is_within_word(f, start, it.end))) {
                         take(f, token, start, it.end);
                         continue;
                 }

@@ -13,14 +13,17 @@
 
 struct special_token {
         int32_t id;
-        bool strip; /* takes the white space behind it along */
+        bool strip;       /* takes the white space behind it along */
+        bool strip_left;  /* takes the white space before it along */
+        bool ascii;       /* what is stripped is ASCII's white space, not Unicode's */
+        bool single_word; /* not right before or behind a letter, mark, number, underscore or the like */
         const char *text;
         size_t n;
 };
 
 struct special_match {
         uint32_t start;
-        uint32_t end; /* of the text, stripped white space included */
+        uint32_t end; /* of the text; stripped white space included, as in start */
         int32_t id;
 };
 

@@ -18,6 +18,11 @@ enum {
         TOKEN_TYPE_USER_DEFINED = 4,
         TOKEN_TYPE_UNUSED = 5,
         TOKEN_TYPE_BYTE = 6,
+        TOKEN_TYPE_MASK = 0x0f,
+        /* beside the type: how a special token is recognised (image.h) */
+        TOKEN_LSTRIP = 0x10,
+        TOKEN_RSTRIP = 0x20,
+        TOKEN_SINGLE_WORD = 0x40,
 };
 
 enum {

@@ -130,7 +130,7 @@ void tokenizer_assign_roles(struct tokenizer *t) {
         int32_t ends[3];
 
         for (uint32_t id = 0; id < t->n_tokens; id++)
-                t->flags[id] = def->types ? flags_of_type(def->types[id]) : TOKEN_NORMAL;
+                t->flags[id] = def->types ? flags_of_type(def->types[id] & TOKEN_TYPE_MASK) : TOKEN_NORMAL;
         for (size_t i = 0; i < ARRAY_SIZE(roles); i++) {
                 uint32_t id = find_name(t, roles[i].name);
 

@@ -8,6 +8,7 @@
 
 #include "base/macro.h"
 #include "base/utf8.h"
+#include "nfc.h"
 #include "tokenizer-internal.h"
 
 #define TOKENS_MAX (1u << 26)
@@ -133,6 +134,12 @@ static int collect_special(struct tokenizer *t, uint8_t flags, uint8_t but_not, 
                 s->id = (int32_t)id;
                 s->text = token_text(t, id, &s->n);
                 s->strip = strips_after_special(t, s->text, s->n);
+                s->ascii = s->strip;
+                if (t->def.types) {
+                        s->strip = s->strip || t->def.types[id] & TOKEN_RSTRIP;
+                        s->strip_left = t->def.types[id] & TOKEN_LSTRIP;
+                        s->single_word = t->def.types[id] & TOKEN_SINGLE_WORD;
+                }
                 n++;
         }
         return special_new(ret, tokens, n);
@@ -199,18 +206,21 @@ struct tokenizer *tokenizer_free(struct tokenizer *t) {
 static int encode_text(const struct tokenizer *t, struct merge_row *row, const char *text, size_t n, unsigned flags,
                        bool after_special, struct token_array *out) {
         bool lenient = flags & TOKENIZE_LENIENT && !utf8_valid(text, n, NULL);
+        bool prefix = t->add_space_prefix && after_special;
         struct buf replaced = BUF_NULL(UINT32_MAX);
         int r;
 
         if (n == 0)
                 return 0;
+        if (t->def.prefix_missing && (text[0] == ' ' || (n >= SPM_SPACE_SIZE && !memcmp(text, SPM_SPACE, SPM_SPACE_SIZE))))
+                prefix = false;
         if (t->model == TOKENIZER_SPM)
-                return spm_encode(t, row, text, n, t->add_space_prefix && after_special, lenient, out);
-        if (!lenient)
-                return bpe_encode(t, row, text, n, t->add_space_prefix && after_special, out);
-        r = lenient_rewrite(text, n, &replaced);
+                return spm_encode(t, row, text, n, prefix, lenient, out);
+        if (!lenient && (!t->def.nfc || nfc_is_ascii(text, n)))
+                return bpe_encode(t, row, text, n, prefix, out);
+        r = lenient ? lenient_rewrite(text, n, &replaced) : nfc_normalize(text, n, &replaced);
         if (r == 0)
-                r = bpe_encode(t, row, replaced.data, replaced.len, t->add_space_prefix && after_special, out);
+                r = bpe_encode(t, row, replaced.data, replaced.len, prefix, out);
         buf_deinit(&replaced);
         return r;
 }
@@ -229,7 +239,7 @@ static int encode_parts(const struct tokenizer *t, struct merge_row *row, const 
                 r = encode_text(t, row, text + pos, matches[i].start - pos, flags, after_special, out);
                 if (r == 0)
                         r = token_array_append(out, matches[i].id);
-                after_special = true;
+                after_special = !t->def.prefix_first;
                 pos = matches[i].end;
         }
         if (r == 0)

@@ -52,7 +52,8 @@ struct tokenizer_def {
         const uint64_t *merge_offsets;
         int32_t bos, eos, eot, eom, unk, sep, pad;
         bool add_bos, add_eos, add_space_prefix, remove_extra_whitespaces, ignore_merges;
-        bool has_add_bos, has_add_space_prefix;
+        bool has_add_bos, has_add_space_prefix, has_ignore_merges;
+        bool nfc, prefix_first, prefix_missing;
 };
 
 /* 0, TOKENIZER_E_*, or -ENOMEM. */
