@@ -355,7 +355,8 @@ static int check_kernel_forms(struct reader *r) {
         for (size_t i = 0; i < r->image->n_tensors; i++) {
                 const struct image_tensor *t = &r->image->tensors[i];
 
-                if (t->n_dims == 1 ? t->fmt != FMT_F32 || t->layout != WEIGHT_ROWS : t->layout != WEIGHT_PANELS)
+                if (t->layout != image_tensor_layout(t->name, t->n_dims) ||
+                    (t->layout == WEIGHT_ROWS && t->fmt != FMT_F32))
                         return fault(r, section_offset(r, IMAGE_SECTION_TENSORS, i * sizeof(*t)),
                                      "tensor '%s' has a layout that no kernel reads", t->name);
         }

@@ -37,7 +37,7 @@ struct image_plan {
 #define IMAGE_PLAN_NULL ((struct image_plan){ 0 })
 
 void image_plan_deinit(struct image_plan *plan);
-/* Adds a tensor; name shorter than IMAGE_NAME_MAX, layout an enum weight_layout (panels: two dimensions). 0,
+/* Adds a tensor; name shorter than IMAGE_NAME_MAX, layout an enum weight_layout (panels: two dimensions or three). 0,
  * IMAGE_PLAN_E_*, or -ENOMEM. */
 int image_plan_add_tensor(struct image_plan *plan, const char *name, uint32_t fmt, uint32_t layout, uint32_t n_dims,
                           const uint64_t *dims);

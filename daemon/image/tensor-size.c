@@ -1,13 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include <string.h>
+
 #include "base/checked.h"
 #include "kernels/format.h"
 
 #include "tensor-size.h"
 
+uint32_t image_tensor_layout(const char *name, uint32_t n_dims) {
+        size_t n = strlen(name);
+
+        return n_dims == 1 || (n > 5 && strcmp(name + n - 5, ".bias") == 0) ? WEIGHT_ROWS : WEIGHT_PANELS;
+}
+
 bool image_tensor_size(const struct image_tensor *t, uint64_t *ret_size, uint64_t *ret_elements) {
         const struct fmt_info *info = fmt_info(t->fmt);
-        uint64_t rows = 1, elements, size;
+        uint64_t rows = 1, matrices = 1, elements, size;
 
         if (!info || t->n_dims < 1 || t->n_dims > IMAGE_DIMS_MAX)
                 return false;
@@ -20,10 +28,15 @@ bool image_tensor_size(const struct image_tensor *t, uint64_t *ret_size, uint64_
                 if (!checked_mul(rows, t->dims[i], &rows))
                         return false;
         /* struct weight counts in 32 bits */
-        if (t->dims[0] > UINT32_MAX || rows > UINT32_MAX || (t->layout == WEIGHT_PANELS && t->n_dims != 2))
+        if (t->dims[0] > UINT32_MAX || rows > UINT32_MAX || (t->layout == WEIGHT_PANELS && (t->n_dims < 2 || t->n_dims > 3)))
                 return false;
-        if (!checked_mul(rows, t->dims[0], &elements) ||
-            !weight_bytes(info, (enum weight_layout)t->layout, rows, t->dims[0], &size))
+        if (t->layout == WEIGHT_PANELS) {
+                rows = t->dims[1];
+                matrices = t->dims[2];
+        }
+        if (!checked_mul(rows, t->dims[0], &elements) || !checked_mul(elements, matrices, &elements) ||
+            !weight_bytes(info, (enum weight_layout)t->layout, rows, t->dims[0], &size) ||
+            !checked_mul(size, matrices, &size))
                 return false;
         *ret_size = size;
         *ret_elements = elements;

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* The bytes a tensor takes in an image, for writer and reader alike. */
+/* The form of a tensor in an image and the bytes that it takes, for writer and reader alike. */
 
 #include "image.h"
 
+/* Matrices lie in panels; three dimensions are as many matrices as the last one says, of an expert each, every one in
+ * whole panels. Vectors and biases (experts' have two dimensions) are rows of F32. Returns an enum weight_layout. */
+uint32_t image_tensor_layout(const char *name, uint32_t n_dims);
 /* False where format, layout and dimensions do not go together or a number would not fit. Looks at fmt, layout, n_dims
  * and dims (unused ones must be 1). */
 bool image_tensor_size(const struct image_tensor *t, uint64_t *ret_size, uint64_t *ret_elements);

@@ -22,7 +22,12 @@ static uint64_t align_up(uint64_t v) {
         return align_down(v + SOURCE_ALIGN - 1);
 }
 
-/* Rows of a tensor that go into one chunk: whole panels. A vector is one row. */
+/* Rows of all matrices of a tensor, one after another. A vector is one row. */
+static uint64_t n_rows(const struct gguf_tensor *t) {
+        return t->dims[1] * t->dims[2] * t->dims[3];
+}
+
+/* Rows of a tensor that go into one chunk: whole panels. */
 static uint32_t chunk_rows(const struct gguf_tensor *t, uint64_t row_bytes) {
         uint64_t rows = CHUNK_BYTES / row_bytes / WEIGHT_PANEL * WEIGHT_PANEL;
 
@@ -31,10 +36,10 @@ static uint32_t chunk_rows(const struct gguf_tensor *t, uint64_t row_bytes) {
 }
 
 static uint64_t row_bytes(const struct gguf_tensor *t) {
-        return t->size / t->dims[1];
+        return t->size / n_rows(t);
 }
 
-/* Describes the chunk that starts at this row; the tensor's data is contiguous. */
+/* Describes the chunk that starts at this row and ends with its matrix; the tensor's data is contiguous. */
 static struct copy_chunk chunk_at(const struct gguf *g, uint32_t tensor, uint32_t row) {
         struct copy_chunk c = { .tensor = tensor, .row = row };
         const struct gguf_tensor *t;
@@ -45,14 +50,14 @@ static struct copy_chunk chunk_at(const struct gguf *g, uint32_t tensor, uint32_
         t = &g->tensors[tensor];
         bytes = row_bytes(t);
         c.n_rows = chunk_rows(t, bytes);
-        c.n_rows = (uint32_t)MIN((uint64_t)c.n_rows, t->dims[1] - row);
+        c.n_rows = (uint32_t)MIN((uint64_t)c.n_rows, t->dims[1] - row % t->dims[1]);
         c.offset = t->offset + row * bytes;
         c.size = c.n_rows * bytes;
         return c;
 }
 
 static struct copy_chunk chunk_after(const struct gguf *g, const struct copy_chunk *c) {
-        if (c->row + c->n_rows < g->tensors[c->tensor].dims[1])
+        if (c->row + c->n_rows < n_rows(&g->tensors[c->tensor]))
                 return chunk_at(g, c->tensor, c->row + c->n_rows);
         return chunk_at(g, c->tensor + 1, 0);
 }
@@ -67,11 +72,11 @@ uint64_t copy_total(const struct gguf *gguf) {
 
 /* Takes the memory that a chunk of a matrix goes to in one call: a page fault for every 4 KiB costs as much as packing.
  * Where the kernel cannot, it faults. */
-static void populate(const struct image_tensor *t, const struct copy_chunk *chunk, char *dst) {
+static void populate(const struct image_tensor *t, uint64_t row, uint64_t n, char *dst) {
         uint64_t before = 0, bytes = 0, start;
 
-        if (!weight_bytes(fmt_info(t->fmt), WEIGHT_PANELS, chunk->row, t->dims[0], &before) ||
-            !weight_bytes(fmt_info(t->fmt), WEIGHT_PANELS, chunk->n_rows, t->dims[0], &bytes))
+        if (!weight_bytes(fmt_info(t->fmt), WEIGHT_PANELS, row, t->dims[0], &before) ||
+            !weight_bytes(fmt_info(t->fmt), WEIGHT_PANELS, n, t->dims[0], &bytes))
                 return;
         start = (uintptr_t)dst + before;
         bytes += start - align_down(start);
@@ -85,10 +90,14 @@ static void pack(const struct copy *c, const struct copy_slot *slot) {
         char *dst = (char *)c->segments[t->segment] + t->offset;
 
         if (t->layout == WEIGHT_PANELS) {
-                populate(t, chunk, dst);
-                weight_pack(fmt_info(t->fmt), t->dims[1], t->dims[0], chunk->row, chunk->n_rows, src, dst);
+                uint64_t row = chunk->row % t->dims[1];
+
+                dst += chunk->row / t->dims[1] * (t->size / t->dims[2]);
+                populate(t, row, chunk->n_rows, dst);
+                weight_pack(fmt_info(t->fmt), t->dims[1], t->dims[0], row, chunk->n_rows, src, dst);
         } else {
-                fmt_decode(fmt_info(c->gguf->tensors[chunk->tensor].fmt), src, t->dims[0], (float *)(void *)dst);
+                fmt_decode(fmt_info(c->gguf->tensors[chunk->tensor].fmt), src, chunk->n_rows * t->dims[0],
+                           (float *)(void *)dst + chunk->row * t->dims[0]);
         }
 }
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "daemon/image/schema.h"
+#include "daemon/image/tensor-size.h"
 #include "kernels/format.h"
 
 #include "model.h"
@@ -63,15 +64,15 @@ static int read_template(struct gguf *g, struct image_plan *plan) {
         return r < 0 ? LOADER_E_INVALID : 0;
 }
 
-/* Matrices are repacked for matmul; vectors are few and small, and kernels want them in F32. */
+/* Matrices are repacked for matmul; vectors are few and small, and kernels want them in F32 (image_tensor_layout). */
 static int add_tensors(struct gguf *g, struct image_plan *plan) {
         for (size_t i = 0; i < g->n_tensors; i++) {
                 const struct gguf_tensor *t = &g->tensors[i];
-                bool matrix = t->n_dims == 2;
+                uint32_t layout = image_tensor_layout(t->name, t->n_dims);
                 int r;
 
-                r = image_plan_add_tensor(plan, t->name, matrix ? t->fmt : FMT_F32, matrix ? WEIGHT_PANELS : WEIGHT_ROWS,
-                                          t->n_dims, t->dims);
+                r = image_plan_add_tensor(plan, t->name, layout == WEIGHT_PANELS ? t->fmt : FMT_F32, layout, t->n_dims,
+                                          t->dims);
                 if (r < 0)
                         return r;
                 if (r > 0)

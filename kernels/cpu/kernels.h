@@ -117,6 +117,14 @@ struct attn_kernels {
         attn_fn f16[4], f32[4], q8_0[4]; /* by log2 of the queries */
 };
 
+/* Loops of nothing but multiply-adds, to compare with. A round is chains * 16 of floats, chains * 64 of 8-bit integers;
+ * x: 32 floats, 64 integers. */
+struct peak_kernels {
+        unsigned chains;
+        float (*floats)(size_t rounds, const float *x);
+        int32_t (*integers)(size_t rounds, const int8_t *x);
+};
+
 struct cpu_kernels {
         const char *name;
         bool (*usable)(void);
@@ -124,6 +132,7 @@ struct cpu_kernels {
         const struct matmul_kernels *matmul;
         const struct row_kernels *rows;
         const struct attn_kernels *attn;
+        const struct peak_kernels *peak;
 };
 
 /* Best first; ends with plain C, which is always usable. */
@@ -142,3 +151,4 @@ size_t cpu_act_bytes(enum act_form form, size_t n_in);
 extern const struct matmul_kernels matmul_kernels_c, matmul_kernels_avx2, matmul_kernels_avx512, matmul_kernels_neon;
 extern const struct row_kernels row_kernels_c, row_kernels_avx2, row_kernels_avx512, row_kernels_neon;
 extern const struct attn_kernels attn_kernels_c, attn_kernels_avx2, attn_kernels_avx512, attn_kernels_neon;
+extern const struct peak_kernels peak_kernels_c, peak_kernels_avx2, peak_kernels_avx512, peak_kernels_neon;

@@ -44,14 +44,16 @@ static bool have_neon_dotprod(void) {
 }
 #endif
 
+#define KERNELS(isa) &matmul_kernels_##isa, &row_kernels_##isa, &attn_kernels_##isa, &peak_kernels_##isa
+
 const struct cpu_kernels cpu_kernels[] = {
 #if defined(__x86_64__)
-        { "avx512-vnni", have_avx512_vnni, 8, &matmul_kernels_avx512, &row_kernels_avx512, &attn_kernels_avx512 },
-        { "avx2", have_avx2, 4, &matmul_kernels_avx2, &row_kernels_avx2, &attn_kernels_avx2 },
+        { "avx512-vnni", have_avx512_vnni, 8, KERNELS(avx512) },
+        { "avx2", have_avx2, 4, KERNELS(avx2) },
 #elif defined(__aarch64__)
-        { "neon-dotprod", have_neon_dotprod, 4, &matmul_kernels_neon, &row_kernels_neon, &attn_kernels_neon },
+        { "neon-dotprod", have_neon_dotprod, 4, KERNELS(neon) },
 #endif
-        { "c", always, 1, &matmul_kernels_c, &row_kernels_c, &attn_kernels_c },
+        { "c", always, 1, KERNELS(c) },
 };
 const size_t cpu_kernels_n = ARRAY_SIZE(cpu_kernels);
 

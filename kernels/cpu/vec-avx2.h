@@ -152,17 +152,26 @@ static inline vi vi_pairs_start(const int16_t *pair, const int times) {
         v = _mm256_mullo_epi16(_mm256_set1_epi32(both), _mm256_set1_epi16((int16_t)times));
         return VI(v, v);
 }
+/* Adds where it stands, in place: gcc puts off additions of integers, and keeps all of their terms in memory meanwhile;
+ * told not to, it wants a register more than there are. */
+static inline __m256i add_16(__m256i acc, __m256i x) {
+        __asm__("vpaddw %1, %0, %0" : "+x"(acc) : "x"(x));
+        return acc;
+}
+static inline __m256i add_32(__m256i acc, __m256i x) {
+        __asm__("vpaddd %1, %0, %0" : "+x"(acc) : "x"(x));
+        return acc;
+}
 static inline vi vi_pairs_dot(vi acc, vi w, vi a) {
-        return VI(_mm256_add_epi16(acc.a, _mm256_maddubs_epi16(w.a, a.a)),
-                  _mm256_add_epi16(acc.b, _mm256_maddubs_epi16(w.b, a.b)));
+        return VI(add_16(acc.a, _mm256_maddubs_epi16(w.a, a.a)), add_16(acc.b, _mm256_maddubs_epi16(w.b, a.b)));
 }
 static inline vi vi_pairs_i8(vi acc, vi w, vi a) {
-        return VI(_mm256_add_epi16(acc.a, _mm256_maddubs_epi16(_mm256_abs_epi8(w.a), _mm256_sign_epi8(a.a, w.a))),
-                  _mm256_add_epi16(acc.b, _mm256_maddubs_epi16(_mm256_abs_epi8(w.b), _mm256_sign_epi8(a.b, w.b))));
+        return VI(add_16(acc.a, _mm256_maddubs_epi16(_mm256_abs_epi8(w.a), _mm256_sign_epi8(a.a, w.a))),
+                  add_16(acc.b, _mm256_maddubs_epi16(_mm256_abs_epi8(w.b), _mm256_sign_epi8(a.b, w.b))));
 }
 static inline vi vi_pairs_scaled(vi sum, vi pairs, vi scale) {
-        return VI(_mm256_add_epi32(sum.a, _mm256_madd_epi16(pairs.a, scale.a)),
-                  _mm256_add_epi32(sum.b, _mm256_madd_epi16(pairs.b, scale.b)));
+        return VI(add_32(sum.a, _mm256_madd_epi16(pairs.a, scale.a)),
+                  add_32(sum.b, _mm256_madd_epi16(pairs.b, scale.b)));
 }
 static inline vi vi_pairs_add(vi sum, vi pairs) {
         return vi_pairs_scaled(sum, pairs, VI(_mm256_set1_epi16(1), _mm256_set1_epi16(1)));
@@ -186,8 +195,8 @@ static inline vi vi_two_madd(vi sum, vi two, const int16_t *n) {
         int32_t both;
 
         memcpy(&both, n, sizeof(both));
-        return VI(_mm256_add_epi32(sum.a, _mm256_madd_epi16(two.a, _mm256_set1_epi32(both))),
-                  _mm256_add_epi32(sum.b, _mm256_madd_epi16(two.b, _mm256_set1_epi32(both))));
+        return VI(add_32(sum.a, _mm256_madd_epi16(two.a, _mm256_set1_epi32(both))),
+                  add_32(sum.b, _mm256_madd_epi16(two.b, _mm256_set1_epi32(both))));
 }
 
 #define E4M3_LOADED 0x1p-8f

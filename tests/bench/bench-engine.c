@@ -21,8 +21,6 @@
 #include "daemon/loader/load.h"
 #include "measure.h"
 
-#define READ_BYTES (512ull << 20)
-#define READ_ROUNDS 4u
 #define BATCH_MAX 256u
 #define TOKENS_MAX (1u << 20)
 #define GIB (1024.0 * 1024 * 1024)
@@ -206,58 +204,6 @@ static void subject_close(struct subject *s) {
         host_close(&s->host);
         for (size_t i = 0; i < s->n_fds; i++)
                 (void)fd_close(s->fds[i]);
-}
-
-/* --- the read loop ----------------------------------------------------------------------------------------------- */
-
-struct reader {
-        const uint64_t *data;
-        size_t n;
-        uint64_t sum;
-};
-
-static void *read_part(void *userdata) {
-        struct reader *r = userdata;
-        uint64_t a = 0, b = 0, c = 0, d = 0;
-
-        for (unsigned round = 0; round < READ_ROUNDS; round++)
-                for (size_t i = 0; i + 4 <= r->n; i += 4) {
-                        a += r->data[i];
-                        b ^= r->data[i + 1];
-                        c += r->data[i + 2];
-                        d ^= r->data[i + 3];
-                }
-        r->sum = a + b + c + d;
-        return NULL;
-}
-
-/* Bytes per second that this many threads read from memory; 0 where it can't be measured. */
-static double measure_bandwidth(unsigned threads) {
-        struct reader readers[64];
-        pthread_t ids[64];
-        unsigned started = 0;
-        uint64_t *data;
-        double began;
-
-        data = mmap(NULL, READ_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (data == MAP_FAILED)
-                return 0;
-        (void)madvise(data, READ_BYTES, MADV_HUGEPAGE);
-        memset(data, 1, READ_BYTES);
-        threads = MIN(threads, (unsigned)ARRAY_SIZE(readers));
-        began = measure_now_us();
-        for (; started < threads; started++) {
-                size_t n = READ_BYTES / sizeof(*data) / threads;
-
-                readers[started] = (struct reader){ .data = data + started * n, .n = n };
-                if (pthread_create(&ids[started], NULL, read_part, &readers[started]) != 0)
-                        break;
-        }
-        for (unsigned i = 0; i < started; i++)
-                (void)pthread_join(ids[i], NULL);
-        began = measure_now_us() - began;
-        (void)munmap(data, READ_BYTES);
-        return started == threads ? (double)READ_BYTES * READ_ROUNDS / began * 1e6 : 0;
 }
 
 /* --- measuring --------------------------------------------------------------------------------------------------- */

@@ -17,6 +17,7 @@ static const struct {
         { "tokenize", bench_tokenize_main, "text to ids and back, for comparison with a reference" },
         { "template", bench_template_main, "render a chat template with the JSON on standard input" },
         { "engine", bench_engine_main, "prefill and decode speed of the engine itself, against memory bandwidth" },
+        { "kernels", bench_kernels_main, "matrix products format by format, against memory bandwidth and peak rates" },
         { "simulate", bench_simulate_main, "the scheduler on a virtual machine with any number of clients" },
         { "logits", bench_logits_main, "every position's logits of a text, for comparison with a reference" },
         { NULL, NULL, NULL },

@@ -10,6 +10,9 @@
 /* CLOCK_MONOTONIC in microseconds. */
 double measure_now_us(void);
 
+/* Bytes per second that this many threads read from memory; 0 where it can't be measured. */
+double measure_bandwidth(unsigned threads);
+
 /* Growable array of figures. Zero-initialise; measure_samples_deinit() frees. */
 struct samples {
         double *values;

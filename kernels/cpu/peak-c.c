@@ -1,0 +1,7 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Plain C: peak rates. */
+
+#include "vec-c.h"
+
+#include "peak-template.h"
