@@ -74,13 +74,13 @@ void connection_flush(struct spark *s) {
         epoll_update(s);
 }
 
-int connection_send(struct spark *s, const Spark__V1__ClientFrame *frame, int fd, size_t out_max) {
+int connection_send(struct spark *s, const Spark__V1__ClientFrame *frame, const int *fds, size_t n_fds, size_t out_max) {
         int r;
 
         if (s->failed || s->output_dead)
                 return -ENOTCONN;
         s->channel.limits.out_bytes = out_max;
-        r = message_queue_fds(&s->channel, &frame->base, &fd, fd >= 0);
+        r = message_queue_fds(&s->channel, &frame->base, fds, n_fds);
         switch (r) {
         case CHANNEL_E_FULL:
                 return -ENOBUFS;
@@ -103,7 +103,7 @@ static int send_hello(struct spark *s, const char *software) {
                 hello.software = (char *)software;
         frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_HELLO;
         frame.hello = &hello;
-        return connection_send(s, &frame, -1, CLIENT_OUT_BYTES_MAX);
+        return connection_send(s, &frame, NULL, 0, CLIENT_OUT_BYTES_MAX);
 }
 
 /* ---- birth and death ---- */

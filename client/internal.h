@@ -46,6 +46,9 @@ struct reply {
         const struct spark_usage_row **usage_list;
         struct spark_session *sessions;
         const struct spark_session **session_list;
+        struct spark_stored stored;
+        struct spark_stored_file *stored_files;
+        const struct spark_stored_file **stored_list;
         char message[256];       /* of an error that the library made */
 };
 
@@ -113,7 +116,7 @@ int connection_process(struct spark *s, int64_t deadline);
 
 /* connection.c; all with the lock held */
 struct request *connection_find(struct spark *s, uint64_t id);
-int connection_send(struct spark *s, const Spark__V1__ClientFrame *frame, int fd, size_t out_max);
+int connection_send(struct spark *s, const Spark__V1__ClientFrame *frame, const int *fds, size_t n_fds, size_t out_max);
 void connection_flush(struct spark *s);
 
 /* request.c */
@@ -126,6 +129,9 @@ struct request_spec {
 };
 struct request *request_free(struct request *r);
 /* Queues the frame (fd, -1 = none, goes with it) and enters the request. */
+/* The same with any number of descriptors (borrowed). */
+int request_start_fds(struct spark *s, Spark__V1__ClientFrame *frame, const int *fds, size_t n_fds,
+                      const struct request_spec *spec, uint64_t *ret_id);
 int request_start(struct spark *s, Spark__V1__ClientFrame *frame, int fd, const struct request_spec *spec,
                   uint64_t *ret_id);
 /* Copies a caller's structure of another version: shorter ones end in zeros, longer ones must. 0, -EINVAL, -E2BIG. */

@@ -49,6 +49,8 @@ struct reply *reply_free(struct reply *r) {
         free(r->usage_list);
         free(r->sessions);
         free(r->session_list);
+        free(r->stored_files);
+        free(r->stored_list);
         free(r);
         return NULL;
 }
@@ -77,6 +79,12 @@ static void model_show(struct spark_model *m, const Spark__V1__ModelInfo *p) {
                 .load_percent = p->load_percent,
                 .kv_used_bytes = p->kv_used_bytes,
                 .kv_cached_bytes = p->kv_cached_bytes,
+                .digest = p->digest,
+                .aliases = (const char *const *)p->aliases,
+                .n_aliases = p->n_aliases,
+                .stored_bytes = p->stored_bytes,
+                .pinned = p->pinned,
+                .damaged = p->damaged,
         };
 }
 
@@ -263,6 +271,47 @@ static int detokenize_show(struct reply *r, const Spark__V1__DetokenizeResult *p
         return 0;
 }
 
+static int stored_show(struct reply *r, const Spark__V1__StoredModel *p) {
+        r->stored_files = calloc(p->n_files + 1, sizeof(*r->stored_files));
+        r->stored_list = calloc(p->n_files + 1, sizeof(struct spark_stored_file *));
+        if (!r->stored_files || !r->stored_list)
+                return -ENOMEM;
+        for (size_t i = 0; i < p->n_files; i++) {
+                const Spark__V1__ModelFile *f = p->files[i];
+
+                r->stored_files[i] = (struct spark_stored_file){ .role = f->role, .name = f->name, .sha256 = f->sha256,
+                                                                 .bytes = f->size };
+                r->stored_list[i] = &r->stored_files[i];
+        }
+        r->stored = (struct spark_stored){
+                .digest = p->digest,
+                .names = (const char *const *)p->names,
+                .n_names = p->n_names,
+                .files = r->stored_list,
+                .n_files = p->n_files,
+                .bytes = p->bytes,
+                .imported = p->imported,
+                .uid = p->uid,
+                .pinned = p->pinned,
+                .damaged = p->damaged,
+                .state = p->state,
+                .architecture = p->architecture,
+                .format = p->format,
+                .parameters = p->parameters,
+                .context = p->context,
+                .vocabulary = p->vocabulary,
+                .has_chat_template = p->has_chat_template,
+                .image_bytes = p->image_bytes,
+                .kv_bytes = p->kv_bytes,
+                .available_bytes = p->available_bytes,
+                .floor_bytes = p->floor_bytes,
+                .freed_bytes = p->freed_bytes,
+                .method = p->method,
+        };
+        r->done.stored = &r->stored;
+        return 0;
+}
+
 static int done_show(struct reply *r, const Spark__V1__Done *p) {
         struct spark_done *d = &r->done;
 
@@ -318,6 +367,8 @@ static int done_show(struct reply *r, const Spark__V1__Done *p) {
                 d->n_sessions = p->sessions->n_sessions;
                 d->sessions = r->session_list;
                 return 0;
+        case SPARK__V1__DONE__RESULT_STORED:
+                return stored_show(r, p->stored);
         default:
                 return 0;
         }

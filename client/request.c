@@ -129,6 +129,11 @@ static int sampling_init(struct sampling *s, const struct spark_sampling *given)
 
 int request_start(struct spark *s, Spark__V1__ClientFrame *frame, int fd, const struct request_spec *spec,
                   uint64_t *ret_id) {
+        return request_start_fds(s, frame, &fd, fd >= 0, spec, ret_id);
+}
+
+int request_start_fds(struct spark *s, Spark__V1__ClientFrame *frame, const int *fds, size_t n_fds,
+                      const struct request_spec *spec, uint64_t *ret_id) {
         struct request *q;
         int r;
 
@@ -146,7 +151,7 @@ int request_start(struct spark *s, Spark__V1__ClientFrame *frame, int fd, const 
         pthread_mutex_lock(&s->lock);
         q->id = s->next_id;
         frame->id = q->id;
-        r = connection_send(s, frame, fd, CLIENT_OUT_BYTES_MAX - CLIENT_OUT_BYTES_SPARE);
+        r = connection_send(s, frame, fds, n_fds, CLIENT_OUT_BYTES_MAX - CLIENT_OUT_BYTES_SPARE);
         if (r == 0) {
                 s->next_id++;
                 list_append(&s->buckets[q->id % CLIENT_BUCKETS], &q->link);
@@ -227,6 +232,8 @@ int conversation_init(struct conversation *c, const struct spark_chat_message *g
                 m->tool_calls_json = string_or_empty(a.tool_calls_json);
                 m->tool_call_id = string_or_empty(a.tool_call_id);
                 m->name = string_or_empty(a.name);
+                m->content_json = string_or_empty(a.content_json);
+                m->reasoning_content = string_or_empty(a.reasoning_content);
                 c->list[i] = m;
         }
         return 0;
@@ -245,16 +252,17 @@ int spark_chat(struct spark *s, const struct spark_chat_request *request, spark_
         r = arguments_copy(&a, sizeof(a), request);
         if (r < 0)
                 return r;
-        if (!a.messages || a.n_messages == 0)
+        if ((a.messages && a.n_messages > 0) == (a.messages_json && a.messages_json[0]))
                 return -EINVAL;
-        r = conversation_init(&conversation, a.messages, a.n_messages);
+        r = conversation_init(&conversation, a.messages, a.messages ? a.n_messages : 0);
         if (r == 0 && a.sampling)
                 r = sampling_init(&sampling, a.sampling);
         if (r < 0)
                 return r;
         m.model = string_or_empty(a.model);
         m.messages = conversation.list;
-        m.n_messages = a.n_messages;
+        m.n_messages = a.messages ? a.n_messages : 0;
+        m.messages_json = string_or_empty(a.messages_json);
         m.tools_json = string_or_empty(a.tools_json);
         m.template_args_json = string_or_empty(a.template_args_json);
         m.sampling = a.sampling ? &sampling.message : NULL;
@@ -421,7 +429,7 @@ int request_send_cancel(struct spark *s, uint64_t id) {
         frame.id = id;
         frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_CANCEL;
         frame.cancel = &m;
-        r = connection_send(s, &frame, -1, CLIENT_OUT_BYTES_MAX);
+        r = connection_send(s, &frame, NULL, 0, CLIENT_OUT_BYTES_MAX);
         connection_flush(s);
         return r;
 }
@@ -434,7 +442,7 @@ int request_grant(struct spark *s, struct request *q, uint32_t tokens) {
         frame.id = q->id;
         frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_CREDIT;
         frame.credit = &m;
-        return connection_send(s, &frame, -1, CLIENT_OUT_BYTES_MAX);
+        return connection_send(s, &frame, NULL, 0, CLIENT_OUT_BYTES_MAX);
 }
 
 int spark_cancel(struct spark *s, uint64_t id) {

@@ -123,7 +123,7 @@ int spark_session_list(struct spark *s, spark_event_fn fn, void *userdata, uint6
 static bool prewarm_makes_sense(const struct spark_prewarm_request *a) {
         if ((a->n_tokens > 0 && !a->tokens) || (a->n_messages > 0 && !a->messages))
                 return false;
-        return (a->text_size > 0) + (a->n_tokens > 0) + (a->n_messages > 0) <= 1;
+        return (a->text_size > 0) + (a->n_tokens > 0) + (a->n_messages > 0) + (a->messages_json && a->messages_json[0]) <= 1;
 }
 
 int spark_prewarm(struct spark *s, const struct spark_prewarm_request *request, spark_event_fn fn, void *userdata,
@@ -153,6 +153,7 @@ int spark_prewarm(struct spark *s, const struct spark_prewarm_request *request, 
         m.n_tokens = a.n_tokens;
         m.messages = conversation.list;
         m.n_messages = a.n_messages;
+        m.messages_json = string_or_empty(a.messages_json);
         m.tools_json = string_or_empty(a.tools_json);
         m.template_args_json = string_or_empty(a.template_args_json);
         m.special = a.special != 0;

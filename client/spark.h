@@ -153,8 +153,8 @@ struct spark_tokens {
 };
 
 struct spark_progress {
-        const char *stage;          /* "queue", "load", "prefill", "score" */
-        uint64_t done;              /* bytes for "load", tokens else */
+        const char *stage;          /* "queue", "load", "prefill", "score", "import", "verify" */
+        uint64_t done;              /* bytes for "load", "import" and "verify", tokens else */
         uint64_t total;             /* 0 = unknown */
 };
 
@@ -187,6 +187,46 @@ struct spark_model {
         uint32_t load_percent;      /* state "loading" */
         uint64_t kv_used_bytes;     /* of kv_bytes: held by requests */
         uint64_t kv_cached_bytes;   /* of kv_bytes: the prefix cache, given back whenever requests need it */
+        const char *digest;         /* of the model store: SHA-256 in hexadecimal digits, else ""; so what follows */
+        const char *const *aliases; /* [n_aliases] further names */
+        size_t n_aliases;
+        uint64_t stored_bytes;
+        int pinned;
+        int damaged;                /* a file is missing or was found damaged */
+};
+
+struct spark_stored_file {
+        const char *role;           /* "model", "part" */
+        const char *name;           /* as it was imported */
+        const char *sha256;         /* 64 hexadecimal digits */
+        uint64_t bytes;
+};
+
+/* A model of the store. */
+struct spark_stored {
+        const char *digest;         /* "" after the model was removed; then nothing but freed_bytes is set */
+        const char *const *names;   /* [n_names], the oldest first */
+        size_t n_names;
+        const struct spark_stored_file *const *files; /* [n_files] */
+        size_t n_files;
+        uint64_t bytes;             /* of all files */
+        uint64_t imported;          /* seconds since 1970 */
+        uint32_t uid;               /* who imported it first */
+        int pinned;
+        int damaged;
+        const char *state;          /* as spark_model.state */
+        const char *architecture;
+        const char *format;         /* of most weights; "" = not known */
+        uint64_t parameters;
+        uint32_t context;           /* tokens */
+        uint32_t vocabulary;        /* tokens */
+        int has_chat_template;
+        uint64_t image_bytes;       /* that it takes when it is loaded, */
+        uint64_t kv_bytes;          /* and a KV cache for one whole context */
+        uint64_t available_bytes;   /* of the machine, now */
+        uint64_t floor_bytes;       /* kept free */
+        uint64_t freed_bytes;       /* removing: of the disk */
+        const char *method;         /* importing: "reflink", "copy", "known" (the store had it), else "" */
 };
 
 struct spark_request_info {
@@ -311,6 +351,7 @@ struct spark_done {
         const struct spark_session *session; /* what concerns one session: as it stands then; else NULL */
         const struct spark_session *const *sessions; /* session list: [n_sessions] */
         size_t n_sessions;
+        const struct spark_stored *stored;   /* what concerns one stored model, else NULL */
 };
 
 /* Everything here and below lives until the callback returns. */
@@ -412,8 +453,10 @@ struct spark_chat_message {
         const char *tool_calls_json; /* assistant: JSON array of tool calls */
         const char *tool_call_id;    /* tool: which call this answers */
         const char *name;
+        const char *content_json;    /* instead of content: JSON array of parts, string or null */
+        const char *reasoning_content; /* assistant: what it thought before it answered */
 };
-#define SPARK_CHAT_MESSAGE_INIT { sizeof(struct spark_chat_message), NULL, NULL, NULL, NULL, NULL }
+#define SPARK_CHAT_MESSAGE_INIT { sizeof(struct spark_chat_message), NULL, NULL, NULL, NULL, NULL, NULL, NULL }
 
 /* Answers a conversation, which the model's chat template turns into a prompt. Events: tokens, done. */
 struct spark_chat_request {
@@ -427,8 +470,9 @@ struct spark_chat_request {
         uint32_t credit;
         uint32_t flags;
         int priority;                   /* enum spark_priority */
+        const char *messages_json;      /* instead of messages: JSON array of objects, as the template takes them */
 };
-#define SPARK_CHAT_INIT { sizeof(struct spark_chat_request), NULL, NULL, 0, NULL, NULL, NULL, 0, 0, 0 }
+#define SPARK_CHAT_INIT { sizeof(struct spark_chat_request), NULL, NULL, 0, NULL, NULL, NULL, 0, 0, 0, NULL }
 int spark_chat(struct spark *s, const struct spark_chat_request *request, spark_event_fn fn, void *userdata,
                uint64_t *ret_id);
 
@@ -596,9 +640,10 @@ struct spark_prewarm_request {
         int no_bos;
         int share;                 /* let every user's requests profit */
         uint32_t priority;
+        const char *messages_json; /* instead of messages: JSON array of objects */
 };
 #define SPARK_PREWARM_INIT \
-        { sizeof(struct spark_prewarm_request), NULL, NULL, 0, NULL, 0, NULL, 0, NULL, NULL, 0, 0, 0, 0 }
+        { sizeof(struct spark_prewarm_request), NULL, NULL, 0, NULL, 0, NULL, 0, NULL, NULL, 0, 0, 0, 0, NULL }
 int spark_prewarm(struct spark *s, const struct spark_prewarm_request *request, spark_event_fn fn, void *userdata,
                   uint64_t *ret_id);
 
@@ -611,6 +656,38 @@ struct spark_forget_prefixes_request {
 #define SPARK_FORGET_PREFIXES_INIT { sizeof(struct spark_forget_prefixes_request), NULL, 0 }
 int spark_forget_prefixes(struct spark *s, const struct spark_forget_prefixes_request *request, spark_event_fn fn,
                           void *userdata, uint64_t *ret_id);
+
+/* ---- model store ---------------------------------------------------------------------------------------------
+ *
+ * The service keeps files by their SHA-256, under names. Wherever a model is named, a stored one may be named by any of
+ * its names or as "sha256:" and the first digits (at least 4) of its digest. Each of these ends with spark_done.stored.
+ */
+
+/* Takes files into the store: one, or the parts of one model. Descriptors are borrowed, of regular files open for
+ * reading; the service reads what they show, whether it could open the files itself or not. What is no model that can
+ * be loaded is refused (SPARK_MODEL_INVALID). Events: progress ("import", bytes), done. */
+struct spark_import_request {
+        size_t size;
+        const char *name;          /* 1 to 64 of letters, digits and "._:-"; not beginning with "." or "sha256:" */
+        const int *fds;            /* [n_files], 1 to 64 */
+        const char *const *files;  /* [n_files] what the files are called */
+        size_t n_files;
+        int replace;               /* the name may mean another model now; one without a name left goes */
+        int pin;
+};
+#define SPARK_IMPORT_INIT { sizeof(struct spark_import_request), NULL, NULL, NULL, 0, 0, 0 }
+int spark_model_import(struct spark *s, const struct spark_import_request *request, spark_event_fn fn, void *userdata,
+                       uint64_t *ret_id);
+int spark_model_show(struct spark *s, const char *model, spark_event_fn fn, void *userdata, uint64_t *ret_id);
+/* Hashes what is stored; SPARK_MODEL_INVALID where it is damaged. Events: progress ("verify", bytes), done. */
+int spark_model_verify(struct spark *s, const char *model, spark_event_fn fn, void *userdata, uint64_t *ret_id);
+/* A name: removes it, and with the last name the model. A digest: the model with all its names. */
+int spark_model_remove(struct spark *s, const char *model, spark_event_fn fn, void *userdata, uint64_t *ret_id);
+/* A pinned model is not removed, nor its last name. */
+int spark_model_pin(struct spark *s, const char *model, int pinned, spark_event_fn fn, void *userdata, uint64_t *ret_id);
+/* Another name for a stored model; replace: which may mean another one now. */
+int spark_model_alias(struct spark *s, const char *model, const char *alias, int replace, spark_event_fn fn,
+                      void *userdata, uint64_t *ret_id);
 
 /* ---- waiting ------------------------------------------------------------------------------------------------- */
 

@@ -43,6 +43,7 @@ struct ctl {
 typedef int (*verb_fn)(struct ctl *ctl, int argc, char **argv);
 int verb_status(struct ctl *ctl, int argc, char **argv);
 int verb_models(struct ctl *ctl, int argc, char **argv);
+int verb_models_list(struct ctl *ctl, int argc, char **argv);
 int verb_ps(struct ctl *ctl, int argc, char **argv);
 int verb_top(struct ctl *ctl, int argc, char **argv);
 int verb_usage(struct ctl *ctl, int argc, char **argv);

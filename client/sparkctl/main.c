@@ -15,7 +15,7 @@ static const struct {
         const char *help;
 } verbs[] = {
         { "status", verb_status, "what the service does: models, requests, memory" },
-        { "models", verb_models, "the models it knows" },
+        { "models", verb_models, "the models it knows, and its store: ls, show, import, verify, rm, pin, alias" },
         { "ps", verb_ps, "the requests that run or wait" },
         { "top", verb_top, "who is using it, as it goes" },
         { "usage", verb_usage, "tokens and requests used, by day and model" },

@@ -231,6 +231,8 @@ int options_parse(struct ctl *ctl, const struct option_spec *spec, int argc, cha
         status = parse(&p, false, ret_arguments);
         if (status >= 0)
                 return status;
+        if (p.help || p.version)
+                string_list_deinit(ret_arguments); /* nothing is to be done with them */
         if (p.help)
                 return print_help(spec);
         if (p.version)

@@ -28,6 +28,16 @@ static void json_model(struct json *j, const struct spark_model *m) {
         json_u64(j, "generated_tokens", m->generated_tokens);
         json_number(j, "tokens_per_second", m->tokens_per_second, 9);
         json_u64(j, "load_percent", m->load_percent);
+        if (m->digest[0]) {
+                json_string(j, "digest", m->digest);
+                json_open(j, "aliases", '[');
+                for (size_t i = 0; i < m->n_aliases; i++)
+                        json_string(j, NULL, m->aliases[i]);
+                json_close(j, ']');
+                json_u64(j, "stored_bytes", m->stored_bytes);
+                json_bool(j, "pinned", m->pinned);
+                json_bool(j, "damaged", m->damaged);
+        }
         if (m->error[0])
                 json_string(j, "error", m->error);
         json_close(j, '}');

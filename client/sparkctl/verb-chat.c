@@ -13,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "conversation.h"
 #include "priority.h"
 #include "sampling.h"
 
@@ -26,6 +27,7 @@ struct turn {
 struct chat {
         struct ctl *ctl;
         struct sampling_options sampling;
+        struct conversation_options conversation;
         const char *model;
         const char *priority;
         struct turn *turns;
@@ -40,6 +42,9 @@ static const char text[] =
         "Ctrl-D (or /quit) ends it, /reset forgets what was said, a '\\' at the end of a line goes on with the next.\n"
         "Where standard input is no terminal each line is a turn; the first error ends the chat then. A chat is\n"
         "interactive where the service allows it, unless --priority says otherwise.\n\n"
+        "With --messages the conversation comes from a file (or '-', standard input): a JSON array of objects with role,\n"
+        "content and whatever else the model's template knows (tool_calls, tool_call_id, name, reasoning_content). It is\n"
+        "answered once, and the chat ends.\n\n"
         "With --json: one object per answer, as `generate` prints it.\n";
 
 static int fail_memory(const struct chat *c) {
@@ -70,6 +75,7 @@ static void chat_deinit(struct chat *c) {
         free(c->turns);
         buf_deinit(&c->in);
         sampling_options_deinit(&c->sampling);
+        conversation_options_deinit(&c->conversation);
 }
 
 static void show_prompt(const struct chat *c, const char *prompt) {
@@ -150,7 +156,7 @@ static int read_turn(struct chat *c, struct buf *line) {
 
 static int start(struct chat *c, struct call *call) {
         struct spark_chat_request request = SPARK_CHAT_INIT;
-        _cleanup_free_ struct spark_chat_message *messages = calloc(c->n_turns, sizeof(*messages));
+        _cleanup_free_ struct spark_chat_message *messages = calloc(MAX(c->n_turns, 1u), sizeof(*messages));
 
         if (!messages)
                 return -ENOMEM;
@@ -158,26 +164,47 @@ static int start(struct chat *c, struct call *call) {
                 messages[i] = (struct spark_chat_message){ .size = sizeof(*messages), .role = c->turns[i].role,
                                                            .content = c->turns[i].content };
         request.model = c->model;
-        request.messages = messages;
+        request.messages = c->n_turns ? messages : NULL;
         request.n_messages = c->n_turns;
+        conversation_options_apply(&c->conversation, &request);
         request.sampling = &c->sampling.s;
         request.priority = priority_choose(c->ctl, c->priority, true);
         return spark_chat(c->ctl->spark, &request, call_event, call, &call->id);
 }
 
+/* Asks, and writes the answer. The exit status. */
+static int ask(struct chat *c, struct call *call, struct answer *a) {
+        int status;
+
+        *call = (struct call){ .ctl = c->ctl, .on_tokens = answer_tokens, .on_done = answer_done, .data = a,
+                               .show_progress = true };
+        answer_init(a, c->ctl);
+        status = call_wait(call, start(c, call));
+        if (a->failed && status == EXIT_DONE)
+                status = fail_memory(c);
+        if (c->ctl->json && (status == EXIT_DONE || call->cancelled))
+                (void)answer_print_json(a, c->model, call->cancelled);
+        return status;
+}
+
+/* The conversation of --messages: one answer, exactly as generated. */
+static int answer_once(struct chat *c) {
+        struct answer a;
+        struct call call;
+        int status = ask(c, &call, &a);
+
+        if (a.echo && (a.text.len > 0 || status == EXIT_DONE))
+                answer_finish(&a);
+        answer_deinit(&a);
+        return status;
+}
+
 /* One answer. 0 = the chat goes on, else the exit status. */
 static int answer(struct chat *c) {
         struct answer a;
-        struct call call = { .ctl = c->ctl, .on_tokens = answer_tokens, .on_done = answer_done, .data = &a,
-                             .show_progress = true };
-        int status;
+        struct call call;
+        int status = ask(c, &call, &a);
 
-        answer_init(&a, c->ctl);
-        status = call_wait(&call, start(c, &call));
-        if (a.failed && status == EXIT_DONE)
-                status = fail_memory(c);
-        if (c->ctl->json && (status == EXIT_DONE || call.cancelled))
-                (void)answer_print_json(&a, c->model, call.cancelled);
         if (a.echo && (a.text.len > 0 || status == EXIT_DONE))
                 (void)fputs(a.last == '\n' ? "" : "\n", stdout);
         (void)fflush(stdout);
@@ -247,7 +274,9 @@ static int chat(struct chat *c, const char *system) {
 
         if (c->sampling.s.logprobs > 0 && !c->ctl->json)
                 return ctl_fail_usage(c->ctl, "chat", "--logprobs needs --json.");
-        status = priority_check(c->ctl, "chat", c->priority);
+        if (system && c->conversation.messages_path)
+                return ctl_fail_usage(c->ctl, "chat", "--messages and --system don't go together.");
+        status = priority_check(c->ctl, "chat", c->priority) ?: conversation_options_read(c->ctl, &c->conversation);
         if (status)
                 return status;
         if (system) {
@@ -257,22 +286,27 @@ static int chat(struct chat *c, const char *system) {
         }
         c->n_fixed = c->n_turns;
         status = ctl_connect(c->ctl) ?: ctl_signals_block(c->ctl);
-        return status ? status : converse(c);
+        if (status)
+                return status;
+        return c->conversation.messages_path ? answer_once(c) : converse(c);
 }
 
 int verb_chat(struct ctl *ctl, int argc, char **argv) {
-        struct chat c = { .ctl = ctl, .sampling = SAMPLING_OPTIONS_INIT, .in = BUF_NULL(LINE_MAX_BYTES) };
+        struct chat c = { .ctl = ctl, .sampling = SAMPLING_OPTIONS_INIT, .conversation = CONVERSATION_OPTIONS_INIT,
+                          .in = BUF_NULL(LINE_MAX_BYTES) };
         const char *system = NULL;
         const struct option options[] = {
                 { "model", 'm', OPTION_STRING, &c.model, NULL, 0, "M", "default: the service's default model" },
                 { "system", 0, OPTION_STRING, &system, NULL, 0, "S", "instruction that the chat begins with" },
+                MESSAGES_OPTION_ROW(c.conversation),
+                TEMPLATE_OPTION_ROWS(c.conversation),
                 SAMPLING_OPTION_ROWS(c.sampling),
                 PRIORITY_OPTION_ROW(c.priority),
                 OPTION_END,
         };
         const struct option_spec spec = {
                 .verb = "chat",
-                .usage = "[-m M] [--system S] [OPTIONS]",
+                .usage = "[-m M] [--system S] [--messages FILE|-] [--tools FILE] [OPTIONS]",
                 .text = text,
                 .options = options,
         };

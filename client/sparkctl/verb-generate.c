@@ -3,13 +3,14 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "input.h"
+#include "conversation.h"
 #include "priority.h"
 #include "sampling.h"
 
 struct generate {
         struct ctl *ctl;
         struct sampling_options sampling;
+        struct conversation_options conversation;
         const char *model;
         const char *system;
         const char *priority;
@@ -28,10 +29,10 @@ static const char text[] =
         "(one line break at the end of standard input is dropped); where it has none, the prompt is continued as\n"
         "plain text. With --raw the prompt goes to the model byte for byte as it is, with the beginning-of-sequence\n"
         "token that the model wants (unless --no-bos) and nothing else; it need not be UTF-8, and neither need the\n"
-        "answer.\n\n"
+        "answer. --tools and --template-args need a chat template. With --session the prompt, as it is, goes to the end\n"
+        "of a session's text, and so does the answer.\n\n"
         "Without --priority it is interactive where the answer goes to a terminal and the service allows it, else\n"
         "normal.\n\n"
-        "answer. With --session the prompt, as it is, goes to the end of a session's text, and so does the answer.\n\n"
         "With --json: text, tokens, finish_reason (stop, stop_string, length, cancelled), usage {prompt_tokens,\n"
         "cached_tokens, completion_tokens}, timing {queue_ms, prefill_ms, decode_ms}, seed, model, logprobs,\n"
         "session {id, tokens}.\n"
@@ -78,6 +79,7 @@ static int run_chat(struct generate *g, bool quiet) {
         request.model = g->model;
         request.messages = g->system ? messages : messages + 1;
         request.n_messages = g->system ? 2 : 1;
+        conversation_options_apply(&g->conversation, &request);
         request.priority = priority(g);
         request.sampling = &g->sampling.s;
         return call_wait(&g->call, spark_chat(g->ctl->spark, &request, call_event, &g->call, &g->call.id));
@@ -121,14 +123,15 @@ static int run(struct generate *g, bool from_stdin) {
                 if (status)
                         return status;
         }
-        if (g->raw || template == 0)
+        if (g->raw || (template == 0 && !conversation_options_given(&g->conversation)))
                 return run_plain(g);
         if (from_stdin)
                 drop_line_break(&g->prompt);
         status = run_chat(g, true);
         if (!g->call.ended || g->call.cancelled || g->call.code == 0)
                 return status;
-        if (g->call.code == SPARK_MODEL_INVALID && template < 0 && look_up(g, &template) == 0 && template == 0)
+        if (g->call.code == SPARK_MODEL_INVALID && template < 0 && !conversation_options_given(&g->conversation) &&
+            look_up(g, &template) == 0 && template == 0)
                 return run_plain(g);
         return call_report(&g->call);
 }
@@ -159,9 +162,13 @@ static int generate(struct generate *g, const char *prompt) {
                 return ctl_fail_usage(g->ctl, "generate", "--session and --system don't go together.");
         if (!g->raw && !g->session && (g->special || g->no_bos))
                 return ctl_fail_usage(g->ctl, "generate", "--special and --no-bos go with --raw or --session.");
+        if ((g->raw || g->session) && conversation_options_given(&g->conversation))
+                return ctl_fail_usage(g->ctl, "generate", "--tools and --template-args don't go with --raw or --session.");
         if (g->sampling.s.logprobs > 0 && !g->ctl->json)
                 return ctl_fail_usage(g->ctl, "generate", "--logprobs needs --json.");
         status = priority_check(g->ctl, "generate", g->priority);
+        if (status == 0)
+                status = conversation_options_read(g->ctl, &g->conversation);
         if (status == 0)
                 status = input_text(g->ctl, prompt, &g->prompt);
         if (status == 0)
@@ -172,7 +179,8 @@ static int generate(struct generate *g, const char *prompt) {
 }
 
 int verb_generate(struct ctl *ctl, int argc, char **argv) {
-        struct generate g = { .ctl = ctl, .sampling = SAMPLING_OPTIONS_INIT, .prompt = BUF_NULL(INPUT_MAX) };
+        struct generate g = { .ctl = ctl, .sampling = SAMPLING_OPTIONS_INIT, .conversation = CONVERSATION_OPTIONS_INIT,
+                              .prompt = BUF_NULL(INPUT_MAX) };
         const struct option options[] = {
                 { "model", 'm', OPTION_STRING, &g.model, NULL, 0, "M", "default: the service's default model" },
                 SAMPLING_OPTION_ROWS(g.sampling),
@@ -180,6 +188,7 @@ int verb_generate(struct ctl *ctl, int argc, char **argv) {
                 { "raw", 0, OPTION_FLAG, &g.raw, NULL, 0, NULL, "the prompt as it is, without chat template" },
                 { "system", 0, OPTION_STRING, &g.system, NULL, 0, "S",
                   "instruction in front of the prompt (chat template)" },
+                TEMPLATE_OPTION_ROWS(g.conversation),
                 { "session", 0, OPTION_STRING, &g.session, NULL, 0, "ID", "go on with this session" },
                 { "special", 0, OPTION_FLAG, &g.special, NULL, 0, NULL,
                   "with --raw or --session: recognise the text of special tokens in the prompt" },
@@ -209,5 +218,6 @@ int verb_generate(struct ctl *ctl, int argc, char **argv) {
         buf_deinit(&g.prompt);
         string_list_deinit(&arguments);
         sampling_options_deinit(&g.sampling);
+        conversation_options_deinit(&g.conversation);
         return status;
 }

@@ -13,28 +13,25 @@
 
 #include "base/fd.h"
 #include "json.h"
+#include "model-file.h"
 #include "options.h"
-
-#define NAME_MAX_BYTES 64 /* longer names are cut; the service has its own limit */
 
 struct load {
         bool dry_run;
         const char *name; /* that a file is to go by; NULL: made from the file's */
-        int64_t start_ms; /* of the stage */
-        uint64_t start_done;
-        char stage[32];
+        struct byte_bar bar;
 };
 
 /* "load [#####     ] 52 %  3.1 GiB/s  4.2 s left" */
-static void show_bar(struct ctl *ctl, struct load *load, const struct spark_progress *p) {
+void byte_bar_show(struct ctl *ctl, struct byte_bar *b, const struct spark_progress *p) {
         char rate[32], left[32], bar[25];
         double seconds, speed, share;
         size_t filled;
 
-        if (strcmp(load->stage, p->stage) != 0) {
-                (void)snprintf(load->stage, sizeof(load->stage), "%.31s", p->stage);
-                load->start_ms = ctl_now_ms();
-                load->start_done = p->done;
+        if (strcmp(b->stage, p->stage) != 0) {
+                (void)snprintf(b->stage, sizeof(b->stage), "%.31s", p->stage);
+                b->start_ms = ctl_now_ms();
+                b->start_done = p->done;
         }
         if (p->total == 0 || p->done > p->total)
                 return;
@@ -43,21 +40,23 @@ static void show_bar(struct ctl *ctl, struct load *load, const struct spark_prog
         memset(bar, ' ', sizeof(bar) - 1);
         memset(bar, '#', filled);
         bar[sizeof(bar) - 1] = 0;
-        seconds = (double)(ctl_now_ms() - load->start_ms) / 1000;
-        speed = seconds > 0.2 && p->done > load->start_done ? (double)(p->done - load->start_done) / seconds : 0;
+        seconds = (double)(ctl_now_ms() - b->start_ms) / 1000;
+        speed = seconds > 0.2 && p->done > b->start_done ? (double)(p->done - b->start_done) / seconds : 0;
         if (speed > 0)
-                ctl_progress(ctl, "%s [%s] %3u %%  %s/s  %s left", load->stage, bar, (unsigned)(share * 100),
+                ctl_progress(ctl, "%s [%s] %3u %%  %s/s  %s left", b->stage, bar, (unsigned)(share * 100),
                              format_bytes((uint64_t)speed, rate),
                              format_duration((double)(p->total - p->done) / speed, left));
         else
-                ctl_progress(ctl, "%s [%s] %3u %%", load->stage, bar, (unsigned)(share * 100));
+                ctl_progress(ctl, "%s [%s] %3u %%", b->stage, bar, (unsigned)(share * 100));
 }
 
 static int load_event(struct spark *s, const struct spark_event *event, void *userdata) {
         struct call *call = userdata;
 
         if (event->type == SPARK_EVENT_PROGRESS) {
-                show_bar(call->ctl, call->data, event->progress);
+                struct load *load = call->data;
+
+                byte_bar_show(call->ctl, &load->bar, event->progress);
                 return 0;
         }
         return call_event(s, event, userdata);
@@ -104,7 +103,7 @@ static void load_done(struct call *call, const struct spark_done *done) {
 
 /* Where "-00001-of-00003" begins in front of the suffix, NULL when the file is no shard. The service has to find the
  * other shards itself, so it gets the path. */
-static const char *find_shard(const char *path) {
+const char *model_file_find_shard(const char *path) {
         const char *dot = strrchr(path, '.'), *p;
 
         if (!dot || dot - path < 15)
@@ -119,8 +118,8 @@ static const char *find_shard(const char *path) {
 }
 
 /* "models/Some Model-00001-of-00003.gguf" -> "Some-Model". */
-static const char *name_of_file(const char *path, char out[NAME_MAX_BYTES + 1]) {
-        const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path, *end = find_shard(path);
+const char *model_file_name(const char *path, char out[MODEL_NAME_BYTES + 1]) {
+        const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path, *end = model_file_find_shard(path);
         size_t n;
 
         while (*base == '.')
@@ -128,14 +127,14 @@ static const char *name_of_file(const char *path, char out[NAME_MAX_BYTES + 1]) 
         if (!end)
                 end = strrchr(base, '.');
         n = end && end > base ? (size_t)(end - base) : strlen(base);
-        n = MIN(n, (size_t)NAME_MAX_BYTES);
+        n = MIN(n, (size_t)MODEL_NAME_BYTES);
         for (size_t i = 0; i < n; i++)
                 out[i] = isalnum((unsigned char)base[i]) || strchr("._:-", base[i]) ? base[i] : '-';
         out[n] = 0;
         return n > 0 ? out : NULL;
 }
 
-static int open_model(const struct ctl *ctl, const char *path, int *ret_fd) {
+int model_file_open(const struct ctl *ctl, const char *path, int *ret_fd) {
         _cleanup_fd_ int fd = -1;
         struct stat st;
 
@@ -159,7 +158,7 @@ static int load_start(struct ctl *ctl, struct call *call, const char *what) {
         const struct load *load = call->data;
         _cleanup_free_ char *path = NULL;
         _cleanup_fd_ int fd = -1;
-        char name[NAME_MAX_BYTES + 1];
+        char name[MODEL_NAME_BYTES + 1];
         int status;
 
         request.dry_run = load->dry_run;
@@ -168,11 +167,11 @@ static int load_start(struct ctl *ctl, struct call *call, const char *what) {
                         return ctl_fail_usage(ctl, "load", "--name goes with a FILE (a path with '/' in it).");
                 request.model = what;
         } else {
-                request.model = load->name ? load->name : name_of_file(what, name);
-                status = open_model(ctl, what, &fd);
+                request.model = load->name ? load->name : model_file_name(what, name);
+                status = model_file_open(ctl, what, &fd);
                 if (status)
                         return status;
-                if (find_shard(what)) {
+                if (model_file_find_shard(what)) {
                         path = realpath(what, NULL);
                         request.path = path;
                 } else {

@@ -22,6 +22,17 @@ static const char *format_count(uint64_t n, char out[32]) {
         return out;
 }
 
+static void print_stored(const struct spark_model *m) {
+        char bytes[32], digest[16], alias[80];
+
+        (void)printf("    stored as sha256:%.12s, %s%s%s", format_safe(m->digest, digest, sizeof(digest)),
+                     format_bytes(m->stored_bytes, bytes), m->pinned ? ", pinned" : "",
+                     m->damaged ? ", DAMAGED: import it again" : "");
+        for (size_t i = 0; i < m->n_aliases; i++)
+                (void)printf("%s%s", i ? ", " : "; also ", format_safe(m->aliases[i], alias, sizeof(alias)));
+        (void)printf("\n");
+}
+
 static void print_model(const struct spark_model *m) {
         char name[80], state[32], arch[32], format[32], bytes[32], kv[32], count[32], text[300];
 
@@ -30,10 +41,14 @@ static void print_model(const struct spark_model *m) {
         if (strcmp(m->state, "loading") == 0)
                 (void)printf(" %u %%", m->load_percent);
         if (m->architecture[0])
-                (void)printf(" %s %s %s, context %u, %s + %s KV", format_safe(m->architecture, arch, sizeof(arch)),
+                (void)printf(" %s %s %s, context %u", format_safe(m->architecture, arch, sizeof(arch)),
                              format_count(m->parameters, count), format_safe(m->format, format, sizeof(format)),
-                             m->context, format_bytes(m->image_bytes, bytes), format_bytes(m->kv_bytes, kv));
+                             m->context);
+        if (m->image_bytes)
+                (void)printf(", %s + %s KV", format_bytes(m->image_bytes, bytes), format_bytes(m->kv_bytes, kv));
         (void)printf("\n");
+        if (m->digest[0])
+                print_stored(m);
         if (m->backend[0])
                 (void)printf("    on %s; %u running, %u queued, %.1f tokens/s, %llu tokens since the start%s\n",
                              format_safe(m->backend, text, sizeof(text)), m->running, m->queued,
@@ -189,12 +204,12 @@ int verb_ps(struct ctl *ctl, int argc, char **argv) {
         return call_wait(&call, spark_status(ctl->spark, call_event, &call, &call.id));
 }
 
-int verb_models(struct ctl *ctl, int argc, char **argv) {
+int verb_models_list(struct ctl *ctl, int argc, char **argv) {
         struct call call = { .ctl = ctl, .on_done = done_models };
         int status;
 
-        status = begin(ctl, "models", "Lists the models that the service knows; '*' marks the default one.\n"
-                       "With --json: models.\n", argc, argv);
+        status = begin(ctl, "models ls", "Lists the models that the service knows; '*' marks the default one. With --json: models.\n",
+                       argc, argv);
         if (status >= 0)
                 return status;
         return call_wait(&call, spark_models(ctl->spark, call_event, &call, &call.id));

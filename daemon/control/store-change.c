@@ -66,6 +66,7 @@ static void on_removed(struct store_op *op) {
         if (*op->removal.id) {
                 uint64_t before = op->store->bytes;
 
+                log_info("store: model %.12s is removed", m->manifest.id);
                 store_drop_model(m);
                 op->freed = before - op->store->bytes;
                 store_op_finish(op, NULL);
@@ -217,10 +218,12 @@ static void on_added(struct store_op *op) {
         r = m ? take_name(op, m) : -ENOMEM;
         if (r == 0)
                 r = store_sync(m);
-        if (r == 0)
-                store_op_finish(op, m);
-        else
+        if (r < 0) {
                 store_op_fail(op, SPARK__V1__ERROR_CODE__INTERNAL, "Out of memory.");
+                return;
+        }
+        log_info("store: '%s' is model %.12s now, by uid %u", op->name, m->manifest.id, (unsigned)op->user->uid);
+        store_op_finish(op, m);
 }
 
 /* NULL, or what is wrong with the name for the model (NULL: a new one). */

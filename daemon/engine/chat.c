@@ -142,8 +142,16 @@ static int put_json(struct writer *w, const struct json *v) {
         }
 }
 
-/* A field that holds JSON of this kind; `write` puts the parsed value. */
-static int with_json(struct writer *w, const char *field, const char *text, enum json_kind kind,
+#define KIND(k) (1u << (k))
+
+static const char *kinds_text(unsigned kinds) {
+        return kinds == KIND(JSON_ARRAY)    ? "array"
+               : kinds == KIND(JSON_OBJECT) ? "object"
+                                            : "array of parts, a string or null";
+}
+
+/* A field that holds JSON of one of these kinds; `write` puts the parsed value. */
+static int with_json(struct writer *w, const char *field, const char *text, unsigned kinds,
                      int (*write)(struct writer *w, const struct json *v)) {
         struct arena arena = ARENA_NULL(JSON_MEMORY_MAX);
         struct json_error error = { .text = "" };
@@ -153,9 +161,8 @@ static int with_json(struct writer *w, const char *field, const char *text, enum
         r = json_parse(&arena, text, strlen(text), 0, &v, &error);
         if (r > 0)
                 r = failure_set(w->failure, INVALID, "%s is not JSON at byte %zu: %s", field, error.offset, error.text);
-        else if (r == 0 && v.kind != kind)
-                r = failure_set(w->failure, INVALID, "%s must be a JSON %s", field,
-                                kind == JSON_ARRAY ? "array" : "object");
+        else if (r == 0 && !(kinds & KIND(v.kind)))
+                r = failure_set(w->failure, INVALID, "%s must be a JSON %s", field, kinds_text(kinds));
         else if (r == 0)
                 r = write(w, &v);
         arena_deinit(&arena);
@@ -189,6 +196,21 @@ static int put_template_args(struct writer *w, const struct json *v) {
         return put(w, w->answer ? "\"add_generation_prompt\":true," : "\"add_generation_prompt\":false,");
 }
 
+static int put_content(struct writer *w, size_t i, const Spark__V1__ChatMessage *m) {
+        char field[64];
+        int r;
+
+        if (!m->content_json[0])
+                return put_member(w, "content", m->content);
+        if (m->content[0])
+                return failure_set(w->failure, INVALID, "messages[%zu].content and .content_json are both given", i);
+        (void)snprintf(field, sizeof(field), "messages[%zu].content_json", i);
+        r = put(w, ",\"content\":");
+        return r == 0 ? with_json(w, field, m->content_json, KIND(JSON_ARRAY) | KIND(JSON_STRING) | KIND(JSON_NULL),
+                                  put_value)
+                      : r;
+}
+
 static int put_message(struct writer *w, size_t i, const Spark__V1__ChatMessage *m) {
         char field[64];
         int r;
@@ -199,7 +221,11 @@ static int put_message(struct writer *w, size_t i, const Spark__V1__ChatMessage 
         if (r == 0)
                 r = put_string(w, m->role, strlen(m->role));
         if (r == 0)
-                r = put_member(w, "content", m->content);
+                r = put_content(w, i, m);
+        if (r == 0 && m->reasoning_content[0])
+                r = put_member(w, "reasoning_content", m->reasoning_content);
+        if (r == 0 && m->reasoning_content[0]) /* its name in some templates */
+                r = put_member(w, "thinking", m->reasoning_content);
         if (r == 0 && m->tool_call_id[0])
                 r = put_member(w, "tool_call_id", m->tool_call_id);
         if (r == 0 && m->name[0])
@@ -208,9 +234,35 @@ static int put_message(struct writer *w, size_t i, const Spark__V1__ChatMessage 
                 (void)snprintf(field, sizeof(field), "messages[%zu].tool_calls_json", i);
                 r = put(w, ",\"tool_calls\":");
                 if (r == 0)
-                        r = with_json(w, field, m->tool_calls_json, JSON_ARRAY, put_value);
+                        r = with_json(w, field, m->tool_calls_json, KIND(JSON_ARRAY), put_value);
         }
         return r == 0 ? put(w, "}") : r;
+}
+
+/* messages_json: objects as the template takes them, of which only the role is everybody's business. */
+static int put_messages(struct writer *w, const struct json *v) {
+        if (v->n == 0)
+                return failure_set(w->failure, INVALID, "messages_json is empty");
+        for (size_t i = 0; i < v->n; i++) {
+                const struct json *role = v->items[i].kind == JSON_OBJECT ? json_get(&v->items[i], "role") : NULL;
+
+                if (v->items[i].kind != JSON_OBJECT)
+                        return failure_set(w->failure, INVALID, "messages_json[%zu] must be a JSON object", i);
+                if (!role || role->kind != JSON_STRING || role->n == 0)
+                        return failure_set(w->failure, INVALID, "messages_json[%zu].role must be a string, and not empty",
+                                           i);
+        }
+        return put_items(w, v);
+}
+
+static int put_all_messages(struct writer *w, const Spark__V1__Chat *chat) {
+        int r = 0;
+
+        if (chat->messages_json[0])
+                return with_json(w, "messages_json", chat->messages_json, KIND(JSON_ARRAY), put_messages);
+        for (size_t i = 0; i < chat->n_messages && r == 0; i++)
+                r = put_message(w, i, chat->messages[i]);
+        return r;
 }
 
 /* A special token's text, as the template's own: without marks. */
@@ -234,19 +286,21 @@ static int put_conversation(struct writer *w, const Spark__V1__Chat *chat) {
         const char *args = chat->template_args_json[0] ? chat->template_args_json : "{}";
         int r;
 
-        if (chat->n_messages == 0)
+        if (chat->n_messages == 0 && !chat->messages_json[0])
                 return failure_set(w->failure, INVALID, "messages is empty");
+        if (chat->n_messages > 0 && chat->messages_json[0])
+                return failure_set(w->failure, INVALID, "messages and messages_json are both given");
         r = put(w, "{");
         if (r == 0)
-                r = with_json(w, "template_args_json", args, JSON_OBJECT, put_template_args);
+                r = with_json(w, "template_args_json", args, KIND(JSON_OBJECT), put_template_args);
         if (r == 0)
                 r = put(w, "\"messages\":[");
-        for (size_t i = 0; i < chat->n_messages && r == 0; i++)
-                r = put_message(w, i, chat->messages[i]);
+        if (r == 0)
+                r = put_all_messages(w, chat);
         if (r == 0)
                 r = put(w, "],\"tools\":");
         if (r == 0)
-                r = chat->tools_json[0] ? with_json(w, "tools_json", chat->tools_json, JSON_ARRAY, put_value) :
+                r = chat->tools_json[0] ? with_json(w, "tools_json", chat->tools_json, KIND(JSON_ARRAY), put_value) :
                                           put(w, "null");
         if (r == 0)
                 r = put_token_text(w, "bos_token", w->chat->def->bos);

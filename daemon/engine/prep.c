@@ -228,7 +228,7 @@ static int prep_prewarm(const struct prep *p, struct job *job, const Spark__V1__
 
         job->request.kind = REQUEST_PREWARM;
         job->request.share = w->share;
-        if (w->n_messages == 0)
+        if (w->n_messages == 0 && !w->messages_json[0])
                 return prep_prompt(p, job, &prompt, f);
         if (w->text.len > 0 || w->input_fd || w->n_tokens > 0)
                 return failure_set(f, INVALID, "messages and %s are both given", w->n_tokens > 0 ? "tokens" : "text");
@@ -236,6 +236,7 @@ static int prep_prewarm(const struct prep *p, struct job *job, const Spark__V1__
                 return failure_set(f, INVALID, "messages do not go behind a session's text");
         chat.messages = w->messages;
         chat.n_messages = w->n_messages;
+        chat.messages_json = w->messages_json;
         chat.tools_json = w->tools_json;
         chat.template_args_json = w->template_args_json;
         return encode_chat(p, job, &chat, false, f);

@@ -32,7 +32,7 @@ int template_parse(struct template **ret, const char *source, size_t size, struc
 struct template *template_free(struct template *t);
 
 struct template_limits {
-        uint64_t steps;    /* of about ten nanoseconds; 0 = 8 million, and 16 for each byte of JSON */
+        uint64_t steps;    /* of about ten nanoseconds; 0 = 4 million, and 16 for each byte of JSON */
         size_t output;     /* bytes; 0 = 16 MiB */
         size_t memory;     /* bytes; 0 = 256 MiB */
         unsigned depth;    /* 0 = 100 */

@@ -2,9 +2,11 @@
 """The model store: what comes in by descriptor is kept under its digest, survives, and serves. CPU backend."""
 
 import hashlib
+import json
 import os
 import pathlib
 import signal
+import subprocess
 import unittest
 
 from harness import *
@@ -351,6 +353,58 @@ class Interrupted(StoreCase):
             frame = client.receive_of(id)
             self.assertEqual((frame.progress.stage, frame.progress.total), ("import", 3 << 30))
             client.cancel(id)
+
+
+class Command(StoreCase):
+    """sparkctl models."""
+
+    def ctl(self, daemon, *arguments):
+        done = subprocess.run([BUILD / "bin/sparkctl", "-S", daemon.socket, *arguments], capture_output=True, text=True,
+                              check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    def test_verbs(self):
+        daemon = self.store_daemon()
+        status, out, _ = self.ctl(daemon, "models", "import", str(TINY), "--json")
+        self.assertEqual(status, 0)
+        stored = json.loads(out)
+        self.assertEqual((stored["digest"], stored["names"]), (digest_of(TINY), ["spark-tiny"]))
+        self.assertEqual(self.ctl(daemon, "models", "alias", "spark-tiny", "t:1")[0], 0)
+        self.assertEqual(self.ctl(daemon, "models", "pin", "t:1")[0], 0)
+        for list_verb in (["models"], ["models", "ls"]):
+            models = json.loads(self.ctl(daemon, *list_verb, "--json")[1])["models"]
+            self.assertEqual([(m["name"], m["aliases"], m["pinned"]) for m in models], [("spark-tiny", ["t:1"], True)])
+        shown = json.loads(self.ctl(daemon, "models", "show", "t:1", "--json")[1])
+        self.assertEqual((shown["digest"], shown["names"], shown["files"][0]["sha256"]),
+                         (stored["digest"], ["spark-tiny", "t:1"], stored["digest"]))
+        self.assertIn("sha256:" + stored["digest"], self.ctl(daemon, "models", "show", "t:1")[1])
+        self.assertEqual(self.ctl(daemon, "models", "rm", "t:1", "spark-tiny")[0], 64)
+        self.assertEqual(self.ctl(daemon, "models", "pin", "--remove", "spark-tiny")[0], 0)
+        self.assertEqual(self.ctl(daemon, "models", "verify", "spark-tiny")[0], 0)
+        status, out, _ = self.ctl(daemon, "generate", "-m", "sha256:" + stored["digest"][:10], "-n", "4", "Once")
+        self.assertEqual(status, 0)
+        self.assertEqual(self.ctl(daemon, "models", "rm", "spark-tiny")[0], 75)
+        self.assertEqual(self.ctl(daemon, "unload", "spark-tiny")[0], 0)
+        self.assertEqual(json.loads(self.ctl(daemon, "models", "rm", "spark-tiny", "--json")[1])["freed_bytes"],
+                         TINY.stat().st_size)
+        self.assertIn("No models", self.ctl(daemon, "models")[1])
+
+    def test_faults(self):
+        daemon = self.store_daemon()
+        self.assertEqual(self.ctl(daemon, "models", "import", str(ROOT / "Makefile"))[0], 65)
+        self.assertEqual(self.ctl(daemon, "models", "import", "/nonesuch")[0], 65)
+        self.assertEqual(self.ctl(daemon, "models", "show", "x")[0], 1)
+        self.assertEqual(self.ctl(daemon, "models", "bla")[0], 64)
+        self.assertEqual(self.ctl(daemon, "models", "rm")[0], 64)
+        self.assertEqual(self.ctl(daemon, "models", "rm", "--help", "x")[0], 0)
+
+    def test_missing_part(self):
+        daemon = self.store_daemon()
+        first = daemon.folder / "m-00001-of-00002.gguf"
+        first.write_bytes(TINY.read_bytes())
+        status, _, err = self.ctl(daemon, "models", "import", str(first))
+        self.assertEqual(status, 65)
+        self.assertIn("m-00002-of-00002.gguf", err)
 
 
 @unittest.skipIf(os.geteuid() != 0, "becomes other users, which takes root")

@@ -104,6 +104,26 @@ static void test_limits_of_users(void **state) {
         assert_int_equal(c->limits.share_prefixes, CONFIG_SHARE_ALL);
 }
 
+static void test_store(void **state) {
+        _cleanup_(config_freep) struct config *none = parse_ok("");
+        _cleanup_(config_freep) struct config *c = parse_ok(
+                "store = { enabled = \"no\"; import = \"all\"; imports = 7; max_bytes = \"500G\"; bytes_per_user = \"1G\";"
+                "  reserve = 0; };"
+                "users = ( { uid = 5; import = \"no\"; store_bytes = \"2G\"; } );");
+        const struct config_user *u = config_find_user(c, 5);
+
+        assert_int_equal(none->store.enabled, 1);
+        assert_int_equal(none->store.import, CONFIG_IMPORT_PRIVILEGED);
+        assert_int_equal(none->store.imports, 2);
+        assert_true(none->store.max_bytes == 0 && none->store.bytes_per_user == 0 && none->store.reserve == 1u << 30);
+        assert_int_equal(c->store.enabled, 0);
+        assert_int_equal(c->store.import, CONFIG_IMPORT_ALL);
+        assert_int_equal(c->store.imports, 7);
+        assert_true(c->store.max_bytes == 500ull << 30 && c->store.bytes_per_user == 1u << 30 && c->store.reserve == 0);
+        assert_non_null(u);
+        assert_true(u->import == 0 && u->store_bytes == 2ull << 30);
+}
+
 static void test_users(void **state) {
         _cleanup_(config_freep) struct config *c = parse_ok(
                 "users = (\n"
@@ -218,6 +238,14 @@ static void test_faults(void **state) {
                 { "scheduler = { rows = 5; };", "unknown key 'rows' in 'scheduler'" },
                 { "limits = { max_priority = \"high\"; };", "allowed are: background normal interactive" },
                 { "limits = { share_prefixes = true; };", "'share_prefixes' must be a string" },
+                { "store = 1;", "'store' must be a group" },
+                { "store = { path = 1; };", "unknown key 'path' in 'store'" },
+                { "store = { enabled = true; };", "'enabled' must be a string" },
+                { "store = { enabled = \"maybe\"; };", "allowed are: no yes" },
+                { "store = { import = \"some\"; };", "allowed are: none privileged all" },
+                { "store = { imports = 0; };", "allowed are 1" },
+                { "store = { max_bytes = \"x\"; };", "'max_bytes'" },
+                { "users = ( { uid = 5; import = 1; } );", "'import' must be a string" },
                 { "limits = { queued_per_user = 60001; };", "allowed are 0 to 60000" },
                 { "users = { };", "'users' must be a list" },
                 { "users = ( 1 );", "each of 'users' must be a group" },
@@ -304,7 +332,8 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_defaults),     cmocka_unit_test(test_everything),
                 cmocka_unit_test(test_null_backend), cmocka_unit_test(test_faults),
-                cmocka_unit_test(test_limits_of_users), cmocka_unit_test(test_users), cmocka_unit_test(test_group),
+                cmocka_unit_test(test_limits_of_users), cmocka_unit_test(test_users),
+                cmocka_unit_test(test_store), cmocka_unit_test(test_group),
                 cmocka_unit_test(test_file),         cmocka_unit_test(test_print_reads_back),
         };
 

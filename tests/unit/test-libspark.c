@@ -78,8 +78,18 @@ static void script_fields(struct fake *f) {
 
                 if (c->n_messages != 2 || strcmp(c->messages[0]->role, "system") != 0 ||
                     strcmp(c->messages[1]->content, "hi") != 0 || c->messages[0]->content[0] != 0 || c->sampling ||
-                    strcmp(c->tools_json, "[]") != 0)
+                    strcmp(c->tools_json, "[]") != 0 || strcmp(c->messages[0]->content_json, "null") != 0 ||
+                    strcmp(c->messages[1]->reasoning_content, "hm") != 0 || c->messages_json[0])
                         fake_fault(f, "chat");
+                fake_send_done(f, m->id, 0);
+        }
+        (void)message_free(&m->base);
+
+        m = fake_expect(f, SPARK__V1__CLIENT_FRAME__BODY_CHAT);
+        if (m) {
+                if (m->chat->n_messages != 0 || strcmp(m->chat->messages_json, "[{}]") != 0 ||
+                    strcmp(m->chat->template_args_json, "{\"a\":1}") != 0)
+                        fake_fault(f, "chat in JSON");
                 fake_send_done(f, m->id, 0);
         }
         (void)message_free(&m->base);
@@ -132,9 +142,16 @@ static void test_fields(void **state) {
         messages[0].role = "system";
         messages[1].role = "user";
         messages[1].content = "hi";
+        messages[0].content_json = "null";
+        messages[1].reasoning_content = "hm";
         c.messages = messages;
         c.n_messages = 2;
         c.tools_json = "[]";
+        assert_int_equal(spark_chat(s, &c, NULL, NULL, &id), 0);
+        assert_int_equal(spark_wait(s, id, 10000, NULL), 0);
+        c = (struct spark_chat_request)SPARK_CHAT_INIT;
+        c.messages_json = "[{}]";
+        c.template_args_json = "{\"a\":1}";
         assert_int_equal(spark_chat(s, &c, NULL, NULL, &id), 0);
         assert_int_equal(spark_wait(s, id, 10000, NULL), 0);
         finish(&f, s);
@@ -195,6 +212,13 @@ static void test_bad_arguments(void **state) {
         c.messages = &message;
         c.n_messages = 1;
         assert_int_equal(spark_chat(s, &c, NULL, NULL, &id), -EINVAL); /* no role */
+        message.role = "user";
+        c.messages_json = "[]";
+        assert_int_equal(spark_chat(s, &c, NULL, NULL, &id), -EINVAL); /* messages twice */
+        c.messages_json = NULL;
+        message.size = offsetof(struct spark_chat_message, content_json);
+        assert_int_equal(spark_chat(s, &c, NULL, NULL, &id), 0); /* an older caller */
+        message.size = sizeof(message);
         big = malloc(5u << 20);
         assert_non_null(big);
         memset(big, 'x', 5u << 20);

@@ -107,6 +107,49 @@ static void test_sharing(void **state) {
         }
 }
 
+static void test_importing(void **state) {
+        static const struct {
+                const char *text;
+                bool privileged, others, fifth; /* uid 5 has an entry of its own */
+        } cases[] = {
+                { "", true, false, false },
+                { "store = { import = \"none\"; };", false, false, false },
+                { "store = { import = \"all\"; };", true, true, true },
+                { "users = ( { uid = 5; import = \"yes\"; } );", true, false, true },
+                { "store = { import = \"all\"; }; users = ( { uid = 5; import = \"no\"; } );", true, true, false },
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+                _cleanup_(config_freep) struct config *c = parse(cases[i].text);
+                struct policy p;
+
+                policy_resolve(&p, c, 6);
+                assert_int_equal(policy_may_import(&p, true), cases[i].privileged);
+                assert_int_equal(policy_may_import(&p, false), cases[i].others);
+                policy_resolve(&p, c, 5);
+                assert_int_equal(policy_may_import(&p, false), cases[i].fifth);
+        }
+}
+
+static void test_stored_bytes(void **state) {
+        _cleanup_(config_freep) struct config *c =
+                parse("store = { bytes_per_user = 100; }; users = ( { uid = 5; store_bytes = 0; } );");
+        struct user *a, *b;
+        struct users users;
+
+        users_init(&users);
+        users_configure(&users, c);
+        a = users_get(&users, 6);
+        b = users_get(&users, 5);
+        assert_int_equal(user_charge(a, USER_STORE, 101), USER_E_QUOTA);
+        assert_int_equal(user_charge(a, USER_STORE, 100), 0);
+        assert_int_equal(user_charge(b, USER_STORE, 1ull << 50), 0); /* 0: no limit */
+        user_release(a, USER_STORE, 100);
+        user_release(b, USER_STORE, 1ull << 50);
+        (void)user_unref(a);
+        (void)user_unref(b);
+}
+
 /* A lowered limit takes nothing away: it meets what comes next. */
 static void test_users_follow_a_reload(void **state) {
         _cleanup_(config_freep) struct config *first = parse("limits = { requests_per_user = 3; };");
@@ -159,6 +202,8 @@ int main(void) {
                 cmocka_unit_test(test_limits),
                 cmocka_unit_test(test_priorities),
                 cmocka_unit_test(test_sharing),
+                cmocka_unit_test(test_importing),
+                cmocka_unit_test(test_stored_bytes),
                 cmocka_unit_test(test_users_follow_a_reload),
                 cmocka_unit_test(test_rate),
         };

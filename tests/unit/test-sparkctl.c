@@ -300,6 +300,11 @@ static bool answer_one(struct fake *f, const Spark__V1__ClientFrame *m) {
                                      (const char *)m->generate->prompt.data, m->generate->prompt.len);
         case BODY(CHAT):
                 (void)atomic_fetch_add(&s->chats, 1);
+                if (*m->chat->messages_json || *m->chat->tools_json || *m->chat->template_args_json) {
+                        (void)snprintf(kind, sizeof(kind), "%s %s %s", m->chat->messages_json, m->chat->tools_json,
+                                       m->chat->template_args_json);
+                        return answer_prompt(f, m->id, "json", kind, strlen(kind));
+                }
                 last = m->chat->messages[m->chat->n_messages - 1];
                 (void)snprintf(kind, sizeof(kind), "chat%zu%s", m->chat->n_messages,
                                m->chat->n_messages > 2 ? m->chat->messages[m->chat->n_messages - 2]->content : "");
@@ -918,6 +923,56 @@ static void test_chat(void **state) {
         }
 }
 
+/* A conversation from a file or a pipe, and what the template gets besides. */
+static void test_chat_messages(void **state) {
+        char path[] = "/tmp/test-sparkctl-XXXXXX";
+        int fd = mkostemp(path, O_CLOEXEC);
+
+        assert_true(fd >= 0);
+        assert_int_equal(write(fd, "[{\"t\":1}]", 9), 9);
+        (void)close(fd);
+        {
+                _cleanup_output_ struct output o = RUN_INPUT("[{\"role\":\"user\"}]", "chat", "--messages", "-");
+                expect(&o, 0, "json[[{\"role\":\"user\"}]  ]");
+        }
+        {
+                _cleanup_output_ struct output o = RUN_INPUT("[7]", "chat", "--messages", "-", "--tools", path,
+                                                             "--template-args", "{}", "--json");
+                assert_int_equal(o.status, 0);
+                assert_non_null(strstr(o.out.data, "\"text\":\"json[[7] [{\\\"t\\\":1}] {}]\""));
+        }
+        {
+                _cleanup_output_ struct output o = RUN_INPUT("x", "generate", "--tools", path, "hello");
+                expect(&o, 0, "json[ [{\"t\":1}] ]");
+        }
+        {
+                _cleanup_output_ struct output o = RUN_INPUT("x\n", "chat", "--template-args", "{\"a\":1}");
+                expect(&o, 0, "json[  {\"a\":1}]\n");
+        }
+        {
+                _cleanup_output_ struct output o = RUN("chat", "--messages", path, "--system", "s");
+                expect(&o, 64, "");
+        }
+        {
+                _cleanup_output_ struct output o = RUN("generate", "--raw", "--tools", path, "hello");
+                expect(&o, 64, "");
+        }
+        {
+                _cleanup_output_ struct output o = RUN("generate", "--session", "s", "--template-args", "{}", "hello");
+                expect(&o, 64, "");
+        }
+        {
+                _cleanup_output_ struct output o = RUN_INPUT("", "chat", "--messages", "-");
+                expect(&o, 65, "");
+                assert_non_null(strstr(o.err.data, "Standard input is not JSON: it is empty"));
+        }
+        {
+                _cleanup_output_ struct output o = RUN("chat", "--messages", "/nonexistent/file");
+                expect(&o, 65, "");
+        }
+        (void)unlink(path);
+}
+
 /* Ctrl-C stops the answer, not the chat: what came of it stays in the history. */
 static void test_chat_interrupt(void **state) {
         _cleanup_output_ struct output o = RUN_INTERRUPT("first", "slow\nmore\n", "chat");
@@ -958,6 +1013,7 @@ int main(void) {
                 CTL_TEST(test_generate_errors), CTL_TEST(test_interrupt),          CTL_TEST(test_usage),
                 CTL_TEST(test_no_service),     CTL_TEST(test_tokens),              CTL_TEST(test_status),
                 CTL_TEST(test_load),           CTL_TEST(test_chat),                CTL_TEST(test_chat_interrupt),
+                CTL_TEST(test_chat_messages),
                 CTL_TEST(test_terminal),       CTL_TEST(test_session),             CTL_TEST(test_generate_in_session),
                 CTL_TEST(test_prewarm),
         };

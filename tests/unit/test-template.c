@@ -332,15 +332,43 @@ static const char *const hostile[] = {
         "{% set s = 'a' * 300000 %}{% for i in range(100000) %}{% set q = ('a' * 1000 ~ 'b') in s %}{% endfor %}",
         "{% set s = 'a' * 300000 %}{% for i in range(100000) %}{% set q = s.replace('a' * 1000 ~ 'b', '') %}{% endfor %}",
         "{% set s = 'a' * 300000 %}{% for i in range(100000) %}{% set q = s.partition('a' * 1000 ~ 'b') %}{% endfor %}",
+        "{% set s = 'a' * 1000000 %}{% for i in range(100000) %}{% set q = s.startswith(s) %}{% endfor %}",
+        "{% set s = 'a' * 1000000 %}{% for i in range(100000) %}{% set q = s.removesuffix(s) %}{% endfor %}",
+        "{% set n = namespace(s='xx') %}{% for i in range(60) %}{% set n.s = [n.s, n.s]|join(n.s) %}{% endfor %}",
+        "{% set n = namespace(s='xx') %}{% for i in range(60) %}{% set n.s = n.s|replace('x', n.s) %}{% endfor %}",
+        "{% set n = namespace(s='xx') %}{% for i in range(60) %}{% set n.s = '{0}{0}'.format(n.s) %}{% endfor %}",
+        "{% set n = namespace(s='xx') %}{% for i in range(60) %}{% set n.s = '%s%s' % (n.s, n.s) %}{% endfor %}",
+        "{% set n = namespace(s='xx') %}{% for i in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
+        "{% set n = namespace(s='\"') %}{% for i in range(60) %}{% set n.s = n.s|tojson %}{% endfor %}",
+        "{% set n = namespace(s='\\\\') %}{% for i in range(60) %}{% set n.s = [n.s]|string %}{% endfor %}",
+        "{% set n = namespace(s='%') %}{% for i in range(200) %}{% set n.s = n.s|urlencode|urlencode ~ n.s %}{% endfor %}",
+        "{% set n = namespace(s='a\n') %}{% for i in range(60) %}{% set n.s = (n.s ~ n.s)|indent(100) %}{% endfor %}",
+        "{% set n = namespace(l=[]) %}{% for i in range(100000) %}{% set n.l = n.l + [i] %}{% endfor %}",
+        "{% set n = namespace(l={}) %}{% for i in range(100000) %}{% set n.l = dict(n.l, a=n.l) %}{{ n.l|tojson }}{% endfor %}",
+        "{{ ('\t' * 1000000).expandtabs(100000) }}", "{{ '\t\t'.expandtabs(9223372036854775807) }}",
+        "{{ [1, 2] * 9223372036854775807 }}", "{{ 'x'.zfill(9223372036854775807) }}",
+        "{% macro a() %}{{ b() }}{% endmacro %}{% macro b() %}{{ a() }}{% endmacro %}{{ a() }}",
+        "{% macro a() %}{% call a() %}{{ caller() }}{% endcall %}{% endmacro %}{% call a() %}x{% endcall %}",
+        "{% macro m() %}{{ varargs|length }}{% endmacro %}{% for i in range(100000) %}{% set q = m(*range(100000)) %}{% endfor %}",
+        "{% set l = range(100000)|list %}{% for i in range(100000) %}{% set q = loop.changed(l) %}{% endfor %}",
+        "{{ range(100000)|batch(1000000000, 'x')|list|length }}", "{{ range(100000)|slice(1000000000)|list|length }}",
+        "{% for i in range(100000) %}{% for j in range(1000) %}{% macro m() %}{% endmacro %}{% endfor %}{% endfor %}",
 };
 
+/* Each ends at a limit, also at far narrower ones: what it may cost follows from the limits and from nothing else. */
 static void test_hostile(void **state) {
-        for (size_t i = 0; i < sizeof(hostile) / sizeof(hostile[0]); i++) {
-                struct buf out = BUF_NULL((size_t)64 << 20);
+        const struct template_limits narrow = { .steps = 100000, .output = 1 << 16, .memory = 1 << 20 };
+        const struct template_limits *limits[] = { NULL, &narrow };
 
-                if (render(hostile[i], "{}", &out) != TEMPLATE_E_LIMIT)
-                        fail_msg("no limit: %s", hostile[i]);
+        for (size_t i = 0; i < 2 * sizeof(hostile) / sizeof(hostile[0]); i++) {
+                const char *source = hostile[i / 2];
+                struct buf out = BUF_NULL((size_t)64 << 20);
+                struct template_error e;
+
+                if (render_with(source, strlen(source), "{}", 2, limits[i % 2], &out, &e) != TEMPLATE_E_LIMIT)
+                        fail_msg("no limit: %s (%s)", source, e.text);
                 assert_int_equal(out.len, 0);
+                assert_true(!limits[i % 2] || out.cap <= 4 * narrow.output);
                 buf_deinit(&out);
         }
 }

@@ -91,6 +91,8 @@ static int affix(struct render *r, const char *name, const struct value *self, c
 
                 k = arg_text(r, x);
                 if (!k)
+                        k = render_step_bytes(r, MIN(s.n, x->n));
+                if (!k)
                         found = s.n >= x->n && memcmp(at_end ? s.text + s.n - x->n : s.text, x->text, x->n) == 0;
         }
         *ret = VALUE_BOOL(found);
@@ -112,6 +114,8 @@ static int remove_affix(struct render *r, const char *name, const struct value *
 
         if (!k)
                 k = arg_text(r, &x);
+        if (!k)
+                k = render_step_bytes(r, MIN(self->n, x.n));
         if (k)
                 return k;
         *ret = *self;

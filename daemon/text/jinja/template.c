@@ -9,7 +9,7 @@
 #include "json.h"
 #include "render.h"
 
-#define STEPS_DEFAULT 8000000u
+#define STEPS_DEFAULT 4000000u /* some 50 ms */
 #define STEPS_PER_BYTE 16u /* a long conversation may take its time */
 #define OUTPUT_DEFAULT ((size_t)16 << 20)
 #define MEMORY_DEFAULT ((size_t)256 << 20)

@@ -20,7 +20,7 @@ struct dump {
 static int dump_value(struct render *r, struct dump *d, const struct value *v);
 
 static int dump_text(struct render *r, const struct dump *d, const struct value *v) {
-        int k = render_step(r, v->n);
+        int k = render_step(r, (uint64_t)v->n * 2);
 
         if (!k && r->out->len - r->base + v->n > r->out_limit)
                 return render_limit(r, "too much output");

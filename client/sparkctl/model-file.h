@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* Model files on the command line, and the bar that shows how far their bytes have got. */
+
+#include "ctl.h"
+
+#define MODEL_NAME_BYTES 64 /* longer names are cut; the service has its own limit */
+
+struct byte_bar {
+        int64_t start_ms; /* of the stage */
+        uint64_t start_done;
+        char stage[32];
+};
+
+void byte_bar_show(struct ctl *ctl, struct byte_bar *b, const struct spark_progress *p);
+
+/* Where "-00001-of-00003" begins in front of the suffix, NULL when the file is no shard. */
+const char *model_file_find_shard(const char *path);
+/* A name for the model in a file; NULL where it gives none. */
+const char *model_file_name(const char *path, char out[MODEL_NAME_BYTES + 1]);
+/* Opens a model's file. 0 or the exit status, reported. */
+int model_file_open(const struct ctl *ctl, const char *path, int *ret_fd);

@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* models ls, show, import, verify, rm, pin, alias: what the service knows, and what its store keeps. */
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/fd.h"
+#include "json.h"
+#include "model-file.h"
+#include "options.h"
+
+#define FILES_MAX 64u
+
+/* ---- answers ---- */
+
+static void json_files(struct json *j, const struct spark_stored *s) {
+        json_open(j, "files", '[');
+        for (size_t i = 0; i < s->n_files; i++) {
+                json_open(j, NULL, '{');
+                json_string(j, "role", s->files[i]->role);
+                json_string(j, "name", s->files[i]->name);
+                json_u64(j, "bytes", s->files[i]->bytes);
+                json_string(j, "sha256", s->files[i]->sha256);
+                json_close(j, '}');
+        }
+        json_close(j, ']');
+}
+
+static void json_stored(const struct spark_stored *s) {
+        _cleanup_json_ struct json j = JSON_NULL;
+
+        json_open(&j, NULL, '{');
+        json_string(&j, "digest", s->digest);
+        json_open(&j, "names", '[');
+        for (size_t i = 0; i < s->n_names; i++)
+                json_string(&j, NULL, s->names[i]);
+        json_close(&j, ']');
+        json_files(&j, s);
+        json_u64(&j, "bytes", s->bytes);
+        json_u64(&j, "imported", s->imported);
+        json_u64(&j, "uid", s->uid);
+        json_bool(&j, "pinned", s->pinned);
+        json_bool(&j, "damaged", s->damaged);
+        json_string(&j, "state", s->state);
+        json_string(&j, "architecture", s->architecture);
+        json_string(&j, "format", s->format);
+        json_u64(&j, "parameters", s->parameters);
+        json_u64(&j, "context", s->context);
+        json_u64(&j, "vocabulary", s->vocabulary);
+        json_bool(&j, "has_chat_template", s->has_chat_template);
+        json_u64(&j, "image_bytes", s->image_bytes);
+        json_u64(&j, "kv_bytes", s->kv_bytes);
+        json_u64(&j, "available_bytes", s->available_bytes);
+        json_u64(&j, "floor_bytes", s->floor_bytes);
+        json_u64(&j, "freed_bytes", s->freed_bytes);
+        json_string(&j, "method", s->method);
+        json_close(&j, '}');
+        (void)json_print(&j);
+}
+
+/* True where --json has said it all. */
+static bool done_json(const struct call *call, const struct spark_done *done) {
+        if (call->ctl->json && done->stored)
+                json_stored(done->stored);
+        return call->ctl->json || !done->stored;
+}
+
+static void print_plan(const struct spark_stored *s) {
+        uint64_t need = s->image_bytes + s->kv_bytes;
+        uint64_t left = s->available_bytes > s->floor_bytes ? s->available_bytes - s->floor_bytes : 0;
+        char a[32], b[32], c[32], d[32], e[32];
+
+        if (need < s->image_bytes) /* it overflowed */
+                need = UINT64_MAX;
+        (void)printf("memory        %s (weights) + %s (KV cache of one context) = %s; %s are available, %s of them stay\n"
+                     "              free: %s\n", format_bytes(s->image_bytes, a), format_bytes(s->kv_bytes, b),
+                     format_bytes(need, c), format_bytes(s->available_bytes, d), format_bytes(s->floor_bytes, e),
+                     strcmp(s->state, "ready") == 0 ? "it is loaded" : need <= left ? "it fits" : "a whole context does not fit now");
+}
+
+static void print_stored(const struct spark_stored *s) {
+        char text[300], bytes[32], when[64] = "";
+        time_t t = (time_t)s->imported;
+        struct tm tm;
+
+        (void)printf("digest        sha256:%s\n", format_safe(s->digest, text, sizeof(text)));
+        (void)printf("names        ");
+        for (size_t i = 0; i < s->n_names; i++)
+                (void)printf(" %s", format_safe(s->names[i], text, sizeof(text)));
+        (void)printf("%s\n", s->n_names ? "" : " (none)");
+        if (localtime_r(&t, &tm))
+                (void)strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S", &tm);
+        (void)printf("stored        %s, imported %s by uid %u%s%s\n", format_bytes(s->bytes, bytes), when, s->uid,
+                     s->pinned ? "; pinned" : "", s->damaged ? "; DAMAGED: import it again" : "");
+        (void)printf("state         %s\n", format_safe(s->state, text, sizeof(text)));
+        (void)printf("architecture  %s\n", format_safe(s->architecture, text, sizeof(text)));
+        (void)printf("weights       %" PRIu64 " parameters%s%s\n", s->parameters, *s->format ? ", most of them " : "",
+                     format_safe(s->format, text, sizeof(text)));
+        (void)printf("context       %u tokens\nvocabulary    %u tokens\nchat template %s\n", s->context, s->vocabulary,
+                     s->has_chat_template ? "yes" : "no");
+        print_plan(s);
+        for (size_t i = 0; i < s->n_files; i++)
+                (void)printf("%-13s %s  %s  %s\n", s->files[i]->role, s->files[i]->sha256,
+                             format_bytes(s->files[i]->bytes, bytes), format_safe(s->files[i]->name, text, sizeof(text)));
+}
+
+static void done_show(struct call *call, const struct spark_done *done) {
+        if (!done_json(call, done))
+                print_stored(done->stored);
+}
+
+static void done_import(struct call *call, const struct spark_done *done) {
+        const struct spark_stored *s = done->stored;
+        char bytes[32];
+
+        if (done_json(call, done))
+                return;
+        (void)printf("sha256:%s\n%s, %s.\n", s->digest, format_bytes(s->bytes, bytes),
+                     strcmp(s->method, "known") == 0     ? "which the store had already"
+                     : strcmp(s->method, "reflink") == 0 ? "cloned into the store"
+                                                         : "copied into the store");
+}
+
+static void done_remove(struct call *call, const struct spark_done *done) {
+        const struct spark_stored *s = done->stored;
+        char bytes[32], name[80];
+
+        if (done_json(call, done))
+                return;
+        if (s->n_files == 0)
+                (void)printf("The model is removed; %s are free again.\n", format_bytes(s->freed_bytes, bytes));
+        else
+                (void)printf("The name is removed; the model stays, as %s.\n",
+                             s->n_names ? format_safe(s->names[0], name, sizeof(name)) : s->digest);
+}
+
+static void done_verify(struct call *call, const struct spark_done *done) {
+        char bytes[32];
+
+        if (!done_json(call, done))
+                (void)printf("%s verified: as they were stored.\n", format_bytes(done->stored->bytes, bytes));
+}
+
+static void done_quiet(struct call *call, const struct spark_done *done) {
+        (void)done_json(call, done);
+}
+
+static int bar_event(struct spark *s, const struct spark_event *event, void *userdata) {
+        struct call *call = userdata;
+
+        if (event->type == SPARK_EVENT_PROGRESS) {
+                byte_bar_show(call->ctl, call->data, event->progress);
+                return 0;
+        }
+        return call_event(s, event, userdata);
+}
+
+/* ---- subverbs ---- */
+
+struct files {
+        int fds[FILES_MAX];
+        char *paths[FILES_MAX];
+        const char *names[FILES_MAX];
+        size_t n;
+};
+
+static void files_deinit(struct files *f) {
+        for (size_t i = 0; i < f->n; i++) {
+                (void)fd_close(f->fds[i]);
+                free(f->paths[i]);
+        }
+}
+
+static int files_add(const struct ctl *ctl, struct files *f, const char *path) {
+        const char *slash;
+        int status;
+
+        if (f->n == FILES_MAX)
+                return ctl_fail(ctl, EXIT_BAD_DATA, "FILE", NULL, "A model has at most %u files.", FILES_MAX);
+        f->fds[f->n] = -1;
+        f->paths[f->n] = strdup(path);
+        if (!f->paths[f->n])
+                return ctl_fail(ctl, EXIT_OTHER, "MEMORY", NULL, "Out of memory.");
+        slash = strrchr(f->paths[f->n], '/');
+        f->names[f->n] = slash ? slash + 1 : f->paths[f->n];
+        status = model_file_open(ctl, path, &f->fds[f->n]);
+        f->n++;
+        return status;
+}
+
+/* A file, or all parts of a split one, of which the first is named. */
+static int files_open(const struct ctl *ctl, struct files *f, const char *path) {
+        const char *shard = model_file_find_shard(path);
+        unsigned total = shard ? (unsigned)strtoul(shard + 10, NULL, 10) : 1;
+        int status = 0;
+
+        if (!shard || total < 2)
+                return files_add(ctl, f, path);
+        for (unsigned i = 1; i <= total && !status; i++) {
+                _cleanup_free_ char *part = NULL;
+
+                if (asprintf(&part, "%.*s-%05u%s", (int)(shard - path), path, i, shard + 6) < 0)
+                        return ctl_fail(ctl, EXIT_OTHER, "MEMORY", NULL, "Out of memory.");
+                status = files_add(ctl, f, part);
+        }
+        return status;
+}
+
+static int import_files(struct ctl *ctl, const char *path, struct spark_import_request *request) {
+        struct byte_bar bar = { .start_ms = 0 };
+        struct call call = { .ctl = ctl, .on_done = done_import, .data = &bar };
+        char name[MODEL_NAME_BYTES + 1];
+        struct files files = { .n = 0 };
+        int status;
+
+        if (!request->name)
+                request->name = model_file_name(path, name);
+        if (!request->name)
+                return ctl_fail_usage(ctl, "models import", "'%.100s' gives no name; --name is wanted.", path);
+        status = files_open(ctl, &files, path);
+        if (!status)
+                status = ctl_connect(ctl);
+        if (!status) {
+                request->fds = files.fds;
+                request->files = files.names;
+                request->n_files = files.n;
+                status = call_wait(&call, spark_model_import(ctl->spark, request, bar_event, &call, &call.id));
+        }
+        files_deinit(&files);
+        return status;
+}
+
+static int run_import(struct ctl *ctl, int argc, char **argv) {
+        struct spark_import_request request = SPARK_IMPORT_INIT;
+        bool replace = false, pin = false;
+        const struct option options[] = {
+                { "name", 0, OPTION_STRING, &request.name, NULL, 0, "NAME", "default: as the file" },
+                { "replace", 0, OPTION_FLAG, &replace, NULL, 0, NULL, "take the name from the model that has it" },
+                { "pin", 0, OPTION_FLAG, &pin, NULL, 0, NULL, "and keep it, whatever is removed" },
+                OPTION_END,
+        };
+        const struct option_spec spec = {
+                .verb = "models import",
+                .usage = "[--name NAME] [--replace] [--pin] FILE",
+                .text = "Takes a model's file into the service's store and prints its digest. The file is opened with your\n"
+                        "permissions; of a split one (-00001-of-00003), the first part is named. It is cloned where the\n"
+                        "file system can do that, else copied, and can be changed or deleted afterwards. What is there\n"
+                        "already is only given the name. What the service could not load is refused.\n"
+                        "With --json: as models show, with method (reflink, copy, known).\n",
+                .options = options,
+                .min_arguments = 1,
+                .max_arguments = 1,
+        };
+        struct string_list arguments = { 0 };
+        int status;
+
+        status = options_parse(ctl, &spec, argc, argv, &arguments);
+        if (status < 0) {
+                request.replace = replace;
+                request.pin = pin;
+                status = import_files(ctl, arguments.items[0], &request);
+        }
+        string_list_deinit(&arguments);
+        return status;
+}
+
+typedef int (*model_fn)(struct spark *s, const char *model, spark_event_fn fn, void *userdata, uint64_t *ret_id);
+
+/* What takes names of models and nothing else. */
+static int run_each(struct ctl *ctl, const struct option_spec *spec, int argc, char **argv, model_fn start,
+                    void (*on_done)(struct call *call, const struct spark_done *done)) {
+        struct string_list arguments = { 0 };
+        int status;
+
+        status = options_parse(ctl, spec, argc, argv, &arguments);
+        if (status < 0)
+                status = ctl_connect(ctl);
+        for (size_t i = 0; i < arguments.n && status == 0; i++) {
+                struct byte_bar bar = { .start_ms = 0 };
+                struct call call = { .ctl = ctl, .on_done = on_done, .data = &bar };
+
+                status = call_wait(&call, start(ctl->spark, arguments.items[i], bar_event, &call, &call.id));
+        }
+        string_list_deinit(&arguments);
+        return status;
+}
+
+static int run_show(struct ctl *ctl, int argc, char **argv) {
+        const struct option_spec spec = {
+                .verb = "models show",
+                .usage = "MODEL",
+                .text = "What the store knows of a model: digest, names, files, what it is, and the memory it would take.\n"
+                        "MODEL is any of its names, or sha256: and the first digits of its digest. With --json: digest,\n"
+                        "names, files (role, name, bytes, sha256), bytes, imported, uid, pinned, damaged, state,\n"
+                        "architecture, format, parameters, context, vocabulary, has_chat_template, image_bytes, kv_bytes,\n"
+                        "available_bytes, floor_bytes, freed_bytes, method.\n",
+                .min_arguments = 1,
+                .max_arguments = 1,
+        };
+
+        return run_each(ctl, &spec, argc, argv, spark_model_show, done_show);
+}
+
+static int run_verify(struct ctl *ctl, int argc, char **argv) {
+        const struct option_spec spec = {
+                .verb = "models verify",
+                .usage = "MODEL...",
+                .text = "Hashes what is stored of a model and compares. A damaged file is put in quarantine, and the model\n"
+                        "is not loaded again until it was imported anew (exit status 65).\n"
+                        "With --json: as models show.\n",
+                .min_arguments = 1,
+                .max_arguments = SIZE_MAX,
+        };
+
+        return run_each(ctl, &spec, argc, argv, spark_model_verify, done_verify);
+}
+
+static int run_remove(struct ctl *ctl, int argc, char **argv) {
+        const struct option_spec spec = {
+                .verb = "models rm",
+                .usage = "MODEL...",
+                .text = "Removes names from the store, and with its last name a model. Named by its digest\n"
+                        "(sha256:...), a model goes with all its names. What is loaded or pinned stays.\n"
+                        "With --json: as models show, of what is left, with freed_bytes.\n",
+                .min_arguments = 1,
+                .max_arguments = SIZE_MAX,
+        };
+
+        return run_each(ctl, &spec, argc, argv, spark_model_remove, done_remove);
+}
+
+static int run_pin(struct ctl *ctl, int argc, char **argv) {
+        bool remove = false;
+        const struct option options[] = {
+                { "remove", 0, OPTION_FLAG, &remove, NULL, 0, NULL, "no longer" },
+                OPTION_END,
+        };
+        const struct option_spec spec = {
+                .verb = "models pin",
+                .usage = "[--remove] MODEL",
+                .text = "A pinned model is not removed, nor its last name. With --json: as models show.\n",
+                .options = options,
+                .min_arguments = 1,
+                .max_arguments = 1,
+        };
+        struct call call = { .ctl = ctl, .on_done = done_quiet };
+        struct string_list arguments = { 0 };
+        int status;
+
+        status = options_parse(ctl, &spec, argc, argv, &arguments);
+        if (status < 0)
+                status = ctl_connect(ctl) ?: -1;
+        if (status < 0)
+                status = call_wait(&call, spark_model_pin(ctl->spark, arguments.items[0], !remove, call_event, &call,
+                                                          &call.id));
+        string_list_deinit(&arguments);
+        return status;
+}
+
+static int run_alias(struct ctl *ctl, int argc, char **argv) {
+        bool replace = false;
+        const struct option options[] = {
+                { "replace", 0, OPTION_FLAG, &replace, NULL, 0, NULL, "take the name from the model that has it" },
+                OPTION_END,
+        };
+        const struct option_spec spec = {
+                .verb = "models alias",
+                .usage = "[--replace] MODEL NAME",
+                .text = "Gives a stored model another name. With --json: as models show.\n",
+                .options = options,
+                .min_arguments = 2,
+                .max_arguments = 2,
+        };
+        struct call call = { .ctl = ctl, .on_done = done_quiet };
+        struct string_list arguments = { 0 };
+        int status;
+
+        status = options_parse(ctl, &spec, argc, argv, &arguments);
+        if (status < 0)
+                status = ctl_connect(ctl) ?: -1;
+        if (status < 0)
+                status = call_wait(&call, spark_model_alias(ctl->spark, arguments.items[0], arguments.items[1], replace,
+                                                            call_event, &call, &call.id));
+        string_list_deinit(&arguments);
+        return status;
+}
+
+static const struct {
+        const char *name;
+        verb_fn run;
+        const char *help;
+} subverbs[] = {
+        { "ls", verb_models_list, "which there are (so does `sparkctl models`)" },
+        { "show", run_show, "all about a stored one" },
+        { "import", run_import, "take a file into the store" },
+        { "verify", run_verify, "hash what is stored, and compare" },
+        { "rm", run_remove, "remove a name, or a model" },
+        { "pin", run_pin, "keep a model, whatever is removed" },
+        { "alias", run_alias, "give a stored model another name" },
+};
+
+static int models_usage(void) {
+        (void)printf("Usage: sparkctl models [SUBVERB] [ARGUMENTS]\n\n"
+                     "Lists the models that the service knows; '*' marks the default one. With --json: models.\n\n"
+                     "The service's store keeps models by their SHA-256, under names that every verb understands.\n\n");
+        for (size_t i = 0; i < ARRAY_SIZE(subverbs); i++)
+                (void)printf("  %-8s %s\n", subverbs[i].name, subverbs[i].help);
+        (void)printf("\n`sparkctl models SUBVERB --help` tells what each takes.\n");
+        return EXIT_DONE;
+}
+
+int verb_models(struct ctl *ctl, int argc, char **argv) {
+        if (argc >= 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0))
+                return models_usage();
+        for (size_t i = 0; i < ARRAY_SIZE(subverbs) && argc >= 2; i++)
+                if (strcmp(argv[1], subverbs[i].name) == 0)
+                        return subverbs[i].run(ctl, argc - 1, argv + 1);
+        if (argc >= 2 && argv[1][0] != '-')
+                return ctl_fail_usage(ctl, "models", "There is no 'models %.100s'.", argv[1]);
+        return verb_models_list(ctl, argc, argv);
+}
