@@ -71,12 +71,16 @@ enum rope_kind {
         ROPE_NEOX = 2, /* pairs (i, i + n_rot/2): qwen, phi, gemma ... */
 };
 
-/* Rotary embedding (Su et al. 2021), with per-pair frequency divisors (llama 3's scaling) and YaRN's magnitude. */
+/* Rotary embedding (Su et al. 2021), with per-pair frequency divisors (llama 3's scaling) and YaRN's magnitude. Queries
+ * may have a temperature that falls as positions grow: they are multiplied by 1 + temp_scale ln(floor(pos / temp_length)
+ * + 1), rotated or not. */
 struct rope {
         enum rope_kind kind;
         uint32_t n_rot;          /* elements of a head that are rotated, even */
         const float *inv_freq;   /* host, [n_rot / 2]: angle per position of each pair, scaling included */
         float magnitude;         /* multiplies sine and cosine; 1 */
+        float temp_scale;        /* 0 = none */
+        uint32_t temp_length;
 };
 
 struct attention {
@@ -89,8 +93,35 @@ struct attention {
 };
 
 enum activation {
-        ACT_SILU = 0,      /* silu(gate) * up */
-        ACT_GELU_TANH = 1, /* gelu(gate) * up, tanh form */
+        ACT_SILU = 0,         /* silu(gate) * up */
+        ACT_GELU_TANH = 1,    /* gelu(gate) * up, tanh form */
+        ACT_SILU_CLAMPED = 2, /* g sigmoid(1.702 g) * (u + 1); g is gate, at most 7, u is up, within -7 and 7 (gpt-oss) */
+        ACTIVATIONS,
+};
+
+/* How a router's outputs become the weights of the chosen experts. */
+enum gating {
+        GATING_SOFTMAX = 0,        /* over all experts */
+        GATING_SIGMOID = 1,
+        GATING_SOFTMAX_CHOSEN = 2, /* over the chosen ones */
+};
+
+/* Those with the largest weights are chosen (of equal ones the first), largest first. */
+struct routing {
+        uint32_t n_experts, n_used;
+        enum gating gating;
+        const float *bias; /* dev, [n_experts]: added to choose by, not to the weights; or NULL */
+        bool normalize;    /* the weights of the chosen ones are divided by their sum */
+        float scale;       /* and multiplied by this */
+};
+
+#define ROUTING_SUM_MIN 6.103515625e-5f /* that weights are divided by: the smallest normal number of half precision */
+
+/* The experts of each of n_rows rows, as route() chose them: row r has slots [r * n_used, (r + 1) * n_used). */
+struct chosen {
+        const uint32_t *experts; /* dev, [n_rows][n_used] */
+        const float *weights;    /* dev, the same */
+        uint32_t n_rows, n_used;
 };
 
 struct backend_ops {
@@ -144,6 +175,24 @@ struct backend_ops {
         /* out[r][i] = act(gate[r][i]) * up[r][i]; out may be gate. */
         int (*gate)(struct backend *be, enum activation act, const float *gate, const float *up, uint32_t n_rows,
                     uint32_t dim, float *out);
+        /* x = cap * tanh(x * scale / cap), x * scale where cap is 0; in place. */
+        int (*softcap)(struct backend *be, float scale, float cap, uint32_t n_rows, uint32_t dim, float *x);
+        /* out[r][i] += scale * x[r][i] */
+        int (*add)(struct backend *be, const float *x, float scale, uint32_t n_rows, uint32_t dim, float *out);
+        /* Columns [first, first + dim) of x [n_rows][x_stride]. */
+        int (*slice)(struct backend *be, const float *x, size_t x_stride, uint32_t first, uint32_t n_rows, uint32_t dim,
+                     float *out);
+        /* Mixtures of experts (Shazeer et al. 2017). Chooses by logits [n_rows][n_experts]. */
+        int (*route)(struct backend *be, const struct routing *routing, const float *logits, uint32_t n_rows,
+                     uint32_t *experts, float *weights);
+        /* n products with the same x, each of a weight of many experts (struct weight): slot s with its expert's matrix
+         * and bias [n_experts][n_out]. x has a row per slot, or one per row (x_per_row). out is [slots][n_out],
+         * out_stride and accumulate are not looked at. */
+        int (*experts)(struct backend *be, const struct matmul *products, size_t n, const struct chosen *chosen,
+                       const float *x, bool x_per_row);
+        /* out[r] (+)= the sum of its slots' rows of x [slots][dim] times their weights, in their order. */
+        int (*combine)(struct backend *be, const struct chosen *chosen, const float *x, uint32_t dim, bool accumulate,
+                       float *out);
         /* Copies the given rows together: out[j] = x[rows[j]]; rows is a host array. */
         int (*gather)(struct backend *be, const float *x, const uint32_t *rows, uint32_t n, uint32_t dim, float *out);
 };

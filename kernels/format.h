@@ -95,6 +95,8 @@ struct weight {
         uint32_t n_in;  /* elements per row: inputs */
         const void *data;
         float scale; /* of all values, 0 = none */
+        uint32_t n_experts;  /* so many matrices of this shape lie one after another, in whole panels each; 0 = one */
+        const float *scales; /* host, of each of these; NULL = scale */
 };
 
 /* Decodes one row (n_in floats), from either layout. */

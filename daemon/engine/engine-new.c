@@ -300,6 +300,7 @@ int engine_new(struct engine **ret, struct lm *model, const struct tokenizer *to
         r = alloc_arrays(e);
         if (r < 0)
                 return r;
+        model_set_context(model, e->config.context);
         r = forward_new(&e->forward, model, e->kv, e->config.max_rows, e->max_logits);
         if (r > 0)
                 return failure_set(f, SPARK__V1__ERROR_CODE__NO_MEMORY, "no memory for activations of %llu bytes",

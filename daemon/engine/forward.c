@@ -14,10 +14,16 @@ struct forward {
         uint32_t max_logits;
         float *x;      /* [max_rows][n_embd]: the residual stream */
         float *h;      /* [max_rows][n_embd]: normed */
+        float *block;  /* [max_rows][n_embd]: a block's result, where it isn't added as it is */
         float *q;      /* [max_rows][n_head * head_dim] */
         float *k, *v;  /* [max_rows][n_head_kv * head_dim] */
         float *a;      /* [max_rows][n_head * head_dim]: attention's result */
-        float *gate, *up; /* [max_rows][n_ff] */
+        float *gate, *up; /* [max_rows][n_ff], or of experts: [max_rows * n_expert_used][n_ff_expert] */
+        float *wide;   /* [max_rows]: q, k and v, or gate and up, where one matrix makes them */
+        float *router; /* [max_rows][n_expert] */
+        float *chosen; /* [max_rows][n_expert_used] uint32_t */
+        float *weights; /* [max_rows][n_expert_used] */
+        float *slots;  /* [max_rows * n_expert_used][n_embd]: experts' results */
         float *last;   /* [max_logits][n_embd] */
         float *logits; /* [max_logits][n_vocab] */
 };
@@ -27,19 +33,32 @@ struct buffer {
         uint64_t floats;
 };
 
-#define N_BUFFERS 10u
+#define N_BUFFERS 16u
+
+/* Blocks' results go straight into the residual stream. */
+static bool is_plain(const struct model_shape *s) {
+        return !s->post_norms && s->residual_scale == 1;
+}
 
 static void list_buffers(struct forward *f, const struct model_shape *s, uint64_t rows, uint64_t logits,
                          struct buffer b[N_BUFFERS]) {
+        uint64_t q = (uint64_t)s->n_head * s->head_dim, kv = (uint64_t)s->n_head_kv * s->head_dim;
+        uint64_t ff = MAX(MAX((uint64_t)s->n_ff, (uint64_t)s->n_ff_shared), (uint64_t)s->n_expert_used * s->n_ff_expert);
         const struct buffer all[N_BUFFERS] = {
                 { &f->x, rows * s->n_embd },
                 { &f->h, rows * s->n_embd },
-                { &f->q, rows * s->n_head * s->head_dim },
-                { &f->k, rows * s->n_head_kv * s->head_dim },
-                { &f->v, rows * s->n_head_kv * s->head_dim },
-                { &f->a, rows * s->n_head * s->head_dim },
-                { &f->gate, rows * s->n_ff },
-                { &f->up, rows * s->n_ff },
+                { &f->block, is_plain(s) ? 0 : rows * s->n_embd },
+                { &f->q, rows * q },
+                { &f->k, rows * kv },
+                { &f->v, rows * kv },
+                { &f->a, rows * q },
+                { &f->gate, rows * ff },
+                { &f->up, rows * ff },
+                { &f->wide, rows * MAX(s->fused_qkv ? q + 2 * kv : 0, s->fused_gate_up ? 2ull * s->n_ff : 0) },
+                { &f->router, rows * s->n_expert },
+                { &f->chosen, rows * s->n_expert_used },
+                { &f->weights, rows * s->n_expert_used },
+                { &f->slots, rows * s->n_expert_used * s->n_embd },
                 { &f->last, logits * s->n_embd },
                 { &f->logits, logits * s->n_vocab },
         };
@@ -107,56 +126,135 @@ static struct matmul product(const struct model_linear *l, float *out, bool accu
         };
 }
 
+/* Where a block's result goes to: the residual stream, or a buffer that finish_block() adds to it. */
+static float *block_out(struct forward *f) {
+        return is_plain(&f->m->shape) ? f->x : f->block;
+}
+
+static int finish_block(struct forward *f, const struct batch *b, const float *post_norm) {
+        const struct backend_ops *ops = f->be->ops;
+        const struct model_shape *s = &f->m->shape;
+        int r = 0;
+
+        if (is_plain(s))
+                return 0;
+        if (post_norm)
+                r = ops->rmsnorm(f->be, f->block, post_norm, s->norm_eps, b->n_rows, s->n_embd, f->block);
+        return r ? r : ops->add(f->be, f->block, s->residual_scale, b->n_rows, s->n_embd, f->x);
+}
+
+/* A block's input: normed, where it has a norm. */
+static int norm_input(struct forward *f, const struct batch *b, const float *norm, const float **ret) {
+        const struct model_shape *s = &f->m->shape;
+
+        *ret = norm ? f->h : f->x;
+        return norm ? f->be->ops->rmsnorm(f->be, f->x, norm, s->norm_eps, b->n_rows, s->n_embd, f->h) : 0;
+}
+
+static int project(struct forward *f, const struct batch *b, const struct model_layer *l, const float *in) {
+        const struct backend_ops *ops = f->be->ops;
+        const struct model_shape *s = &f->m->shape;
+        uint32_t q = s->n_head * s->head_dim, kv = s->n_head_kv * s->head_dim, all = q + 2 * kv;
+        const struct matmul split[] = { product(&l->q, f->q, false), product(&l->k, f->k, false),
+                                        product(&l->v, f->v, false) };
+        const struct matmul fused = product(&l->qkv, f->wide, false);
+        int r;
+
+        if (!l->qkv.w.data)
+                return ops->matmul(f->be, split, ARRAY_SIZE(split), in, s->n_embd, b->n_rows);
+        r = ops->matmul(f->be, &fused, 1, in, s->n_embd, b->n_rows);
+        r = r ? r : ops->slice(f->be, f->wide, all, 0, b->n_rows, q, f->q);
+        r = r ? r : ops->slice(f->be, f->wide, all, q, b->n_rows, kv, f->k);
+        return r ? r : ops->slice(f->be, f->wide, all, q + kv, b->n_rows, kv, f->v);
+}
+
+/* Heads' norms are many short ones, those over the width of all heads one per row. */
+static int norm_heads(struct forward *f, const struct batch *b, const float *norm, uint32_t n_heads, float *x) {
+        const struct model_shape *s = &f->m->shape;
+        uint32_t n = s->qk_norm_width ? b->n_rows : b->n_rows * n_heads;
+        uint32_t dim = s->qk_norm_width ? n_heads * s->head_dim : s->head_dim;
+
+        return norm ? f->be->ops->rmsnorm(f->be, x, norm, s->norm_eps, n, dim, x) : 0;
+}
+
 static int run_attention(struct forward *f, const struct batch *b, uint32_t layer) {
         const struct backend_ops *ops = f->be->ops;
         const struct model_shape *s = &f->m->shape;
         const struct model_layer *l = &f->m->layers[layer];
-        const struct matmul qkv[] = { product(&l->q, f->q, false), product(&l->k, f->k, false),
-                                      product(&l->v, f->v, false) };
-        const struct matmul o = product(&l->o, f->x, true);
-        const struct rope rope = {
-                .kind = s->rope_kind,
-                .n_rot = s->n_rot,
-                .inv_freq = f->m->inv_freq,
-                .magnitude = 1,
-        };
-        const struct attention attention = { .n_heads = s->n_head, .layer = layer, .scale = s->attn_scale };
+        const struct matmul o = product(&l->o, block_out(f), is_plain(s));
+        const struct attention attention = { .n_heads = s->n_head, .layer = layer, .scale = s->attn_scale,
+                                             .softcap = s->attn_softcap, .window = l->window, .sinks = l->sinks };
+        const float *in;
         int r;
 
-        r = ops->rmsnorm(f->be, f->x, l->attn_norm, s->norm_eps, b->n_rows, s->n_embd, f->h);
-        if (r == 0)
-                r = ops->matmul(f->be, qkv, ARRAY_SIZE(qkv), f->h, s->n_embd, b->n_rows);
-        if (r == 0)
-                r = ops->rope_kv(f->be, &rope, f->kv, layer, b, s->n_head, f->q, f->k, f->v);
-        if (r == 0)
-                r = ops->attention(f->be, &attention, f->kv, b, f->q, f->a);
-        if (r == 0)
-                r = ops->matmul(f->be, &o, 1, f->a, (size_t)s->n_head * s->head_dim, b->n_rows);
+        r = norm_input(f, b, l->attn_norm, &in);
+        r = r ? r : project(f, b, l, in);
+        r = r ? r : norm_heads(f, b, l->q_norm, s->n_head, f->q);
+        r = r ? r : norm_heads(f, b, l->k_norm, s->n_head_kv, f->k);
+        r = r ? r : ops->rope_kv(f->be, &f->m->ropes[l->rope], f->kv, layer, b, s->n_head, f->q, f->k, f->v);
+        r = r ? r : ops->attention(f->be, &attention, f->kv, b, f->q, f->a);
+        r = r ? r : ops->matmul(f->be, &o, 1, f->a, (size_t)s->n_head * s->head_dim, b->n_rows);
+        return r ? r : finish_block(f, b, l->attn_post_norm);
+}
+
+static int run_dense(struct forward *f, const struct batch *b, const struct model_ffn *n, const float *in,
+                     bool accumulate) {
+        const struct backend_ops *ops = f->be->ops;
+        const struct model_shape *s = &f->m->shape;
+        uint32_t ff = n->down.w.n_in;
+        const struct matmul split[] = { product(&n->gate, f->gate, false), product(&n->up, f->up, false) };
+        const struct matmul fused = product(&n->up, f->wide, false), down = product(&n->down, block_out(f), accumulate);
+        int r;
+
+        if (n->gate.w.data) {
+                r = ops->matmul(f->be, split, ARRAY_SIZE(split), in, s->n_embd, b->n_rows);
+        } else {
+                r = ops->matmul(f->be, &fused, 1, in, s->n_embd, b->n_rows);
+                r = r ? r : ops->slice(f->be, f->wide, 2ull * ff, 0, b->n_rows, ff, f->gate);
+                r = r ? r : ops->slice(f->be, f->wide, 2ull * ff, ff, b->n_rows, ff, f->up);
+        }
+        r = r ? r : ops->gate(f->be, s->act, f->gate, f->up, b->n_rows, ff, f->gate);
+        return r ? r : ops->matmul(f->be, &down, 1, f->gate, ff, b->n_rows);
+}
+
+static int run_experts(struct forward *f, const struct batch *b, const struct model_layer *l, const float *in) {
+        const struct backend_ops *ops = f->be->ops;
+        const struct model_shape *s = &f->m->shape;
+        const struct routing routing = { .n_experts = s->n_expert, .n_used = s->n_expert_used, .gating = s->gating,
+                                         .bias = l->choice_bias, .normalize = s->expert_norm, .scale = s->expert_scale };
+        const struct chosen chosen = { .experts = (const uint32_t *)(const void *)f->chosen, .weights = f->weights,
+                                       .n_rows = b->n_rows, .n_used = s->n_expert_used };
+        const struct matmul router = product(&l->router, f->router, false);
+        const struct matmul wide[] = { product(&l->experts.gate, f->gate, false), product(&l->experts.up, f->up, false) };
+        const struct matmul down = product(&l->experts.down, f->slots, false);
+        int r;
+
+        r = ops->matmul(f->be, &router, 1, in, s->n_embd, b->n_rows);
+        r = r ? r : ops->route(f->be, &routing, f->router, b->n_rows, (uint32_t *)(void *)f->chosen, f->weights);
+        r = r ? r : ops->experts(f->be, wide, ARRAY_SIZE(wide), &chosen, in, true);
+        r = r ? r : ops->gate(f->be, s->act, f->gate, f->up, b->n_rows * s->n_expert_used, s->n_ff_expert, f->gate);
+        r = r ? r : ops->experts(f->be, &down, 1, &chosen, f->gate, false);
+        r = r ? r : ops->combine(f->be, &chosen, f->slots, s->n_embd, is_plain(s), block_out(f));
+        if (r == 0 && l->ffn.down.w.data)
+                r = run_dense(f, b, &l->ffn, in, true); /* shared experts */
         return r;
 }
 
 static int run_ffn(struct forward *f, const struct batch *b, uint32_t layer) {
-        const struct backend_ops *ops = f->be->ops;
-        const struct model_shape *s = &f->m->shape;
         const struct model_layer *l = &f->m->layers[layer];
-        const struct matmul in[] = { product(&l->gate, f->gate, false), product(&l->up, f->up, false) };
-        const struct matmul down = product(&l->down, f->x, true);
+        const float *in;
         int r;
 
-        r = ops->rmsnorm(f->be, f->x, l->ffn_norm, s->norm_eps, b->n_rows, s->n_embd, f->h);
+        r = norm_input(f, b, l->ffn_norm, &in);
         if (r == 0)
-                r = ops->matmul(f->be, in, ARRAY_SIZE(in), f->h, s->n_embd, b->n_rows);
-        if (r == 0)
-                r = ops->gate(f->be, ACT_SILU, f->gate, f->up, b->n_rows, s->n_ff, f->gate);
-        if (r == 0)
-                r = ops->matmul(f->be, &down, 1, f->gate, s->n_ff, b->n_rows);
-        return r;
+                r = l->router.w.data ? run_experts(f, b, l, in) : run_dense(f, b, &l->ffn, in, is_plain(&f->m->shape));
+        return r ? r : finish_block(f, b, l->ffn_post_norm);
 }
 
 static int run_blocks(struct forward *f, const struct batch *b) {
         int r;
 
-        r = f->be->ops->embed(f->be, &f->m->embedding, b, 1, f->x);
+        r = f->be->ops->embed(f->be, &f->m->embedding, b, f->m->shape.embd_scale, f->x);
         for (uint32_t layer = 0; r == 0 && layer < f->m->shape.n_layer; layer++) {
                 r = run_attention(f, b, layer);
                 if (r == 0)
@@ -168,7 +266,8 @@ static int run_blocks(struct forward *f, const struct batch *b) {
 static int run_logits(struct forward *f, const uint32_t *rows, uint32_t n) {
         const struct backend_ops *ops = f->be->ops;
         const struct model_shape *s = &f->m->shape;
-        const struct matmul logits = { .w = &f->m->output, .out = f->logits, .out_stride = s->n_vocab };
+        const struct matmul logits = { .w = &f->m->output, .bias = f->m->output_bias, .out = f->logits,
+                                       .out_stride = s->n_vocab };
         int r;
 
         r = ops->gather(f->be, f->x, rows, n, s->n_embd, f->last);
@@ -176,6 +275,8 @@ static int run_logits(struct forward *f, const uint32_t *rows, uint32_t n) {
                 r = ops->rmsnorm(f->be, f->last, f->m->output_norm, s->norm_eps, n, s->n_embd, f->last);
         if (r == 0)
                 r = ops->matmul(f->be, &logits, 1, f->last, s->n_embd, n);
+        if (r == 0 && (s->logit_scale != 1 || s->logit_softcap > 0))
+                r = ops->softcap(f->be, s->logit_scale, s->logit_softcap, n, s->n_vocab, f->logits);
         return r;
 }
 

@@ -5,8 +5,9 @@
  * A model as the engine computes with it: weights bound to a backend, hyper-parameters, rotary frequencies. Made from a
  * resident image, from random numbers (spark-bench's synthetic shapes), or, for backends that fake, from nothing.
  *
- * Architecture: the llama family, a stack of pre-norm blocks with grouped-query attention, rotary embedding and a gated
- * feed-forward network (Touvron et al. 2023); biases, tied embeddings and llama 3's rope_freqs where the image has them.
+ * Architectures are made of the same parts (daemon/image/arch.h): blocks of grouped-query attention and a gated
+ * feed-forward network or a mixture of such, with norms before or after, windows, biases, scales. What a part's absence
+ * means stands with it: a NULL or a zero.
  */
 
 #include <stdbool.h>
@@ -33,13 +34,37 @@ struct model_linear {
         float *bias; /* dev */
 };
 
-struct model_layer {
-        float *attn_norm; /* dev, [n_embd] */
-        float *ffn_norm;
-        struct model_linear q, k, v, o;
+/* A gated feed-forward network. gate without data: up makes both, gate first. */
+struct model_ffn {
         struct model_linear gate, up, down;
 };
 
+/* Which of a model's rotary embeddings a layer has. */
+enum model_rope {
+        MODEL_ROPE_NONE,
+        MODEL_ROPE_FULL,
+        MODEL_ROPE_WINDOW, /* of layers with a window, where it is another one */
+        MODEL_ROPES,
+};
+
+struct model_layer {
+        float *attn_norm; /* dev, [n_embd]; these may be NULL */
+        float *attn_post_norm;
+        float *ffn_norm;
+        float *ffn_post_norm;
+        float *q_norm, *k_norm; /* dev, [head_dim], or of all heads */
+        float *sinks;           /* dev, [n_head], or NULL */
+        struct model_linear q, k, v, o;
+        struct model_linear qkv;     /* instead of q, k and v, where it has data */
+        struct model_ffn ffn;        /* with experts: those that are shared, or nothing */
+        struct model_linear router;  /* no data: no experts */
+        float *choice_bias;          /* dev, [n_expert], or NULL */
+        struct model_ffn experts;    /* weights of many experts; biases [n_expert][n_out] */
+        uint32_t window;             /* 0 = none */
+        enum model_rope rope;
+};
+
+/* What a model computes. Zero is "none" or, for scales, 1 until model_shape_defaults(). */
 struct model_shape {
         uint32_t n_vocab;
         uint32_t n_ctx; /* that it was trained for */
@@ -55,6 +80,23 @@ struct model_shape {
         float rope_base;
         float rope_linear; /* positions are divided by this; 1 */
         float attn_scale;
+        float attn_softcap;
+        float logit_softcap;
+        float embd_scale;
+        float residual_scale;
+        float logit_scale; /* logits are multiplied by it */
+        enum activation act;
+        bool post_norms;    /* some layer norms a block's result */
+        bool qk_norm_width; /* norms of queries and keys are over all heads */
+        bool fused_qkv, fused_gate_up; /* some layer has such a matrix */
+        uint32_t window;    /* the largest of a layer; 0 = no layer has one */
+        uint32_t n_expert;
+        uint32_t n_expert_used;
+        uint32_t n_ff_expert;
+        uint32_t n_ff_shared;
+        enum gating gating;
+        bool expert_norm;
+        float expert_scale;
 };
 
 struct lm {
@@ -66,7 +108,11 @@ struct lm {
         struct model_layer *layers;
         float *output_norm;
         struct weight output;    /* the embedding, where tied */
-        float *inv_freq;         /* host, [n_rot / 2] */
+        float *output_bias;      /* dev, or NULL */
+        struct rope ropes[MODEL_ROPES];
+        float *inv_freq[MODEL_ROPES]; /* host, [n_rot / 2]: what ropes point to */
+        float *inv_freq_long;    /* LongRoPE: of contexts longer than long_from, or NULL */
+        uint32_t long_from;
         uint64_t n_params;
         uint64_t weight_bytes;   /* that one decoded token reads, the embedding excepted where it is not tied */
         uint64_t dev_bytes;      /* allocated here: norms and biases */
@@ -87,5 +133,11 @@ uint64_t model_synthetic_bytes(const struct model_shape *shape, const struct fmt
 struct lm *model_free(struct lm *m);
 DEFINE_CLEANUP(struct lm *, model_free)
 
+/* Scales of 0 become 1, the rotary embedding's where it was left out. */
+void model_shape_defaults(struct model_shape *shape);
+/* Angle per position of each pair: *ret [n_rot / 2], which the caller frees. MODEL_E_NO_MEMORY. */
+int model_inv_freq(uint32_t n_rot, double base, double divisor, const float *factors, float **ret);
+/* Sequences can get this long: chooses between LongRoPE's factors. Before the first step. */
+void model_set_context(struct lm *m, uint32_t n_ctx);
 /* Bytes of K and V that a position takes in all layers. */
 uint64_t model_kv_bytes(const struct model_shape *shape, enum kv_format format);

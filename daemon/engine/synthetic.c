@@ -36,32 +36,39 @@ static float draw(uint64_t *state) {
         return ((float)(z >> 40) * 0x1p-23f - 1.0f) * 1.7320508f;
 }
 
-static bool matrix_bytes(const struct fmt_info *info, uint64_t n_out, uint64_t n_in, uint64_t *ret) {
+/* Matrices of all experts, one after another; no experts: one. */
+static bool matrices_bytes(const struct fmt_info *info, uint64_t n_out, uint64_t n_in, uint32_t n_experts, uint64_t *ret) {
         uint64_t n;
 
-        return weight_bytes(info, WEIGHT_PANELS, n_out, n_in, &n) && checked_align(n, ALIGN, ret);
+        return weight_bytes(info, WEIGHT_PANELS, n_out, n_in, &n) && checked_mul(n, MAX(n_experts, 1u), &n) &&
+               checked_align(n, ALIGN, ret);
 }
 
-static bool add_matrix(const struct fmt_info *info, uint64_t n_out, uint64_t n_in, uint64_t times, uint64_t *sum) {
+static bool add_matrix(const struct fmt_info *info, uint64_t n_out, uint64_t n_in, uint32_t n_experts, uint64_t times,
+                       uint64_t *sum) {
         uint64_t n;
 
-        return matrix_bytes(info, n_out, n_in, &n) && checked_mul_add(n, times, *sum, sum);
+        return matrices_bytes(info, n_out, n_in, n_experts, &n) && checked_mul_add(n, times, *sum, sum);
 }
 
 uint64_t model_synthetic_bytes(const struct model_shape *s, const struct fmt_info *info) {
         uint64_t n_q = (uint64_t)s->n_head * s->head_dim, n_kv = (uint64_t)s->n_head_kv * s->head_dim, sum = 0;
+        uint64_t ff = s->n_expert > 0 ? s->n_ff_expert : s->n_ff;
 
-        if (add_matrix(info, n_q, s->n_embd, s->n_layer, &sum) && add_matrix(info, n_kv, s->n_embd, 2ull * s->n_layer, &sum) &&
-            add_matrix(info, s->n_embd, n_q, s->n_layer, &sum) &&
-            add_matrix(info, s->n_ff, s->n_embd, 2ull * s->n_layer, &sum) &&
-            add_matrix(info, s->n_embd, s->n_ff, s->n_layer, &sum) && add_matrix(info, s->n_vocab, s->n_embd, 2, &sum))
+        if (add_matrix(info, n_q, s->n_embd, 0, s->n_layer, &sum) &&
+            add_matrix(info, n_kv, s->n_embd, 0, 2ull * s->n_layer, &sum) &&
+            add_matrix(info, s->n_embd, n_q, 0, s->n_layer, &sum) &&
+            add_matrix(info, ff, s->n_embd, s->n_expert, 2ull * s->n_layer, &sum) &&
+            add_matrix(info, s->n_embd, ff, s->n_expert, s->n_layer, &sum) &&
+            (s->n_expert == 0 || add_matrix(info, s->n_expert, s->n_embd, 0, s->n_layer, &sum)) &&
+            add_matrix(info, s->n_vocab, s->n_embd, 0, 2, &sum))
                 return sum;
         return 0;
 }
 
 static int fill_panels(struct maker *k, const struct weight *w, void *data) {
         uint64_t row_bytes = fmt_row_bytes(k->info, w->n_in), panel_bytes = row_bytes * WEIGHT_PANEL;
-        uint64_t panels = w->n_out / WEIGHT_PANEL + (w->n_out % WEIGHT_PANEL != 0);
+        uint64_t panels = ((uint64_t)w->n_out + WEIGHT_PANEL - 1) / WEIGHT_PANEL * MAX(w->n_experts, 1u);
         uint64_t drawn = MIN(panels, 1 + DRAWN_MAX / WEIGHT_PANEL / (w->n_in + 1ull));
         _cleanup_free_ float *row = calloc(w->n_in, sizeof(*row));
         _cleanup_free_ uint8_t *rows = malloc(panel_bytes);
@@ -76,22 +83,24 @@ static int fill_panels(struct maker *k, const struct weight *w, void *data) {
                         if (!fmt_encode(k->info, row, w->n_in, rows + r * row_bytes))
                                 return MODEL_E_UNSUPPORTED;
                 }
-                weight_pack(k->info, w->n_out, w->n_in, p * WEIGHT_PANEL,
-                            MIN((uint64_t)WEIGHT_PANEL, w->n_out - p * WEIGHT_PANEL), rows, data);
+                weight_pack(k->info, WEIGHT_PANEL, w->n_in, 0, WEIGHT_PANEL, rows, (uint8_t *)data + p * panel_bytes);
         }
         for (uint64_t p = drawn; drawn > 0 && p < panels; p++)
                 memcpy((uint8_t *)data + p * panel_bytes, (uint8_t *)data + (p % drawn) * panel_bytes, panel_bytes);
         return 0;
 }
 
-static int make_matrix(struct maker *k, uint32_t n_out, uint32_t n_in, bool reads, struct weight *ret) {
+/* share: how much of it a decoded token reads. */
+static int make_matrices(struct maker *k, uint32_t n_out, uint32_t n_in, uint32_t n_experts, double share,
+                         struct weight *ret) {
         struct weight w = {
-                .info = k->info, .layout = WEIGHT_PANELS, .n_out = n_out, .n_in = n_in, .data = k->next,
+                .info = k->info, .layout = WEIGHT_PANELS, .n_out = n_out, .n_in = n_in, .n_experts = n_experts,
+                .data = k->next,
         };
         uint64_t bytes;
         int r;
 
-        if (n_out == 0 || n_in == 0 || !matrix_bytes(k->info, n_out, n_in, &bytes))
+        if (n_out == 0 || n_in == 0 || !matrices_bytes(k->info, n_out, n_in, n_experts, &bytes))
                 return MODEL_E_UNSUPPORTED;
         r = fill_panels(k, &w, k->next);
         if (r == 0)
@@ -99,11 +108,14 @@ static int make_matrix(struct maker *k, uint32_t n_out, uint32_t n_in, bool read
         if (r != 0)
                 return r < 0 ? r : MODEL_E_UNSUPPORTED;
         k->next += bytes;
-        k->m->n_params += (uint64_t)n_out * n_in;
-        if (reads)
-                k->m->weight_bytes += bytes;
+        k->m->n_params += (uint64_t)n_out * n_in * MAX(n_experts, 1u);
+        k->m->weight_bytes += (uint64_t)((double)bytes * share);
         *ret = w;
         return 0;
+}
+
+static int make_matrix(struct maker *k, uint32_t n_out, uint32_t n_in, bool reads, struct weight *ret) {
+        return make_matrices(k, n_out, n_in, 0, reads, ret);
 }
 
 static int make_vector(struct maker *k, uint32_t n, float **ret) {
@@ -124,20 +136,45 @@ static int make_vector(struct maker *k, uint32_t n, float **ret) {
         return be->ops->upload(be, dev, host, n * sizeof(*host));
 }
 
-static int make_layer(struct maker *k, struct model_layer *l) {
+static int make_experts(struct maker *k, struct model_layer *l) {
         const struct model_shape *s = &k->m->shape;
+        double share = (double)s->n_expert_used / s->n_expert;
+        int r;
+
+        r = make_matrix(k, s->n_expert, s->n_embd, true, &l->router.w);
+        r = r ? r : make_matrices(k, s->n_ff_expert, s->n_embd, s->n_expert, share, &l->experts.gate.w);
+        r = r ? r : make_matrices(k, s->n_ff_expert, s->n_embd, s->n_expert, share, &l->experts.up.w);
+        return r ? r : make_matrices(k, s->n_embd, s->n_ff_expert, s->n_expert, share, &l->experts.down.w);
+}
+
+static int make_dense(struct maker *k, struct model_layer *l) {
+        const struct model_shape *s = &k->m->shape;
+        int r;
+
+        r = make_matrix(k, s->n_ff, s->n_embd, true, &l->ffn.gate.w);
+        r = r ? r : make_matrix(k, s->n_ff, s->n_embd, true, &l->ffn.up.w);
+        return r ? r : make_matrix(k, s->n_embd, s->n_ff, true, &l->ffn.down.w);
+}
+
+/* Every other layer has the window, where the shape has one; sinks go with it. */
+static int make_layer(struct maker *k, uint32_t layer) {
+        const struct model_shape *s = &k->m->shape;
+        struct model_layer *l = &k->m->layers[layer];
         uint32_t n_q = s->n_head * s->head_dim, n_kv = s->n_head_kv * s->head_dim;
         int r;
 
-        r = make_vector(k, s->n_embd, &l->attn_norm);
+        l->rope = MODEL_ROPE_FULL;
+        l->window = layer % 2 == 0 ? s->window : 0;
+        r = s->window > 0 ? make_vector(k, s->n_head, &l->sinks) : 0;
+        r = r ? r : make_vector(k, s->n_embd, &l->attn_norm);
         r = r ? r : make_vector(k, s->n_embd, &l->ffn_norm);
         r = r ? r : make_matrix(k, n_q, s->n_embd, true, &l->q.w);
         r = r ? r : make_matrix(k, n_kv, s->n_embd, true, &l->k.w);
         r = r ? r : make_matrix(k, n_kv, s->n_embd, true, &l->v.w);
         r = r ? r : make_matrix(k, s->n_embd, n_q, true, &l->o.w);
-        r = r ? r : make_matrix(k, s->n_ff, s->n_embd, true, &l->gate.w);
-        r = r ? r : make_matrix(k, s->n_ff, s->n_embd, true, &l->up.w);
-        return r ? r : make_matrix(k, s->n_embd, s->n_ff, true, &l->down.w);
+        if (r != 0)
+                return r;
+        return s->n_expert > 0 ? make_experts(k, l) : make_dense(k, l);
 }
 
 static int make_all(struct maker *k) {
@@ -145,14 +182,16 @@ static int make_all(struct maker *k) {
         int r;
 
         m->layers = calloc(m->shape.n_layer, sizeof(*m->layers));
-        m->inv_freq = calloc(m->shape.n_rot / 2 + 1, sizeof(*m->inv_freq));
-        if (!m->layers || !m->inv_freq)
+        if (!m->layers)
                 return MODEL_E_NO_MEMORY;
-        for (uint32_t i = 0; i < m->shape.n_rot / 2; i++)
-                m->inv_freq[i] = (float)pow((double)m->shape.rope_base, -2.0 * i / m->shape.n_rot);
+        r = model_inv_freq(m->shape.n_rot, (double)m->shape.rope_base, 1, NULL, &m->inv_freq[MODEL_ROPE_FULL]);
+        if (r != 0)
+                return r;
+        m->ropes[MODEL_ROPE_FULL] = (struct rope){ .kind = m->shape.rope_kind, .n_rot = m->shape.n_rot, .magnitude = 1,
+                                                   .inv_freq = m->inv_freq[MODEL_ROPE_FULL] };
         r = make_matrix(k, m->shape.n_vocab, m->shape.n_embd, false, &m->embedding);
         for (uint32_t i = 0; r == 0 && i < m->shape.n_layer; i++)
-                r = make_layer(k, &m->layers[i]);
+                r = make_layer(k, i);
         r = r ? r : make_vector(k, m->shape.n_embd, &m->output_norm);
         return r ? r : make_matrix(k, m->shape.n_vocab, m->shape.n_embd, true, &m->output);
 }
@@ -170,6 +209,7 @@ int model_new_synthetic(struct lm **ret, struct backend *be, const struct model_
                 return MODEL_E_NO_MEMORY;
         m->backend = be;
         m->shape = *shape;
+        model_shape_defaults(&m->shape);
         m->format = info->name;
         (void)snprintf(m->architecture, sizeof(m->architecture), "llama");
         if (bytes == 0) {

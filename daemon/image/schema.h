@@ -11,8 +11,9 @@
 #define IMAGE_VOCAB_MAX (1u << 22) /* tokens */
 #define IMAGE_MERGES_MAX (1u << 23)
 #define IMAGE_WIDTH_MAX (1u << 19) /* elements of a row, heads times head size, and the like */
-#define IMAGE_LAYERS_MAX 1024u
 #define IMAGE_CONTEXT_MAX (1u << 30)
+#define IMAGE_EXPERTS_MAX 4096u
+#define IMAGE_EXPERTS_USED_MAX 64u
 
 enum {
         IMAGE_SCHEMA_E_FAULT = 1,       /* a tensor is missing or has a wrong shape */
@@ -23,8 +24,8 @@ enum {
 
 /* Fault of hyper-parameters taken by themselves: NULL when they are plausible, else what is wrong. */
 const char *image_schema_check_hparams(const struct image_hparams *hp);
-/* True for architectures whose tensors this version knows. */
-bool image_schema_knows(const char *arch);
+/* The number and the rest of a block's tensor's name, "blk.N.REST"; NULL for other names. */
+const char *image_schema_split(const char *name, uint32_t *ret_layer);
 /* Checks that these are exactly the tensors of such a model. Layouts and formats are not looked at. 0,
  * IMAGE_SCHEMA_E_* with *error filled and *ret_tensor = the tensor at fault or IMAGE_SCHEMA_NO_TENSOR; or -ENOMEM. */
 int image_schema_check(const struct image_hparams *hp, const struct image_tensor *tensors, size_t n_tensors,

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/image/arch.h"
 #include "daemon/image/schema.h"
 #include "daemon/image/tensor-size.h"
 #include "kernels/format.h"
@@ -82,6 +83,19 @@ static int add_tensors(struct gguf *g, struct image_plan *plan) {
         return 0;
 }
 
+/* Tensors of layers that the model here does without (nextn_predict_layers). */
+static void drop_tensors(struct gguf *g, uint32_t n_layer, uint32_t n_layer_file) {
+        size_t n = 0;
+
+        for (size_t i = 0; i < g->n_tensors; i++) {
+                uint32_t layer = 0;
+
+                if (!image_schema_split(g->tensors[i].name, &layer) || layer < n_layer || layer >= n_layer_file)
+                        g->tensors[n++] = g->tensors[i];
+        }
+        g->n_tensors = n;
+}
+
 static int check_tensors(struct gguf *g, const struct image_plan *plan) {
         struct image_error error;
         size_t at;
@@ -101,7 +115,7 @@ static int check_tensors(struct gguf *g, const struct image_plan *plan) {
 static int refuse_architecture(struct gguf *g, const struct image_plan *plan) {
         char show[LOADER_SHOW_MAX];
 
-        if (g->tensor_count == 0 || image_schema_knows(plan->hparams.arch))
+        if (g->tensor_count == 0 || image_arch_find(plan->hparams.arch))
                 return 0;
         return loader_fail(g->error, LOADER_E_UNSUPPORTED,
                            "'general.architecture' is '%s': models of this architecture are not supported",
@@ -109,13 +123,16 @@ static int refuse_architecture(struct gguf *g, const struct image_plan *plan) {
 }
 
 static int plan_tensors(struct gguf *g, struct image_plan *plan) {
+        uint32_t n_layer_file = 0;
         int r;
 
-        r = model_read_hparams(g, &plan->hparams);
+        r = model_read_hparams(g, &plan->hparams, &n_layer_file);
         if (!r)
                 r = gguf_read_tensors(g);
-        if (!r)
-                r = add_tensors(g, plan);
+        if (r)
+                return r;
+        drop_tensors(g, plan->hparams.n_layer, n_layer_file);
+        r = add_tensors(g, plan);
         return r ? r : check_tensors(g, plan);
 }
 

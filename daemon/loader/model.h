@@ -27,6 +27,6 @@ void model_deinit(struct model *m);
  * architecture gives a plan of its vocabulary. 0, LOADER_E_*, or -ENOMEM. */
 int model_plan(struct model *m, struct gguf *g, struct image_plan *plan, uint64_t segment_max);
 
-/* Parts of model_plan(). */
-int model_read_hparams(struct gguf *g, struct image_hparams *hp);
+/* Parts of model_plan(). *ret_layers: the file's, with those that the model does without. */
+int model_read_hparams(struct gguf *g, struct image_hparams *hp, uint32_t *ret_layers);
 int model_read_vocab(struct model *m, struct gguf *g, struct image_vocab *vocab);

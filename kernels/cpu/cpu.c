@@ -56,6 +56,7 @@ static struct backend *cpu_close(struct backend *be) {
         for (unsigned form = 0; form < ACT_FORMS; form++)
                 free(cpu->tiles[form].data);
         free(cpu->local.data);
+        free(cpu->order.data);
         free(cpu);
         return NULL;
 }
@@ -149,5 +150,11 @@ const struct backend_ops backend_cpu = {
         .rope_kv = cpu_rope_kv,
         .attention = cpu_attention,
         .gate = cpu_gate,
+        .softcap = cpu_softcap,
+        .add = cpu_add,
+        .slice = cpu_slice,
+        .route = cpu_route,
+        .experts = cpu_experts,
+        .combine = cpu_combine,
         .gather = cpu_gather,
 };

@@ -21,6 +21,7 @@ struct cpu_backend {
         struct pool *pool;
         struct scratch tiles[ACT_FORMS]; /* activations as the matmul kernels take them */
         struct scratch local;            /* per worker */
+        struct scratch order;            /* of slots by expert */
         char description[64];
 };
 
@@ -66,4 +67,14 @@ int cpu_rmsnorm(struct backend *be, const float *x, const float *weight, float e
                 float *out);
 int cpu_gate(struct backend *be, enum activation act, const float *gate, const float *up, uint32_t n_rows,
              uint32_t dim, float *out);
+int cpu_softcap(struct backend *be, float scale, float cap, uint32_t n_rows, uint32_t dim, float *x);
+int cpu_add(struct backend *be, const float *x, float scale, uint32_t n_rows, uint32_t dim, float *out);
+int cpu_slice(struct backend *be, const float *x, size_t x_stride, uint32_t first, uint32_t n_rows, uint32_t dim,
+              float *out);
+int cpu_route(struct backend *be, const struct routing *routing, const float *logits, uint32_t n_rows, uint32_t *experts,
+              float *weights);
+int cpu_experts(struct backend *be, const struct matmul *products, size_t n, const struct chosen *chosen, const float *x,
+                bool x_per_row);
+int cpu_combine(struct backend *be, const struct chosen *chosen, const float *x, uint32_t dim, bool accumulate,
+                float *out);
 int cpu_gather(struct backend *be, const float *x, const uint32_t *rows, uint32_t n, uint32_t dim, float *out);

@@ -80,6 +80,8 @@ struct row_kernels {
         void (*rmsnorm)(const float *x, const float *weight, float eps, size_t dim, float *out);
         void (*gate)(enum activation act, const float *gate, const float *up, size_t n, float *out);
         void (*exp)(const float *x, size_t n, float *out);
+        /* cap * tanh(x * scale / cap) */
+        void (*softcap)(const float *x, float scale, float cap, size_t n, float *out);
         void (*to_f16)(const float *x, size_t n, void *out);
         /* n elements as blocks, the last one filled up with zeros. What is not finite, or too large, makes its block
          * not-a-number. */

@@ -200,6 +200,15 @@ static void store_head(const struct job *job, uint32_t row, uint32_t head, void 
         }
 }
 
+/* The queries' temperature at this position. */
+static void cool(const struct rope *rope, uint32_t pos, float *q, size_t n) {
+        double steps = rope->temp_length > 0 ? (double)(pos / rope->temp_length) : 0;
+        float scale = (float)(1.0 + (double)rope->temp_scale * log(steps + 1.0));
+
+        for (size_t i = 0; i < n; i++)
+                q[i] *= scale;
+}
+
 /* Item: a row. */
 static void rope_row(void *context, uint32_t row, unsigned worker) {
         const struct job *job = context;
@@ -213,6 +222,8 @@ static void rope_row(void *context, uint32_t row, unsigned worker) {
                 for (uint32_t h = 0; h < n_kv; h++)
                         rotate(job->rope, cosines, sines, job->k + ((size_t)row * n_kv + h) * dim);
         }
+        if (job->rope->temp_scale != 0.0f)
+                cool(job->rope, job->batch->pos[row], job->q + (size_t)row * job->n_heads * dim, (size_t)job->n_heads * dim);
         for (uint32_t h = 0; h < n_kv; h++)
                 store_head(job, row, h, sines + dim);
 }

@@ -151,20 +151,53 @@ static ALWAYS_INLINE vf activate(const enum activation act, vf x) {
         return vf_div(x, vf_add(vf_set1(1.0f), vf_exp(vf_sub(vf_zero(), z))));
 }
 
+#define CLAMP_ALPHA 1.702f
+#define CLAMP_LIMIT 7.0f
+
+static ALWAYS_INLINE vf gate_one(const enum activation act, vf g, vf up) {
+        vf one = vf_set1(1.0f), limit = vf_set1(CLAMP_LIMIT);
+
+        if (act != ACT_SILU_CLAMPED)
+                return vf_mul(activate(act, g), up);
+        g = vf_min(g, limit);
+        up = vf_max(vf_min(up, limit), vf_set1(-CLAMP_LIMIT));
+        g = vf_div(g, vf_add(one, vf_exp(vf_mul(g, vf_set1(-CLAMP_ALPHA)))));
+        return vf_mul(g, vf_add(up, one));
+}
+
 static ALWAYS_INLINE void gate_row(const enum activation act, const float *g, const float *up, size_t n, float *out) {
         size_t i = 0;
 
         for (; i + 16 <= n; i += 16)
-                vf_store(out + i, vf_mul(activate(act, vf_load(g + i)), vf_load(up + i)));
+                vf_store(out + i, gate_one(act, vf_load(g + i), vf_load(up + i)));
         if (i < n)
-                vf_store_n(out + i, vf_mul(activate(act, vf_load_n(g + i, n - i)), vf_load_n(up + i, n - i)), n - i);
+                vf_store_n(out + i, gate_one(act, vf_load_n(g + i, n - i), vf_load_n(up + i, n - i)), n - i);
 }
 
 static void gate(enum activation act, const float *g, const float *up, size_t n, float *out) {
         if (act == ACT_SILU)
                 gate_row(ACT_SILU, g, up, n, out);
-        else
+        else if (act == ACT_GELU_TANH)
                 gate_row(ACT_GELU_TANH, g, up, n, out);
+        else
+                gate_row(ACT_SILU_CLAMPED, g, up, n, out);
+}
+
+/* tanh x = 1 - 2 / (e^2x + 1) */
+static ALWAYS_INLINE vf softcap_one(vf x, float twice, float cap) {
+        vf e = vf_exp(vf_mul(x, vf_set1(twice)));
+
+        return vf_mul(vf_sub(vf_set1(1.0f), vf_div(vf_set1(2.0f), vf_add(e, vf_set1(1.0f)))), vf_set1(cap));
+}
+
+static void softcap(const float *x, float scale, float cap, size_t n, float *out) {
+        float twice = 2.0f * scale / cap;
+        size_t i = 0;
+
+        for (; i + 16 <= n; i += 16)
+                vf_store(out + i, softcap_one(vf_load(x + i), twice, cap));
+        if (i < n)
+                vf_store_n(out + i, softcap_one(vf_load_n(x + i, n - i), twice, cap), n - i);
 }
 
 static void exps(const float *x, size_t n, float *out) {
@@ -229,6 +262,7 @@ const struct row_kernels VEC(row_kernels) = {
         .rmsnorm = rmsnorm,
         .gate = gate,
         .exp = exps,
+        .softcap = softcap,
         .to_f16 = to_f16,
         .to_q8_0 = to_q8_0,
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Operations on rows one by one: embedding, RMS norm, gated activation, gathering. */
+/* Operations on rows one by one: embedding, RMS norm, gated activation, soft caps, sums, gathering. */
 
 #include <string.h>
 
@@ -16,6 +16,8 @@ struct job {
         const float *x, *y;
         float *out;
         float number; /* scale or epsilon */
+        float cap;
+        size_t stride;
         enum activation act;
         uint32_t n, dim, per_item;
 };
@@ -80,9 +82,55 @@ int cpu_gate(struct backend *be, enum activation act, const float *gate, const f
              uint32_t dim, float *out) {
         struct job job = { .x = gate, .y = up, .out = out, .act = act, .n = n_rows, .dim = dim };
 
-        if (act != ACT_SILU && act != ACT_GELU_TANH)
+        if (act >= ACTIVATIONS)
                 return BACKEND_E_UNSUPPORTED;
         return run(cpu_of(be), &job, 16, gate_rows);
+}
+
+static void softcap_rows(void *context, uint32_t item, unsigned worker) {
+        const struct job *job = context;
+        size_t first = (size_t)item * job->per_item * job->dim, end = (size_t)end_of(job, item) * job->dim;
+
+        if (job->cap > 0)
+                job->kernels->softcap(job->out + first, job->number, job->cap, end - first, job->out + first);
+        for (size_t i = first; job->cap <= 0 && i < end; i++)
+                job->out[i] *= job->number;
+}
+
+int cpu_softcap(struct backend *be, float scale, float cap, uint32_t n_rows, uint32_t dim, float *x) {
+        struct job job = { .number = scale, .cap = cap, .out = x, .n = n_rows, .dim = dim };
+
+        return run(cpu_of(be), &job, 16, softcap_rows);
+}
+
+static void add_rows(void *context, uint32_t item, unsigned worker) {
+        const struct job *job = context;
+        size_t end = (size_t)end_of(job, item) * job->dim;
+
+        for (size_t i = (size_t)item * job->per_item * job->dim; i < end; i++)
+                job->out[i] += job->number == 1.0f ? job->x[i] : job->number * job->x[i];
+}
+
+int cpu_add(struct backend *be, const float *x, float scale, uint32_t n_rows, uint32_t dim, float *out) {
+        struct job job = { .x = x, .number = scale, .out = out, .n = n_rows, .dim = dim };
+
+        return run(cpu_of(be), &job, 1, add_rows);
+}
+
+static void slice_rows(void *context, uint32_t item, unsigned worker) {
+        const struct job *job = context;
+
+        for (uint32_t r = item * job->per_item; r < end_of(job, item); r++)
+                memcpy(job->out + (size_t)r * job->dim, job->x + r * job->stride, job->dim * sizeof(*job->x));
+}
+
+int cpu_slice(struct backend *be, const float *x, size_t x_stride, uint32_t first, uint32_t n_rows, uint32_t dim,
+              float *out) {
+        struct job job = { .x = x + first, .stride = x_stride, .out = out, .n = n_rows, .dim = dim };
+
+        if (first + (size_t)dim > x_stride)
+                return BACKEND_E_UNSUPPORTED;
+        return run(cpu_of(be), &job, 1, slice_rows);
 }
 
 int cpu_gather(struct backend *be, const float *x, const uint32_t *rows, uint32_t n, uint32_t dim, float *out) {

@@ -294,6 +294,34 @@ static int null_gate(struct backend *be, enum activation act, const float *gate,
         return 0;
 }
 
+static int null_softcap(struct backend *be, float scale, float cap, uint32_t n_rows, uint32_t dim, float *x) {
+        return 0;
+}
+
+static int null_add(struct backend *be, const float *x, float scale, uint32_t n_rows, uint32_t dim, float *out) {
+        return 0;
+}
+
+static int null_slice(struct backend *be, const float *x, size_t x_stride, uint32_t first, uint32_t n_rows,
+                      uint32_t dim, float *out) {
+        return 0;
+}
+
+static int null_route(struct backend *be, const struct routing *routing, const float *logits, uint32_t n_rows,
+                      uint32_t *experts, float *weights) {
+        return 0;
+}
+
+static int null_experts(struct backend *be, const struct matmul *products, size_t n, const struct chosen *chosen,
+                        const float *x, bool x_per_row) {
+        return 0;
+}
+
+static int null_combine(struct backend *be, const struct chosen *chosen, const float *x, uint32_t dim, bool accumulate,
+                        float *out) {
+        return 0;
+}
+
 static int null_gather(struct backend *be, const float *x, const uint32_t *rows, uint32_t n, uint32_t dim,
                        float *out) {
         struct null_backend *null = null_of(be);
@@ -335,5 +363,11 @@ const struct backend_ops backend_null = {
         .rope_kv = null_rope_kv,
         .attention = null_attention,
         .gate = null_gate,
+        .softcap = null_softcap,
+        .add = null_add,
+        .slice = null_slice,
+        .route = null_route,
+        .experts = null_experts,
+        .combine = null_combine,
         .gather = null_gather,
 };

@@ -343,6 +343,18 @@ static void more_longrope(struct maker *m) {
         maker_kv_str(m, "llama.rope.scaling.type", "longrope", 8);
 }
 
+static void more_mrope(struct maker *m) {
+        maker_kv_str(m, "llama.rope.scaling.type", "mrope", 5);
+}
+
+static void more_softcap(struct maker *m) {
+        maker_kv_f32(m, "llama.attn_logit_softcapping", 50.0f);
+}
+
+static void more_groups(struct maker *m) {
+        maker_kv_u32(m, "llama.expert_group_count", 2);
+}
+
 static void more_linear(struct maker *m) {
         maker_kv_str(m, "llama.rope.scaling.type", "linear", 6);
 }
@@ -387,11 +399,14 @@ static void test_model_rules(void **state) {
         expect(&plain, more_factor, 0, "");
         expect(&plain, more_pad, 0, "");
         expect(&plain, more_bias_shape, LOADER_E_INVALID, "'blk.0.attn_k.bias' has the shape");
-        expect(&plain, more_experts, LOADER_E_UNSUPPORTED, "llama.expert_count");
+        expect(&plain, more_experts, LOADER_E_INVALID, "number of experts");
+        expect(&plain, more_softcap, LOADER_E_UNSUPPORTED, "llama.attn_logit_softcapping");
+        expect(&plain, more_groups, LOADER_E_UNSUPPORTED, "llama.expert_group_count");
         expect(&plain, more_vocab_size, LOADER_E_INVALID, "llama.vocab_size");
         expect(&plain, more_key_length, LOADER_E_UNSUPPORTED, "value_length");
         expect(&plain, more_value_length, LOADER_E_UNSUPPORTED, "value_length");
-        expect(&plain, more_longrope, LOADER_E_UNSUPPORTED, "longrope");
+        expect(&plain, more_longrope, 0, "");
+        expect(&plain, more_mrope, LOADER_E_UNSUPPORTED, "mrope");
         expect(&plain, more_linear, LOADER_E_INVALID, "scaling factor");
         expect(&plain, more_nan, LOADER_E_INVALID, "rope.scaling.factor");
         expect(&plain, more_eot, LOADER_E_INVALID, "eot_token_id");

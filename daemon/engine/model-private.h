@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* Inside of the model: binding an image. Functions return 0, MODEL_E_* with the error filled in, or negative: the
+ * backend is lost. */
+
+#include "daemon/image/arch.h"
+#include "model.h"
+
+struct binder {
+        struct lm *m;
+        const struct image *image;
+        const struct image_arch *arch;
+        struct model_error *error;
+        uint64_t format_bytes[FMT_END]; /* of matrices, to tell the most used format */
+};
+
+int model_refuse(struct model_error *error, int code, const char *format, ...) _printf_(3, 4);
+/* All weights. */
+int model_bind(struct binder *b);
+/* All rotary embeddings. */
+int model_bind_rope(struct binder *b);
