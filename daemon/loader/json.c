@@ -69,7 +69,7 @@ static int parse(struct json_tokener *tokener, const char *file, const char *tex
         return loader_fail(error, LOADER_E_INVALID, "%s at offset %zu: %s", file, end, fault);
 }
 
-int json_parse(const char *file, const char *text, size_t n, struct json_object **ret, struct loader_error *error) {
+int json_parse_file(const char *file, const char *text, size_t n, struct json_object **ret, struct loader_error *error) {
         struct json_tokener *tokener;
         int r;
 

@@ -31,7 +31,7 @@ enum {
 };
 
 /* Parses a file whose outermost value is an object; the caller puts it. 0, LOADER_E_INVALID, or -ENOMEM. */
-int json_parse(const char *file, const char *text, size_t n, struct json_object **ret, struct loader_error *error);
+int json_parse_file(const char *file, const char *text, size_t n, struct json_object **ret, struct loader_error *error);
 
 /* Fields; *ret stays as it is unless JSON_FOUND. */
 int json_get_uint(const struct json_view *v, const char *key, uint64_t min, uint64_t max, uint64_t *ret);

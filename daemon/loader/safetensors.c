@@ -241,7 +241,7 @@ int safetensors_read(struct safetensors *s, const char *name, uint32_t file, str
 
         e = read_header(&r);
         if (!e)
-                e = json_parse(name, r.header, r.size, &root, error);
+                e = json_parse_file(name, r.header, r.size, &root, error);
         if (!e)
                 e = add_all(&r, root);
         (void)json_object_put(root);
