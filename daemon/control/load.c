@@ -9,12 +9,12 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sysexits.h>
 #include <unistd.h>
 
 #include "base/checked.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/splitname.h"
 #include "base/utf8.h"
 #include "load.h"
 #include "manager.h"
@@ -274,8 +274,6 @@ static int on_exit_of_loader(sd_event_source *source, int fd, uint32_t events, v
         spawn_describe_exit(&info, how, sizeof(how));
         if (!load->failed && info.si_code == CLD_EXITED && info.si_status == 127) {
                 load_fail(load, SPARK__V1__ERROR_CODE__INTERNAL, "spark-loader could not be executed.");
-        } else if (!load->failed && info.si_code == CLD_EXITED && info.si_status == EX_USAGE && load->n_inputs > 1) {
-                load_fail(load, SPARK__V1__ERROR_CODE__UNIMPLEMENTED, "This loader reads no models in several files.");
         } else if (!load->failed && (info.si_code != CLD_EXITED || info.si_status != 0)) {
                 (void)snprintf(text, sizeof(text), "The loader ended with %s while it read the model's file.", how);
                 load_fail(load, info.si_code == CLD_EXITED ? SPARK__V1__ERROR_CODE__INTERNAL
@@ -327,7 +325,7 @@ static int open_inputs(struct load *load, struct model *model, struct request_er
                 load->inputs[load->n_inputs++] = fd;
                 return 0;
         }
-        parts = plan_split_name(model->path, 1, name, sizeof(name));
+        parts = splitname_part(model->path, 1, name, sizeof(name));
         if (parts > LOAD_SPLITS_MAX) {
                 request_error_set(error, SPARK__V1__ERROR_CODE__MODEL_INVALID, "%u parts, at most %u are read.", parts,
                                   LOAD_SPLITS_MAX);
@@ -335,7 +333,7 @@ static int open_inputs(struct load *load, struct model *model, struct request_er
         }
         r = open_input(load, model->path, error);
         for (unsigned i = 2; i <= parts && r == 0; i++) {
-                (void)plan_split_name(model->path, i, name, sizeof(name));
+                (void)splitname_part(model->path, i, name, sizeof(name));
                 r = open_input(load, name, error);
         }
         return r;

@@ -11,11 +11,11 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/splitname.h"
 #include "engine.h"
 #include "load.h"
 #include "manager.h"
 #include "model.h"
-#include "plan.h"
 #include "store.h"
 
 /* Names of the store come after those that were configured or loaded: what the administrator says counts. */
@@ -78,7 +78,7 @@ static void name_from_path(struct manager *m, const char *path, char *out, size_
         while (*base == '.')
                 base++;
         (void)snprintf(stem, sizeof(stem), "%s", base);
-        if (plan_split_name(stem, 1, other, sizeof(other)))
+        if (splitname_part(stem, 1, other, sizeof(other)))
                 stem[strlen(stem) - strlen("-00001-of-00002.gguf")] = 0;
         cut_suffix(stem, " (deleted)");
         cut_suffix(stem, ".gguf");

@@ -11,5 +11,3 @@
 /* How much KV cache a model is promised: `configured`, or as much as its context suggests and `left` allows (half of
  * it). 0 where not even a small one fits. Pure; sizes in bytes. */
 uint64_t plan_choose_kv(uint64_t configured, uint64_t bytes_per_token, uint64_t context, uint64_t left);
-/* "model-00001-of-00003.gguf" -> 3, and the name of part `part` in ret (size bytes); 0 for any other name. */
-unsigned plan_split_name(const char *path, unsigned part, char *ret, size_t size);

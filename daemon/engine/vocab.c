@@ -34,7 +34,7 @@ int vocab_to_tokenizer_def(const struct image *image, struct tokenizer_def *ret)
                 .ignore_merges = v->ignore_merges,
                 .has_add_bos = v->has_add_bos,
                 .has_add_space_prefix = v->has_add_space_prefix,
-                .has_ignore_merges = v->has_ignore_merges,
+                .exact = v->exact,
                 .nfc = v->nfc,
                 .prefix_first = v->prefix_first,
                 .prefix_missing = v->prefix_missing,

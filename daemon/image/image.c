@@ -314,7 +314,7 @@ static void publish_vocab(struct reader *r, const struct image_vocab_record *v) 
                 .ignore_merges = v->flags & IMAGE_VOCAB_IGNORE_MERGES,
                 .has_add_bos = v->flags & IMAGE_VOCAB_HAS_ADD_BOS,
                 .has_add_space_prefix = v->flags & IMAGE_VOCAB_HAS_ADD_SPACE_PREFIX,
-                .has_ignore_merges = v->flags & IMAGE_VOCAB_HAS_IGNORE_MERGES,
+                .exact = v->flags & IMAGE_VOCAB_EXACT,
                 .nfc = v->flags & IMAGE_VOCAB_NFC,
                 .prefix_first = v->flags & IMAGE_VOCAB_PREFIX_FIRST,
                 .prefix_missing = v->flags & IMAGE_VOCAB_PREFIX_MISSING,

@@ -149,7 +149,8 @@ struct image_vocab {
         int32_t bos, eos, eot, eom, unk, sep, pad;
         bool add_bos, add_eos, add_space_prefix, remove_extra_whitespaces, ignore_merges;
         /* the file said so; else the tokenizer's own default holds */
-        bool has_add_bos, has_add_space_prefix, has_ignore_merges;
+        bool has_add_bos, has_add_space_prefix;
+        bool exact;          /* types and ignore_merges are the whole truth; names of tokens add nothing to it */
         bool nfc;            /* text is brought to Unicode's normalization form C first */
         bool prefix_first;   /* add_space_prefix: at the beginning of a text alone, not behind special tokens */
         bool prefix_missing; /* add_space_prefix: only where text does not begin with a space */

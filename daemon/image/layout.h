@@ -58,7 +58,7 @@ enum {
         IMAGE_VOCAB_IGNORE_MERGES = 1u << 4,
         IMAGE_VOCAB_HAS_ADD_BOS = 1u << 5,
         IMAGE_VOCAB_HAS_ADD_SPACE_PREFIX = 1u << 6,
-        IMAGE_VOCAB_HAS_IGNORE_MERGES = 1u << 7,
+        IMAGE_VOCAB_EXACT = 1u << 7,
         IMAGE_VOCAB_NFC = 1u << 8,
         IMAGE_VOCAB_PREFIX_FIRST = 1u << 9,
         IMAGE_VOCAB_PREFIX_MISSING = 1u << 10,

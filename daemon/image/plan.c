@@ -161,7 +161,7 @@ static struct image_vocab_record vocab_record(const struct image_vocab *v) {
                          (v->ignore_merges ? IMAGE_VOCAB_IGNORE_MERGES : 0u) |
                          (v->has_add_bos ? IMAGE_VOCAB_HAS_ADD_BOS : 0u) |
                          (v->has_add_space_prefix ? IMAGE_VOCAB_HAS_ADD_SPACE_PREFIX : 0u) |
-                         (v->has_ignore_merges ? IMAGE_VOCAB_HAS_IGNORE_MERGES : 0u) |
+                         (v->exact ? IMAGE_VOCAB_EXACT : 0u) |
                          (v->nfc ? IMAGE_VOCAB_NFC : 0u) | (v->prefix_first ? IMAGE_VOCAB_PREFIX_FIRST : 0u) |
                          (v->prefix_missing ? IMAGE_VOCAB_PREFIX_MISSING : 0u),
                 .n_tokens = v->n_tokens,

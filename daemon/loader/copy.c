@@ -22,51 +22,47 @@ static uint64_t align_up(uint64_t v) {
         return align_down(v + SOURCE_ALIGN - 1);
 }
 
-/* Rows of all matrices of a tensor, one after another. A vector is one row. */
-static uint64_t n_rows(const struct gguf_tensor *t) {
-        return t->dims[1] * t->dims[2] * t->dims[3];
+static uint64_t row_bytes(const struct copy_piece *p) {
+        return p->size / p->n_rows;
 }
 
-/* Rows of a tensor that go into one chunk: whole panels. */
-static uint32_t chunk_rows(const struct gguf_tensor *t, uint64_t row_bytes) {
-        uint64_t rows = CHUNK_BYTES / row_bytes / WEIGHT_PANEL * WEIGHT_PANEL;
+/* Describes the chunk that starts at this row: whole panels, and it ends with its matrix. */
+static struct copy_chunk chunk_at(const struct copy *c, size_t piece, uint64_t row) {
+        struct copy_chunk chunk = { .piece = piece, .row = row };
+        const struct copy_piece *p;
+        uint64_t bytes, rows, matrix;
 
+        if (piece >= c->n_pieces)
+                return chunk;
+        p = &c->pieces[piece];
+        bytes = row_bytes(p);
+        matrix = c->plan->tensors[p->tensor].dims[1];
+        rows = CHUNK_BYTES / bytes / WEIGHT_PANEL * WEIGHT_PANEL;
         rows = MAX(rows, (uint64_t)WEIGHT_PANEL);
-        return (uint32_t)MIN(rows, t->dims[1]);
+        rows = MIN(rows, matrix - row % matrix);
+        chunk.n_rows = MIN(rows, p->first_row + p->n_rows - row);
+        chunk.offset = p->offset + (row - p->first_row) * bytes;
+        chunk.size = chunk.n_rows * bytes;
+        return chunk;
 }
 
-static uint64_t row_bytes(const struct gguf_tensor *t) {
-        return t->size / n_rows(t);
+static struct copy_chunk chunk_first(const struct copy *c, size_t piece) {
+        return chunk_at(c, piece, piece < c->n_pieces ? c->pieces[piece].first_row : 0);
 }
 
-/* Describes the chunk that starts at this row and ends with its matrix; the tensor's data is contiguous. */
-static struct copy_chunk chunk_at(const struct gguf *g, uint32_t tensor, uint32_t row) {
-        struct copy_chunk c = { .tensor = tensor, .row = row };
-        const struct gguf_tensor *t;
-        uint64_t bytes;
+static struct copy_chunk chunk_after(const struct copy *c, const struct copy_chunk *chunk) {
+        const struct copy_piece *p = &c->pieces[chunk->piece];
 
-        if (tensor >= g->n_tensors)
-                return c;
-        t = &g->tensors[tensor];
-        bytes = row_bytes(t);
-        c.n_rows = chunk_rows(t, bytes);
-        c.n_rows = (uint32_t)MIN((uint64_t)c.n_rows, t->dims[1] - row % t->dims[1]);
-        c.offset = t->offset + row * bytes;
-        c.size = c.n_rows * bytes;
-        return c;
+        if (chunk->row + chunk->n_rows < p->first_row + p->n_rows)
+                return chunk_at(c, chunk->piece, chunk->row + chunk->n_rows);
+        return chunk_first(c, chunk->piece + 1);
 }
 
-static struct copy_chunk chunk_after(const struct gguf *g, const struct copy_chunk *c) {
-        if (c->row + c->n_rows < n_rows(&g->tensors[c->tensor]))
-                return chunk_at(g, c->tensor, c->row + c->n_rows);
-        return chunk_at(g, c->tensor + 1, 0);
-}
-
-uint64_t copy_total(const struct gguf *gguf) {
+uint64_t copy_total(const struct copy_piece *pieces, size_t n_pieces) {
         uint64_t total = 0;
 
-        for (size_t i = 0; i < gguf->n_tensors; i++)
-                total += gguf->tensors[i].size; /* no overlaps: at most the file's size */
+        for (size_t i = 0; i < n_pieces; i++)
+                total += pieces[i].size; /* no overlaps: at most the files' sizes */
         return total;
 }
 
@@ -85,18 +81,19 @@ static void populate(const struct image_tensor *t, uint64_t row, uint64_t n, cha
 
 static void pack(const struct copy *c, const struct copy_slot *slot) {
         const struct copy_chunk *chunk = &slot->chunk;
-        const struct image_tensor *t = &c->plan->tensors[chunk->tensor];
+        const struct copy_piece *piece = &c->pieces[chunk->piece];
+        const struct image_tensor *t = &c->plan->tensors[piece->tensor];
         const char *src = slot->buf + (chunk->offset - slot->start);
         char *dst = (char *)c->segments[t->segment] + t->offset;
 
-        if (t->layout == WEIGHT_PANELS) {
+        if (piece->transform == COPY_PACK) {
                 uint64_t row = chunk->row % t->dims[1];
 
                 dst += chunk->row / t->dims[1] * (t->size / t->dims[2]);
                 populate(t, row, chunk->n_rows, dst);
                 weight_pack(fmt_info(t->fmt), t->dims[1], t->dims[0], row, chunk->n_rows, src, dst);
         } else {
-                fmt_decode(fmt_info(c->gguf->tensors[chunk->tensor].fmt), src, chunk->n_rows * t->dims[0],
+                fmt_decode(fmt_info(piece->fmt), src, chunk->n_rows * t->dims[0],
                            (float *)(void *)dst + chunk->row * t->dims[0]);
         }
 }
@@ -130,15 +127,18 @@ static void *helper_main(void *arg) {
         return NULL;
 }
 
-int copy_init(struct copy *c, struct source *source) {
+int copy_init(struct copy *c, struct source *sources, size_t n_sources) {
+        int fds[SOURCES_MAX];
         cpu_set_t cpus;
         unsigned want = 1;
 
-        *c = (struct copy){ .source = source };
+        *c = (struct copy){ .sources = sources, .n_sources = n_sources };
         if (pthread_mutex_init(&c->lock, NULL) != 0 || pthread_cond_init(&c->work, NULL) != 0 ||
             pthread_cond_init(&c->idle, NULL) != 0)
                 return -ENOMEM;
-        ring_init(&c->ring, source->fd, COPY_SLOTS);
+        for (size_t i = 0; i < n_sources; i++)
+                fds[i] = sources[i].fd;
+        ring_init(&c->ring, fds, (unsigned)n_sources, COPY_SLOTS);
         if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0)
                 want = MIN((unsigned)CPU_COUNT(&cpus) - 1, COPY_HELPERS_MAX);
         for (; c->n_helpers < want; c->n_helpers++)
@@ -148,7 +148,7 @@ int copy_init(struct copy *c, struct source *source) {
 }
 
 void copy_deinit(struct copy *c) {
-        if (!c->source)
+        if (!c->sources)
                 return;
         (void)pthread_mutex_lock(&c->lock);
         c->stop = true;
@@ -167,8 +167,8 @@ static int pool_init(struct copy *c) {
         uint64_t largest = CHUNK_BYTES, n;
         void *pool;
 
-        for (size_t i = 0; i < c->gguf->n_tensors; i++)
-                largest = MAX(largest, chunk_at(c->gguf, (uint32_t)i, 0).size);
+        for (size_t i = 0; i < c->n_pieces; i++)
+                largest = MAX(largest, chunk_first(c, i).size);
         c->buf_size = align_up(largest) + 2 * SOURCE_ALIGN;
         n = POOL_BYTES / c->buf_size;
         n = MAX(n, (uint64_t)SLOTS_MIN);
@@ -191,8 +191,14 @@ static void pool_deinit(struct copy *c) {
         c->pool = NULL;
 }
 
+static struct source *slot_source(const struct copy *c, const struct copy_slot *s) {
+        return &c->sources[c->pieces[s->chunk.piece].source];
+}
+
 static void make_ready(struct copy *c, unsigned slot) {
-        source_forget(c->source, c->slots[slot].start, c->slots[slot].len);
+        const struct copy_slot *s = &c->slots[slot];
+
+        source_forget(slot_source(c, s), s->start, s->len);
         (void)pthread_mutex_lock(&c->lock);
         c->ready[c->n_ready++] = slot;
         (void)pthread_cond_signal(&c->work);
@@ -202,7 +208,7 @@ static void make_ready(struct copy *c, unsigned slot) {
 static int read_slot(struct copy *c, unsigned slot, struct loader_error *error) {
         struct copy_slot *s = &c->slots[slot];
 
-        return source_read(c->source, s->start, s->buf, s->len, s->need, error);
+        return source_read(slot_source(c, s), s->start, s->buf, s->len, s->need, error);
 }
 
 /* Starts reading the next chunk into a free slot; without a ring it is read at once. 1 = started, 0 = nothing to do. */
@@ -210,7 +216,7 @@ static int start_one(struct copy *c, struct loader_error *error) {
         struct copy_slot *s;
         int slot = -1, r;
 
-        if (c->next.tensor >= c->gguf->n_tensors)
+        if (c->next.piece >= c->n_pieces)
                 return 0;
         (void)pthread_mutex_lock(&c->lock);
         if (c->n_free > 0)
@@ -223,8 +229,8 @@ static int start_one(struct copy *c, struct loader_error *error) {
         s->start = align_down(s->chunk.offset);
         s->need = s->chunk.offset + s->chunk.size - s->start;
         s->len = align_up(s->need);
-        c->next = chunk_after(c->gguf, &c->next);
-        if (ring_read(&c->ring, s->start, s->buf, (unsigned)s->len, (uint64_t)slot))
+        c->next = chunk_after(c, &c->next);
+        if (ring_read(&c->ring, c->pieces[s->chunk.piece].source, s->start, s->buf, (unsigned)s->len, (uint64_t)slot))
                 return 1;
         r = read_slot(c, (unsigned)slot, error);
         if (r)
@@ -296,7 +302,7 @@ static int turn(struct copy *c, struct loader_error *error) {
                 return reap_one(c, true, error) < 0 ? -LOADER_E_IO : 1;
         if (pack_or_wait(c, true))
                 return 1;
-        return bytes_done(c) < copy_total(c->gguf); /* a helper may have given back the last free slot just now */
+        return bytes_done(c) < copy_total(c->pieces, c->n_pieces); /* a helper may have given back the last free slot just now */
 }
 
 /* Nothing may touch buffers or segments any more, whatever happened. */
@@ -313,15 +319,16 @@ static void drain(struct copy *c) {
         (void)pthread_mutex_unlock(&c->lock);
 }
 
-int copy_run(struct copy *c, const struct gguf *gguf, const struct image_plan *plan, void *const *segments,
-             const struct copy_progress *progress, struct loader_error *error) {
-        uint64_t total = copy_total(gguf);
+int copy_run(struct copy *c, const struct copy_piece *pieces, size_t n_pieces, const struct image_plan *plan,
+             void *const *segments, const struct copy_progress *progress, struct loader_error *error) {
+        uint64_t total = copy_total(pieces, n_pieces);
         int r;
 
-        c->gguf = gguf;
+        c->pieces = pieces;
+        c->n_pieces = n_pieces;
         c->plan = plan;
         c->segments = segments;
-        c->next = chunk_at(gguf, 0, 0);
+        c->next = chunk_first(c, 0);
         c->done = 0;
         r = pool_init(c);
         if (r < 0)

@@ -12,18 +12,33 @@
 
 #include "daemon/image/plan.h"
 
-#include "gguf.h"
 #include "ring.h"
 #include "source.h"
 
 #define COPY_SLOTS 16u
 #define COPY_HELPERS_MAX 3u
 
-/* Rows of one tensor that are read and transformed together. */
+enum copy_transform {
+        COPY_PACK = 0,   /* matrix rows, in the format that the image has, into panels */
+        COPY_DECODE = 1, /* rows of any format to rows of F32 */
+};
+
+/* A run of whole rows that lie together in one file and belong together in one tensor. */
+struct copy_piece {
+        uint32_t source; /* number of the file */
+        uint32_t tensor; /* number in the plan */
+        uint32_t fmt;    /* enum fmt, in the file */
+        enum copy_transform transform;
+        uint64_t offset, size; /* in the file */
+        uint64_t first_row, n_rows; /* of the tensor, those of all its matrices one after another; COPY_PACK: a piece begins
+                                     * with a panel and ends with one or with its matrix */
+};
+
+/* Rows of one piece that are read and transformed together. */
 struct copy_chunk {
-        uint32_t tensor; /* number in gguf and plan alike */
-        uint32_t row, n_rows;
-        uint64_t offset; /* in the file */
+        size_t piece;
+        uint64_t row, n_rows; /* of the tensor */
+        uint64_t offset;      /* in the file */
         uint64_t size;
 };
 
@@ -41,8 +56,10 @@ struct copy {
         unsigned n_helpers;
 
         /* fixed during a run */
-        struct source *source;
-        const struct gguf *gguf;
+        struct source *sources;
+        size_t n_sources;
+        const struct copy_piece *pieces;
+        size_t n_pieces;
         const struct image_plan *plan;
         void *const *segments;
         char *pool;
@@ -51,7 +68,7 @@ struct copy {
         struct copy_slot slots[COPY_SLOTS];
 
         /* only the running thread */
-        struct copy_chunk next; /* not handed out yet; tensor == n_tensors: none left */
+        struct copy_chunk next; /* not handed out yet; piece == n_pieces: none left */
 
         pthread_mutex_t lock;
         pthread_cond_t work; /* a slot is ready, or stop */
@@ -59,7 +76,7 @@ struct copy {
         unsigned ready[COPY_SLOTS], n_ready;
         unsigned free[COPY_SLOTS], n_free;
         unsigned n_packing;
-        uint64_t done; /* bytes of the file's tensor data that are in place */
+        uint64_t done; /* bytes of the files' tensor data that are in place */
         bool stop;
 };
 
@@ -68,11 +85,11 @@ struct copy_progress {
         void *arg;
 };
 
-/* Makes ring and helpers for this file; fewer or none where the system refuses. 0 or -errno. */
-int copy_init(struct copy *c, struct source *source);
+/* Makes ring and helpers for these files; fewer or none where the system refuses. 0 or -errno. */
+int copy_init(struct copy *c, struct source *sources, size_t n_sources);
 void copy_deinit(struct copy *c);
-/* Copies all tensors. segments are mapped writable as the plan lays them out. 0, LOADER_E_IO, or -errno. */
-int copy_run(struct copy *c, const struct gguf *gguf, const struct image_plan *plan, void *const *segments,
-             const struct copy_progress *progress, struct loader_error *error);
-/* Bytes of tensor data in the file. */
-uint64_t copy_total(const struct gguf *gguf);
+/* Copies all pieces. segments are mapped writable as the plan lays them out. 0, LOADER_E_IO, or -errno. */
+int copy_run(struct copy *c, const struct copy_piece *pieces, size_t n_pieces, const struct image_plan *plan,
+             void *const *segments, const struct copy_progress *progress, struct loader_error *error);
+/* Bytes of tensor data in the files. */
+uint64_t copy_total(const struct copy_piece *pieces, size_t n_pieces);

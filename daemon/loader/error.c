@@ -6,10 +6,13 @@
 #include "error.h"
 
 int loader_fail(struct loader_error *error, int code, const char *fmt, ...) {
+        size_t n = 0;
         va_list ap;
 
+        if (error->part)
+                n = (size_t)snprintf(error->text, sizeof(error->text), "part %u: ", error->part);
         va_start(ap, fmt);
-        (void)vsnprintf(error->text, sizeof(error->text), fmt, ap);
+        (void)vsnprintf(error->text + n, sizeof(error->text) - n, fmt, ap);
         va_end(ap);
         return code;
 }

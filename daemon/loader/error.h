@@ -17,10 +17,11 @@ enum {
 };
 
 struct loader_error {
+        unsigned part; /* that sentences are about: 1 for the first of several files; 0 = the only one, or all */
         char text[512];
 };
 
-/* Fills in the sentence and returns code. */
+/* Fills in the sentence, which begins with the part, and returns code. */
 int loader_fail(struct loader_error *error, int code, const char *fmt, ...) _printf_(3, 4);
 
 #define LOADER_SHOW_MAX 80u

@@ -25,6 +25,7 @@ static int read_name(struct gguf *g, size_t i, struct gguf_tensor *t) {
 
         (void)snprintf(what, sizeof(what), "the name of tensor %zu", i);
         t->info = g->pos;
+        t->source = g->number;
         r = gguf_take_string(g, what, &at, &n);
         if (r)
                 return r;
@@ -145,15 +146,20 @@ static int compare_names(const void *a, const void *b) {
 static int compare_offsets(const void *a, const void *b) {
         const struct gguf_tensor *x = a, *y = b;
 
+        if (x->source != y->source)
+                return x->source < y->source ? -1 : 1;
         return (x->offset > y->offset) - (x->offset < y->offset);
 }
 
 static int check_names(struct gguf *g) {
         qsort(g->tensors, g->n_tensors, sizeof(*g->tensors), compare_names);
-        for (size_t i = 1; i < g->n_tensors; i++)
+        for (size_t i = 1; i < g->n_tensors; i++) {
+                gguf_blame(g, &g->tensors[i]);
                 if (compare_names(&g->tensors[i - 1], &g->tensors[i]) == 0)
                         return tensor_fail(g, &g->tensors[i], LOADER_E_INVALID, "another one has the same name, at offset",
                                            g->tensors[i - 1].info);
+        }
+        g->error->part = 0;
         return 0;
 }
 
@@ -162,21 +168,25 @@ static int check_overlaps(struct gguf *g) {
         for (size_t i = 1; i < g->n_tensors; i++) {
                 const struct gguf_tensor *a = &g->tensors[i - 1], *b = &g->tensors[i];
 
-                if (b->offset - a->offset < a->size)
+                gguf_blame(g, b);
+                if (a->source == b->source && b->offset - a->offset < a->size)
                         return loader_fail(g->error, LOADER_E_INVALID,
                                            "tensor '%s' at offset %llu: its data at %llu overlaps that of '%s'", b->name,
                                            (unsigned long long)b->info, (unsigned long long)b->offset, a->name);
         }
+        g->error->part = 0;
         return 0;
 }
 
-int gguf_read_tensors(struct gguf *g) {
+/* One file's. */
+static int read_infos(struct gguf *g) {
         int r;
 
-        g->tensors = calloc(g->tensor_count + 1, sizeof(*g->tensors));
+        g->error->part = g->source->part;
+        g->tensors = calloc(g->n_infos + 1, sizeof(*g->tensors));
         if (!g->tensors)
                 return -ENOMEM;
-        for (; g->n_tensors < g->tensor_count; g->n_tensors++) {
+        for (; g->n_tensors < g->n_infos; g->n_tensors++) {
                 r = read_info(g, g->n_tensors, &g->tensors[g->n_tensors]);
                 if (r)
                         return r;
@@ -188,6 +198,36 @@ int gguf_read_tensors(struct gguf *g) {
                 if (r)
                         return r;
         }
-        r = check_names(g);
+        g->error->part = 0;
+        return 0;
+}
+
+/* Puts a part's tensors behind those of the first. */
+static int append(struct gguf *g, const struct gguf *part) {
+        struct gguf_tensor *tensors;
+
+        if (part->n_tensors > GGUF_TENSORS_MAX - g->n_tensors)
+                return loader_fail(g->error, LOADER_E_INVALID, "all parts together have more than %u tensors", GGUF_TENSORS_MAX);
+        tensors = reallocarray(g->tensors, g->n_tensors + part->n_tensors + 1, sizeof(*tensors));
+        if (!tensors)
+                return -ENOMEM;
+        if (part->n_tensors)
+                (void)memcpy(tensors + g->n_tensors, part->tensors, part->n_tensors * sizeof(*tensors));
+        g->tensors = tensors;
+        g->n_tensors += part->n_tensors;
+        return 0;
+}
+
+int gguf_read_tensors(struct gguf *g) {
+        int r;
+
+        r = read_infos(g);
+        for (size_t i = 0; i < g->n_more && !r; i++) {
+                r = read_infos(&g->more[i]);
+                if (!r)
+                        r = append(g, &g->more[i]);
+        }
+        if (!r)
+                r = check_names(g);
         return r ? r : check_overlaps(g);
 }

@@ -114,15 +114,16 @@ static int read_fixed(struct gguf *g, uint64_t *ret_n_kvs) {
                 return loader_fail(g->error, LOADER_E_UNSUPPORTED, "the version at offset 4 says that the file is big-endian");
         if (g->version != 2 && g->version != 3)
                 return loader_fail(g->error, LOADER_E_UNSUPPORTED, "the version at offset 4 is %u; 2 and 3 are known", g->version);
-        r = gguf_take(g, &g->tensor_count, 8, "the number of tensors");
+        r = gguf_take(g, &g->n_infos, 8, "the number of tensors");
         if (r)
                 return r;
         r = gguf_take(g, ret_n_kvs, 8, "the number of metadata entries");
         if (r)
                 return r;
-        if (g->tensor_count > GGUF_TENSORS_MAX || g->tensor_count > g->source->size / INFO_BYTES_MIN)
+        g->tensor_count = g->n_infos;
+        if (g->n_infos > GGUF_TENSORS_MAX || g->n_infos > g->source->size / INFO_BYTES_MIN)
                 return loader_fail(g->error, LOADER_E_INVALID, "the number of tensors at offset 8 is %llu: more than can be",
-                                   (unsigned long long)g->tensor_count);
+                                   (unsigned long long)g->n_infos);
         if (*ret_n_kvs > GGUF_KV_MAX || *ret_n_kvs > g->source->size / KV_BYTES_MIN)
                 return loader_fail(g->error, LOADER_E_INVALID,
                                    "the number of metadata entries at offset 16 is %llu: more than can be",
@@ -302,6 +303,7 @@ int gguf_read_metadata(struct gguf *g, struct source *source, struct loader_erro
         int r;
 
         *g = (struct gguf){ .source = source, .error = error };
+        error->part = source->part;
         r = read_fixed(g, &n_kvs);
         if (r)
                 return r;

@@ -57,6 +57,7 @@ struct gguf_tensor {
         uint32_t n_dims;
         uint64_t dims[GGUF_DIMS_MAX]; /* unused ones are 1 */
         uint64_t info;   /* offset of its info in the file */
+        uint32_t source; /* number of the file that has its data */
         uint64_t offset; /* of its data in the file */
         uint64_t size;   /* of its data */
 };
@@ -67,23 +68,33 @@ struct gguf {
         char *data; /* the file's first `filled` bytes */
         uint64_t filled, cap, pos;
         uint32_t version;
-        uint64_t tensor_count; /* as the header says */
+        uint64_t n_infos;      /* as the header says */
+        uint64_t tensor_count; /* the same, with those of further parts */
         struct gguf_kv *kvs;
         size_t n_kvs;
         uint32_t *sorted; /* kv numbers by key */
         uint32_t alignment;
         uint64_t data_offset;
-        struct gguf_tensor *tensors; /* ascending by offset */
+        struct gguf_tensor *tensors; /* ascending by file and offset; with those of further parts */
         size_t n_tensors;
+        struct gguf *more; /* a model's further parts, whose metadata is read (see split.h); borrowed */
+        size_t n_more;
+        uint32_t number; /* of the source, where there are several */
+        uint64_t split_no;
 };
 
 #define GGUF_NULL ((struct gguf){ 0 })
 
 /* Reads header and metadata. Source and error are borrowed for the gguf's life. 0, LOADER_E_*, or -ENOMEM. */
 int gguf_read_metadata(struct gguf *g, struct source *source, struct loader_error *error);
-/* Reads the tensor infos after it. */
+/* Reads the tensor infos after it, and those of further parts. */
 int gguf_read_tensors(struct gguf *g);
 void gguf_deinit(struct gguf *g);
+
+/* Sentences that follow are about the file that has this tensor. */
+static inline void gguf_blame(struct gguf *g, const struct gguf_tensor *t) {
+        g->error->part = g->n_more ? t->source + 1 : 0;
+}
 
 /* NULL when there is no such key. */
 const struct gguf_kv *gguf_find(const struct gguf *g, const char *key);

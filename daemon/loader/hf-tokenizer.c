@@ -415,7 +415,7 @@ static int read_scheme(struct hf *h) {
         v->prefix_first = h->scheme.prefix_first;
         v->prefix_missing = h->scheme.prefix_missing;
         v->nfc = h->scheme.nfc;
-        v->has_ignore_merges = true;
+        v->exact = true;
         v->ignore_merges = is_true(h->model, "ignore_merges");
         return 0;
 }

@@ -2,7 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -10,26 +10,38 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/splitname.h"
+#include "kernels/format.h"
 #include "loadlink.h"
 #include "modeldir.h"
 
 #include "load.h"
+#include "split.h"
 
 _Static_assert(MODELDIR_TEXT_MAX == sizeof(((struct loader_error *)NULL)->text), "a sentence must fit");
 _Static_assert(LOADLINK_SEGMENTS_MAX == IMAGE_SEGMENTS_MAX, "a plan must fit a record");
 
-int loader_init(struct loader *l, int input_fd, struct loader_error *error) {
+int loader_init(struct loader *l, const int *fds, size_t n_fds, struct loader_error *error) {
         int r;
 
-        *l = (struct loader){ .error = error, .source = SOURCE_NULL };
-        r = source_init(&l->source, input_fd, error);
-        if (r)
-                return r;
-        return copy_init(&l->copy, &l->source);
+        *l = (struct loader){ .error = error };
+        error->part = 0;
+        if (n_fds < 1 || n_fds > SOURCES_MAX)
+                return -EINVAL;
+        for (; l->n_sources < n_fds; l->n_sources++) {
+                error->part = n_fds > 1 ? (unsigned)l->n_sources + 1 : 0;
+                r = source_init(&l->sources[l->n_sources], fds[l->n_sources], error);
+                if (r)
+                        return r;
+                l->sources[l->n_sources].part = error->part;
+        }
+        error->part = 0;
+        return copy_init(&l->copy, l->sources, l->n_sources);
 }
 
 int loader_init_directory(struct loader *l, const char *const *names, const int *fds, size_t n, struct loader_error *error) {
-        *l = (struct loader){ .error = error, .source = SOURCE_NULL };
+        *l = (struct loader){ .error = error };
+        error->part = 0;
         l->hf = calloc(1, sizeof(*l->hf));
         return l->hf ? hf_init(l->hf, names, fds, n, error) : -ENOMEM;
 }
@@ -41,8 +53,34 @@ void loader_deinit(struct loader *l) {
         copy_deinit(&l->copy);
         image_plan_deinit(&l->plan);
         model_deinit(&l->model);
-        gguf_deinit(&l->gguf);
-        source_deinit(&l->source);
+        free(l->pieces);
+        for (size_t i = 0; i < l->n_sources; i++) {
+                gguf_deinit(&l->parts[i]);
+                source_deinit(&l->sources[i]);
+        }
+}
+
+/* A GGUF file's tensors are the image's, one for one. */
+static int make_pieces(struct loader *l) {
+        const struct gguf *g = &l->parts[0];
+
+        l->pieces = calloc(g->n_tensors + 1, sizeof(*l->pieces));
+        if (!l->pieces)
+                return -ENOMEM;
+        for (size_t i = 0; i < g->n_tensors; i++) {
+                const struct gguf_tensor *t = &g->tensors[i];
+
+                l->pieces[l->n_pieces++] = (struct copy_piece){
+                        .source = t->source,
+                        .tensor = (uint32_t)i,
+                        .fmt = t->fmt,
+                        .transform = l->plan.tensors[i].layout == WEIGHT_PANELS ? COPY_PACK : COPY_DECODE,
+                        .offset = t->offset,
+                        .size = t->size,
+                        .n_rows = t->dims[1] * t->dims[2] * t->dims[3],
+                };
+        }
+        return 0;
 }
 
 int loader_plan(struct loader *l) {
@@ -50,14 +88,15 @@ int loader_plan(struct loader *l) {
 
         if (l->hf)
                 return hf_plan(l->hf, &l->model, &l->plan, LOADLINK_SEGMENT_BYTES);
-        r = gguf_read_metadata(&l->gguf, &l->source, l->error);
-        if (r)
-                return r;
-        return model_plan(&l->model, &l->gguf, &l->plan, LOADLINK_SEGMENT_BYTES);
+        r = split_read_metadata(l->parts, l->sources, l->n_sources, l->error);
+        if (!r)
+                r = model_plan(&l->model, &l->parts[0], &l->plan, LOADLINK_SEGMENT_BYTES);
+        l->error->part = r > 0 ? l->error->part : 0;
+        return r ? r : make_pieces(l);
 }
 
 uint64_t loader_total(const struct loader *l) {
-        return l->hf ? l->hf->total : copy_total(&l->gguf);
+        return l->hf ? l->hf->total : copy_total(l->pieces, l->n_pieces);
 }
 
 static void unmap(const struct loader *l, void **maps) {
@@ -94,8 +133,10 @@ int loader_write(struct loader *l, const int *fds, size_t n_fds, const struct co
         r = map(l, fds, n_fds, maps);
         if (!r) {
                 image_plan_write_tables(&l->plan, maps[0]);
-                r = l->hf ? hf_write(l->hf, &l->plan, maps, progress) :
-                            copy_run(&l->copy, &l->gguf, &l->plan, maps, progress, l->error);
+                if (l->hf)
+                        r = hf_write(l->hf, &l->plan, maps, progress);
+                else
+                        r = copy_run(&l->copy, l->pieces, l->n_pieces, &l->plan, maps, progress, l->error);
         }
         unmap(l, maps);
         return r;
@@ -133,7 +174,7 @@ static int load(struct loader *l, int *fds) {
         return r;
 }
 
-/* After loader_init(), whose result this takes. Deinits the loader. */
+/* After an init, whose result this takes. Deinits the loader. */
 static int finish(struct loader *l, int r, int *ret_fds, size_t *ret_n_fds) {
         int fds[IMAGE_SEGMENTS_MAX];
 
@@ -152,10 +193,11 @@ static int finish(struct loader *l, int r, int *ret_fds, size_t *ret_n_fds) {
         return r;
 }
 
-int loader_load(int input_fd, int *ret_fds, size_t *ret_n_fds, struct loader_error *error) {
+int loader_load_files(const int *inputs, size_t n_inputs, int *ret_fds, size_t *ret_n_fds,
+                      struct loader_error *error) {
         struct loader l;
 
-        return finish(&l, loader_init(&l, input_fd, error), ret_fds, ret_n_fds);
+        return finish(&l, loader_init(&l, inputs, n_inputs, error), ret_fds, ret_n_fds);
 }
 
 static int load_directory(int dir, const char *path, int *ret_fds, size_t *ret_n_fds, struct loader_error *error) {
@@ -173,13 +215,36 @@ static int load_directory(int dir, const char *path, int *ret_fds, size_t *ret_n
         return r;
 }
 
-int loader_load_path(const char *path, int *ret_fds, size_t *ret_n_fds, struct loader_error *error) {
-        _cleanup_fd_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-        struct stat st;
+int loader_load(int input_fd, int *ret_fds, size_t *ret_n_fds, struct loader_error *error) {
+        return loader_load_files(&input_fd, 1, ret_fds, ret_n_fds, error);
+}
 
-        if (fd < 0)
-                return loader_fail(error, LOADER_E_IO, "cannot open '%s': %s", path, strerror(errno));
-        if (fstat(fd, &st) == 0 && S_ISDIR(st.st_mode))
-                return load_directory(fd, path, ret_fds, ret_n_fds, error);
-        return loader_load(fd, ret_fds, ret_n_fds, error);
+int loader_load_path(const char *path, int *ret_fds, size_t *ret_n_fds, struct loader_error *error) {
+        char name[PATH_MAX];
+        unsigned n = splitname_part(path, 1, name, sizeof(name));
+        int fds[SOURCES_MAX], r = 0;
+        size_t n_fds = 0;
+        _cleanup_fd_ int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+        error->part = 0;
+        if (dir >= 0)
+                return load_directory(dir, path, ret_fds, ret_n_fds, error);
+        if (n > SOURCES_MAX)
+                return loader_fail(error, LOADER_E_UNSUPPORTED, "'%s' has %u parts; %u are possible", path, n, SOURCES_MAX);
+        while (n_fds < MAX(n, 1u) && !r) {
+                const char *p = n ? name : path;
+
+                if (n)
+                        (void)splitname_part(path, (unsigned)n_fds + 1, name, sizeof(name));
+                fds[n_fds] = open(p, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+                if (fds[n_fds] < 0)
+                        r = loader_fail(error, LOADER_E_IO, "cannot open '%s': %s", p, strerror(errno));
+                else
+                        n_fds++;
+        }
+        if (!r)
+                r = loader_load_files(fds, n_fds, ret_fds, ret_n_fds, error);
+        while (n_fds > 0)
+                (void)fd_close(fds[--n_fds]);
+        return r;
 }

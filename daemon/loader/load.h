@@ -13,20 +13,24 @@
 
 struct loader {
         struct loader_error *error;
-        struct source source;
+        struct source sources[SOURCES_MAX];
+        size_t n_sources;
         struct copy copy;
-        struct gguf gguf;
-        struct hf *hf; /* a directory's files instead of one */
+        struct gguf parts[SOURCES_MAX]; /* the first one knows the others */
+        struct hf *hf; /* a directory's files instead of these */
         struct model model;
         struct image_plan plan;
+        struct copy_piece *pieces;
+        size_t n_pieces;
 };
 
-/* Takes the file (borrowed), makes ring and threads; reads nothing. 0, LOADER_E_*, or -errno. Deinit in any case. */
-int loader_init(struct loader *l, int input_fd, struct loader_error *error);
+/* Takes a model's files (borrowed, up to SOURCES_MAX), makes ring and threads; reads nothing. 0, LOADER_E_*, or -errno.
+ * Deinit in any case. */
+int loader_init(struct loader *l, const int *fds, size_t n_fds, struct loader_error *error);
 /* The same for the files of a directory, by name (modeldir.h). */
 int loader_init_directory(struct loader *l, const char *const *names, const int *fds, size_t n, struct loader_error *error);
 void loader_deinit(struct loader *l);
-/* Reads and checks the file's header; fills l->plan. 0, LOADER_E_*, or -errno. */
+/* Reads and checks the files' headers; fills l->plan. 0, LOADER_E_*, or -errno. */
 int loader_plan(struct loader *l);
 /* Writes the image into memfds (borrowed) of the planned sizes; they are unmapped again when this returns. */
 int loader_write(struct loader *l, const int *fds, size_t n_fds, const struct copy_progress *progress);
@@ -36,5 +40,7 @@ uint64_t loader_total(const struct loader *l);
 /* File -> sealed memfds. fds: room for IMAGE_SEGMENTS_MAX, owned by the caller on success. 0, LOADER_E_* with *error
  * filled, or -errno. */
 int loader_load(int input_fd, int *ret_fds, size_t *ret_n_fds, struct loader_error *error);
-/* The same for a path, of a file or a directory. What cannot be opened is LOADER_E_IO. */
+int loader_load_files(const int *inputs, size_t n_inputs, int *ret_fds, size_t *ret_n_fds, struct loader_error *error);
+/* The same for a path; that of the first part stands for all, that of a directory for its files. What
+ * cannot be opened is LOADER_E_IO. */
 int loader_load_path(const char *path, int *ret_fds, size_t *ret_n_fds, struct loader_error *error);

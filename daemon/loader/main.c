@@ -21,6 +21,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "loadlink.h"
+#include "modeldir.h"
 
 #include "kernels/format.h"
 #include "load.h"
@@ -31,7 +32,10 @@
 
 struct options {
         int link_fd;
-        int input_fd;
+        int inputs[SOURCES_MAX];
+        size_t n_inputs;
+        const char *names[SOURCES_MAX]; /* of a directory's files */
+        size_t n_names;
         bool plan_only;
 };
 
@@ -45,7 +49,7 @@ _Static_assert(LOADER_E_INVALID == (int)LOADLINK_CODE_MODEL_INVALID && LOADER_E_
                "codes go over the link as they are");
 
 static int usage(void) {
-        (void)fprintf(stderr, "usage: spark-loader --link FD --input FD [--plan-only]\n"
+        (void)fprintf(stderr, "usage: spark-loader --link FD (--input FD [--split FD]... | --file NAME=FD...) [--plan-only]\n"
                               "Started by sparkd; see ipc/loadlink.h for what it says on its link.\n");
         return EX_USAGE;
 }
@@ -62,38 +66,77 @@ static bool parse_fd(const char *s, int *ret) {
         return true;
 }
 
+/* --input is the first file, each --split another one. */
+static bool add_input(struct options *o, bool split, const char *s) {
+        if (o->n_names > 0 || split != (o->n_inputs > 0) || o->n_inputs == SOURCES_MAX || !parse_fd(s, &o->inputs[o->n_inputs]))
+                return false;
+        o->n_inputs++;
+        return true;
+}
+
+/* NAME=FD: a file of a directory. */
+static bool add_file(struct options *o, char *s) {
+        char *number = strchr(s, '=');
+
+        if (!number || o->n_inputs != o->n_names || o->n_inputs == SOURCES_MAX)
+                return false;
+        *number = 0;
+        if (!modeldir_knows(s) || !parse_fd(number + 1, &o->inputs[o->n_inputs]))
+                return false;
+        o->names[o->n_names++] = s;
+        o->n_inputs++;
+        return true;
+}
+
 static bool parse_options(int argc, char **argv, struct options *o) {
         static const struct option options[] = {
                 { "link", required_argument, NULL, 'l' },
                 { "input", required_argument, NULL, 'i' },
+                { "split", required_argument, NULL, 's' },
+                { "file", required_argument, NULL, 'f' },
                 { "plan-only", no_argument, NULL, 'p' },
                 { NULL, 0, NULL, 0 },
         };
         int c;
 
-        *o = (struct options){ .link_fd = -1, .input_fd = -1 };
+        *o = (struct options){ .link_fd = -1 };
         while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
                 if (c == 'p')
                         o->plan_only = true;
-                else if ((c != 'l' || !parse_fd(optarg, &o->link_fd)) && (c != 'i' || !parse_fd(optarg, &o->input_fd)))
+                else if (c == 'l' && !parse_fd(optarg, &o->link_fd))
+                        return false;
+                else if ((c == 'i' || c == 's') && !add_input(o, c == 's', optarg))
+                        return false;
+                else if (c == 'f' && !add_file(o, optarg))
+                        return false;
+                else if (c == '?')
                         return false;
         }
-        return optind == argc && o->link_fd >= 0 && o->input_fd >= 0 && o->link_fd != o->input_fd;
+        return optind == argc && o->link_fd >= 0 && o->n_inputs > 0;
 }
 
-/* Everything but standard streams, link and input. */
+static int compare_fds(const void *a, const void *b) {
+        return *(const int *)a - *(const int *)b;
+}
+
+/* Everything but standard streams, link and inputs. */
 static int close_others(const struct options *o) {
-        int lo = o->link_fd < o->input_fd ? o->link_fd : o->input_fd;
-        int hi = o->link_fd < o->input_fd ? o->input_fd : o->link_fd;
+        int fds[SOURCES_MAX + 1], last = STDERR_FILENO;
+        size_t n = 0;
         struct stat st;
 
-        if (lo <= STDERR_FILENO || fstat(lo, &st) < 0 || fstat(hi, &st) < 0)
-                return -EBADF;
-        if (lo > STDERR_FILENO + 1 && close_range(STDERR_FILENO + 1, (unsigned)lo - 1, 0) < 0)
-                return -errno;
-        if (hi > lo + 1 && close_range((unsigned)lo + 1, (unsigned)hi - 1, 0) < 0)
-                return -errno;
-        return close_range((unsigned)hi + 1, ~0u, 0) < 0 ? -errno : 0;
+        fds[n++] = o->link_fd;
+        for (size_t i = 0; i < o->n_inputs; i++)
+                fds[n++] = o->inputs[i];
+        qsort(fds, n, sizeof(*fds), compare_fds);
+        for (size_t i = 0; i < n; i++) {
+                if (fds[i] <= last || fstat(fds[i], &st) < 0) /* one of the standard ones, given twice, or not open */
+                        return -EBADF;
+                if (fds[i] > last + 1 && close_range((unsigned)last + 1, (unsigned)fds[i] - 1, 0) < 0)
+                        return -errno;
+                last = fds[i];
+        }
+        return close_range((unsigned)last + 1, ~0u, 0) < 0 ? -errno : 0;
 }
 
 static int64_t now_ns(void) {
@@ -197,7 +240,10 @@ static int run(const struct options *o, struct loader_error *error) {
         }
         if (!features.landlock)
                 log_debug("no Landlock on this kernel; system call filter only");
-        r = loader_init(&l, o->input_fd, error);
+        if (o->n_names > 0)
+                r = loader_init_directory(&l, o->names, o->inputs, o->n_names, error);
+        else
+                r = loader_init(&l, o->inputs, o->n_inputs, error);
         if (!r)
                 r = sandbox_enter_calls();
         if (!r)

@@ -35,7 +35,7 @@ static void copy_name(char dst[IMAGE_NAME_MAX], const char *src, size_t n) {
 
 static int read_identity(struct gguf *g, struct image_hparams *hp) {
         const char *s = NULL;
-        uint64_t shards = 1;
+        uint64_t parts = 1;
         size_t n = 0;
         int r;
 
@@ -50,12 +50,13 @@ static int read_identity(struct gguf *g, struct image_hparams *hp) {
                 return LOADER_E_INVALID;
         if (r == GGUF_FOUND)
                 copy_name(hp->name, s, n);
-        if (gguf_get_uint(g, "split.count", 0, UINT16_MAX, &shards) < 0)
+        if (gguf_get_uint(g, "split.count", 0, UINT16_MAX, &parts) < 0)
                 return LOADER_E_INVALID;
-        if (shards > 1)
-                return loader_fail(g->error, LOADER_E_UNSUPPORTED,
-                                   "'split.count' says that this file is one of %llu parts: join them first",
-                                   (unsigned long long)shards);
+        if (parts > 1 && parts != g->n_more + 1)
+                return loader_fail(g->error, LOADER_E_INVALID,
+                                   "'split.count' says that this file is one of %llu parts, all of which are needed: give the "
+                                   "path of the first, with the others beside it",
+                                   (unsigned long long)parts);
         return 0;
 }
 
@@ -107,6 +108,7 @@ static int check_tensors(struct gguf *g, const struct image_plan *plan) {
         r = r == IMAGE_SCHEMA_E_UNSUPPORTED ? LOADER_E_UNSUPPORTED : LOADER_E_INVALID;
         if (at == IMAGE_SCHEMA_NO_TENSOR)
                 return loader_fail(g->error, r, "%s", error.text);
+        gguf_blame(g, &g->tensors[at]);
         return loader_fail(g->error, r, "%s (its info is at offset %llu)", error.text,
                            (unsigned long long)g->tensors[at].info);
 }

@@ -7,7 +7,7 @@
 
 #include "ring.h"
 
-static int restrict_ring(struct io_uring *uring, int fd) {
+static int restrict_ring(struct io_uring *uring, const int *fds, unsigned n_fds) {
         struct io_uring_restriction rules[3] = {
                 { .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READ },
                 { .opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED, .sqe_flags = IOSQE_FIXED_FILE },
@@ -15,7 +15,7 @@ static int restrict_ring(struct io_uring *uring, int fd) {
         };
         int r;
 
-        r = io_uring_register_files(uring, &fd, 1);
+        r = io_uring_register_files(uring, fds, n_fds);
         if (r < 0)
                 return r;
         /* by number: liburing 2.3 declares these two calls but does not export them */
@@ -25,11 +25,11 @@ static int restrict_ring(struct io_uring *uring, int fd) {
         return io_uring_register((unsigned)uring->ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
 }
 
-void ring_init(struct ring *r, int fd, unsigned depth) {
+void ring_init(struct ring *r, const int *fds, unsigned n_fds, unsigned depth) {
         *r = (struct ring){ .ok = false };
         if (io_uring_queue_init(depth, &r->uring, IORING_SETUP_R_DISABLED) < 0)
                 return;
-        if (restrict_ring(&r->uring, fd) < 0) {
+        if (restrict_ring(&r->uring, fds, n_fds) < 0) {
                 io_uring_queue_exit(&r->uring);
                 return;
         }
@@ -42,13 +42,13 @@ void ring_deinit(struct ring *r) {
         r->ok = false;
 }
 
-bool ring_read(struct ring *r, uint64_t offset, void *buf, unsigned n, uint64_t tag) {
+bool ring_read(struct ring *r, unsigned file, uint64_t offset, void *buf, unsigned n, uint64_t tag) {
         struct io_uring_sqe *sqe = r->ok ? io_uring_get_sqe(&r->uring) : NULL;
         int e;
 
         if (!sqe)
                 return false;
-        io_uring_prep_read(sqe, 0, buf, n, offset);
+        io_uring_prep_read(sqe, (int)file, buf, n, offset);
         sqe->flags |= IOSQE_FIXED_FILE;
         sqe->user_data = tag;
         do

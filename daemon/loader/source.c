@@ -42,6 +42,7 @@ void source_stop_direct(struct source *s) {
 int source_read(struct source *s, uint64_t offset, void *buf, size_t n, size_t need, struct loader_error *error) {
         size_t done = 0;
 
+        error->part = s->part;
         while (done < n) {
                 ssize_t r = pread(s->fd, (char *)buf + done, n - done, (off_t)(offset + done));
 

@@ -12,10 +12,12 @@
 
 #include "error.h"
 
+#define SOURCES_MAX 64u     /* files that make one model */
 #define SOURCE_ALIGN 4096u /* of offsets, sizes and buffers */
 
 struct source {
         int fd;
+        unsigned part; /* see struct loader_error */
         uint64_t size;
         int flags;   /* as found */
         bool direct; /* O_DIRECT is set by us */

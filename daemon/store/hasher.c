@@ -9,6 +9,8 @@ static void *run(void *arg) {
         struct hasher *h = arg;
 
         pthread_mutex_lock(&h->lock);
+        h->started = true;
+        pthread_cond_signal(&h->moved);
         for (;;) {
                 size_t slot = h->hashed % HASHER_BLOCKS;
 
@@ -39,8 +41,14 @@ int hasher_init(struct hasher *h) {
         if (!h->blocks)
                 return -ENOMEM;
         r = pthread_create(&h->thread, NULL, run, h);
-        h->running = r == 0;
-        return -r;
+        if (r != 0)
+                return -r;
+        h->running = true;
+        pthread_mutex_lock(&h->lock);
+        while (!h->started)
+                pthread_cond_wait(&h->moved, &h->lock);
+        pthread_mutex_unlock(&h->lock);
+        return 0;
 }
 
 static void hasher_end(struct hasher *h) {

@@ -23,11 +23,12 @@ struct hasher {
         uint8_t *blocks; /* HASHER_BLOCKS of them, page-aligned */
         size_t filled[HASHER_BLOCKS];
         uint64_t pushed, hashed; /* blocks */
-        bool ended, running;
+        bool started, ended, running;
         struct sha256_ctx context;
 };
 
-/* 0 or -errno; deinit in any case. */
+/* The thread is up when this returns: a sandbox that is entered next need not allow what starting one takes. 0 or -errno;
+ * deinit in any case. */
 int hasher_init(struct hasher *h);
 void hasher_deinit(struct hasher *h);
 /* A block to fill; waits until one is free. */

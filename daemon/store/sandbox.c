@@ -31,6 +31,7 @@ static int allow(scmp_filter_ctx ctx) {
                 SCMP_SYS(gettimeofday), SCMP_SYS(restart_syscall), SCMP_SYS(exit), SCMP_SYS(exit_group),
                 SCMP_SYS(rt_sigreturn), SCMP_SYS(rt_sigprocmask), SCMP_SYS(sched_yield), SCMP_SYS(getpid),
                 SCMP_SYS(gettid), SCMP_SYS(set_robust_list), SCMP_SYS(rseq), SCMP_SYS(sigaltstack),
+                SCMP_SYS(sched_getaffinity), /* sanitizers */
         };
         int r = 0;
 

@@ -57,7 +57,7 @@ static int append_bytes(const struct tokenizer *t, const char *text, size_t n, s
 /* llama.cpp takes added tokens for words too; the library "tokenizers", whose files say whether words are taken whole,
  * does not. */
 static bool is_word(const struct tokenizer *t, uint32_t id) {
-        return token_is_plain(t, id) && !(t->def.has_ignore_merges && t->flags[id] & TOKEN_USER_DEFINED);
+        return token_is_plain(t, id) && !(t->def.exact && t->flags[id] & TOKEN_USER_DEFINED);
 }
 
 /* The token that has a whole word as its text, or TOKEN_NONE. */
@@ -357,7 +357,7 @@ int bpe_init(struct tokenizer *t, uint64_t seed, struct text_error *error) {
         }
         t->raw = t->pre->habits & PRETOKENIZER_RAW;
         t->words_apart = t->raw;
-        t->ignore_merges = t->def.ignore_merges || (!t->def.has_ignore_merges && t->pre->habits & PRETOKENIZER_WHOLE_WORDS);
+        t->ignore_merges = t->def.ignore_merges || (!t->def.exact && t->pre->habits & PRETOKENIZER_WHOLE_WORDS);
         t->add_bos = t->def.has_add_bos ? t->def.add_bos : t->pre->habits & PRETOKENIZER_BOS;
         if (t->pre->habits & PRETOKENIZER_LINES) /* the reference overrules files that say no */
                 t->add_bos = true;

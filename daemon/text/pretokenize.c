@@ -74,7 +74,7 @@ static bool is_break(uint32_t c) {
 
 /* Each match_*() returns where its match at pos ends, or NO_MATCH. */
 
-static size_t match_set(const struct view *v, size_t pos, const struct pretoken_part *part) {
+static inline size_t match_set(const struct view *v, size_t pos, const struct pretoken_part *part) {
         size_t n;
 
         for (n = 0; n < part->max; n++) {
@@ -252,12 +252,18 @@ static size_t match_parts(const struct view *v, size_t pos, const struct pretoke
 
 /* An optional first character is taken, or given up again where the rest then doesn't match. */
 static size_t match_rule(const struct view *v, size_t pos, const struct pretoken_rule *rule) {
-        size_t end;
+        const struct pretoken_part *first = &rule->parts[0];
+        size_t start, end;
 
-        end = match_parts(v, pos, rule->parts, PRETOKEN_PARTS_MAX);
-        if (end == NO_MATCH && rule->parts[0].kind == PRETOKEN_SET && rule->parts[0].min == 0)
-                end = match_parts(v, pos, rule->parts + 1, PRETOKEN_PARTS_MAX - 1);
-        return end;
+        if (first->kind != PRETOKEN_SET || first->min != 0)
+                return match_parts(v, pos, rule->parts, PRETOKEN_PARTS_MAX);
+        start = match_set(v, pos, first);
+        if (start != pos) {
+                end = match_parts(v, start, rule->parts + 1, PRETOKEN_PARTS_MAX - 1);
+                if (end != NO_MATCH)
+                        return end;
+        }
+        return match_parts(v, pos, rule->parts + 1, PRETOKEN_PARTS_MAX - 1);
 }
 
 static size_t match_stage(const struct view *v, size_t pos, const struct pretoken_stage *stage) {

@@ -114,7 +114,7 @@ static void unmark_harmony_end(struct tokenizer *t) {
 static void unmark_gemma_tag(struct tokenizer *t) {
         uint32_t tag = find_name(t, "</s>");
 
-        if (tag != TOKEN_NONE && find_name(t, "<|tool_response>") != TOKEN_NONE)
+        if (tag != TOKEN_NONE && !t->def.exact && find_name(t, "<|tool_response>") != TOKEN_NONE)
                 t->flags[tag] = TOKEN_NORMAL;
 }
 
@@ -122,6 +122,17 @@ static int32_t valid_id(const struct tokenizer *t, int32_t id, int32_t otherwise
         if (id >= 0 && (uint32_t)id < t->n_tokens)
                 return id;
         return otherwise >= 0 && (uint32_t)otherwise < t->n_tokens ? otherwise : -1;
+}
+
+static void assign_role(struct tokenizer *t, uint32_t id, enum role role) {
+        uint8_t flags = TOKEN_CONTROL;
+
+        if (t->def.exact) {
+                flags = t->flags[id];
+                if (!(flags & (TOKEN_CONTROL | TOKEN_USER_DEFINED))) /* a piece of text that looks like it */
+                        return;
+        }
+        t->flags[id] = flags | (role == ROLE_ENDS ? TOKEN_ENDS : 0);
 }
 
 void tokenizer_assign_roles(struct tokenizer *t) {
@@ -135,7 +146,7 @@ void tokenizer_assign_roles(struct tokenizer *t) {
                 uint32_t id = find_name(t, roles[i].name);
 
                 if (id != TOKEN_NONE)
-                        t->flags[id] = TOKEN_CONTROL | (roles[i].role == ROLE_ENDS ? TOKEN_ENDS : 0);
+                        assign_role(t, id, roles[i].role);
         }
         unmark_harmony_end(t);
         unmark_gemma_tag(t);

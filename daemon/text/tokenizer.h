@@ -52,7 +52,8 @@ struct tokenizer_def {
         const uint64_t *merge_offsets;
         int32_t bos, eos, eot, eom, unk, sep, pad;
         bool add_bos, add_eos, add_space_prefix, remove_extra_whitespaces, ignore_merges;
-        bool has_add_bos, has_add_space_prefix, has_ignore_merges;
+        bool has_add_bos, has_add_space_prefix;
+        bool exact; /* types and ignore_merges are the whole truth; names of tokens add nothing to it */
         bool nfc, prefix_first, prefix_missing;
 };
 

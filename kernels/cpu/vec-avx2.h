@@ -155,7 +155,8 @@ static inline vi vi_pairs_start(const int16_t *pair, const int times) {
 /* Adds where it stands, in place: gcc puts off additions of integers, and keeps all of their terms in memory meanwhile;
  * told not to, it wants a register more than there are. */
 static inline __m256i add_16(__m256i acc, __m256i x) {
-        __asm__("vpaddw %1, %0, %0" : "+x"(acc) : "x"(x));
+        acc = _mm256_add_epi16(acc, x);
+        __asm__("" : "+x"(acc));
         return acc;
 }
 static inline __m256i add_32(__m256i acc, __m256i x) {

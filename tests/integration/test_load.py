@@ -73,6 +73,26 @@ class Load(TestCase):
             self.assertEqual([m.name for m in client.ask(models=pb.Models()).done.models.models], ["stories"])
             self.assertEqual(len(daemon.children()), 1)
 
+    def test_split_files(self):
+        parts = sorted((MODELS / "split").glob("stories260K-*.gguf"))
+        if not parts:
+            self.skipTest("no model in several files there")
+        daemon = self.stories()
+        with daemon.connect() as client, tempfile.TemporaryDirectory() as folder:
+            end = client.ask(load=pb.Load(path=str(parts[0])))
+            self.assertDone(end)
+            split = client.answer(client.generate(b"Once upon a time", model=end.done.load.model, **GREEDY))
+            self.assertDone(split[2])
+            self.assertEqual(split[:2], client.answer(client.generate(b"Once upon a time", **GREEDY))[:2])
+            for part in parts[:-1]:
+                os.symlink(part, f"{folder}/{part.name}")
+            first, last = f"{folder}/{parts[0].name}", f"{folder}/{parts[-1].name}"
+            self.assertError(client.ask(load=pb.Load(path=first, dry_run=True)), "MODEL_NOT_FOUND")
+            os.symlink(parts[1], last)
+            end = client.ask(load=pb.Load(path=first, dry_run=True))
+            self.assertError(end, "MODEL_INVALID")
+            self.assertIn("'split.no'", end.error.message)
+
     def test_descriptors_and_memory_come_back(self):
         daemon = self.stories()
         daemon.wait_engine()

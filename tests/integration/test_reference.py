@@ -15,6 +15,8 @@ from harness import BUILD, SLOW, TESTDATA, TestCase
 
 MODELS, REFERENCE = TESTDATA / "models", TESTDATA / "reference"
 TYPES = ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1"]
+QUANTIZED = [f"rand-llama-{t}" for t in ("bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_k_s", "q3_k_m", "q2_k", "iq4_nl",
+                                         "iq4_xs")] + ["rand-llama3-q4_k_m"]
 VOCABULARIES = {"llama-spm": "vocab", "llama-bpe": "vocab", "gpt-2": "vocab", "qwen2": "vocab", "phi-3": "vocab",
                 "stories260K": "models"}
 
@@ -93,6 +95,23 @@ class Bench(unittest.TestCase):
                 self.assertEqual(len(ours), len(truth["prompt_tokens"]) * truth["n_vocab"])
                 error = sum((a - b) ** 2 for a, b in zip(ours, theirs)) / sum(b * b for b in theirs)
                 self.assertLess(error, 1e-10)
+
+    def test_quantized(self):
+        """Perplexities of the quantized models with random weights, from their logits."""
+        for name in QUANTIZED:
+            with self.subTest(model=name), tempfile.TemporaryDirectory() as folder:
+                truth = reference(name)
+                text, out = pathlib.Path(folder) / "text", pathlib.Path(folder) / "out.f32"
+                text.write_bytes(truth["prompt"].encode())
+                run("spark-bench", "logits", "-m", MODELS / f"{name}.gguf", "-f", text, "-o", out)
+                ours, n, ids = floats(out.read_bytes()), truth["n_vocab"], truth["prompt_tokens"]
+                self.assertEqual(len(ours), len(ids) * n)
+                nll = 0.0
+                for i, token in enumerate(ids[1:]):
+                    row = ours[i * n:(i + 1) * n]
+                    nll += math.log(sum(map(math.exp, row))) - row[token]
+                nll /= len(ids) - 1
+                self.assertLess(abs(math.exp(nll - truth["prompt_nll_mean"]) - 1), 0.01)
 
     def test_records_cut_short(self):
         """Bad data is told from good, with the exit code for it."""

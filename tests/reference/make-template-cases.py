@@ -3,6 +3,7 @@
 """Writes template-cases.json: snippets of Jinja with what jinja2 makes of them under the settings that chat templates
 are rendered with (needs the jinja2 package). `ok` is the text, `error` the kind of failure: refused is enough."""
 
+import copy
 import json
 import sys
 from datetime import datetime
@@ -409,6 +410,11 @@ STATEMENTS = [
     "{{ '{!s:>4}|'.format([1]) }}",
     "{{ '{!r:>6}|'.format('a') }}",
     "{{ '{!q}'.format(1) }}",
+    "{{ '{:+}'.format('a') }}",
+    "{{ '{:=5}'.format('a') }}",
+    "{{ '{:05}|{:05}'.format('a', -3) }}",
+    "{{ '{:,}'.format('a') }}",
+    "{{ '{:#}'.format('a') }}",
     "{% macro m(a) %}{{ caller() }}{{ kwargs }}{% endmacro %}{{ m.name }}{{ m.caller }}{{ m.catch_kwargs }}",
     "{% macro m() %}{{ varargs }}{% endmacro %}{{ m.caller }}{{ m.catch_kwargs }}{{ m.catch_varargs }}{{ m.zz }}",
     "{% if no %}{{ x|nope }}{% endif %}",
@@ -416,6 +422,29 @@ STATEMENTS = [
     "{% if no %}{% set a %}{{ x|nope }}{% endset %}{% endif %}",
     "{% if no %}{% filter upper %}{{ x|nope }}{% endfilter %}{% endif %}",
 ]
+
+
+OPERANDS = ["s", "u", "html", "''", "' x '", "'42'", "n", "f", "neg", "t", "nil", "missing", "xs", "words", "empty", "nest",
+            "people", "d", "ed", "(1, 'a')", "range(3)", "messages[4].content", "[1, none, 'a', true, 1.5]", "{'a': {'b': 1}}"]
+FILTERS = ["upper", "title", "capitalize", "trim", "length", "first", "last", "list", "string", "int", "float", "abs", "round",
+           "sum", "min", "max", "sort", "unique|list", "reverse|list", "join", "tojson", "e", "safe|e", "items|list", "dictsort",
+           "default('x')", "default('x', true)", "wordcount", "string|indent(2, true)", "replace('a', 'b')", "join('-')",
+           "map('string')|list", "map('length')|list", "map(attribute='name')|list", "map(attribute='b', default=1)|list",
+           "select|list", "reject('none')|list", "selectattr('name')|list", "selectattr('age', 'gt', 26)|list",
+           "sort(reverse=true)", "sort(attribute='age')", "groupby('age')", "batch(2, '-')|list", "slice(2)|list",
+           "tojson(indent=2)", "tojson(sort_keys=true)", "tojson(ensure_ascii=true)", "tojson(separators=(',', ':'))",
+           "center(9)", "truncate(5)", "attr('name')", "round(1, 'floor')", "count is odd", "string is upper"]
+OPERATORS = ["+", "-", "*", "/", "//", "%", "~", "==", "<", ">=", "in", "not in", "and", "or"]
+
+
+def products():
+    """Everything on everything; of the operators every fifth pair, since all of them are the same few cases."""
+    for f in FILTERS:
+        for o in OPERANDS:
+            yield "{{ " + o + "|" + f + " }}"
+    pairs = [(a, op, b) for op in OPERATORS for a in OPERANDS for b in OPERANDS]
+    for a, op, b in pairs[::5]:
+        yield "{{ " + a + " " + op + " " + b + " }}"
 
 
 def split_expressions(text):
@@ -461,7 +490,7 @@ def environment():
 
 def run(env, source):
     try:
-        text = env.from_string(source).render(documents=None, **CONTEXT)
+        text = env.from_string(source).render(documents=None, **copy.deepcopy(CONTEXT))
         text.encode()
     except Exception as e:  # whatever it is, it is a refusal
         return {"template": source, "error": type(e).__name__}
@@ -479,6 +508,7 @@ def main():
             seen.add(s)
             cases.append(run(env, s))
     cases += [run(env, s) for s in STATEMENTS]
+    cases += [run(env, s) for s in products() if s not in seen]
     cases = [c for c in cases if c]
     # joined pieces that make no sense are refused; a few of them are enough
     few, kept = 0, []

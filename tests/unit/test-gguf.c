@@ -384,7 +384,7 @@ static void test_metadata(void **state) {
                 { add_bad_bool, LOADER_E_INVALID, "neither true nor false" },
                 { add_bad_bools, LOADER_E_INVALID, "neither true nor false" },
                 { add_wrong_type, LOADER_E_INVALID, "of type uint32 instead of string" },
-                { add_shards, LOADER_E_UNSUPPORTED, "split.count" },
+                { add_shards, LOADER_E_INVALID, "split.count" },
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {

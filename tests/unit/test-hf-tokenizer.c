@@ -35,11 +35,17 @@ static void fixture_close(struct fixture *f) {
 
 static char *read_file(const char *path, size_t *ret_n) {
         FILE *f = fopen(path, "re");
-        char *text = malloc(1 << 20);
+        char *text;
+        long size;
 
         assert_non_null(f);
+        assert_int_equal(fseek(f, 0, SEEK_END), 0);
+        size = ftell(f);
+        assert_true(size > 0);
+        rewind(f);
+        text = malloc((size_t)size);
         assert_non_null(text);
-        *ret_n = fread(text, 1, 1 << 20, f);
+        *ret_n = fread(text, 1, (size_t)size, f);
         (void)fclose(f);
         return text;
 }
@@ -84,7 +90,7 @@ static size_t read_hex(const char *hex, char *out) {
 static void check_ids(const struct fixture *f, const char *hex, const char *expected, unsigned flags) {
         struct token_array ids = { 0 };
         struct buf got = BUF_NULL(1 << 20);
-        char text[4096];
+        char text[65536];
         size_t n = read_hex(hex, text);
 
         assert_int_equal(tokenizer_encode(f->t, text, n, flags, &ids), 0);
@@ -100,7 +106,7 @@ static void check_ids(const struct fixture *f, const char *hex, const char *expe
 static void check_back(const struct fixture *f, const char *hex) {
         struct token_array ids = { 0 };
         struct buf back = BUF_NULL(1 << 20);
-        char text[4096];
+        char text[65536];
         size_t n = read_hex(hex, text);
 
         if (f->vocab.nfc || f->vocab.prefix_missing || f->vocab.add_space_prefix || memmem(text, n, "<lr>", 4) ||

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "base/splitname.h"
 #include "daemon/control/memory.h"
 #include "daemon/control/plan.h"
 #include "daemon/control/user.h"
@@ -135,16 +136,16 @@ static void test_choose_kv(void **state) {
 static void test_split_names(void **state) {
         char name[64];
 
-        assert_int_equal(plan_split_name("/m/x-00001-of-00003.gguf", 3, name, sizeof(name)), 3);
+        assert_int_equal(splitname_part("/m/x-00001-of-00003.gguf", 3, name, sizeof(name)), 3);
         assert_string_equal(name, "/m/x-00003-of-00003.gguf");
-        assert_int_equal(plan_split_name("-00001-of-99999.gguf", 2, name, sizeof(name)), 99999);
-        assert_int_equal(plan_split_name("/m/x.gguf", 1, name, sizeof(name)), 0);
-        assert_int_equal(plan_split_name("/m/x-00002-of-00003.gguf", 1, name, sizeof(name)), 0);
-        assert_int_equal(plan_split_name("/m/x-00001-of-00001.gguf", 1, name, sizeof(name)), 0);
-        assert_int_equal(plan_split_name("/m/x-0a001-of-00003.gguf", 1, name, sizeof(name)), 0);
-        assert_int_equal(plan_split_name("/m/x-00001-of-00003.ggufx", 1, name, sizeof(name)), 0);
-        assert_int_equal(plan_split_name("", 1, name, sizeof(name)), 0);
-        assert_int_equal(plan_split_name("/m/x-00001-of-00003.gguf", 1, name, 10), 0);
+        assert_int_equal(splitname_part("-00001-of-99999.gguf", 2, name, sizeof(name)), 99999);
+        assert_int_equal(splitname_part("/m/x.gguf", 1, name, sizeof(name)), 0);
+        assert_int_equal(splitname_part("/m/x-00002-of-00003.gguf", 1, name, sizeof(name)), 0);
+        assert_int_equal(splitname_part("/m/x-00001-of-00001.gguf", 1, name, sizeof(name)), 0);
+        assert_int_equal(splitname_part("/m/x-0a001-of-00003.gguf", 1, name, sizeof(name)), 0);
+        assert_int_equal(splitname_part("/m/x-00001-of-00003.ggufx", 1, name, sizeof(name)), 0);
+        assert_int_equal(splitname_part("", 1, name, sizeof(name)), 0);
+        assert_int_equal(splitname_part("/m/x-00001-of-00003.gguf", 1, name, 10), 0);
 }
 
 int main(void) {

@@ -224,6 +224,8 @@ static void test_usage(void **state) {
                 { "spark-loader", "--link", "105", "--input", "109", NULL },
                 { "spark-loader", "--link", "5", "--input", "9", "more", NULL },
                 { "spark-loader", "--nonsense", NULL },
+                { "spark-loader", "--link", "5", "--split", "9", NULL }, /* what it would be split from is missing */
+                { "spark-loader", "--link", "105", "--input", "109", "--split", NULL },
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(wrong); i++)

@@ -178,12 +178,14 @@ static int try_thread(void) {
 /* Landlock alone (the first step) already keeps files shut, where the kernel has it. */
 static int try_landlock(void) {
         struct sandbox_features features;
+        char name[64];
 
         if (sandbox_enter_files(&features) < 0)
                 return 100;
         if (!features.landlock)
                 return 77;
-        return refused(open("/etc/passwd", O_RDONLY)) && refused(open("/tmp/x", O_RDWR | O_CREAT, 0600)) ? 0 : 1;
+        (void)snprintf(name, sizeof(name), "/tmp/spark-sandbox.%d", (int)getpid()); /* nobody has made it */
+        return refused(open("/etc/passwd", O_RDONLY)) && refused(open(name, O_RDWR | O_CREAT, 0600)) ? 0 : 1;
 }
 
 static int submit_raw(struct ring *ring, void (*prep)(struct io_uring_sqe *sqe, int fd), int fd) {
@@ -223,7 +225,7 @@ static int try_ring(void) {
         int fd = fd_memfd_new("input", 4096), other = fd_memfd_new("other", 4096);
         struct ring ring;
 
-        ring_init(&ring, fd, 4);
+        ring_init(&ring, &fd, 1, 4);
         if (!ring.ok)
                 return 77;
         if (!enter())

@@ -120,20 +120,19 @@ static void put_incoming(const struct fixture *f, const char *name) {
         (void)close(fd);
 }
 
-static int add(const struct fixture *f, const struct store_manifest *m, const char *name, bool fresh[]) {
+static int add(const struct fixture *f, const struct store_manifest *m, const char *name, const char *fresh) {
         const struct store_name n = make_name(name, m);
         char incoming[4][24] = { "" };
         const struct store_addition a = { .manifest = m, .incoming = incoming, .name = &n };
 
-        for (size_t i = 0; i < m->n_files; i++)
-                if (fresh[i])
+        for (size_t i = 0; fresh[i]; i++) /* '+': it is among the incoming */
+                if (fresh[i] == '+')
                         (void)snprintf(incoming[i], sizeof(incoming[i]), "%zu", i);
         return store_file_add(&f->dirs, &a);
 }
 
 static int set_up(void **state) {
         struct fixture *f = calloc(1, sizeof(*f));
-        bool fresh[] = { true };
 
         assert_non_null(f);
         log_init("test", LOG_LEVEL_ERROR, 0);
@@ -143,7 +142,7 @@ static int set_up(void **state) {
         f->a = make_manifest('a', 1);
         f->b = make_manifest('a', 2);
         put_incoming(f, "0");
-        assert_int_equal(add(f, &f->a, "a", fresh), 0);
+        assert_int_equal(add(f, &f->a, "a", "+"), 0);
         *state = f;
         return 0;
 }
@@ -203,15 +202,11 @@ static void reopen(struct fixture *f, struct store_found *ret) {
 /* ---- each change, with each fault ---- */
 
 static int change_add(struct fixture *f) {
-        bool fresh[] = { false, true };
-
-        return add(f, &f->b, "b", fresh);
+        return add(f, &f->b, "b", "-+");
 }
 
 static int change_replace(struct fixture *f) {
-        bool fresh[] = { false, true };
-
-        return add(f, &f->b, "a", fresh);
+        return add(f, &f->b, "a", "-+");
 }
 
 static int change_alias(struct fixture *f) {

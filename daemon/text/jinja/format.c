@@ -24,6 +24,7 @@ struct spec {
         char sign;  /* + space or 0 */
         bool alternate;
         bool group; /* thousands with commas */
+        bool zero;  /* the alignment is '=' for a 0 in front of the width: numbers only */
         int64_t width;
         int64_t precision; /* -1: none */
         char type;
@@ -290,6 +291,11 @@ static int add_text(struct render *r, struct value *all, const char *p, size_t n
         return text_concat(r, all, &part, all);
 }
 
+/* What can be subscribed is a mapping to Python here, of which nothing need be used. */
+static bool percent_mapping(const struct value *v) {
+        return v->kind == V_DICT || v->kind == V_LIST || v->kind == V_RANGE || v->kind == V_UNDEFINED;
+}
+
 int format_percent(struct render *r, const struct value *format, const struct value *arg, struct value *ret) {
         const char *p = format->text, *end = p + format->n, *percent;
         struct value all = VALUE_LITERAL(""), part;
@@ -320,7 +326,7 @@ int format_percent(struct render *r, const struct value *format, const struct va
                 if (!k)
                         k = text_concat(r, &all, &part, &all);
         }
-        if (!k && (arg->kind == V_TUPLE ? next < arg->list->n : next == 0 && arg->kind != V_DICT && arg->kind != V_LIST))
+        if (!k && (arg->kind == V_TUPLE ? next < arg->list->n : next == 0 && !percent_mapping(arg)))
                 return render_fail(r, "not all arguments converted during string formatting");
         all.flags = format->flags;
         *ret = all;
@@ -349,6 +355,7 @@ static int brace_spec(struct render *r, const char *p, const char *end, struct s
         if (p < end && *p == '0' && !s->align) {
                 s->align = '=';
                 s->fill = VALUE_LITERAL("0");
+                s->zero = true;
         }
         k = read_digits(r, &p, end, WIDTH_MAX, &s->width);
         if (!k && p < end && *p == ',') {
@@ -370,8 +377,13 @@ static int brace_one(struct render *r, const struct value *v, struct spec *s, bo
 
         if (plain)
                 return value_str(r, v, ret);
-        if (v->kind == V_STRING && (!s->type || s->type == 's'))
+        if (v->kind == V_STRING && (!s->type || s->type == 's')) {
+                if (s->zero)
+                        s->align = '<';
+                if (s->sign || s->alternate || s->group || s->align == '=')
+                        return render_fail(r, "sign, '#', ',' and '=' are not allowed in the format of a string");
                 return format_text(r, v, s, '<', ret);
+        }
         if (v->kind == V_STRING || !value_is_number(v) || (s->type && !strchr("dfFeEgGxXob%", s->type)))
                 return render_fail(r, "unsupported format for a value of type '%s'", value_type_name(v));
         if (!s->type && v->kind != V_FLOAT)
