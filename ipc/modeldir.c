@@ -16,7 +16,7 @@
 
 static const char *const plain_names[] = {
         "config.json",         "generation_config.json",  "tokenizer.json",     "tokenizer_config.json",
-        "chat_template.jinja", "special_tokens_map.json", "chat_template.json", "model.safetensors",
+        "chat_template.jinja", "chat_template.json",      "model.safetensors",
 };
 
 /* Five digits. */

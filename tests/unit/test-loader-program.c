@@ -215,7 +215,7 @@ static int run_with(const char *const *args) {
 }
 
 static void test_usage(void **state) {
-        static const char *const wrong[][7] = {
+        static const char *const wrong[][8] = {
                 { "spark-loader", NULL },
                 { "spark-loader", "--link", "5", NULL },
                 { "spark-loader", "--link", "x", "--input", "9", NULL },
