@@ -11,7 +11,8 @@
  *   loader  -> control  DONE      everything is written and unmapped; the loader exits with 0
  *   loader  -> control  ERROR     at any time instead; the loader exits with 1
  *
- * The loader's command line is: spark-loader --link FD --input FD [--split FD]... [--plan-only]
+ * The loader's command line is: spark-loader --link FD (--input FD [--split FD]... | --file NAME=FD...) [--plan-only]
+ * A directory's files go by name (modeldir.h).
  * Control seals the segments after the loader has exited.
  */
 

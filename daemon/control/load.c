@@ -22,6 +22,8 @@
 #include "spawn.h"
 #include "store.h"
 
+_Static_assert(MODELDIR_FILES_MAX <= LOAD_SPLITS_MAX, "a directory's files must fit");
+
 #define OOM_SCORE "500"         /* rather the loader than anybody else */
 
 /* ---- ends ---- */
@@ -37,6 +39,7 @@ struct load *load_free(struct load *load) {
                 (void)fd_close(load->inputs[i]);
         for (size_t i = 0; i < load->n_segments; i++)
                 (void)fd_close(load->segments[i]);
+        free(load->directory);
         free(load);
         return NULL;
 }
@@ -310,6 +313,29 @@ static int open_input(struct load *load, const char *path, struct request_error 
         return 0;
 }
 
+/* -ENOTDIR: open_input() takes it, or says what is wrong. */
+static int open_directory(struct load *load, const char *path, struct request_error *error) {
+        _cleanup_fd_ int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        char text[MODELDIR_TEXT_MAX];
+        int r;
+
+        if (fd < 0)
+                return -ENOTDIR;
+        load->directory = calloc(1, sizeof(*load->directory));
+        if (!load->directory)
+                return -ENOMEM;
+        r = modeldir_open(load->directory, fd, path, text);
+        if (r > 0) {
+                request_error_set(error, SPARK__V1__ERROR_CODE__MODEL_INVALID, "%s.", text);
+                return REQUEST_E_REFUSED;
+        }
+        if (r < 0)
+                return r;
+        load->n_inputs = load->directory->n;
+        (void)memcpy(load->inputs, load->directory->fds, load->n_inputs * sizeof(*load->inputs));
+        return 0;
+}
+
 static int open_inputs(struct load *load, struct model *model, struct request_error *error) {
         char name[4096];
         unsigned parts;
@@ -325,6 +351,9 @@ static int open_inputs(struct load *load, struct model *model, struct request_er
                 load->inputs[load->n_inputs++] = fd;
                 return 0;
         }
+        r = open_directory(load, model->path, error);
+        if (r != -ENOTDIR)
+                return r;
         parts = splitname_part(model->path, 1, name, sizeof(name));
         if (parts > LOAD_SPLITS_MAX) {
                 request_error_set(error, SPARK__V1__ERROR_CODE__MODEL_INVALID, "%u parts, at most %u are read.", parts,
@@ -339,8 +368,18 @@ static int open_inputs(struct load *load, struct model *model, struct request_er
         return r;
 }
 
+/* What follows an option of the loader's: a descriptor's number, behind a name where there is one. */
+static void argument(const struct load *load, size_t i, char *out, size_t size) {
+        const int fd = SPAWN_FIRST_FD + (int)i;
+
+        if (i > 0 && load->directory)
+                (void)snprintf(out, size, "%s=%d", load->directory->names[i - 1], fd);
+        else
+                (void)snprintf(out, size, "%d", fd);
+}
+
 static int spawn_loader(struct load *load, int link, bool plan_only) {
-        char numbers[LOAD_SPLITS_MAX + 1][12];
+        char arguments[LOAD_SPLITS_MAX + 1][MODELDIR_NAME_MAX + 12];
         char *argv[2 * (LOAD_SPLITS_MAX + 1) + 3];
         int fds[LOAD_SPLITS_MAX + 1];
         size_t n = 0;
@@ -348,9 +387,9 @@ static int spawn_loader(struct load *load, int link, bool plan_only) {
 
         argv[n++] = (char *)"spark-loader";
         for (size_t i = 0; i <= load->n_inputs; i++) {
-                (void)snprintf(numbers[i], sizeof(numbers[i]), "%d", SPAWN_FIRST_FD + (int)i);
-                argv[n++] = (char *)(i == 0 ? "--link" : i == 1 ? "--input" : "--split");
-                argv[n++] = numbers[i];
+                argument(load, i, arguments[i], sizeof(arguments[i]));
+                argv[n++] = (char *)(i == 0 ? "--link" : load->directory ? "--file" : i == 1 ? "--input" : "--split");
+                argv[n++] = arguments[i];
                 fds[i] = i == 0 ? link : load->inputs[i - 1];
         }
         if (plan_only)

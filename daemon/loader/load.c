@@ -13,10 +13,12 @@
 #include "base/splitname.h"
 #include "kernels/format.h"
 #include "loadlink.h"
+#include "modeldir.h"
 
 #include "load.h"
 #include "split.h"
 
+_Static_assert(MODELDIR_TEXT_MAX == sizeof(((struct loader_error *)NULL)->text), "a sentence must fit");
 _Static_assert(LOADLINK_SEGMENTS_MAX == IMAGE_SEGMENTS_MAX, "a plan must fit a record");
 
 int loader_init(struct loader *l, const int *fds, size_t n_fds, struct loader_error *error) {
@@ -37,7 +39,17 @@ int loader_init(struct loader *l, const int *fds, size_t n_fds, struct loader_er
         return copy_init(&l->copy, l->sources, l->n_sources);
 }
 
+int loader_init_directory(struct loader *l, const char *const *names, const int *fds, size_t n, struct loader_error *error) {
+        *l = (struct loader){ .error = error };
+        error->part = 0;
+        l->hf = calloc(1, sizeof(*l->hf));
+        return l->hf ? hf_init(l->hf, names, fds, n, error) : -ENOMEM;
+}
+
 void loader_deinit(struct loader *l) {
+        if (l->hf)
+                hf_deinit(l->hf);
+        free(l->hf);
         copy_deinit(&l->copy);
         image_plan_deinit(&l->plan);
         model_deinit(&l->model);
@@ -74,6 +86,8 @@ static int make_pieces(struct loader *l) {
 int loader_plan(struct loader *l) {
         int r;
 
+        if (l->hf)
+                return hf_plan(l->hf, &l->model, &l->plan, LOADLINK_SEGMENT_BYTES);
         r = split_read_metadata(l->parts, l->sources, l->n_sources, l->error);
         if (!r)
                 r = model_plan(&l->model, &l->parts[0], &l->plan, LOADLINK_SEGMENT_BYTES);
@@ -82,7 +96,7 @@ int loader_plan(struct loader *l) {
 }
 
 uint64_t loader_total(const struct loader *l) {
-        return copy_total(l->pieces, l->n_pieces);
+        return l->hf ? l->hf->total : copy_total(l->pieces, l->n_pieces);
 }
 
 static void unmap(const struct loader *l, void **maps) {
@@ -119,7 +133,10 @@ int loader_write(struct loader *l, const int *fds, size_t n_fds, const struct co
         r = map(l, fds, n_fds, maps);
         if (!r) {
                 image_plan_write_tables(&l->plan, maps[0]);
-                r = copy_run(&l->copy, l->pieces, l->n_pieces, &l->plan, maps, progress, l->error);
+                if (l->hf)
+                        r = hf_write(l->hf, &l->plan, maps, progress);
+                else
+                        r = copy_run(&l->copy, l->pieces, l->n_pieces, &l->plan, maps, progress, l->error);
         }
         unmap(l, maps);
         return r;
@@ -144,12 +161,10 @@ static int seal_segments(const struct image_plan *plan, const int *fds) {
         return 0;
 }
 
-static int load(struct loader *l, const int *inputs, size_t n_inputs, int *fds, struct loader_error *error) {
+static int load(struct loader *l, int *fds) {
         int r;
 
-        r = loader_init(l, inputs, n_inputs, error);
-        if (!r)
-                r = loader_plan(l);
+        r = loader_plan(l);
         if (!r)
                 r = make_segments(&l->plan, fds);
         if (!r)
@@ -159,22 +174,44 @@ static int load(struct loader *l, const int *inputs, size_t n_inputs, int *fds, 
         return r;
 }
 
-int loader_load_files(const int *inputs, size_t n_inputs, int *ret_fds, size_t *ret_n_fds,
-                      struct loader_error *error) {
-        int fds[IMAGE_SEGMENTS_MAX], r;
-        struct loader l;
+/* After an init, whose result this takes. Deinits the loader. */
+static int finish(struct loader *l, int r, int *ret_fds, size_t *ret_n_fds) {
+        int fds[IMAGE_SEGMENTS_MAX];
 
         for (size_t i = 0; i < IMAGE_SEGMENTS_MAX; i++)
                 fds[i] = -1;
-        r = load(&l, inputs, n_inputs, fds, error);
+        if (r == 0)
+                r = load(l, fds);
         if (r == 0) {
-                *ret_n_fds = l.plan.n_segments;
-                (void)memcpy(ret_fds, fds, l.plan.n_segments * sizeof(*fds));
+                *ret_n_fds = l->plan.n_segments;
+                (void)memcpy(ret_fds, fds, l->plan.n_segments * sizeof(*fds));
         } else {
                 for (size_t i = 0; i < IMAGE_SEGMENTS_MAX; i++)
                         fds[i] = fd_close(fds[i]);
         }
-        loader_deinit(&l);
+        loader_deinit(l);
+        return r;
+}
+
+int loader_load_files(const int *inputs, size_t n_inputs, int *ret_fds, size_t *ret_n_fds,
+                      struct loader_error *error) {
+        struct loader l;
+
+        return finish(&l, loader_init(&l, inputs, n_inputs, error), ret_fds, ret_n_fds);
+}
+
+static int load_directory(int dir, const char *path, int *ret_fds, size_t *ret_n_fds, struct loader_error *error) {
+        const char *names[MODELDIR_FILES_MAX];
+        struct modeldir d = { .n = 0 };
+        struct loader l;
+        int r = modeldir_open(&d, dir, path, error->text);
+
+        if (r)
+                return r > 0 ? LOADER_E_IO : r;
+        for (size_t i = 0; i < d.n; i++)
+                names[i] = d.names[i];
+        r = finish(&l, loader_init_directory(&l, names, d.fds, d.n, error), ret_fds, ret_n_fds);
+        modeldir_close(&d);
         return r;
 }
 
@@ -187,8 +224,11 @@ int loader_load_path(const char *path, int *ret_fds, size_t *ret_n_fds, struct l
         unsigned n = splitname_part(path, 1, name, sizeof(name));
         int fds[SOURCES_MAX], r = 0;
         size_t n_fds = 0;
+        _cleanup_fd_ int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
         error->part = 0;
+        if (dir >= 0)
+                return load_directory(dir, path, ret_fds, ret_n_fds, error);
         if (n > SOURCES_MAX)
                 return loader_fail(error, LOADER_E_UNSUPPORTED, "'%s' has %u parts; %u are possible", path, n, SOURCES_MAX);
         while (n_fds < MAX(n, 1u) && !r) {

@@ -8,6 +8,7 @@
  */
 
 #include "copy.h"
+#include "hf.h"
 #include "model.h"
 
 struct loader {
@@ -16,6 +17,7 @@ struct loader {
         size_t n_sources;
         struct copy copy;
         struct gguf parts[SOURCES_MAX]; /* the first one knows the others */
+        struct hf *hf; /* a directory's files instead of these */
         struct model model;
         struct image_plan plan;
         struct copy_piece *pieces;
@@ -25,6 +27,8 @@ struct loader {
 /* Takes a model's files (borrowed, up to SOURCES_MAX), makes ring and threads; reads nothing. 0, LOADER_E_*, or -errno.
  * Deinit in any case. */
 int loader_init(struct loader *l, const int *fds, size_t n_fds, struct loader_error *error);
+/* The same for the files of a directory, by name (modeldir.h). */
+int loader_init_directory(struct loader *l, const char *const *names, const int *fds, size_t n, struct loader_error *error);
 void loader_deinit(struct loader *l);
 /* Reads and checks the files' headers; fills l->plan. 0, LOADER_E_*, or -errno. */
 int loader_plan(struct loader *l);
@@ -37,5 +41,6 @@ uint64_t loader_total(const struct loader *l);
  * filled, or -errno. */
 int loader_load(int input_fd, int *ret_fds, size_t *ret_n_fds, struct loader_error *error);
 int loader_load_files(const int *inputs, size_t n_inputs, int *ret_fds, size_t *ret_n_fds, struct loader_error *error);
-/* The same for a path; that of the first part stands for all. A file that cannot be opened is LOADER_E_IO. */
+/* The same for a path; that of the first part stands for all, that of a directory for its files. What
+ * cannot be opened is LOADER_E_IO. */
 int loader_load_path(const char *path, int *ret_fds, size_t *ret_n_fds, struct loader_error *error);

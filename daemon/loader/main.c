@@ -21,6 +21,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "loadlink.h"
+#include "modeldir.h"
 
 #include "kernels/format.h"
 #include "load.h"
@@ -33,6 +34,8 @@ struct options {
         int link_fd;
         int inputs[SOURCES_MAX];
         size_t n_inputs;
+        const char *names[SOURCES_MAX]; /* of a directory's files */
+        size_t n_names;
         bool plan_only;
 };
 
@@ -46,7 +49,7 @@ _Static_assert(LOADER_E_INVALID == (int)LOADLINK_CODE_MODEL_INVALID && LOADER_E_
                "codes go over the link as they are");
 
 static int usage(void) {
-        (void)fprintf(stderr, "usage: spark-loader --link FD --input FD [--split FD]... [--plan-only]\n"
+        (void)fprintf(stderr, "usage: spark-loader --link FD (--input FD [--split FD]... | --file NAME=FD...) [--plan-only]\n"
                               "Started by sparkd; see ipc/loadlink.h for what it says on its link.\n");
         return EX_USAGE;
 }
@@ -65,8 +68,22 @@ static bool parse_fd(const char *s, int *ret) {
 
 /* --input is the first file, each --split another one. */
 static bool add_input(struct options *o, bool split, const char *s) {
-        if (split != (o->n_inputs > 0) || o->n_inputs == SOURCES_MAX || !parse_fd(s, &o->inputs[o->n_inputs]))
+        if (o->n_names > 0 || split != (o->n_inputs > 0) || o->n_inputs == SOURCES_MAX || !parse_fd(s, &o->inputs[o->n_inputs]))
                 return false;
+        o->n_inputs++;
+        return true;
+}
+
+/* NAME=FD: a file of a directory. */
+static bool add_file(struct options *o, char *s) {
+        char *number = strchr(s, '=');
+
+        if (!number || o->n_inputs != o->n_names || o->n_inputs == SOURCES_MAX)
+                return false;
+        *number = 0;
+        if (!modeldir_knows(s) || !parse_fd(number + 1, &o->inputs[o->n_inputs]))
+                return false;
+        o->names[o->n_names++] = s;
         o->n_inputs++;
         return true;
 }
@@ -76,6 +93,7 @@ static bool parse_options(int argc, char **argv, struct options *o) {
                 { "link", required_argument, NULL, 'l' },
                 { "input", required_argument, NULL, 'i' },
                 { "split", required_argument, NULL, 's' },
+                { "file", required_argument, NULL, 'f' },
                 { "plan-only", no_argument, NULL, 'p' },
                 { NULL, 0, NULL, 0 },
         };
@@ -88,6 +106,8 @@ static bool parse_options(int argc, char **argv, struct options *o) {
                 else if (c == 'l' && !parse_fd(optarg, &o->link_fd))
                         return false;
                 else if ((c == 'i' || c == 's') && !add_input(o, c == 's', optarg))
+                        return false;
+                else if (c == 'f' && !add_file(o, optarg))
                         return false;
                 else if (c == '?')
                         return false;
@@ -220,7 +240,10 @@ static int run(const struct options *o, struct loader_error *error) {
         }
         if (!features.landlock)
                 log_debug("no Landlock on this kernel; system call filter only");
-        r = loader_init(&l, o->inputs, o->n_inputs, error);
+        if (o->n_names > 0)
+                r = loader_init_directory(&l, o->names, o->inputs, o->n_names, error);
+        else
+                r = loader_init(&l, o->inputs, o->n_inputs, error);
         if (!r)
                 r = sandbox_enter_calls();
         if (!r)

@@ -215,7 +215,7 @@ static int run_with(const char *const *args) {
 }
 
 static void test_usage(void **state) {
-        static const char *const wrong[][7] = {
+        static const char *const wrong[][8] = {
                 { "spark-loader", NULL },
                 { "spark-loader", "--link", "5", NULL },
                 { "spark-loader", "--link", "x", "--input", "9", NULL },
@@ -223,6 +223,9 @@ static void test_usage(void **state) {
                 { "spark-loader", "--link", "-1", "--input", "9", NULL },
                 { "spark-loader", "--link", "105", "--input", "109", NULL },
                 { "spark-loader", "--link", "5", "--input", "9", "more", NULL },
+                { "spark-loader", "--link", "5", "--file", "config.json", NULL },
+                { "spark-loader", "--link", "5", "--file", "passwd=9", NULL },
+                { "spark-loader", "--link", "5", "--input", "9", "--file", "config.json=10", NULL },
                 { "spark-loader", "--nonsense", NULL },
                 { "spark-loader", "--link", "5", "--split", "9", NULL }, /* what it would be split from is missing */
                 { "spark-loader", "--link", "105", "--input", "109", "--split", NULL },
