@@ -51,10 +51,11 @@ _Static_assert(sizeof(struct act_super) == 384, "whole cache lines");
 /* How a format's kernels want activations. */
 enum act_form {
         ACT_FLOATS, /* [n_in][rows] floats */
+        ACT_BF16S,  /* the same, each rounded to what BF16 holds */
         ACT_BLOCKS, /* [n_in / 32][rows] struct act_block */
         ACT_SUPERS, /* [n_in / 256][rows] struct act_super */
 };
-#define ACT_FORMS 3u
+#define ACT_FORMS 4u
 
 /* Products of `rows` activation rows (1, 2, 4 or 8, by the function's place in the table) with panels of 16 weight
  * rows: out[panel][row][lane]. x is a tile of rows in the format's act_form. */

@@ -15,6 +15,7 @@
 #include "base/checked.h"
 #include "base/macro.h"
 #include "cpu.h"
+#include "kernels/half.h"
 
 #define ITEM_BYTES (128u << 10)  /* weights of an item: in the second-level cache together with a tile */
 #define CALL_PANELS 4u           /* panels of one call of a kernel */
@@ -72,12 +73,12 @@ static const float *row_of_x(const struct job *job, uint32_t row) {
 }
 
 /* [n_in][rows] floats */
-static void interleave(const struct job *job, uint32_t row, unsigned rows, float *dst) {
+static void interleave(const struct job *job, uint32_t row, unsigned rows, bool to_bf16, float *dst) {
         for (unsigned r = 0; r < rows; r++) {
                 const float *x = row_of_x(job, row + r);
 
                 for (uint32_t i = 0; i < job->n_in; i++)
-                        dst[(size_t)i * rows + r] = x[i];
+                        dst[(size_t)i * rows + r] = to_bf16 ? bf16_to_float(bf16_from_float(x[i])) : x[i];
         }
 }
 
@@ -104,7 +105,9 @@ static void prepare_rows(void *context, uint32_t item, unsigned worker) {
         for (unsigned rows; row < end; row += rows) {
                 rows = tile_rows(job, row, end);
                 if (job->wanted[ACT_FLOATS] && job->tiles[ACT_FLOATS] != job->x)
-                        interleave(job, row, rows, tile_at(job, ACT_FLOATS, row));
+                        interleave(job, row, rows, false, tile_at(job, ACT_FLOATS, row));
+                if (job->wanted[ACT_BF16S])
+                        interleave(job, row, rows, true, tile_at(job, ACT_BF16S, row));
                 for (unsigned r = 0; r < rows; r++) {
                         const float *x = row_of_x(job, row + r);
 
@@ -216,7 +219,7 @@ static int run_job(struct cpu_backend *cpu, struct job *job) {
                 return r;
         for (uint32_t g = 0; g < job->n_groups; g++)
                 tiles += n_tiles(job, job->groups + g);
-        if (job->wanted[ACT_BLOCKS] || job->wanted[ACT_SUPERS] || job->n_rows > 1)
+        if (job->wanted[ACT_BF16S] || job->wanted[ACT_BLOCKS] || job->wanted[ACT_SUPERS] || job->n_rows > 1)
                 cpu_run(cpu, (uint64_t)job->n_rows * job->n_in, tiles, prepare_rows, job);
         cpu_run(cpu, work, items, multiply, job);
         return 0;

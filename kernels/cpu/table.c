@@ -94,9 +94,10 @@ enum act_form cpu_kernels_act(enum fmt fmt) {
         switch (fmt) {
         case FMT_F32:
         case FMT_F16:
-        case FMT_BF16:
         case FMT_F8_E4M3:
                 return ACT_FLOATS;
+        case FMT_BF16:
+                return ACT_BF16S;
         case FMT_Q2_K:
         case FMT_Q3_K:
         case FMT_Q4_K:
@@ -112,6 +113,7 @@ enum act_form cpu_kernels_act(enum fmt fmt) {
 size_t cpu_act_bytes(enum act_form form, size_t n_in) {
         switch (form) {
         case ACT_FLOATS:
+        case ACT_BF16S:
                 return n_in * sizeof(float);
         case ACT_BLOCKS:
                 return n_in / ACT_BLOCK * sizeof(struct act_block);

@@ -160,7 +160,7 @@ static bool measure_format(struct backend *be, const struct options *o, const st
         double row_bytes = (double)fmt_row_bytes(info, N_IN);
         uint32_t n_out = (uint32_t)((double)ONE_BYTES / row_bytes) / WEIGHT_PANEL * WEIGHT_PANEL;
         double one = time_product(be, info, n_out, 1), many = time_product(be, info, MANY_OUT, o->rows);
-        bool floats = cpu_kernels_act(info->fmt) == ACT_FLOATS;
+        bool floats = info->block == 1 || info->fmt == FMT_F8_E4M3;
         double bytes, macs;
 
         if (one <= 0 || many <= 0)

@@ -246,7 +246,7 @@ static void test_perplexity(void **state) {
                 { "stories260K-bf16", ".eval", 0.001 }, { "stories260K-q8_0", ".eval", 0.005 },
                 { "stories260K-q4_0", ".eval", 0.005 }, { "stories260K-q4_1", ".eval", 0.005 },
                 { "stories260K-q5_0", ".eval", 0.005 }, { "stories260K-q5_1", ".eval", 0.005 },
-                { "rand-llama-bf16", "", 0.01 },        { "rand-llama-q8_0", "", 0.005 },
+                { "rand-llama-bf16", "", 0.001 },       { "rand-llama-q8_0", "", 0.005 },
                 { "rand-llama-iq4_nl", "", 0.001 },     { "rand-llama-iq4_xs", "", 0.001 },
                 { "rand-llama-q2_k", "", 0.005 },       { "rand-llama-q3_k_m", "", 0.01 },
                 { "rand-llama-q4_k_m", "", 0.001 },     { "rand-llama-q4_k_s", "", 0.001 },

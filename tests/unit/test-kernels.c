@@ -74,7 +74,7 @@ static uint32_t act_block(enum fmt fmt) {
         }
 }
 
-/* Rounding of the activations to 8 bits and of the sums to float: what the result may be off by. */
+/* Rounding of the activations to 8 bits or BF16 and of the sums to float: what the result may be off by. */
 static double bound(const struct matrix *m, const float *w, const float *x) {
         uint32_t n_in = m->w.n_in, block = act_block(m->w.info->fmt);
         double magnitude = 0.0, step = 0.0;
@@ -91,6 +91,8 @@ static double bound(const struct matrix *m, const float *w, const float *x) {
                 step += amax / 254.0 * weights;
         }
         /* In formats with an offset or a minimum, the terms are larger than their sum: a few times as much. */
+        if (m->w.info->fmt == FMT_BF16)
+                step = magnitude * 0x1p-8;
         return magnitude * n_in * 0x1p-24 * 4.0 + step * 1.01 + 1e-6;
 }
 
