@@ -167,7 +167,7 @@ static void test_logits(void **state) {
         check_logits("stories260K-f32", "stories260K-f32.eval", 1e-10);
 }
 
-/* The reference takes gelu from a table in half precision: what is left is its error, not ours (test-architectures). */
+/* With gelu in half precision a last bit of single precision can become one of half precision: see docs/architectures.md. */
 static void test_architectures(void **state) {
         static const char *const silu[] = { "mixtral", "qwen2", "qwen3", "qwen3moe", "gpt-oss",
                                             "phi3", "granite", "olmo2", "smollm3" };
@@ -180,7 +180,7 @@ static void test_architectures(void **state) {
         }
         for (size_t i = 0; i < ARRAY_SIZE(gelu); i++) {
                 (void)snprintf(name, sizeof(name), "mini-%s-f32", gelu[i]);
-                check_logits(name, name, 1e-6);
+                check_logits(name, name, 1e-7);
         }
 }
 
