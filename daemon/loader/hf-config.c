@@ -40,9 +40,32 @@ static int find_family(struct hf *h, struct json_view *v) {
         return 0;
 }
 
+/* What methods with several formats have. */
+static int check_format(const struct json_view *q) {
+        static const char *const formats[] = { "float-quantized", "nvfp4-pack-quantized" }, *const algorithms[] = { "FP8", "NVFP4" };
+        const struct {
+                const char *key;
+                const char *const *known;
+        } fields[] = { { "format", formats }, { "quant_algo", algorithms } };
+        const char *s = NULL;
+
+        for (size_t i = 0; i < ARRAY_SIZE(fields); i++)
+                switch (json_get_name(q, fields[i].key, &s)) {
+                case JSON_ABSENT:
+                        break;
+                case JSON_FOUND:
+                        if (strcmp(s, fields[i].known[0]) != 0 && strcmp(s, fields[i].known[1]) != 0)
+                                return json_unsupported(q, fields[i].key, "is a format that is not supported");
+                        break;
+                default:
+                        return LOADER_E_INVALID;
+                }
+        return 0;
+}
+
 /* Which quantizations can be read; what each means for a tensor says its name and type. */
 static int check_quantization(struct hf *h) {
-        static const char *const methods[] = { "fp8", "mxfp4", "compressed-tensors" };
+        static const char *const methods[] = { "fp8", "mxfp4", "compressed-tensors", "modelopt" };
         struct json_view v = { "config.json", "", h->config, h->error };
         struct json_object *q = NULL;
         const char *method = NULL;
@@ -58,7 +81,7 @@ static int check_quantization(struct hf *h) {
                 return r < 0 ? LOADER_E_INVALID : json_invalid(&v, "quant_method", "is missing");
         for (size_t i = 0; i < ARRAY_SIZE(methods); i++)
                 if (strcmp(methods[i], method) == 0)
-                        return 0;
+                        return check_format(&v);
         return loader_fail(h->error, LOADER_E_UNSUPPORTED,
                            "config.json: 'quantization_config.quant_method' is '%s': this quantization is not supported",
                            loader_show(show, method, strlen(method)));

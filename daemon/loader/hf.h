@@ -24,6 +24,9 @@ enum hf_how {
         HF_TRANSPOSED,  /* stored as n_in x n_out */
         HF_F8,          /* E4M3 with scales of its own */
         HF_MXFP4,
+        HF_NVFP4,
+        HF_SCALE,       /* of a whole matrix in NVFP4 */
+        HF_DIVISOR,     /* the same, stored as what to divide by */
         HF_FACTORS,     /* computed from the configuration */
 };
 
