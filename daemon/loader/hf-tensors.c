@@ -377,10 +377,10 @@ int hf_plan_tensors(struct hf *h, struct image_plan *plan) {
                 r = group(h, &n);
         for (size_t i = 0; i < n && r == 0; i++)
                 r = add_group(h, plan, &h->tensors[i]);
-        for (size_t i = 0; i < plan->n_tensors; i++)
-                h->total += h->tensors[i].n * h->parts[h->tensors[i].first].n_rows;
         if (r)
                 return r;
+        for (size_t i = 0; i < h->n_parts; i++)
+                h->total += h->parts[i].n_rows * fmt_row_bytes(fmt_info(h->parts[i].fmt), h->parts[i].n_in);
         r = image_schema_check(&plan->hparams, plan->tensors, plan->n_tensors, &at, &error);
         if (r <= 0)
                 return r;

@@ -225,8 +225,8 @@ struct writer {
         uint64_t done;
 };
 
-static void report(struct writer *w, uint64_t rows) {
-        w->done += rows;
+static void report(struct writer *w, const struct hf_part *p, uint64_t rows) {
+        w->done += rows * fmt_row_bytes(fmt_info(p->fmt), p->n_in);
         if (w->progress && w->progress->fn)
                 w->progress->fn(w->progress->arg, w->done, w->h->total);
 }
@@ -247,7 +247,7 @@ static int write_matrix(struct writer *w, const struct hf_part *p, char *dst) {
                 if (r)
                         return r;
                 weight_pack(info, p->n_rows, p->n_in, row, n, buf, dst);
-                report(w, n);
+                report(w, p, n);
         }
         return 0;
 }
@@ -268,7 +268,7 @@ int hf_write(struct hf *h, const struct image_plan *plan, void *const *segments,
                                 r = write_matrix(&w, p, dst + t->size / g->n * k);
                         } else {
                                 r = write_vector(h, p, (float *)(void *)dst + p->n_rows * p->n_in * k);
-                                report(&w, p->n_rows);
+                                report(&w, p, p->n_rows);
                         }
                 }
         }

@@ -61,7 +61,7 @@ struct hf {
         struct hf_part *parts;
         size_t n_parts, cap_parts;
         struct hf_tensor *tensors; /* as in the plan */
-        uint64_t total;
+        uint64_t total; /* bytes of rows that come out */
         /* hf-write.c */
         char *whole; /* a transposed matrix */
         const struct hf_part *whole_of;
