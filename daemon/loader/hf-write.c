@@ -128,13 +128,13 @@ static int read_scales(struct hf *h, const struct safetensors_tensor *s, float *
         if (!bytes || !scales)
                 return -ENOMEM;
         r = read_bytes(h, s, 0, bytes, s->size);
-        if (r)
-                return r;
-        fmt_decode(fmt_info(s->type == SAFETENSORS_F32 ? FMT_F32 : s->type == SAFETENSORS_F16 ? FMT_F16 : FMT_BF16), bytes, n,
-                   scales);
-        *ret = steal_ptr(&scales);
-        *ret_n = n;
-        return 0;
+        if (r == 0) {
+                fmt_decode(fmt_info(s->type == SAFETENSORS_F32 ? FMT_F32 : s->type == SAFETENSORS_F16 ? FMT_F16 : FMT_BF16),
+                           bytes, n, scales);
+                *ret = steal_ptr(&scales);
+                *ret_n = n;
+        }
+        return r;
 }
 
 static float f8_scale(const struct hf_part *p, const float *scales, uint64_t n, uint64_t row, uint64_t block) {
@@ -209,14 +209,13 @@ static int write_vector(struct hf *h, const struct hf_part *p, float *dst) {
         if (!bytes || !values)
                 return -ENOMEM;
         r = read_bytes(h, p->tensor, p->matrix * n * info->bytes, bytes, n * info->bytes);
-        if (r)
-                return r;
-        fmt_decode(info, bytes, n, values);
-        for (uint64_t i = 0; i < p->n_rows * p->n_in; i++)
+        if (r == 0)
+                fmt_decode(info, bytes, n, values);
+        for (uint64_t i = 0; i < p->n_rows * p->n_in && r == 0; i++)
                 dst[i] = values[i * p->step + p->first] + (p->how == HF_PLUS_ONE ? 1.0f : 0.0f);
-        if (p->how == HF_DIVISOR)
+        if (p->how == HF_DIVISOR && r == 0)
                 dst[0] = 1.0f / dst[0];
-        return 0;
+        return r;
 }
 
 struct writer {
