@@ -94,7 +94,7 @@ struct attention {
 
 enum activation {
         ACT_SILU = 0,         /* silu(gate) * up */
-        ACT_GELU_TANH = 1,    /* gelu(gate) * up, tanh form */
+        ACT_GELU_TANH = 1,    /* gelu(gate) * up, tanh form, in half precision */
         ACT_SILU_CLAMPED = 2, /* g sigmoid(1.702 g) * (u + 1); g is gate, at most 7, u is up, within -7 and 7 (gpt-oss) */
         ACTIVATIONS,
 };

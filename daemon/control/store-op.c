@@ -330,19 +330,27 @@ static size_t count_long(const struct store *s) {
         return n;
 }
 
+/* The change that is made next; NULL while another one is under way, or where there is none. */
+static struct store_op *pop_change(struct store *s) {
+        struct list *node = s->changing ? NULL : list_pop(&s->changes);
+
+        if (!node)
+                return NULL;
+        s->changing = OP_OF(node);
+        return s->changing;
+}
+
 void store_turn(struct store *s) {
         struct list *pos, *tmp;
-        struct list *next;
+        struct store_op *next;
 
         if (!s || !s->ready || s->manager->state == MANAGER_CLOSING)
                 return;
         LIST_FOREACH(pos, tmp, &s->waiting)
                 if (!verb_is_long(OP_OF(pos)) || count_long(s) < s->manager->config->store.imports)
                         op_begin(OP_OF(pos));
-        while (!s->changing && (next = list_pop(&s->changes))) {
-                s->changing = OP_OF(next);
-                store_change_begin(s->changing);
-        }
+        for (next = pop_change(s); next; next = pop_change(s))
+                store_change_begin(next);
         if (!list_empty(&s->waiting) && count_long(s) < s->manager->config->store.imports)
                 manager_kick(s->manager);
 }

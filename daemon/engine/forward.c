@@ -44,6 +44,7 @@ static void list_buffers(struct forward *f, const struct model_shape *s, uint64_
                          struct buffer b[N_BUFFERS]) {
         uint64_t q = (uint64_t)s->n_head * s->head_dim, kv = (uint64_t)s->n_head_kv * s->head_dim;
         uint64_t ff = MAX(MAX((uint64_t)s->n_ff, (uint64_t)s->n_ff_shared), (uint64_t)s->n_expert_used * s->n_ff_expert);
+        uint64_t qkv = s->fused_qkv ? q + 2 * kv : 0, gate_up = s->fused_gate_up ? 2ull * s->n_ff : 0;
         const struct buffer all[N_BUFFERS] = {
                 { &f->x, rows * s->n_embd },
                 { &f->h, rows * s->n_embd },
@@ -54,7 +55,7 @@ static void list_buffers(struct forward *f, const struct model_shape *s, uint64_
                 { &f->a, rows * q },
                 { &f->gate, rows * ff },
                 { &f->up, rows * ff },
-                { &f->wide, rows * MAX(s->fused_qkv ? q + 2 * kv : 0, s->fused_gate_up ? 2ull * s->n_ff : 0) },
+                { &f->wide, rows * MAX(qkv, gate_up) },
                 { &f->router, rows * s->n_expert },
                 { &f->chosen, rows * s->n_expert_used },
                 { &f->weights, rows * s->n_expert_used },

@@ -113,7 +113,7 @@ static int fill(struct binder *b, enum model_rope which, double base, bool scale
         if (scaled && h->rope_scaling == IMAGE_ROPE_SCALING_YARN) {
                 const struct yarn y = yarn_of(h, m->shape.n_rot, base);
 
-                rope->magnitude = (float)yarn_magnitude(h);
+                rope->magnitude = h->yarn_attn_factor > 0 ? h->yarn_attn_factor : (float)yarn_magnitude(h);
                 r = yarn_inv_freq(&y, m->shape.n_rot, base, factors, &m->inv_freq[which]);
         } else {
                 r = model_inv_freq(m->shape.n_rot, base, divisor, factors, &m->inv_freq[which]);

@@ -114,13 +114,15 @@ static void default_experts(const struct image_arch *arch, struct image_hparams 
 }
 
 void image_arch_defaults(const struct image_arch *arch, struct image_hparams *hp) {
+        uint32_t width = hp->n_embd / hp->n_head;
+
         default_experts(arch, hp);
         if (hp->rope_kind == IMAGE_ROPE_DEFAULT)
                 hp->rope_kind = arch->rope;
         if (hp->embd_scale == 0 && arch->embd_root)
                 hp->embd_scale = sqrtf((float)hp->n_embd);
         if (hp->attn_scale == 0 && arch->embd_scaled > 0 && hp->n_layer == arch->embd_scaled)
-                hp->attn_scale = 1.0f / sqrtf((float)(hp->n_embd / hp->n_head));
+                hp->attn_scale = 1.0f / sqrtf((float)width);
         if (hp->window > 0 && hp->rope_base_window == 0)
                 hp->rope_base_window = arch->window_rope == IMAGE_WINDOW_ROPE_PLAIN_10K ? 10000.0f : hp->rope_base;
         if (hp->window > 0 && arch->window_rope != IMAGE_WINDOW_ROPE_SAME)

@@ -42,7 +42,7 @@ enum image_key {
 
 enum image_act {
         IMAGE_ACT_SILU = 0,
-        IMAGE_ACT_GELU = 1,         /* tanh form */
+        IMAGE_ACT_GELU = 1,         /* tanh form, in half precision */
         IMAGE_ACT_SILU_CLAMPED = 2, /* gpt-oss: min(g, 7) sigmoid(1.702 g) times (up within 7) + 1 */
 };
 

@@ -93,6 +93,7 @@ struct image_hparams {
         float rope_base_window;  /* rope.freq_base_swa: of layers with a window; 0 = rope_base */
         uint32_t rope_window_plain; /* layers with a window have no RoPE scaling */
         float yarn_ext_factor;   /* rope.scaling.yarn_ext_factor, 0 = 1 */
+        float yarn_attn_factor;  /* rope.scaling.yarn_attn_factor: the magnitude, instead of what the factor gives; 0 = none */
         float yarn_beta_fast;    /* rope.scaling.yarn_beta_fast, 0 = 32 */
         float yarn_beta_slow;    /* rope.scaling.yarn_beta_slow, 0 = 1 */
         float yarn_log_mul;      /* rope.scaling.yarn_log_multiplier (mscale_all_dim) */

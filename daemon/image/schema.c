@@ -135,8 +135,8 @@ static const char *check_floats(const struct image_hparams *hp) {
         const float v[] = {
                 hp->norm_eps, hp->rope_base, hp->rope_scale_factor, hp->rope_attn_factor, hp->attn_softcap,
                 hp->logit_softcap, hp->embd_scale, hp->residual_scale, hp->attn_scale, hp->logit_scale,
-                hp->rope_base_window, hp->yarn_ext_factor, hp->yarn_beta_fast, hp->yarn_beta_slow, hp->yarn_log_mul,
-                hp->temp_scale, hp->expert_scale,
+                hp->rope_base_window, hp->yarn_ext_factor, hp->yarn_attn_factor, hp->yarn_beta_fast, hp->yarn_beta_slow,
+                hp->yarn_log_mul, hp->temp_scale, hp->expert_scale,
         };
 
         if (!finite_all(v, ARRAY_SIZE(v)))
@@ -151,7 +151,7 @@ static const char *check_floats(const struct image_hparams *hp) {
             hp->rope_scale_factor <= 0)
                 return "the RoPE scaling factor is not positive";
         if (hp->attn_softcap < 0 || hp->logit_softcap < 0 || hp->rope_attn_factor < 0 || hp->rope_base_window < 0 ||
-            hp->yarn_beta_fast < 0 || hp->yarn_beta_slow < 0)
+            hp->yarn_attn_factor < 0 || hp->yarn_beta_fast < 0 || hp->yarn_beta_slow < 0)
                 return "a softcap or a parameter of RoPE is negative";
         return NULL;
 }

@@ -55,7 +55,7 @@ static const struct {
         { FOLD WORD "|\\p{N}{1}| ?[^\\s\\p{L}\\p{N}\\r\\n]+" TAIL, "seed-coder", true },
         { CASED(FOLD "?") "|\\p{N}{1,3}" MARKS_SLASH TAIL, "o200k", true },
         { CASED("") "|\\p{N}" MARKS_SLASH TAIL, "tekken", true },
-        { FOLD PREFIX "(?:\\p{L}\\p{M}*(?: \\p{L}\\p{M}*)*)+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]?" TAIL_2, "exaone-moe", true },
+        { FOLD "|" PREFIX "(?:\\p{L}\\p{M}*(?: \\p{L}\\p{M}*)*)+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]?" TAIL_2, "exaone-moe", true },
         { "\\p{N}{1,3}", "numbers3", false },
         { "\\p{N}+", "numbers", false },
         { "\\p{N}", "digit", false },

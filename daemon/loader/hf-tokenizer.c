@@ -311,7 +311,8 @@ static int read_merges(struct hf *h) {
         for (size_t i = 0; i < n; i++) {
                 struct merge merge;
 
-                (void)split_merge(json_object_array_get_idx(list, i), &merge);
+                if (!split_merge(json_object_array_get_idx(list, i), &merge))
+                        break; /* all were seen above */
                 memcpy(h->m->merge_bytes + at, merge.left, merge.n_left);
                 h->m->merge_bytes[at + merge.n_left] = ' ';
                 memcpy(h->m->merge_bytes + at + merge.n_left + 1, merge.right, merge.n_right);

@@ -164,6 +164,7 @@ static int read_floats(struct gguf *g, struct image_hparams *hp) {
                 { "rope.scaling.factor", &hp->rope_scale_factor },
                 { "rope.scaling.attn_factor", &hp->rope_attn_factor },
                 { "rope.scaling.yarn_ext_factor", &hp->yarn_ext_factor },
+                { "rope.scaling.yarn_attn_factor", &hp->yarn_attn_factor },
                 { "rope.scaling.yarn_beta_fast", &hp->yarn_beta_fast },
                 { "rope.scaling.yarn_beta_slow", &hp->yarn_beta_slow },
                 { "rope.scaling.yarn_log_multiplier", &hp->yarn_log_mul },

@@ -188,6 +188,8 @@ int merge_row_run(struct merge_row *row, merge_find_fn find) {
                 uint64_t key = heap_pop(row);
                 uint32_t i = (uint32_t)key;
 
+                for (size_t k = 0; k < row->n_heap && k <= ARITY; k++) /* what comes next lies anywhere in a long row */
+                        __builtin_prefetch(&row->symbols[(uint32_t)row->heap[k]], 1);
                 if (row->symbols[i].rank == (uint32_t)(key >> 32))
                         r = join(row, find, i);
         }

@@ -214,7 +214,7 @@ static size_t match_phrase(const struct view *v, size_t pos, const struct pretok
         }
 }
 
-static size_t match_part(const struct view *v, size_t pos, const struct pretoken_part *part) {
+static inline size_t match_part(const struct view *v, size_t pos, const struct pretoken_part *part) {
         size_t end;
 
         switch (part->kind) {
@@ -241,7 +241,7 @@ static size_t match_part(const struct view *v, size_t pos, const struct pretoken
         return NO_MATCH;
 }
 
-static size_t match_parts(const struct view *v, size_t pos, const struct pretoken_part *parts, size_t n) {
+static inline size_t match_parts(const struct view *v, size_t pos, const struct pretoken_part *parts, size_t n) {
         for (size_t i = 0; i < n && parts[i].kind != PRETOKEN_END; i++) {
                 pos = match_part(v, pos, &parts[i]);
                 if (pos == NO_MATCH)
@@ -251,7 +251,7 @@ static size_t match_parts(const struct view *v, size_t pos, const struct pretoke
 }
 
 /* An optional first character is taken, or given up again where the rest then doesn't match. */
-static size_t match_rule(const struct view *v, size_t pos, const struct pretoken_rule *rule) {
+static inline size_t match_rule(const struct view *v, size_t pos, const struct pretoken_rule *rule) {
         const struct pretoken_part *first = &rule->parts[0];
         size_t start, end;
 

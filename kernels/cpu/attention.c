@@ -46,7 +46,7 @@ static uint32_t queries_of(const struct job *job) {
 
 /* A query's place: heads of a row lie together, and rows are packed into tiles as long as whole ones fit. */
 static uint32_t tile_size(const struct job *job) {
-        return job->kernels->tile;
+        return job->kernels->attn_tile;
 }
 
 static struct item item_memory(const struct job *job, unsigned worker) {

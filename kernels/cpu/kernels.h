@@ -40,7 +40,7 @@ _Static_assert(sizeof(struct act_block) == 64, "one cache line");
 /* 256 of them, scaled and rounded as GGUF's Q8_K. */
 struct act_super {
         int8_t q[ACT_SUPER];
-        int16_t pair[16][2];      /* of each 16 */
+        int16_t pair32[16][2];    /* of each 16, times 32 */
         int16_t sum16[16];        /* of each 16 of q */
         int16_t sum32[8];
         float scale;
@@ -130,7 +130,8 @@ struct peak_kernels {
 struct cpu_kernels {
         const char *name;
         bool (*usable)(void);
-        unsigned tile;               /* rows that its kernels take at most: 1, 2, 4 or 8 */
+        unsigned tile;               /* rows that its matmul kernels take at most: 1, 2, 4 or 8 */
+        unsigned attn_tile;          /* queries that its attention kernels take at most */
         const struct matmul_kernels *matmul;
         const struct row_kernels *rows;
         const struct attn_kernels *attn;

@@ -152,14 +152,18 @@ static ALWAYS_INLINE const uint8_t *k_scales(const enum fmt fmt, const uint8_t *
 
 static ALWAYS_INLINE vi k_start(const enum fmt fmt, const struct act_super *x, unsigned sub) {
         switch (fmt) {
-        case FMT_Q3_K: return vi_pairs_start(x->pair[sub], 4);
-        case FMT_Q6_K: return vi_pairs_start(x->pair[sub], 32);
+        case FMT_Q3_K: return vi_pairs_shifted(x->pair32[sub], 3);
+        case FMT_Q6_K: return vi_pairs_shifted(x->pair32[sub], 0);
         case FMT_IQ4_XS: return VEC_I8_SHIFTED ? vi_set1(-128 * x->sum32[sub]) : vi_zero();
         default: return vi_zero();
         }
 }
 
-/* Runs [j, j + n) of a chunk, for all rows of the tile. */
+static ALWAYS_INLINE vi k_dot(const enum fmt fmt, vi acc, vi w, const int8_t *a) {
+        return fmt == FMT_IQ4_XS ? vi_pairs_i8(acc, w, vi_set1_load(a)) : vi_pairs_dot(acc, w, vi_set1_load(a));
+}
+
+/* Runs [j, j + n) of a chunk, for the rows. */
 static ALWAYS_INLINE void k_runs(const enum fmt fmt, const unsigned rows, const unsigned n, vt table,
                                  const uint8_t *col, unsigned chunk, const unsigned j, const uint8_t *sc,
                                  const struct act_super *x, vi *sum) {
@@ -177,10 +181,9 @@ static ALWAYS_INLINE void k_runs(const enum fmt fmt, const unsigned rows, const 
                                 vi w = k_weights(fmt, table, col, chunk, j + k, g);
 
                                 UNROLL for (unsigned r = 0; r < rows; r++) {
-                                        vi a = vi_set1_load(x[r].q + 32 * (run + k) + 4 * g);
                                         vi *p = pairs + k * rows + r;
 
-                                        *p = fmt == FMT_IQ4_XS ? vi_pairs_i8(*p, w, a) : vi_pairs_dot(*p, w, a);
+                                        *p = k_dot(fmt, *p, w, x[r].q + 32 * (run + k) + 4 * g);
                                 }
                         }
                 UNROLL for (unsigned k = 0; k < n; k++) {
@@ -190,6 +193,35 @@ static ALWAYS_INLINE void k_runs(const enum fmt fmt, const unsigned rows, const 
                                 sum[r] = vi_pairs_scaled(sum[r], pairs[k * rows + r], scale);
                 }
         }
+}
+
+/* One run whose weights k_unpack() left at w. */
+static ALWAYS_INLINE void k_run(const enum fmt fmt, const unsigned rows, const uint8_t *w, unsigned run,
+                                const uint8_t *sc, const struct act_super *x, vi *sum) {
+        const unsigned together = k_groups_together(fmt), subs = k_subs(fmt);
+
+        UNROLL for (unsigned first = 0; first < 8; first += together) {
+                const unsigned sub = first * subs / 8;
+                vi scale = vi_scale_i8(sc + 16 * (run * subs + sub)), pairs[TILE_MAX];
+
+                UNROLL for (unsigned r = 0; r < rows; r++)
+                        pairs[r] = k_start(fmt, x + r, run * subs + sub);
+                UNROLL for (unsigned g = first; g < first + together; g++)
+                        UNROLL for (unsigned r = 0; r < rows; r++)
+                                pairs[r] = k_dot(fmt, pairs[r], vi_load(w + 64 * g), x[r].q + 32 * run + 4 * g);
+                UNROLL for (unsigned r = 0; r < rows; r++)
+                        sum[r] = vi_pairs_scaled(sum[r], pairs[r], scale);
+        }
+}
+
+/* A column's weights as bytes, [run][group][row][4], for a tile of more rows than are done at a time. */
+static ALWAYS_INLINE void k_unpack(const enum fmt fmt, vt table, const uint8_t *col, uint8_t *dst) {
+        const unsigned runs = k_chunk_runs(fmt);
+
+        for (unsigned chunk = 0; chunk < 8 / runs; chunk++)
+                UNROLL for (unsigned j = 0; j < runs; j++)
+                        UNROLL for (unsigned g = 0; g < 8; g++)
+                                vi_store(dst + 64 * (8 * (runs * chunk + j) + g), k_weights(fmt, table, col, chunk, j, g));
 }
 
 /* The sum of minimum * activations of one row. */
@@ -209,19 +241,21 @@ static ALWAYS_INLINE unsigned k_runs_together(const enum fmt fmt, const unsigned
         return fit < k_chunk_runs(fmt) ? fit : k_chunk_runs(fmt);
 }
 
-static ALWAYS_INLINE void k_column(const enum fmt fmt, const unsigned rows, vt table, const uint8_t *col,
+/* What a column adds to the rows; w is the column, or its weights where they are ready. */
+static ALWAYS_INLINE void k_column(const enum fmt fmt, const bool ready, const unsigned rows, vt table,
+                                   const uint8_t *col, const uint8_t *w, const uint8_t *sc, const uint8_t *mn,
                                    const struct act_super *x, vf *acc) {
         const unsigned runs = k_chunk_runs(fmt), n = k_runs_together(fmt, rows);
-        uint8_t scales[K_SUBS_MAX * 16], mn[K_SUBS_MAX * 16];
-        const uint8_t *sc = k_scales(fmt, col, scales, mn);
-        vi sum[TILE_MAX];
         vf d = vf_load_f16(col);
+        vi sum[TILE_MAX];
 
         UNROLL for (unsigned r = 0; r < rows; r++)
                 sum[r] = vi_zero();
-        for (unsigned chunk = 0; chunk < 8 / runs; chunk++)
+        for (unsigned chunk = 0; !ready && chunk < 8 / runs; chunk++)
                 UNROLL for (unsigned j = 0; j < runs; j += n)
-                        k_runs(fmt, rows, n, table, col, chunk, j, sc, x, sum);
+                        k_runs(fmt, rows, n, table, w, chunk, j, sc, x, sum);
+        for (unsigned run = 0; ready && run < 8; run++)
+                k_run(fmt, rows, w + 512 * run, run, sc, x, sum);
         UNROLL for (unsigned r = 0; r < rows; r++)
                 acc[r] = vf_fma(vf_from_vi(sum[r]), vf_mul(d, vf_set1(x[r].scale)), acc[r]);
         if (k_has_min(fmt)) {
@@ -233,9 +267,19 @@ static ALWAYS_INLINE void k_column(const enum fmt fmt, const unsigned rows, vt t
         }
 }
 
+/* How many rows there are, said so that the loop over parts of a tile does not unroll. */
+static ALWAYS_INLINE unsigned k_rows(const unsigned tile) {
+        unsigned n = tile;
+
+        if (tile > VEC_ROWS)
+                __asm__("" : "+r"(n));
+        return n;
+}
+
 static ALWAYS_INLINE void k_kernel(const enum fmt fmt, const unsigned rows, const void *w, size_t stride,
                                    unsigned n_panels, const void *x, size_t n_in, float *out) {
         const vt table = vt_load(fmt_iq4_values);
+        const bool ready = rows > VEC_ROWS;
 
         for (unsigned p = 0; p < n_panels; p++, out += rows * 16) {
                 const uint8_t *col = (const uint8_t *)w + p * stride;
@@ -244,8 +288,15 @@ static ALWAYS_INLINE void k_kernel(const enum fmt fmt, const unsigned rows, cons
 
                 UNROLL for (unsigned r = 0; r < rows; r++)
                         acc[r] = vf_zero();
-                for (size_t k = 0; k < n_in; k += ACT_SUPER, col += k_column_bytes(fmt), a += rows)
-                        k_column(fmt, rows, table, col, a, acc);
+                for (size_t k = 0; k < n_in; k += ACT_SUPER, col += k_column_bytes(fmt), a += rows) {
+                        uint8_t scales[K_SUBS_MAX * 16], mn[K_SUBS_MAX * 16], bytes[VEC_TILE > VEC_ROWS ? ACT_SUPER * 16 : 64];
+                        const uint8_t *sc = k_scales(fmt, col, scales, mn);
+
+                        if (ready)
+                                k_unpack(fmt, table, col, bytes);
+                        for (unsigned r = 0, n = k_rows(rows); r < n; r += VEC_ROWS)
+                                k_column(fmt, ready, ROWS_OF(rows), table, col, ready ? bytes : col, sc, mn, a + r, acc + r);
+                }
                 UNROLL for (unsigned r = 0; r < rows; r++)
                         vf_store(out + 16 * r, acc[r]);
         }

@@ -123,40 +123,47 @@ static ALWAYS_INLINE void iq4_nl_products(const unsigned rows, vt table, const u
                 acc[r] = vf_fma(vf_mul(vf_from_vi(sum[r]), d), vf_set1(x[r].scale), acc[r]);
 }
 
+/* As many rows of a tile as there are registers for. */
+static ALWAYS_INLINE void lut_panel(const enum fmt fmt, const unsigned tile, vt table, const uint8_t *col,
+                                    const struct act_block *x, size_t n_in, float *out) {
+        const size_t blocks = fmt == FMT_NVFP4 ? 2 : 1; /* of activations in a column */
+        const unsigned rows = ROWS_OF(tile);
+        vf acc[TILE_MAX];
+
+        UNROLL for (unsigned r = 0; r < rows; r++)
+                acc[r] = vf_zero();
+        for (size_t k = 0; k < n_in; k += blocks * ACT_BLOCK, col += lut_column_bytes(fmt), x += blocks * tile) {
+                if (fmt == FMT_IQ4_NL)
+                        iq4_nl_products(rows, table, col, x, acc);
+                else if (fmt == FMT_MXFP4)
+                        mxfp4_products(rows, table, col, x, acc);
+                else
+                        UNROLL for (unsigned half = 0; half < 2; half++)
+                                nvfp4_products(rows, table, col, half, x + half * tile, acc);
+        }
+        UNROLL for (unsigned r = 0; r < rows; r++)
+                vf_store(out + 16 * r, acc[r]);
+}
+
 static ALWAYS_INLINE void lut_kernel(const enum fmt fmt, const unsigned rows, const void *w, size_t stride,
                                      unsigned n_panels, const void *x, size_t n_in, float *out) {
-        const size_t blocks = fmt == FMT_NVFP4 ? 2 : 1; /* of activations in a column */
         const vt table = lut_table(fmt);
+        const struct act_block *a = x;
 
-        for (unsigned p = 0; p < n_panels; p++, out += rows * 16) {
-                const uint8_t *col = (const uint8_t *)w + p * stride;
-                const struct act_block *a = x;
-                vf acc[TILE_MAX];
-
-                UNROLL for (unsigned r = 0; r < rows; r++)
-                        acc[r] = vf_zero();
-                for (size_t k = 0; k < n_in; k += blocks * ACT_BLOCK, col += lut_column_bytes(fmt), a += blocks * rows) {
-                        if (fmt == FMT_IQ4_NL)
-                                iq4_nl_products(rows, table, col, a, acc);
-                        else if (fmt == FMT_MXFP4)
-                                mxfp4_products(rows, table, col, a, acc);
-                        else
-                                UNROLL for (unsigned half = 0; half < 2; half++)
-                                        nvfp4_products(rows, table, col, half, a + half * rows, acc);
-                }
-                UNROLL for (unsigned r = 0; r < rows; r++)
-                        vf_store(out + 16 * r, acc[r]);
-        }
+        for (unsigned p = 0; p < n_panels; p++, out += rows * 16)
+                for (unsigned r = 0; r < rows; r += VEC_ROWS)
+                        lut_panel(fmt, rows, table, (const uint8_t *)w + p * stride, a + r, n_in, out + 16 * r);
 }
 
 /* F8_E4M3, with activations in float: a block's products in the order of k, their sum times the scale. */
-static ALWAYS_INLINE void f8_panels(const unsigned rows, const unsigned panels, const uint8_t *col, size_t stride,
+static ALWAYS_INLINE void f8_panels(const unsigned tile, const unsigned panels, const uint8_t *col, size_t stride,
                                     const float *x, size_t n_in, float *out) {
+        const unsigned rows = ROWS_OF(tile);
         vf acc[TILE_MAX * 2];
 
         UNROLL for (unsigned i = 0; i < rows * panels; i++)
                 acc[i] = vf_zero();
-        for (size_t k = 0; k < n_in; k += F8_BLOCK, col += F8_BYTES, x += rows * F8_BLOCK) {
+        for (size_t k = 0; k < n_in; k += F8_BLOCK, col += F8_BYTES, x += tile * F8_BLOCK) {
                 vf sum[TILE_MAX * 2];
 
                 UNROLL for (unsigned i = 0; i < rows * panels; i++)
@@ -166,7 +173,7 @@ static ALWAYS_INLINE void f8_panels(const unsigned rows, const unsigned panels, 
                                 vf v = vf_load_e4m3(col + p * stride + 64 + 16 * e);
 
                                 UNROLL for (unsigned r = 0; r < rows; r++)
-                                        sum[p * rows + r] = vf_fma(v, vf_set1(x[e * rows + r]), sum[p * rows + r]);
+                                        sum[p * rows + r] = vf_fma(v, vf_set1(x[e * tile + r]), sum[p * rows + r]);
                         }
                 UNROLL for (unsigned i = 0; i < rows * panels; i++) {
                         vf scale = vf_mul(vf_load((const float *)(const void *)(col + i / rows * stride)),
@@ -176,16 +183,19 @@ static ALWAYS_INLINE void f8_panels(const unsigned rows, const unsigned panels, 
                 }
         }
         UNROLL for (unsigned i = 0; i < rows * panels; i++)
-                vf_store(out + 16 * i, acc[i]);
+                vf_store(out + 16 * (i / rows * tile + i % rows), acc[i]);
 }
 
 static ALWAYS_INLINE void f8_kernel(const enum fmt fmt, const unsigned rows, const void *w, size_t stride,
                                     unsigned n_panels, const void *x, size_t n_in, float *out) {
         const unsigned together = rows <= 2 || VEC_PAIR ? 2 : 1;
         const uint8_t *panel = w;
+        const float *a = x;
 
         for (; n_panels >= together; n_panels -= together, panel += together * stride, out += together * rows * 16)
-                f8_panels(rows, together, panel, stride, x, n_in, out);
+                for (unsigned r = 0; r < rows; r += VEC_ROWS)
+                        f8_panels(rows, together, panel, stride, a + r, n_in, out + 16 * r);
         for (; together > 1 && n_panels > 0; n_panels--, panel += stride, out += rows * 16)
-                f8_panels(rows, 1, panel, stride, x, n_in, out);
+                for (unsigned r = 0; r < rows; r += VEC_ROWS)
+                        f8_panels(rows, 1, panel, stride, a + r, n_in, out + 16 * r);
 }

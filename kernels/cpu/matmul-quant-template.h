@@ -103,18 +103,25 @@ static ALWAYS_INLINE void quant_column(const enum fmt fmt, const unsigned rows, 
         }
 }
 
+/* As many rows of a tile as there are registers for. */
+static ALWAYS_INLINE void quant_panel(const enum fmt fmt, const unsigned tile, const uint8_t *col,
+                                      const struct act_block *x, size_t n_in, float *out) {
+        const unsigned rows = ROWS_OF(tile);
+        vf acc[TILE_MAX];
+
+        UNROLL for (unsigned r = 0; r < rows; r++)
+                acc[r] = vf_zero();
+        for (size_t k = 0; k < n_in; k += ACT_BLOCK, col += column_bytes(fmt), x += tile)
+                quant_column(fmt, rows, col, x, acc);
+        UNROLL for (unsigned r = 0; r < rows; r++)
+                vf_store(out + 16 * r, acc[r]);
+}
+
 static ALWAYS_INLINE void quant_kernel(const enum fmt fmt, const unsigned rows, const void *w, size_t stride,
                                        unsigned n_panels, const void *x, size_t n_in, float *out) {
-        for (unsigned p = 0; p < n_panels; p++, out += rows * 16) {
-                const uint8_t *col = (const uint8_t *)w + p * stride;
-                const struct act_block *a = x;
-                vf acc[TILE_MAX];
+        const struct act_block *a = x;
 
-                UNROLL for (unsigned r = 0; r < rows; r++)
-                        acc[r] = vf_zero();
-                for (size_t k = 0; k < n_in; k += ACT_BLOCK, col += column_bytes(fmt), a += rows)
-                        quant_column(fmt, rows, col, a, acc);
-                UNROLL for (unsigned r = 0; r < rows; r++)
-                        vf_store(out + 16 * r, acc[r]);
-        }
+        for (unsigned p = 0; p < n_panels; p++, out += rows * 16)
+                for (unsigned r = 0; r < rows; r += VEC_ROWS)
+                        quant_panel(fmt, rows, (const uint8_t *)w + p * stride, a + r, n_in, out + 16 * r);
 }

@@ -8,7 +8,7 @@
 #include "kernels.h"
 #include "vec-math.h"
 
-#define CHAINS (VEC_TILE == 8 ? 10u : 5u) /* vectors that are added up at a time: more than the latency takes */
+#define CHAINS (VEC_ROWS == 8 ? 10u : 5u) /* vectors that are added up at a time: more than the latency takes */
 
 static float peak_float(size_t n, const float *x) {
         vf acc[10], a = vf_load(x), b = vf_load(x + 16), sum = vf_zero();

@@ -105,8 +105,10 @@ static inline void quantize_256(const float *x, struct act_super *dst) {
                         q = vi_sub(vi_bits(vf_add(vf_mul(vf_load(x + 16 * i), vf_set1(inverse)), vf_set1(ROUND_MAGIC))),
                                    vi_set1(ROUND_MAGIC_BITS));
                 vi_store_i8(dst->q + 16 * i, q);
-                negative_pair(dst->q + 16 * i, dst->pair[i]);
-                dst->sum16[i] = (int16_t)(-dst->pair[i][0] - dst->pair[i][1]);
+                negative_pair(dst->q + 16 * i, dst->pair32[i]);
+                dst->sum16[i] = (int16_t)(-dst->pair32[i][0] - dst->pair32[i][1]);
+                for (unsigned k = 0; k < 2; k++)
+                        dst->pair32[i][k] = (int16_t)(32 * dst->pair32[i][k]);
         }
         for (unsigned i = 0; i < ACT_SUPER / 32; i++)
                 dst->sum32[i] = (int16_t)(dst->sum16[2 * i] + dst->sum16[2 * i + 1]);
@@ -139,16 +141,30 @@ static void rmsnorm(const float *x, const float *weight, float eps, size_t dim, 
                            vf_mul(vf_mul(vf_load_n(x + whole, rest), scale), vf_load_n(weight + whole, rest)), rest);
 }
 
-/* x / (1 + e^-x); gelu's tanh form is the same with 2 sqrt(2 / pi) (x + 0.044715 x^3) in the exponent. */
-static ALWAYS_INLINE vf activate(const enum activation act, vf x) {
-        vf z = x;
-
-        if (act == ACT_GELU_TANH) {
-                vf cube = vf_mul(vf_mul(x, x), x);
-
-                z = vf_mul(vf_set1(1.59576912f), vf_fma(vf_set1(0.044715f), cube, x));
-        }
+/* x / (1 + e^-z); z = x is silu. */
+static inline vf swish(vf x, vf z) {
         return vf_div(x, vf_add(vf_set1(1.0f), vf_exp(vf_sub(vf_zero(), z))));
+}
+
+static inline vf round_f16(vf x) {
+        uint16_t half[16];
+
+        vf_store_f16(half, x);
+        return vf_load_f16(half);
+}
+
+/* The tanh form of gelu is swish with 2 sqrt(2 / pi) (x + 0.044715 x^3) in the exponent. Argument and result are rounded to
+ * half precision between -10 and 10 and nothing is computed beyond, because the programs that models are compared with look
+ * it up in a table of that precision. */
+static inline vf gelu(vf x) {
+        vf h = round_f16(x), cube = vf_mul(vf_mul(h, h), h);
+        vf y = round_f16(swish(h, vf_mul(vf_set1(1.59576912f), vf_fma(vf_set1(0.044715f), cube, h))));
+
+        return vf_if_less(x, vf_set1(10.0f), vf_if_less(vf_set1(-10.0f), x, y, vf_zero()), x);
+}
+
+static ALWAYS_INLINE vf activate(const enum activation act, vf x) {
+        return act == ACT_GELU_TANH ? gelu(x) : swish(x, x);
 }
 
 #define CLAMP_ALPHA 1.702f

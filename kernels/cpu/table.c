@@ -48,12 +48,12 @@ static bool have_neon_dotprod(void) {
 
 const struct cpu_kernels cpu_kernels[] = {
 #if defined(__x86_64__)
-        { "avx512-vnni", have_avx512_vnni, 8, KERNELS(avx512) },
-        { "avx2", have_avx2, 4, KERNELS(avx2) },
+        { "avx512-vnni", have_avx512_vnni, 8, 8, KERNELS(avx512) },
+        { "avx2", have_avx2, 8, 4, KERNELS(avx2) },
 #elif defined(__aarch64__)
-        { "neon-dotprod", have_neon_dotprod, 4, KERNELS(neon) },
+        { "neon-dotprod", have_neon_dotprod, 4, 4, KERNELS(neon) },
 #endif
-        { "c", always, 1, KERNELS(c) },
+        { "c", always, 1, 1, KERNELS(c) },
 };
 const size_t cpu_kernels_n = ARRAY_SIZE(cpu_kernels);
 

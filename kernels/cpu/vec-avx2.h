@@ -13,7 +13,8 @@
 #include <string.h>
 
 #define VEC(name) name##_avx2
-#define VEC_TILE 4
+#define VEC_TILE 8
+#define VEC_ROWS 4
 #define VEC_PAIR 0
 #define VEC_I8_SHIFTED 0
 #define VEC_PAIRS 1
@@ -150,6 +151,15 @@ static inline vi vi_pairs_start(const int16_t *pair, const int times) {
 
         memcpy(&both, pair, sizeof(both));
         v = _mm256_mullo_epi16(_mm256_set1_epi32(both), _mm256_set1_epi16((int16_t)times));
+        return VI(v, v);
+}
+/* The start from a pair that is multiplied already, by 1 << right too much. */
+static inline vi vi_pairs_shifted(const int16_t *pair, const int right) {
+        int32_t both;
+        __m256i v;
+
+        memcpy(&both, pair, sizeof(both));
+        v = _mm256_srai_epi16(_mm256_set1_epi32(both), right);
         return VI(v, v);
 }
 /* Adds where it stands, in place: gcc puts off additions of integers, and keeps all of their terms in memory meanwhile;

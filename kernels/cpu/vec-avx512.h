@@ -14,6 +14,7 @@
 
 #define VEC(name) name##_avx512
 #define VEC_TILE 8
+#define VEC_ROWS 8        /* of a tile at a time, for there are no more registers */
 #define VEC_PAIR 1        /* two panels at a time in float products */
 
 /* i8 weights are multiplied as u8, shifted by 128; the accumulator starts with the difference. */
@@ -91,6 +92,7 @@ static inline vi vi_lut(vt table, vi codes) { return _mm512_shuffle_epi8(table, 
  * vi_scale_i8(). _i8: for w of i8, prepared by vi_i8(); where VEC_PAIRS is 1 only one of these fits.
  */
 static inline vi vi_pairs_start(const int16_t *pair, const int times) { return vi_set1((pair[0] + pair[1]) * times); }
+static inline vi vi_pairs_shifted(const int16_t *pair, const int right) { return vi_set1((pair[0] + pair[1]) / (1 << right)); }
 static inline vi vi_pairs_dot(vi acc, vi w, vi a) { return _mm512_dpbusd_epi32(acc, w, a); }
 static inline vi vi_pairs_i8(vi acc, vi w, vi a) { return _mm512_dpbusd_epi32(acc, w, a); }
 static inline vi vi_pairs_add(vi sum, vi pairs) { return vi_add(sum, pairs); }

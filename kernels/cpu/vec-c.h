@@ -14,6 +14,7 @@
 
 #define VEC(name) name##_c
 #define VEC_TILE 1
+#define VEC_ROWS 1
 #define VEC_PAIR 0
 #define VEC_I8_SHIFTED 0
 #define VEC_PAIRS 0
@@ -120,6 +121,7 @@ static inline vi vi_lut(vt table, vi codes) {
 }
 
 static inline vi vi_pairs_start(const int16_t *pair, const int times) { return vi_set1((pair[0] + pair[1]) * times); }
+static inline vi vi_pairs_shifted(const int16_t *pair, const int right) { return vi_set1((pair[0] + pair[1]) / (1 << right)); }
 static inline vi vi_pairs_dot(vi acc, vi w, vi a) { return vi_dot_i8(acc, w, a); }
 static inline vi vi_pairs_i8(vi acc, vi w, vi a) { return vi_dot_i8(acc, w, a); }
 static inline vi vi_pairs_add(vi sum, vi pairs) { return vi_add(sum, pairs); }

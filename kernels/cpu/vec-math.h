@@ -9,6 +9,9 @@
  * above 88.37 it stays at 2.4e38; not-a-number stays what it is.
  */
 
+/* Rows of a tile that are done at a time. */
+#define ROWS_OF(tile) ((tile) < VEC_ROWS ? (tile) : VEC_ROWS)
+
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 /* Where vectors are registers, loops over rows and panels must unroll, or they would live in memory. Not so under a
  * sanitizer, where each load is a page of code. */

@@ -71,13 +71,25 @@ static const struct {
                         .n_head_kv = 8, .head_dim = 128, .n_rot = 128, .attn_scale = 0.08838835f } },
         { "llama-70b", { .n_vocab = 128256, .n_ctx = 131072, .n_embd = 8192, .n_layer = 80, .n_ff = 28672, .n_head = 64,
                          .n_head_kv = 8, .head_dim = 128, .n_rot = 128, .attn_scale = 0.08838835f } },
+        { "qwen3-32b", { .n_vocab = 151936, .n_ctx = 40960, .n_embd = 5120, .n_layer = 64, .n_ff = 25600, .n_head = 64,
+                         .n_head_kv = 8, .head_dim = 128, .n_rot = 128, .attn_scale = 0.08838835f,
+                         .rope_kind = ROPE_NEOX } },
+        { "gpt-oss-20b", { .n_vocab = 201088, .n_ctx = 131072, .n_embd = 2880, .n_layer = 24, .n_ff = 2880, .n_head = 64,
+                           .n_head_kv = 8, .head_dim = 64, .n_rot = 64, .attn_scale = 0.125f, .rope_kind = ROPE_NEOX,
+                           .act = ACT_SILU_CLAMPED, .window = 128, .n_expert = 32, .n_expert_used = 4,
+                           .n_ff_expert = 2880, .gating = GATING_SOFTMAX_CHOSEN } },
+        { "gpt-oss-120b", { .n_vocab = 201088, .n_ctx = 131072, .n_embd = 2880, .n_layer = 36, .n_ff = 2880, .n_head = 64,
+                            .n_head_kv = 8, .head_dim = 64, .n_rot = 64, .attn_scale = 0.125f, .rope_kind = ROPE_NEOX,
+                            .act = ACT_SILU_CLAMPED, .window = 128, .n_expert = 128, .n_expert_used = 4,
+                            .n_ff_expert = 2880, .gating = GATING_SOFTMAX_CHOSEN } },
 };
 
 static bool find_shape(const char *name, struct model_shape *ret) {
         for (size_t i = 0; i < ARRAY_SIZE(shapes); i++)
                 if (strcmp(shapes[i].name, name) == 0) {
                         *ret = shapes[i].shape;
-                        ret->rope_kind = ROPE_NORM;
+                        if (ret->rope_kind == ROPE_NONE)
+                                ret->rope_kind = ROPE_NORM;
                         ret->norm_eps = 1e-5f;
                         ret->rope_base = 500000;
                         ret->rope_linear = 1;
@@ -151,7 +163,7 @@ static int open_synthetic(struct subject *s, const struct options *o, const stru
         int r;
 
         if (!find_shape(o->shape, &shape))
-                return say(o->shape, "shapes are llama-1b, llama-8b, llama-70b", 64);
+                return say(o->shape, "shapes are llama-1b, llama-8b, llama-70b, qwen3-32b, gpt-oss-20b, gpt-oss-120b", 64);
         if (!info)
                 return say(o->format, "no such format", 64);
         kv = model_kv_bytes(&shape, engine->kv_format) * (engine->context + ENGINE_PAGE_TOKENS) * o->batch;
@@ -321,7 +333,7 @@ static int usage(FILE *f, int status) {
         (void)fprintf(f, "Usage: spark-bench engine -m FILE|--shape SHAPE [--format F] [-p PROMPT] [-n TOKENS] [-b BATCH]\n"
                          "                          [-t THREADS] [--kv KV] [--backend B] [--json]\n\n"
                          "  -m FILE       a model; or\n"
-                         "  --shape S     random weights: llama-1b, llama-8b, llama-70b\n"
+                         "  --shape S     random weights: llama-1b, llama-8b, llama-70b, qwen3-32b, gpt-oss-20b, gpt-oss-120b\n"
                          "  --format F    of random weights: q4_0 (default), q8_0, f16, q4_k ...\n"
                          "  -p N          prompt tokens (512)\n"
                          "  -n N          generated tokens (128)\n"

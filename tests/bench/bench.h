@@ -14,4 +14,5 @@ int bench_engine_main(int argc, char **argv);
 int bench_kernels_main(int argc, char **argv);
 int bench_clients_main(int argc, char **argv);
 int bench_ipc_main(int argc, char **argv);
+int bench_load_main(int argc, char **argv);
 int bench_simulate_main(int argc, char **argv);

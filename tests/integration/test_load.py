@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Models from files: good ones, bad ones, too large ones. CPU backend; the files are outside the repository."""
 
+import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
+import time
 import unittest
 
 from harness import *
@@ -21,6 +24,14 @@ class Load(TestCase):
         settings = {"backend": "cpu", "threads": 1,
                     "models": [{"name": "stories", "path": str(STORIES), "default": True}], **settings}
         return self.daemon(**settings)
+
+    def make_sparse(self, path, shape, *more):
+        """A model whose weights are a hole."""
+        made = subprocess.run([sys.executable, ROOT / "tests/reference/make-gguf.py", "--shape", shape, "--format", "q4_k_m",
+                               "--sparse", *more, path], stderr=subprocess.PIPE, text=True)
+        if made.returncode and "numpy" in made.stderr:
+            self.skipTest("no numpy")
+        self.assertEqual(made.returncode, 0, made.stderr)
 
     def test_configured_model(self):
         daemon = self.stories()
@@ -93,6 +104,23 @@ class Load(TestCase):
             self.assertError(end, "MODEL_INVALID")
             self.assertIn("'split.no'", end.error.message)
 
+    def test_spark_bench_load(self):
+        part = MODELS / "split" / "stories260K-00001-of-00003.gguf"
+        if not part.exists():
+            self.skipTest("no model in several files there")
+        done = subprocess.run([BUILD / "bin/spark-bench", "load", "-m", part, "-r", "2", "--json"], capture_output=True,
+                              text=True, timeout=60)
+        if "Invalid argument" in done.stderr:
+            self.skipTest("no O_DIRECT on that file system")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        figures = json.loads(done.stdout)
+        self.assertEqual(figures["bytes"], sum(p.stat().st_size for p in part.parent.glob("stories260K-*.gguf")))
+        self.assertAlmostEqual(figures["ratio"], figures["load_s"] / figures["read_s"], delta=figures["ratio"] * 0.5 + 1)
+        self.assertLess(figures["anon_peak_bytes"], 256 << 20)
+        done = subprocess.run([BUILD / "bin/spark-bench", "load", "-m", "/nonexistent.gguf"], capture_output=True, text=True)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("No such file", done.stderr)
+
     def test_descriptors_and_memory_come_back(self):
         daemon = self.stories()
         daemon.wait_engine()
@@ -133,6 +161,67 @@ class Load(TestCase):
                 self.assertIn("kept free", end.error.message)
             status = client.ask(status=pb.Status()).done.status
             self.assertEqual((status.memory_images, len(status.models)), (0, 0))
+
+    def test_too_large_while_serving(self):
+        """A 70B model is refused by its header alone, at once and with the sums; who is served notices nothing."""
+        daemon = self.stories()
+        prompts = [f"Once there was a dog number {i}".encode() for i in range(8)]
+        sampling = [pb.Sampling(max_tokens=120, seed=i, temperature=0.9) for i in range(8)]
+        with tempfile.TemporaryDirectory() as folder, daemon.connect() as client, daemon.connect() as other:
+            path = f"{folder}/llama-70b.gguf"
+            self.make_sparse(path, "llama-70b", "--untied")
+            size = os.stat(path).st_size
+            self.assertGreater(size, 42e9)
+            if size < client.ask(status=pb.Status()).done.status.memory_total:
+                self.skipTest("this machine has room for it")
+            alone = [client.answer(client.generate(p, sampling=s))[:2] for p, s in zip(prompts, sampling)]
+            ids = [client.generate(p, sampling=s) for p, s in zip(prompts, sampling)]
+            begun = [client.tokens(id, 2) for id in ids]
+            took = []
+            for dry_run in (False, True) * 3:
+                start = time.monotonic()
+                end = other.ask(load=pb.Load(path=path, dry_run=dry_run))
+                took.append(time.monotonic() - start)
+                self.assertError(end, "NO_MEMORY")
+                self.assertGreater(end.error.have, size)
+                self.assertLess(end.error.max, size)
+                self.assertIn("kept free", end.error.message)
+            ends = [client.answer(id, seen=len(b)) for id, b in zip(ids, begun)]
+            for end, b, a in zip(ends, begun, alone):
+                self.assertDone(end[2])
+                self.assertEqual(b + end[0], a[0])
+            print(f"a model of {size >> 30} GiB was refused in {min(took) * 1000:.0f} to {max(took) * 1000:.0f} ms")
+            self.assertLess(min(took), 0.1 * SLOW)
+            self.assertEqual(client.ask(models=pb.Models()).done.models.models[0].engine_restarts, 0)
+
+    def test_load_that_is_given_up(self):
+        """Cancelled, or its client gone: the loader ends at once and the memory is back. Others cannot end it."""
+        daemon = self.stories()
+        daemon.wait_engine()
+        with tempfile.TemporaryDirectory() as folder, daemon.connect() as watcher:
+            path = f"{folder}/large.gguf"
+            self.make_sparse(path, "llama-8b")
+            before = watcher.ask(status=pb.Status()).done.status
+            if before.memory_available - before.memory_floor < 10 << 30:
+                self.skipTest("too little memory")
+            for how in ("cancel", "gone"):
+                with self.subTest(how), daemon.connect() as client:
+                    id = client.request(load=pb.Load(path=path))
+                    while client.receive_of(id).WhichOneof("body") != "progress":
+                        pass
+                    self.assertEqual(len(daemon.children("spark-loader")), 1)
+                    self.assertError(watcher.ask(unload=pb.Unload(model="large")), "BUSY")
+                    start = time.monotonic()
+                    client.cancel(id) if how == "cancel" else client.close()
+                    while daemon.children("spark-loader"):
+                        self.assertLess(time.monotonic() - start, 2 * SLOW)
+                        time.sleep(0.01)
+                    if how == "cancel":
+                        self.assertError(client.answer(id)[2], "CANCELLED")
+                    status = watcher.ask(status=pb.Status()).done.status
+                    self.assertEqual(status.memory_images, before.memory_images)
+                    self.assertGreater(status.memory_available, before.memory_available - (1 << 30))
+                    self.assertEqual([m.name for m in status.models], ["stories"])
 
     def test_kv_that_does_not_fit(self):
         daemon = self.stories(models=[], memory={"kv": "1000T", "floor": "64M"})

@@ -28,6 +28,7 @@ SHAPES = {
     "llama-1b": (2048, 16, 8192, 32, 8, 64, 128256, 131072, 500000.0),
     "llama-3b": (3072, 28, 8192, 24, 8, 128, 128256, 131072, 500000.0),
     "llama-8b": (4096, 32, 14336, 32, 8, 128, 128256, 131072, 500000.0),
+    "llama-70b": (8192, 80, 28672, 64, 8, 128, 128256, 131072, 500000.0),
 }
 FIELDS = ("embd", "layers", "ff", "heads", "heads_kv", "head_dim", "vocab", "ctx", "rope_base")
 
@@ -263,7 +264,7 @@ def write_tensor(f, rng, name, kind, dims, p):
         left -= n
 
 
-def write_model(path, p, fmt, tied, seed):
+def write_model(path, p, fmt, tied, seed, sparse):
     m = metadata(p, fmt, "random llama %s" % fmt)
     tensors = list(tensor_list(p, fmt, tied))
     rng = np.random.default_rng(seed)
@@ -275,6 +276,9 @@ def write_model(path, p, fmt, tied, seed):
             f.write(struct.pack("<IQ", TYPES[kind][0], offset))
             offset += -(-tensor_bytes(kind, dims) // ALIGN) * ALIGN
         f.write(b"\0" * (-f.tell() % ALIGN))
+        if sparse:
+            f.truncate(f.tell() + offset)
+            return
         for name, kind, dims in tensors:
             write_tensor(f, rng, name, kind, dims, p)
             f.write(b"\0" * (-f.tell() % ALIGN))
@@ -286,6 +290,7 @@ def main():
     parser.add_argument("--format", choices=sorted(FORMATS), default="f16")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--untied", action="store_true", help="a separate output matrix")
+    parser.add_argument("--sparse", action="store_true", help="a hole instead of the weights: all of its size, none of its space")
     for field in FIELDS[:-1]:
         parser.add_argument("--" + field.replace("_", "-"), type=int)
     parser.add_argument("out")
@@ -294,7 +299,7 @@ def main():
     for field in FIELDS[:-1]:
         if getattr(args, field) is not None:
             p[field] = getattr(args, field)
-    write_model(args.out, p, args.format, not args.untied, args.seed)
+    write_model(args.out, p, args.format, not args.untied, args.seed, args.sparse)
 
 
 if __name__ == "__main__":

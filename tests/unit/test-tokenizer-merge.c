@@ -212,8 +212,8 @@ static void test_special(void **state) {
                 size_t n_tokens = next_random(&seed) % 8, n = next_random(&seed) % sizeof(text), n_matches = 0, end = 0;
 
                 for (size_t k = 0; k < n_tokens; k++) {
-                        tokens[k] = (struct special_token){ (int32_t)k, next_random(&seed) % 4 == 0, texts[k],
-                                                            next_random(&seed) % 6 };
+                        tokens[k] = (struct special_token){ .id = (int32_t)k, .strip = next_random(&seed) % 4 == 0,
+                                                            .text = texts[k], .n = next_random(&seed) % 6 };
                         for (size_t i = 0; i < tokens[k].n; i++)
                                 texts[k][i] = "ab "[next_random(&seed) % 3];
                 }
