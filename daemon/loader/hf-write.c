@@ -118,23 +118,22 @@ static int read_nvfp4(struct hf *h, const struct hf_part *p, uint64_t row, uint6
         return r;
 }
 
-/* All scales of a matrix as floats. */
+/* All scales of a matrix as floats, which the caller frees in any case. */
 static int read_scales(struct hf *h, const struct safetensors_tensor *s, float **ret, uint64_t *ret_n) {
         const uint64_t n = s->size / safetensors_type_size(s->type);
         _cleanup_free_ char *bytes = malloc(s->size + 1);
-        _cleanup_free_ float *scales = calloc(n + 1, sizeof(float));
         int r;
 
-        if (!bytes || !scales)
+        *ret = calloc(n + 1, sizeof(float));
+        if (!bytes || !*ret)
                 return -ENOMEM;
         r = read_bytes(h, s, 0, bytes, s->size);
-        if (r == 0) {
-                fmt_decode(fmt_info(s->type == SAFETENSORS_F32 ? FMT_F32 : s->type == SAFETENSORS_F16 ? FMT_F16 : FMT_BF16),
-                           bytes, n, scales);
-                *ret = steal_ptr(&scales);
-                *ret_n = n;
-        }
-        return r;
+        if (r)
+                return r;
+        fmt_decode(fmt_info(s->type == SAFETENSORS_F32 ? FMT_F32 : s->type == SAFETENSORS_F16 ? FMT_F16 : FMT_BF16), bytes, n,
+                   *ret);
+        *ret_n = n;
+        return 0;
 }
 
 static float f8_scale(const struct hf_part *p, const float *scales, uint64_t n, uint64_t row, uint64_t block) {
