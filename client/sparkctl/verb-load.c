@@ -153,6 +153,12 @@ int model_file_open(const struct ctl *ctl, const char *path, int *ret_fd) {
         return 0;
 }
 
+static bool is_directory(const char *path) {
+        struct stat st;
+
+        return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
 static int load_start(struct ctl *ctl, struct call *call, const char *what) {
         struct spark_load_request request = SPARK_LOAD_INIT;
         const struct load *load = call->data;
@@ -166,6 +172,10 @@ static int load_start(struct ctl *ctl, struct call *call, const char *what) {
                 if (load->name)
                         return ctl_fail_usage(ctl, "load", "--name goes with a FILE (a path with '/' in it).");
                 request.model = what;
+        } else if (is_directory(what)) { /* its files are found by the path, as shards are */
+                path = realpath(what, NULL);
+                request.path = path;
+                request.model = load->name;
         } else {
                 request.model = load->name ? load->name : model_file_name(what, name);
                 status = model_file_open(ctl, what, &fd);
@@ -199,8 +209,8 @@ int verb_load(struct ctl *ctl, int argc, char **argv) {
                 .usage = "[--dry-run] [--name NAME] NAME|FILE",
                 .text = "Loads a model and keeps it resident. NAME is a model of the service's configuration. FILE is\n"
                         "a path with a '/' in it (./model.gguf): it is opened with your permissions and handed to the\n"
-                        "service (the shards of a split model are found by their path, which the service must be able\n"
-                        "to read). What would take the machine below its memory floor is refused, with the sums.\n"
+                        "service (a directory's files and the shards of a split model are found by their path, which\n"
+                        "the service must be able to read). What would take the machine below its memory floor is refused, with the sums.\n"
                         "With --json: model, dry_run, image_bytes, kv_bytes, available_bytes, floor_bytes, load_ms.\n",
                 .options = options,
                 .min_arguments = 1,

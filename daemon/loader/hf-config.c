@@ -12,6 +12,8 @@
 
 #include "hf.h"
 
+#define SWIGLU_LIMIT 7.0f /* of gpt-oss */
+
 /* A family's name and the object that describes the text model: of models with images, it is a part of the file. */
 static int find_family(struct hf *h, struct json_view *v) {
         const char *type = NULL;
@@ -40,9 +42,32 @@ static int find_family(struct hf *h, struct json_view *v) {
         return 0;
 }
 
+/* What methods with several formats have. */
+static int check_format(const struct json_view *q) {
+        static const char *const formats[] = { "float-quantized", "nvfp4-pack-quantized" }, *const algorithms[] = { "FP8", "NVFP4" };
+        const struct {
+                const char *key;
+                const char *const *known;
+        } fields[] = { { "format", formats }, { "quant_algo", algorithms } };
+        const char *s = NULL;
+
+        for (size_t i = 0; i < ARRAY_SIZE(fields); i++)
+                switch (json_get_name(q, fields[i].key, &s)) {
+                case JSON_ABSENT:
+                        break;
+                case JSON_FOUND:
+                        if (strcmp(s, fields[i].known[0]) != 0 && strcmp(s, fields[i].known[1]) != 0)
+                                return json_unsupported(q, fields[i].key, "is a format that is not supported");
+                        break;
+                default:
+                        return LOADER_E_INVALID;
+                }
+        return 0;
+}
+
 /* Which quantizations can be read; what each means for a tensor says its name and type. */
 static int check_quantization(struct hf *h) {
-        static const char *const methods[] = { "fp8", "mxfp4", "compressed-tensors" };
+        static const char *const methods[] = { "fp8", "mxfp4", "compressed-tensors", "modelopt" };
         struct json_view v = { "config.json", "", h->config, h->error };
         struct json_object *q = NULL;
         const char *method = NULL;
@@ -58,7 +83,7 @@ static int check_quantization(struct hf *h) {
                 return r < 0 ? LOADER_E_INVALID : json_invalid(&v, "quant_method", "is missing");
         for (size_t i = 0; i < ARRAY_SIZE(methods); i++)
                 if (strcmp(methods[i], method) == 0)
-                        return 0;
+                        return check_format(&v);
         return loader_fail(h->error, LOADER_E_UNSUPPORTED,
                            "config.json: 'quantization_config.quant_method' is '%s': this quantization is not supported",
                            loader_show(show, method, strlen(method)));
@@ -133,13 +158,16 @@ static bool is_named(struct json_object *o, const char *name) {
 /* Layers with a window: listed, or by the family's rule. */
 static int read_layers(const struct json_view *v, const struct image_arch *arch, struct image_hparams *hp) {
         struct json_object *types = NULL;
-        uint32_t period = arch->window_period;
+        uint32_t period = arch->window_period, full = 0;
         int r = json_get_array(v, "layer_types", &types);
 
-        if (r < 0 || json_get_u32(v, "sliding_window_pattern", 1, IMAGE_LAYERS_MAX, &period) < 0)
+        if (r < 0 || json_get_u32(v, "max_window_layers", 0, IMAGE_LAYERS_MAX, &full) < 0 || json_get_u32(v, "sliding_window_pattern", 1, IMAGE_LAYERS_MAX, &period) < 0)
                 return LOADER_E_INVALID;
         if (r == JSON_ABSENT) {
-                hp->window_layers = image_arch_pattern(hp->n_layer, period);
+                if (full == 0)
+                        hp->window_layers = image_arch_pattern(hp->n_layer, period);
+                for (uint32_t l = full; full > 0 && l < hp->n_layer; l++) /* the first ones have none */
+                        image_layers_add(&hp->window_layers, l);
                 return 0;
         }
         if (json_object_array_length(types) < hp->n_layer)
@@ -253,13 +281,16 @@ static int read_experts(const struct json_view *v, struct image_hparams *hp) {
 /* What would change the computation in ways that are not known here. */
 static int refuse_unknown(const struct json_view *v) {
         uint32_t groups = 1, step = 1;
+        float limit = SWIGLU_LIMIT;
         struct json_object *list = NULL;
 
         if (json_get_u32(v, "n_group", 0, 65536, &groups) < 0 || json_get_u32(v, "decoder_sparse_step", 0, 65536, &step) < 0 ||
-            json_get_array(v, "mlp_only_layers", &list) < 0)
+            json_get_array(v, "mlp_only_layers", &list) < 0 || json_get_float(v, "swiglu_limit", &limit) < 0)
                 return LOADER_E_INVALID;
         if (groups > 1)
                 return json_unsupported(v, "n_group", "is more than 1: groups of experts are not supported");
+        if (limit != SWIGLU_LIMIT)
+                return json_unsupported(v, "swiglu_limit", "is not 7");
         if (step > 1)
                 return json_unsupported(v, "decoder_sparse_step", "is more than 1: this is not supported");
         if (list && json_object_array_length(list) > 0)
@@ -302,6 +333,8 @@ int hf_read_config(struct hf *h, struct image_hparams *hp) {
         r = r ? r : hf_read_rope(h, &v, hp);
         if (r)
                 return r;
+        if (hp->n_rot < 2)
+                return json_invalid(&v, "partial_rotary_factor", "leaves nothing to rotate");
         image_arch_defaults(arch, hp);
         text = image_schema_check_hparams(hp);
         return text ? loader_fail(h->error, LOADER_E_INVALID, "config.json: %s", text) : 0;

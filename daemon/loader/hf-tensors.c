@@ -17,6 +17,8 @@
 
 #define F8_BLOCK 128u
 #define MXFP4_BLOCK 32u
+#define NVFP4_BLOCK 64u
+#define NVFP4_SCALED 16u /* elements that have a scale */
 
 /* A name taken apart: "model.layers.3.mlp.experts.7.up_proj.weight" is layer 3, expert 7, "mlp.experts.*.up_proj.weight". */
 struct place {
@@ -97,8 +99,8 @@ static bool ends_with(const char *s, const char *end) {
 
 /* What is read together with a weight, or is of no use here: vision, positions that are computed. */
 static bool is_companion(const struct hf *h, const char *name) {
-        static const char *const ends[] = { ".weight_scale", ".weight_scale_inv", "_scales", ".input_scale",
-                                            ".k_scale", ".v_scale", ".rotary_emb.inv_freq" };
+        static const char *const ends[] = { ".weight_scale", ".weight_scale_inv", ".weight_scale_2", ".weight_global_scale",
+                                            "_scales", ".input_scale", ".input_global_scale", ".k_scale", ".v_scale", ".rotary_emb.inv_freq" };
         static const char *const others[] = { "vision_tower.", "multi_modal_projector.", "model.vision_tower.",
                                               "model.multi_modal_projector.", "visual.", "model.visual." };
 
@@ -167,6 +169,23 @@ static int plan_mxfp4(struct hf *h, struct hf_part *part, uint64_t dims[3]) {
         return 0;
 }
 
+/* Two codes in a byte, scales [rows][n_in / 16], and one more scale for the whole matrix. */
+static int plan_nvfp4(struct hf *h, struct hf_part *part, uint64_t dims[3]) {
+        const struct safetensors_tensor *t = part->tensor;
+        size_t cut = ends_with(t->name, "_packed") ? strlen("_packed") : 0;
+        const struct safetensors_tensor *s = companion(h, t->name, cut, "_scale");
+
+        if (!s || s->type != SAFETENSORS_F8_E4M3 || t->n_dims != 2 || s->n_dims != 2 || s->dims[0] != t->dims[0] ||
+            !checked_mul(t->dims[1], 2, &dims[2]) || dims[2] % NVFP4_SCALED != 0 || s->dims[1] != dims[2] / NVFP4_SCALED)
+                return fail(h, LOADER_E_UNSUPPORTED, t, "and its scales do not have the shapes of NVFP4");
+        if (dims[2] % NVFP4_BLOCK != 0)
+                return fail(h, LOADER_E_UNSUPPORTED, t, "has rows that are no multiple of 64");
+        part->scale = s;
+        part->how = HF_NVFP4;
+        part->fmt = FMT_NVFP4;
+        return 0;
+}
+
 /* Type and shape; what the file's dimensions are as matrices, rows and elements: dims. */
 static int plan_kind(struct hf *h, struct hf_part *part, uint64_t dims[3]) {
         const struct safetensors_tensor *t = part->tensor;
@@ -182,9 +201,27 @@ static int plan_kind(struct hf *h, struct hf_part *part, uint64_t dims[3]) {
                 dims[1] = t->dims[t->n_dims - 1], dims[2] = t->n_dims > 1 ? t->dims[t->n_dims - 2] : 1;
         if (t->type == SAFETENSORS_F8_E4M3 && part->how == HF_PLAIN)
                 return plan_f8(h, part);
+        if (t->type == SAFETENSORS_U8 && part->how == HF_PLAIN)
+                return plan_nvfp4(h, part, dims);
         if (!plain_format(t->type, &part->fmt))
                 return fail(h, LOADER_E_UNSUPPORTED, t, "is of a type that is not supported for it");
         return 0;
+}
+
+/* "X.weight" in NVFP4 has its matrix's scale in "X.scale". */
+static int add_scale(struct hf *h, const struct hf_part *matrix) {
+        const char *name = matrix->tensor->name;
+        bool packed = ends_with(name, "_packed");
+        const struct safetensors_tensor *s = packed ? companion(h, name, strlen("_packed"), "_global_scale") :
+                                                      companion(h, name, 0, "_scale_2");
+        struct hf_part part = { .expert = matrix->expert, .how = packed ? HF_DIVISOR : HF_SCALE, .fmt = FMT_F32, .tensor = s,
+                                .step = 1, .n_rows = 1, .n_in = 1 };
+
+        if (!s || s->type != SAFETENSORS_F32 || s->size != sizeof(float))
+                return fail(h, LOADER_E_INVALID, matrix->tensor, "has no scale for the whole of it beside it");
+        (void)snprintf(part.target, sizeof(part.target), "%.*s.scale", (int)(strlen(matrix->target) - strlen(".weight")),
+                       matrix->target);
+        return hf_add_part(h, &part);
 }
 
 /* All that a source tensor gives by one row of a table. */
@@ -213,6 +250,8 @@ static int add_parts(struct hf *h, const struct safetensors_tensor *t, const str
                 part.expert = dims[0] > 1 ? (uint32_t)e : place->expert;
                 r = hf_add_part(h, &part);
         }
+        if (r == 0 && part.how == HF_NVFP4)
+                r = add_scale(h, &part);
         return r;
 }
 
@@ -244,6 +283,8 @@ static int add_tensor(struct hf *h, const struct image_hparams *hp, const struct
                 return 0; /* layers that predict further tokens */
         if (tied && ends_with(t->name, "lm_head.weight"))
                 return 0;
+        if (ends_with(place.local, ".weight_packed"))
+                place.local[strlen(place.local) - strlen("_packed")] = 0;
         while (r == 0 && (name = hf_name_next(h->family, place.block, place.local, name)))
                 r = add_parts(h, t, &place, name);
         if (r == 0 && !hf_name_next(h->family, place.block, place.local, NULL))
@@ -300,11 +341,16 @@ static int group(struct hf *h, size_t *ret_n) {
 /* Dimensions that GGUF's form of the tensor has: of one expert's matrices among several, three; of biases of experts,
  * which are one tensor's rows or many tensors, two. */
 static uint32_t shape(const struct hf_part *part, size_t n, uint64_t dims[3]) {
-        uint32_t n_dims = part->how == HF_FACTORS ? 1 : part->how == HF_MXFP4 ? 3 : part->tensor->n_dims;
+        uint32_t n_dims = part->how == HF_FACTORS || !part->tensor->n_dims ? 1 : part->how == HF_MXFP4 ? 3 : part->tensor->n_dims;
 
         dims[0] = part->n_in;
         dims[1] = part->n_rows;
         dims[2] = n;
+        if (part->how == HF_SCALE || part->how == HF_DIVISOR) {
+                dims[0] = n;
+                dims[2] = 1;
+                return 1;
+        }
         return n_dims == 2 && strstr(part->target, "_exps.weight") ? 3 : n_dims;
 }
 
@@ -331,10 +377,10 @@ int hf_plan_tensors(struct hf *h, struct image_plan *plan) {
                 r = group(h, &n);
         for (size_t i = 0; i < n && r == 0; i++)
                 r = add_group(h, plan, &h->tensors[i]);
-        for (size_t i = 0; i < plan->n_tensors; i++)
-                h->total += h->tensors[i].n * h->parts[h->tensors[i].first].n_rows;
         if (r)
                 return r;
+        for (size_t i = 0; i < h->n_parts; i++)
+                h->total += h->parts[i].n_rows * fmt_row_bytes(fmt_info(h->parts[i].fmt), h->parts[i].n_in);
         r = image_schema_check(&plan->hparams, plan->tensors, plan->n_tensors, &at, &error);
         if (r <= 0)
                 return r;

@@ -91,21 +91,47 @@ static int read_mxfp4(struct hf *h, const struct hf_part *p, uint64_t row, uint6
         return r;
 }
 
-/* All scales of a matrix as floats. */
+/* Of 16 elements that have a scale, bytes hold 2i and 2i + 1 there, i and i + 8 here. */
+static void nvfp4_block(const uint8_t *codes, const uint8_t *scales, uint8_t *dst) {
+        (void)memcpy(dst, scales, 4);
+        for (unsigned j = 0; j < 4; j++)
+                for (unsigned i = 0; i < 8; i++) {
+                        unsigned low = (unsigned)codes[8 * j + i / 2] >> i % 2 * 4 & 15u;
+                        unsigned high = (unsigned)codes[8 * j + 4 + i / 2] >> i % 2 * 4 & 15u;
+
+                        dst[4 + 8 * j + i] = (uint8_t)(low | high << 4);
+                }
+}
+
+static int read_nvfp4(struct hf *h, const struct hf_part *p, uint64_t row, uint64_t n, char *dst) {
+        uint64_t blocks = p->n_in / 64;
+        _cleanup_free_ uint8_t *codes = malloc(n * blocks * 32), *scales = malloc(n * blocks * 4);
+        int r;
+
+        if (!codes || !scales)
+                return -ENOMEM;
+        r = read_rows(h, p->tensor, p, blocks * 32, row, n, (char *)codes);
+        if (!r)
+                r = read_rows(h, p->scale, p, blocks * 4, row, n, (char *)scales);
+        for (uint64_t i = 0; i < n * blocks && r == 0; i++)
+                nvfp4_block(codes + i * 32, scales + i * 4, (uint8_t *)dst + i * 36);
+        return r;
+}
+
+/* All scales of a matrix as floats, which the caller frees in any case. */
 static int read_scales(struct hf *h, const struct safetensors_tensor *s, float **ret, uint64_t *ret_n) {
         const uint64_t n = s->size / safetensors_type_size(s->type);
         _cleanup_free_ char *bytes = malloc(s->size + 1);
-        _cleanup_free_ float *scales = calloc(n + 1, sizeof(float));
         int r;
 
-        if (!bytes || !scales)
+        *ret = calloc(n + 1, sizeof(float));
+        if (!bytes || !*ret)
                 return -ENOMEM;
         r = read_bytes(h, s, 0, bytes, s->size);
         if (r)
                 return r;
         fmt_decode(fmt_info(s->type == SAFETENSORS_F32 ? FMT_F32 : s->type == SAFETENSORS_F16 ? FMT_F16 : FMT_BF16), bytes, n,
-                   scales);
-        *ret = steal_ptr(&scales);
+                   *ret);
         *ret_n = n;
         return 0;
 }
@@ -159,6 +185,7 @@ static int part_rows(struct hf *h, const struct hf_part *p, uint64_t row, uint64
         switch (p->how) {
         case HF_TRANSPOSED: return read_transposed(h, p, row, n, dst);
         case HF_MXFP4: return read_mxfp4(h, p, row, n, dst);
+        case HF_NVFP4: return read_nvfp4(h, p, row, n, dst);
         case HF_F8: return read_f8(h, p, row, n, dst);
         default: return read_rows(h, p->tensor, p, fmt_row_bytes(fmt_info(p->fmt), p->n_in), row, n, dst);
         }
@@ -181,12 +208,13 @@ static int write_vector(struct hf *h, const struct hf_part *p, float *dst) {
         if (!bytes || !values)
                 return -ENOMEM;
         r = read_bytes(h, p->tensor, p->matrix * n * info->bytes, bytes, n * info->bytes);
-        if (r)
-                return r;
-        fmt_decode(info, bytes, n, values);
-        for (uint64_t i = 0; i < p->n_rows * p->n_in; i++)
+        if (r == 0)
+                fmt_decode(info, bytes, n, values);
+        for (uint64_t i = 0; i < p->n_rows * p->n_in && r == 0; i++)
                 dst[i] = values[i * p->step + p->first] + (p->how == HF_PLUS_ONE ? 1.0f : 0.0f);
-        return 0;
+        if (p->how == HF_DIVISOR && r == 0)
+                dst[0] = 1.0f / dst[0];
+        return r;
 }
 
 struct writer {
@@ -195,8 +223,8 @@ struct writer {
         uint64_t done;
 };
 
-static void report(struct writer *w, uint64_t rows) {
-        w->done += rows;
+static void report(struct writer *w, const struct hf_part *p, uint64_t rows) {
+        w->done += rows * fmt_row_bytes(fmt_info(p->fmt), p->n_in);
         if (w->progress && w->progress->fn)
                 w->progress->fn(w->progress->arg, w->done, w->h->total);
 }
@@ -217,7 +245,7 @@ static int write_matrix(struct writer *w, const struct hf_part *p, char *dst) {
                 if (r)
                         return r;
                 weight_pack(info, p->n_rows, p->n_in, row, n, buf, dst);
-                report(w, n);
+                report(w, p, n);
         }
         return 0;
 }
@@ -238,7 +266,7 @@ int hf_write(struct hf *h, const struct image_plan *plan, void *const *segments,
                                 r = write_matrix(&w, p, dst + t->size / g->n * k);
                         } else {
                                 r = write_vector(h, p, (float *)(void *)dst + p->n_rows * p->n_in * k);
-                                report(&w, p->n_rows);
+                                report(&w, p, p->n_rows);
                         }
                 }
         }

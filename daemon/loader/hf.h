@@ -24,6 +24,9 @@ enum hf_how {
         HF_TRANSPOSED,  /* stored as n_in x n_out */
         HF_F8,          /* E4M3 with scales of its own */
         HF_MXFP4,
+        HF_NVFP4,
+        HF_SCALE,       /* of a whole matrix in NVFP4 */
+        HF_DIVISOR,     /* the same, stored as what to divide by */
         HF_FACTORS,     /* computed from the configuration */
 };
 
@@ -58,7 +61,7 @@ struct hf {
         struct hf_part *parts;
         size_t n_parts, cap_parts;
         struct hf_tensor *tensors; /* as in the plan */
-        uint64_t total;
+        uint64_t total; /* bytes of rows that come out */
         /* hf-write.c */
         char *whole; /* a transposed matrix */
         const struct hf_part *whole_of;

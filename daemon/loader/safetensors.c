@@ -59,7 +59,7 @@ static uint64_t find_name(const struct reader *r, const char *name) {
         size_t n = strlen(name);
         const char *at = r->header;
 
-        while ((at = memmem(at, r->size - (size_t)(at - r->header), name, n))) {
+        while (at && (at = memmem(at, r->size - (size_t)(at - r->header), name, n))) {
                 if (at > r->header && at[-1] == '"' && at + n < r->header + r->size && at[n] == '"')
                         return 8 + (uint64_t)(at - r->header) - 1;
                 at++;

@@ -41,6 +41,8 @@ MODELS = {
     "qwen2": (tf.Qwen2Config, tf.Qwen2ForCausalLM, {}, {}),
     "qwen3": (tf.Qwen3Config, tf.Qwen3ForCausalLM, {"head_dim": 16}, {}),
     "qwen3-wide": (tf.Qwen3Config, tf.Qwen3ForCausalLM, {"head_dim": 32, "hidden_size": 256, "intermediate_size": 384}, {}),
+    "qwen3-moe-wide": (tf.Qwen3MoeConfig, tf.Qwen3MoeForCausalLM,
+                       {"head_dim": 16, "norm_topk_prob": True, **MOE, "moe_intermediate_size": 64}, {}),
     "qwen3-moe": (tf.Qwen3MoeConfig, tf.Qwen3MoeForCausalLM,
                   {"head_dim": 8, "norm_topk_prob": True, "hidden_size": 32, "num_hidden_layers": 1, **MOE},
                   {"dtype": torch.bfloat16}),
@@ -64,7 +66,9 @@ MODELS = {
 
 # name -> (the model above that it is a quantized form of, what is quantized and how)
 QUANTIZED = {"qwen3-f8": ("qwen3", "block"), "qwen3-f8-wide": ("qwen3-wide", "block"), "qwen3-f8-row": ("qwen3-wide", "row"),
-             "qwen3-f8-one": ("qwen3-wide", "one"), "gpt-oss-mxfp4": ("gpt-oss", "mxfp4")}
+             "qwen3-f8-one": ("qwen3-wide", "one"), "gpt-oss-mxfp4": ("gpt-oss", "mxfp4"),
+             "qwen3-nvfp4": ("qwen3-wide", "nvfp4"), "qwen3-nvfp4-packed": ("qwen3-wide", "nvfp4-packed"),
+             "qwen3-moe-nvfp4": ("qwen3-moe-wide", "nvfp4")}
 
 
 def randomize(model):
@@ -98,6 +102,25 @@ def quantize_f8(tensors, name, kind):
     return value
 
 
+E2M1 = torch.tensor([0, .5, 1, 1.5, 2, 3, 4, 6, 0, -.5, -1, -1.5, -2, -3, -4, -6])
+
+
+def quantize_nvfp4(tensors, name, packed):
+    w = tensors.pop(name)
+    rows, columns = w.shape
+    codes = torch.randint(0, 256, (rows, columns // 2), dtype=torch.uint8)
+    scales = (torch.rand(rows, columns // 16) * 8 + 1).to(torch.float8_e4m3fn)
+    whole = torch.rand(()) * 0.02 + 0.005
+    tensors[name + "_packed" if packed else name] = codes
+    tensors[name + "_scale"] = scales
+    if packed:
+        tensors[name + "_global_scale"] = (1 / whole).reshape(1)
+    else:
+        tensors[name + "_scale_2"] = whole
+    pairs = torch.stack([E2M1[(codes & 15).long()], E2M1[(codes >> 4).long()]], -1).flatten(-2)
+    return pairs * scales.float().repeat_interleave(16, 1) * whole
+
+
 def quantize_mxfp4(tensors, name):
     """Random codes and scales: what they stand for is what the model has."""
     w = tensors.pop(name)
@@ -105,8 +128,7 @@ def quantize_mxfp4(tensors, name):
     blocks = torch.randint(0, 256, (experts, n_out, n_in // 32, 16), dtype=torch.uint8)
     scales = torch.randint(122, 125, (experts, n_out, n_in // 32), dtype=torch.uint8)
     tensors[name + "_blocks"], tensors[name + "_scales"] = blocks, scales
-    values = torch.tensor([0, .5, 1, 1.5, 2, 3, 4, 6, 0, -.5, -1, -1.5, -2, -3, -4, -6])
-    pairs = torch.stack([values[(blocks & 15).long()], values[(blocks >> 4).long()]], -1).flatten(-2)
+    pairs = torch.stack([E2M1[(blocks & 15).long()], E2M1[(blocks >> 4).long()]], -1).flatten(-2)
     return (pairs * torch.exp2(scales.float() - 127)[..., None]).flatten(-2).transpose(1, 2).contiguous()
 
 
@@ -121,13 +143,18 @@ def quantize(out, name):
     for key in list(plain):
         if kind == "mxfp4" and key.endswith(("experts.gate_up_proj", "experts.down_proj")):
             plain[key] = quantize_mxfp4(tensors, key)
-        elif kind != "mxfp4" and key.endswith("_proj.weight"):
+        elif kind.startswith("nvfp4") and key.endswith("_proj.weight"):
+            plain[key] = quantize_nvfp4(tensors, key, kind.endswith("packed"))
+        elif kind in ("block", "row", "one") and key.endswith("_proj.weight"):
             plain[key] = quantize_f8(tensors, key, kind)
     save_file(plain, folder / "model.safetensors", {"format": "pt"})
     compute(folder, base)
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     config = json.loads((folder / "config.json").read_text())
-    config["quantization_config"] = {"quant_method": "mxfp4"} if kind == "mxfp4" else {"quant_method": "fp8"}
+    config["quantization_config"] = {
+        "mxfp4": {"quant_method": "mxfp4"}, "nvfp4": {"quant_method": "modelopt", "quant_algo": "NVFP4"},
+        "nvfp4-packed": {"quant_method": "compressed-tensors", "format": "nvfp4-pack-quantized"},
+    }.get(kind, {"quant_method": "fp8"})
     (folder / "config.json").write_text(json.dumps(config, indent=2))
 
 
