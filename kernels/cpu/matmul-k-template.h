@@ -246,6 +246,7 @@ static ALWAYS_INLINE void k_column(const enum fmt fmt, const bool ready, const u
                                    const uint8_t *col, const uint8_t *w, const uint8_t *sc, const uint8_t *mn,
                                    const struct act_super *x, vf *acc) {
         const unsigned runs = k_chunk_runs(fmt), n = k_runs_together(fmt, rows);
+        const unsigned in_body = fmt == FMT_Q4_K ? 2 : 1; /* with one, Q4_K is slower by a sixth */
         vf d = vf_load_f16(col);
         vi sum[TILE_MAX];
 
@@ -254,8 +255,9 @@ static ALWAYS_INLINE void k_column(const enum fmt fmt, const bool ready, const u
         for (unsigned chunk = 0; !ready && chunk < 8 / runs; chunk++)
                 UNROLL for (unsigned j = 0; j < runs; j += n)
                         k_runs(fmt, rows, n, table, w, chunk, j, sc, x, sum);
-        for (unsigned run = 0; ready && run < 8; run++)
-                k_run(fmt, rows, w + 512 * run, run, sc, x, sum);
+        for (unsigned run = 0; ready && run < 8; run += in_body)
+                UNROLL for (unsigned i = 0; i < in_body; i++)
+                        k_run(fmt, rows, w + 512 * (run + i), run + i, sc, x, sum);
         UNROLL for (unsigned r = 0; r < rows; r++)
                 acc[r] = vf_fma(vf_from_vi(sum[r]), vf_mul(d, vf_set1(x[r].scale)), acc[r]);
         if (k_has_min(fmt)) {
