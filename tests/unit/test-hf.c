@@ -173,8 +173,8 @@ static size_t read_tokens(const char *path, int32_t *ret, size_t max) {
         return n;
 }
 
-/* transformers' logits in float32 are ours. */
-static void check_logits(const char *model) {
+/* transformers' logits are ours. */
+static void check_logits(const char *model, double tolerance) {
         const struct host_config config = { .backend = "cpu", .be = { .threads = 1, .isa = "auto" },
                                             .engine = { .kv_format = KV_F32, .max_sequences = 1 } };
         struct loader_error error = { .text = "" };
@@ -200,7 +200,7 @@ static void check_logits(const char *model) {
         assert_int_equal(engine_run_logits(host.engine, tokens, n, compare_row, &c, &f), 0);
         assert_int_equal(fgetc(c.expected), EOF);
         assert_true(n > 8 && c.rows == n && c.norm > 0);
-        assert_true(c.error / c.norm < 1e-10);
+        assert_true(c.error / c.norm < tolerance);
         (void)fclose(c.expected);
         host_close(&host);
         for (size_t i = 0; i < n_fds; i++)
@@ -209,8 +209,9 @@ static void check_logits(const char *model) {
 
 static void test_logits(void **state) {
         (void)state;
-        check_logits("llama");
-        check_logits("qwen3-moe");
+        check_logits("llama", 1e-10);
+        /* BF16: activations are rounded here and there, and the last bit of a sum can decide which way: 3e-8 each time */
+        check_logits("qwen3-moe", 1e-7);
 }
 
 static void test_names(void **state) {
