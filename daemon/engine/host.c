@@ -108,7 +108,7 @@ static void describe_kv(struct host *h, const struct host_config *config) {
         };
         (void)snprintf(k->backend, sizeof(k->backend), "%s", h->backend->ops->name);
         if (h->image.n_segments > 0)
-                image_fingerprint(&h->image, k->fingerprint);
+                image_fingerprint(&h->image, model_is_long(h->model), k->fingerprint);
 }
 
 int host_open(struct host *h, const struct host_config *config, const int *fds, size_t n_fds,

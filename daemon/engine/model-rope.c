@@ -158,6 +158,10 @@ int model_bind_rope(struct binder *b) {
         return r == 0 ? 0 : model_refuse(b->error, r, "no memory for rotary frequencies");
 }
 
+bool model_is_long(const struct lm *m) {
+        return m->inv_freq_long && m->ropes[MODEL_ROPE_FULL].inv_freq == m->inv_freq_long;
+}
+
 void model_set_context(struct lm *m, uint32_t n_ctx) {
         bool longer = m->inv_freq_long && n_ctx > m->long_from;
 

@@ -139,5 +139,7 @@ void model_shape_defaults(struct model_shape *shape);
 int model_inv_freq(uint32_t n_rot, double base, double divisor, const float *factors, float **ret);
 /* Sequences can get this long: chooses between LongRoPE's factors. Before the first step. */
 void model_set_context(struct lm *m, uint32_t n_ctx);
+/* Whether those for long contexts were chosen: keys are other ones with them. */
+bool model_is_long(const struct lm *m);
 /* Bytes of K and V that a position takes in all layers. */
 uint64_t model_kv_bytes(const struct model_shape *shape, enum kv_format format);

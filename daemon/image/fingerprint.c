@@ -45,7 +45,7 @@ static void add_tensor(struct mix *m, const struct image *image, const struct im
         add_bytes(m, data + t->size - n, n);
 }
 
-void image_fingerprint(const struct image *image, uint8_t ret[IMAGE_FINGERPRINT_BYTES]) {
+void image_fingerprint(const struct image *image, uint32_t variant, uint8_t ret[IMAGE_FINGERPRINT_BYTES]) {
         const struct image_vocab *v = &image->vocab;
         struct mix m = { .a = 0x243F6A8885A308D3u, .b = 0x13198A2E03707344u };
 
@@ -55,6 +55,8 @@ void image_fingerprint(const struct image *image, uint8_t ret[IMAGE_FINGERPRINT_
                 add_bytes(&m, v->token_bytes, (size_t)v->token_offsets[v->n_tokens]);
         for (size_t i = 0; i < image->n_tensors; i++)
                 add_tensor(&m, image, &image->tensors[i]);
+        if (variant) /* 0 adds nothing: as before there were variants */
+                add_word(&m, variant);
         memcpy(ret, &m.a, 8);
         memcpy(ret + 8, &m.b, 8);
 }

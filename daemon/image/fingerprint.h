@@ -11,4 +11,5 @@
 
 #define IMAGE_FINGERPRINT_BYTES 16u
 
-void image_fingerprint(const struct image *image, uint8_t ret[IMAGE_FINGERPRINT_BYTES]);
+/* variant: 0, or which of several things that the image can stand for is computed with it. */
+void image_fingerprint(const struct image *image, uint32_t variant, uint8_t ret[IMAGE_FINGERPRINT_BYTES]);

@@ -214,3 +214,16 @@ void image_plan_write_tables(const struct image_plan *plan, void *segment0) {
                         (void)memcpy((char *)segment0 + header.sections[i].offset, data[i], n);
         }
 }
+
+const char *image_plan_format(const struct image_plan *plan) {
+        uint64_t bytes[FMT_END] = { 0 };
+        size_t best = 0;
+
+        for (size_t i = 0; i < plan->n_tensors; i++)
+                if (plan->tensors[i].fmt < FMT_END && plan->tensors[i].n_dims > 1)
+                        bytes[plan->tensors[i].fmt] += plan->tensors[i].size;
+        for (size_t i = 0; i < FMT_END; i++)
+                if (bytes[i] > bytes[best])
+                        best = i;
+        return bytes[best] && fmt_info((uint32_t)best) ? fmt_info((uint32_t)best)->name : "";
+}

@@ -44,5 +44,7 @@ int image_plan_add_tensor(struct image_plan *plan, const char *name, uint32_t fm
 /* Gives every tensor its segment and offset; no segment gets longer than segment_max unless one tensor is. 0,
  * IMAGE_PLAN_E_*, or -ENOMEM. */
 int image_plan_layout(struct image_plan *plan, uint64_t segment_max);
+/* The format of most weights, by bytes; "" where there is no matrix. */
+const char *image_plan_format(const struct image_plan *plan);
 /* Writes header and tables (tables_size bytes) to the start of segment 0, which is zero there. */
 void image_plan_write_tables(const struct image_plan *plan, void *segment0);

@@ -28,7 +28,6 @@
 #include "sandbox.h"
 
 #define PROGRESS_INTERVAL_NS 100000000ll
-#define FMT_COUNT_MAX 256u
 
 struct options {
         int link_fd;
@@ -157,20 +156,6 @@ static void report_progress(void *arg, uint64_t done, uint64_t total) {
         (void)loadlink_send(r->link_fd, &record, NULL, 0); /* nobody there: the kernel ends us (PDEATHSIG) */
 }
 
-/* The format of most weights, by bytes. */
-static const char *most_used_format(const struct image_plan *plan) {
-        uint64_t bytes[FMT_COUNT_MAX] = { 0 };
-        size_t best = 0;
-
-        for (size_t i = 0; i < plan->n_tensors; i++)
-                if (plan->tensors[i].fmt < FMT_COUNT_MAX && plan->tensors[i].n_dims > 1)
-                        bytes[plan->tensors[i].fmt] += plan->tensors[i].size;
-        for (size_t i = 0; i < FMT_COUNT_MAX; i++)
-                if (bytes[i] > bytes[best])
-                        best = i;
-        return bytes[best] && fmt_info((uint32_t)best) ? fmt_info((uint32_t)best)->name : "";
-}
-
 static int send_plan(const struct loader *l, int link_fd) {
         const struct image_hparams *hp = &l->plan.hparams;
         struct loadlink_record record = {
@@ -187,7 +172,7 @@ static int send_plan(const struct loader *l, int link_fd) {
         };
 
         (void)snprintf(record.architecture, sizeof(record.architecture), "%s", hp->arch);
-        (void)snprintf(record.format, sizeof(record.format), "%s", most_used_format(&l->plan));
+        (void)snprintf(record.format, sizeof(record.format), "%s", image_plan_format(&l->plan));
 
         (void)memcpy(record.segment_bytes, l->plan.segment_size, l->plan.n_segments * sizeof(uint64_t));
         return loadlink_send(link_fd, &record, NULL, 0);

@@ -4,9 +4,11 @@
 
     tests/reference/make-hf-models.py DIR [NAME...]   (needs the PyPI modules torch, transformers, safetensors)
 
-DIR/NAME/ is the model; tokens.txt in it has the ids of TEXT, logits.f32 every position's logits, computed in float32. The ones in
-tests/reference/hf-models/ are "llama" and "qwen3-moe".
+DIR/NAME/ is the model; tokens.txt in it has the ids of TEXT, logits.f32 every position's logits, computed in float32. Where
+weights are BF16, what they are multiplied with is rounded to BF16 first, as sparkd does. The ones in tests/reference/hf-models/ are
+"llama" and "qwen3-moe".
 """
+import contextlib
 import json
 import pathlib
 import shutil
@@ -15,6 +17,7 @@ import sys
 import torch
 import transformers as tf
 from safetensors.torch import load_file, save_file
+from torch.overrides import TorchFunctionMode
 
 HERE = pathlib.Path(__file__).resolve().parent
 TEXT = "The quick fox: 12!"
@@ -158,10 +161,21 @@ def quantize(out, name):
     (folder / "config.json").write_text(json.dumps(config, indent=2))
 
 
+class RoundedInputs(TorchFunctionMode):
+    """Products of weights with activations in BF16."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.nn.functional.linear:
+            args = (args[0].bfloat16().float(), *args[1:])
+        return func(*args, **(kwargs or {}))
+
+
 def compute(folder, name):
-    model = MODELS[name][1].from_pretrained(folder, dtype=torch.float32).eval()
+    _, model_class, _, how = MODELS[name]
+    model = model_class.from_pretrained(folder, dtype=torch.float32, experts_implementation="eager").eval()
     encoded = tf.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))(TEXT)["input_ids"]
-    with torch.no_grad():
+    rounded = RoundedInputs() if how.get("dtype") is torch.bfloat16 else contextlib.nullcontext()
+    with torch.no_grad(), rounded:
         logits = model(torch.tensor([encoded]), use_cache=False).logits[0]
     (folder / "tokens.txt").write_text(" ".join(map(str, encoded)) + "\n")
     (folder / "logits.f32").write_bytes(logits.numpy().astype("<f4").tobytes())

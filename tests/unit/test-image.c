@@ -365,11 +365,28 @@ static void test_schema(void **state) {
         image_plan_deinit(&plan);
 }
 
+/* By bytes, not by number; formats that GGUF does not have count too, vectors do not. */
+static void test_most_used_format(void **state) {
+        struct image_plan plan = IMAGE_PLAN_NULL;
+
+        (void)state;
+        assert_string_equal(image_plan_format(&plan), "");
+        add(&plan, "norm", FMT_F32, 1024, 0);
+        assert_string_equal(image_plan_format(&plan), "");
+        add(&plan, "a", FMT_F32, 64, 16);
+        assert_string_equal(image_plan_format(&plan), "F32");
+        add(&plan, "b", FMT_F8_E4M3, 256, 32);
+        assert_string_equal(image_plan_format(&plan), "F8_E4M3");
+        add(&plan, "c", FMT_Q4_0, 512, 64);
+        assert_string_equal(image_plan_format(&plan), "Q4_0");
+        image_plan_deinit(&plan);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_write_and_read), cmocka_unit_test(test_segments), cmocka_unit_test(test_large_tensors),
                 cmocka_unit_test(test_plan_limits),    cmocka_unit_test(test_faults),   cmocka_unit_test(test_every_byte),
-                cmocka_unit_test(test_other_files),    cmocka_unit_test(test_schema),
+                cmocka_unit_test(test_other_files),    cmocka_unit_test(test_schema), cmocka_unit_test(test_most_used_format),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
