@@ -663,9 +663,10 @@ int spark_forget_prefixes(struct spark *s, const struct spark_forget_prefixes_re
  * its names or as "sha256:" and the first digits (at least 4) of its digest. Each of these ends with spark_done.stored.
  */
 
-/* Takes files into the store: one, or the parts of one model. Descriptors are borrowed, of regular files open for
- * reading; the service reads what they show, whether it could open the files itself or not. What is no model that can
- * be loaded is refused (SPARK_MODEL_INVALID). Events: progress ("import", bytes), done. */
+/* Takes files into the store: one, the parts of a split model, or those of a directory in Hugging Face's layout, whose
+ * names are then the ones that are read there (config.json, ...), without folders. Descriptors are borrowed, of regular
+ * files open for reading; the service reads what they show, whether it could open the files itself or not. What is no
+ * model that can be loaded is refused (SPARK_MODEL_INVALID). Events: progress ("import", bytes), done. */
 struct spark_import_request {
         size_t size;
         const char *name;          /* 1 to 64 of letters, digits and "._:-"; not beginning with "." or "sha256:" */

@@ -17,7 +17,8 @@ void byte_bar_show(struct ctl *ctl, struct byte_bar *b, const struct spark_progr
 
 /* Where "-00001-of-00003" begins in front of the suffix, NULL when the file is no shard. */
 const char *model_file_find_shard(const char *path);
-/* A name for the model in a file; NULL where it gives none. */
+bool model_file_is_directory(const char *path);
+/* A name for the model in a file or directory; NULL where it gives none. */
 const char *model_file_name(const char *path, char out[MODEL_NAME_BYTES + 1]);
 /* Opens a model's file. 0 or the exit status, reported. */
 int model_file_open(const struct ctl *ctl, const char *path, int *ret_fd);

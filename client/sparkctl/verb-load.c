@@ -117,14 +117,22 @@ const char *model_file_find_shard(const char *path) {
         return p;
 }
 
-/* "models/Some Model-00001-of-00003.gguf" -> "Some-Model". */
+bool model_file_is_directory(const char *path) {
+        struct stat st;
+
+        return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+/* "models/Some Model-00001-of-00003.gguf" -> "Some-Model"; a directory's name is taken whole. */
 const char *model_file_name(const char *path, char out[MODEL_NAME_BYTES + 1]) {
-        const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path, *end = model_file_find_shard(path);
+        _cleanup_free_ char *whole = model_file_is_directory(path) ? realpath(path, NULL) : NULL;
+        const char *slash = strrchr(whole ? whole : path, '/'), *base = slash ? slash + 1 : path;
+        const char *end = whole ? NULL : model_file_find_shard(path);
         size_t n;
 
         while (*base == '.')
                 base++;
-        if (!end)
+        if (!end && !whole)
                 end = strrchr(base, '.');
         n = end && end > base ? (size_t)(end - base) : strlen(base);
         n = MIN(n, (size_t)MODEL_NAME_BYTES);
@@ -153,12 +161,6 @@ int model_file_open(const struct ctl *ctl, const char *path, int *ret_fd) {
         return 0;
 }
 
-static bool is_directory(const char *path) {
-        struct stat st;
-
-        return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-}
-
 static int load_start(struct ctl *ctl, struct call *call, const char *what) {
         struct spark_load_request request = SPARK_LOAD_INIT;
         const struct load *load = call->data;
@@ -172,7 +174,7 @@ static int load_start(struct ctl *ctl, struct call *call, const char *what) {
                 if (load->name)
                         return ctl_fail_usage(ctl, "load", "--name goes with a FILE (a path with '/' in it).");
                 request.model = what;
-        } else if (is_directory(what)) { /* its files are found by the path, as shards are */
+        } else if (model_file_is_directory(what)) { /* its files are found by the path, as shards are */
                 path = realpath(what, NULL);
                 request.path = path;
                 request.model = load->name;

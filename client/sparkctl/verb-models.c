@@ -3,6 +3,7 @@
 /* models ls, show, import, verify, rm, pin, alias: what the service knows, and what its store keeps. */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,9 +12,10 @@
 #include "base/fd.h"
 #include "json.h"
 #include "model-file.h"
+#include "modeldir.h"
 #include "options.h"
 
-#define FILES_MAX 64u
+#define FILES_MAX MODELDIR_FILES_MAX
 
 /* ---- answers ---- */
 
@@ -192,12 +194,38 @@ static int files_add(const struct ctl *ctl, struct files *f, const char *path) {
         return status;
 }
 
-/* A file, or all parts of a split one, of which the first is named. */
+/* The files of a directory that are a model's. */
+static int files_add_directory(const struct ctl *ctl, struct files *f, const char *path) {
+        _cleanup_fd_ int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        char text[MODELDIR_TEXT_MAX];
+        struct modeldir d;
+        int r;
+
+        r = fd < 0 ? -errno : modeldir_open(&d, fd, path, text);
+        if (r < 0)
+                return ctl_fail(ctl, r == -EACCES ? EXIT_NOT_PERMITTED : EXIT_BAD_DATA, "FILE", NULL,
+                                "%s can't be read: %s.", path, strerror(-r));
+        if (r > 0)
+                return ctl_fail(ctl, EXIT_BAD_DATA, "FILE", NULL, "%s.", text);
+        for (; f->n < d.n; f->n++) {
+                f->fds[f->n] = d.fds[f->n];
+                f->paths[f->n] = strdup(d.names[f->n]);
+                f->names[f->n] = f->paths[f->n];
+        }
+        for (size_t i = 0; i < f->n; i++)
+                if (!f->names[i])
+                        return ctl_fail(ctl, EXIT_OTHER, "MEMORY", NULL, "Out of memory.");
+        return 0;
+}
+
+/* A file, all parts of a split one, of which the first is named, or what a directory has of a model. */
 static int files_open(const struct ctl *ctl, struct files *f, const char *path) {
         const char *shard = model_file_find_shard(path);
         unsigned total = shard ? (unsigned)strtoul(shard + 10, NULL, 10) : 1;
         int status = 0;
 
+        if (model_file_is_directory(path))
+                return files_add_directory(ctl, f, path);
         if (!shard || total < 2)
                 return files_add(ctl, f, path);
         for (unsigned i = 1; i <= total && !status; i++) {
@@ -238,18 +266,19 @@ static int run_import(struct ctl *ctl, int argc, char **argv) {
         struct spark_import_request request = SPARK_IMPORT_INIT;
         bool replace = false, pin = false;
         const struct option options[] = {
-                { "name", 0, OPTION_STRING, &request.name, NULL, 0, "NAME", "default: as the file" },
+                { "name", 0, OPTION_STRING, &request.name, NULL, 0, "NAME", "default: as the file or directory" },
                 { "replace", 0, OPTION_FLAG, &replace, NULL, 0, NULL, "take the name from the model that has it" },
                 { "pin", 0, OPTION_FLAG, &pin, NULL, 0, NULL, "and keep it, whatever is removed" },
                 OPTION_END,
         };
         const struct option_spec spec = {
                 .verb = "models import",
-                .usage = "[--name NAME] [--replace] [--pin] FILE",
-                .text = "Takes a model's file into the service's store and prints its digest. The file is opened with your\n"
-                        "permissions; of a split one (-00001-of-00003), the first part is named. It is cloned where the\n"
-                        "file system can do that, else copied, and can be changed or deleted afterwards. What is there\n"
-                        "already is only given the name. What the service could not load is refused.\n"
+                .usage = "[--name NAME] [--replace] [--pin] FILE|DIRECTORY",
+                .text = "Takes a model's files into the service's store and prints its digest. They are opened with your\n"
+                        "permissions; of a split model (-00001-of-00003), the first part is named; of a directory, what\n"
+                        "is read of one (config.json, tokenizer.json, *.safetensors ...) is taken. They are cloned where\n"
+                        "the file system can do that, else copied, and can be changed or deleted afterwards. What is\n"
+                        "there already is only given the name. What the service could not load is refused.\n"
                         "With --json: as models show, with method (reflink, copy, known).\n",
                 .options = options,
                 .min_arguments = 1,
@@ -396,7 +425,7 @@ static const struct {
 } subverbs[] = {
         { "ls", verb_models_list, "which there are (so does `sparkctl models`)" },
         { "show", run_show, "all about a stored one" },
-        { "import", run_import, "take a file into the store" },
+        { "import", run_import, "take a model's files into the store" },
         { "verify", run_verify, "hash what is stored, and compare" },
         { "rm", run_remove, "remove a name, or a model" },
         { "pin", run_pin, "keep a model, whatever is removed" },

@@ -336,13 +336,23 @@ static int open_directory(struct load *load, const char *path, struct request_er
         return 0;
 }
 
+static int open_stored(struct load *load, const struct store_model *stored, struct request_error *error) {
+        if (store_is_directory(stored)) {
+                load->directory = calloc(1, sizeof(*load->directory));
+                if (!load->directory)
+                        return -ENOMEM;
+        }
+        return store_open_files(stored, load->inputs, load->directory ? load->directory->names : NULL, LOAD_SPLITS_MAX,
+                                &load->n_inputs, error);
+}
+
 static int open_inputs(struct load *load, struct model *model, struct request_error *error) {
         char name[4096];
         unsigned parts;
         int r;
 
         if (model->stored)
-                return store_open_files(model->stored, load->inputs, LOAD_SPLITS_MAX, &load->n_inputs, error);
+                return open_stored(load, model->stored, error);
         if (model->input_fd >= 0) {
                 int fd = fcntl(model->input_fd, F_DUPFD_CLOEXEC, 0);
 
@@ -368,16 +378,6 @@ static int open_inputs(struct load *load, struct model *model, struct request_er
         return r;
 }
 
-/* What follows an option of the loader's: a descriptor's number, behind a name where there is one. */
-static void argument(const struct load *load, size_t i, char *out, size_t size) {
-        const int fd = SPAWN_FIRST_FD + (int)i;
-
-        if (i > 0 && load->directory)
-                (void)snprintf(out, size, "%s=%d", load->directory->names[i - 1], fd);
-        else
-                (void)snprintf(out, size, "%d", fd);
-}
-
 static int spawn_loader(struct load *load, int link, bool plan_only) {
         char arguments[LOAD_SPLITS_MAX + 1][MODELDIR_NAME_MAX + 12];
         char *argv[2 * (LOAD_SPLITS_MAX + 1) + 3];
@@ -387,7 +387,8 @@ static int spawn_loader(struct load *load, int link, bool plan_only) {
 
         argv[n++] = (char *)"spark-loader";
         for (size_t i = 0; i <= load->n_inputs; i++) {
-                argument(load, i, arguments[i], sizeof(arguments[i]));
+                spawn_argument(i, i > 0 && load->directory ? load->directory->names[i - 1] : NULL, arguments[i],
+                               sizeof(arguments[i]));
                 argv[n++] = (char *)(i == 0 ? "--link" : load->directory ? "--file" : i == 1 ? "--input" : "--split");
                 argv[n++] = arguments[i];
                 fds[i] = i == 0 ? link : load->inputs[i - 1];

@@ -29,7 +29,7 @@ struct load {
         sd_event_source *link_source, *exit_source;
         int inputs[LOAD_SPLITS_MAX];
         size_t n_inputs;
-        struct modeldir *directory; /* names of inputs, where the model is a directory; its fds are those */
+        struct modeldir *directory; /* names of inputs, where the model is a directory */
         int segments[LOADLINK_SEGMENTS_MAX];
         uint64_t segment_bytes[LOADLINK_SEGMENTS_MAX];
         size_t n_segments;

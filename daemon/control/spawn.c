@@ -144,6 +144,10 @@ static __attribute__((noreturn)) void child_run(const struct spawn *s, const cha
         _exit(127);
 }
 
+void spawn_argument(size_t i, const char *name, char *out, size_t size) {
+        (void)snprintf(out, size, "%s%s%d", name ? name : "", name ? "=" : "", SPAWN_FIRST_FD + (int)i);
+}
+
 int spawn_process(const struct spawn *s, pid_t *ret_pid, int *ret_pidfd) {
         _cleanup_free_ char *path = spawn_find(s->program);
         _cleanup_free_ char **env = environment_new();

@@ -25,6 +25,8 @@ struct spawn {
 
 /* Where a program of ours lies: a path (the caller frees it), NULL where nowhere. */
 char *spawn_find(const char *program);
+/* How descriptor i of those handed over stands on a command line: its number there, behind "NAME=" where there is a name. */
+void spawn_argument(size_t i, const char *name, char *out, size_t size);
 /* 0 or -errno (-ENOENT: the program is nowhere). A program that cannot be executed exits with 127. */
 int spawn_process(const struct spawn *s, pid_t *ret_pid, int *ret_pidfd);
 /* Sends a signal through a pidfd; -1 is ignored. */

@@ -322,6 +322,8 @@ static void begin_import(struct store_op *op) {
                 return;
         manifest->imported_s = now_s();
         if (m) {
+                /* a single file goes by its content, and is what it was when it was looked at, whatever it is called now */
+                memcpy(manifest->files, m->manifest.files, manifest->n_files * sizeof(*manifest->files));
                 manifest->uid = m->manifest.uid;
                 manifest->imported_s = m->manifest.imported_s;
                 manifest->pinned = m->manifest.pinned;

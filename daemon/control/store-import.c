@@ -11,7 +11,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sysexits.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -106,8 +105,6 @@ static void on_loader_exit(struct store_worker *w, const siginfo_t *info) {
         spawn_describe_exit(info, how, sizeof(how));
         if (op->fault.code != SPARK__V1__ERROR_CODE__ERROR_CODE_UNSPECIFIED)
                 store_op_fail_with(op, &op->fault);
-        else if (info->si_code == CLD_EXITED && info->si_status == EX_USAGE && op->manifest.n_files > 1)
-                store_op_fail(op, SPARK__V1__ERROR_CODE__UNIMPLEMENTED, "This loader reads no models in several files.");
         else
                 store_op_fail(op, SPARK__V1__ERROR_CODE__MODEL_INVALID,
                               "The loader ended with %s while it looked at the model.", how);
@@ -126,21 +123,23 @@ static int open_stored(const struct store_op *op, size_t i) {
 }
 
 static void import_check(struct store_op *op) {
-        const char *flags[STORE_FILES_MAX] = { NULL };
-        int fds[STORE_FILES_MAX] = { 0 }, r = 0;
+        const bool directory = store_manifest_is_directory(&op->manifest);
+        struct store_input inputs[STORE_FILES_MAX];
         size_t n = 0;
+        int r = 0;
 
         for (; n < op->manifest.n_files && r >= 0; n++) {
-                flags[n] = n == 0 ? "--input" : "--split";
-                r = fds[n] = open_stored(op, n);
+                inputs[n].flag = directory ? "--file" : n == 0 ? "--input" : "--split";
+                inputs[n].name = directory ? op->manifest.files[n].name : NULL;
+                r = inputs[n].fd = open_stored(op, n);
         }
         op->worker.on_link = on_loader;
         op->worker.on_exit = on_loader_exit;
         if (r >= 0)
-                r = store_worker_start(&op->worker, op->store->manager->event, "spark-loader", flags, fds, n,
+                r = store_worker_start(&op->worker, op->store->manager->event, "spark-loader", inputs, n,
                                        "--plan-only");
         while (n > 0)
-                (void)fd_close(fds[--n]);
+                (void)fd_close(inputs[--n].fd);
         if (r == -ENOENT)
                 store_op_fail(op, SPARK__V1__ERROR_CODE__BUSY, "What the import needs has just been removed; try again.");
         else if (r < 0)

@@ -12,6 +12,7 @@
 #include "base/checked.h"
 #include "base/crc32c.h"
 #include "base/utf8.h"
+#include "modeldir.h"
 #include "store-manifest.h"
 
 #define END_LINE 13u /* "end 01234567\n" */
@@ -93,6 +94,10 @@ void store_manifest_id(const struct store_file *files, size_t n, char out[STORE_
         }
         sha256_digest(&ctx, sizeof(digest), digest);
         store_digest_format(digest, out);
+}
+
+bool store_manifest_is_directory(const struct store_manifest *m) {
+        return modeldir_knows(m->files[0].name);
 }
 
 uint64_t store_manifest_bytes(const struct store_manifest *m) {

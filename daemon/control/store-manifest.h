@@ -45,7 +45,7 @@ struct store_fault {
 };
 
 struct store_file {
-        char role[STORE_ROLE_MAX + 1]; /* "model" (the first, or only one), "part", ... */
+        char role[STORE_ROLE_MAX + 1]; /* "model" (the first, or only one), "part", "file" (of a directory), ... */
         char name[STORE_FILE_NAME_MAX + 1]; /* as it came; for people, and for what goes by names in a folder */
         uint64_t size;
         char digest[STORE_DIGEST_TEXT + 1];
@@ -88,6 +88,8 @@ bool store_file_name_valid(const char *name);
 
 /* What a model goes by: its file's digest where it is one file, else the SHA-256 of its files' lines in the manifest. */
 void store_manifest_id(const struct store_file *files, size_t n, char out[STORE_DIGEST_TEXT + 1]);
+/* True where the files are those of a directory, which mean something by their names (ipc/modeldir.h). */
+bool store_manifest_is_directory(const struct store_manifest *m);
 uint64_t store_manifest_bytes(const struct store_manifest *m);
 /* 0 or -errno. */
 int store_manifest_format(const struct store_manifest *m, struct buf *out);

@@ -391,14 +391,13 @@ static bool on_record(struct store_worker *w) {
 
 bool store_op_hash(struct store_op *op, int input, int output,
                    void (*on_exit)(struct store_worker *w, const siginfo_t *i)) {
-        static const char *const flags[] = { "--input", "--output" };
-        const int fds[] = { input, output };
+        const struct store_input fds[] = { { .flag = "--input", .fd = input }, { .flag = "--output", .fd = output } };
         int r;
 
         op->said = (struct storelink_record){ .type = 0 };
         op->worker.on_link = on_record;
         op->worker.on_exit = on_exit;
-        r = store_worker_start(&op->worker, op->store->manager->event, "spark-store", flags, fds, output < 0 ? 1 : 2, NULL);
+        r = store_worker_start(&op->worker, op->store->manager->event, "spark-store", fds, output < 0 ? 1 : 2, NULL);
         if (r == -ENOENT)
                 store_op_fail(op, SPARK__V1__ERROR_CODE__INTERNAL, "spark-store is not installed.");
         else if (r < 0)
@@ -445,12 +444,65 @@ static int take_file(struct store_op *op, size_t i, const Spark__V1__ModelFile *
         if (!store_file_name_valid(f->name) || (*f->role && !store_role_valid(f->role)))
                 return refuse(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
                               "files: a name has 1 to 255 bytes and is relative; a role has 1 to 15 of a-z, 0-9 and '-'.");
-        (void)snprintf(file->role, sizeof(file->role), "%s", *f->role ? f->role : i == 0 ? "model" : "part");
+        (void)snprintf(file->role, sizeof(file->role), "%s", f->role);
         (void)snprintf(file->name, sizeof(file->name), "%s", f->name);
         file->size = (uint64_t)st.st_size;
         if (!checked_add(op->total, file->size, &op->total))
                 return refuse(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT, "files: they are too large together.");
         op->inputs[i] = fd_steal(fd);
+        return 0;
+}
+
+static int compare_names(const void *a, const void *b, void *arg) {
+        const struct store_file *files = arg;
+
+        return strcmp(files[*(const size_t *)a].name, files[*(const size_t *)b].name);
+}
+
+/* A directory's files come in any order, and are to give one digest. */
+static int sort_files(struct store_op *op) {
+        const size_t n = op->manifest.n_files;
+        struct store_file *files = calloc(n, sizeof(*files));
+        int fds[STORE_FILES_MAX];
+        size_t order[STORE_FILES_MAX];
+
+        if (!files)
+                return -ENOMEM;
+        for (size_t i = 0; i < n; i++)
+                order[i] = i;
+        qsort_r(order, n, sizeof(*order), compare_names, op->manifest.files);
+        for (size_t i = 0; i < n; i++) {
+                files[i] = op->manifest.files[order[i]];
+                fds[i] = op->inputs[order[i]];
+        }
+        free(op->manifest.files);
+        op->manifest.files = files;
+        memcpy(op->inputs, fds, n * sizeof(*fds));
+        return 0;
+}
+
+/* What the files are to each other: one, parts of one, or those of a directory, which have its names and no others. */
+static int take_layout(struct store_op *op, struct request_error *error) {
+        struct store_manifest *m = &op->manifest;
+        size_t known = 0;
+        int r;
+
+        for (size_t i = 0; i < m->n_files; i++)
+                known += modeldir_knows(m->files[i].name);
+        if (known > 0) {
+                r = sort_files(op);
+                if (r < 0)
+                        return r;
+        }
+        for (size_t i = 0; i < m->n_files; i++) {
+                struct store_file *f = &m->files[i];
+
+                if (known > 0 && (known < m->n_files || (i > 0 && strcmp(f->name, m->files[i - 1].name) == 0)))
+                        return refuse(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
+                                      "files: those of a directory have the names that are read there, each one once.");
+                if (!*f->role)
+                        (void)snprintf(f->role, sizeof(f->role), "%s", known > 0 ? "file" : i == 0 ? "model" : "part");
+        }
         return 0;
 }
 
@@ -474,6 +526,8 @@ static int take_import(struct store_op *op, const Spark__V1__ModelImport *m, int
                 op->inputs[i] = -1;
         for (size_t i = 0; i < n_fds && r == 0; i++)
                 r = take_file(op, i, m->files[i], &fds[i], error);
+        if (r == 0)
+                r = take_layout(op, error);
         (void)snprintf(op->name, sizeof(op->name), "%s", m->name);
         op->replace = m->replace;
         op->pin = m->pin;

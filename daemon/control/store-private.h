@@ -70,10 +70,16 @@ struct store_worker {
         bool running;
 };
 
-/* flags[i] introduces fds[i] on the command line; the link's is put in front. last: a flag without a value, or NULL.
- * 0 or -errno (-ENOENT: the program is not installed). */
-int store_worker_start(struct store_worker *w, sd_event *event, const char *program, const char *const *flags,
-                       const int *fds, size_t n_fds, const char *last);
+struct store_input {
+        const char *flag; /* introduces it on the command line */
+        const char *name; /* below MODELDIR_NAME_MAX; NULL = goes without one */
+        int fd;
+};
+
+/* The link is put in front of the inputs. last: a flag without a value, or NULL. 0 or -errno (-ENOENT: the program is not
+ * installed). */
+int store_worker_start(struct store_worker *w, sd_event *event, const char *program, const struct store_input *inputs,
+                       size_t n_inputs, const char *last);
 /* Kills it; nothing is heard of it any more. */
 void store_worker_stop(struct store_worker *w);
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 #include <errno.h>
-#include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -49,22 +48,22 @@ static int on_exit_of_worker(sd_event_source *source, int fd, uint32_t events, v
         return 0;
 }
 
-static int spawn(struct store_worker *w, int far, const char *program, const char *const *flags, const int *fds,
-                 size_t n_fds, const char *last) {
-        char numbers[STORE_FILES_MAX + 1][12];
+static int spawn(struct store_worker *w, int far, const char *program, const struct store_input *inputs, size_t n_inputs,
+                 const char *last) {
+        char values[STORE_FILES_MAX + 1][MODELDIR_NAME_MAX + 12];
         char *argv[2 * (STORE_FILES_MAX + 1) + 3];
         int all[STORE_FILES_MAX + 1];
-        const struct spawn s = { .program = program, .argv = argv, .fds = all, .n_fds = n_fds + 1,
+        const struct spawn s = { .program = program, .argv = argv, .fds = all, .n_fds = n_inputs + 1,
                                  .oom_score_adj = OOM_SCORE };
         size_t n = 0;
         pid_t pid;
 
         argv[n++] = (char *)program;
-        for (size_t i = 0; i <= n_fds; i++) {
-                all[i] = i == 0 ? far : fds[i - 1];
-                (void)snprintf(numbers[i], sizeof(numbers[i]), "%d", SPAWN_FIRST_FD + (int)i);
-                argv[n++] = (char *)(i == 0 ? "--link" : flags[i - 1]);
-                argv[n++] = numbers[i];
+        for (size_t i = 0; i <= n_inputs; i++) {
+                all[i] = i == 0 ? far : inputs[i - 1].fd;
+                spawn_argument(i, i == 0 ? NULL : inputs[i - 1].name, values[i], sizeof(values[i]));
+                argv[n++] = (char *)(i == 0 ? "--link" : inputs[i - 1].flag);
+                argv[n++] = values[i];
         }
         if (last)
                 argv[n++] = (char *)last;
@@ -72,12 +71,12 @@ static int spawn(struct store_worker *w, int far, const char *program, const cha
         return spawn_process(&s, &pid, &w->pidfd);
 }
 
-int store_worker_start(struct store_worker *w, sd_event *event, const char *program, const char *const *flags,
-                       const int *fds, size_t n_fds, const char *last) {
+int store_worker_start(struct store_worker *w, sd_event *event, const char *program,
+                       const struct store_input *inputs, size_t n_inputs, const char *last) {
         _cleanup_fd_ int far = -1;
         int pair[2], r;
 
-        if (n_fds > STORE_FILES_MAX)
+        if (n_inputs > STORE_FILES_MAX)
                 return -E2BIG;
         if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
                 return -errno;
@@ -89,7 +88,7 @@ int store_worker_start(struct store_worker *w, sd_event *event, const char *prog
         w->active_us = manager_now_us();
         r = fd_set_nonblock(w->link, 1);
         if (r >= 0)
-                r = spawn(w, far, program, flags, fds, n_fds, last);
+                r = spawn(w, far, program, inputs, n_inputs, last);
         if (r >= 0)
                 r = sd_event_add_io(event, &w->link_source, w->link, EPOLLIN, on_link, w);
         if (r >= 0)

@@ -206,7 +206,12 @@ void store_fill_info(struct store_model *m, Spark__V1__ModelInfo *info) {
         info->has_chat_template = f->has_chat_template;
 }
 
-int store_open_files(const struct store_model *m, int *ret_fds, size_t max, size_t *ret_n, struct request_error *error) {
+bool store_is_directory(const struct store_model *m) {
+        return store_manifest_is_directory(&m->manifest);
+}
+
+int store_open_files(const struct store_model *m, int *ret_fds, char (*ret_names)[MODELDIR_NAME_MAX], size_t max,
+                     size_t *ret_n, struct request_error *error) {
         size_t n = 0;
 
         if (m->damaged || m->manifest.n_files > max) {
@@ -221,6 +226,8 @@ int store_open_files(const struct store_model *m, int *ret_fds, size_t max, size
                                     O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
                 if (ret_fds[n] < 0)
                         break;
+                if (ret_names)
+                        (void)snprintf(ret_names[n], sizeof(*ret_names), "%.39s", m->manifest.files[n].name);
         }
         if (n == m->manifest.n_files) {
                 *ret_n = n;

@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "modeldir.h"
 #include "request.h"
 
 struct store;
@@ -38,9 +39,11 @@ void store_op_detach(struct store_op *op);
 /* The model of the store that goes by this name, alias or "sha256:DIGITS". NULL where there is none; *error is filled
  * where the digits fit several. */
 struct model *store_find_model(const struct store *s, const char *name, struct request_error *error);
-/* Opens a stored model's files for a loader, in the manifest's order: ret_fds [max], owned by the caller. 0,
- * REQUEST_E_REFUSED with *error filled, or -errno. */
-int store_open_files(const struct store_model *stored, int *ret_fds, size_t max, size_t *ret_n,
-                     struct request_error *error);
+/* Its files go by their names, as those of a directory do. */
+bool store_is_directory(const struct store_model *stored);
+/* Opens a stored model's files for a loader, in the manifest's order: ret_fds [max], owned by the caller; ret_names [max]
+ * (NULL where it is no directory). 0, REQUEST_E_REFUSED with *error filled, or -errno. */
+int store_open_files(const struct store_model *stored, int *ret_fds, char (*ret_names)[MODELDIR_NAME_MAX], size_t max,
+                     size_t *ret_n, struct request_error *error);
 /* What the store knows of a model, for lists; pointers live until the next turn. */
 void store_fill_info(struct store_model *stored, Spark__V1__ModelInfo *info);
