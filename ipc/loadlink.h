@@ -12,7 +12,9 @@
  *   loader  -> control  ERROR     at any time instead; the loader exits with 1
  *
  * The loader's command line is: spark-loader --link FD (--input FD [--split FD]... | --file NAME=FD...) [--plan-only]
- * A directory's files go by name (modeldir.h).
+ * [--rows N] [--sequences N]. A directory's files go by name (modeldir.h). Rows and sequences are what the engine's steps
+ * are to be (0 = its own default). Instead of files, --shape NAME --format FORMAT plans a model of a known shape
+ * (daemon/image/shapes.h) and ends.
  * Control seals the segments after the loader has exited.
  */
 
@@ -21,7 +23,7 @@
 
 #include "base/macro.h"
 
-#define LOADLINK_VERSION 1u
+#define LOADLINK_VERSION 2u
 #define LOADLINK_SEGMENTS_MAX 64u
 #define LOADLINK_SEGMENT_BYTES (4ull << 30) /* a segment holds at most this much (a single larger tensor gets its own) */
 
@@ -51,6 +53,7 @@ struct loadlink_record {
         uint64_t n_params; /* PLAN */
         uint64_t kv_bytes_per_token; /* PLAN: for an F16 KV cache (F32: twice that) ... */
         uint64_t kv_bytes_per_token_q8_0; /* ... and for one in Q8_0 */
+        uint64_t engine_bytes; /* PLAN: activations, logits and what else an engine takes */
         uint32_t context; /* PLAN: what the model was trained for */
         uint32_t vocabulary; /* PLAN: tokens */
         uint32_t has_chat_template; /* PLAN */

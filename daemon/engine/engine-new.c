@@ -10,8 +10,6 @@
 #include "base/log.h"
 #include "engine-private.h"
 
-#define LOGITS_BYTES (64ull << 20)
-
 /* --- self-test, statistics --------------------------------------------------------------------------------------- */
 
 static int run_once(struct engine *e, int32_t token, float *out) {
@@ -126,6 +124,9 @@ void engine_forget_all(struct engine *e) {
 }
 
 void engine_get_stats(const struct engine *e, struct engine_stats *ret) {
+        const struct image_step step = { .rows = e->config.max_rows, .sequences = e->config.max_sequences,
+                                         .logits = e->max_logits };
+
         *ret = (struct engine_stats){
                 .steps = e->steps,
                 .tokens = e->tokens,
@@ -137,7 +138,7 @@ void engine_get_stats(const struct engine *e, struct engine_stats *ret) {
                 .kv_bytes = e->pool.n_pages * e->page_bytes,
                 .other_bytes = e->model->dev_bytes +
                                forward_bytes(&e->model->shape, e->config.max_rows, e->max_logits) +
-                               (uint64_t)e->model->shape.n_vocab * (4ull * e->max_logits + 14) +
+                               image_step_logits_bytes(&step, e->model->shape.n_vocab) +
                                e->pool.n_pages * prefix_bytes_per_page(ENGINE_PAGE_TOKENS),
                 .context = e->config.context,
         };
@@ -181,21 +182,16 @@ int engine_run_logits(struct engine *e, const int32_t *tokens, size_t n,
 
 static void set_defaults(struct engine *e) {
         struct engine_config *c = &e->config;
-        uint64_t cheap;
+        struct image_step step = { .rows = c->max_rows, .sequences = c->max_sequences };
 
-        if (c->max_rows == 0)
-                c->max_rows = ENGINE_ROWS;
-        if (c->max_sequences == 0)
-                c->max_sequences = ENGINE_SEQUENCES;
-        c->max_sequences = MIN(c->max_sequences, c->max_rows);
+        image_step_defaults(&step, e->model->shape.n_vocab);
+        c->max_rows = step.rows;
+        c->max_sequences = step.sequences;
+        e->max_logits = step.logits;
         if (c->max_queued == 0)
                 c->max_queued = ENGINE_QUEUED;
         if (c->context == 0 || (c->context > e->model->shape.n_ctx && !e->model->fake))
                 c->context = e->model->shape.n_ctx;
-        /* Score and `logits` want logits of many rows; a vocabulary's logits are large. */
-        cheap = LOGITS_BYTES / (sizeof(float) * e->model->shape.n_vocab);
-        e->max_logits = (uint32_t)MAX((uint64_t)c->max_sequences, cheap);
-        e->max_logits = MIN(e->max_logits, c->max_rows);
 }
 
 /* Pages for all sequences at full length, or what the budget buys; the context shrinks to what one sequence can get. */

@@ -18,13 +18,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "daemon/image/scratch.h"
 #include "daemon/text/tokenizer.h"
 #include "model.h"
 #include "output.h"
 #include "request.h"
 
-#define ENGINE_ROWS 512u
-#define ENGINE_SEQUENCES 64u
+#define ENGINE_SEQUENCES IMAGE_STEP_SEQUENCES
 #define ENGINE_QUEUED 1024u
 #define ENGINE_PAGE_TOKENS 32u
 

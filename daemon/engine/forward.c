@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/image/scratch.h"
 #include "forward.h"
 
 struct forward {
@@ -12,76 +13,64 @@ struct forward {
         struct kv_cache *kv; /* borrowed */
         uint32_t max_rows;
         uint32_t max_logits;
-        float *x;      /* [max_rows][n_embd]: the residual stream */
-        float *h;      /* [max_rows][n_embd]: normed */
-        float *block;  /* [max_rows][n_embd]: a block's result, where it isn't added as it is */
-        float *q;      /* [max_rows][n_head * head_dim] */
-        float *k, *v;  /* [max_rows][n_head_kv * head_dim] */
-        float *a;      /* [max_rows][n_head * head_dim]: attention's result */
-        float *gate, *up; /* [max_rows][n_ff], or of experts: [max_rows * n_expert_used][n_ff_expert] */
-        float *wide;   /* [max_rows]: q, k and v, or gate and up, where one matrix makes them */
-        float *router; /* [max_rows][n_expert] */
-        float *chosen; /* [max_rows][n_expert_used] uint32_t */
-        float *weights; /* [max_rows][n_expert_used] */
-        float *slots;  /* [max_rows * n_expert_used][n_embd]: experts' results */
-        float *last;   /* [max_logits][n_embd] */
-        float *logits; /* [max_logits][n_vocab] */
+        /* enum image_scratch says what they are */
+        float *x, *h, *block;
+        float *q, *k, *v, *a;
+        float *gate, *up, *wide;
+        float *router, *chosen, *weights, *slots;
+        float *last, *logits;
 };
-
-struct buffer {
-        float **at;
-        uint64_t floats;
-};
-
-#define N_BUFFERS 16u
 
 /* Blocks' results go straight into the residual stream. */
 static bool is_plain(const struct model_shape *s) {
         return !s->post_norms && s->residual_scale == 1;
 }
 
-static void list_buffers(struct forward *f, const struct model_shape *s, uint64_t rows, uint64_t logits,
-                         struct buffer b[N_BUFFERS]) {
+static void widths_of(const struct model_shape *s, struct image_scratch_widths *ret) {
         uint64_t q = (uint64_t)s->n_head * s->head_dim, kv = (uint64_t)s->n_head_kv * s->head_dim;
-        uint64_t ff = MAX(MAX((uint64_t)s->n_ff, (uint64_t)s->n_ff_shared), (uint64_t)s->n_expert_used * s->n_ff_expert);
         uint64_t qkv = s->fused_qkv ? q + 2 * kv : 0, gate_up = s->fused_gate_up ? 2ull * s->n_ff : 0;
-        const struct buffer all[N_BUFFERS] = {
-                { &f->x, rows * s->n_embd },
-                { &f->h, rows * s->n_embd },
-                { &f->block, is_plain(s) ? 0 : rows * s->n_embd },
-                { &f->q, rows * q },
-                { &f->k, rows * kv },
-                { &f->v, rows * kv },
-                { &f->a, rows * q },
-                { &f->gate, rows * ff },
-                { &f->up, rows * ff },
-                { &f->wide, rows * MAX(qkv, gate_up) },
-                { &f->router, rows * s->n_expert },
-                { &f->chosen, rows * s->n_expert_used },
-                { &f->weights, rows * s->n_expert_used },
-                { &f->slots, rows * s->n_expert_used * s->n_embd },
-                { &f->last, logits * s->n_embd },
-                { &f->logits, logits * s->n_vocab },
+
+        *ret = (struct image_scratch_widths){
+                .embd = s->n_embd,
+                .vocab = s->n_vocab,
+                .q = q,
+                .kv = kv,
+                .ff = MAX(MAX((uint64_t)s->n_ff, (uint64_t)s->n_ff_shared), (uint64_t)s->n_expert_used * s->n_ff_expert),
+                .fused = MAX(qkv, gate_up),
+                .expert = s->n_expert,
+                .expert_used = s->n_expert_used,
+                .block = !is_plain(s),
+        };
+}
+
+static void list_buffers(struct forward *f, float **at[IMAGE_SCRATCH_COUNT]) {
+        float **const all[IMAGE_SCRATCH_COUNT] = {
+                [IMAGE_SCRATCH_X] = &f->x,           [IMAGE_SCRATCH_H] = &f->h,
+                [IMAGE_SCRATCH_BLOCK] = &f->block,   [IMAGE_SCRATCH_Q] = &f->q,
+                [IMAGE_SCRATCH_K] = &f->k,           [IMAGE_SCRATCH_V] = &f->v,
+                [IMAGE_SCRATCH_A] = &f->a,           [IMAGE_SCRATCH_GATE] = &f->gate,
+                [IMAGE_SCRATCH_UP] = &f->up,         [IMAGE_SCRATCH_WIDE] = &f->wide,
+                [IMAGE_SCRATCH_ROUTER] = &f->router, [IMAGE_SCRATCH_CHOSEN] = &f->chosen,
+                [IMAGE_SCRATCH_WEIGHTS] = &f->weights, [IMAGE_SCRATCH_SLOTS] = &f->slots,
+                [IMAGE_SCRATCH_LAST] = &f->last,     [IMAGE_SCRATCH_LOGITS] = &f->logits,
         };
 
-        memcpy(b, all, sizeof(all));
+        memcpy((void *)at, (const void *)all, sizeof(all));
 }
 
 uint64_t forward_bytes(const struct model_shape *s, uint32_t max_rows, uint32_t max_logits) {
-        struct forward f;
-        struct buffer b[N_BUFFERS];
-        uint64_t sum = 0;
+        struct image_scratch_widths w;
 
-        list_buffers(&f, s, max_rows, max_logits, b);
-        for (size_t i = 0; i < N_BUFFERS; i++)
-                sum += b[i].floats * sizeof(float);
-        return sum;
+        widths_of(s, &w);
+        return image_scratch_bytes(&w, max_rows, max_logits);
 }
 
 int forward_new(struct forward **ret, const struct lm *m, struct kv_cache *kv, uint32_t max_rows,
                 uint32_t max_logits) {
         _cleanup_(forward_freep) struct forward *f = NULL;
-        struct buffer b[N_BUFFERS];
+        struct image_scratch_widths w;
+        uint64_t floats[IMAGE_SCRATCH_COUNT];
+        float **at[IMAGE_SCRATCH_COUNT];
 
         f = calloc(1, sizeof(*f));
         if (!f)
@@ -91,28 +80,30 @@ int forward_new(struct forward **ret, const struct lm *m, struct kv_cache *kv, u
         f->kv = kv;
         f->max_rows = max_rows;
         f->max_logits = max_logits;
-        list_buffers(f, &m->shape, max_rows, max_logits, b);
-        for (size_t i = 0; i < N_BUFFERS; i++) {
+        widths_of(&m->shape, &w);
+        image_scratch_floats(&w, max_rows, max_logits, floats);
+        list_buffers(f, at);
+        for (size_t i = 0; i < IMAGE_SCRATCH_COUNT; i++) {
                 void *dev = NULL;
-                int r = f->be->ops->alloc(f->be, MAX(b[i].floats, (uint64_t)1) * sizeof(float), &dev);
+                int r = f->be->ops->alloc(f->be, MAX(floats[i], (uint64_t)1) * sizeof(float), &dev);
 
                 if (r != 0)
                         return r;
-                *b[i].at = dev;
+                *at[i] = dev;
         }
         *ret = steal_ptr(&f);
         return 0;
 }
 
 struct forward *forward_free(struct forward *f) {
-        struct buffer b[N_BUFFERS];
+        float **at[IMAGE_SCRATCH_COUNT];
 
         if (!f)
                 return NULL;
-        list_buffers(f, &f->m->shape, 0, 0, b);
-        for (size_t i = 0; i < N_BUFFERS; i++)
-                if (*b[i].at)
-                        f->be->ops->release(f->be, *b[i].at);
+        list_buffers(f, at);
+        for (size_t i = 0; i < IMAGE_SCRATCH_COUNT; i++)
+                if (*at[i])
+                        f->be->ops->release(f->be, *at[i]);
         free(f);
         return NULL;
 }

@@ -95,11 +95,11 @@ static void read_arch(struct model_shape *s, const struct image_arch *arch, cons
         s->qk_norm_width = arch->parts & IMAGE_QK_NORM_WIDTH;
 }
 
-static int read_shape(struct lm *m, const struct image_arch *arch, const struct image_hparams *h,
-                      struct model_error *error) {
-        struct model_shape *s = &m->shape;
+int model_read_shape(struct model_shape *s, const struct image_hparams *h, struct model_error *error) {
+        const struct image_arch *arch = image_arch_find(h->arch);
 
-        (void)snprintf(m->architecture, sizeof(m->architecture), "%s", h->arch);
+        if (!arch)
+                return model_refuse(error, MODEL_E_UNSUPPORTED, "architecture %.63s is not supported", h->arch);
         *s = (struct model_shape){
                 .n_vocab = h->n_vocab,
                 .n_ctx = h->n_ctx,
@@ -147,7 +147,8 @@ int model_new_image(struct lm **ret, struct backend *be, const struct image *ima
         b = (struct binder){ .m = m, .image = image, .arch = image_arch_find(image->hparams->arch), .error = error };
         if (!b.arch)
                 return model_refuse(error, MODEL_E_UNSUPPORTED, "architecture %.63s is not supported", image->hparams->arch);
-        r = read_shape(m, b.arch, image->hparams, error);
+        (void)snprintf(m->architecture, sizeof(m->architecture), "%s", image->hparams->arch);
+        r = model_read_shape(&m->shape, image->hparams, error);
         if (r == 0)
                 r = model_bind_rope(&b);
         if (r == 0)

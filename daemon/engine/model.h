@@ -133,6 +133,8 @@ uint64_t model_synthetic_bytes(const struct model_shape *shape, const struct fmt
 struct lm *model_free(struct lm *m);
 DEFINE_CLEANUP(struct lm *, model_free)
 
+/* What hyper-parameters say (with their architecture's defaults filled in); what only tensors tell is false. 0 or MODEL_E_*. */
+int model_read_shape(struct model_shape *ret, const struct image_hparams *h, struct model_error *error);
 /* Scales of 0 become 1, the rotary embedding's where it was left out. */
 void model_shape_defaults(struct model_shape *shape);
 /* Angle per position of each pair: *ret [n_rot / 2], which the caller frees. MODEL_E_NO_MEMORY. */

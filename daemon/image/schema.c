@@ -271,9 +271,13 @@ static const struct role *role_find(const struct checker *c, const char *name, s
         return NULL;
 }
 
+static uint32_t role_dims(const struct role *role) {
+        return role->out == WIDTH_NONE ? 1 : role->third == WIDTH_NONE ? 2 : 3;
+}
+
 static int check_shape(const struct checker *c, const struct role *role, const struct image_tensor *t) {
         uint64_t in = width_of(c->hp, role->in), out = width_of(c->hp, role->out), third = width_of(c->hp, role->third);
-        uint32_t n_dims = role->out == WIDTH_NONE ? 1 : role->third == WIDTH_NONE ? 2 : 3;
+        uint32_t n_dims = role_dims(role);
 
         if (t->n_dims == n_dims && t->dims[0] == in && (n_dims < 2 || t->dims[1] == out) &&
             (n_dims < 3 || t->dims[2] == third))
@@ -368,4 +372,32 @@ int image_schema_check(const struct image_hparams *hp, const struct image_tensor
         }
         *ret_tensor = IMAGE_SCHEMA_NO_TENSOR;
         return check_missing(&c);
+}
+
+static int list_role(const struct image_hparams *hp, const struct role *role, const char *prefix,
+                     int (*fn)(void *userdata, const char *name, uint32_t n_dims, const uint64_t *dims), void *userdata) {
+        const uint64_t dims[IMAGE_DIMS_MAX] = { width_of(hp, role->in), width_of(hp, role->out), width_of(hp, role->third), 1 };
+        char name[IMAGE_NAME_MAX];
+
+        (void)snprintf(name, sizeof(name), "%s%s", prefix, role->name);
+        return fn(userdata, name, role_dims(role), dims);
+}
+
+int image_schema_list(const struct image_hparams *hp,
+                      int (*fn)(void *userdata, const char *name, uint32_t n_dims, const uint64_t *dims), void *userdata) {
+        const struct checker c = { .hp = hp, .arch = image_arch_find(hp->arch) };
+        int r = 0;
+
+        for (size_t i = 0; i < N_GLOBALS && !r; i++)
+                if (globals[i].need == REQUIRED)
+                        r = list_role(hp, &globals[i], "", fn, userdata);
+        for (uint32_t l = 0; c.arch && l < hp->n_layer; l++) {
+                char prefix[24];
+
+                (void)snprintf(prefix, sizeof(prefix), "blk.%u.", l);
+                for (size_t i = 0; i < N_BLOCKS && !r; i++)
+                        if (blocks[i].need != OPTIONAL && has_role(&c, &blocks[i], l))
+                                r = list_role(hp, &blocks[i], prefix, fn, userdata);
+        }
+        return r;
 }

@@ -30,3 +30,7 @@ const char *image_schema_split(const char *name, uint32_t *ret_layer);
  * IMAGE_SCHEMA_E_* with *error filled and *ret_tensor = the tensor at fault or IMAGE_SCHEMA_NO_TENSOR; or -ENOMEM. */
 int image_schema_check(const struct image_hparams *hp, const struct image_tensor *tensors, size_t n_tensors,
                        size_t *ret_tensor, struct image_error *error);
+/* Calls fn for every tensor that a model of such hyper-parameters must have (output.weight is no such: it may be the
+ * embedding). dims: IMAGE_DIMS_MAX of them. Ends with the first result that is not 0, and returns it. */
+int image_schema_list(const struct image_hparams *hp,
+                      int (*fn)(void *userdata, const char *name, uint32_t n_dims, const uint64_t *dims), void *userdata);

@@ -23,9 +23,10 @@
 #include "loadlink.h"
 #include "modeldir.h"
 
-#include "kernels/format.h"
 #include "load.h"
+#include "record.h"
 #include "sandbox.h"
+#include "shape.h"
 
 #define PROGRESS_INTERVAL_NS 100000000ll
 
@@ -36,6 +37,8 @@ struct options {
         const char *names[SOURCES_MAX]; /* of a directory's files */
         size_t n_names;
         bool plan_only;
+        const char *shape, *format; /* instead of inputs */
+        struct image_step step;
 };
 
 struct reporter {
@@ -49,17 +52,20 @@ _Static_assert(LOADER_E_INVALID == (int)LOADLINK_CODE_MODEL_INVALID && LOADER_E_
 
 static int usage(void) {
         (void)fprintf(stderr, "usage: spark-loader --link FD (--input FD [--split FD]... | --file NAME=FD...) [--plan-only]\n"
+                              "           [--rows N] [--sequences N]\n"
+                              "       spark-loader --link FD --shape NAME --format FORMAT [--rows N] [--sequences N]\n"
                               "Started by sparkd; see ipc/loadlink.h for what it says on its link.\n");
         return EX_USAGE;
 }
 
-static bool parse_fd(const char *s, int *ret) {
+/* 0 to 65536: descriptors, and sizes of a step. */
+static bool parse_number(const char *s, int *ret) {
         char *end;
         long v;
 
         errno = 0;
         v = strtol(s, &end, 10);
-        if (errno || end == s || *end || v < 0 || v > 65535)
+        if (errno || end == s || *end || v < 0 || v > 65536)
                 return false;
         *ret = (int)v;
         return true;
@@ -67,7 +73,7 @@ static bool parse_fd(const char *s, int *ret) {
 
 /* --input is the first file, each --split another one. */
 static bool add_input(struct options *o, bool split, const char *s) {
-        if (o->n_names > 0 || split != (o->n_inputs > 0) || o->n_inputs == SOURCES_MAX || !parse_fd(s, &o->inputs[o->n_inputs]))
+        if (o->n_names > 0 || split != (o->n_inputs > 0) || o->n_inputs == SOURCES_MAX || !parse_number(s, &o->inputs[o->n_inputs]))
                 return false;
         o->n_inputs++;
         return true;
@@ -80,11 +86,42 @@ static bool add_file(struct options *o, char *s) {
         if (!number || o->n_inputs != o->n_names || o->n_inputs == SOURCES_MAX)
                 return false;
         *number = 0;
-        if (!modeldir_knows(s) || !parse_fd(number + 1, &o->inputs[o->n_inputs]))
+        if (!modeldir_knows(s) || !parse_number(number + 1, &o->inputs[o->n_inputs]))
                 return false;
         o->names[o->n_names++] = s;
         o->n_inputs++;
         return true;
+}
+
+static bool parse_option(struct options *o, int c, char *s) {
+        int v = 0;
+
+        switch (c) {
+        case 'p':
+                o->plan_only = true;
+                return true;
+        case 'l':
+                return parse_number(s, &o->link_fd);
+        case 'i':
+        case 's':
+                return add_input(o, c == 's', s);
+        case 'f':
+                return add_file(o, s);
+        case 'S':
+                o->shape = s;
+                return true;
+        case 'F':
+                o->format = s;
+                return true;
+        case 'r':
+        case 'q':
+                if (!parse_number(s, &v))
+                        return false;
+                *(c == 'r' ? &o->step.rows : &o->step.sequences) = (uint32_t)v;
+                return true;
+        default:
+                return false;
+        }
 }
 
 static bool parse_options(int argc, char **argv, struct options *o) {
@@ -94,24 +131,21 @@ static bool parse_options(int argc, char **argv, struct options *o) {
                 { "split", required_argument, NULL, 's' },
                 { "file", required_argument, NULL, 'f' },
                 { "plan-only", no_argument, NULL, 'p' },
+                { "shape", required_argument, NULL, 'S' },
+                { "format", required_argument, NULL, 'F' },
+                { "rows", required_argument, NULL, 'r' },
+                { "sequences", required_argument, NULL, 'q' },
                 { NULL, 0, NULL, 0 },
         };
         int c;
 
         *o = (struct options){ .link_fd = -1 };
-        while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-                if (c == 'p')
-                        o->plan_only = true;
-                else if (c == 'l' && !parse_fd(optarg, &o->link_fd))
+        while ((c = getopt_long(argc, argv, "", options, NULL)) != -1)
+                if (!parse_option(o, c, optarg))
                         return false;
-                else if ((c == 'i' || c == 's') && !add_input(o, c == 's', optarg))
-                        return false;
-                else if (c == 'f' && !add_file(o, optarg))
-                        return false;
-                else if (c == '?')
-                        return false;
-        }
-        return optind == argc && o->link_fd >= 0 && o->n_inputs > 0;
+        if (optind != argc || o->link_fd < 0 || !o->shape != !o->format)
+                return false;
+        return o->shape ? o->n_inputs == 0 : o->n_inputs > 0;
 }
 
 static int compare_fds(const void *a, const void *b) {
@@ -156,26 +190,11 @@ static void report_progress(void *arg, uint64_t done, uint64_t total) {
         (void)loadlink_send(r->link_fd, &record, NULL, 0); /* nobody there: the kernel ends us (PDEATHSIG) */
 }
 
-static int send_plan(const struct loader *l, int link_fd) {
-        const struct image_hparams *hp = &l->plan.hparams;
-        struct loadlink_record record = {
-                .type = LOADLINK_PLAN,
-                .n_segments = (uint32_t)l->plan.n_segments,
-                .total = loader_total(l),
-                .n_params = l->plan.n_params,
-                /* keys and values of all layers, two bytes each */
-                .kv_bytes_per_token = (uint64_t)hp->n_layer * hp->n_head_kv * kv_position_bytes(KV_F16, hp->head_dim),
-                .kv_bytes_per_token_q8_0 = (uint64_t)hp->n_layer * hp->n_head_kv * kv_position_bytes(KV_Q8_0, hp->head_dim),
-                .context = hp->n_ctx,
-                .vocabulary = (uint32_t)l->plan.vocab.n_tokens,
-                .has_chat_template = l->plan.chat_template_size > 0,
-        };
+static int send_plan(const struct image_plan *plan, uint64_t total, const struct options *o) {
+        struct loadlink_record record;
 
-        (void)snprintf(record.architecture, sizeof(record.architecture), "%s", hp->arch);
-        (void)snprintf(record.format, sizeof(record.format), "%s", image_plan_format(&l->plan));
-
-        (void)memcpy(record.segment_bytes, l->plan.segment_size, l->plan.n_segments * sizeof(uint64_t));
-        return loadlink_send(link_fd, &record, NULL, 0);
+        record_plan(plan, total, &o->step, &record);
+        return loadlink_send(o->link_fd, &record, NULL, 0);
 }
 
 static int write_segments(struct loader *l, int link_fd) {
@@ -205,11 +224,28 @@ static int work(struct loader *l, const struct options *o) {
 
         r = loader_plan(l);
         if (!r)
-                r = send_plan(l, o->link_fd);
+                r = send_plan(&l->plan, loader_total(l), o);
         if (!r && !o->plan_only)
                 r = write_segments(l, o->link_fd);
         if (!r)
                 r = loadlink_send(o->link_fd, &done, NULL, 0);
+        return r;
+}
+
+/* Reads nothing, and yet: the names are a client's. */
+static int work_shape(const struct options *o, struct loader_error *error) {
+        const struct loadlink_record done = { .type = LOADLINK_DONE };
+        struct image_plan plan = IMAGE_PLAN_NULL;
+        int r;
+
+        r = sandbox_enter_calls();
+        if (!r)
+                r = shape_plan(&plan, o->shape, o->format, LOADLINK_SEGMENT_BYTES, error);
+        if (!r)
+                r = send_plan(&plan, plan.data_size, o);
+        if (!r)
+                r = loadlink_send(o->link_fd, &done, NULL, 0);
+        image_plan_deinit(&plan);
         return r;
 }
 
@@ -225,6 +261,8 @@ static int run(const struct options *o, struct loader_error *error) {
         }
         if (!features.landlock)
                 log_debug("no Landlock on this kernel; system call filter only");
+        if (o->shape)
+                return work_shape(o, error);
         if (o->n_names > 0)
                 r = loader_init_directory(&l, o->names, o->inputs, o->n_names, error);
         else

@@ -18,6 +18,7 @@
 #include "base/fd.h"
 #include "bench.h"
 #include "daemon/engine/host.h"
+#include "daemon/image/shapes.h"
 #include "daemon/loader/load.h"
 #include "measure.h"
 
@@ -60,43 +61,6 @@ static int say(const char *what, const char *text, int status) {
 }
 
 /* --- models without a file --------------------------------------------------------------------------------------- */
-
-static const struct {
-        const char *name;
-        struct model_shape shape;
-} shapes[] = {
-        { "llama-1b", { .n_vocab = 128256, .n_ctx = 131072, .n_embd = 2048, .n_layer = 16, .n_ff = 8192, .n_head = 32,
-                        .n_head_kv = 8, .head_dim = 64, .n_rot = 64, .attn_scale = 0.125f } },
-        { "llama-8b", { .n_vocab = 128256, .n_ctx = 131072, .n_embd = 4096, .n_layer = 32, .n_ff = 14336, .n_head = 32,
-                        .n_head_kv = 8, .head_dim = 128, .n_rot = 128, .attn_scale = 0.08838835f } },
-        { "llama-70b", { .n_vocab = 128256, .n_ctx = 131072, .n_embd = 8192, .n_layer = 80, .n_ff = 28672, .n_head = 64,
-                         .n_head_kv = 8, .head_dim = 128, .n_rot = 128, .attn_scale = 0.08838835f } },
-        { "qwen3-32b", { .n_vocab = 151936, .n_ctx = 40960, .n_embd = 5120, .n_layer = 64, .n_ff = 25600, .n_head = 64,
-                         .n_head_kv = 8, .head_dim = 128, .n_rot = 128, .attn_scale = 0.08838835f,
-                         .rope_kind = ROPE_NEOX } },
-        { "gpt-oss-20b", { .n_vocab = 201088, .n_ctx = 131072, .n_embd = 2880, .n_layer = 24, .n_ff = 2880, .n_head = 64,
-                           .n_head_kv = 8, .head_dim = 64, .n_rot = 64, .attn_scale = 0.125f, .rope_kind = ROPE_NEOX,
-                           .act = ACT_SILU_CLAMPED, .window = 128, .n_expert = 32, .n_expert_used = 4,
-                           .n_ff_expert = 2880, .gating = GATING_SOFTMAX_CHOSEN } },
-        { "gpt-oss-120b", { .n_vocab = 201088, .n_ctx = 131072, .n_embd = 2880, .n_layer = 36, .n_ff = 2880, .n_head = 64,
-                            .n_head_kv = 8, .head_dim = 64, .n_rot = 64, .attn_scale = 0.125f, .rope_kind = ROPE_NEOX,
-                            .act = ACT_SILU_CLAMPED, .window = 128, .n_expert = 128, .n_expert_used = 4,
-                            .n_ff_expert = 2880, .gating = GATING_SOFTMAX_CHOSEN } },
-};
-
-static bool find_shape(const char *name, struct model_shape *ret) {
-        for (size_t i = 0; i < ARRAY_SIZE(shapes); i++)
-                if (strcmp(shapes[i].name, name) == 0) {
-                        *ret = shapes[i].shape;
-                        if (ret->rope_kind == ROPE_NONE)
-                                ret->rope_kind = ROPE_NORM;
-                        ret->norm_eps = 1e-5f;
-                        ret->rope_base = 500000;
-                        ret->rope_linear = 1;
-                        return true;
-                }
-        return false;
-}
 
 /* A vocabulary of that size: bytes, then made-up words. */
 static int make_tokenizer(struct subject *s, uint32_t n) {
@@ -159,13 +123,20 @@ static int open_synthetic(struct subject *s, const struct options *o, const stru
         uint64_t need, kv, have = host_default_kv_bytes() * 4;
         struct model_error error = { .text = "no backend of this name" };
         struct failure f = { .text = "" };
+        struct image_hparams hparams;
         struct model_shape shape;
+        char names[256];
+        bool tied;
         int r;
 
-        if (!find_shape(o->shape, &shape))
-                return say(o->shape, "shapes are llama-1b, llama-8b, llama-70b, qwen3-32b, gpt-oss-20b, gpt-oss-120b", 64);
+        if (!image_shape_find(o->shape, &hparams, &tied)) {
+                (void)fprintf(stderr, "spark-bench: %s: shapes are %s\n", o->shape, image_shape_names(names, sizeof(names)));
+                return 64;
+        }
         if (!info)
                 return say(o->format, "no such format", 64);
+        if (model_read_shape(&shape, &hparams, &error) != 0)
+                return say(o->shape, error.text, 1);
         kv = model_kv_bytes(&shape, engine->kv_format) * (engine->context + ENGINE_PAGE_TOKENS) * o->batch;
         need = model_synthetic_bytes(&shape, info) + kv + (1ull << 30);
         if (need > have) {
