@@ -56,11 +56,12 @@ static void answer_dry_run(struct load *load) {
         Spark__V1__Done done = SPARK__V1__DONE__INIT;
         Spark__V1__LoadResult result = SPARK__V1__LOAD_RESULT__INIT;
 
+        plan_show(&load->plan, &result);
         result.model = load->model->name;
-        result.image_bytes = load->image_bytes;
-        result.kv_bytes = load->kv_bytes;
-        result.available_bytes = load->available;
-        result.floor_bytes = load->manager->memory.floor;
+        result.kv_format = load->manager->config->kv_format;
+        result.architecture = load->architecture;
+        result.format = load->format;
+        result.parameters = load->parameters;
         result.load_ms = (float)((double)(manager_now_us() - load->started_us) / 1000.0);
         done.result_case = SPARK__V1__DONE__RESULT_LOAD;
         done.load = &result;
@@ -98,22 +99,27 @@ static void gib(uint64_t bytes, char *out, size_t size) {
         (void)snprintf(out, size, "%.2f GiB", (double)bytes / (double)(1ull << 30));
 }
 
-static void refuse_memory(struct load *load, uint64_t need, uint64_t left) {
-        const struct memory *mem = &load->manager->memory;
-        char image[32], total[32], available[32], floor[32], promised[32];
+static void refuse_memory(struct load *load) {
+        const struct plan *p = &load->plan;
+        char need[32], image[32], kv[32], engine[32], available[32], floor[32], promised[32], missing[32];
 
-        gib(load->image_bytes, image, sizeof(image));
-        gib(need, total, sizeof(total));
-        gib(load->available, available, sizeof(available));
-        gib(mem->floor, floor, sizeof(floor));
-        gib(mem->untouched, promised, sizeof(promised));
+        gib(p->need, need, sizeof(need));
+        gib(p->image, image, sizeof(image));
+        gib(p->kv, kv, sizeof(kv));
+        gib(p->engine, engine, sizeof(engine));
+        gib(p->available, available, sizeof(available));
+        gib(p->floor, floor, sizeof(floor));
+        gib(p->promised, promised, sizeof(promised));
+        gib(p->need - MIN(p->need, p->room), missing, sizeof(missing));
         load->failed = true;
         request_error_set(&load->error, SPARK__V1__ERROR_CODE__NO_MEMORY,
-                          "Model '%s' needs %s (image %s, the rest KV cache); %s are available, of which %s are "
-                          "kept free and %s are promised to others.",
-                          load->model->name, total, image, available, floor, promised);
-        load->error.have = need;
-        load->error.max = left;
+                          "Model '%s' needs %s (weights %s, KV cache %s for %" PRIu64 " tokens, engine %s); %s are available, "
+                          "of which %s are kept free and %s are promised to others: %s are missing.",
+                          load->model->name, need, image, kv, p->kv_tokens, engine, available, floor, promised, missing);
+        load->error.have = p->need;
+        load->error.max = p->room;
+        load->error.has_plan = true;
+        load->error.plan = *p;
         spawn_kill(load->pidfd, SIGKILL);
 }
 
@@ -129,27 +135,50 @@ static uint64_t kv_per_token(const struct config *c, const struct loadlink_recor
 }
 
 /* Does the plan leave the floor alone? Also chooses how much KV cache the model gets. */
-static bool plan_fits(struct load *load, const struct loadlink_record *plan) {
+static bool plan_fits(struct load *load, const struct loadlink_record *plan, uint64_t image) {
         struct manager *m = load->manager;
-        uint64_t left, need, context = plan->context, smallest;
-        uint64_t per_token = kv_per_token(m->config, plan);
+        struct plan_question q = {
+                .image = image,
+                .engine = plan->engine_bytes,
+                .kv_per_token = kv_per_token(m->config, plan),
+                .kv_configured = m->config->memory_kv,
+                .trained = plan->context,
+                .context = load->model->context,
+                .asked = load->context,
+        };
 
         models_count_memory(m);
-        load->available = memory_available(&m->memory);
-        left = memory_free_for_us(&m->memory);
-        if (load->model->context && load->model->context < context)
-                context = load->model->context;
-        if (load->image_bytes <= left)
-                load->kv_bytes = plan_choose_kv(m->config->memory_kv, per_token, context, left - load->image_bytes);
-        if (load->image_bytes <= left && (load->kv_bytes || per_token == 0 || context == 0))
-                return true;
-        smallest = m->config->memory_kv;
-        if (!smallest && !checked_mul(MIN(context, (uint64_t)PLAN_KV_SMALLEST), per_token, &smallest))
-                smallest = UINT64_MAX;
-        if (!checked_add(load->image_bytes, smallest, &need))
-                need = UINT64_MAX;
-        refuse_memory(load, need, left);
-        return false;
+        q.available = memory_available(&m->memory);
+        q.floor = m->memory.floor;
+        q.promised = m->memory.untouched;
+        plan_reckon(&q, &load->plan);
+        return load->plan.fits;
+}
+
+/* What a hostile file may have said, made printable. */
+static void take_text(char *out, size_t size, const char *text, size_t n) {
+        (void)snprintf(out, size, "%.*s", (int)strnlen(text, n), text);
+        for (char *p = out; *p; p++)
+                if ((unsigned char)*p < 0x20 || (unsigned char)*p >= 0x7f)
+                        *p = '?';
+}
+
+static void hand_segments(struct load *load, const struct loadlink_record *plan) {
+        struct loadlink_record answer = { .version = LOADLINK_VERSION, .type = LOADLINK_SEGMENTS,
+                                          .n_segments = plan->n_segments };
+        int r = 0;
+
+        for (size_t i = 0; i < plan->n_segments && r >= 0; i++) {
+                r = fd_memfd_new("sparkd-image", plan->segment_bytes[i]);
+                if (r >= 0)
+                        load->segments[load->n_segments++] = r;
+        }
+        if (r >= 0)
+                r = loadlink_send(load->link, &answer, load->segments, load->n_segments);
+        load->handed_us = manager_now_us();
+        speed_add(&load->speed, load->handed_us, 0);
+        if (r < 0)
+                load_fail(load, SPARK__V1__ERROR_CODE__INTERNAL, "The image's memory could not be handed out.");
 }
 
 static void on_plan(struct load *load, const struct loadlink_record *plan) {
@@ -167,27 +196,18 @@ static void on_plan(struct load *load, const struct loadlink_record *plan) {
                         return;
                 }
         }
+        load->parameters = plan->n_params;
+        load->read_bytes = plan->total;
+        take_text(load->architecture, sizeof(load->architecture), plan->architecture, sizeof(plan->architecture));
+        take_text(load->format, sizeof(load->format), plan->format, sizeof(plan->format));
+        if (!plan_fits(load, plan, sum)) {
+                refuse_memory(load);
+                load->plan = (struct plan){ 0 }; /* nothing is charged */
+                return;
+        }
         load->image_bytes = sum;
-        if (!plan_fits(load, plan)) {
-                load->image_bytes = load->kv_bytes = 0;
-                return;
-        }
-        if (load->request) /* --plan-only: it ends by itself */
-                return;
-
-        struct loadlink_record answer = { .version = LOADLINK_VERSION, .type = LOADLINK_SEGMENTS,
-                                          .n_segments = plan->n_segments };
-        int r = 0;
-
-        for (size_t i = 0; i < plan->n_segments && r >= 0; i++) {
-                r = fd_memfd_new("sparkd-image", plan->segment_bytes[i]);
-                if (r >= 0)
-                        load->segments[load->n_segments++] = r;
-        }
-        if (r >= 0)
-                r = loadlink_send(load->link, &answer, load->segments, load->n_segments);
-        if (r < 0)
-                load_fail(load, SPARK__V1__ERROR_CODE__INTERNAL, "The image's memory could not be handed out.");
+        if (!load->request) /* --plan-only: it ends by itself */
+                hand_segments(load, plan);
 }
 
 /* The loader has read a hostile file: its sentence is shown to people, so it is made printable. */
@@ -205,7 +225,7 @@ static void on_error(struct load *load, const struct loadlink_record *rec) {
                         if ((unsigned char)*p >= 0x80)
                                 *p = '?';
         if (rec->code == LOADLINK_CODE_MODEL_INVALID || rec->code == LOADLINK_CODE_UNSUPPORTED)
-                code = SPARK__V1__ERROR_CODE__MODEL_INVALID;
+                code = load->shape ? SPARK__V1__ERROR_CODE__INVALID_ARGUMENT : SPARK__V1__ERROR_CODE__MODEL_INVALID;
         load_fail(load, code, *text ? text : "The loader failed without saying why.");
 }
 
@@ -217,11 +237,13 @@ static void on_record(struct load *load, const struct loadlink_record *rec) {
                 return;
         case LOADLINK_PROGRESS:
                 load->done_bytes = MIN(rec->done, load->image_bytes);
+                speed_add(&load->speed, load->active_us, load->done_bytes);
                 if (!load->request)
-                        model_load_progress(load->model, load->done_bytes, load->image_bytes);
+                        model_load_progress(load->model, &load->speed, load->done_bytes, load->image_bytes);
                 return;
         case LOADLINK_DONE:
                 load->written = true;
+                load->written_us = load->active_us;
                 return;
         case LOADLINK_ERROR:
                 on_error(load, rec);
@@ -378,9 +400,11 @@ static int open_inputs(struct load *load, struct model *model, struct request_er
         return r;
 }
 
-static int spawn_loader(struct load *load, int link, bool plan_only) {
-        char arguments[LOAD_SPLITS_MAX + 1][MODELDIR_NAME_MAX + 12];
-        char *argv[2 * (LOAD_SPLITS_MAX + 1) + 3];
+/* wanted: of a dry run, else NULL. */
+static int spawn_loader(struct load *load, int link, const Spark__V1__Load *wanted) {
+        const struct config_limits *limits = &load->manager->config->limits;
+        char arguments[LOAD_SPLITS_MAX + 1][MODELDIR_NAME_MAX + 12], rows[24], sequences[24];
+        char *argv[2 * (LOAD_SPLITS_MAX + 1) + 10];
         int fds[LOAD_SPLITS_MAX + 1];
         size_t n = 0;
         struct spawn s = { .program = "spark-loader", .argv = argv, .fds = fds, .oom_score_adj = OOM_SCORE };
@@ -393,14 +417,27 @@ static int spawn_loader(struct load *load, int link, bool plan_only) {
                 argv[n++] = arguments[i];
                 fds[i] = i == 0 ? link : load->inputs[i - 1];
         }
-        if (plan_only)
+        (void)snprintf(rows, sizeof(rows), "%" PRIu64, limits->rows);
+        (void)snprintf(sequences, sizeof(sequences), "%" PRIu64, limits->sequences);
+        argv[n++] = (char *)"--rows";
+        argv[n++] = rows;
+        argv[n++] = (char *)"--sequences";
+        argv[n++] = sequences;
+        if (load->shape) {
+                argv[n++] = (char *)"--shape";
+                argv[n++] = wanted->shape;
+                argv[n++] = (char *)"--format";
+                argv[n++] = wanted->format;
+        } else if (wanted) {
                 argv[n++] = (char *)"--plan-only";
+        }
         argv[n] = NULL;
         s.n_fds = load->n_inputs + 1;
         return spawn_process(&s, &load->pid, &load->pidfd);
 }
 
-int load_start(struct load **ret, struct model *model, struct request *dry_run, struct request_error *error) {
+static int start(struct load **ret, struct model *model, struct request *request, const Spark__V1__Load *wanted,
+                 struct request_error *error) {
         _cleanup_(load_freep) struct load *load = calloc(1, sizeof(*load));
         _cleanup_fd_ int far = -1;
         int pair[2], r;
@@ -409,10 +446,12 @@ int load_start(struct load **ret, struct model *model, struct request *dry_run, 
                 return -ENOMEM;
         load->manager = model->manager;
         load->model = model;
-        load->request = dry_run;
+        load->request = request;
         load->pidfd = load->link = -1;
         load->started_us = load->active_us = manager_now_us();
-        r = open_inputs(load, model, error);
+        load->context = wanted ? wanted->context : 0;
+        load->shape = wanted && *wanted->shape;
+        r = load->shape ? 0 : open_inputs(load, model, error);
         if (r)
                 return r;
         if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
@@ -421,7 +460,7 @@ int load_start(struct load **ret, struct model *model, struct request *dry_run, 
         far = pair[1];
         r = fd_set_nonblock(load->link, 1);
         if (r >= 0)
-                r = spawn_loader(load, far, dry_run != NULL);
+                r = spawn_loader(load, far, wanted);
         if (r == -ENOENT) {
                 request_error_set(error, SPARK__V1__ERROR_CODE__INTERNAL, "spark-loader is not installed.");
                 return REQUEST_E_REFUSED;
@@ -433,9 +472,18 @@ int load_start(struct load **ret, struct model *model, struct request *dry_run, 
                                     load);
         if (r < 0)
                 return r;
-        log_info("model '%s': %s", model->name, dry_run ? "planning" : "loading");
+        log_info("model '%s': %s", model->name, request ? "planning" : "loading");
         *ret = steal_ptr(&load);
         return 0;
+}
+
+int load_start(struct load **ret, struct model *model, struct request_error *error) {
+        return start(ret, model, NULL, NULL, error);
+}
+
+int load_start_dry(struct load **ret, struct model *model, struct request *request, const Spark__V1__Load *wanted,
+                   struct request_error *error) {
+        return start(ret, model, request, wanted, error);
 }
 
 void load_tick(struct load *load, uint64_t now_us) {

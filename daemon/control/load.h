@@ -19,6 +19,7 @@
 #include "request.h"
 
 #define LOAD_SPLITS_MAX 64u
+#define LOAD_CONTEXT_MAX (1u << 30)
 
 struct load {
         struct manager *manager;
@@ -34,13 +35,22 @@ struct load {
         uint64_t segment_bytes[LOADLINK_SEGMENTS_MAX];
         size_t n_segments;
         bool planned, written, failed;
+        bool shape;              /* dry run of a shape: there is no file */
+        uint32_t context;        /* dry run: the KV cache shall hold so many tokens, 0 = as it is chosen */
         struct request_error error;
-        uint64_t image_bytes, kv_bytes, done_bytes, available;
-        uint64_t started_us, active_us;
+        struct plan plan;
+        char architecture[64], format[32];
+        uint64_t parameters;
+        uint64_t image_bytes, done_bytes, read_bytes; /* read_bytes: all that is to be read */
+        struct speed speed;
+        uint64_t started_us, active_us, handed_us, written_us;
 };
 
 /* Starts the loader. 0, REQUEST_E_REFUSED with *error filled (the file cannot be opened, no loader), or -errno. */
-int load_start(struct load **ret, struct model *model, struct request *dry_run, struct request_error *error);
+int load_start(struct load **ret, struct model *model, struct request_error *error);
+/* The same for a plan alone, of the model's file or of the shape that is wanted; answers the request when it ends. */
+int load_start_dry(struct load **ret, struct model *model, struct request *request, const Spark__V1__Load *wanted,
+                   struct request_error *error);
 /* Ends the loader where it still runs. */
 struct load *load_free(struct load *load);
 DEFINE_CLEANUP(struct load *, load_free)

@@ -45,7 +45,7 @@ static void model_drop_image(struct model *model) {
                 model->segments[i] = fd_close(model->segments[i]);
         model->n_segments = 0;
         model->image_bytes = 0;
-        model->kv_promised = 0;
+        model->kv_promised = model->engine_promised = 0;
 }
 
 struct model *model_free(struct model *model) {
@@ -130,7 +130,7 @@ static void model_start(struct model *model) {
                 model_start_engine(model);
                 return;
         }
-        r = load_start(&model->load, model, NULL, &error);
+        r = load_start(&model->load, model, &error);
         if (r < 0)
                 request_error_set(&error, SPARK__V1__ERROR_CODE__INTERNAL, "The loader could not be started: %s.",
                                   strerror(-r));
@@ -155,12 +155,22 @@ static void answer_load(struct model *model, struct request *r) {
         Spark__V1__Done done = SPARK__V1__DONE__INIT;
         Spark__V1__LoadResult load = SPARK__V1__LOAD_RESULT__INIT;
 
+        plan_show(&model->plan, &load);
         load.model = model->name;
         load.image_bytes = model->image_bytes;
         load.kv_bytes = model->facts.kv_bytes;
-        load.available_bytes = model->available_then;
         load.floor_bytes = model->manager->memory.floor;
+        load.kv_format = model->manager->config->kv_format;
+        load.architecture = model->facts.architecture;
+        load.format = model->facts.format;
+        load.parameters = model->facts.parameters;
+        load.context = model->facts.context;
+        load.fits = true;
         load.load_ms = (float)((double)model->load_us / 1000.0);
+        load.read_bytes = model->read_bytes;
+        load.read_ms = (float)((double)model->read_us / 1000.0);
+        if (model->read_us)
+                load.bytes_per_second = (uint64_t)((double)model->read_bytes * 1e6 / (double)model->read_us);
         done.result_case = SPARK__V1__DONE__RESULT_LOAD;
         done.load = &load;
         request_finish(r, &done);
@@ -281,11 +291,11 @@ void models_pump(struct manager *m) {
 
 /* ---- what loads and engines tell ---- */
 
-void model_load_progress(struct model *model, uint64_t done, uint64_t total) {
+void model_load_progress(struct model *model, const struct speed *speed, uint64_t done, uint64_t total) {
         struct list *pos, *tmp;
 
         LIST_FOREACH(pos, tmp, &model->waiting)
-                request_progress(LIST_ENTRY(pos, struct request, model_link), "load", done, total);
+                request_progress_at(LIST_ENTRY(pos, struct request, model_link), "load", speed, done, total);
 }
 
 void model_load_done(struct model *model) {
@@ -295,8 +305,11 @@ void model_load_done(struct model *model) {
                 model->segments[i] = fd_steal(&load->segments[i]);
         model->n_segments = load->n_segments;
         model->image_bytes = load->image_bytes;
-        model->kv_promised = load->kv_bytes;
-        model->available_then = load->available;
+        model->kv_promised = load->plan.kv;
+        model->engine_promised = load->plan.engine;
+        model->plan = load->plan;
+        model->read_bytes = load->read_bytes;
+        model->read_us = load->written_us - load->handed_us;
         model->load = load_free(load);
         model_set_state(model, MODEL_STARTING);
         model_start_engine(model);
@@ -325,7 +338,7 @@ void model_engine_ready(struct model *model, const Spark__Engine__V1__Ready *rea
         copy_text(f->architecture, sizeof(f->architecture), ready->architecture);
         copy_text(f->format, sizeof(f->format), ready->format);
         copy_text(f->backend, sizeof(f->backend), ready->backend);
-        model->kv_promised = 0;
+        model->kv_promised = model->engine_promised = 0;
         if (model->load_began_us)
                 model->load_us = manager_now_us() - model->load_began_us;
         model->load_began_us = 0;

@@ -62,7 +62,9 @@ struct model {
         struct engine *engine;
         int segments[LOADLINK_SEGMENTS_MAX];
         size_t n_segments;
-        uint64_t image_bytes, kv_promised, load_began_us, load_us, available_then;
+        uint64_t image_bytes, kv_promised, engine_promised, load_began_us, load_us;
+        struct plan plan; /* of its load */
+        uint64_t read_bytes, read_us; /* by its load, of its files */
         struct model_facts facts;
         struct list waiting; /* requests for the model as such, or until it is ready */
         struct list active;  /* requests that the engine has, or is about to get */
@@ -100,8 +102,8 @@ void models_tick(struct manager *m, uint64_t now_us);
 /* Brings the ledger's figures up to date from what models hold. */
 void models_count_memory(struct manager *m);
 
-/* From load.c: planned and segments are there; the load ended. */
-void model_load_progress(struct model *model, uint64_t done, uint64_t total);
+/* From load.c: how far it got; the load ended. */
+void model_load_progress(struct model *model, const struct speed *speed, uint64_t done, uint64_t total);
 void model_load_done(struct model *model);
 void model_load_failed(struct model *model, const struct request_error *error);
 /* From engine.c */

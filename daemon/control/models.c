@@ -151,14 +151,46 @@ static struct model *model_for_file(struct manager *m, const Spark__V1__Load *lo
         return model;
 }
 
+/* What is wrong with the fields by themselves, or NULL. */
+static const char *load_fault(const Spark__V1__Load *load) {
+        if (!!load->input_fd + !!*load->path + !!*load->shape > 1)
+                return "path, input_fd and shape: more than one is set; a model has one source.";
+        if ((load->context || *load->shape) && !load->dry_run)
+                return "context and shape are for dry runs.";
+        if (!*load->shape != !*load->format)
+                return "shape and format go together.";
+        if (*load->shape && *load->model)
+                return "model: a shape has its own name.";
+        if (strlen(load->shape) > CONFIG_MODEL_NAME_MAX || strlen(load->format) > CONFIG_MODEL_NAME_MAX)
+                return "shape, format: the name is too long.";
+        if (load->context > LOAD_CONTEXT_MAX)
+                return "context: so many tokens have no room anywhere.";
+        return NULL;
+}
+
+/* It lives as long as the dry run. */
+static struct model *model_for_shape(struct manager *m, const Spark__V1__Load *load, struct request_error *error) {
+        char name[CONFIG_MODEL_NAME_MAX + 1];
+        struct model *model;
+
+        name_from_path(m, load->shape, name, sizeof(name));
+        model = model_new(m, name, "");
+        if (!model)
+                request_error_set(error, SPARK__V1__ERROR_CODE__INTERNAL, "Out of memory.");
+        return model;
+}
+
 struct model *models_find_for_load(struct manager *m, const Spark__V1__Load *load, int fd,
                                    struct request_error *error) {
-        if (load->input_fd && *load->path) {
+        const char *fault = load_fault(load);
+
+        if (fault) {
                 (void)fd_close(fd);
-                request_error_set(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
-                                  "path and input_fd are both set; a model has one source.");
+                request_error_set(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT, "%s", fault);
                 return NULL;
         }
+        if (*load->shape)
+                return model_for_shape(m, load, error);
         if (!load->input_fd && !*load->path)
                 return models_find(m, load->model, error);
         if (*load->path && *load->path != '/') {
@@ -288,14 +320,15 @@ void models_count_memory(struct manager *m) {
 
                 if (model->load) {
                         mem->images += model->load->image_bytes;
-                        mem->kv += model->load->kv_bytes;
+                        mem->kv += model->load->plan.kv;
+                        mem->engine += model->load->plan.engine;
                         mem->untouched += less(model->load->image_bytes, model->load->done_bytes) +
-                                          model->load->kv_bytes;
+                                          model->load->plan.kv + model->load->plan.engine;
                 }
                 mem->images += model->image_bytes;
                 mem->kv += model->kv_promised;
-                if (model->kv_promised)
-                        mem->untouched += model->kv_promised;
+                mem->engine += model->engine_promised;
+                mem->untouched += model->kv_promised + model->engine_promised;
                 if (model->engine && model->state == MODEL_READY) {
                         uint64_t holds = model->facts.kv_bytes + model->facts.other_bytes;
 

@@ -150,7 +150,7 @@ static int submit_load(struct manager *m, struct request *r, const Spark__V1__Lo
         request_set_model(r, model);
         if (!load->dry_run)
                 return 0;
-        return load_start(&r->dry_run, r->model, r, error);
+        return load_start_dry(&r->dry_run, r->model, r, load, error);
 }
 
 static int submit_packed(struct manager *m, const struct request_submit *s, int *fd, struct request **ret,
@@ -396,6 +396,7 @@ void request_finish(struct request *r, const Spark__V1__Done *done) {
 
 void request_fail(struct request *r, const struct request_error *error) {
         Spark__V1__Error e = SPARK__V1__ERROR__INIT;
+        Spark__V1__LoadResult load = SPARK__V1__LOAD_RESULT__INIT;
 
         if (r->state == REQUEST_FINISHING) { /* too late for that */
                 session_answer_now(r);
@@ -407,6 +408,12 @@ void request_fail(struct request *r, const struct request_error *error) {
         e.retry_after_ms = error->retry_after_ms;
         e.have = error->have;
         e.max = error->max;
+        if (error->has_plan) {
+                plan_show(&error->plan, &load);
+                load.model = r->model ? r->model->name : (char *)"";
+                load.kv_format = r->manager->config->kv_format;
+                e.load = &load;
+        }
         if (r->sink)
                 r->sink->error(r->userdata, r, &e);
         (void)request_free(r);
@@ -471,16 +478,30 @@ bool request_lost(struct request *r) {
 
 /* ---- what the engine said ---- */
 
+static void tell_progress(struct request *r, const Spark__V1__Progress *p) {
+        /* after a replay the prompt is read again: nobody's business once tokens came */
+        if (r->sink && r->journal.n_generated == 0)
+                r->sink->progress(r->userdata, r, p);
+}
+
 void request_progress(struct request *r, const char *stage, uint64_t done, uint64_t total) {
         Spark__V1__Progress p = SPARK__V1__PROGRESS__INIT;
 
-        /* after a replay the prompt is read again: nobody's business once tokens came */
-        if (!r->sink || r->journal.n_generated > 0)
-                return;
         p.stage = (char *)stage;
         p.done = done;
         p.total = total;
-        r->sink->progress(r->userdata, r, &p);
+        tell_progress(r, &p);
+}
+
+void request_progress_at(struct request *r, const char *stage, const struct speed *speed, uint64_t done, uint64_t total) {
+        Spark__V1__Progress p = SPARK__V1__PROGRESS__INIT;
+
+        p.stage = (char *)stage;
+        p.done = done;
+        p.total = total;
+        p.bytes_per_second = speed_per_second(speed);
+        p.eta_ms = speed_left_ms(speed, total);
+        tell_progress(r, &p);
 }
 
 /* 0, or the engine broke the order of things. A user's quota ends the request, not the engine. */

@@ -26,7 +26,9 @@
 #include "base/macro.h"
 #include "channel.h"
 #include "journal.h"
+#include "plan.h"
 #include "spark.pb-c.h"
+#include "speed.h"
 #include "user.h"
 
 struct manager;
@@ -74,6 +76,8 @@ struct request_error {
         char text[512];
         uint32_t retry_after_ms;
         uint64_t have, max;
+        bool has_plan; /* a load's sums come along */
+        struct plan plan;
 };
 
 /* Tokens and done are the callee's to read, not to keep. After done() or error() the request is gone. */
@@ -190,6 +194,8 @@ void request_release(struct request *r);
 
 /* For model.c and engine.c. */
 void request_progress(struct request *r, const char *stage, uint64_t done, uint64_t total);
+/* The same for bytes that get on at this speed. */
+void request_progress_at(struct request *r, const char *stage, const struct speed *speed, uint64_t done, uint64_t total);
 /* The model is ready: to the engine with it. */
 void request_activate(struct request *r);
 /* The engine that had it is gone. True where it waits for another one, false when it was ended. */

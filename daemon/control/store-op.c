@@ -264,8 +264,9 @@ void store_op_finish(struct store_op *op, const struct store_model *m) {
 }
 
 void store_op_progress(struct store_op *op, const char *stage, uint64_t done) {
+        speed_add(&op->speed, manager_now_us(), done);
         if (op->request)
-                request_progress(op->request, stage, done, op->total);
+                request_progress_at(op->request, stage, &op->speed, done, op->total);
 }
 
 struct store_model *store_op_target(struct store_op *op, struct store_alias **ret_alias) {

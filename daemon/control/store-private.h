@@ -112,6 +112,7 @@ struct store_op {
         size_t at;                  /* file */
         bool hashed, wrote;         /* file `at` was looked at to see whether it is known; something was copied */
         uint64_t total, done;       /* bytes; of files before `at` */
+        struct speed speed;
         uint64_t free_bytes;
         struct store_worker worker;
         struct storelink_record said; /* spark-store's last word, type 0 = none */

@@ -111,7 +111,7 @@ static void test_malformed(void **state) {
         expect_refused(&r, sizeof(r) - 1, 0);
         expect_refused(&longer.record, sizeof(longer), 0);
         expect_refused(&r, sizeof(r), 1); /* descriptors that do not belong to this type */
-        r.version = 2;
+        r.version = LOADLINK_VERSION + 1;
         expect_refused(&r, sizeof(r), 0);
         r.version = LOADLINK_VERSION;
         r.type = 0;
