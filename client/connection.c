@@ -257,6 +257,7 @@ static void request_end(struct spark *s, struct request *q, struct reply *reply)
                 .id = q->id,
                 .done = error ? NULL : &reply->done,
                 .error = error,
+                .load = error && reply ? reply->refused : NULL,
         };
         int code = error ? error->code : 0;
         uint64_t id = q->id;
@@ -360,7 +361,8 @@ static int on_token(struct spark *s, struct request *q, const Spark__V1__Token *
 }
 
 static void on_progress(struct spark *s, struct request *q, const Spark__V1__Progress *p) {
-        const struct spark_progress progress = { .stage = p->stage, .done = p->done, .total = p->total };
+        const struct spark_progress progress = { .stage = p->stage, .done = p->done, .total = p->total,
+                                                 .bytes_per_second = p->bytes_per_second, .eta_ms = p->eta_ms };
         const struct spark_event event = { .type = SPARK_EVENT_PROGRESS, .id = q->id, .progress = &progress };
 
         if (q->fn && !q->forgotten && call(s, q, &event) != 0)

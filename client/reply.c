@@ -255,8 +255,22 @@ static void load_show(struct reply *r, const Spark__V1__LoadResult *p) {
                 .available_bytes = p->available_bytes,
                 .floor_bytes = p->floor_bytes,
                 .load_ms = p->load_ms,
+                .engine_bytes = p->engine_bytes,
+                .promised_bytes = p->promised_bytes,
+                .kv_bytes_per_1000_tokens = p->kv_bytes_per_1000_tokens,
+                .kv_format = p->kv_format,
+                .kv_tokens = p->kv_tokens,
+                .context = p->context,
+                .context_max = p->context_max,
+                .left_bytes = p->left_bytes,
+                .fits = p->fits,
+                .architecture = p->architecture,
+                .format = p->format,
+                .parameters = p->parameters,
+                .read_bytes = p->read_bytes,
+                .read_ms = p->read_ms,
+                .bytes_per_second = p->bytes_per_second,
         };
-        r->done.load = &r->load;
 }
 
 static int detokenize_show(struct reply *r, const Spark__V1__DetokenizeResult *p) {
@@ -347,6 +361,7 @@ static int done_show(struct reply *r, const Spark__V1__Done *p) {
                 return 0;
         case SPARK__V1__DONE__RESULT_LOAD:
                 load_show(r, p->load);
+                r->done.load = &r->load;
                 return 0;
         case SPARK__V1__DONE__RESULT_STATUS:
                 return status_show(r, p->status);
@@ -395,6 +410,10 @@ int reply_new(struct reply **ret, Spark__V1__ServerFrame *frame) {
                         .have = e->have,
                         .max = e->max,
                 };
+                if (e->load) {
+                        load_show(r, e->load);
+                        r->refused = &r->load;
+                }
         }
         r->frame = &frame->base;
         *ret = steal_ptr(&r);
@@ -502,6 +521,7 @@ int result_new(struct spark_result **ret, struct request *request) {
                 r->public.error = &r->reply->error;
         else
                 r->public.done = &r->reply->done;
+        r->public.load = r->reply->refused;
         *ret = &r->public;
         return 0;
 }

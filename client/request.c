@@ -361,12 +361,17 @@ int spark_load(struct spark *s, const struct spark_load_request *request, spark_
         r = arguments_copy(&a, sizeof(a), request);
         if (r < 0)
                 return r;
-        if ((!a.model && !a.path && !a.use_fd) || (a.path && a.use_fd) || (a.use_fd && a.fd < 0))
+        if ((!a.model && !a.path && !a.use_fd && !a.shape) || (a.path && a.use_fd) || (a.use_fd && a.fd < 0))
+                return -EINVAL;
+        if (!a.shape != !a.format || (a.shape && (a.path || a.use_fd)) || ((a.shape || a.context) && !a.dry_run))
                 return -EINVAL;
         m.model = string_or_empty(a.model);
         m.path = string_or_empty(a.path);
         m.input_fd = a.use_fd != 0;
         m.dry_run = a.dry_run != 0;
+        m.shape = string_or_empty(a.shape);
+        m.format = string_or_empty(a.format);
+        m.context = a.context;
         frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_LOAD;
         frame.load = &m;
         return request_start(s, &frame, a.use_fd ? a.fd : -1, &spec, ret_id);

@@ -156,6 +156,8 @@ struct spark_progress {
         const char *stage;          /* "queue", "load", "prefill", "score", "import", "verify" */
         uint64_t done;              /* bytes for "load", "import" and "verify", tokens else */
         uint64_t total;             /* 0 = unknown */
+        uint64_t bytes_per_second;  /* of stages that count bytes, over the last seconds; 0 = not known (yet) */
+        uint64_t eta_ms;            /* until the stage is done, at that speed; 0 = not known */
 };
 
 enum spark_finish {
@@ -286,7 +288,22 @@ struct spark_load_result {
         uint64_t kv_bytes;
         uint64_t available_bytes;   /* memory available when planned */
         uint64_t floor_bytes;       /* kept free */
-        float load_ms;
+        float load_ms;              /* until the model could serve; of a dry run: until the plan stood */
+        uint64_t engine_bytes;      /* activations, logits and what else an engine takes, as planned */
+        uint64_t promised_bytes;    /* to others when planned, of available_bytes */
+        uint64_t kv_bytes_per_1000_tokens; /* in kv_format */
+        const char *kv_format;
+        uint64_t kv_tokens;         /* that the planned KV cache holds */
+        uint32_t context;           /* the longest that one sequence can get with it */
+        uint32_t context_max;       /* the longest with all the memory that there was */
+        int64_t left_bytes;         /* free above the floor afterwards, as planned; negative: so much is missing */
+        int fits;
+        const char *architecture;
+        const char *format;         /* of most weights */
+        uint64_t parameters;
+        uint64_t read_bytes;        /* of the model's files; 0: of a dry run */
+        float read_ms;              /* that took */
+        uint64_t bytes_per_second;  /* the one by the other */
 };
 
 struct spark_session {
@@ -362,6 +379,7 @@ struct spark_event {
         const struct spark_progress *progress;
         const struct spark_done *done;
         const struct spark_error *error;
+        const struct spark_load_result *load;  /* with an error: the sums of a load for which there is no memory, else NULL */
 };
 
 /* Return 0 to go on; anything else cancels the request (it still ends with an event). What the callback has seen counts
@@ -520,7 +538,8 @@ int spark_score(struct spark *s, const struct spark_score_request *request, spar
 
 /* Loads a model and keeps it resident: a configured one by its name alone; or another one from an absolute path that
  * the service reads, or from the descriptor of a file that the caller has opened (borrowed), which then goes by `model`
- * (NULL: the service finds a name). Events: progress, done (spark_done.load). */
+ * (NULL: the service finds a name). Events: progress, done (spark_done.load). What does not fit ends with SPARK_NO_MEMORY,
+ * and the sums are in the event as well. A dry run may be of a shape that the service knows, without a file. */
 struct spark_load_request {
         size_t size;
         const char *model;         /* letters, digits and "._:-" */
@@ -528,8 +547,11 @@ struct spark_load_request {
         int use_fd;                /* `fd` holds */
         int fd;
         int dry_run;               /* only plan the memory */
+        const char *shape;         /* dry run: instead of a model, "llama-70b"; an unknown one is refused with a list */
+        const char *format;        /* with shape: of its weights, "q4_k" */
+        uint32_t context;          /* dry run: plan a KV cache of so many tokens; 0 = as a load would choose it */
 };
-#define SPARK_LOAD_INIT { sizeof(struct spark_load_request), NULL, NULL, 0, 0, 0 }
+#define SPARK_LOAD_INIT { sizeof(struct spark_load_request), NULL, NULL, 0, 0, 0, NULL, NULL, 0 }
 int spark_load(struct spark *s, const struct spark_load_request *request, spark_event_fn fn, void *userdata,
                uint64_t *ret_id);
 
@@ -698,6 +720,7 @@ struct spark_result {
         const struct spark_tokens *tokens;
         const struct spark_done *done;
         const struct spark_error *error;
+        const struct spark_load_result *load; /* as spark_event.load */
 };
 
 /* Processes until the request has ended, at most timeout_ms (-1: as long as it takes). 0 when it is done, the positive

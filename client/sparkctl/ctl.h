@@ -64,6 +64,8 @@ int verb_doctor(struct ctl *ctl, int argc, char **argv);
 /* Connects where ctl->spark is NULL. 0 or the exit status. */
 int ctl_connect(struct ctl *ctl);
 
+struct json;
+
 /* A request under way, and how it ended. Zero-initialise, set the hooks, start the request with call_event and this as
  * its callback, then call_wait(). */
 struct call {
@@ -72,6 +74,7 @@ struct call {
         void (*on_tokens)(struct call *call, const struct spark_tokens *tokens);
         void (*on_done)(struct call *call, const struct spark_done *done);
         void *data;
+        void (*more_json)(struct json *j, const struct call *call); /* keys that go with an error, with --json; or NULL */
         bool show_progress;
         bool quiet;     /* errors are the caller's to report */
         bool ended;

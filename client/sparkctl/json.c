@@ -83,6 +83,14 @@ void json_u64(struct json *j, const char *key, uint64_t v) {
         append(j, text, strlen(text));
 }
 
+void json_i64(struct json *j, const char *key, int64_t v) {
+        char text[32];
+
+        begin(j, key);
+        (void)snprintf(text, sizeof(text), "%lld", (long long)v);
+        append(j, text, strlen(text));
+}
+
 void json_bool(struct json *j, const char *key, bool v) {
         begin(j, key);
         append(j, v ? "true" : "false", v ? 4 : 5);

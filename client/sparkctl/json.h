@@ -31,6 +31,7 @@ void json_close(struct json *j, char bracket);
 void json_text(struct json *j, const char *key, const char *text, size_t n);
 void json_string(struct json *j, const char *key, const char *s);
 void json_u64(struct json *j, const char *key, uint64_t v);
+void json_i64(struct json *j, const char *key, int64_t v);
 void json_bool(struct json *j, const char *key, bool v);
 void json_null(struct json *j, const char *key);
 /* Not-a-number and infinities become null. digits: 9 gives a float back exactly, 17 a double. */

@@ -7,16 +7,9 @@
 
 #define MODEL_NAME_BYTES 64 /* longer names are cut; the service has its own limit */
 
-struct byte_bar {
-        int64_t start_ms; /* of the stage */
-        uint64_t start_done;
-        char stage[32];
-};
+/* Draws it: "load [#####     ] 52 %  3.1 GiB/s  4.2 s left". */
+void byte_bar_show(struct ctl *ctl, const struct spark_progress *p);
 
-void byte_bar_show(struct ctl *ctl, struct byte_bar *b, const struct spark_progress *p);
-
-/* Where "-00001-of-00003" begins in front of the suffix, NULL when the file is no shard. */
-const char *model_file_find_shard(const char *path);
 bool model_file_is_directory(const char *path);
 /* A name for the model in a file or directory; NULL where it gives none. */
 const char *model_file_name(const char *path, char out[MODEL_NAME_BYTES + 1]);

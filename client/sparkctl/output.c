@@ -46,6 +46,8 @@ static void report_json(const struct call *call, const char *code, const char *m
         _cleanup_json_ struct json j = JSON_NULL;
 
         json_open(&j, NULL, '{');
+        if (call && call->more_json)
+                call->more_json(&j, call);
         json_open(&j, "error", '{');
         json_string(&j, "code", code);
         json_string(&j, "message", message);

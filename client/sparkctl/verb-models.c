@@ -5,11 +5,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 
 #include "base/fd.h"
+#include "base/splitname.h"
 #include "json.h"
 #include "model-file.h"
 #include "modeldir.h"
@@ -155,7 +157,7 @@ static int bar_event(struct spark *s, const struct spark_event *event, void *use
         struct call *call = userdata;
 
         if (event->type == SPARK_EVENT_PROGRESS) {
-                byte_bar_show(call->ctl, call->data, event->progress);
+                byte_bar_show(call->ctl, event->progress);
                 return 0;
         }
         return call_event(s, event, userdata);
@@ -220,27 +222,23 @@ static int files_add_directory(const struct ctl *ctl, struct files *f, const cha
 
 /* A file, all parts of a split one, of which the first is named, or what a directory has of a model. */
 static int files_open(const struct ctl *ctl, struct files *f, const char *path) {
-        const char *shard = model_file_find_shard(path);
-        unsigned total = shard ? (unsigned)strtoul(shard + 10, NULL, 10) : 1;
+        char part[PATH_MAX];
+        unsigned total = splitname_part(path, 1, part, sizeof(part));
         int status = 0;
 
         if (model_file_is_directory(path))
                 return files_add_directory(ctl, f, path);
-        if (!shard || total < 2)
+        if (total == 0)
                 return files_add(ctl, f, path);
         for (unsigned i = 1; i <= total && !status; i++) {
-                _cleanup_free_ char *part = NULL;
-
-                if (asprintf(&part, "%.*s-%05u%s", (int)(shard - path), path, i, shard + 6) < 0)
-                        return ctl_fail(ctl, EXIT_OTHER, "MEMORY", NULL, "Out of memory.");
+                (void)splitname_part(path, i, part, sizeof(part));
                 status = files_add(ctl, f, part);
         }
         return status;
 }
 
 static int import_files(struct ctl *ctl, const char *path, struct spark_import_request *request) {
-        struct byte_bar bar = { .start_ms = 0 };
-        struct call call = { .ctl = ctl, .on_done = done_import, .data = &bar };
+        struct call call = { .ctl = ctl, .on_done = done_import };
         char name[MODEL_NAME_BYTES + 1];
         struct files files = { .n = 0 };
         int status;
@@ -309,8 +307,7 @@ static int run_each(struct ctl *ctl, const struct option_spec *spec, int argc, c
         if (status < 0)
                 status = ctl_connect(ctl);
         for (size_t i = 0; i < arguments.n && status == 0; i++) {
-                struct byte_bar bar = { .start_ms = 0 };
-                struct call call = { .ctl = ctl, .on_done = on_done, .data = &bar };
+                struct call call = { .ctl = ctl, .on_done = on_done };
 
                 status = call_wait(&call, start(ctl->spark, arguments.items[i], bar_event, &call, &call.id));
         }

@@ -59,9 +59,6 @@ static void answer_dry_run(struct load *load) {
         plan_show(&load->plan, &result);
         result.model = load->model->name;
         result.kv_format = load->manager->config->kv_format;
-        result.architecture = load->architecture;
-        result.format = load->format;
-        result.parameters = load->parameters;
         result.load_ms = (float)((double)(manager_now_us() - load->started_us) / 1000.0);
         done.result_case = SPARK__V1__DONE__RESULT_LOAD;
         done.load = &result;
@@ -134,6 +131,14 @@ static uint64_t kv_per_token(const struct config *c, const struct loadlink_recor
         return bytes;
 }
 
+/* What a hostile file may have said, made printable. */
+static void take_text(char *out, size_t size, const char *text, size_t n) {
+        (void)snprintf(out, size, "%.*s", (int)strnlen(text, n), text);
+        for (char *p = out; *p; p++)
+                if ((unsigned char)*p < 0x20 || (unsigned char)*p >= 0x7f)
+                        *p = '?';
+}
+
 /* Does the plan leave the floor alone? Also chooses how much KV cache the model gets. */
 static bool plan_fits(struct load *load, const struct loadlink_record *plan, uint64_t image) {
         struct manager *m = load->manager;
@@ -152,15 +157,10 @@ static bool plan_fits(struct load *load, const struct loadlink_record *plan, uin
         q.floor = m->memory.floor;
         q.promised = m->memory.untouched;
         plan_reckon(&q, &load->plan);
+        load->plan.parameters = plan->n_params;
+        take_text(load->plan.architecture, sizeof(load->plan.architecture), plan->architecture, sizeof(plan->architecture));
+        take_text(load->plan.format, sizeof(load->plan.format), plan->format, sizeof(plan->format));
         return load->plan.fits;
-}
-
-/* What a hostile file may have said, made printable. */
-static void take_text(char *out, size_t size, const char *text, size_t n) {
-        (void)snprintf(out, size, "%.*s", (int)strnlen(text, n), text);
-        for (char *p = out; *p; p++)
-                if ((unsigned char)*p < 0x20 || (unsigned char)*p >= 0x7f)
-                        *p = '?';
 }
 
 static void hand_segments(struct load *load, const struct loadlink_record *plan) {
@@ -196,10 +196,7 @@ static void on_plan(struct load *load, const struct loadlink_record *plan) {
                         return;
                 }
         }
-        load->parameters = plan->n_params;
         load->read_bytes = plan->total;
-        take_text(load->architecture, sizeof(load->architecture), plan->architecture, sizeof(plan->architecture));
-        take_text(load->format, sizeof(load->format), plan->format, sizeof(plan->format));
         if (!plan_fits(load, plan, sum)) {
                 refuse_memory(load);
                 load->plan = (struct plan){ 0 }; /* nothing is charged */

@@ -39,8 +39,6 @@ struct load {
         uint32_t context;        /* dry run: the KV cache shall hold so many tokens, 0 = as it is chosen */
         struct request_error error;
         struct plan plan;
-        char architecture[64], format[32];
-        uint64_t parameters;
         uint64_t image_bytes, done_bytes, read_bytes; /* read_bytes: all that is to be read */
         struct speed speed;
         uint64_t started_us, active_us, handed_us, written_us;

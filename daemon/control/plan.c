@@ -107,4 +107,7 @@ void plan_show(const struct plan *plan, Spark__V1__LoadResult *ret) {
         ret->context_max = (uint32_t)MIN(plan->context_max, (uint64_t)UINT32_MAX);
         ret->left_bytes = plan->left;
         ret->fits = plan->fits;
+        ret->parameters = plan->parameters;
+        ret->architecture = (char *)plan->architecture;
+        ret->format = (char *)plan->format;
 }

@@ -37,6 +37,9 @@ struct plan {
         uint64_t room;          /* available, less floor and promised */
         int64_t left;           /* room, less need: free above the floor afterwards; negative: missing */
         bool fits;
+        /* what it is a plan for; plan_reckon() leaves these empty */
+        uint64_t parameters;
+        char architecture[64], format[32];
 };
 
 /* How much KV cache a model is promised: `configured`, or as much as its context suggests and `left` allows (half of
@@ -44,5 +47,5 @@ struct plan {
 uint64_t plan_choose_kv(uint64_t configured, uint64_t bytes_per_token, uint64_t context, uint64_t left);
 /* Where it does not fit, kv is the smallest cache that would do. */
 void plan_reckon(const struct plan_question *q, struct plan *ret);
-/* The plan's figures in an answer; strings and what else is there stay as they are. */
+/* Shows the plan in an answer, which borrows its strings; what else is there stays as it is. */
 void plan_show(const struct plan *plan, Spark__V1__LoadResult *ret);

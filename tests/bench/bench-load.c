@@ -198,8 +198,12 @@ static int load_once(const char *path, struct figures *f) {
         if (pipe2(pipe_fds, O_CLOEXEC) < 0)
                 return -errno;
         pid = fork();
-        if (pid < 0)
-                return -errno;
+        if (pid < 0) {
+                r = -errno;
+                (void)fd_close(pipe_fds[0]);
+                (void)fd_close(pipe_fds[1]);
+                return r;
+        }
         if (pid == 0)
                 child(path, pipe_fds[1]);
         (void)fd_close(pipe_fds[1]);
