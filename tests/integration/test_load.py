@@ -147,8 +147,72 @@ class Load(TestCase):
             self.assertGreater(plan.image_bytes, 400000)
             self.assertGreater(plan.kv_bytes, 0)
             self.assertGreater(plan.available_bytes, plan.floor_bytes)
+            self.assertTrue(plan.fits)
+            self.assertEqual(plan.left_bytes, plan.available_bytes - plan.floor_bytes - plan.promised_bytes -
+                             plan.image_bytes - plan.kv_bytes - plan.engine_bytes)
+            self.assertEqual(plan.kv_bytes_per_1000_tokens * plan.kv_tokens // 1000, plan.kv_bytes)
+            self.assertEqual((plan.kv_format, plan.context, plan.context_max, plan.architecture), ("f16", 512, 512, "llama"))
             self.assertEqual(len(client.ask(models=pb.Models()).done.models.models), 1)
             self.assertEqual(len(daemon.children()), 1)
+
+    def test_dry_run_is_what_a_load_takes(self):
+        for kv_format in ("f16", "q8_0", "f32"):
+            with self.subTest(kv_format):
+                daemon = self.stories(models=[], memory={"kv_format": kv_format, "kv": "32M"},
+                                      limits={"rows": 77, "sequences": 3})
+                with daemon.connect() as client:
+                    plan = client.ask(load=pb.Load(path=str(STORIES), dry_run=True)).done.load
+                    end = client.ask(load=pb.Load(path=str(STORIES)))
+                    self.assertDone(end)
+                    status = client.ask(status=pb.Status()).done.status
+                    self.assertEqual(plan.image_bytes, status.memory_images)
+                    self.assertEqual(plan.kv_format, kv_format)
+                    # of the cache, only what sequences can use is made, in whole pages
+                    self.assertLessEqual(status.memory_kv, plan.kv_bytes)
+                    self.assertAlmostEqual(plan.engine_bytes, status.memory_engine, delta=256 << 10)
+                    self.assertGreater(end.done.load.read_bytes, 900000)
+                    self.assertGreater(end.done.load.bytes_per_second, 0)
+                    self.assertLess(end.done.load.read_ms, end.done.load.load_ms)
+
+    def test_dry_run_of_a_context(self):
+        daemon = self.stories(models=[])
+        with daemon.connect() as client:
+            plan = client.ask(load=pb.Load(path=str(STORIES), dry_run=True, context=1000)).done.load
+            self.assertEqual((plan.kv_tokens, plan.kv_bytes), (1000, plan.kv_bytes_per_1000_tokens))
+            end = client.ask(load=pb.Load(path=str(STORIES), dry_run=True, context=1 << 30))
+            self.assertError(end, "NO_MEMORY")
+            self.assertEqual(end.error.load.kv_tokens, 1 << 30)
+            self.assertEqual(end.error.load.left_bytes, end.error.max - end.error.have)
+            self.assertFalse(end.error.load.fits)
+            for load in (pb.Load(path=str(STORIES), context=1000), pb.Load(path=str(STORIES), dry_run=True, context=(1 << 30) + 1)):
+                self.assertError(client.ask(load=load), "INVALID_ARGUMENT")
+
+    def test_progress_has_rate_and_time_left(self):
+        daemon = self.stories()
+        daemon.wait_engine()
+        with tempfile.TemporaryDirectory() as folder, daemon.connect() as client:
+            path = f"{folder}/large.gguf"
+            self.make_sparse(path, "llama-1b")
+            status = client.ask(status=pb.Status()).done.status
+            if status.memory_available - status.memory_floor < 4 << 30:
+                self.skipTest("too little memory")
+            id = client.request(load=pb.Load(path=path))
+            start, told = time.monotonic(), []
+            while (frame := client.receive_of(id)).WhichOneof("body") == "progress":
+                told.append((time.monotonic() - start, frame.progress))
+            took = time.monotonic() - start
+            if frame.WhichOneof("body") == "error":
+                self.assertError(frame, "MODEL_INVALID")  # the file has no tokenizer
+            else:
+                self.assertGreater(frame.done.load.bytes_per_second, 0)
+            told = [(t, p) for t, p in told if p.stage == "load"]
+            self.assertTrue(told)
+            known = [(t, p) for t, p in told if p.bytes_per_second]
+            if took > 1:
+                self.assertTrue(known)
+            for t, p in known:
+                self.assertLess(p.bytes_per_second, 1e12)
+                self.assertAlmostEqual(p.eta_ms, (p.total - p.done) * 1000 / p.bytes_per_second, delta=2)
 
     def test_floor(self):
         daemon = self.stories(models=[], memory={"floor": "1023T"})
@@ -284,6 +348,99 @@ class Load(TestCase):
             self.assertDone(end)
             self.assertEqual(list(end.done.tokenize.ids), [15496, 995])
             self.assertError(client.answer(client.generate(b"Hello"))[2], "MODEL_INVALID")
+
+
+class DryRunOfShapes(TestCase):
+    """No file and no model is needed, so they work with the null backend as well."""
+
+    def ctl(self, daemon, *arguments):
+        return subprocess.run([BUILD / "bin" / "sparkctl", "-S", daemon.socket, "load", "--dry-run", *arguments],
+                              capture_output=True, text=True, timeout=60 * SLOW, check=False)
+
+    def test_shapes(self):
+        daemon = self.daemon(memory={"floor": "1M"})
+        with daemon.connect() as client:
+            plans = {}
+            for shape, format in (("llama-1b", "q4_0"), ("llama-1b", "q8_0"), ("llama-1b", "bf16")):
+                end = client.ask(load=pb.Load(shape=shape, format=format, dry_run=True, context=4096))
+                plan = end.done.load if end.WhichOneof("body") == "done" else end.error.load
+                plans[format] = plan
+                self.assertEqual((plan.kv_tokens, plan.kv_bytes), (4096, 4096 * 32768))
+                self.assertEqual(plan.parameters, 1235814400)
+            self.assertTrue(2 * 1235814400 <= plans["bf16"].image_bytes < 2.01 * 1235814400)
+            self.assertTrue(34 / 32 * 1235814400 <= plans["q8_0"].image_bytes < 1.07 * 1235814400)
+            self.assertTrue(18 / 32 * 1235814400 <= plans["q4_0"].image_bytes < 0.57 * 1235814400)
+            self.assertEqual([m.name for m in client.ask(models=pb.Models()).done.models.models], ["null"])
+        self.assertEqual(daemon.children("spark-loader"), [])
+
+    def test_too_large(self):
+        daemon = self.daemon(memory={"floor": "1023T"})
+        with daemon.connect() as client:
+            end = client.ask(load=pb.Load(shape="llama-70b", format="bf16", dry_run=True))
+            self.assertError(end, "NO_MEMORY")
+            plan = end.error.load
+            self.assertGreater(plan.image_bytes, 141e9)
+            self.assertEqual(end.error.have, plan.image_bytes + plan.kv_bytes + plan.engine_bytes)
+            self.assertEqual((plan.left_bytes, plan.context_max, plan.fits), (-end.error.have, 0, False))
+            for part in ("weights", "KV cache", "engine", "available", "kept free", "missing"):
+                self.assertIn(part, end.error.message)
+
+    def test_refusals(self):
+        daemon = self.daemon()
+        fds = daemon.fd_count()
+        cases = [dict(shape="llama-70b"), dict(format="q4_k"), dict(shape="llama-70b", format="q4_k", path="/x"),
+                 dict(shape="llama-70b", format="q4_k", model="m"), dict(shape="llama-9b", format="q4_k"),
+                 dict(shape="llama-8b", format="q4_k_q"), dict(shape="gpt-oss-20b", format="q4_k"),
+                 dict(shape="x" * 5000, format="q4_k"), dict(shape="--link", format="--input"), dict(shape="\n", format="\x1b")]
+        with daemon.connect() as client:
+            for case in cases:
+                with self.subTest(case):
+                    self.assertError(client.ask(load=pb.Load(dry_run=True, **case)), "INVALID_ARGUMENT")
+            self.assertError(client.ask(load=pb.Load(shape="llama-1b", format="q4_0")), "INVALID_ARGUMENT")
+            end = client.ask(load=pb.Load(shape="llama-9b", format="q4_k", dry_run=True))
+            self.assertIn("llama-70b", end.error.message)
+            self.assertDone(client.answer(client.generate(n=3))[2])
+        self.wait_fds(daemon, fds)
+
+    def test_sparkctl(self):
+        keys = ["model", "dry_run", "image_bytes", "kv_bytes", "available_bytes", "floor_bytes", "load_ms", "fits", "architecture",
+                "format", "parameters", "engine_bytes", "total_bytes", "kv_format", "kv_bytes_per_1000_tokens", "kv_tokens",
+                "context", "context_max", "promised_bytes", "left_bytes"]
+        small, none = self.daemon(memory={"floor": "1M"}), self.daemon(memory={"floor": "1023T"})
+        shape = ["--shape", "llama-1b", "--format", "q4_0"]
+        fits, refused = self.ctl(small, *shape, "--context", "512", "--json"), self.ctl(none, *shape, "--context", "512", "--json")
+        self.assertEqual((fits.returncode, refused.returncode), (0, 1), fits.stdout)
+        fits, refused = json.loads(fits.stdout), json.loads(refused.stdout)
+        self.assertEqual(list(fits), keys)
+        self.assertEqual(list(refused), keys + ["error"])
+        self.assertEqual((fits["fits"], refused["fits"], refused["error"]["code"]), (True, False, "NO_MEMORY"))
+        for key in ("image_bytes", "kv_bytes", "engine_bytes", "total_bytes", "kv_tokens", "kv_bytes_per_1000_tokens"):
+            self.assertEqual(fits[key], refused[key])
+        self.assertEqual(refused["left_bytes"], -refused["total_bytes"])
+        for daemon, status, end in ((small, 0, "It fits, with a context of 512 tokens"), (none, 1, "It does not fit, with any context")):
+            done = self.ctl(daemon, *shape, "--context", "512")
+            self.assertEqual(done.returncode, status, done.stderr)
+            self.assertRegex(done.stdout, r"(?m)^  weights +0\.648 GiB$")
+            self.assertRegex(done.stdout, r"(?m)^  KV cache for 512 tokens, f16 +0\.016 GiB$")
+            self.assertIn(end, done.stdout)
+            self.assertEqual("kept free" in done.stderr, status == 1)
+        for wrong in (["--shape", "llama-1b"], ["--format", "q4_0"], [*shape, "model"], []):
+            self.assertEqual(self.ctl(small, *wrong).returncode, 64, wrong)
+        self.assertEqual(self.ctl(small, "--shape", "llama-9b", "--format", "q4_0").returncode, 64)
+
+    @unittest.skipUnless(STORIES.exists(), f"{STORIES} is not there")
+    def test_sparkctl_load(self):
+        daemon = self.daemon(backend="cpu", threads=1, models=[])
+        done = self.ctl(daemon, STORIES)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("stories260K-f32: llama, 0.3 million parameters, F32", done.stdout)
+        done = subprocess.run([BUILD / "bin" / "sparkctl", "-S", daemon.socket, "load", "--json", STORIES], capture_output=True,
+                              text=True, timeout=60 * SLOW, check=False)
+        self.assertEqual(done.returncode, 0, done.stdout)
+        load = json.loads(done.stdout)
+        self.assertFalse(load["dry_run"])
+        self.assertGreater(load["bytes"], 900000)
+        self.assertAlmostEqual(load["bytes_per_second"], load["bytes"] * 1000 / load["ms"], delta=load["bytes_per_second"] * 0.01)
 
 
 class Permission(TestCase):

@@ -674,6 +674,115 @@ static void script_large(struct fake *f) {
         (void)message_free(&m->base);
 }
 
+/* A dry run of a shape, a load with progress, and a load for which there is no memory, whose sums come along. */
+static void script_loads(struct fake *f) {
+        Spark__V1__ServerFrame frame = SPARK__V1__SERVER_FRAME__INIT;
+        Spark__V1__LoadResult load = SPARK__V1__LOAD_RESULT__INIT;
+        Spark__V1__Progress progress = SPARK__V1__PROGRESS__INIT;
+        Spark__V1__Error error = SPARK__V1__ERROR__INIT;
+        Spark__V1__Done done = SPARK__V1__DONE__INIT;
+        Spark__V1__ClientFrame *m;
+
+        fake_greet(f);
+        m = fake_expect(f, SPARK__V1__CLIENT_FRAME__BODY_LOAD);
+        if (m && (strcmp(m->load->shape, "llama-70b") != 0 || strcmp(m->load->format, "q4_k") != 0 || m->load->context != 77 ||
+                  !m->load->dry_run))
+                fake_fault(f, "shape, format or context is missing");
+        load.model = (char *)"llama-70b";
+        load.fits = true;
+        load.left_bytes = 3ll << 40;
+        load.kv_format = (char *)"q8_0";
+        load.context_max = 131072;
+        done.result_case = SPARK__V1__DONE__RESULT_LOAD;
+        done.load = &load;
+        if (m)
+                fake_send_done_message(f, m->id, &done);
+        (void)message_free(&m->base);
+
+        frame.id = fake_expect_id(f, SPARK__V1__CLIENT_FRAME__BODY_LOAD);
+        frame.body_case = SPARK__V1__SERVER_FRAME__BODY_PROGRESS;
+        frame.progress = &progress;
+        progress.stage = (char *)"load";
+        progress.done = 1ull << 33;
+        progress.total = 1ull << 40;
+        progress.bytes_per_second = 3ull << 33;
+        progress.eta_ms = 41;
+        fake_send(f, &frame);
+        error.code = SPARK__V1__ERROR_CODE__NO_MEMORY;
+        error.message = (char *)"Too large.";
+        error.load = &load;
+        load.fits = false;
+        load.left_bytes = -(5ll << 32);
+        frame.body_case = SPARK__V1__SERVER_FRAME__BODY_ERROR;
+        frame.error = &error;
+        fake_send(f, &frame);
+
+        frame.id = fake_expect_id(f, SPARK__V1__CLIENT_FRAME__BODY_LOAD);
+        fake_send(f, &frame);
+}
+
+struct seen_load {
+        uint64_t per_second, eta_ms;
+        int64_t left;
+        int code, with_done;
+};
+
+static int on_load(struct spark *s, const struct spark_event *e, void *userdata) {
+        struct seen_load *seen = userdata;
+
+        if (e->type == SPARK_EVENT_PROGRESS) {
+                seen->per_second = e->progress->bytes_per_second;
+                seen->eta_ms = e->progress->eta_ms;
+        } else if (e->type == SPARK_EVENT_ERROR) {
+                seen->code = e->error->code;
+                seen->left = e->load ? e->load->left_bytes : 0;
+        } else {
+                seen->with_done++;
+        }
+        return 0;
+}
+
+static void test_loads(void **state) {
+        struct fake f;
+        struct spark *s = start(&f, script_loads, NULL);
+        struct spark_load_request l = SPARK_LOAD_INIT;
+        struct spark_result *result = NULL;
+        struct seen_load seen = { 0 };
+        uint64_t id;
+
+        l.shape = "llama-70b";
+        assert_int_equal(spark_load(s, &l, NULL, NULL, &id), -EINVAL);
+        l.format = "q4_k";
+        assert_int_equal(spark_load(s, &l, NULL, NULL, &id), -EINVAL); /* a shape cannot be loaded */
+        l.dry_run = 1;
+        l.path = "/x";
+        assert_int_equal(spark_load(s, &l, NULL, NULL, &id), -EINVAL);
+        l.path = NULL;
+        l.context = 77;
+        assert_int_equal(spark_load(s, &l, NULL, NULL, &id), 0);
+        assert_int_equal(spark_wait(s, id, 10000, &result), 0);
+        assert_null(result->load);
+        assert_true(result->done->load->fits && result->done->load->left_bytes == 3ll << 40);
+        assert_true(result->done->load->context_max == 131072);
+        assert_string_equal(result->done->load->kv_format, "q8_0");
+        result = spark_result_free(result);
+
+        l = (struct spark_load_request)SPARK_LOAD_INIT;
+        l.model = "m";
+        l.context = 1;
+        assert_int_equal(spark_load(s, &l, NULL, NULL, &id), -EINVAL);
+        l.context = 0;
+        assert_int_equal(spark_load(s, &l, on_load, &seen, &id), 0);
+        assert_int_equal(spark_wait(s, id, 10000, NULL), SPARK_NO_MEMORY);
+        assert_true(seen.per_second == 3ull << 33 && seen.eta_ms == 41);
+        assert_true(seen.code == SPARK_NO_MEMORY && seen.left == -(5ll << 32) && seen.with_done == 0);
+        assert_int_equal(spark_load(s, &l, NULL, NULL, &id), 0);
+        assert_int_equal(spark_wait(s, id, 10000, &result), SPARK_NO_MEMORY);
+        assert_true(result->load && !result->load->fits && !result->done);
+        (void)spark_result_free(result);
+        finish(&f, s);
+}
+
 static void test_large_input(void **state) {
         size_t sizes[] = { 1u << 20, (1u << 20) + 1, 5u << 20 };
 
@@ -1046,6 +1155,7 @@ int main(void) {
                 cmocka_unit_test(test_cancel_from_callback),
                 cmocka_unit_test(test_forget),
                 cmocka_unit_test(test_results),
+                cmocka_unit_test(test_loads),
                 cmocka_unit_test(test_large_input),
                 cmocka_unit_test(test_wrong),
                 cmocka_unit_test(test_refused),
