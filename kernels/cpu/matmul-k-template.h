@@ -195,24 +195,57 @@ static ALWAYS_INLINE void k_runs(const enum fmt fmt, const unsigned rows, const 
         }
 }
 
-/* One run whose weights k_unpack() left at w. */
-static ALWAYS_INLINE void k_run(const enum fmt fmt, const unsigned rows, const uint8_t *w, unsigned run,
-                                const uint8_t *sc, const struct act_super *x, vi *sum) {
+#ifdef VEC_HALVES
+/* One run whose weights k_unpack() left at w, for half of the outputs. */
+static ALWAYS_INLINE void k_run(const enum fmt fmt, const unsigned rows, const unsigned half, const uint8_t *w,
+                                unsigned run, const uint8_t *sc, const struct act_super *x, vh *sum) {
         const unsigned together = k_groups_together(fmt), subs = k_subs(fmt);
 
         UNROLL for (unsigned first = 0; first < 8; first += together) {
                 const unsigned sub = first * subs / 8;
-                vi scale = vi_scale_i8(sc + 16 * (run * subs + sub)), pairs[TILE_MAX];
+                vh scale = vh_of(vi_scale_i8(sc + 16 * (run * subs + sub)), half), pairs[TILE_MAX];
 
                 UNROLL for (unsigned r = 0; r < rows; r++)
-                        pairs[r] = k_start(fmt, x + r, run * subs + sub);
-                UNROLL for (unsigned g = first; g < first + together; g++)
-                        UNROLL for (unsigned r = 0; r < rows; r++)
-                                pairs[r] = k_dot(fmt, pairs[r], vi_load(w + 64 * g), x[r].q + 32 * run + 4 * g);
+                        pairs[r] = vh_of(k_start(fmt, x + r, run * subs + sub), half);
+                UNROLL for (unsigned g = first; g < first + together; g++) {
+                        vh four = vh_load(w + 64 * g + 32 * half);
+
+                        UNROLL for (unsigned r = 0; r < rows; r++) {
+                                vh a = vh_set1_load(x[r].q + 32 * run + 4 * g);
+
+                                pairs[r] = fmt == FMT_IQ4_XS ? vh_pairs_i8(pairs[r], four, a) :
+                                                               vh_pairs_dot(pairs[r], four, a);
+                        }
+                }
                 UNROLL for (unsigned r = 0; r < rows; r++)
-                        sum[r] = vi_pairs_scaled(sum[r], pairs[r], scale);
+                        sum[r] = vh_pairs_scaled(sum[r], pairs[r], scale);
         }
 }
+
+/* All runs of a column, one half of the outputs after the other. */
+static ALWAYS_INLINE void k_ready_runs(const enum fmt fmt, const unsigned rows, const uint8_t *w, const uint8_t *sc,
+                                       const struct act_super *x, vi *sum) {
+        vh sums[VEC_HALVES][TILE_MAX];
+
+        UNROLL for (unsigned half = 0; half < VEC_HALVES; half++) {
+                vh s[TILE_MAX];
+
+                UNROLL for (unsigned r = 0; r < rows; r++)
+                        s[r] = vh_zero();
+                for (unsigned run = 0; run < 8; run++)
+                        k_run(fmt, rows, half, w + 512 * run, run, sc, x, s);
+                UNROLL for (unsigned r = 0; r < rows; r++)
+                        sums[half][r] = s[r];
+        }
+        UNROLL for (unsigned r = 0; r < rows; r++)
+                sum[r] = vi_of(sums[0][r], sums[1][r]);
+}
+#else
+/* Tiles are as large as what is done at a time: nothing is ever unpacked before. */
+static ALWAYS_INLINE void k_ready_runs(const enum fmt fmt, const unsigned rows, const uint8_t *w, const uint8_t *sc,
+                                       const struct act_super *x, vi *sum) {
+}
+#endif
 
 /* A column's weights as bytes, [run][group][row][4], for a tile of more rows than are done at a time. */
 static ALWAYS_INLINE void k_unpack(const enum fmt fmt, vt table, const uint8_t *col, uint8_t *dst) {
@@ -246,7 +279,6 @@ static ALWAYS_INLINE void k_column(const enum fmt fmt, const bool ready, const u
                                    const uint8_t *col, const uint8_t *w, const uint8_t *sc, const uint8_t *mn,
                                    const struct act_super *x, vf *acc) {
         const unsigned runs = k_chunk_runs(fmt), n = k_runs_together(fmt, rows);
-        const unsigned in_body = fmt == FMT_Q4_K ? 2 : 1; /* with one, Q4_K is slower by a sixth */
         vf d = vf_load_f16(col);
         vi sum[TILE_MAX];
 
@@ -255,9 +287,8 @@ static ALWAYS_INLINE void k_column(const enum fmt fmt, const bool ready, const u
         for (unsigned chunk = 0; !ready && chunk < 8 / runs; chunk++)
                 UNROLL for (unsigned j = 0; j < runs; j += n)
                         k_runs(fmt, rows, n, table, w, chunk, j, sc, x, sum);
-        for (unsigned run = 0; ready && run < 8; run += in_body)
-                UNROLL for (unsigned i = 0; i < in_body; i++)
-                        k_run(fmt, rows, w + 512 * (run + i), run + i, sc, x, sum);
+        if (ready)
+                k_ready_runs(fmt, rows, w, sc, x, sum);
         UNROLL for (unsigned r = 0; r < rows; r++)
                 acc[r] = vf_fma(vf_from_vi(sum[r]), vf_mul(d, vf_set1(x[r].scale)), acc[r]);
         if (k_has_min(fmt)) {

@@ -197,6 +197,26 @@ static inline vi vi_scale_i8(const uint8_t *p) {
         return VI(_mm256_srai_epi16(_mm256_shuffle_epi8(v, first), 8),
                   _mm256_srai_epi16(_mm256_shuffle_epi8(v, second), 8));
 }
+
+/* Half of a vector, for products whose sums would not fit the registers otherwise: of 4 rows, 16-bit and 32-bit ones. */
+#define VEC_HALVES 2
+typedef __m256i vh;
+static inline vh vh_zero(void) { return _mm256_setzero_si256(); }
+static inline vh vh_load(const void *p) { return _mm256_loadu_si256(p); }
+static inline vh vh_set1_load(const int8_t *p) {
+        int32_t four;
+
+        memcpy(&four, p, sizeof(four));
+        return _mm256_set1_epi32(four);
+}
+static inline vh vh_of(vi v, const unsigned half) { return half ? v.b : v.a; }
+static inline vi vi_of(vh a, vh b) { return VI(a, b); }
+static inline vh vh_pairs_dot(vh acc, vh w, vh a) { return add_16(acc, _mm256_maddubs_epi16(w, a)); }
+static inline vh vh_pairs_i8(vh acc, vh w, vh a) {
+        return add_16(acc, _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w)));
+}
+static inline vh vh_pairs_scaled(vh sum, vh pairs, vh scale) { return add_32(sum, _mm256_madd_epi16(pairs, scale)); }
+
 static inline vi vi_two_u8(const uint8_t *p) {
         __m128i x = _mm_loadu_si128((const void *)p), y = _mm_loadu_si128((const void *)(p + 16));
 
