@@ -28,6 +28,7 @@ static bool is_plain(const struct model_shape *s) {
 
 static void widths_of(const struct model_shape *s, struct image_scratch_widths *ret) {
         uint64_t q = (uint64_t)s->n_head * s->head_dim, kv = (uint64_t)s->n_head_kv * s->head_dim;
+        uint64_t ff = MAX(MAX((uint64_t)s->n_ff, (uint64_t)s->n_ff_shared), (uint64_t)s->n_expert_used * s->n_ff_expert);
         uint64_t qkv = s->fused_qkv ? q + 2 * kv : 0, gate_up = s->fused_gate_up ? 2ull * s->n_ff : 0;
 
         *ret = (struct image_scratch_widths){
@@ -35,7 +36,7 @@ static void widths_of(const struct model_shape *s, struct image_scratch_widths *
                 .vocab = s->n_vocab,
                 .q = q,
                 .kv = kv,
-                .ff = MAX(MAX((uint64_t)s->n_ff, (uint64_t)s->n_ff_shared), (uint64_t)s->n_expert_used * s->n_ff_expert),
+                .ff = ff,
                 .fused = MAX(qkv, gate_up),
                 .expert = s->n_expert,
                 .expert_used = s->n_expert_used,

@@ -46,6 +46,7 @@ void image_scratch_widths(const struct image_hparams *hp, const struct image_ten
         const struct image_arch *arch = image_arch_find(hp->arch);
         uint64_t q = (uint64_t)hp->n_head * hp->head_dim, kv = (uint64_t)hp->n_head_kv * hp->head_dim;
         uint64_t experts_ff = (uint64_t)hp->n_expert_used * hp->n_ff_expert;
+        uint64_t ff = MAX(MAX((uint64_t)hp->n_ff, (uint64_t)hp->n_ff_shared), experts_ff);
         bool fused_qkv = has_fused_qkv(tensors, n_tensors), post = false;
         uint64_t gate_up = 0;
 
@@ -58,7 +59,7 @@ void image_scratch_widths(const struct image_hparams *hp, const struct image_ten
                 .vocab = hp->n_vocab,
                 .q = q,
                 .kv = kv,
-                .ff = MAX(MAX((uint64_t)hp->n_ff, (uint64_t)hp->n_ff_shared), experts_ff),
+                .ff = ff,
                 .fused = MAX(fused_qkv ? q + 2 * kv : 0, gate_up),
                 .expert = hp->n_expert,
                 .expert_used = hp->n_expert_used,
