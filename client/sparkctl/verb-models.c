@@ -200,7 +200,7 @@ static int files_add(const struct ctl *ctl, struct files *f, const char *path) {
 static int files_add_directory(const struct ctl *ctl, struct files *f, const char *path) {
         _cleanup_fd_ int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         char text[MODELDIR_TEXT_MAX];
-        struct modeldir d;
+        struct modeldir d = { .n = 0 };
         int r;
 
         r = fd < 0 ? -errno : modeldir_open(&d, fd, path, text);

@@ -28,15 +28,17 @@ static bool is_plain(const struct model_shape *s) {
 
 static void widths_of(const struct model_shape *s, struct image_scratch_widths *ret) {
         uint64_t q = (uint64_t)s->n_head * s->head_dim, kv = (uint64_t)s->n_head_kv * s->head_dim;
+        uint64_t ff = MAX(MAX((uint64_t)s->n_ff, (uint64_t)s->n_ff_shared), (uint64_t)s->n_expert_used * s->n_ff_expert);
         uint64_t qkv = s->fused_qkv ? q + 2 * kv : 0, gate_up = s->fused_gate_up ? 2ull * s->n_ff : 0;
+        uint64_t fused = MAX(qkv, gate_up);
 
         *ret = (struct image_scratch_widths){
                 .embd = s->n_embd,
                 .vocab = s->n_vocab,
                 .q = q,
                 .kv = kv,
-                .ff = MAX(MAX((uint64_t)s->n_ff, (uint64_t)s->n_ff_shared), (uint64_t)s->n_expert_used * s->n_ff_expert),
-                .fused = MAX(qkv, gate_up),
+                .ff = ff,
+                .fused = fused,
                 .expert = s->n_expert,
                 .expert_used = s->n_expert_used,
                 .block = !is_plain(s),

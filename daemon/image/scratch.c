@@ -46,20 +46,22 @@ void image_scratch_widths(const struct image_hparams *hp, const struct image_ten
         const struct image_arch *arch = image_arch_find(hp->arch);
         uint64_t q = (uint64_t)hp->n_head * hp->head_dim, kv = (uint64_t)hp->n_head_kv * hp->head_dim;
         uint64_t experts_ff = (uint64_t)hp->n_expert_used * hp->n_ff_expert;
-        bool fused_qkv = has_fused_qkv(tensors, n_tensors), post = false;
-        uint64_t gate_up = 0;
+        uint64_t ff = MAX(MAX((uint64_t)hp->n_ff, (uint64_t)hp->n_ff_shared), experts_ff);
+        uint64_t qkv = has_fused_qkv(tensors, n_tensors) ? q + 2 * kv : 0, gate_up = 0, fused;
+        bool post = false;
 
         if (arch) {
                 post = (arch->parts & (IMAGE_ATTN_POST_NORM | IMAGE_FFN_POST_NORM)) != 0;
                 gate_up = arch->parts & IMAGE_GATE_UP ? 2ull * hp->n_ff : 0;
         }
+        fused = MAX(qkv, gate_up);
         *ret = (struct image_scratch_widths){
                 .embd = hp->n_embd,
                 .vocab = hp->n_vocab,
                 .q = q,
                 .kv = kv,
-                .ff = MAX(MAX((uint64_t)hp->n_ff, (uint64_t)hp->n_ff_shared), experts_ff),
-                .fused = MAX(fused_qkv ? q + 2 * kv : 0, gate_up),
+                .ff = ff,
+                .fused = fused,
                 .expert = hp->n_expert,
                 .expert_used = hp->n_expert_used,
                 .block = post || (hp->residual_scale != 0 && hp->residual_scale != 1),

@@ -73,7 +73,8 @@ static bool parse_number(const char *s, int *ret) {
 
 /* --input is the first file, each --split another one. */
 static bool add_input(struct options *o, bool split, const char *s) {
-        if (o->n_names > 0 || split != (o->n_inputs > 0) || o->n_inputs == SOURCES_MAX || !parse_number(s, &o->inputs[o->n_inputs]))
+        if (o->n_names > 0 || split != (o->n_inputs > 0) || o->n_inputs == SOURCES_MAX ||
+            !parse_number(s, &o->inputs[o->n_inputs]))
                 return false;
         o->n_inputs++;
         return true;

@@ -26,7 +26,9 @@
 #include "kernels/format.h"
 #include "loader-fixture.h"
 
-static const struct image_step steps[] = { { 0 }, { .rows = 1 }, { .rows = 7, .sequences = 3 }, { .rows = 65536, .sequences = 4096 } };
+static const struct image_step steps[] = {
+        { 0 }, { .rows = 1 }, { .rows = 7, .sequences = 3 }, { .rows = 65536, .sequences = 4096 },
+};
 
 /* ---- steps ---- */
 
@@ -50,7 +52,8 @@ static void test_step_defaults(void **state) {
 
 static void test_widths(void **state) {
         static const struct image_tensor fused = { .name = "blk.1.attn_qkv.weight" };
-        struct image_hparams hp = { .arch = "phi3", .n_vocab = 11, .n_embd = 6, .n_ff = 5, .n_head = 4, .n_head_kv = 2, .head_dim = 3 };
+        struct image_hparams hp = { .arch = "phi3", .n_vocab = 11, .n_embd = 6, .n_ff = 5, .n_head = 4, .n_head_kv = 2,
+                                    .head_dim = 3 };
         struct image_scratch_widths w;
 
         image_scratch_widths(&hp, NULL, 0, &w);
@@ -186,8 +189,8 @@ static void test_shapes(void **state) {
                         sum += r.segment_bytes[k];
                 print_message("%s in %s: %.3f billion, %.2f GiB, engine %.2f GiB\n", expect[i].name, expect[i].format,
                               (double)r.n_params / 1e9, (double)sum / (1 << 30), (double)r.engine_bytes / (1 << 30));
-                assert_true((double)r.n_params / 1e9 > expect[i].params * 0.995 && (double)r.n_params / 1e9 < expect[i].params * 1.005);
-                assert_true((double)sum / (1 << 30) > expect[i].gib * 0.98 && (double)sum / (1 << 30) < expect[i].gib * 1.02);
+                assert_float_equal((double)r.n_params / 1e9, expect[i].params, expect[i].params * 0.005);
+                assert_float_equal((double)sum / (1 << 30), expect[i].gib, expect[i].gib * 0.02);
                 assert_true(sum >= plan.data_size);
                 image_plan_deinit(&plan);
         }
