@@ -126,7 +126,7 @@ struct store_op {
         struct store_name new_name;
         struct store_manifest *update; /* borrowed */
         struct store_removal removal;
-        bool gone;
+        struct store_removed removed;
         uint64_t freed;
 };
 
