@@ -106,7 +106,8 @@ struct store_op {
 
         /* import, verify */
         struct store_manifest manifest;
-        int *inputs;                /* [n_files] */
+        int *inputs;                /* [n_inputs], of the manifest's files, which a new model takes over */
+        size_t n_inputs;
         int output;
         char (*incoming)[24];       /* [n_files], "" = none */
         size_t at;                  /* file */
