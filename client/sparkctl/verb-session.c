@@ -222,7 +222,7 @@ static int run_close(struct ctl *ctl, int argc, char **argv) {
                 status = call_wait(&call, spark_session_close(ctl->spark, arguments.items[i], call_event, &call,
                                                               &call.id));
         }
-        if (status == EXIT_DONE && ctl->json)
+        if (status == EXIT_DONE && ctl->json && arguments.n > 0)
                 (void)printf("{}\n");
         string_list_deinit(&arguments);
         return status;

@@ -176,7 +176,7 @@ static void complete_token(void *userdata, struct request *r, const Spark__V1__T
         call_dirty(c);
 }
 
-static void ignore_progress(void *userdata, struct request *r, const Spark__V1__Progress *progress) {
+void bus_call_ignore_progress(void *userdata, struct request *r, const Spark__V1__Progress *progress) {
 }
 
 /* The text ended before the request did. */
@@ -232,7 +232,7 @@ static void complete_error(void *userdata, struct request *r, const Spark__V1__E
 
 static void start_complete(struct bus_call *c, bool plain) {
         static const struct request_sink sink = {
-                .token = complete_token, .progress = ignore_progress, .done = complete_done, .error = complete_error
+                .token = complete_token, .progress = bus_call_ignore_progress, .done = complete_done, .error = complete_error
         };
         const struct bus_prompt prompt = {
                 .message = c->message,
@@ -276,7 +276,7 @@ void bus_call_turn(struct bus_call *c) {
 
 /* ---- Load and Unload ---- */
 
-static void ignore_token(void *userdata, struct request *r, const Spark__V1__Token *token) {
+void bus_call_ignore_token(void *userdata, struct request *r, const Spark__V1__Token *token) {
 }
 
 static void load_done(void *userdata, struct request *r, const Spark__V1__Done *done) {
@@ -302,16 +302,16 @@ static void unload_done(void *userdata, struct request *r, const Spark__V1__Done
         bus_call_reply_empty(c);
 }
 
-static void load_error(void *userdata, struct request *r, const Spark__V1__Error *error) {
+void bus_call_error(void *userdata, struct request *r, const Spark__V1__Error *error) {
         fail_call(userdata, error);
 }
 
 static void start_load(struct bus_call *c, const char *model, bool unload) {
         static const struct request_sink load_sink = {
-                .token = ignore_token, .progress = ignore_progress, .done = load_done, .error = load_error
+                .token = bus_call_ignore_token, .progress = bus_call_ignore_progress, .done = load_done, .error = bus_call_error
         };
         static const struct request_sink unload_sink = {
-                .token = ignore_token, .progress = ignore_progress, .done = unload_done, .error = load_error
+                .token = bus_call_ignore_token, .progress = bus_call_ignore_progress, .done = unload_done, .error = bus_call_error
         };
         Spark__V1__ClientFrame frame = SPARK__V1__CLIENT_FRAME__INIT;
         Spark__V1__Load load = SPARK__V1__LOAD__INIT;

@@ -3,7 +3,7 @@
 
 /*
  * What the files of the bus share. bus.c: the connection to it; bus-peer.c: callers and their calls; bus-call.c: calls
- * that are answered by a request's end; bus-pipe.c: Generate; bus-manager.c, bus-model.c, bus-session.c: the objects.
+ * that are answered by a request's end; bus-pipe.c: Generate; bus-store.c: the model store; bus-manager.c, bus-model.c, bus-session.c: the objects.
  *
  * A call whose caller matters waits until the bus has said who that is, then its operation runs, which answers it at
  * once (bus_call_reply(), bus_call_fail(): the call is gone) or leaves a request running that will. A caller that
@@ -102,6 +102,16 @@ void bus_operation_model_load(struct bus_call *c);
 void bus_operation_model_unload(struct bus_call *c);
 /* What a turn does for a call that has something due. May free it. */
 void bus_call_turn(struct bus_call *c);
+
+/* For sinks of requests whose end alone answers the call. */
+void bus_call_ignore_token(void *userdata, struct request *r, const Spark__V1__Token *token);
+void bus_call_ignore_progress(void *userdata, struct request *r, const Spark__V1__Progress *progress);
+void bus_call_error(void *userdata, struct request *r, const Spark__V1__Error *error);
+
+/* ---- bus-store.c ---- */
+void bus_operation_import_model(struct bus_call *c);
+void bus_operation_remove_model(struct bus_call *c);
+int bus_store_list(struct bus *b, sd_bus_message *reply);
 
 /* A prompt as Generate and Complete take it. */
 struct bus_prompt {

@@ -97,17 +97,33 @@ static int on_open_session(sd_bus_message *m, void *userdata, sd_bus_error *erro
         return bus_call_begin(userdata, m, bus_operation_open_session, error);
 }
 
-static int on_list_models(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+static int on_import_model(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        return bus_call_begin(userdata, m, bus_operation_import_model, error);
+}
+
+static int on_remove_model(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        return bus_call_begin(userdata, m, bus_operation_remove_model, error);
+}
+
+static int reply_list(sd_bus_message *m, struct bus *b, int (*fill)(struct bus *b, sd_bus_message *reply)) {
         sd_bus_message *reply = NULL;
         int r;
 
         r = sd_bus_message_new_method_return(m, &reply);
         if (r >= 0)
-                r = bus_models_list(userdata, reply);
+                r = fill(b, reply);
         if (r >= 0)
                 r = sd_bus_message_send(reply);
         (void)sd_bus_message_unref(reply);
         return r < 0 ? r : 1;
+}
+
+static int on_list_models(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        return reply_list(m, userdata, bus_models_list);
+}
+
+static int on_list_stored(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        return reply_list(m, userdata, bus_store_list);
 }
 
 /* Who may do what is checked when the caller is known; sd-bus is told to let everybody through. */
@@ -126,6 +142,11 @@ static const sd_bus_vtable manager_vtable[] = {
         SD_BUS_METHOD_WITH_ARGS("OpenSession", SD_BUS_ARGS("a{sv}", options),
                                 SD_BUS_RESULT("o", session, "h", socket), on_open_session, METHOD),
         SD_BUS_METHOD_WITH_ARGS("ListModels", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(so)", models), on_list_models, METHOD),
+        SD_BUS_METHOD_WITH_ARGS("ImportModel", SD_BUS_ARGS("h", file, "s", name, "a{sv}", options),
+                                SD_BUS_RESULT("s", digest), on_import_model, METHOD),
+        SD_BUS_METHOD_WITH_ARGS("RemoveModel", SD_BUS_ARGS("s", model), SD_BUS_RESULT("t", freed_bytes), on_remove_model,
+                                METHOD),
+        SD_BUS_METHOD_WITH_ARGS("ListStored", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(sastbb)", models), on_list_stored, METHOD),
         SD_BUS_PROPERTY("Version", "s", get_version, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("State", "s", get_state, 0, EMITS),
         SD_BUS_PROPERTY("DefaultModel", "o", get_default_model, 0, EMITS),

@@ -14,7 +14,7 @@
 struct option {
         const char *name;
         const char *type;
-        size_t offset; /* in struct bus_options */
+        size_t offset; /* in what is filled: struct bus_options or struct bus_import_options */
         size_t has;    /* of the sampling's presence flag; 0 = it has none */
 };
 
@@ -37,6 +37,20 @@ static const struct option options[] = {
         SAMPLING(frequency_penalty, "d"),
 };
 
+static const struct option import_options[] = {
+        { "file", "s", offsetof(struct bus_import_options, file), 0 },
+        { "replace", "b", offsetof(struct bus_import_options, replace), 0 },
+        { "pin", "b", offsetof(struct bus_import_options, pin), 0 },
+};
+
+/* A dictionary that is read, and what takes its values. */
+struct reader {
+        const struct option *table;
+        size_t n;
+        void *target;
+        uint32_t seen; /* bits by index */
+};
+
 /* Names go into the sentence as they are only where that harms nobody. */
 static const char *name_shown(const char *name) {
         size_t n = strlen(name);
@@ -53,10 +67,10 @@ static int refuse_unknown(const char *name, struct request_error *error) {
         return REQUEST_E_REFUSED;
 }
 
-static const struct option *option_find(const char *name) {
-        for (size_t i = 0; i < ARRAY_SIZE(options); i++)
-                if (strcmp(options[i].name, name) == 0)
-                        return &options[i];
+static const struct option *option_find(const struct reader *reader, const char *name) {
+        for (size_t i = 0; i < reader->n; i++)
+                if (strcmp(reader->table[i].name, name) == 0)
+                        return &reader->table[i];
         return NULL;
 }
 
@@ -71,7 +85,7 @@ static int read_strings(sd_bus_message *m, struct bus_options *o) {
         return 0;
 }
 
-static int read_value(sd_bus_message *m, const struct option *option, struct bus_options *o) {
+static int read_value(sd_bus_message *m, const struct option *option, void *o) {
         void *target = (char *)o + option->offset;
         double number;
         int flag, r;
@@ -95,7 +109,7 @@ static int read_value(sd_bus_message *m, const struct option *option, struct bus
         return r < 0 ? r : 0;
 }
 
-static int read_entry(sd_bus_message *m, struct bus_options *o, uint32_t *seen, struct request_error *error) {
+static int read_entry(sd_bus_message *m, struct reader *reader, struct request_error *error) {
         const struct option *option;
         const char *name, *type;
         uint32_t bit;
@@ -106,7 +120,7 @@ static int read_entry(sd_bus_message *m, struct bus_options *o, uint32_t *seen, 
                 r = sd_bus_message_peek_type(m, NULL, &type);
         if (r < 0)
                 return r;
-        option = o ? option_find(name) : NULL;
+        option = option_find(reader, name);
         if (!option)
                 return refuse_unknown(name, error);
         if (strcmp(type, option->type) != 0) {
@@ -115,30 +129,29 @@ static int read_entry(sd_bus_message *m, struct bus_options *o, uint32_t *seen, 
                                   type);
                 return REQUEST_E_REFUSED;
         }
-        bit = 1u << (unsigned)(option - options);
-        if (*seen & bit) {
+        bit = 1u << (unsigned)(option - reader->table);
+        if (reader->seen & bit) {
                 request_error_set(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT, "options: '%s' is given twice.",
                                   option->name);
                 return REQUEST_E_REFUSED;
         }
-        *seen |= bit;
+        reader->seen |= bit;
         r = sd_bus_message_enter_container(m, 'v', option->type);
         if (r >= 0)
-                r = read_value(m, option, o);
+                r = read_value(m, option, reader->target);
         if (r >= 0)
                 r = sd_bus_message_exit_container(m);
         return r < 0 ? r : 0;
 }
 
-static int read_options(sd_bus_message *m, struct bus_options *o, struct request_error *error) {
-        uint32_t seen = 0;
+static int read_options(sd_bus_message *m, struct reader *reader, struct request_error *error) {
         int r = sd_bus_message_enter_container(m, 'a', "{sv}");
 
         for (unsigned i = 0; r >= 0 && i <= ENTRIES_MAX; i++) {
                 r = sd_bus_message_enter_container(m, 'e', "sv");
                 if (r <= 0)
                         break;
-                r = read_entry(m, o, &seen, error);
+                r = read_entry(m, reader, error);
                 if (r)
                         return r;
                 r = sd_bus_message_exit_container(m);
@@ -158,10 +171,11 @@ static int read_priority(struct bus_options *o, struct request_error *error) {
 }
 
 int bus_options_init(struct bus_options *o, sd_bus_message *m, struct request_error *error) {
+        struct reader reader = { .table = options, .n = ARRAY_SIZE(options), .target = o };
         int r;
 
         *o = (struct bus_options){ .model = "", .sampling = SPARK__V1__SAMPLING__INIT };
-        r = read_options(m, o, error);
+        r = read_options(m, &reader, error);
         if (!r)
                 r = read_priority(o, error);
         if (r)
@@ -176,6 +190,15 @@ void bus_options_deinit(struct bus_options *o) {
         *o = (struct bus_options){ .model = "" };
 }
 
+int bus_import_options_read(struct bus_import_options *o, sd_bus_message *m, struct request_error *error) {
+        struct reader reader = { .table = import_options, .n = ARRAY_SIZE(import_options), .target = o };
+
+        *o = (struct bus_import_options){ .file = NULL };
+        return read_options(m, &reader, error);
+}
+
 int bus_options_read_none(sd_bus_message *m, struct request_error *error) {
-        return read_options(m, NULL, error);
+        struct reader reader = { .n = 0 };
+
+        return read_options(m, &reader, error);
 }

@@ -24,5 +24,13 @@ struct bus_options {
 /* Reads the dictionary that the message is at. 0, REQUEST_E_REFUSED with *error filled, or -errno. */
 int bus_options_init(struct bus_options *o, sd_bus_message *m, struct request_error *error);
 void bus_options_deinit(struct bus_options *o);
+/* ImportModel's. */
+struct bus_import_options {
+        const char *file; /* of the message; NULL = left out */
+        bool replace, pin;
+};
+
+/* As bus_options_init(); there is nothing to free. */
+int bus_import_options_read(struct bus_import_options *o, sd_bus_message *m, struct request_error *error);
 /* Reads a dictionary of a method that knows no options yet. */
 int bus_options_read_none(sd_bus_message *m, struct request_error *error);

@@ -270,8 +270,7 @@ static void model_pump(struct model *model) {
         case MODEL_UNLOADING:
                 break;
         }
-        if (!model->configured && !model->stored && model->refs == 0 && !model->load_wanted &&
-            (model->state == MODEL_AVAILABLE || model->state == MODEL_FAILED)) {
+        if (!model->configured && !model->stored && model_is_idle(model)) {
                 manager_model_changed(model->manager, model, true);
                 (void)model_free(model);
         }

@@ -76,7 +76,13 @@ struct model {
 struct models {
         struct list list;
         struct list kicked;
+        bool overdue; /* a configured model waits for its name, which one of the store has that is in use */
 };
+
+/* Nothing is loaded or asked of it. */
+static inline bool model_is_idle(const struct model *m) {
+        return m->refs == 0 && !m->load_wanted && (m->state == MODEL_AVAILABLE || m->state == MODEL_FAILED);
+}
 
 /* From the configuration, at the start and on reload. 0 or -errno. */
 int models_configure(struct manager *m);

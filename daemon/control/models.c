@@ -18,17 +18,23 @@
 #include "model.h"
 #include "store.h"
 
-/* Names of the store come after those that were configured or loaded: what the administrator says counts. */
-static struct model *models_get(struct manager *m, const char *name) {
+static struct model *get_from_table(struct manager *m, const char *name, bool stored) {
         struct list *pos, *tmp;
 
         LIST_FOREACH(pos, tmp, &m->models.list) {
                 struct model *model = LIST_ENTRY(pos, struct model, link);
 
-                if (!model->stored && strcmp(model->name, name) == 0)
+                if ((model->stored != NULL) == stored && strcmp(model->name, name) == 0)
                         return model;
         }
-        return store_find_model(m->store, name, NULL);
+        return NULL;
+}
+
+/* Names of the store come after those that were configured or loaded: what the administrator says counts. */
+static struct model *models_get(struct manager *m, const char *name) {
+        struct model *model = get_from_table(m, name, false);
+
+        return model ? model : store_find_model(m->store, name, NULL);
 }
 
 struct model *models_find(struct manager *m, const char *name, struct request_error *error) {
@@ -209,12 +215,12 @@ struct model *models_find_for_load(struct manager *m, const Spark__V1__Load *loa
 /* ---- configuration ---- */
 
 static int configure_one(struct manager *m, const struct config_model *c) {
-        struct model *model = models_get(m, c->name);
+        struct model *model = get_from_table(m, c->name, false);
         char *path;
 
-        if (model && model->stored) {
-                log_warning("model '%s' of the configuration is not there before a restart: the store has one of that name",
-                            c->name);
+        if (!model && get_from_table(m, c->name, true)) {
+                log_warning("model '%s' of the configuration is there when the store's of that name is unloaded", c->name);
+                m->models.overdue = true;
                 return 0;
         }
         if (!model) {
@@ -247,12 +253,29 @@ int models_configure(struct manager *m) {
                 model->configured = model->is_default = false;
                 model_kick(model); /* goes, where it is not loaded and does not come back below */
         }
+        m->models.overdue = false;
+        store_yield_names(m->store);
         for (size_t i = 0; i < m->config->n_models; i++) {
                 r = configure_one(m, &m->config->models[i]);
                 if (r < 0)
                         return r;
         }
         return 0;
+}
+
+/* The models whose names the store had to give up first. */
+static void configure_overdue(struct manager *m) {
+        m->models.overdue = false;
+        store_yield_names(m->store);
+        for (size_t i = 0; i < m->config->n_models; i++) {
+                const struct config_model *c = &m->config->models[i];
+                const struct model *model = get_from_table(m, c->name, false);
+
+                if (model && model->configured)
+                        continue;
+                if (get_from_table(m, c->name, true) || configure_one(m, c) < 0)
+                        m->models.overdue = true; /* still in use, or no memory: the next time */
+        }
 }
 
 void models_deinit(struct manager *m) {
@@ -295,6 +318,8 @@ bool models_stop(struct manager *m) {
 void models_tick(struct manager *m, uint64_t now_us) {
         struct list *pos, *tmp;
 
+        if (m->models.overdue)
+                configure_overdue(m);
         LIST_FOREACH(pos, tmp, &m->models.list) {
                 struct model *model = LIST_ENTRY(pos, struct model, link);
 

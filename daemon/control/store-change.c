@@ -42,27 +42,28 @@ static void fail_disk(struct store_op *op) {
 static void run_remove(struct disk_job *job) {
         struct store_op *op = CONTAINER_OF(job, struct store_op, job);
 
-        op->result = store_file_remove(&op->store->dirs, &op->removal, &op->gone);
+        op->result = store_file_remove(&op->store->dirs, &op->removal, &op->removed);
 }
 
 static void on_removed(struct store_op *op) {
         struct store_model *m = op->subject;
 
-        if (!op->gone) {
+        op->subject = NULL;
+        m->readers--;
+        for (size_t i = 0; i < op->removed.n_names; i++) {
+                struct store_alias *a = store_get_name(op->store, op->removal.names[i]);
+
+                if (a)
+                        store_drop_alias(a);
+        }
+        if (!op->removed.gone) { /* cut short: the model stays, with the names that are left */
+                (void)store_sync(m);
                 fail_disk(op);
                 return;
         }
         if (op->result < 0)
                 log_warning("store: something of model %.12s is left on disk until the next start: %s", m->manifest.id,
                             strerror(-op->result));
-        op->subject = NULL;
-        m->readers--;
-        for (size_t i = 0; i < op->removal.n_names; i++) {
-                struct store_alias *a = store_get_name(op->store, op->removal.names[i]);
-
-                if (a)
-                        store_drop_alias(a);
-        }
         if (*op->removal.id) {
                 uint64_t before = op->store->bytes;
 

@@ -116,17 +116,19 @@ int store_file_add(const struct store_dirs *d, const struct store_addition *a) {
         return r;
 }
 
-int store_file_remove(const struct store_dirs *d, const struct store_removal *r, bool *ret_gone) {
+int store_file_remove(const struct store_dirs *d, const struct store_removal *r, struct store_removed *ret) {
         int e = 0;
 
-        *ret_gone = false;
-        for (size_t i = 0; i < r->n_names && e == 0; i++)
-                e = file_remove_at(d->names, r->names[i]);
-        if (e == 0 && r->n_names > 0 && fsync(d->names) < 0)
+        *ret = (struct store_removed){ .gone = false };
+        while (ret->n_names < r->n_names && e == 0) {
+                e = file_remove_at(d->names, r->names[ret->n_names]);
+                ret->n_names += e == 0;
+        }
+        if (e == 0 && fsync(d->names) < 0) /* without a name, too: an earlier removal may have been cut off here */
                 e = -errno;
         if (e < 0)
                 return e;
-        *ret_gone = true;
+        ret->gone = true;
         if (!*r->id)
                 return 0;
         e = file_remove_at(d->models, r->id);

@@ -61,8 +61,13 @@ struct store_removal {
         char (*blobs)[STORE_DIGEST_TEXT + 1];     /* [n_blobs] */
         size_t n_blobs;
 };
-/* 0 or -errno; *ret_gone: at least the names are gone for good, though something behind them may not be. */
-int store_file_remove(const struct store_dirs *d, const struct store_removal *r, bool *ret_gone);
+/* How far a removal got. */
+struct store_removed {
+        size_t n_names; /* the first ones, which mean nothing any more */
+        bool gone;      /* all of them, for good, though something behind them may be left */
+};
+/* 0 or -errno; *ret is filled in any case. */
+int store_file_remove(const struct store_dirs *d, const struct store_removal *r, struct store_removed *ret);
 /* Moves a blob out of the way of whoever would load it. 0 or -errno. */
 int store_file_quarantine(const struct store_dirs *d, const char *digest);
 

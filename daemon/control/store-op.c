@@ -28,7 +28,7 @@ struct store_op *store_op_of(struct store_worker *w) {
 }
 
 static void close_inputs(struct store_op *op) {
-        for (size_t i = 0; op->inputs && i < op->manifest.n_files; i++)
+        for (size_t i = 0; i < op->n_inputs; i++)
                 op->inputs[i] = fd_close(op->inputs[i]);
         op->output = fd_close(op->output);
 }
@@ -522,7 +522,7 @@ static int take_import(struct store_op *op, const Spark__V1__ModelImport *m, int
         op->incoming = calloc(n_fds, sizeof(*op->incoming));
         if (!op->manifest.files || !op->inputs || !op->incoming)
                 return -ENOMEM;
-        op->manifest.n_files = n_fds;
+        op->manifest.n_files = op->n_inputs = n_fds;
         for (size_t i = 0; i < n_fds; i++)
                 op->inputs[i] = -1;
         for (size_t i = 0; i < n_fds && r == 0; i++)

@@ -106,7 +106,8 @@ struct store_op {
 
         /* import, verify */
         struct store_manifest manifest;
-        int *inputs;                /* [n_files] */
+        int *inputs;                /* [n_inputs], of the manifest's files, which a new model takes over */
+        size_t n_inputs;
         int output;
         char (*incoming)[24];       /* [n_files], "" = none */
         size_t at;                  /* file */
@@ -126,7 +127,7 @@ struct store_op {
         struct store_name new_name;
         struct store_manifest *update; /* borrowed */
         struct store_removal removal;
-        bool gone;
+        struct store_removed removed;
         uint64_t freed;
 };
 

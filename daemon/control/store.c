@@ -114,18 +114,22 @@ bool store_has_blob_of_size(const struct store *s, uint64_t size) {
 /* ---- the models table ---- */
 
 bool store_is_idle(const struct store_model *m) {
-        return !m->model || (m->model->refs == 0 && !m->model->load_wanted &&
-                             (m->model->state == MODEL_AVAILABLE || m->model->state == MODEL_FAILED));
+        return !m->model || model_is_idle(m->model);
 }
 
-/* True where another model has that name, configured or loaded from a file. */
+/* True where another model has that name, or is going to: configured or loaded from a file. */
 static bool name_is_taken(const struct store_model *m, const char *name) {
+        const struct config *config = m->store->manager->config;
         struct list *pos, *tmp;
 
+        for (size_t i = 0; i < config->n_models; i++)
+                if (strcmp(config->models[i].name, name) == 0)
+                        return true;
         LIST_FOREACH(pos, tmp, &m->store->manager->models.list) {
                 const struct model *other = LIST_ENTRY(pos, struct model, link);
 
-                if (other != m->model && (other->configured || other->stored) && strcmp(other->name, name) == 0)
+                if (other != m->model && (other->configured || other->stored || !model_is_idle(other)) &&
+                    strcmp(other->name, name) == 0)
                         return true;
         }
         return false;
@@ -185,6 +189,16 @@ int store_sync(struct store_model *m) {
                 return -ENOMEM;
         manager_model_changed(m->store->manager, m->model, false);
         return 0;
+}
+
+void store_yield_names(struct store *s) {
+        struct list *pos, *tmp;
+
+        if (!s || !s->open)
+                return;
+        LIST_FOREACH(pos, tmp, &s->models)
+                if (store_sync(MODEL_OF(pos)) < 0)
+                        log_warning("store: out of memory");
 }
 
 void store_fill_info(struct store_model *m, Spark__V1__ModelInfo *info) {

@@ -45,5 +45,8 @@ bool store_is_directory(const struct store_model *stored);
  * (NULL where it is no directory). 0, REQUEST_E_REFUSED with *error filled, or -errno. */
 int store_open_files(const struct store_model *stored, int *ret_fds, char (*ret_names)[MODELDIR_NAME_MAX], size_t max,
                      size_t *ret_n, struct request_error *error);
+/* Brings the names under which models stand in the table in line with the configuration, which goes first. What is in use
+ * keeps its name for now. */
+void store_yield_names(struct store *s);
 /* What the store knows of a model, for lists; pointers live until the next turn. */
 void store_fill_info(struct store_model *stored, Spark__V1__ModelInfo *info);

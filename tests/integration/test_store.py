@@ -265,6 +265,84 @@ class Store(StoreCase):
             self.assertEqual(len(client.ask(model_show=pb.ModelShow(model="n0")).done.stored.names), 6)
 
 
+    def test_remove_cut_short(self):
+        """The disk refuses one of several names: what is in memory is what is on disk."""
+        daemon = self.store_daemon()
+        names = daemon.folder / "store/names"
+        with daemon.connect() as client:
+            for name in ("a", "b", "c"):
+                self.assertDone(self.take(client, TINY, name))
+            (names / "b").unlink()
+            (names / "b").mkdir()  # which unlink() refuses
+            self.assertError(client.ask(model_remove=pb.ModelRemove(model="sha256:" + digest_of(TINY))), "INTERNAL")
+            shown = client.ask(model_show=pb.ModelShow(model="sha256:" + digest_of(TINY))).done.stored
+            self.assertEqual((list(shown.names), sorted(os.listdir(names))), (["b", "c"], ["b", "c"]))
+            self.assertError(client.answer(client.generate(b"x", model="a"))[2], "MODEL_NOT_FOUND")
+            self.assertDone(client.answer(client.generate(b"Once", model="c", **GREEDY))[2])
+            self.assertDone(client.ask(unload=pb.Unload(model="c")))
+            self.assertDone(self.take(client, TINY, "a"))
+            (names / "b").rmdir()
+            self.assertDone(client.ask(model_remove=pb.ModelRemove(model="sha256:" + digest_of(TINY))))
+            self.assertEqual((self.models(client), self.blobs(daemon), os.listdir(names)), ({}, [], []))
+
+
+class Reload(StoreCase):
+    """The configuration gets a name that the store has."""
+
+    def reload(self, daemon, models):
+        before = daemon.log().count("configuration reloaded")
+        daemon.configure(backend="cpu", threads=1, models=models)
+        daemon.signal(signal.SIGHUP)
+        until(lambda: daemon.log().count("configuration reloaded") > before, what="a reload")
+
+    def start(self):
+        daemon = self.store_daemon()
+        configured = self.variant(daemon, 1)
+        with daemon.connect() as client:
+            self.assertDone(self.take(client, TINY, "a"))
+            self.assertDone(client.ask(model_alias=pb.ModelAlias(model="a", alias="b")))
+        return daemon, [{"name": "a", "path": str(configured)}]
+
+    def context_of(self, client, name):
+        self.assertDone(client.ask(load=pb.Load(model=name)))
+        return {m.name: m.context for m in client.ask(models=pb.Models()).done.models.models}[name]
+
+    def test_idle(self):
+        daemon, models = self.start()
+        with daemon.connect() as client:
+            self.reload(daemon, models)
+            self.assertEqual({n: m.digest for n, m in self.models(client).items()}, {"a": "", "b": digest_of(TINY)})
+            self.assertEqual(self.context_of(client, "a"), 257)
+            self.assertNotEqual(self.context_of(client, "b"), 257)
+            self.reload(daemon, [])
+            self.assertDone(client.ask(unload=pb.Unload(model="a")))
+            until(lambda: self.models(client).get("a") is None, what="the end of the model that was configured")
+            self.assertDone(client.answer(client.generate(b"Once", model="a", **GREEDY))[2])  # the store's again
+            self.assertEqual(client.ask(model_show=pb.ModelShow(model="a")).done.stored.digest, digest_of(TINY))
+
+    def test_loaded(self):
+        daemon, models = self.start()
+        with daemon.connect() as client:
+            self.assertDone(client.ask(load=pb.Load(model="a")))
+            self.reload(daemon, models)
+            self.assertIn("is there when the store's of that name is unloaded", daemon.log())
+            self.assertEqual({n: m.digest for n, m in self.models(client).items()}, {"a": digest_of(TINY)})
+            self.assertDone(client.answer(client.generate(b"Once", model="a", **GREEDY))[2])
+            self.assertDone(client.ask(unload=pb.Unload(model="a")))
+            until(lambda: {n: m.digest for n, m in self.models(client).items()} == {"a": "", "b": digest_of(TINY)},
+                  what="the configured model")
+            self.assertEqual(self.context_of(client, "a"), 257)
+
+    def test_only_name(self):
+        daemon, models = self.start()
+        with daemon.connect() as client:
+            self.assertDone(client.ask(model_remove=pb.ModelRemove(model="b")))
+            self.reload(daemon, models)
+            self.assertEqual(sorted(self.models(client)), ["a", "sha256:" + digest_of(TINY)[:16]])
+            self.assertEqual(self.context_of(client, "a"), 257)
+            self.assertDone(client.answer(client.generate(b"Once", model="sha256:" + digest_of(TINY), **GREEDY))[2])
+
+
 class Interrupted(StoreCase):
     """A file that takes a while, and something happens meanwhile. Sparse, so that it costs nothing but time."""
 
@@ -396,7 +474,19 @@ class Command(StoreCase):
         self.assertEqual(self.ctl(daemon, "models", "show", "x")[0], 1)
         self.assertEqual(self.ctl(daemon, "models", "bla")[0], 64)
         self.assertEqual(self.ctl(daemon, "models", "rm")[0], 64)
-        self.assertEqual(self.ctl(daemon, "models", "rm", "--help", "x")[0], 0)
+
+    def test_help_with_arguments(self):
+        """Help is asked for among arguments: nothing is done with them."""
+        daemon = self.store_daemon()
+        verbs = [("models", v) for v in ("ls", "show", "import", "verify", "rm", "pin", "alias")]
+        verbs += [("session", v) for v in ("create", "append", "fork", "rewind", "close", "list")]
+        for verb in verbs:
+            for arguments in (("--help", "x"), ("x", "y", "--help"), ("--json", "--help", "x", "y")):
+                with self.subTest(verb=verb, arguments=arguments):
+                    status, out, err = self.ctl(daemon, *verb, *arguments)
+                    self.assertEqual((status, err), (0, ""))
+                    self.assertTrue(out.startswith("Usage: sparkctl " + " ".join(verb)))
+                    self.assertNotIn("{}", out)
 
     def test_missing_part(self):
         daemon = self.store_daemon()

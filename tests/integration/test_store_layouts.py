@@ -113,6 +113,7 @@ class Directory(LayoutCase):
                          [("file", name, digest_of(folder / name)) for name in READ])
         self.assertEqual((stored["names"], stored["architecture"]), (["Tiny-2.5-B"], "llama"))
         shutil.rmtree(folder)
+        self.assertFalse([fd for fd in os.scandir(f"/proc/{daemon.process.pid}/fd") if str(folder) in os.readlink(fd.path)])
         self.life(daemon, "Tiny-2.5-B", stored, expected)
 
     def test_experts(self):

@@ -169,6 +169,30 @@ static void test_twice(void **state) {
         expect_refused(f, "'stop' is given twice");
 }
 
+static void test_import_options(void **state) {
+        struct fixture *f = *state;
+        struct request_error error;
+        struct bus_import_options o;
+
+        assert_true(sd_bus_message_append(f->m, "a{sv}", 3, "pin", "b", 1, "file", "s", "x.gguf", "replace", "b", 1) >= 0);
+        seal(f);
+        assert_int_equal(bus_import_options_read(&o, f->m, &error), 0);
+        assert_true(o.pin && o.replace);
+        assert_string_equal(o.file, "x.gguf");
+}
+
+static void test_import_knows_no_other_options(void **state) {
+        struct fixture *f = *state;
+        struct request_error error;
+        struct bus_import_options o;
+
+        assert_true(sd_bus_message_append(f->m, "a{sv}", 1, "model", "s", "m") >= 0);
+        seal(f);
+        assert_int_equal(bus_import_options_read(&o, f->m, &error), REQUEST_E_REFUSED);
+        assert_non_null(strstr(error.text, "unknown option 'model'"));
+        assert_true(!o.pin && !o.replace && !o.file);
+}
+
 static void test_methods_without_options(void **state) {
         struct fixture *f = *state;
         struct request_error error;
@@ -348,6 +372,8 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_unprintable_name, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_wrong_type, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_twice, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(test_import_options, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(test_import_knows_no_other_options, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_methods_without_options, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_not_a_dictionary, set_up, tear_down),
                 cmocka_unit_test(test_text_is_charged),

@@ -227,10 +227,10 @@ static int change_pin(struct fixture *f) {
 static int change_remove(struct fixture *f) {
         char names[1][CONFIG_MODEL_NAME_MAX + 1] = { "a" }, blobs[1][STORE_DIGEST_TEXT + 1];
         const struct store_removal r = { .names = names, .n_names = 1, .id = f->a.id, .blobs = blobs, .n_blobs = 1 };
-        bool gone;
+        struct store_removed removed;
 
         memcpy(blobs[0], f->a.id, sizeof(blobs[0]));
-        return store_file_remove(&f->dirs, &r, &gone);
+        return store_file_remove(&f->dirs, &r, &removed);
 }
 
 /* Runs the change with every fault; `check` gets what the change said and what was found then. The last round has none. */
@@ -325,6 +325,49 @@ static void test_remove(void **state) {
         each_fault(state, change_remove, check_remove);
 }
 
+/* A removal of several names that is cut short says which of them are gone. */
+static void test_remove_tells(void **state) {
+        const char *const names[] = { "a", "b", "c" };
+        unsigned cut_short = 0;
+
+        for (unsigned at = 1;; at++) {
+                char list[3][CONFIG_MODEL_NAME_MAX + 1] = { "a", "b", "c" };
+                struct store_removed removed = { .n_names = 9 };
+                struct store_removal r = { .names = list, .n_names = 3 };
+                struct fixture *f;
+                int e;
+
+                assert_int_equal(set_up(state), 0);
+                f = *state;
+                r.id = f->a.id;
+                for (size_t i = 1; i < 3; i++) {
+                        const struct store_name n = make_name(names[i], &f->a);
+                        const struct store_addition a = { .name = &n };
+
+                        assert_int_equal(store_file_add(&f->dirs, &a), 0);
+                }
+                arm(f, at, false);
+                e = store_file_remove(&f->dirs, &r, &removed);
+                for (size_t i = 0; i < 3; i++) {
+                        bool there = faccessat(f->dirs.names, names[i], F_OK, 0) == 0;
+
+                        assert_int_equal(there, i >= removed.n_names);
+                }
+                assert_true(!removed.gone || removed.n_names == 3);
+                assert_true(removed.gone || e == -EIO);
+                cut_short += removed.n_names > 0 && removed.n_names < 3;
+                if (!disarm()) {
+                        assert_int_equal(e, 0);
+                        assert_true(removed.gone);
+                        (void)tear_down(state);
+                        break;
+                }
+                (void)tear_down(state);
+        }
+        assert_int_equal(cut_short, 2);
+        *state = NULL;
+}
+
 /* What a power cut may do is decided by what was synced before what. */
 static void test_order(void **state) {
         struct fixture *f = *state;
@@ -411,6 +454,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_add), cmocka_unit_test(test_replace), cmocka_unit_test(test_alias),
                 cmocka_unit_test(test_pin), cmocka_unit_test(test_remove),
+                cmocka_unit_test(test_remove_tells),
                 cmocka_unit_test_setup_teardown(test_order, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_unreadable, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_missing_and_short, set_up, tear_down),
