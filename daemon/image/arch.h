@@ -35,7 +35,7 @@ enum image_key {
         IMAGE_KEY_LOGIT_SOFTCAP = 1u << 2,
         IMAGE_KEY_WINDOW = 1u << 3,
         IMAGE_KEY_TEMPERATURE = 1u << 4,
-        IMAGE_KEY_ROUTING = 1u << 5,      /* expert_gating_func, expert_weights_norm */
+        IMAGE_KEY_ROUTING = 1u << 5,      /* expert_gating_func, expert_weights_norm, expert_weights_scale */
         IMAGE_KEY_NEXTN = 1u << 6,        /* layers after the last that predict further tokens; left out */
         IMAGE_KEY_ROPE_SWITCH = 1u << 7,  /* rope.scaling.finetuned false: no rotary embedding at all */
 };

@@ -330,6 +330,7 @@ static int refuse_unknown(struct gguf *g, const struct image_arch *arch, const s
                 { "attention.temperature_scale", IMAGE_KEY_TEMPERATURE, 0 },
                 { "expert_gating_func", IMAGE_KEY_ROUTING, arch->gating },
                 { "expert_weights_norm", IMAGE_KEY_ROUTING, arch->expert_norm },
+                { "expert_weights_scale", IMAGE_KEY_ROUTING, 1 },
                 { "nextn_predict_layers", IMAGE_KEY_NEXTN, 0 },
                 { "attention.causal", 0, 1 },
                 { "attention.clamp_kqv", 0, 0 },

@@ -29,7 +29,7 @@
 struct act_block {
         int8_t q[ACT_BLOCK];
         float scale;
-        float sum;                /* of q */
+        float sum;                /* of q; times scale it is a binary16 as well, so not quite an integer */
         int32_t minus128;         /* -128 * sum of q */
         int32_t half_minus128[2]; /* of each half of q */
         int16_t pair[2];

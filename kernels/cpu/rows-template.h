@@ -23,9 +23,12 @@ static inline int32_t largest(vf a, vf b) {
         return vi_top(vi_max(vi_and(vi_bits(a), magnitude), vi_and(vi_bits(b), magnitude)));
 }
 
-/* The nearest integers of x * inverse, which must be small. */
+/* The nearest integers of x * inverse, which must be small. The product is rounded, then the sum: not fused, because the
+ * programs that models are compared with round twice as well, and each integer that differs shows. */
 static inline vi scaled_integers(vf x, float inverse) {
-        return vi_sub(vi_bits(vf_fma(x, vf_set1(inverse), vf_set1(ROUND_MAGIC))), vi_set1(ROUND_MAGIC_BITS));
+        vf scaled = vf_mul(x, vf_set1(inverse));
+
+        return vi_sub(vi_bits(vf_add(scaled, vf_set1(ROUND_MAGIC))), vi_set1(ROUND_MAGIC_BITS));
 }
 
 /* Minus the sums of bytes 4i and 4i + 1, and of bytes 4i + 2 and 4i + 3, of 16. */
@@ -55,13 +58,14 @@ static inline void quantize_block(const float *x, struct act_block *dst) {
         vf a = vf_load(x), b = vf_load(x + 16);
         vi ia = vi_zero(), ib = vi_zero();
         int32_t top = largest(a, b), sum_a, sum_b;
-        float amax, scale = 0.0f;
+        float amax, exact = 0.0f, scale = 0.0f;
 
         memcpy(&amax, &top, sizeof(amax));
         if (top >= FLOAT_INFINITE) {
                 scale = NAN; /* shows in every output of the row */
         } else if (amax >= QUANT_SMALLEST) {
-                scale = rounded_scale(amax / 127.0f);
+                exact = amax / 127.0f;
+                scale = rounded_scale(exact);
                 ia = scaled_integers(a, 127.0f / amax);
                 ib = scaled_integers(b, 127.0f / amax);
         }
@@ -70,7 +74,7 @@ static inline void quantize_block(const float *x, struct act_block *dst) {
         vi_store_i8(dst->q, ia);
         vi_store_i8(dst->q + 16, ib);
         dst->scale = scale;
-        dst->sum = (float)(sum_a + sum_b);
+        dst->sum = exact > 0.0f ? rounded_scale(exact * (float)(sum_a + sum_b)) / scale : 0.0f;
         dst->minus128 = -128 * (sum_a + sum_b);
         for (unsigned half = 0; half < 2; half++) {
                 dst->half_minus128[half] = -128 * (half ? sum_b : sum_a);
@@ -102,8 +106,7 @@ static inline void quantize_256(const float *x, struct act_super *dst) {
                 vi q = vi_zero();
 
                 if (inverse > 0.0f)
-                        q = vi_sub(vi_bits(vf_add(vf_mul(vf_load(x + 16 * i), vf_set1(inverse)), vf_set1(ROUND_MAGIC))),
-                                   vi_set1(ROUND_MAGIC_BITS));
+                        q = scaled_integers(vf_load(x + 16 * i), inverse);
                 vi_store_i8(dst->q + 16 * i, q);
                 negative_pair(dst->q + 16 * i, dst->pair32[i]);
                 dst->sum16[i] = (int16_t)(-dst->pair32[i][0] - dst->pair32[i][1]);

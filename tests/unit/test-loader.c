@@ -286,6 +286,14 @@ static void more_groups(struct maker *m) {
         maker_kv_u32(m, "llama.expert_group_count", 2);
 }
 
+static void more_expert_scale(struct maker *m) {
+        maker_kv_f32(m, "llama.expert_weights_scale", 2.5f);
+}
+
+static void more_expert_scale_of_one(struct maker *m) {
+        maker_kv_f32(m, "llama.expert_weights_scale", 1.0f);
+}
+
 static void more_linear(struct maker *m) {
         maker_kv_str(m, "llama.rope.scaling.type", "linear", 6);
 }
@@ -333,6 +341,8 @@ static void test_model_rules(void **state) {
         expect(&plain, more_experts, LOADER_E_INVALID, "number of experts");
         expect(&plain, more_softcap, LOADER_E_UNSUPPORTED, "llama.attn_logit_softcapping");
         expect(&plain, more_groups, LOADER_E_UNSUPPORTED, "llama.expert_group_count");
+        expect(&plain, more_expert_scale, LOADER_E_UNSUPPORTED, "llama.expert_weights_scale");
+        expect(&plain, more_expert_scale_of_one, 0, "");
         expect(&plain, more_vocab_size, LOADER_E_INVALID, "llama.vocab_size");
         expect(&plain, more_key_length, LOADER_E_UNSUPPORTED, "value_length");
         expect(&plain, more_value_length, LOADER_E_UNSUPPORTED, "value_length");
