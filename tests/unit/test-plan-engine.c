@@ -145,6 +145,7 @@ static void test_models(void **state) {
         if (!d) {
                 print_message("no models at %s\n", folder);
                 skip();
+                return;
         }
         assert_int_equal(backend_find("cpu")->open(&config, &be), 0);
         while ((e = readdir(d))) {
