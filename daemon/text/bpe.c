@@ -16,11 +16,6 @@
 #include "byte-level.h"
 #include "tokenizer-internal.h"
 
-/* A place in struct byte_pairs. */
-static unsigned byte_pair(const char *s) {
-        return (unsigned)(unsigned char)s[0] << 8 | (unsigned char)s[1];
-}
-
 static bool find_merge(const struct merge_row *row, uint32_t left, uint32_t right, uint32_t *ret_rank,
                        uint32_t *ret_id) {
         const struct tokenizer *t = row->userdata;
@@ -116,22 +111,6 @@ static int encode_piece(const struct tokenizer *t, struct merge_row *row, const 
         return r;
 }
 
-/* Up to where merges can reach from the beginning of a word. */
-static size_t piece_length(const struct tokenizer *t, const char *word, size_t n) {
-        size_t len = 1;
-
-        if (!t->pairs)
-                return n;
-        while (len < n) {
-                unsigned pair = byte_pair(word + len - 1);
-
-                if (!(t->pairs->together[pair / 64] >> (pair % 64) & 1))
-                        break;
-                len++;
-        }
-        return len;
-}
-
 static int encode_word(const struct tokenizer *t, struct merge_row *row, const char *word, size_t n, bool whole,
                        struct token_array *out) {
         int r = 0;
@@ -143,7 +122,7 @@ static int encode_word(const struct tokenizer *t, struct merge_row *row, const c
                         return token_array_append(out, (int32_t)id);
         }
         for (size_t pos = 0, len; r == 0 && pos < n; pos += len) {
-                len = piece_length(t, word + pos, n - pos);
+                len = tokenizer_piece_length(t, word + pos, n - pos, t->raw);
                 r = encode_piece(t, row, word + pos, len, out);
         }
         return r;
@@ -258,18 +237,18 @@ static size_t read_bytes(const char *text, size_t n, char *out) {
         return len;
 }
 
-static void note_pairs(struct byte_pairs *pairs, const struct merge_text *m, uint32_t rank) {
+static void note_pairs(struct tokenizer *t, const struct merge_text *m, uint32_t rank) {
         char bytes[2 * DETOKENIZER_PIECE_MAX];
         size_t n;
 
-        n = read_bytes(m->joined, m->n_left + m->n_right, bytes);
-        for (size_t i = 1; i < n; i++) {
-                unsigned pair = byte_pair(bytes + i - 1);
-
-                pairs->together[pair / 64] |= 1ull << (pair % 64);
-                if (n == 2 && rank < pairs->rank[pair])
-                        pairs->rank[pair] = rank;
+        if (t->raw) {
+                tokenizer_note_together(t, m->joined, m->n_left + m->n_right);
+                return;
         }
+        n = read_bytes(m->joined, m->n_left + m->n_right, bytes);
+        tokenizer_note_together(t, bytes, n);
+        if (n == 2 && rank < t->pairs->rank[byte_pair(bytes)])
+                t->pairs->rank[byte_pair(bytes)] = rank;
 }
 
 static int add_merge(struct tokenizer *t, const struct merge_text *m, uint32_t rank) {
@@ -283,8 +262,8 @@ static int add_merge(struct tokenizer *t, const struct merge_text *m, uint32_t r
                 r = token_map_intern_hashed(&t->map, m->joined, m->n_left + m->n_right, m->hash_joined, &e.merged);
         if (r == 0)
                 merge_map_add(&t->merges, &e);
-        if (r == 0 && t->pairs)
-                note_pairs(t->pairs, m, rank);
+        if (r == 0)
+                note_pairs(t, m, rank);
         if (t->words_apart && metaspace_is_inside(m->joined, m->n_left + m->n_right))
                 t->words_apart = false;
         return r;

@@ -68,7 +68,8 @@ static int push_characters(const struct tokenizer *t, struct merge_row *row, con
                 return r;
         for (size_t i = 0; i < n;) {
                 size_t len = char_length(text + i, n - i, lenient);
-                uint32_t id = token_map_find(&t->map, text + i, len);
+                unsigned char lead = (unsigned char)text[i];
+                uint32_t id = lead < 0x80 ? t->ascii_ids[lead] : token_map_find(&t->map, text + i, len);
 
                 merge_row_push(row, is_piece(t, id) ? id : TOKEN_NONE, (uint32_t)i);
                 i += len;
@@ -104,6 +105,18 @@ static int encode_escaped(const struct tokenizer *t, struct merge_row *row, cons
         return r;
 }
 
+/* In pieces that no merge reaches across: rows stay short. */
+static int encode_word(const struct tokenizer *t, struct merge_row *row, const char *word, size_t n,
+                       struct token_array *out) {
+        int r = 0;
+
+        for (size_t pos = 0, len; r == 0 && pos < n; pos += len) {
+                len = tokenizer_piece_length(t, word + pos, n - pos, true);
+                r = encode_escaped(t, row, word + pos, len, false, out);
+        }
+        return r;
+}
+
 int spm_encode(const struct tokenizer *t, struct merge_row *row, const char *text, size_t n, bool prefix, bool lenient,
                struct token_array *out) {
         struct buf escaped = BUF_NULL(UINT32_MAX);
@@ -116,7 +129,7 @@ int spm_encode(const struct tokenizer *t, struct merge_row *row, const char *tex
 
                 if (t->words_apart && !lenient)
                         len = metaspace_word_length(word, len);
-                r = encode_escaped(t, row, word, len, lenient, out);
+                r = lenient ? encode_escaped(t, row, word, len, true, out) : encode_word(t, row, word, len, out);
                 pos += len;
         }
         buf_deinit(&escaped);
@@ -146,12 +159,21 @@ int spm_init(struct tokenizer *t, struct text_error *error) {
                 }
         for (unsigned b = 0; b < 256; b++)
                 t->byte_ids[b] = spm_find_byte(t, b);
+        for (unsigned b = 0; b < 128; b++) {
+                char c = (char)b;
+
+                t->ascii_ids[b] = token_map_find(&t->map, &c, 1);
+        }
         t->words_apart = true;
-        for (uint32_t id = 0; t->words_apart && id < t->n_tokens; id++) {
+        for (uint32_t id = 0; id < t->n_tokens; id++) {
                 size_t n;
                 const char *text = token_text(t, id, &n);
 
-                t->words_apart = !is_piece(t, id) || !metaspace_is_inside(text, n);
+                if (!is_piece(t, id))
+                        continue;
+                tokenizer_note_together(t, text, n);
+                if (metaspace_is_inside(text, n))
+                        t->words_apart = false;
         }
         return 0;
 }
