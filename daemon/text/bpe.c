@@ -63,6 +63,8 @@ static uint32_t find_word(const struct tokenizer *t, const char *word, size_t n)
 
         if (n > DETOKENIZER_PIECE_MAX || n > t->map.longest)
                 return TOKEN_NONE;
+        if (!t->raw && n == 1)
+                return is_word(t, t->byte_ids[(unsigned char)word[0]]) ? t->byte_ids[(unsigned char)word[0]] : TOKEN_NONE;
         if (t->raw) {
                 id = token_map_find(&t->map, word, n);
                 return is_word(t, id) ? id : TOKEN_NONE;
@@ -92,6 +94,9 @@ static void push_characters(const struct tokenizer *t, struct merge_row *row, co
 static int encode_piece(const struct tokenizer *t, struct merge_row *row, const char *word, size_t n,
                         struct token_array *out) {
         int r;
+
+        if (n == 1 && !t->raw && token_is_plain(t, t->byte_ids[(unsigned char)word[0]]))
+                return token_array_append(out, (int32_t)t->byte_ids[(unsigned char)word[0]]);
 
         r = merge_row_reset(row, n);
         if (r < 0)
@@ -134,7 +139,7 @@ static int encode_words(const struct tokenizer *t, struct merge_row *row, const 
         size_t start, end;
         int r = 0;
 
-        pretokenize_begin(&words, t->pre->pretokenizer, text, n);
+        pretokenize_begin(&words, t->pre->pretokenizer, &t->pre_index, text, n);
         while (r == 0 && pretokenize_next(&words, &start, &end))
                 r = encode_word(t, row, text + start, end - start, t->ignore_merges, out);
         return r;
@@ -161,7 +166,7 @@ static int encode_raw(const struct tokenizer *t, struct merge_row *row, const ch
         int r;
 
         r = metaspace_escape(text, n, prefix, &escaped);
-        pretokenize_begin(&lines, t->pre->pretokenizer, escaped.data, escaped.len);
+        pretokenize_begin(&lines, t->pre->pretokenizer, &t->pre_index, escaped.data, escaped.len);
         while (r == 0 && pretokenize_next(&lines, &start, &end))
                 r = encode_line(t, row, escaped.data + start, end - start, out);
         buf_deinit(&escaped);
@@ -334,6 +339,7 @@ int bpe_init(struct tokenizer *t, uint64_t seed, struct text_error *error) {
                                "tokenizer.ggml.pre: the pre-tokenizer '%.64s' is not supported", t->def.pre);
                 return TOKENIZER_E_UNSUPPORTED;
         }
+        pretokenizer_index_init(&t->pre_index, t->pre->pretokenizer);
         t->raw = t->pre->habits & PRETOKENIZER_RAW;
         t->words_apart = t->raw;
         t->ignore_merges = t->def.ignore_merges || (!t->def.exact && t->pre->habits & PRETOKENIZER_WHOLE_WORDS);

@@ -52,6 +52,7 @@ struct tokenizer {
         uint64_t together[65536 / 64]; /* bits of byte pairs: something that is merged has them side by side */
         uint32_t ascii_ids[128];   /* SPM: the tokens of single characters */
         const struct pretokenizer_entry *pre; /* BPE */
+        struct pretokenizer_index pre_index;  /* BPE */
         struct special *special;      /* all that TOKENIZE_SPECIAL recognises */
         struct special *user_defined; /* what is recognised in any text */
         int32_t bos;
