@@ -18,6 +18,11 @@ struct character {
         size_t len; /* 0 at the end */
 };
 
+/* Most bytes that are no UTF-8 show by the byte behind them. */
+static inline bool is_broken(const struct view *v, size_t pos) {
+        return (unsigned char)v->text[pos] < 0xc2 || pos + 1 >= v->end || ((unsigned char)v->text[pos + 1] & 0xc0) != 0x80;
+}
+
 static inline struct character char_at(const struct view *v, size_t pos) {
         struct character c = { 0 };
 
@@ -28,7 +33,7 @@ static inline struct character char_at(const struct view *v, size_t pos) {
                 c.len = 1;
                 return c;
         }
-        c.len = utf8_decode(v->text + pos, v->end - pos, &c.code);
+        c.len = is_broken(v, pos) ? 0 : utf8_decode(v->text + pos, v->end - pos, &c.code);
         if (c.len == 0) {
                 c.code = 0xfffd;
                 c.len = 1;
@@ -272,8 +277,9 @@ struct stage {
         const uint8_t *begins;
 };
 
-static size_t match_stage(const struct view *v, size_t pos, const struct stage *stage) {
-        unsigned left = stage->begins[(unsigned char)v->text[pos]];
+static inline size_t match_stage(const struct view *v, size_t pos, const struct stage *stage) {
+        unsigned char byte = (unsigned char)v->text[pos];
+        unsigned left = stage->begins[byte >= 0x80 && is_broken(v, pos) ? 0x80 : byte];
 
         for (; left; left &= left - 1) {
                 size_t end = match_rule(v, pos, &stage->rules[__builtin_ctz(left)]);

@@ -57,19 +57,26 @@ static size_t char_length(const char *s, size_t n, bool lenient) {
         return len < n ? len : n;
 }
 
+static uint32_t find_character(const struct tokenizer *t, const char *text, size_t n) {
+        if ((unsigned char)text[0] < 0x80 && n == 1)
+                return t->ascii_ids[(unsigned char)text[0]];
+        if (n == SPM_SPACE_SIZE && memcmp(text, SPM_SPACE, SPM_SPACE_SIZE) == 0)
+                return t->space_id;
+        return token_map_find(&t->map, text, n);
+}
+
 static int push_characters(const struct tokenizer *t, struct merge_row *row, const char *text, size_t n, bool lenient) {
         size_t n_chars = 0;
         int r;
 
-        for (size_t i = 0; i < n; i += char_length(text + i, n - i, lenient))
+        for (size_t i = 0; n > MERGE_INLINE && i < n; i += char_length(text + i, n - i, lenient))
                 n_chars++;
         r = merge_row_reset(row, n_chars);
         if (r < 0)
                 return r;
         for (size_t i = 0; i < n;) {
                 size_t len = char_length(text + i, n - i, lenient);
-                unsigned char lead = (unsigned char)text[i];
-                uint32_t id = lead < 0x80 ? t->ascii_ids[lead] : token_map_find(&t->map, text + i, len);
+                uint32_t id = find_character(t, text + i, len);
 
                 merge_row_push(row, is_piece(t, id) ? id : TOKEN_NONE, (uint32_t)i);
                 i += len;
@@ -164,6 +171,7 @@ int spm_init(struct tokenizer *t, struct text_error *error) {
 
                 t->ascii_ids[b] = token_map_find(&t->map, &c, 1);
         }
+        t->space_id = token_map_find(&t->map, SPM_SPACE, SPM_SPACE_SIZE);
         t->words_apart = true;
         for (uint32_t id = 0; id < t->n_tokens; id++) {
                 size_t n;

@@ -51,6 +51,7 @@ struct tokenizer {
         struct byte_pairs *pairs;  /* byte-level BPE */
         uint64_t together[65536 / 64]; /* bits of byte pairs: something that is merged has them side by side */
         uint32_t ascii_ids[128];   /* SPM: the tokens of single characters */
+        uint32_t space_id;         /* SPM: the token of U+2581 */
         const struct pretokenizer_entry *pre; /* BPE */
         struct pretokenizer_index pre_index;  /* BPE */
         struct special *special;      /* all that TOKENIZE_SPECIAL recognises */
