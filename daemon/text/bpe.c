@@ -16,11 +16,6 @@
 #include "byte-level.h"
 #include "tokenizer-internal.h"
 
-/* A place in struct byte_pairs. */
-static unsigned byte_pair(const char *s) {
-        return (unsigned)(unsigned char)s[0] << 8 | (unsigned char)s[1];
-}
-
 static bool find_merge(const struct merge_row *row, uint32_t left, uint32_t right, uint32_t *ret_rank,
                        uint32_t *ret_id) {
         const struct tokenizer *t = row->userdata;
@@ -68,6 +63,8 @@ static uint32_t find_word(const struct tokenizer *t, const char *word, size_t n)
 
         if (n > DETOKENIZER_PIECE_MAX || n > t->map.longest)
                 return TOKEN_NONE;
+        if (!t->raw && n == 1)
+                return is_word(t, t->byte_ids[(unsigned char)word[0]]) ? t->byte_ids[(unsigned char)word[0]] : TOKEN_NONE;
         if (t->raw) {
                 id = token_map_find(&t->map, word, n);
                 return is_word(t, id) ? id : TOKEN_NONE;
@@ -98,6 +95,9 @@ static int encode_piece(const struct tokenizer *t, struct merge_row *row, const 
                         struct token_array *out) {
         int r;
 
+        if (n == 1 && !t->raw && token_is_plain(t, t->byte_ids[(unsigned char)word[0]]))
+                return token_array_append(out, (int32_t)t->byte_ids[(unsigned char)word[0]]);
+
         r = merge_row_reset(row, n);
         if (r < 0)
                 return r;
@@ -116,22 +116,6 @@ static int encode_piece(const struct tokenizer *t, struct merge_row *row, const 
         return r;
 }
 
-/* Up to where merges can reach from the beginning of a word. */
-static size_t piece_length(const struct tokenizer *t, const char *word, size_t n) {
-        size_t len = 1;
-
-        if (!t->pairs)
-                return n;
-        while (len < n) {
-                unsigned pair = byte_pair(word + len - 1);
-
-                if (!(t->pairs->together[pair / 64] >> (pair % 64) & 1))
-                        break;
-                len++;
-        }
-        return len;
-}
-
 static int encode_word(const struct tokenizer *t, struct merge_row *row, const char *word, size_t n, bool whole,
                        struct token_array *out) {
         int r = 0;
@@ -143,7 +127,7 @@ static int encode_word(const struct tokenizer *t, struct merge_row *row, const c
                         return token_array_append(out, (int32_t)id);
         }
         for (size_t pos = 0, len; r == 0 && pos < n; pos += len) {
-                len = piece_length(t, word + pos, n - pos);
+                len = tokenizer_piece_length(t, word + pos, n - pos, t->raw);
                 r = encode_piece(t, row, word + pos, len, out);
         }
         return r;
@@ -155,7 +139,7 @@ static int encode_words(const struct tokenizer *t, struct merge_row *row, const 
         size_t start, end;
         int r = 0;
 
-        pretokenize_begin(&words, t->pre->pretokenizer, text, n);
+        pretokenize_begin(&words, t->pre->pretokenizer, &t->pre_index, text, n);
         while (r == 0 && pretokenize_next(&words, &start, &end))
                 r = encode_word(t, row, text + start, end - start, t->ignore_merges, out);
         return r;
@@ -182,7 +166,7 @@ static int encode_raw(const struct tokenizer *t, struct merge_row *row, const ch
         int r;
 
         r = metaspace_escape(text, n, prefix, &escaped);
-        pretokenize_begin(&lines, t->pre->pretokenizer, escaped.data, escaped.len);
+        pretokenize_begin(&lines, t->pre->pretokenizer, &t->pre_index, escaped.data, escaped.len);
         while (r == 0 && pretokenize_next(&lines, &start, &end))
                 r = encode_line(t, row, escaped.data + start, end - start, out);
         buf_deinit(&escaped);
@@ -258,18 +242,18 @@ static size_t read_bytes(const char *text, size_t n, char *out) {
         return len;
 }
 
-static void note_pairs(struct byte_pairs *pairs, const struct merge_text *m, uint32_t rank) {
+static void note_pairs(struct tokenizer *t, const struct merge_text *m, uint32_t rank) {
         char bytes[2 * DETOKENIZER_PIECE_MAX];
         size_t n;
 
-        n = read_bytes(m->joined, m->n_left + m->n_right, bytes);
-        for (size_t i = 1; i < n; i++) {
-                unsigned pair = byte_pair(bytes + i - 1);
-
-                pairs->together[pair / 64] |= 1ull << (pair % 64);
-                if (n == 2 && rank < pairs->rank[pair])
-                        pairs->rank[pair] = rank;
+        if (t->raw) {
+                tokenizer_note_together(t, m->joined, m->n_left + m->n_right);
+                return;
         }
+        n = read_bytes(m->joined, m->n_left + m->n_right, bytes);
+        tokenizer_note_together(t, bytes, n);
+        if (n == 2 && rank < t->pairs->rank[byte_pair(bytes)])
+                t->pairs->rank[byte_pair(bytes)] = rank;
 }
 
 static int add_merge(struct tokenizer *t, const struct merge_text *m, uint32_t rank) {
@@ -283,8 +267,8 @@ static int add_merge(struct tokenizer *t, const struct merge_text *m, uint32_t r
                 r = token_map_intern_hashed(&t->map, m->joined, m->n_left + m->n_right, m->hash_joined, &e.merged);
         if (r == 0)
                 merge_map_add(&t->merges, &e);
-        if (r == 0 && t->pairs)
-                note_pairs(t->pairs, m, rank);
+        if (r == 0)
+                note_pairs(t, m, rank);
         if (t->words_apart && metaspace_is_inside(m->joined, m->n_left + m->n_right))
                 t->words_apart = false;
         return r;
@@ -355,6 +339,7 @@ int bpe_init(struct tokenizer *t, uint64_t seed, struct text_error *error) {
                                "tokenizer.ggml.pre: the pre-tokenizer '%.64s' is not supported", t->def.pre);
                 return TOKENIZER_E_UNSUPPORTED;
         }
+        pretokenizer_index_init(&t->pre_index, t->pre->pretokenizer);
         t->raw = t->pre->habits & PRETOKENIZER_RAW;
         t->words_apart = t->raw;
         t->ignore_merges = t->def.ignore_merges || (!t->def.exact && t->pre->habits & PRETOKENIZER_WHOLE_WORDS);

@@ -29,6 +29,14 @@ typedef bool (*merge_find_fn)(const struct merge_row *row, uint32_t left, uint32
 
 #define MERGE_INLINE 128u
 
+/* What was found for a pair of ids lately. Vocabularies are larger than caches, and texts are made of few pairs. */
+struct merge_memo {
+        uint32_t left; /* MERGE_END: free */
+        uint32_t right;
+        uint32_t rank;
+        uint32_t joined;
+};
+
 struct merge_row {
         const void *userdata;
         const char *text;
@@ -39,12 +47,19 @@ struct merge_row {
         uint64_t *heap; /* rank << 32 | index of the left symbol */
         size_t n_heap;
         size_t cap_heap;
+        uint64_t *sorted; /* keys as in the heap: what is due at the beginning, where that is much */
+        size_t n_sorted;
+        size_t at_sorted;
+        struct merge_memo *memo; /* NULL where the row doesn't remember */
         struct merge_symbol inline_symbols[MERGE_INLINE];
         uint64_t inline_heap[MERGE_INLINE];
 };
 
 void merge_row_init(struct merge_row *row);
 void merge_row_deinit(struct merge_row *row);
+/* Has the row remember what pairs of ids join to, which must depend on the ids alone and always be the same. Pays off for
+ * some thousand symbols and more. 0 or -ENOMEM. */
+int merge_row_remember(struct merge_row *row);
 /* Makes room for n symbols and empties the row. 0 or -ENOMEM. */
 int merge_row_reset(struct merge_row *row, size_t n);
 /* Appends; there must be room. */

@@ -18,6 +18,11 @@ struct character {
         size_t len; /* 0 at the end */
 };
 
+/* Most bytes that are no UTF-8 show by the byte behind them. */
+static inline bool is_broken(const struct view *v, size_t pos) {
+        return (unsigned char)v->text[pos] < 0xc2 || pos + 1 >= v->end || ((unsigned char)v->text[pos + 1] & 0xc0) != 0x80;
+}
+
 static inline struct character char_at(const struct view *v, size_t pos) {
         struct character c = { 0 };
 
@@ -28,7 +33,7 @@ static inline struct character char_at(const struct view *v, size_t pos) {
                 c.len = 1;
                 return c;
         }
-        c.len = utf8_decode(v->text + pos, v->end - pos, &c.code);
+        c.len = is_broken(v, pos) ? 0 : utf8_decode(v->text + pos, v->end - pos, &c.code);
         if (c.len == 0) {
                 c.code = 0xfffd;
                 c.len = 1;
@@ -266,9 +271,18 @@ static inline size_t match_rule(const struct view *v, size_t pos, const struct p
         return match_parts(v, pos, rule->parts + 1, PRETOKEN_PARTS_MAX - 1);
 }
 
-static size_t match_stage(const struct view *v, size_t pos, const struct pretoken_stage *stage) {
-        for (size_t i = 0; i < stage->n_rules; i++) {
-                size_t end = match_rule(v, pos, &stage->rules[i]);
+/* A stage and its row of the index. */
+struct stage {
+        const struct pretoken_rule *rules;
+        const uint8_t *begins;
+};
+
+static inline size_t match_stage(const struct view *v, size_t pos, const struct stage *stage) {
+        unsigned char byte = (unsigned char)v->text[pos];
+        unsigned left = stage->begins[byte >= 0x80 && is_broken(v, pos) ? 0x80 : byte];
+
+        for (; left; left &= left - 1) {
+                size_t end = match_rule(v, pos, &stage->rules[__builtin_ctz(left)]);
 
                 if (end != NO_MATCH && end > pos)
                         return end;
@@ -292,7 +306,7 @@ static size_t find_trailing_space(const struct view *v, size_t pos) {
 }
 
 /* Where the word at pos ends: a match, or the gap before the next one. */
-static size_t cut(const struct view *v, size_t pos, const struct pretoken_stage *stage) {
+static size_t cut(const struct view *v, size_t pos, const struct stage *stage) {
         size_t end, gap;
 
         if (!stage->rules) {
@@ -308,8 +322,59 @@ static size_t cut(const struct view *v, size_t pos, const struct pretoken_stage 
         return gap;
 }
 
-void pretokenize_begin(struct pretokenize *p, const struct pretokenizer *pretokenizer, const char *text, size_t n) {
-        *p = (struct pretokenize){ .pretokenizer = pretokenizer, .text = text };
+/* Whether a match of a part may begin with c; a part that may also match nothing is taken to. */
+static bool part_begins(const struct pretoken_part *part, uint32_t c) {
+        switch (part->kind) {
+        case PRETOKEN_SET:
+        case PRETOKEN_PHRASE:
+                return set_has(part->set, c);
+        case PRETOKEN_CASED:
+                return set_has(part->set, c) || set_has(part->also, c);
+        case PRETOKEN_CONTRACTION:
+        case PRETOKEN_CONTRACTION_FOLD:
+        case PRETOKEN_CONTRACTION_WIDE:
+                return c == '\'';
+        case PRETOKEN_SPACES_BUT_LAST:
+        case PRETOKEN_SPACES_TO_BREAK:
+                return is_space(c);
+        case PRETOKEN_THOUSANDS:
+                return unicode_class(c) & UNICODE_NUMBER;
+        case PRETOKEN_END:
+                break;
+        }
+        return false;
+}
+
+static bool rule_begins(const struct pretoken_rule *rule, uint32_t c) {
+        for (size_t i = 0; i < PRETOKEN_PARTS_MAX && rule->parts[i].kind != PRETOKEN_END; i++) {
+                if (part_begins(&rule->parts[i], c))
+                        return true;
+                if (rule->parts[i].min > 0)
+                        return false;
+        }
+        return false;
+}
+
+/* Bytes that begin characters of several bytes may begin anything. */
+static uint8_t rules_at(const struct pretoken_stage *stage, unsigned byte) {
+        uint8_t rules = 0;
+
+        for (size_t i = 0; i < stage->n_rules; i++)
+                if ((byte >= 0xc2 && byte <= 0xf4) || rule_begins(&stage->rules[i], byte < 0x80 ? byte : 0xfffd))
+                        rules |= (uint8_t)(1u << i);
+        return rules;
+}
+
+void pretokenizer_index_init(struct pretokenizer_index *index, const struct pretokenizer *pretokenizer) {
+        *index = (struct pretokenizer_index){ 0 };
+        for (size_t i = 0; i < pretokenizer->n_stages; i++)
+                for (unsigned byte = 0; byte < 256; byte++)
+                        index->rules[i][byte] = rules_at(&pretokenizer->stages[i], byte);
+}
+
+void pretokenize_begin(struct pretokenize *p, const struct pretokenizer *pretokenizer,
+                       const struct pretokenizer_index *index, const char *text, size_t n) {
+        *p = (struct pretokenize){ .index = index, .pretokenizer = pretokenizer, .text = text };
         p->region[0].end = n;
 }
 
@@ -321,7 +386,8 @@ bool pretokenize_next(struct pretokenize *p, size_t *ret_start, size_t *ret_end)
                         return false;
         for (;; i++) {
                 struct view v = { p->text, p->region[i].end };
-                size_t start = p->region[i].pos, end = cut(&v, start, &p->pretokenizer->stages[i]);
+                struct stage stage = { p->pretokenizer->stages[i].rules, p->index->rules[i] };
+                size_t start = p->region[i].pos, end = cut(&v, start, &stage);
 
                 p->region[i].pos = end;
                 if (i == last) {

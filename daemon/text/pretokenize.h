@@ -88,8 +88,19 @@ struct pretokenizer_entry {
 /* NULL where the name is not known; "" is "default". */
 const struct pretokenizer_entry *pretokenizer_find(const char *name);
 
+/* Which rules of each stage may match where a byte stands (bit i: rule i), so that most places are passed at a glance.
+ * Bytes that no character begins with count as U+FFFD. */
+#define PRETOKEN_RULES_MAX 8u
+
+struct pretokenizer_index {
+        uint8_t rules[PRETOKENIZER_STAGES_MAX][256];
+};
+
+void pretokenizer_index_init(struct pretokenizer_index *index, const struct pretokenizer *pretokenizer);
+
 /* A walk over the words of a text. */
 struct pretokenize {
+        const struct pretokenizer_index *index;
         const struct pretokenizer *pretokenizer;
         const char *text;
         struct {
@@ -98,6 +109,7 @@ struct pretokenize {
         } region[PRETOKENIZER_STAGES_MAX];
 };
 
-void pretokenize_begin(struct pretokenize *p, const struct pretokenizer *pretokenizer, const char *text, size_t n);
+void pretokenize_begin(struct pretokenize *p, const struct pretokenizer *pretokenizer,
+                       const struct pretokenizer_index *index, const char *text, size_t n);
 /* Stores the next word, [*ret_start, *ret_end); words follow each other without a gap. False at the end. */
 bool pretokenize_next(struct pretokenize *p, size_t *ret_start, size_t *ret_end);

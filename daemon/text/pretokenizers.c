@@ -142,7 +142,8 @@ static const struct char_set s_bloom_word = { .none = SPACE, OUT(r_bloom_mark) }
 #define CASED(set, also) { PRETOKEN_CASED, 1, 0, &(set), &(also) }
 #define PART(kind, least) { PRETOKEN_##kind, (least), 0, NULL, NULL }
 #define RULE(...) { { __VA_ARGS__ } }
-#define STAGE(rules) { (rules), ARRAY_SIZE(rules) }
+/* not compiled with more rules than an index has bits for */
+#define STAGE(rules) { (rules), ARRAY_SIZE(rules) + 0 * sizeof(char[ARRAY_SIZE(rules) <= PRETOKEN_RULES_MAX ? 1 : -1]) }
 #define STAGE_TRAILING_SPACE { NULL, 0 }
 
 #define DEFINE(name, ...)                                                        \

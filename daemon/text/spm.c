@@ -57,18 +57,26 @@ static size_t char_length(const char *s, size_t n, bool lenient) {
         return len < n ? len : n;
 }
 
+static uint32_t find_character(const struct tokenizer *t, const char *text, size_t n) {
+        if ((unsigned char)text[0] < 0x80 && n == 1)
+                return t->ascii_ids[(unsigned char)text[0]];
+        if (n == SPM_SPACE_SIZE && memcmp(text, SPM_SPACE, SPM_SPACE_SIZE) == 0)
+                return t->space_id;
+        return token_map_find(&t->map, text, n);
+}
+
 static int push_characters(const struct tokenizer *t, struct merge_row *row, const char *text, size_t n, bool lenient) {
         size_t n_chars = 0;
         int r;
 
-        for (size_t i = 0; i < n; i += char_length(text + i, n - i, lenient))
+        for (size_t i = 0; n > MERGE_INLINE && i < n; i += char_length(text + i, n - i, lenient))
                 n_chars++;
         r = merge_row_reset(row, n_chars);
         if (r < 0)
                 return r;
         for (size_t i = 0; i < n;) {
                 size_t len = char_length(text + i, n - i, lenient);
-                uint32_t id = token_map_find(&t->map, text + i, len);
+                uint32_t id = find_character(t, text + i, len);
 
                 merge_row_push(row, is_piece(t, id) ? id : TOKEN_NONE, (uint32_t)i);
                 i += len;
@@ -104,6 +112,18 @@ static int encode_escaped(const struct tokenizer *t, struct merge_row *row, cons
         return r;
 }
 
+/* In pieces that no merge reaches across: rows stay short. */
+static int encode_word(const struct tokenizer *t, struct merge_row *row, const char *word, size_t n,
+                       struct token_array *out) {
+        int r = 0;
+
+        for (size_t pos = 0, len; r == 0 && pos < n; pos += len) {
+                len = tokenizer_piece_length(t, word + pos, n - pos, true);
+                r = encode_escaped(t, row, word + pos, len, false, out);
+        }
+        return r;
+}
+
 int spm_encode(const struct tokenizer *t, struct merge_row *row, const char *text, size_t n, bool prefix, bool lenient,
                struct token_array *out) {
         struct buf escaped = BUF_NULL(UINT32_MAX);
@@ -116,7 +136,7 @@ int spm_encode(const struct tokenizer *t, struct merge_row *row, const char *tex
 
                 if (t->words_apart && !lenient)
                         len = metaspace_word_length(word, len);
-                r = encode_escaped(t, row, word, len, lenient, out);
+                r = lenient ? encode_escaped(t, row, word, len, true, out) : encode_word(t, row, word, len, out);
                 pos += len;
         }
         buf_deinit(&escaped);
@@ -146,12 +166,22 @@ int spm_init(struct tokenizer *t, struct text_error *error) {
                 }
         for (unsigned b = 0; b < 256; b++)
                 t->byte_ids[b] = spm_find_byte(t, b);
+        for (unsigned b = 0; b < 128; b++) {
+                char c = (char)b;
+
+                t->ascii_ids[b] = token_map_find(&t->map, &c, 1);
+        }
+        t->space_id = token_map_find(&t->map, SPM_SPACE, SPM_SPACE_SIZE);
         t->words_apart = true;
-        for (uint32_t id = 0; t->words_apart && id < t->n_tokens; id++) {
+        for (uint32_t id = 0; id < t->n_tokens; id++) {
                 size_t n;
                 const char *text = token_text(t, id, &n);
 
-                t->words_apart = !is_piece(t, id) || !metaspace_is_inside(text, n);
+                if (!is_piece(t, id))
+                        continue;
+                tokenizer_note_together(t, text, n);
+                if (metaspace_is_inside(text, n))
+                        t->words_apart = false;
         }
         return 0;
 }

@@ -37,8 +37,7 @@ enum {
 
 /* What byte-level BPE asks most often: of two bytes side by side, [left << 8 | right]. */
 struct byte_pairs {
-        uint32_t rank[65536];          /* of their merge, MERGE_END where there is none */
-        uint64_t together[65536 / 64]; /* bits: some merge's result has them so. Where none has, words may be cut. */
+        uint32_t rank[65536]; /* of their merge, MERGE_END where there is none */
 };
 
 struct tokenizer {
@@ -50,7 +49,11 @@ struct tokenizer {
         struct merge_map merges;   /* BPE */
         uint32_t byte_ids[256];    /* byte-level BPE: the symbol of a byte; else the token that stands for it */
         struct byte_pairs *pairs;  /* byte-level BPE */
+        uint64_t together[65536 / 64]; /* bits of byte pairs: something that is merged has them side by side */
+        uint32_t ascii_ids[128];   /* SPM: the tokens of single characters */
+        uint32_t space_id;         /* SPM: the token of U+2581 */
         const struct pretokenizer_entry *pre; /* BPE */
+        struct pretokenizer_index pre_index;  /* BPE */
         struct special *special;      /* all that TOKENIZE_SPECIAL recognises */
         struct special *user_defined; /* what is recognised in any text */
         int32_t bos;
@@ -71,6 +74,34 @@ static inline const char *token_text(const struct tokenizer *t, uint32_t id, siz
 /* A token that plain text may become. */
 static inline bool token_is_plain(const struct tokenizer *t, uint32_t id) {
         return id < t->n_tokens && !(t->flags[id] & TOKEN_HIDDEN);
+}
+
+/* The place of two bytes in tables of pairs. */
+static inline unsigned byte_pair(const char *s) {
+        return (unsigned)(unsigned char)s[0] << 8 | (unsigned char)s[1];
+}
+
+/* Notes that merging may give these bytes side by side. */
+static inline void tokenizer_note_together(struct tokenizer *t, const char *text, size_t n) {
+        for (size_t i = 1; i < n; i++) {
+                unsigned pair = byte_pair(text + i - 1);
+
+                t->together[pair / 64] |= 1ull << (pair % 64);
+        }
+}
+
+/* Up to where merges can reach from the beginning of a word: no further than a pair of bytes that nothing has. `whole`
+ * characters are not cut. */
+static inline size_t tokenizer_piece_length(const struct tokenizer *t, const char *word, size_t n, bool whole) {
+        size_t len = 1;
+
+        for (; len < n; len++) {
+                unsigned pair = byte_pair(word + len - 1);
+
+                if (!(t->together[pair / 64] >> (pair % 64) & 1) && !(whole && ((unsigned char)word[len] & 0xc0) == 0x80))
+                        break;
+        }
+        return len;
 }
 
 /* Sets what tokens are: flags from types, the roles that names tell of, bos and its like. */

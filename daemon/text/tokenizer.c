@@ -15,6 +15,7 @@
 #define MERGES_MAX (1u << 27)
 /* Offsets within a text are 32 bits, and SPM writes three bytes for a space. */
 #define TEXT_MAX (UINT32_MAX / 4)
+#define REMEMBER_MIN 4096u /* bytes of text that pay for remembering pairs */
 
 void token_array_deinit(struct token_array *a) {
         free(a->ids);
@@ -257,7 +258,9 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, unsi
                 return -E2BIG;
         merge_row_init(&row);
         row.userdata = t;
-        if (extra && tokenizer_adds_bos(t))
+        if (n >= REMEMBER_MIN)
+                r = merge_row_remember(&row);
+        if (r == 0 && extra && tokenizer_adds_bos(t))
                 r = token_array_append(out, t->bos);
         if (r == 0)
                 r = encode_parts(t, &row, text, n, flags, out);

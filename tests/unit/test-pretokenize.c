@@ -13,14 +13,22 @@
 #include "base/macro.h"
 #include "daemon/text/pretokenize.h"
 
+static struct pretokenizer_index index_of;
+
+static void begin(struct pretokenize *p, const char *name, const char *text, size_t n) {
+        const struct pretokenizer_entry *entry = pretokenizer_find(name);
+
+        assert_non_null(entry);
+        pretokenizer_index_init(&index_of, entry->pretokenizer);
+        pretokenize_begin(p, entry->pretokenizer, &index_of, text, n);
+}
+
 /* All words of a text, with '|' between them. */
 static const char *cut(const char *name, const char *text, char out[512]) {
-        const struct pretokenizer_entry *entry = pretokenizer_find(name);
         struct pretokenize p;
         size_t start, end, len = 0;
 
-        assert_non_null(entry);
-        pretokenize_begin(&p, entry->pretokenizer, text, strlen(text));
+        begin(&p, name, text, strlen(text));
         while (pretokenize_next(&p, &start, &end)) {
                 if (len)
                         out[len++] = '|';
@@ -84,7 +92,6 @@ static void test_unknown(void **state) {
 
 static void check_line(char *line) {
         char *name, *hex, *lengths, *save = NULL, text[1024];
-        const struct pretokenizer_entry *entry;
         struct pretokenize p;
         size_t n, start, end;
 
@@ -99,9 +106,7 @@ static void check_line(char *line) {
 
                 text[i] = (char)strtoul(digits, NULL, 16);
         }
-        entry = pretokenizer_find(name);
-        assert_non_null(entry);
-        pretokenize_begin(&p, entry->pretokenizer, text, n);
+        begin(&p, name, text, n);
         while (pretokenize_next(&p, &start, &end)) {
                 size_t expect = strtoul(lengths, &lengths, 10);
 
@@ -148,7 +153,7 @@ static void test_any_bytes(void **state) {
                                 seed = seed * 1664525 + 1013904223;
                                 text[i] = seed >> 28 & 1 ? (char)(seed >> 20) : " \n'aB1."[(seed >> 20) % 7];
                         }
-                        pretokenize_begin(&p, pretokenizer_find(names[k])->pretokenizer, text, n);
+                        begin(&p, names[k], text, n);
                         while (pretokenize_next(&p, &start, &end)) {
                                 assert_int_equal(start, at);
                                 assert_true(end > start && end <= n);
