@@ -224,8 +224,10 @@ static void compare(const struct files *f, const struct image *image, const stru
         _cleanup_free_ float *have = NULL;
         double tolerance;
 
-        if (!t || !s)
+        if (!t || !s) {
                 fail_msg("no %s or no %s", o->tensor, o->source);
+                return;
+        }
         have = calloc(t->dims[0], sizeof(*have));
         assert_non_null(have);
         /* BF16 where rows are no whole blocks of F8 */
