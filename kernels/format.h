@@ -86,6 +86,11 @@ bool weight_bytes(const struct fmt_info *info, enum weight_layout layout, uint64
 void weight_pack(const struct fmt_info *info, uint64_t n_out, uint64_t n_in, uint64_t first, uint64_t n,
                  const void *src, void *dst);
 
+/* The same for a matrix that lies the other way round, in a format whose blocks are one element: columns [first, first + n),
+ * one after another at src, in each of which n_out elements are `step` apart. Padding rows are left as they are. */
+void weight_pack_columns(const struct fmt_info *info, uint64_t n_out, uint64_t n_in, uint64_t first, uint64_t n, uint64_t step,
+                         const void *src, void *dst);
+
 /* A matrix as the kernels see it. Data is borrowed (mapped image) and 64-byte aligned. Models in NVFP4 have a scale for
  * the whole matrix besides those of its blocks; products multiply their sums by it, before a bias. */
 struct weight {

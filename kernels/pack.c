@@ -89,6 +89,20 @@ void weight_pack(const struct fmt_info *info, uint64_t n_out, uint64_t n_in, uin
         }
 }
 
+void weight_pack_columns(const struct fmt_info *info, uint64_t n_out, uint64_t n_in, uint64_t first, uint64_t n, uint64_t step,
+                         const void *src, void *dst) {
+        uint64_t unit = info->bytes;
+
+        for (uint64_t row = 0; row < n_out; row += WEIGHT_PANEL) {
+                uint64_t n_rows = n_out - row < WEIGHT_PANEL ? n_out - row : WEIGHT_PANEL;
+                uint8_t *to = (uint8_t *)dst + (row * n_in + first * WEIGHT_PANEL) * unit;
+
+                for (uint64_t k = 0; k < n; k++, to += WEIGHT_PANEL * unit)
+                        for (uint64_t r = 0; r < n_rows; r++)
+                                memcpy(to + r * unit, (const uint8_t *)src + (k * n_out + row + r) * step * unit, unit);
+        }
+}
+
 /* One row's block of a column, back in file order. */
 static void unpack_block(const struct fmt_family *family, const uint8_t *column, unsigned row, uint8_t *block) {
         for (const struct fmt_field *f = family->fields; f < family->fields + FMT_FIELDS_MAX && f->unit > 0; f++) {

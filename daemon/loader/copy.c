@@ -36,7 +36,7 @@ static struct copy_chunk chunk_at(const struct copy *c, size_t piece, uint64_t r
                 return chunk;
         p = &c->pieces[piece];
         bytes = row_bytes(p);
-        matrix = c->plan->tensors[p->tensor].dims[1];
+        matrix = p->matrix_rows;
         rows = CHUNK_BYTES / bytes / WEIGHT_PANEL * WEIGHT_PANEL;
         rows = MAX(rows, (uint64_t)WEIGHT_PANEL);
         rows = MIN(rows, matrix - row % matrix);
@@ -79,27 +79,50 @@ static void populate(const struct image_tensor *t, uint64_t row, uint64_t n, cha
         (void)madvise((char *)(uintptr_t)align_down(start), bytes, MADV_POPULATE_WRITE);
 }
 
-static void pack(const struct copy *c, const struct copy_slot *slot) {
+static void pack(const struct image_tensor *t, const struct copy_chunk *chunk, const char *src, char *dst) {
+        uint64_t row = chunk->row % t->dims[1];
+
+        dst += chunk->row / t->dims[1] * (t->size / t->dims[2]);
+        populate(t, row, chunk->n_rows, dst);
+        weight_pack(fmt_info(t->fmt), t->dims[1], t->dims[0], row, chunk->n_rows, src, dst);
+}
+
+static void transform(const struct copy *c, const struct copy_slot *slot, uint32_t tensor, const void *arg) {
         const struct copy_chunk *chunk = &slot->chunk;
         const struct copy_piece *piece = &c->pieces[chunk->piece];
-        const struct image_tensor *t = &c->plan->tensors[piece->tensor];
+        const struct image_tensor *t = &c->plan->tensors[tensor];
         const char *src = slot->buf + (chunk->offset - slot->start);
         char *dst = (char *)c->segments[t->segment] + t->offset;
+        uint64_t row = chunk->row - piece->first_row;
 
-        if (piece->transform == COPY_PACK) {
-                uint64_t row = chunk->row % t->dims[1];
-
-                dst += chunk->row / t->dims[1] * (t->size / t->dims[2]);
-                populate(t, row, chunk->n_rows, dst);
-                weight_pack(fmt_info(t->fmt), t->dims[1], t->dims[0], row, chunk->n_rows, src, dst);
-        } else {
+        switch (piece->transform) {
+        case COPY_PACK:
+                pack(t, chunk, src, dst);
+                break;
+        case COPY_DECODE:
                 fmt_decode(fmt_info(piece->fmt), src, chunk->n_rows * t->dims[0],
                            (float *)(void *)dst + chunk->row * t->dims[0]);
+                break;
+        case COPY_CONVERT:
+                piece->fn(arg, row, chunk->n_rows, src, slot->rows);
+                pack(t, chunk, slot->rows, dst);
+                break;
+        case COPY_PLACE:
+                piece->fn(arg, row, chunk->n_rows, src, dst);
+                break;
         }
 }
 
+static void transform_slot(const struct copy *c, const struct copy_slot *slot) {
+        const struct copy_piece *piece = &c->pieces[slot->chunk.piece];
+
+        transform(c, slot, piece->tensor, piece->arg);
+        if (piece->has_twin)
+                transform(c, slot, piece->twin, piece->twin_arg);
+}
+
 /* Takes a ready slot, if any, and transforms it. Called and left with the lock held. */
-static bool pack_one(struct copy *c) {
+static bool transform_one(struct copy *c) {
         unsigned slot;
 
         if (c->n_ready == 0)
@@ -107,7 +130,7 @@ static bool pack_one(struct copy *c) {
         slot = c->ready[--c->n_ready];
         c->n_packing++;
         (void)pthread_mutex_unlock(&c->lock);
-        pack(c, &c->slots[slot]);
+        transform_slot(c, &c->slots[slot]);
         (void)pthread_mutex_lock(&c->lock);
         c->n_packing--;
         c->done += c->slots[slot].chunk.size;
@@ -121,7 +144,7 @@ static void *helper_main(void *arg) {
 
         (void)pthread_mutex_lock(&c->lock);
         while (!c->stop)
-                if (!pack_one(c))
+                if (!transform_one(c))
                         (void)pthread_cond_wait(&c->work, &c->lock);
         (void)pthread_mutex_unlock(&c->lock);
         return NULL;
@@ -147,6 +170,13 @@ int copy_init(struct copy *c, struct source *sources, size_t n_sources) {
         return 0;
 }
 
+static void pool_deinit(struct copy *c) {
+        if (c->pool)
+                (void)munmap(c->pool, c->pool_size);
+        c->pool = NULL;
+        c->pool_size = 0;
+}
+
 void copy_deinit(struct copy *c) {
         if (!c->sources)
                 return;
@@ -157,38 +187,46 @@ void copy_deinit(struct copy *c) {
         for (unsigned i = 0; i < c->n_helpers; i++)
                 (void)pthread_join(c->helpers[i], NULL);
         ring_deinit(&c->ring);
+        pool_deinit(c);
         (void)pthread_cond_destroy(&c->work);
         (void)pthread_cond_destroy(&c->idle);
         (void)pthread_mutex_destroy(&c->lock);
         *c = (struct copy){ 0 };
 }
 
+/* Memory for the slots: what was read, and rows that it was converted to. */
 static int pool_init(struct copy *c) {
-        uint64_t largest = CHUNK_BYTES, n;
-        void *pool;
+        uint64_t largest = CHUNK_BYTES, most_rows = 0, read_size, size, n;
 
-        for (size_t i = 0; i < c->n_pieces; i++)
-                largest = MAX(largest, chunk_first(c, i).size);
-        c->buf_size = align_up(largest) + 2 * SOURCE_ALIGN;
-        n = POOL_BYTES / c->buf_size;
+        for (size_t i = 0; i < c->n_pieces; i++) {
+                const struct image_tensor *t = &c->plan->tensors[c->pieces[i].tensor];
+                struct copy_chunk chunk = chunk_first(c, i);
+
+                largest = MAX(largest, chunk.size);
+                if (c->pieces[i].transform == COPY_CONVERT)
+                        most_rows = MAX(most_rows, chunk.n_rows * fmt_row_bytes(fmt_info(t->fmt), t->dims[0]));
+        }
+        read_size = align_up(largest) + 2 * SOURCE_ALIGN;
+        size = read_size + align_up(most_rows);
+        n = POOL_BYTES / size;
         n = MAX(n, (uint64_t)SLOTS_MIN);
         c->n_slots = (unsigned)MIN(n, (uint64_t)COPY_SLOTS);
-        pool = mmap(NULL, c->buf_size * c->n_slots, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (pool == MAP_FAILED)
-                return -errno;
-        c->pool = pool;
+        if (size * c->n_slots > c->pool_size) {
+                void *pool = mmap(NULL, size * c->n_slots, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+                if (pool == MAP_FAILED)
+                        return -errno;
+                pool_deinit(c);
+                c->pool = pool;
+                c->pool_size = size * c->n_slots;
+        }
         for (unsigned i = 0; i < c->n_slots; i++) {
-                c->slots[i].buf = c->pool + i * c->buf_size;
+                c->slots[i].buf = c->pool + i * size;
+                c->slots[i].rows = c->slots[i].buf + read_size;
                 c->free[i] = i;
         }
         c->n_free = c->n_slots;
         return 0;
-}
-
-static void pool_deinit(struct copy *c) {
-        if (c->pool)
-                (void)munmap(c->pool, c->buf_size * c->n_slots);
-        c->pool = NULL;
 }
 
 static struct source *slot_source(const struct copy *c, const struct copy_slot *s) {
@@ -207,8 +245,11 @@ static void make_ready(struct copy *c, unsigned slot) {
 
 static int read_slot(struct copy *c, unsigned slot, struct loader_error *error) {
         struct copy_slot *s = &c->slots[slot];
+        int r = source_read(slot_source(c, s), s->start, s->buf, s->len, s->need, error);
 
-        return source_read(slot_source(c, s), s->start, s->buf, s->len, s->need, error);
+        if (r > 0)
+                loader_add(error, ", in what becomes '%s'", c->plan->tensors[c->pieces[s->chunk.piece].tensor].name);
+        return r;
 }
 
 /* Starts reading the next chunk into a free slot; without a ring it is read at once. 1 = started, 0 = nothing to do. */
@@ -264,7 +305,7 @@ static bool pack_or_wait(struct copy *c, bool may_wait) {
         bool busy;
 
         (void)pthread_mutex_lock(&c->lock);
-        busy = pack_one(c);
+        busy = transform_one(c);
         if (!busy && may_wait && c->n_packing > 0) {
                 (void)pthread_cond_wait(&c->idle, &c->lock);
                 busy = true;
@@ -339,6 +380,5 @@ int copy_run(struct copy *c, const struct copy_piece *pieces, size_t n_pieces, c
                         progress->fn(progress->arg, bytes_done(c), total);
         } while (r > 0);
         drain(c);
-        pool_deinit(c);
         return -r;
 }

@@ -2,9 +2,10 @@
 #pragma once
 
 /*
- * Moves tensor data from the model file into the image: deep asynchronous reads into a pool of aligned buffers, and the
- * transformation (repacking of matrices, conversion of vectors to F32) by this thread and its helpers while further
- * reads are under way. Helpers and ring are made early, before the process gives up the right to make them.
+ * Moves tensor data from the model's files into the image: deep asynchronous reads into a pool of aligned buffers, and the
+ * transformation (repacking of matrices, conversion of vectors to F32, or what a piece brings along) by this thread and its
+ * helpers while further reads are under way. Helpers and ring are made early, before the process gives up the right to make
+ * them.
  */
 
 #include <pthread.h>
@@ -21,7 +22,13 @@
 enum copy_transform {
         COPY_PACK = 0,   /* matrix rows, in the format that the image has, into panels */
         COPY_DECODE = 1, /* rows of any format to rows of F32 */
+        COPY_CONVERT = 2, /* rows become such of the image's format by the piece's function, and are packed */
+        COPY_PLACE = 3,   /* the piece's function does it all */
 };
+
+/* Takes n rows of a piece, from its row'th on, that lie at src as in the file. COPY_CONVERT: dst gets the rows in the image's
+ * format; COPY_PLACE: dst is where the whole tensor's data begins. Called in several threads at once, for different rows. */
+typedef void copy_fn(const void *arg, uint64_t row, uint64_t n, const char *src, void *dst);
 
 /* A run of whole rows that lie together in one file and belong together in one tensor. */
 struct copy_piece {
@@ -30,8 +37,14 @@ struct copy_piece {
         uint32_t fmt;    /* enum fmt, in the file */
         enum copy_transform transform;
         uint64_t offset, size; /* in the file */
-        uint64_t first_row, n_rows; /* of the tensor, those of all its matrices one after another; COPY_PACK: a piece begins
+        uint64_t first_row, n_rows; /* of the tensor, those of all its matrices one after another; packed ones: a piece begins
                                      * with a panel and ends with one or with its matrix */
+        uint64_t matrix_rows; /* of one matrix */
+        copy_fn *fn;          /* COPY_CONVERT, COPY_PLACE */
+        const void *arg;
+        bool has_twin; /* another tensor of this form and these rows is made of the same bytes */
+        uint32_t twin;
+        const void *twin_arg;
 };
 
 /* Rows of one piece that are read and transformed together. */
@@ -45,6 +58,7 @@ struct copy_chunk {
 struct copy_slot {
         struct copy_chunk chunk;
         char *buf;
+        char *rows;     /* converted ones */
         uint64_t start; /* aligned offset of buf's first byte in the file */
         size_t len;     /* bytes asked for */
         size_t need;    /* bytes that must come */
@@ -62,8 +76,8 @@ struct copy {
         size_t n_pieces;
         const struct image_plan *plan;
         void *const *segments;
-        char *pool;
-        size_t buf_size;
+        char *pool; /* kept from run to run */
+        size_t pool_size;
         unsigned n_slots;
         struct copy_slot slots[COPY_SLOTS];
 

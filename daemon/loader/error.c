@@ -2,6 +2,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "error.h"
 
@@ -15,6 +16,15 @@ int loader_fail(struct loader_error *error, int code, const char *fmt, ...) {
         (void)vsnprintf(error->text + n, sizeof(error->text) - n, fmt, ap);
         va_end(ap);
         return code;
+}
+
+void loader_add(struct loader_error *error, const char *fmt, ...) {
+        size_t n = strnlen(error->text, sizeof(error->text) - 1);
+        va_list ap;
+
+        va_start(ap, fmt);
+        (void)vsnprintf(error->text + n, sizeof(error->text) - n, fmt, ap);
+        va_end(ap);
 }
 
 const char *loader_show(char out[LOADER_SHOW_MAX], const char *bytes, size_t n) {

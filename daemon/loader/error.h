@@ -23,6 +23,8 @@ struct loader_error {
 
 /* Fills in the sentence, which begins with the part, and returns code. */
 int loader_fail(struct loader_error *error, int code, const char *fmt, ...) _printf_(3, 4);
+/* Adds to the sentence, as far as there is room. */
+void loader_add(struct loader_error *error, const char *fmt, ...) _printf_(2, 3);
 
 #define LOADER_SHOW_MAX 80u
 /* Makes bytes of a file printable: everything but plain ASCII becomes \xNN, long text is cut. Returns out. */

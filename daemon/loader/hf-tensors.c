@@ -240,6 +240,8 @@ static int add_parts(struct hf *h, const struct safetensors_tensor *t, const str
         elements = image_tensor_layout(part.target, t->n_dims) != WEIGHT_PANELS && part.how != HF_MXFP4;
         if (h->family->flags & HF_NORMS_PLUS_ONE && t->n_dims == 1 && ends_with(name->to, "norm.weight"))
                 part.how = HF_PLUS_ONE;
+        if (elements && (part.how == HF_F8 || part.how == HF_NVFP4))
+                return fail(h, LOADER_E_UNSUPPORTED, t, "is of a type that is not supported for it");
         if (dims[0] == 0 || dims[1] == 0 || dims[2] == 0 || dims[0] > IMAGE_EXPERTS_MAX ||
             (elements ? dims[2] : dims[1]) % part.step != 0)
                 return fail(h, LOADER_E_INVALID, t, "has a shape that makes no sense");
@@ -379,8 +381,6 @@ int hf_plan_tensors(struct hf *h, struct image_plan *plan) {
                 r = add_group(h, plan, &h->tensors[i]);
         if (r)
                 return r;
-        for (size_t i = 0; i < h->n_parts; i++)
-                h->total += h->parts[i].n_rows * fmt_row_bytes(fmt_info(h->parts[i].fmt), h->parts[i].n_in);
         r = image_schema_check(&plan->hparams, plan->tensors, plan->n_tensors, &at, &error);
         if (r <= 0)
                 return r;

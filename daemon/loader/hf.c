@@ -14,7 +14,7 @@
 #define TEXT_MAX (16u << 20) /* of a small JSON file or a template */
 
 int hf_init(struct hf *h, const char *const *names, const int *fds, size_t n, struct loader_error *error) {
-        *h = (struct hf){ .error = error };
+        *h = (struct hf){ .error = error, .scales_max = HF_SCALES_MAX };
         if (n > HF_FILES_MAX)
                 return loader_fail(error, LOADER_E_UNSUPPORTED, "the model has more than %u files", HF_FILES_MAX);
         for (; h->n_files < n; h->n_files++) {
@@ -27,6 +27,7 @@ int hf_init(struct hf *h, const char *const *names, const int *fds, size_t n, st
                 r = source_init(&h->sources[h->n_files], fds[h->n_files], error);
                 if (r)
                         return r;
+                h->sources[h->n_files].name = names[h->n_files];
         }
         return 0;
 }
@@ -43,7 +44,8 @@ void hf_deinit(struct hf *h) {
         free(h->factors);
         free(h->parts);
         free(h->tensors);
-        free(h->whole);
+        free(h->pieces);
+        free(h->rows);
         *h = (struct hf){ 0 };
 }
 
@@ -243,5 +245,7 @@ int hf_plan(struct hf *h, struct model *m, struct image_plan *plan, uint64_t seg
         if (r)
                 return r;
         r = image_plan_layout(plan, segment_max);
-        return r > 0 ? loader_fail(h->error, LOADER_E_INVALID, "the model is too large for an image") : r;
+        if (r)
+                return r > 0 ? loader_fail(h->error, LOADER_E_INVALID, "the model is too large for an image") : r;
+        return hf_plan_pieces(h, plan);
 }

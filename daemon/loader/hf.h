@@ -6,7 +6,8 @@
  * a GGUF file gives, with GGUF's names, so that nobody behind the loader sees a difference. The twin of model.h.
  *
  * A tensor of the image is one or more parts: a matrix of a source tensor each, as one expert of a stack, or every other
- * row of a fused one. What becomes of the bytes says `how`; hf-names.c has the tables, hf-write.c does the work.
+ * row of a fused one. What becomes of the bytes says `how`; hf-names.c has the tables. Parts become pieces of a copy
+ * (copy.h) in hf-write.c, hf-rows.c has what is done to their bytes.
  */
 
 #include "daemon/image/plan.h"
@@ -17,6 +18,7 @@
 #include "safetensors.h"
 
 #define HF_FILES_MAX 64u
+#define HF_SCALES_MAX ((uint64_t)32 << 20)
 
 enum hf_how {
         HF_PLAIN = 0,   /* F32, F16, BF16 as it is; vectors to F32 */
@@ -42,6 +44,13 @@ struct hf_part {
         uint64_t n_rows, n_in; /* that come out */
 };
 
+/* What a piece's rows are made of besides what is read for it. */
+struct hf_rows {
+        const struct hf_part *part;
+        uint64_t first; /* the piece begins with this row of the part */
+        void *scales;   /* MXFP4, NVFP4: of the piece's rows, as in the file; F8: of the whole matrix, floats */
+};
+
 /* One tensor of the plan: parts [first, first + n). */
 struct hf_tensor {
         size_t first, n;
@@ -61,10 +70,12 @@ struct hf {
         struct hf_part *parts;
         size_t n_parts, cap_parts;
         struct hf_tensor *tensors; /* as in the plan */
-        uint64_t total; /* bytes of rows that come out */
         /* hf-write.c */
-        char *whole; /* a transposed matrix */
-        const struct hf_part *whole_of;
+        struct copy_piece *pieces; /* in the files' order */
+        struct hf_rows *rows;      /* their args */
+        size_t n_pieces, cap_pieces;
+        uint64_t total; /* bytes that are read for them */
+        uint64_t scales_max; /* bytes of scales in memory at a time, unless one piece has more; a piece has a quarter, or a panel */
 };
 
 /* One row of a table: a tensor's name behind "layers.N." (or "model."), with '*' for an expert's number, and GGUF's. */
@@ -93,7 +104,9 @@ int hf_init(struct hf *h, const char *const *names, const int *fds, size_t n, st
 void hf_deinit(struct hf *h);
 /* 0, LOADER_E_*, or -ENOMEM. */
 int hf_plan(struct hf *h, struct model *m, struct image_plan *plan, uint64_t segment_max);
-int hf_write(struct hf *h, const struct image_plan *plan, void *const *segments, const struct copy_progress *progress);
+/* copy is made for h->sources. */
+int hf_write(struct hf *h, struct copy *copy, const struct image_plan *plan, void *const *segments,
+             const struct copy_progress *progress);
 
 /* Parts of hf_plan(). */
 const struct hf_family *hf_family_find(const char *type);
@@ -103,3 +116,11 @@ int hf_read_config(struct hf *h, struct image_hparams *hp);
 int hf_read_rope(struct hf *h, const struct json_view *config, struct image_hparams *hp);
 int hf_plan_tensors(struct hf *h, struct image_plan *plan);
 int hf_add_part(struct hf *h, const struct hf_part *part);
+/* After the plan's layout. 0 or -ENOMEM. */
+int hf_plan_pieces(struct hf *h, const struct image_plan *plan);
+/* Bytes of a row that are read from p->tensor: all `step` of them. */
+uint64_t hf_row_bytes(const struct hf_part *p);
+/* What a piece of this part has to do; arg is a struct hf_rows. *ret: NULL where the copy knows by itself. */
+enum copy_transform hf_transform(const struct hf_part *p, bool panels, copy_fn **ret);
+/* Scales: arg is a struct hf_rows, rows are elements of the file. */
+void hf_take_scales(const void *arg, uint64_t row, uint64_t n, const char *src, void *dst);

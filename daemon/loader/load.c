@@ -40,17 +40,20 @@ int loader_init(struct loader *l, const int *fds, size_t n_fds, struct loader_er
 }
 
 int loader_init_directory(struct loader *l, const char *const *names, const int *fds, size_t n, struct loader_error *error) {
+        int r;
+
         *l = (struct loader){ .error = error };
         error->part = 0;
         l->hf = calloc(1, sizeof(*l->hf));
-        return l->hf ? hf_init(l->hf, names, fds, n, error) : -ENOMEM;
+        r = l->hf ? hf_init(l->hf, names, fds, n, error) : -ENOMEM;
+        return r ? r : copy_init(&l->copy, l->hf->sources, l->hf->n_files);
 }
 
 void loader_deinit(struct loader *l) {
+        copy_deinit(&l->copy); /* before what it reads */
         if (l->hf)
                 hf_deinit(l->hf);
         free(l->hf);
-        copy_deinit(&l->copy);
         image_plan_deinit(&l->plan);
         model_deinit(&l->model);
         free(l->pieces);
@@ -78,6 +81,7 @@ static int make_pieces(struct loader *l) {
                         .offset = t->offset,
                         .size = t->size,
                         .n_rows = t->dims[1] * t->dims[2] * t->dims[3],
+                        .matrix_rows = l->plan.tensors[i].dims[1],
                 };
         }
         return 0;
@@ -134,7 +138,7 @@ int loader_write(struct loader *l, const int *fds, size_t n_fds, const struct co
         if (!r) {
                 image_plan_write_tables(&l->plan, maps[0]);
                 if (l->hf)
-                        r = hf_write(l->hf, &l->plan, maps, progress);
+                        r = hf_write(l->hf, &l->copy, &l->plan, maps, progress);
                 else
                         r = copy_run(&l->copy, l->pieces, l->n_pieces, &l->plan, maps, progress, l->error);
         }

@@ -40,6 +40,7 @@ void source_stop_direct(struct source *s) {
 }
 
 int source_read(struct source *s, uint64_t offset, void *buf, size_t n, size_t need, struct loader_error *error) {
+        const char *name = s->name ? s->name : "", *colon = s->name ? ": " : "";
         size_t done = 0;
 
         error->part = s->part;
@@ -53,7 +54,7 @@ int source_read(struct source *s, uint64_t offset, void *buf, size_t n, size_t n
                         continue;
                 }
                 if (r < 0)
-                        return loader_fail(error, LOADER_E_IO, "reading at offset %llu failed: %s",
+                        return loader_fail(error, LOADER_E_IO, "%s%sreading at offset %llu failed: %s", name, colon,
                                            (unsigned long long)(offset + done), strerror(errno));
                 if (r == 0)
                         break;
@@ -61,7 +62,7 @@ int source_read(struct source *s, uint64_t offset, void *buf, size_t n, size_t n
         }
         if (done < need)
                 return loader_fail(error, LOADER_E_IO,
-                                   "the file ended at offset %llu while it was read (it had %llu bytes at first)",
+                                   "%s%sthe file ended at offset %llu while it was read (it had %llu bytes at first)", name, colon,
                                    (unsigned long long)(offset + done), (unsigned long long)s->size);
         return 0;
 }

@@ -17,7 +17,8 @@
 
 struct source {
         int fd;
-        unsigned part; /* see struct loader_error */
+        unsigned part;    /* see struct loader_error */
+        const char *name; /* of one file among several, for sentences, or NULL; borrowed */
         uint64_t size;
         int flags;   /* as found */
         bool direct; /* O_DIRECT is set by us */

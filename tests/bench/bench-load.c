@@ -6,6 +6,7 @@
  * private memory is watched. Neither may leave the files in the page cache, and what is there at first is dropped.
  */
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -25,6 +26,7 @@
 #include "bench.h"
 #include "daemon/loader/load.h"
 #include "measure.h"
+#include "modeldir.h"
 
 #define DEPTH 32u
 #define BLOCK (1u << 20)
@@ -113,10 +115,35 @@ static int read_file(const char *path, uint64_t *bytes) {
         return r;
 }
 
+/* Of a directory, the files that hold weights. */
+static int for_each_shard(DIR *dir, const char *path, int (*fn)(const char *path, uint64_t *bytes), uint64_t *bytes) {
+        char name[PATH_MAX];
+        unsigned number, count;
+        struct dirent *e;
+        int r = 0;
+
+        while (r >= 0 && (e = readdir(dir))) { /* NOLINT(concurrency-mt-unsafe) */
+                if (strcmp(e->d_name, "model.safetensors") != 0 && !modeldir_shard(e->d_name, &number, &count))
+                        continue;
+                if ((size_t)snprintf(name, sizeof(name), "%s/%s", path, e->d_name) >= sizeof(name))
+                        return -ENAMETOOLONG;
+                r = fn(name, bytes);
+        }
+        return r;
+}
+
 static int for_each_file(const char *path, int (*fn)(const char *path, uint64_t *bytes), uint64_t *bytes) {
         char name[PATH_MAX];
         unsigned n = splitname_part(path, 1, name, sizeof(name));
-        int r = n ? 0 : fn(path, bytes);
+        DIR *dir = opendir(path);
+        int r;
+
+        if (dir) {
+                r = for_each_shard(dir, path, fn, bytes);
+                (void)closedir(dir);
+                return r;
+        }
+        r = n ? 0 : fn(path, bytes);
 
         for (unsigned i = 1; i <= n && r >= 0; i++) {
                 (void)splitname_part(path, i, name, sizeof(name));
@@ -264,8 +291,9 @@ static void report(const struct options *o, struct figures *f) {
 }
 
 static int usage(FILE *out, int status) {
-        (void)fprintf(out, "Usage: spark-bench load -m FILE [-r ROUNDS] [--json]\n\n"
-                           "By turns reads FILE (all parts of a split one) with O_DIRECT and loads it into memory.\n");
+        (void)fprintf(out, "Usage: spark-bench load -m FILE|DIR [-r ROUNDS] [--json]\n\n"
+                           "By turns reads FILE (all parts of a split one) or DIR's weights with O_DIRECT and loads them into\n"
+                           "memory.\n");
         return status;
 }
 

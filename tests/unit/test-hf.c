@@ -54,7 +54,7 @@ static void refused(const char *name, const char *text, int code, const char *sa
 
 static void test_config(void **state) {
         struct loader_error error;
-        struct image_hparams hp;
+        struct image_hparams hp = { 0 };
 
         (void)state;
         assert_int_equal(plan_with(MODELS "llama", "config.json", "{" LLAMA "}", &hp, &error), 0);
