@@ -3,8 +3,8 @@
 
 /*
  * What the parts of the store share. store.c: what is there, and how it shows in the models table; store-op.c: the life
- * of a request about it; store-import.c, store-verify.c, store-change.c: what such requests do; store-worker.c: the
- * processes that touch bytes.
+ * of a request about it; store-frame.c: what it asks for; store-import.c, store-verify.c, store-change.c: what such
+ * requests do; store-worker.c: the processes that touch bytes.
  */
 
 #include <systemd/sd-event.h>
@@ -131,6 +131,10 @@ struct store_op {
         uint64_t freed;
 };
 
+/* Fills a new op from what was asked; takes the descriptors that it keeps out of fds. 0, REQUEST_E_REFUSED with *error
+ * filled, or -errno. */
+int store_op_take_frame(struct store_op *op, const Spark__V1__ClientFrame *f, int *fds, size_t n_fds,
+                        struct request_error *error);
 struct store_op *store_op_of(struct store_worker *w);
 /* Runs a job on the disk's thread, then next() on the loop. */
 void store_op_disk(struct store_op *op, void (*run)(struct disk_job *job), void (*next)(struct store_op *op));
