@@ -127,7 +127,10 @@ class Store(StoreCase):
             self.assertEqual(len(self.blobs(daemon)), 1)
             self.assertDone(self.take(client, other, "a", replace=True))
             until(lambda: self.blobs(daemon) == [digest_of(other)], what="the older content's end")
-            self.assertError(client.ask(model_show=pb.ModelShow(model="sha256:" + digest_of(TINY))), "MODEL_NOT_FOUND")
+            def ask():  # memory follows the disk: a little later
+                return client.ask(model_show=pb.ModelShow(model="sha256:" + digest_of(TINY)))
+            until(lambda: ask().WhichOneof("body") == "error", what="the older model's end")
+            self.assertError(ask(), "MODEL_NOT_FOUND")
             self.assertError(client.ask(model_show=pb.ModelShow(model="sha256:zz")), "INVALID_ARGUMENT")
             self.assertError(client.ask(model_show=pb.ModelShow(model="none")), "MODEL_NOT_FOUND")
 
