@@ -131,7 +131,8 @@ static inline void rotate_exactly(const struct rope *rope, uint32_t pos, const f
         }
 }
 
-/* What blocks of 8 bits make of a head: integers to the nearest, of a scale that is itself rounded. */
+/* What blocks of 8 bits make of a head: integers to the nearest of a single-precision product, of a scale that is itself
+ * rounded. */
 static inline void through_q8_0(const float *in, uint32_t dim, double *out) {
         for (uint32_t at = 0; at < dim; at += 32) {
                 uint32_t end = MIN(at + 32, dim);
@@ -141,7 +142,7 @@ static inline void through_q8_0(const float *in, uint32_t dim, double *out) {
                         amax = fmaxf(amax, fabsf(in[i]));
                 scale = f16_to_float(f16_from_float(amax / 127.0f));
                 for (uint32_t i = at; i < end; i++) {
-                        double q = scale > 0.0f ? nearbyint((double)in[i] * (double)(1.0f / scale)) : 0.0;
+                        double q = scale > 0.0f ? nearbyint((double)(in[i] * (1.0f / scale))) : 0.0;
 
                         out[i] = fmax(-127.0, fmin(127.0, q)) * (double)scale;
                 }
