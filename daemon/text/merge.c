@@ -205,7 +205,7 @@ static uint64_t *sort_keys(uint64_t *keys, uint64_t *other, size_t n) {
 }
 
 static int seed_sorted(struct merge_row *row, size_t n_due) {
-        _cleanup_free_ uint64_t *keys = malloc(n_due * sizeof(*keys)), *other = malloc(n_due * sizeof(*other));
+        _cleanup_free_ uint64_t *keys = calloc(n_due, sizeof(*keys)), *other = malloc(n_due * sizeof(*other));
         size_t n = 0;
 
         if (!keys || !other)

@@ -390,7 +390,7 @@ bool pretokenize_next(struct pretokenize *p, size_t *ret_start, size_t *ret_end)
                 size_t start = p->region[i].pos, end = cut(&v, start, &stage);
 
                 p->region[i].pos = end;
-                if (i == last) {
+                if (i == last || end - start == 1) { /* of one byte, no stage makes two words */
                         *ret_start = start;
                         *ret_end = end;
                         return true;
