@@ -58,6 +58,7 @@ tsan:
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/tsan SANITIZER=thread CFLAGS="-O1 -g1" unit
 	@$(RUN_TESTS) --build $(BUILD)/tsan --label "thread sanitizer" --only engine --only mixtures --only kernels --only backend --only libspark --only loader --only disk --only usage --only session unit
 
+# No -L for qemu: with the cross compiler's loader and the arm64 packages' libc, creating a thread never ends.
 cross:
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/arm64 CROSS=aarch64-linux-gnu- CUDA=0 all unit
 	@$(RUN_TESTS) --build $(BUILD)/arm64 --label "aarch64 under qemu" --emulator "qemu-aarch64-static" unit

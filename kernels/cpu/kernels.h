@@ -61,11 +61,12 @@ enum act_form {
  * rows: out[panel][row][lane]. x is a tile of rows in the format's act_form. */
 typedef void (*panel_fn)(const void *w, size_t panel_stride, unsigned n_panels, const void *x, size_t n_in, float *out);
 
+/* By log2 of the rows. */
 struct matmul_kernels {
-        panel_fn f32[4], f16[4], bf16[4];               /* by log2 of the rows */
-        panel_fn q8_0[4], q4_0[4], q4_1[4], q5_0[4], q5_1[4];
-        panel_fn q2_k[4], q3_k[4], q4_k[4], q5_k[4], q6_k[4], iq4_xs[4];
-        panel_fn iq4_nl[4], mxfp4[4], nvfp4[4], f8_e4m3[4];
+        const panel_fn *f32, *f16, *bf16;
+        const panel_fn *q8_0, *q4_0, *q4_1, *q5_0, *q5_1;
+        const panel_fn *q2_k, *q3_k, *q4_k, *q5_k, *q6_k, *iq4_xs;
+        const panel_fn *iq4_nl, *mxfp4, *nvfp4, *f8_e4m3;
 };
 
 /* A block of KV_Q8_0: x[i] is about q[i] * scale. */
