@@ -4,7 +4,7 @@
  * AVX2 with FMA: 8 rows in a tile, 4 of them at a time, whose sums take two of the 16 registers each; K-quants, which have
  * sums of 16 and of 32 bits, do half a panel after the other, so that both fit. On one core of a Zen 3
  * server that was also doing other things, 2048 inputs, 64 rows (`spark-bench kernels -t 1 -r 64`), GMAC/s of a peak of 161
- * for integers and 60 for floats: F32 45, F16 46, BF16 40, Q8_0 52, Q4_0 84, Q2_K 75, Q3_K 69, Q4_K 82, Q5_K 75, Q6_K 72,
+ * for integers and 60 for floats: F32 45, F16 46, BF16 42, Q8_0 52, Q4_0 84, Q2_K 75, Q3_K 69, Q4_K 82, Q5_K 75, Q6_K 72,
  * IQ4_XS 55, MXFP4 76.
  *
  * Tried: 4 rows, each unpacking for itself: Q3_K 47, Q5_K 57, Q6_K 51. Additions left to the compiler, which keeps all

@@ -13,7 +13,7 @@ static ALWAYS_INLINE void float_panels(const enum fmt fmt, const unsigned tile, 
                 acc[i] = vf_zero();
         vf_products(fmt, rows, panels, acc, w, stride, step, x, tile, 1, n_in);
         UNROLL for (unsigned i = 0; i < rows * panels; i++)
-                vf_store(out + 16 * (i / rows * tile + i % rows), acc[i]);
+                vf_store_fmt(fmt, out + 16 * (i / rows * tile + i % rows), acc[i]);
 }
 
 /* Several panels at a time where a chain of additions alone would not fill the pipes, the rest one by one. */

@@ -33,11 +33,20 @@ static inline vf vf_load_f16(const void *p) {
 
         return VF(_mm256_cvtph_ps(_mm_loadu_si128(h)), _mm256_cvtph_ps(_mm_loadu_si128(h + 1)));
 }
+/* Two BF16 of 32 bits by a shift and a mask: lanes are in an order of their own, 0 2 4 ... 14 and 1 3 5 ... 15, which
+ * vf_store_from_bf16() undoes. */
+#define VEC_BF16_ORDER 1
 static inline vf vf_load_bf16(const void *p) {
-        const __m128i *h = p;
+        __m256i v = _mm256_loadu_si256(p);
 
-        return VF(_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(h)), 16)),
-                  _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(h + 1)), 16)));
+        return VF(_mm256_castsi256_ps(_mm256_slli_epi32(v, 16)),
+                  _mm256_castsi256_ps(_mm256_and_si256(v, _mm256_set1_epi32((int32_t)0xffff0000))));
+}
+static inline void vf_store_from_bf16(float *p, vf x) {
+        __m256 low = _mm256_unpacklo_ps(x.a, x.b), high = _mm256_unpackhi_ps(x.a, x.b);
+
+        _mm256_storeu_ps(p, _mm256_permute2f128_ps(low, high, 0x20));
+        _mm256_storeu_ps(p + 8, _mm256_permute2f128_ps(low, high, 0x31));
 }
 static inline void vf_store(float *p, vf x) {
         _mm256_storeu_ps(p, x.a);

@@ -118,6 +118,17 @@ static ALWAYS_INLINE vf vf_load_fmt(const enum fmt fmt, const void *p) {
         }
 }
 
+/* Stores what was computed with lanes of vf_load_fmt(). */
+static ALWAYS_INLINE void vf_store_fmt(const enum fmt fmt, float *p, vf x) {
+#ifdef VEC_BF16_ORDER
+        if (fmt == FMT_BF16) {
+                vf_store_from_bf16(p, x);
+                return;
+        }
+#endif
+        vf_store(p, x);
+}
+
 /* acc[panel][row] += sum over k of w[panel][k] x[k][row], one fused multiply-add after the other in the order of k.
  * A step of w is w_step bytes, a panel is panel_stride bytes from the next; x has its k x_stride floats apart and its
  * rows x_row floats. */
