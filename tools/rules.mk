@@ -28,11 +28,12 @@ ifneq ($(ARCH),x86_64)
 KERNELS_SRC := $(filter-out %-avx2.c %-avx512.c,$(KERNELS_SRC))
 endif
 ifneq ($(ARCH),aarch64)
-KERNELS_SRC := $(filter-out %-neon.c,$(KERNELS_SRC))
+KERNELS_SRC := $(filter-out %-neon.c %-i8mm.c,$(KERNELS_SRC))
 endif
 %-avx2.o:   ISA_CFLAGS := -mavx2 -mfma -mf16c
 %-avx512.o: ISA_CFLAGS := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c
 %-neon.o:   ISA_CFLAGS := -march=armv8.2-a+dotprod+fp16
+%-i8mm.o:   ISA_CFLAGS := -march=armv8.2-a+dotprod+fp16+i8mm
 # Kernels are unrolled far: under a sanitizer each access is checked by a call and not inline, or compiling takes minutes.
 # Fuzz targets run them on what the engine has checked: there they are not instrumented.
 ifeq ($(SANITIZER),)

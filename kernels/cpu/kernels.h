@@ -153,7 +153,8 @@ enum act_form cpu_kernels_act(enum fmt fmt);
 /* Bytes that one row of n_in elements takes in a form; n_in is a multiple of the form's block. */
 size_t cpu_act_bytes(enum act_form form, size_t n_in);
 
-extern const struct matmul_kernels matmul_kernels_c, matmul_kernels_avx2, matmul_kernels_avx512, matmul_kernels_neon;
+extern const struct matmul_kernels matmul_kernels_c, matmul_kernels_avx2, matmul_kernels_avx512, matmul_kernels_neon,
+                                   matmul_kernels_i8mm;
 extern const struct row_kernels row_kernels_c, row_kernels_avx2, row_kernels_avx512, row_kernels_neon;
 extern const struct attn_kernels attn_kernels_c, attn_kernels_avx2, attn_kernels_avx512, attn_kernels_neon;
 extern const struct peak_kernels peak_kernels_c, peak_kernels_avx2, peak_kernels_avx512, peak_kernels_neon;

@@ -163,6 +163,23 @@ static ALWAYS_INLINE vi k_dot(const enum fmt fmt, vi acc, vi w, const int8_t *a)
         return fmt == FMT_IQ4_XS ? vi_pairs_i8(acc, w, vi_set1_load(a)) : vi_pairs_dot(acc, w, vi_set1_load(a));
 }
 
+/* Adds to the rows' sums the products of groups [g, g + groups_step(rows)) of run j of a chunk; x->q + a is where the
+ * activations are. */
+static ALWAYS_INLINE void k_groups(const enum fmt fmt, const unsigned rows, vt table, const uint8_t *col,
+                                   unsigned chunk, const unsigned j, const unsigned g, const struct act_super *x,
+                                   unsigned a, vi *pairs) {
+        const unsigned n = groups_step(rows);
+        vi w[2];
+
+        UNROLL for (unsigned i = 0; i < n; i++)
+                w[i] = k_weights(fmt, table, col, chunk, j, g + i);
+        if (n == 2)
+                rows_mmla(rows, pairs, w, x->q + a, sizeof(*x));
+        else
+                UNROLL for (unsigned r = 0; r < rows; r++)
+                        pairs[r] = k_dot(fmt, pairs[r], w[0], x[r].q + a);
+}
+
 /* Runs [j, j + n) of a chunk, for the rows. */
 static ALWAYS_INLINE void k_runs(const enum fmt fmt, const unsigned rows, const unsigned n, vt table,
                                  const uint8_t *col, unsigned chunk, const unsigned j, const uint8_t *sc,
@@ -176,19 +193,16 @@ static ALWAYS_INLINE void k_runs(const enum fmt fmt, const unsigned rows, const 
 
                 UNROLL for (unsigned i = 0; i < n * rows; i++)
                         pairs[i] = k_start(fmt, x + i % rows, (run + i / rows) * subs + sub);
-                UNROLL for (unsigned g = first; g < first + together; g++)
-                        UNROLL for (unsigned k = 0; k < n; k++) {
-                                vi w = k_weights(fmt, table, col, chunk, j + k, g);
-
-                                UNROLL for (unsigned r = 0; r < rows; r++) {
-                                        vi *p = pairs + k * rows + r;
-
-                                        *p = k_dot(fmt, *p, w, x[r].q + 32 * (run + k) + 4 * g);
-                                }
-                        }
+                UNROLL for (unsigned k = 0; k < n; k++)
+                        rows_mix(rows, pairs + k * rows);
+                UNROLL for (unsigned g = first; g < first + together; g += groups_step(rows))
+                        UNROLL for (unsigned k = 0; k < n; k++)
+                                k_groups(fmt, rows, table, col, chunk, j + k, g, x, 32 * (run + k) + 4 * g,
+                                         pairs + k * rows);
                 UNROLL for (unsigned k = 0; k < n; k++) {
                         vi scale = vi_scale_i8(sc + 16 * ((run + k) * subs + sub));
 
+                        rows_unmix(rows, pairs + k * rows);
                         UNROLL for (unsigned r = 0; r < rows; r++)
                                 sum[r] = vi_pairs_scaled(sum[r], pairs[k * rows + r], scale);
                 }

@@ -55,14 +55,21 @@ static ALWAYS_INLINE vi lut_weights(const enum fmt fmt, vt table, const uint8_t 
         return vi_lut(table, nibbles(codes + 64 * g, h));
 }
 
-/* Adds to sum[row] the products of half h of the rows' blocks with E2M1 + 12. */
+/* Adds to the rows' (mixed) sums the products of half h of the rows' blocks with E2M1 + 12. */
 static ALWAYS_INLINE void e2m1_half(const enum fmt fmt, const unsigned rows, vt table, const uint8_t *codes,
                                     const unsigned h, const struct act_block *x, vi *sum) {
-        UNROLL for (unsigned g = 0; g < 4; g++) {
-                vi w = lut_weights(fmt, table, codes, h, g);
+        const unsigned n = groups_step(rows);
 
-                UNROLL for (unsigned r = 0; r < rows; r++)
-                        sum[r] = vi_pairs_dot(sum[r], w, vi_set1_load(x[r].q + 16 * h + 4 * g));
+        UNROLL for (unsigned g = 0; g < 4; g += n) {
+                vi w[2];
+
+                UNROLL for (unsigned i = 0; i < n; i++)
+                        w[i] = lut_weights(fmt, table, codes, h, g + i);
+                if (n == 2)
+                        rows_mmla(rows, sum, w, x->q + 16 * h + 4 * g, sizeof(*x));
+                else
+                        UNROLL for (unsigned r = 0; r < rows; r++)
+                                sum[r] = vi_pairs_dot(sum[r], w[0], vi_set1_load(x[r].q + 16 * h + 4 * g));
         }
 }
 
@@ -74,8 +81,10 @@ static ALWAYS_INLINE void mxfp4_products(const unsigned rows, vt table, const ui
 
         UNROLL for (unsigned r = 0; r < rows; r++)
                 sum[r] = vi_pairs_start(x[r].pair, 12);
+        rows_mix(rows, sum);
         e2m1_half(FMT_MXFP4, rows, table, codes, 0, x, sum);
         e2m1_half(FMT_MXFP4, rows, table, codes, 1, x, sum);
+        rows_unmix(rows, sum);
         UNROLL for (unsigned r = 0; r < rows; r++) {
                 vf t = vf_from_vi(vi_pairs_add(vi_zero(), sum[r]));
 
@@ -97,7 +106,9 @@ static ALWAYS_INLINE void nvfp4_products(const unsigned rows, vt table, const ui
 
                 UNROLL for (unsigned r = 0; r < rows; r++)
                         sum[r] = vi_pairs_start(x[r].half_pair[h], 12);
+                rows_mix(rows, sum);
                 e2m1_half(FMT_NVFP4, rows, table, codes, h, x, sum);
+                rows_unmix(rows, sum);
                 UNROLL for (unsigned r = 0; r < rows; r++)
                         t[r] = vf_fma(vf_from_vi(vi_pairs_add(vi_zero(), sum[r])), d, t[r]);
         }
@@ -108,17 +119,25 @@ static ALWAYS_INLINE void nvfp4_products(const unsigned rows, vt table, const ui
 static ALWAYS_INLINE void iq4_nl_products(const unsigned rows, vt table, const uint8_t *col, const struct act_block *x,
                                           vf *acc) {
         const uint8_t *codes = col + lut_codes(FMT_IQ4_NL);
+        const unsigned n = groups_step(rows);
         vf d = vf_load_f16(col);
         vi sum[TILE_MAX];
 
         UNROLL for (unsigned r = 0; r < rows; r++)
                 sum[r] = i8_start(x + r);
-        UNROLL for (unsigned g = 0; g < 8; g++) {
-                vi w = vi_i8(lut_weights(FMT_IQ4_NL, table, codes, g / 4, g % 4));
+        rows_mix(rows, sum);
+        UNROLL for (unsigned g = 0; g < 8; g += n) {
+                vi w[2];
 
-                UNROLL for (unsigned r = 0; r < rows; r++)
-                        sum[r] = vi_dot_i8(sum[r], w, vi_set1_load(x[r].q + 4 * g));
+                UNROLL for (unsigned i = 0; i < n; i++)
+                        w[i] = vi_i8(lut_weights(FMT_IQ4_NL, table, codes, (g + i) / 4, (g + i) % 4));
+                if (n == 2)
+                        rows_mmla(rows, sum, w, x->q + 4 * g, sizeof(*x));
+                else
+                        UNROLL for (unsigned r = 0; r < rows; r++)
+                                sum[r] = vi_dot_i8(sum[r], w[0], vi_set1_load(x[r].q + 4 * g));
         }
+        rows_unmix(rows, sum);
         UNROLL for (unsigned r = 0; r < rows; r++)
                 acc[r] = vf_fma(vf_mul(vf_from_vi(sum[r]), d), vf_set1(x[r].scale), acc[r]);
 }

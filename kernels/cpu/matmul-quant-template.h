@@ -11,7 +11,62 @@
  * Where dot products are made of 16-bit ones (VEC_PAIRS), these add up in 16 bits as long as they fit, and are widened
  * once: after a whole block of 4 bits, after half a block of Q5_1. Formats with an offset start from what it takes away,
  * which makes the sums of Q5_0 fit for a whole block as well. Q8_0 has to widen each.
+ *
+ * Where there are matrix products (VEC_MMLA), rows of a tile are done two by two: see rows_mix(). Integers come out the
+ * same, and what is done with them is the same.
  */
+
+#ifdef VEC_MMLA
+/* Groups of four whose products with the rows are one instruction's. */
+static ALWAYS_INLINE unsigned groups_step(const unsigned rows) {
+        return rows % 2 == 0 ? 2 : 1;
+}
+
+/* From sums by row to sums of two rows, [output][row] in either register of four, as matrix products add them up. */
+static ALWAYS_INLINE void rows_mix(const unsigned rows, vi *sum) {
+        UNROLL for (unsigned r = 0; r + 1 < rows; r += 2) {
+                vi a = sum[r], b = sum[r + 1];
+
+                sum[r] = vi_zip_low(a, b);
+                sum[r + 1] = vi_zip_high(a, b);
+        }
+}
+
+static ALWAYS_INLINE void rows_unmix(const unsigned rows, vi *sum) {
+        UNROLL for (unsigned r = 0; r + 1 < rows; r += 2) {
+                vi low = sum[r], high = sum[r + 1];
+
+                sum[r] = vi_even(low, high);
+                sum[r + 1] = vi_odd(low, high);
+        }
+}
+
+/* Adds to mixed sums the products of two groups' weights; the rows' activations are `stride` bytes apart. */
+static ALWAYS_INLINE void rows_mmla(const unsigned rows, vi *sum, const vi *w, const int8_t *a, const size_t stride) {
+        vi low = vi_zip_low(w[0], w[1]), high = vi_zip_high(w[0], w[1]);
+
+        UNROLL for (unsigned r = 0; r + 1 < rows; r += 2) {
+                int8x16_t two = two_rows(a + r * stride, a + (r + 1) * stride);
+
+                sum[r] = vi_mmla(sum[r], low, two);
+                sum[r + 1] = vi_mmla(sum[r + 1], high, two);
+        }
+}
+#else
+/* Dot products are of four elements and one row: sums are never mixed. */
+static ALWAYS_INLINE unsigned groups_step(const unsigned rows) {
+        return 1;
+}
+
+static ALWAYS_INLINE void rows_mix(const unsigned rows, vi *sum) {
+}
+
+static ALWAYS_INLINE void rows_unmix(const unsigned rows, vi *sum) {
+}
+
+static ALWAYS_INLINE void rows_mmla(const unsigned rows, vi *sum, const vi *w, const int8_t *a, const size_t stride) {
+}
+#endif
 
 static ALWAYS_INLINE size_t column_bytes(const enum fmt fmt) {
         switch (fmt) {
@@ -71,6 +126,21 @@ static ALWAYS_INLINE vi pairs_dot(const enum fmt fmt, vi acc, vi w, const int8_t
         return fmt == FMT_Q8_0 ? vi_pairs_i8(acc, w, vi_set1_load(a)) : vi_pairs_dot(acc, w, vi_set1_load(a));
 }
 
+/* Adds to the rows' sums the products of groups [g, g + groups_step(rows)). */
+static ALWAYS_INLINE void quant_groups(const enum fmt fmt, const unsigned rows, const uint8_t *col, const unsigned g,
+                                       const struct act_block *x, vi *pairs) {
+        const unsigned n = groups_step(rows);
+        vi w[2];
+
+        UNROLL for (unsigned i = 0; i < n; i++)
+                w[i] = weights(fmt, col, g + i);
+        if (n == 2)
+                rows_mmla(rows, pairs, w, x->q + 4 * g, sizeof(*x));
+        else
+                UNROLL for (unsigned r = 0; r < rows; r++)
+                        pairs[r] = pairs_dot(fmt, pairs[r], w[0], x[r].q + 4 * g);
+}
+
 static ALWAYS_INLINE void quant_column(const enum fmt fmt, const unsigned rows, const uint8_t *col,
                                        const struct act_block *x, vf *acc) {
         const bool has_min = fmt == FMT_Q4_1 || fmt == FMT_Q5_1;
@@ -85,12 +155,10 @@ static ALWAYS_INLINE void quant_column(const enum fmt fmt, const unsigned rows, 
 
                 UNROLL for (unsigned r = 0; r < rows; r++)
                         pairs[r] = pairs_start(fmt, x + r);
-                UNROLL for (unsigned g = first; g < first + run; g++) {
-                        vi w = weights(fmt, col, g);
-
-                        UNROLL for (unsigned r = 0; r < rows; r++)
-                                pairs[r] = pairs_dot(fmt, pairs[r], w, x[r].q + 4 * g);
-                }
+                rows_mix(rows, pairs);
+                UNROLL for (unsigned g = first; g < first + run; g += groups_step(rows))
+                        quant_groups(fmt, rows, col, g, x, pairs);
+                rows_unmix(rows, pairs);
                 UNROLL for (unsigned r = 0; r < rows; r++)
                         sum[r] = vi_pairs_add(sum[r], pairs[r]);
         }

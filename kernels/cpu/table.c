@@ -42,6 +42,10 @@ static bool have_neon_dotprod(void) {
 
         return (getauxval(AT_HWCAP) & needs) == needs;
 }
+
+static bool have_neon_i8mm(void) {
+        return have_neon_dotprod() && (getauxval(AT_HWCAP2) & HWCAP2_I8MM);
+}
 #endif
 
 #define KERNELS(isa) &matmul_kernels_##isa, &row_kernels_##isa, &attn_kernels_##isa, &peak_kernels_##isa
@@ -51,6 +55,9 @@ const struct cpu_kernels cpu_kernels[] = {
         { "avx512-vnni", have_avx512_vnni, 8, 8, KERNELS(avx512) },
         { "avx2", have_avx2, 8, 4, KERNELS(avx2) },
 #elif defined(__aarch64__)
+        /* All but products of integers is that of NEON; so is the peak, which is one of dot products. */
+        { "neon-i8mm", have_neon_i8mm, 4, 4, &matmul_kernels_i8mm, &row_kernels_neon, &attn_kernels_neon,
+          &peak_kernels_neon },
         { "neon-dotprod", have_neon_dotprod, 4, 4, KERNELS(neon) },
 #endif
         { "c", always, 1, 1, KERNELS(c) },

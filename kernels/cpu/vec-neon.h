@@ -4,7 +4,7 @@
 /*
  * Vectors of 16 lanes with NEON and its dot product (Armv8.2): four registers each. See vec-avx512.h for what the
  * names mean. Weights without sign have at most 6 bits, so products of signed bytes do for all formats: those of mixed
- * signs (i8mm's usdot) would save nothing, and its matrix products want eight elements of a row side by side, not four.
+ * signs (i8mm's usdot) would save nothing. For its matrix products see vec-i8mm.h.
  */
 
 #include <arm_neon.h>

@@ -16,7 +16,7 @@
 #include "kernels/backend.h"
 
 /* Plain C first. What this machine does not have is skipped by open_family(). */
-static const char *const families[] = { "c", "avx2", "avx512-vnni", "neon-dotprod" };
+static const char *const families[] = { "c", "avx2", "avx512-vnni", "neon-dotprod", "neon-i8mm" };
 
 /* The next of a fixed series of numbers in [-1, 1). */
 static inline float noise(void) {
