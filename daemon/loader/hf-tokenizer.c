@@ -9,6 +9,7 @@
 #include "base/macro.h"
 #include "daemon/image/schema.h"
 
+#include "hf-processor.h"
 #include "hf-scheme.h"
 #include "hf-tokenizer.h"
 
@@ -345,37 +346,30 @@ static int32_t find_configured(struct hf *h, const char *key) {
         return find_token(h, o ? get(o, "content", json_type_string) : get(h->config, key, json_type_string));
 }
 
-/* TemplateProcessing's "single": what stands before and after the text. */
-static void read_template(struct hf *h, struct json_object *single, int32_t *ret_before, int32_t *ret_after) {
-        size_t n_before = 0, n_after = 0;
-        bool passed = false;
-
-        for (size_t i = 0; single && i < json_object_array_length(single); i++) {
-                struct json_object *o = json_object_array_get_idx(single, i);
-                struct json_object *special = get(o, "SpecialToken", json_type_object);
-
-                if (!special)
-                        passed = true;
-                else if (passed)
-                        *ret_after = n_after++ ? -1 : find_token(h, get(special, "id", json_type_string));
-                else
-                        *ret_before = n_before++ ? -1 : find_token(h, get(special, "id", json_type_string));
-        }
-}
-
-static void read_processors(struct hf *h, int32_t *ret_before, int32_t *ret_after) {
-        struct json_object *o = get(h->root, "post_processor", json_type_object);
-        struct json_object *list = get(o, "processors", json_type_array);
-        size_t n = list ? json_object_array_length(list) : 1;
-
-        for (size_t i = 0; o && i < n; i++)
-                read_template(h, get(list ? json_object_array_get_idx(list, i) : o, "single", json_type_array), ret_before,
-                              ret_after);
-}
-
-static void read_roles(struct hf *h) {
-        int32_t before = -1, after = -1;
+/* What stands around a prompt. A single token is BOS or EOS, whatever the configuration calls so; several are a list. */
+static void set_around(struct hf *h, const struct hf_around *around) {
         struct image_vocab *v = h->v;
+
+        v->add_bos = around->before.n > 0;
+        v->add_eos = around->after.n > 0;
+        if (around->before.n == 1)
+                v->bos = around->before.ids[0];
+        else
+                v->opening = around->before;
+        if (around->after.n == 1)
+                v->eos = around->after.ids[0];
+        else
+                v->closing = around->after;
+}
+
+static int read_roles(struct hf *h) {
+        struct image_vocab *v = h->v;
+        struct hf_around around;
+        int r;
+
+        r = hf_processor_read(&around, h->root, v->n_tokens, h->error);
+        if (r)
+                return r;
 
         v->bos = find_configured(h, "bos_token");
         v->eos = find_configured(h, "eos_token");
@@ -383,20 +377,15 @@ static void read_roles(struct hf *h) {
         v->sep = find_configured(h, "sep_token");
         v->unk = find_token(h, get(h->model, "unk_token", json_type_string));
         v->eot = v->eom = -1;
-        read_processors(h, &before, &after);
-        v->add_bos = before >= 0;
-        v->add_eos = after >= 0;
-        if (before >= 0)
-                v->bos = before;
-        if (after >= 0)
-                v->eos = after;
+        set_around(h, &around);
         if (get(h->config, "add_bos_token", json_type_boolean))
-                v->add_bos = is_true(h->config, "add_bos_token") && v->bos >= 0;
+                v->add_bos = is_true(h->config, "add_bos_token") && (v->bos >= 0 || v->opening.n > 0);
         if (get(h->config, "add_eos_token", json_type_boolean))
-                v->add_eos = is_true(h->config, "add_eos_token") && v->eos >= 0;
+                v->add_eos = is_true(h->config, "add_eos_token") && (v->eos >= 0 || v->closing.n > 0);
         v->has_add_bos = true;
         if (v->unk >= 0 && (h->m->types[v->unk] & IMAGE_TOKEN_TYPE) != USER_DEFINED)
                 h->m->types[v->unk] = (uint8_t)((h->m->types[v->unk] & ~IMAGE_TOKEN_TYPE) | UNKNOWN);
+        return 0;
 }
 
 static int read_scheme(struct hf *h) {
@@ -436,7 +425,7 @@ static int read_all(struct hf *h, const char *json, size_t n, const char *config
         if (!r)
                 r = read_merges(h);
         if (!r)
-                read_roles(h);
+                r = read_roles(h);
         return r;
 }
 

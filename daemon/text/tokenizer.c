@@ -71,7 +71,20 @@ static int check_tokens(const struct tokenizer_def *def, struct text_error *erro
         return 0;
 }
 
+static int check_around(const struct tokenizer_def *def, const struct tokenizer_around *a, struct text_error *error) {
+        bool valid = a->n <= TOKENIZER_AROUND_MAX;
+
+        for (size_t i = 0; valid && i < a->n; i++)
+                valid = a->ids[i] >= 0 && (size_t)a->ids[i] < def->n_tokens;
+        if (!valid)
+                (void)snprintf(error->text, sizeof(error->text),
+                               "the tokens around a prompt are more than %u, or not in the vocabulary", TOKENIZER_AROUND_MAX);
+        return valid ? 0 : TOKENIZER_E_INVALID;
+}
+
 static int check_def(const struct tokenizer_def *def, struct text_error *error) {
+        int r;
+
         if (def->model != TOKENIZER_SPM && def->model != TOKENIZER_BPE) {
                 (void)snprintf(error->text, sizeof(error->text), "tokenizer.ggml.model: not supported");
                 return TOKENIZER_E_UNSUPPORTED;
@@ -82,7 +95,10 @@ static int check_def(const struct tokenizer_def *def, struct text_error *error) 
                                TOKENS_MAX, def->n_merges, MERGES_MAX);
                 return TOKENIZER_E_INVALID;
         }
-        return check_tokens(def, error);
+        r = check_around(def, &def->opening, error);
+        if (r == 0)
+                r = check_around(def, &def->closing, error);
+        return r ? r : check_tokens(def, error);
 }
 
 /* Pieces that come out as they are can be no longer than their text; only odd ones grow. */
@@ -248,9 +264,32 @@ static int encode_parts(const struct tokenizer *t, struct merge_row *row, const 
         return r;
 }
 
+static int append_all(struct token_array *out, const int32_t *ids, size_t n) {
+        int r = 0;
+
+        for (size_t i = 0; r == 0 && i < n; i++)
+                r = token_array_append(out, ids[i]);
+        return r;
+}
+
+const int32_t *tokenizer_opening(const struct tokenizer *t, size_t *ret_n) {
+        const struct tokenizer_around *a = &t->def.opening;
+
+        *ret_n = !t->add_bos ? 0 : a->n ? a->n : t->bos >= 0;
+        return a->n ? a->ids : &t->bos;
+}
+
+static const int32_t *closing(const struct tokenizer *t, size_t *ret_n) {
+        const struct tokenizer_around *a = &t->def.closing;
+
+        *ret_n = !t->add_eos ? 0 : a->n ? a->n : t->eos >= 0;
+        return a->n ? a->ids : &t->eos;
+}
+
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, unsigned flags, struct token_array *out) {
         bool extra = flags & TOKENIZE_BOS_EOS;
-        size_t n_before = out->n;
+        size_t n_before = out->n, n_opening, n_closing;
+        const int32_t *first = tokenizer_opening(t, &n_opening), *last = closing(t, &n_closing);
         struct merge_row row;
         int r = 0;
 
@@ -260,12 +299,12 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, unsi
         row.userdata = t;
         if (n >= REMEMBER_MIN)
                 r = merge_row_remember(&row);
-        if (r == 0 && extra && tokenizer_adds_bos(t))
-                r = token_array_append(out, t->bos);
+        if (r == 0 && extra)
+                r = append_all(out, first, n_opening);
         if (r == 0)
                 r = encode_parts(t, &row, text, n, flags, out);
-        if (r == 0 && extra && t->add_eos && t->eos >= 0)
-                r = token_array_append(out, t->eos);
+        if (r == 0 && extra)
+                r = append_all(out, last, n_closing);
         merge_row_deinit(&row);
         if (r < 0)
                 out->n = n_before;
@@ -286,10 +325,6 @@ int32_t tokenizer_bos(const struct tokenizer *t) {
 
 int32_t tokenizer_eos(const struct tokenizer *t) {
         return t->eos;
-}
-
-bool tokenizer_adds_bos(const struct tokenizer *t) {
-        return t->add_bos && t->bos >= 0;
 }
 
 bool tokenizer_cleans_spaces(const struct tokenizer *t) {

@@ -31,6 +31,10 @@ static void check_vocab(const struct image_vocab *v) {
                 must(v->merge_offsets[i] + 3 <= v->merge_offsets[i + 1]);
         for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++)
                 must(ids[i] >= -1 && ids[i] < (int32_t)v->n_tokens);
+        must(v->opening.n <= IMAGE_AROUND_MAX && v->closing.n <= IMAGE_AROUND_MAX);
+        for (size_t i = 0; i < IMAGE_AROUND_MAX; i++)
+                must(v->opening.ids[i] >= 0 && v->opening.ids[i] < (int32_t)v->n_tokens && v->closing.ids[i] >= 0 &&
+                     v->closing.ids[i] < (int32_t)v->n_tokens);
 }
 
 static void use_tokenizer(const struct image_vocab *v) {
