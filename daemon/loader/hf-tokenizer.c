@@ -53,6 +53,26 @@ static bool is_set(struct json_object *o, const char *key) {
         return json_object_object_get_ex(o, key, &value) && !json_object_is_type(value, json_type_null);
 }
 
+/* Whether a string that is a key has a NUL in it: json-c would cut the key there, and two could become one. Only for
+ * documents that json-c has read, and it takes no NUL but as an escape. */
+static bool has_cut_key(const char *json, size_t n) {
+        const char *end = json + n, *p = json;
+
+        while ((p = memchr(p, '"', (size_t)(end - p)))) {
+                bool nul = false;
+
+                for (p++; p < end && *p != '"'; p++)
+                        if (*p == '\\' && end - p > 5)
+                                nul = memcmp(++p, "u0000", 5) == 0 || nul;
+                p += p < end;
+                while (nul && p < end && (*p == ' ' || (*p >= '\t' && *p <= '\r')))
+                        p++;
+                if (nul && p < end && *p == ':')
+                        return true;
+        }
+        return false;
+}
+
 /* Parses a document whose outermost value is an object. */
 static int parse(const char *name, const char *json, size_t n, struct json_object **ret, struct loader_error *error) {
         struct json_tokener *tokener;
@@ -74,8 +94,11 @@ static int parse(const char *name, const char *json, size_t n, struct json_objec
                                 json_tokener_get_parse_end(tokener),
                                 e == json_tokener_success ? "no object" : json_tokener_error_desc(e));
                 (void)json_object_put(o);
-        } else
+        } else {
                 *ret = o;
+                if (has_cut_key(json, n))
+                        r = loader_fail(error, LOADER_E_UNSUPPORTED, "%s: a key has \\u0000 in it, which is not supported", name);
+        }
         json_tokener_free(tokener);
         return r;
 }
@@ -244,7 +267,7 @@ struct merge {
 /* A merge is "left right" or ["left", "right"]. */
 static bool split_merge(struct json_object *o, struct merge *ret) {
         struct json_object *left, *right;
-        const char *s, *blank;
+        const char *s, *blank, *end;
 
         if (json_object_is_type(o, json_type_array)) {
                 left = json_object_array_get_idx(o, 0);
@@ -260,10 +283,11 @@ static bool split_merge(struct json_object *o, struct merge *ret) {
                        !memchr(ret->right, ' ', ret->n_right);
         }
         s = json_object_is_type(o, json_type_string) ? json_object_get_string(o) : "";
-        blank = strchr(s, ' ');
-        if (!blank || blank == s || !blank[1] || strchr(blank + 1, ' '))
+        end = s + (*s ? (size_t)json_object_get_string_len(o) : 0);
+        blank = memchr(s, ' ', (size_t)(end - s));
+        if (!blank || blank == s || blank + 1 == end || memchr(blank + 1, ' ', (size_t)(end - blank - 1)))
                 return false;
-        *ret = (struct merge){ s, blank + 1, (size_t)(blank - s), strlen(blank + 1) };
+        *ret = (struct merge){ s, blank + 1, (size_t)(blank - s), (size_t)(end - blank - 1) };
         return true;
 }
 
@@ -279,6 +303,8 @@ static bool is_merge_known(const struct hf *h, const struct merge *m) {
         memcpy(text, m->left, m->n_left);
         memcpy(text + m->n_left, m->right, m->n_right);
         text[m->n_left + m->n_right] = 0;
+        if (strlen(text) != m->n_left + m->n_right) /* no key has a NUL */
+                return false;
         if (!json_object_object_get_ex(h->tokens, text, &id))
                 return false;
         text[m->n_left] = 0;
@@ -334,8 +360,10 @@ static int32_t find_token(struct hf *h, struct json_object *name) {
         if (!json_object_is_type(name, json_type_string))
                 return -1;
         for (size_t i = 0; h->added && i < json_object_array_length(h->added); i++)
-                if (strcmp(json_object_get_string(added_at(h, i, &id)), s) == 0)
+                if (json_object_equal(added_at(h, i, &id), name))
                         return json_object_get_int(id);
+        if (strlen(s) != (size_t)json_object_get_string_len(name)) /* no key has a NUL */
+                return -1;
         return json_object_object_get_ex(h->tokens, s, &id) ? json_object_get_int(id) : -1;
 }
 

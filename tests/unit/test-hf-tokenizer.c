@@ -198,6 +198,13 @@ static void test_broken(void **state) {
                   LOADER_E_UNSUPPORTED, "x+y" },
                 { "{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[null,1]}," BPE(AB, "") "}",
                   LOADER_E_UNSUPPORTED, "'pre_tokenizer'" },
+                { "{" BYTES "," BPE(AB ",\"b\\u0000x\":3", "") "}", LOADER_E_UNSUPPORTED, "a key has \\u0000" },
+                { "{" BYTES "," BPE(AB ",\"\\\\\\u0000\" \n :3", "") "}", LOADER_E_UNSUPPORTED, "a key has \\u0000" },
+                { "{\"\\u0000\":3}", LOADER_E_UNSUPPORTED, "a key has \\u0000" },
+                { "{" BYTES "," BPE(AB, "\"a b\\u0000\"") "}", LOADER_E_INVALID, "'model.merges[0]' joins" },
+                { "{" BYTES "," BPE(AB, "\"a\\u0000 b\"") "}", LOADER_E_INVALID, "'model.merges[0]' joins" },
+                { "{" BYTES "," BPE(AB, "\"\\u0000a b\"") "}", LOADER_E_INVALID, "'model.merges[0]'" },
+                { "{" BYTES "," BPE(AB, "[\"a\",\"b\\u0000\"]") "}", LOADER_E_INVALID, "'model.merges[0]' joins" },
                 { AROUND(TEMPLATE(TOKEN("x") "," TEXT, "")), LOADER_E_INVALID, "'post_processor' has a token without ids" },
                 { AROUND(TEMPLATE(TOKEN("x") "," TEXT, IDS("x", "3"))), LOADER_E_INVALID, "'post_processor' has an id" },
                 { AROUND(TEMPLATE(TOKEN("x") "," TEXT, IDS("x", "-1"))), LOADER_E_INVALID, "'post_processor' has an id" },
@@ -264,6 +271,22 @@ static void test_around(void **state) {
         }
 }
 
+/* NULs where they may be: in values, and an added token's content. What looks like one in a key is none. */
+static void test_nul(void **state) {
+        static const char json[] = "{\"v\":\"\\u0000\",\"\\\\u0000\":0,\"added_tokens\":[{\"id\":3,\"content\":\"a\\u0000b\",\"special\":true}],"
+                                   BYTES "," BPE(AB, "\"a b\"") "}";
+        static const char config[] = "{\"bos_token\":\"a\\u0000b\",\"eos_token\":\"b\\u0000\",\"pad_token\":\"b\"}";
+        struct loader_error error = { 0 };
+        struct fixture f = { .name = "nul" };
+
+        if (read_text(json, config, &f.vocab, &f.model, &error))
+                fail_msg("%s", error.text);
+        assert_true(f.vocab.bos == 3 && f.vocab.eos == -1 && f.vocab.pad == 1);
+        make_tokenizer(&f);
+        check_ids(&f, "6162610062", "2,3", TOKENIZE_SPECIAL);
+        fixture_close(&f);
+}
+
 static void test_config(void **state) {
         static const char json[] = "{\"added_tokens\":[{\"id\":4,\"content\":\"<s>\",\"special\":true}]," BYTES "," BPE(AB, "[\"a\",\"b\"]") "}";
         static const char config[] = "{\"bos_token\":{\"content\":\"<s>\"},\"eos_token\":\"b\",\"add_bos_token\":true,\"pad_token\":null}";
@@ -300,6 +323,7 @@ int main(void) {
                 cmocka_unit_test(test_broken),
                 cmocka_unit_test(test_deep),
                 cmocka_unit_test(test_around),
+                cmocka_unit_test(test_nul),
                 cmocka_unit_test(test_config),
         };
 
