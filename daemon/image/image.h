@@ -160,7 +160,9 @@ struct image_vocab {
         struct image_around opening, closing; /* with add_bos, add_eos: instead of bos and eos, where not empty */
         /* the file said so; else the tokenizer's own default holds */
         bool has_add_bos, has_add_space_prefix;
-        bool exact;          /* types and ignore_merges are the whole truth; names of tokens add nothing to it */
+        /* types and ignore_merges are the whole truth, names of tokens add nothing to it; special tokens are found leftmost
+         * (special.h) */
+        bool exact;
         bool nfc;            /* text is brought to Unicode's normalization form C first */
         bool prefix_first;   /* add_space_prefix: at the beginning of a text alone, not behind special tokens */
         bool prefix_missing; /* add_space_prefix: only where text does not begin with a space */

@@ -159,7 +159,7 @@ static int collect_special(struct tokenizer *t, uint8_t flags, uint8_t but_not, 
                 }
                 n++;
         }
-        return special_new(ret, tokens, n);
+        return special_new(ret, tokens, n, t->def.exact);
 }
 
 static int init(struct tokenizer *t, struct text_error *error) {

@@ -62,7 +62,9 @@ struct tokenizer_def {
         bool add_bos, add_eos, add_space_prefix, remove_extra_whitespaces, ignore_merges;
         struct tokenizer_around opening, closing; /* with add_bos, add_eos: instead of bos and eos, where not empty */
         bool has_add_bos, has_add_space_prefix;
-        bool exact; /* types and ignore_merges are the whole truth; names of tokens add nothing to it */
+        /* types and ignore_merges are the whole truth, names of tokens add nothing to it; special tokens are found leftmost
+         * (special.h) */
+        bool exact;
         bool nfc, prefix_first, prefix_missing;
 };
 

@@ -109,7 +109,7 @@ static void check_back(const struct fixture *f, const char *hex) {
         char text[65536];
         size_t n = read_hex(hex, text);
 
-        if (f->vocab.nfc || f->vocab.prefix_missing || f->vocab.add_space_prefix || memmem(text, n, "<lr>", 4) ||
+        if (strncmp(f->name, "added-", 6) == 0 || f->vocab.nfc || f->vocab.prefix_missing || f->vocab.add_space_prefix || memmem(text, n, "<lr>", 4) ||
             memmem(text, n, "\xe2\x96\x81", 3))
                 return;
         assert_int_equal(tokenizer_encode(f->t, text, n, TOKENIZE_SPECIAL, &ids), 0);
