@@ -297,7 +297,7 @@ static int check_vocab_tables(struct reader *r, const struct image_vocab_record 
                 e = check_offsets(r, IMAGE_SECTION_MERGE_OFFSETS, section(r, IMAGE_SECTION_MERGE_OFFSETS), v->n_merges,
                                   r->header->sections[IMAGE_SECTION_MERGE_BYTES].size);
         for (uint64_t i = 0; i < v->n_tokens && !e; i++)
-                if ((types[i] & IMAGE_TOKEN_TYPE) < 1 || (types[i] & IMAGE_TOKEN_TYPE) > 6 || types[i] & 0x80)
+                if ((types[i] & IMAGE_TOKEN_TYPE) < 1 || (types[i] & IMAGE_TOKEN_TYPE) > 6)
                         e = fault(r, section_offset(r, IMAGE_SECTION_TYPES, i), "token type %u is not known", types[i]);
                 else if (has_scores && scores[i] != scores[i])
                         e = fault(r, section_offset(r, IMAGE_SECTION_SCORES, i * sizeof(float)),

@@ -135,6 +135,7 @@ enum image_vocab_model {
 #define IMAGE_TOKEN_LSTRIP 0x10u      /* takes the white space before it along */
 #define IMAGE_TOKEN_RSTRIP 0x20u      /* takes the white space behind it along */
 #define IMAGE_TOKEN_SINGLE_WORD 0x40u /* not within a word */
+#define IMAGE_TOKEN_NORMALIZED 0x80u  /* looked for where the others are not, in text that is normalized, and as normalized text */
 
 #define IMAGE_AROUND_MAX 8u
 

@@ -234,7 +234,8 @@ static void lay_out_tokens(struct hf *h) {
 
                 *type = is_true(o, "special") ? CONTROL : USER_DEFINED;
                 *type |= (is_true(o, "lstrip") ? IMAGE_TOKEN_LSTRIP : 0) | (is_true(o, "rstrip") ? IMAGE_TOKEN_RSTRIP : 0) |
-                         (is_true(o, "single_word") ? IMAGE_TOKEN_SINGLE_WORD : 0);
+                         (is_true(o, "single_word") ? IMAGE_TOKEN_SINGLE_WORD : 0) |
+                         (is_true(o, "normalized") ? IMAGE_TOKEN_NORMALIZED : 0);
         }
         h->v->token_bytes = h->m->token_bytes;
         h->v->token_offsets = h->m->token_offsets;

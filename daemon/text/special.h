@@ -34,8 +34,8 @@ struct special_match {
 
 struct special;
 
-/* Copies `tokens` (texts are borrowed); tokens without text are left out. *ret is NULL where none is left. 0, -E2BIG or
- * -ENOMEM. */
+/* Copies `tokens` (their texts are read here and not later); tokens without text are left out. *ret is NULL where none is
+ * left. 0, -E2BIG or -ENOMEM. */
 int special_new(struct special **ret, const struct special_token *tokens, size_t n, bool leftmost);
 struct special *special_free(struct special *s);
 /* Stores the matches in the order of the text; *ret_matches is NULL or to be freed. 0 or -ENOMEM. s may be NULL. */

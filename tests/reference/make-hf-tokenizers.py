@@ -131,29 +131,44 @@ RAW = ["llama", "gemma", "metaspace-first-whole", "metaspace-always-whole", "met
 
 def added_tokenizer(kind, rng):
     """Added tokens that overlap and strip each other, and no merges."""
-    t = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, merges=[]))
-    t.pre_tokenizer = byte_level(True)
+    normalizer, pre_tokenizer, letters = ADDED[kind]
+    if pre_tokenizer:
+        t = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate("▁ab-é<")}, merges=[]))
+    else:
+        t = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, merges=[]))
+    t.normalizer, t.pre_tokenizer = normalizer, pre_tokenizer or byte_level(True)
     seen = set()
     while len(seen) < 7:
-        text = "".join(rng.choice(ADDED_LETTERS) for _ in range(rng.randint(1, 5)))
-        if text not in seen:
-            seen.add(text)
+        text = "".join(rng.choice(letters) for _ in range(rng.randint(1, 5)))
+        seen_as = normalizer.normalize_str(text) if normalizer else text
+        if seen_as not in seen:
+            seen.add(seen_as)
             options = {k: rng.random() < 0.2 for k in ("lstrip", "rstrip", "single_word")}
-            t.add_tokens([AddedToken(text, normalized=False, special=len(text) > 1 and rng.random() < 0.5, **options)])
+            normalized = kind != "plain" and rng.random() < 0.6
+            t.add_tokens([AddedToken(text, normalized=normalized, special=len(text) > 1 and rng.random() < 0.5, **options)])
     return t
 
 
-ADDED, ADDED_LETTERS = ["plain"], "aaabb- "
+NO_CUT = pre_tokenizers.Split(" ", "merged_with_previous")
+ADDED = {
+    "plain": (None, None, "aaabb- "),
+    "late": (None, None, "aaabb- "),
+    "nfc": (normalizers.NFC(), None, "aab- é\u0301\u0323<\u0338"),
+    "replace": (normalizers.Replace(" ", "▁"), NO_CUT, "aab- ▁"),
+    "prepend": (normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]), NO_CUT, "aaab-  ▁"),
+    "first": (None, pre_tokenizers.Metaspace("▁", prepend_scheme="first", split=False), "aaab-  ▁"),
+    "always": (None, pre_tokenizers.Metaspace("▁", prepend_scheme="always", split=True), "aaab-  ▁"),
+}
 
 
 def added_cases(folder, out):
     rng = random.Random(3)
-    for kind in ADDED:
-        for i in range(4):
+    for kind, (_, _, letters) in ADDED.items():
+        for i in range(2):
             t = added_tokenizer(kind, rng)
             write_tokenizer(folder, f"added-{kind}-{i}", json.loads(t.to_str()))
             for _ in range(60):
-                write_case(out, f"added-{kind}-{i}", t, "".join(rng.choice(ADDED_LETTERS) for _ in range(rng.randint(0, 24))))
+                write_case(out, f"added-{kind}-{i}", t, "".join(rng.choice(letters) for _ in range(rng.randint(0, 24))))
 
 
 def write_tokenizer(folder, name, spec):
