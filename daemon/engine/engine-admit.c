@@ -78,7 +78,7 @@ int engine_submit(struct engine *e, struct request *r) {
         engine_handle_notices(e); /* what was cancelled before this one came is not in its way */
         c = check_queues(e, r, &f);
         if (c == 0)
-                c = sequence_new(&s, r, e->config.context, kv_tokens_of(e, r), e->bos >= 0, &f);
+                c = sequence_new(&s, r, e->config.context, kv_tokens_of(e, r), e->n_opening, &f);
         if (c == 0)
                 c = schedule_add(&e->schedule, &s->turn, &who);
         if (c < 0) {
@@ -331,7 +331,7 @@ static int start_first(struct engine *e, struct sequence *s, enum start *ret) {
         }
         if (r < 0)
                 return r;
-        if (s->request->kind == REQUEST_SCORE && !sequence_next_window(s, e->bos)) {
+        if (s->request->kind == REQUEST_SCORE && !sequence_next_window(s, e->opening)) {
                 engine_fail(e, s, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT, "the text is too short to score");
                 *ret = START_ENDED;
         } else if (s->reason) {

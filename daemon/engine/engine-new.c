@@ -32,7 +32,7 @@ static int run_once(struct engine *e, int32_t token, float *out) {
 
 int engine_self_test(struct engine *e, struct failure *f) {
         size_t n_vocab = e->model->shape.n_vocab;
-        int32_t token = e->bos >= 0 ? e->bos : 0;
+        int32_t token = e->n_opening > 0 ? e->opening[0] : 0;
         _cleanup_free_ float *again = NULL;
         int r;
 
@@ -286,7 +286,7 @@ int engine_new(struct engine **ret, struct lm *model, const struct tokenizer *to
                 return failure_set(f, SPARK__V1__ERROR_CODE__MODEL_INVALID,
                                    "the vocabulary has %zu tokens, the model computes logits for %u",
                                    tokenizer_n_tokens(tokenizer), model->shape.n_vocab);
-        e->bos = tokenizer_adds_bos(tokenizer) ? tokenizer_bos(tokenizer) : -1;
+        e->opening = tokenizer_opening(tokenizer, &e->n_opening);
         set_defaults(e);
         r = init_schedule(e);
         if (r == 0)

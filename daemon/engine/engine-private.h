@@ -19,7 +19,8 @@ struct engine {
         struct engine_config config;
         struct engine_events events;
         void *userdata;
-        int32_t bos; /* -1 where the model wants none */
+        const int32_t *opening; /* of a text, mostly BOS; the tokenizer's */
+        size_t n_opening;
         struct kv_pool pool;
         struct prefix_cache *prefix;
         struct kv_cache *kv;

@@ -264,7 +264,7 @@ static void end_of_window(struct engine *e, struct sequence *s) {
         e->events.progress(e->userdata, s->request, s->next - (s->n_tokens - 1 - s->n_past), s->request->n_tokens);
         if (s->n_past + 1 < s->n_tokens)
                 return;
-        if (!sequence_next_window(s, e->bos))
+        if (!sequence_next_window(s, e->opening))
                 engine_finish(e, s, SPARK__V1__FINISH_REASON__FINISH_REASON_UNSPECIFIED);
 }
 

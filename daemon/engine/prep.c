@@ -71,18 +71,25 @@ static int text_open(const struct job *job, const ProtobufCBinaryData *field, bo
         return 0;
 }
 
-/* Puts the token that the model wants at the beginning there, unless it is there already. */
-static int add_bos(const struct prep *p, struct token_array *a) {
-        int32_t bos = tokenizer_bos(p->tokenizer);
+static bool begins_with(const int32_t *ids, size_t n_ids, const int32_t *first, size_t n) {
+        return n <= n_ids && (n == 0 || memcmp(ids, first, n * sizeof(*ids)) == 0);
+}
+
+/* Puts what the model wants at the beginning (mostly BOS) there, unless it is there already. */
+static int add_opening(const struct prep *p, struct token_array *a) {
+        size_t n, n_before = a->n;
+        const int32_t *ids = tokenizer_opening(p->tokenizer, &n);
         int r;
 
-        if (!tokenizer_adds_bos(p->tokenizer) || bos < 0 || (a->n > 0 && a->ids[0] == bos))
+        if (begins_with(a->ids, a->n, ids, n))
                 return 0;
-        r = token_array_append(a, bos);
-        if (r < 0)
-                return r;
-        memmove(a->ids + 1, a->ids, (a->n - 1) * sizeof(*a->ids));
-        a->ids[0] = bos;
+        for (size_t i = 0; i < n; i++) {
+                r = token_array_append(a, ids[i]);
+                if (r < 0)
+                        return r;
+        }
+        memmove(a->ids + n, a->ids, n_before * sizeof(*a->ids));
+        memcpy(a->ids, ids, n * sizeof(*ids));
         return 0;
 }
 
@@ -165,7 +172,7 @@ static int encode_prompt(const struct prep *p, struct job *job, const struct pro
         }
         c = encode_text(p, job, prompt->text, prompt->input_fd, prompt->name, prompt->raw_bytes,
                         (prompt->special ? TOKENIZE_SPECIAL : 0) | (begins ? 0 : TOKENIZE_CONTINUE), out, f);
-        return c == 0 && begins && !prompt->no_bos ? add_bos(p, out) : c;
+        return c == 0 && begins && !prompt->no_bos ? add_opening(p, out) : c;
 }
 
 static int prep_prompt(const struct prep *p, struct job *job, const struct prompt *prompt, struct failure *f) {
@@ -206,7 +213,7 @@ static int encode_chat(const struct prep *p, struct job *job, const Spark__V1__C
                 return -errno;
         c = chat_encode(p->chat, chat, answer, seed, time(NULL), &tokens, f);
         if (c == 0)
-                c = add_bos(p, &tokens);
+                c = add_opening(p, &tokens);
         if (c == 0)
                 c = take_prompt(p, job, &tokens, f);
         token_array_deinit(&tokens);
@@ -245,6 +252,8 @@ static int prep_prewarm(const struct prep *p, struct job *job, const Spark__V1__
 static int prep_score(const struct prep *p, struct job *job, const Spark__V1__Score *s, struct failure *f) {
         struct request *r = &job->request;
         struct token_array tokens = { 0 };
+        const int32_t *opening;
+        size_t n;
         int c;
 
         r->kind = REQUEST_SCORE;
@@ -260,10 +269,10 @@ static int prep_score(const struct prep *p, struct job *job, const Spark__V1__Sc
                         c = take_prompt(p, job, &tokens, f);
                 token_array_deinit(&tokens);
         }
-        if (c == 0 && r->n_tokens > 0 && tokenizer_adds_bos(p->tokenizer) &&
-            r->tokens[0] == tokenizer_bos(p->tokenizer)) {
-                r->n_tokens--; /* every window gets its own */
-                memmove(r->tokens, r->tokens + 1, r->n_tokens * sizeof(*r->tokens));
+        opening = tokenizer_opening(p->tokenizer, &n);
+        if (c == 0 && n > 0 && begins_with(r->tokens, r->n_tokens, opening, n)) {
+                r->n_tokens -= n; /* every window gets its own */
+                memmove(r->tokens, r->tokens + n, r->n_tokens * sizeof(*r->tokens));
         }
         return c;
 }

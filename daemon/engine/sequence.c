@@ -17,7 +17,10 @@ static int too_much_kv(uint64_t have, uint64_t kv_tokens, struct failure *f) {
         return REQUEST_E_FAILED;
 }
 
-static int check_score(struct request *r, uint32_t context, uint64_t kv_tokens, bool has_bos, struct failure *f) {
+static int check_score(struct request *r, uint32_t context, uint64_t kv_tokens, size_t n_opening,
+                       struct failure *f) {
+        size_t least = MAX(n_opening, 1u) + 1, most = r->n_tokens + MAX(n_opening, 1u);
+
         if (r->window > context) {
                 (void)failure_set(f, SPARK__V1__ERROR_CODE__CONTEXT_OVERFLOW,
                                   "context is %u tokens, the model has room for %u", r->window, context);
@@ -27,13 +30,13 @@ static int check_score(struct request *r, uint32_t context, uint64_t kv_tokens, 
         }
         if (r->window == 0)
                 r->window = context;
-        if (r->window < 2)
-                return failure_set(f, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT, "context must be at least 2 tokens");
-        if (r->n_tokens + has_bos < 2)
+        if (r->window < least)
+                return failure_set(f, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT, "context must be at least %zu tokens", least);
+        if (r->n_tokens + n_opening < 2)
                 return failure_set(f, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
                                    "the text has %zu tokens, too few to score any", r->n_tokens);
-        if (MIN((size_t)r->window, r->n_tokens + 1) > kv_tokens)
-                return too_much_kv(MIN((size_t)r->window, r->n_tokens + 1), kv_tokens, f);
+        if (MIN((size_t)r->window, most) > kv_tokens)
+                return too_much_kv(MIN((size_t)r->window, most), kv_tokens, f);
         return 0;
 }
 
@@ -75,13 +78,13 @@ static int check_prewarm(const struct request *r, uint32_t context, uint64_t kv_
         return c == 0 && r->n_tokens > kv_tokens ? too_much_kv(r->n_tokens, kv_tokens, f) : c;
 }
 
-int sequence_new(struct sequence **ret, struct request *r, uint32_t context, uint64_t kv_tokens, bool has_bos,
+int sequence_new(struct sequence **ret, struct request *r, uint32_t context, uint64_t kv_tokens, size_t n_opening,
                  struct failure *f) {
         struct sequence *s;
         int c;
 
         if (r->kind == REQUEST_SCORE)
-                c = check_score(r, context, kv_tokens, has_bos, f);
+                c = check_score(r, context, kv_tokens, n_opening, f);
         else if (r->kind == REQUEST_PREWARM)
                 c = check_prewarm(r, context, kv_tokens, f);
         else
@@ -93,6 +96,7 @@ int sequence_new(struct sequence **ret, struct request *r, uint32_t context, uin
                 return -ENOMEM;
         list_init(&s->link);
         s->request = r;
+        s->n_opening = n_opening;
         if (r->kind != REQUEST_SCORE)
                 s->n_prompt = (uint32_t)r->n_tokens;
         if (r->kind == REQUEST_GENERATE) {
@@ -159,11 +163,12 @@ static int replay(struct sequence *s) {
 
 int sequence_start(struct sequence *s, const struct tokenizer *t) {
         const struct request *r = s->request;
+        size_t most = r->n_tokens + MAX(s->n_opening, 1u);
         int c;
 
         s->started = true;
         if (r->kind == REQUEST_SCORE)
-                return reserve_tokens(s, MIN((size_t)r->window, r->n_tokens + 1));
+                return reserve_tokens(s, MIN((size_t)r->window, most));
         c = reserve_tokens(s, r->n_tokens + r->n_generated + 1);
         if (c < 0)
                 return c;
@@ -177,19 +182,19 @@ int sequence_start(struct sequence *s, const struct tokenizer *t) {
         return replay(s);
 }
 
-bool sequence_next_window(struct sequence *s, int32_t bos) {
+bool sequence_next_window(struct sequence *s, const int32_t *opening) {
         const struct request *r = s->request;
-        size_t n_bos = bos >= 0, n = MIN(r->window - n_bos, r->n_tokens - s->next);
+        size_t n_opening = s->n_opening, n = MIN(r->window - n_opening, r->n_tokens - s->next);
 
         /* A rest of one token has nothing before it to be scored by. */
-        if (n + n_bos < 2 || n == 0 || n + n_bos > s->cap)
+        if (n + n_opening < 2 || n == 0 || n + n_opening > s->cap)
                 return false;
-        if (n_bos)
-                s->tokens[0] = bos;
-        memcpy(s->tokens + n_bos, r->tokens + s->next, n * sizeof(*s->tokens));
-        s->n_tokens = n + n_bos;
+        memcpy(s->tokens, opening, n_opening * sizeof(*s->tokens));
+        memcpy(s->tokens + n_opening, r->tokens + s->next, n * sizeof(*s->tokens));
+        s->n_tokens = n + n_opening;
         s->next += n;
-        s->n_past = s->n_computed = s->window_scored = 0;
+        s->n_past = s->n_computed = 0;
+        s->window_scored = n_opening > 1 ? (uint32_t)n_opening - 1 : 0; /* what every text begins with is no text */
         return true;
 }
 

@@ -43,6 +43,7 @@ struct sequence {
         uint64_t first_step_us, first_token_us;
         /* Score */
         size_t next;            /* in request->tokens: where the next window begins */
+        size_t n_opening;       /* tokens that every window begins with */
         uint32_t window_scored; /* positions of the window that were scored, should it be read again */
         uint64_t scored;
         double nll_sum;
@@ -54,7 +55,7 @@ static inline struct sequence *sequence_of(struct schedule_request *turn) {
 
 /* Takes n_prompt and limit (and Score's window, where left open) from the request, checked against the context and the
  * user's KV limit, both in tokens. 0, REQUEST_E_FAILED, -ENOMEM. */
-int sequence_new(struct sequence **ret, struct request *r, uint32_t context, uint64_t kv_tokens, bool has_bos,
+int sequence_new(struct sequence **ret, struct request *r, uint32_t context, uint64_t kv_tokens, size_t n_opening,
                  struct failure *f);
 /* Holds no pages any more. */
 struct sequence *sequence_free(struct sequence *s);
@@ -62,8 +63,8 @@ struct sequence *sequence_free(struct sequence *s);
 int sequence_append(struct sequence *s, int32_t token); /* 0 or -ENOMEM */
 /* Sets up tokens and output, replayed tokens included. 0, -ENOMEM, or -EINVAL. */
 int sequence_start(struct sequence *s, const struct tokenizer *t);
-/* Score: loads the next window; false when there is none left. */
-bool sequence_next_window(struct sequence *s, int32_t bos);
+/* Score: loads the next window, which begins with the n_opening tokens; false when there is none left. */
+bool sequence_next_window(struct sequence *s, const int32_t *opening);
 /* Rows it could use now. */
 uint32_t sequence_want(const struct sequence *s);
 bool sequence_has_credit(const struct sequence *s);

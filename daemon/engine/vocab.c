@@ -1,6 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include <string.h>
+
 #include "vocab.h"
+
+static struct tokenizer_around copy_around(const struct image_around *a) {
+        struct tokenizer_around around = { .n = a->n };
+
+        _Static_assert(TOKENIZER_AROUND_MAX == IMAGE_AROUND_MAX, "both ends hold as many");
+        memcpy(around.ids, a->ids, sizeof(around.ids));
+        return around;
+}
 
 int vocab_to_tokenizer_def(const struct image *image, struct tokenizer_def *ret) {
         const struct image_vocab *v = &image->vocab;
@@ -27,6 +37,8 @@ int vocab_to_tokenizer_def(const struct image *image, struct tokenizer_def *ret)
                 .unk = v->unk,
                 .sep = v->sep,
                 .pad = v->pad,
+                .opening = copy_around(&v->opening),
+                .closing = copy_around(&v->closing),
                 .add_bos = v->add_bos,
                 .add_eos = v->add_eos,
                 .add_space_prefix = v->add_space_prefix,

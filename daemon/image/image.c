@@ -246,6 +246,19 @@ static int check_token_ids(struct reader *r, const struct image_vocab_record *v)
         return 0;
 }
 
+static int check_around(struct reader *r, const struct image_vocab_record *v, const struct image_around *a) {
+        size_t at = (size_t)((const char *)a - (const char *)v);
+
+        if (a->n > IMAGE_AROUND_MAX)
+                return fault(r, section_offset(r, IMAGE_SECTION_VOCAB, at), "%u tokens around a prompt, at most %u are allowed",
+                             a->n, IMAGE_AROUND_MAX);
+        for (size_t i = 0; i < a->n; i++)
+                if (a->ids[i] < 0 || (uint64_t)a->ids[i] >= v->n_tokens)
+                        return fault(r, section_offset(r, IMAGE_SECTION_VOCAB, at), "token id %d is not in the vocabulary",
+                                     a->ids[i]);
+        return 0;
+}
+
 static int check_vocab_record(struct reader *r, const struct image_vocab_record *v) {
         int e;
 
@@ -257,6 +270,10 @@ static int check_vocab_record(struct reader *r, const struct image_vocab_record 
                 return fault(r, section_offset(r, IMAGE_SECTION_VOCAB, 8), "%llu tokens, %llu merges: out of range",
                              (unsigned long long)v->n_tokens, (unsigned long long)v->n_merges);
         e = check_token_ids(r, v);
+        if (!e)
+                e = check_around(r, v, &v->opening);
+        if (!e)
+                e = check_around(r, v, &v->closing);
         if (!e)
                 e = expect_size(r, IMAGE_SECTION_TOKEN_OFFSETS, v->n_tokens + 1, sizeof(uint64_t));
         if (!e && (r->header->sections[IMAGE_SECTION_SCORES].size > 0 || v->model == IMAGE_VOCAB_SPM))
@@ -280,7 +297,7 @@ static int check_vocab_tables(struct reader *r, const struct image_vocab_record 
                 e = check_offsets(r, IMAGE_SECTION_MERGE_OFFSETS, section(r, IMAGE_SECTION_MERGE_OFFSETS), v->n_merges,
                                   r->header->sections[IMAGE_SECTION_MERGE_BYTES].size);
         for (uint64_t i = 0; i < v->n_tokens && !e; i++)
-                if ((types[i] & IMAGE_TOKEN_TYPE) < 1 || (types[i] & IMAGE_TOKEN_TYPE) > 6 || types[i] & 0x80)
+                if ((types[i] & IMAGE_TOKEN_TYPE) < 1 || (types[i] & IMAGE_TOKEN_TYPE) > 6)
                         e = fault(r, section_offset(r, IMAGE_SECTION_TYPES, i), "token type %u is not known", types[i]);
                 else if (has_scores && scores[i] != scores[i])
                         e = fault(r, section_offset(r, IMAGE_SECTION_SCORES, i * sizeof(float)),
@@ -307,6 +324,8 @@ static void publish_vocab(struct reader *r, const struct image_vocab_record *v) 
                 .unk = v->unk,
                 .sep = v->sep,
                 .pad = v->pad,
+                .opening = v->opening,
+                .closing = v->closing,
                 .add_bos = v->flags & IMAGE_VOCAB_ADD_BOS,
                 .add_eos = v->flags & IMAGE_VOCAB_ADD_EOS,
                 .add_space_prefix = v->flags & IMAGE_VOCAB_ADD_SPACE_PREFIX,

@@ -135,6 +135,15 @@ enum image_vocab_model {
 #define IMAGE_TOKEN_LSTRIP 0x10u      /* takes the white space before it along */
 #define IMAGE_TOKEN_RSTRIP 0x20u      /* takes the white space behind it along */
 #define IMAGE_TOKEN_SINGLE_WORD 0x40u /* not within a word */
+#define IMAGE_TOKEN_NORMALIZED 0x80u  /* looked for where the others are not, in text that is normalized, and as normalized text */
+
+#define IMAGE_AROUND_MAX 8u
+
+/* Tokens that a model wants in front of a prompt or behind it. */
+struct image_around {
+        uint32_t n;
+        int32_t ids[IMAGE_AROUND_MAX];
+};
 
 struct image_vocab {
         enum image_vocab_model model;
@@ -149,9 +158,12 @@ struct image_vocab {
         const uint64_t *merge_offsets; /* [n_merges + 1] */
         int32_t bos, eos, eot, eom, unk, sep, pad;
         bool add_bos, add_eos, add_space_prefix, remove_extra_whitespaces, ignore_merges;
+        struct image_around opening, closing; /* with add_bos, add_eos: instead of bos and eos, where not empty */
         /* the file said so; else the tokenizer's own default holds */
         bool has_add_bos, has_add_space_prefix;
-        bool exact;          /* types and ignore_merges are the whole truth; names of tokens add nothing to it */
+        /* types and ignore_merges are the whole truth, names of tokens add nothing to it; special tokens are found leftmost
+         * (special.h) */
+        bool exact;
         bool nfc;            /* text is brought to Unicode's normalization form C first */
         bool prefix_first;   /* add_space_prefix: at the beginning of a text alone, not behind special tokens */
         bool prefix_missing; /* add_space_prefix: only where text does not begin with a space */

@@ -71,5 +71,6 @@ struct image_vocab_record {
         uint64_t n_tokens;
         uint64_t n_merges;
         int32_t bos, eos, eot, eom, unk, sep, pad;
+        struct image_around opening, closing; /* unused ids are 0 */
         uint32_t reserved;
 };

@@ -173,6 +173,8 @@ static struct image_vocab_record vocab_record(const struct image_vocab *v) {
                 .unk = v->unk,
                 .sep = v->sep,
                 .pad = v->pad,
+                .opening = v->opening,
+                .closing = v->closing,
         };
 }
 

@@ -9,6 +9,7 @@
 #include "base/macro.h"
 #include "daemon/image/schema.h"
 
+#include "hf-processor.h"
 #include "hf-scheme.h"
 #include "hf-tokenizer.h"
 
@@ -52,6 +53,26 @@ static bool is_set(struct json_object *o, const char *key) {
         return json_object_object_get_ex(o, key, &value) && !json_object_is_type(value, json_type_null);
 }
 
+/* Whether a string that is a key has a NUL in it: json-c would cut the key there, and two could become one. Only for
+ * documents that json-c has read, and it takes no NUL but as an escape. */
+static bool has_cut_key(const char *json, size_t n) {
+        const char *end = json + n, *p = json;
+
+        while ((p = memchr(p, '"', (size_t)(end - p)))) {
+                bool nul = false;
+
+                for (p++; p < end && *p != '"'; p++)
+                        if (*p == '\\' && end - p > 5)
+                                nul = memcmp(++p, "u0000", 5) == 0 || nul;
+                p += p < end;
+                while (nul && p < end && (*p == ' ' || (*p >= '\t' && *p <= '\r')))
+                        p++;
+                if (nul && p < end && *p == ':')
+                        return true;
+        }
+        return false;
+}
+
 /* Parses a document whose outermost value is an object. */
 static int parse(const char *name, const char *json, size_t n, struct json_object **ret, struct loader_error *error) {
         struct json_tokener *tokener;
@@ -73,8 +94,11 @@ static int parse(const char *name, const char *json, size_t n, struct json_objec
                                 json_tokener_get_parse_end(tokener),
                                 e == json_tokener_success ? "no object" : json_tokener_error_desc(e));
                 (void)json_object_put(o);
-        } else
+        } else {
                 *ret = o;
+                if (has_cut_key(json, n))
+                        r = loader_fail(error, LOADER_E_UNSUPPORTED, "%s: a key has \\u0000 in it, which is not supported", name);
+        }
         json_tokener_free(tokener);
         return r;
 }
@@ -210,7 +234,8 @@ static void lay_out_tokens(struct hf *h) {
 
                 *type = is_true(o, "special") ? CONTROL : USER_DEFINED;
                 *type |= (is_true(o, "lstrip") ? IMAGE_TOKEN_LSTRIP : 0) | (is_true(o, "rstrip") ? IMAGE_TOKEN_RSTRIP : 0) |
-                         (is_true(o, "single_word") ? IMAGE_TOKEN_SINGLE_WORD : 0);
+                         (is_true(o, "single_word") ? IMAGE_TOKEN_SINGLE_WORD : 0) |
+                         (is_true(o, "normalized") ? IMAGE_TOKEN_NORMALIZED : 0);
         }
         h->v->token_bytes = h->m->token_bytes;
         h->v->token_offsets = h->m->token_offsets;
@@ -243,7 +268,7 @@ struct merge {
 /* A merge is "left right" or ["left", "right"]. */
 static bool split_merge(struct json_object *o, struct merge *ret) {
         struct json_object *left, *right;
-        const char *s, *blank;
+        const char *s, *blank, *end;
 
         if (json_object_is_type(o, json_type_array)) {
                 left = json_object_array_get_idx(o, 0);
@@ -259,10 +284,11 @@ static bool split_merge(struct json_object *o, struct merge *ret) {
                        !memchr(ret->right, ' ', ret->n_right);
         }
         s = json_object_is_type(o, json_type_string) ? json_object_get_string(o) : "";
-        blank = strchr(s, ' ');
-        if (!blank || blank == s || !blank[1] || strchr(blank + 1, ' '))
+        end = s + (*s ? (size_t)json_object_get_string_len(o) : 0);
+        blank = memchr(s, ' ', (size_t)(end - s));
+        if (!blank || blank == s || blank + 1 == end || memchr(blank + 1, ' ', (size_t)(end - blank - 1)))
                 return false;
-        *ret = (struct merge){ s, blank + 1, (size_t)(blank - s), strlen(blank + 1) };
+        *ret = (struct merge){ s, blank + 1, (size_t)(blank - s), (size_t)(end - blank - 1) };
         return true;
 }
 
@@ -278,6 +304,8 @@ static bool is_merge_known(const struct hf *h, const struct merge *m) {
         memcpy(text, m->left, m->n_left);
         memcpy(text + m->n_left, m->right, m->n_right);
         text[m->n_left + m->n_right] = 0;
+        if (strlen(text) != m->n_left + m->n_right) /* no key has a NUL */
+                return false;
         if (!json_object_object_get_ex(h->tokens, text, &id))
                 return false;
         text[m->n_left] = 0;
@@ -333,8 +361,10 @@ static int32_t find_token(struct hf *h, struct json_object *name) {
         if (!json_object_is_type(name, json_type_string))
                 return -1;
         for (size_t i = 0; h->added && i < json_object_array_length(h->added); i++)
-                if (strcmp(json_object_get_string(added_at(h, i, &id)), s) == 0)
+                if (json_object_equal(added_at(h, i, &id), name))
                         return json_object_get_int(id);
+        if (strlen(s) != (size_t)json_object_get_string_len(name)) /* no key has a NUL */
+                return -1;
         return json_object_object_get_ex(h->tokens, s, &id) ? json_object_get_int(id) : -1;
 }
 
@@ -345,37 +375,30 @@ static int32_t find_configured(struct hf *h, const char *key) {
         return find_token(h, o ? get(o, "content", json_type_string) : get(h->config, key, json_type_string));
 }
 
-/* TemplateProcessing's "single": what stands before and after the text. */
-static void read_template(struct hf *h, struct json_object *single, int32_t *ret_before, int32_t *ret_after) {
-        size_t n_before = 0, n_after = 0;
-        bool passed = false;
-
-        for (size_t i = 0; single && i < json_object_array_length(single); i++) {
-                struct json_object *o = json_object_array_get_idx(single, i);
-                struct json_object *special = get(o, "SpecialToken", json_type_object);
-
-                if (!special)
-                        passed = true;
-                else if (passed)
-                        *ret_after = n_after++ ? -1 : find_token(h, get(special, "id", json_type_string));
-                else
-                        *ret_before = n_before++ ? -1 : find_token(h, get(special, "id", json_type_string));
-        }
-}
-
-static void read_processors(struct hf *h, int32_t *ret_before, int32_t *ret_after) {
-        struct json_object *o = get(h->root, "post_processor", json_type_object);
-        struct json_object *list = get(o, "processors", json_type_array);
-        size_t n = list ? json_object_array_length(list) : 1;
-
-        for (size_t i = 0; o && i < n; i++)
-                read_template(h, get(list ? json_object_array_get_idx(list, i) : o, "single", json_type_array), ret_before,
-                              ret_after);
-}
-
-static void read_roles(struct hf *h) {
-        int32_t before = -1, after = -1;
+/* What stands around a prompt. A single token is BOS or EOS, whatever the configuration calls so; several are a list. */
+static void set_around(struct hf *h, const struct hf_around *around) {
         struct image_vocab *v = h->v;
+
+        v->add_bos = around->before.n > 0;
+        v->add_eos = around->after.n > 0;
+        if (around->before.n == 1)
+                v->bos = around->before.ids[0];
+        else
+                v->opening = around->before;
+        if (around->after.n == 1)
+                v->eos = around->after.ids[0];
+        else
+                v->closing = around->after;
+}
+
+static int read_roles(struct hf *h) {
+        struct image_vocab *v = h->v;
+        struct hf_around around;
+        int r;
+
+        r = hf_processor_read(&around, h->root, v->n_tokens, h->error);
+        if (r)
+                return r;
 
         v->bos = find_configured(h, "bos_token");
         v->eos = find_configured(h, "eos_token");
@@ -383,20 +406,15 @@ static void read_roles(struct hf *h) {
         v->sep = find_configured(h, "sep_token");
         v->unk = find_token(h, get(h->model, "unk_token", json_type_string));
         v->eot = v->eom = -1;
-        read_processors(h, &before, &after);
-        v->add_bos = before >= 0;
-        v->add_eos = after >= 0;
-        if (before >= 0)
-                v->bos = before;
-        if (after >= 0)
-                v->eos = after;
+        set_around(h, &around);
         if (get(h->config, "add_bos_token", json_type_boolean))
-                v->add_bos = is_true(h->config, "add_bos_token") && v->bos >= 0;
+                v->add_bos = is_true(h->config, "add_bos_token") && (v->bos >= 0 || v->opening.n > 0);
         if (get(h->config, "add_eos_token", json_type_boolean))
-                v->add_eos = is_true(h->config, "add_eos_token") && v->eos >= 0;
+                v->add_eos = is_true(h->config, "add_eos_token") && (v->eos >= 0 || v->closing.n > 0);
         v->has_add_bos = true;
         if (v->unk >= 0 && (h->m->types[v->unk] & IMAGE_TOKEN_TYPE) != USER_DEFINED)
                 h->m->types[v->unk] = (uint8_t)((h->m->types[v->unk] & ~IMAGE_TOKEN_TYPE) | UNKNOWN);
+        return 0;
 }
 
 static int read_scheme(struct hf *h) {
@@ -436,7 +454,7 @@ static int read_all(struct hf *h, const char *json, size_t n, const char *config
         if (!r)
                 r = read_merges(h);
         if (!r)
-                read_roles(h);
+                r = read_roles(h);
         return r;
 }
 

@@ -26,6 +26,7 @@ struct edge {
 struct special {
         struct special_token *tokens; /* by length, descending, then id */
         size_t n_tokens;
+        bool leftmost; /* the automaton reads texts from behind, and so finds the longest that begins at a place */
         struct node *nodes;
         size_t n_nodes;
         struct edge *edges;
@@ -58,12 +59,17 @@ static uint32_t step(const struct special *s, uint32_t node, unsigned char byte)
         }
 }
 
+/* The i-th byte of a token in the order of reading. */
+static unsigned char token_byte(const struct special *s, const struct special_token *t, size_t i) {
+        return (unsigned char)t->text[s->leftmost ? t->n - 1 - i : i];
+}
+
 static void add_token(struct special *s, uint32_t index) {
         const struct special_token *t = &s->tokens[index];
         uint32_t node = 0;
 
         for (size_t i = 0; i < t->n; i++) {
-                unsigned char byte = (unsigned char)t->text[i];
+                unsigned char byte = token_byte(s, t, i);
                 uint32_t child = child_of(s, node, byte);
 
                 if (child == 0) {
@@ -92,7 +98,7 @@ static int link_suffixes(struct special *s) {
                 while (n_left > 0 && s->tokens[n_left - 1].n <= depth) /* sorted: the shortest stand last */
                         n_left--;
                 for (size_t i = 0; i < n_left; i++) {
-                        unsigned char byte = (unsigned char)s->tokens[i].text[depth];
+                        unsigned char byte = token_byte(s, &s->tokens[i], depth);
                         uint32_t child = child_of(s, at[i], byte);
                         struct node *node = &s->nodes[child];
 
@@ -140,7 +146,7 @@ static int allocate(struct special *s, const struct special_token *tokens, size_
 
 DEFINE_CLEANUP(struct special *, special_free)
 
-int special_new(struct special **ret, const struct special_token *tokens, size_t n) {
+int special_new(struct special **ret, const struct special_token *tokens, size_t n, bool leftmost) {
         _cleanup_(special_freep) struct special *s = NULL;
         int r;
 
@@ -149,6 +155,7 @@ int special_new(struct special **ret, const struct special_token *tokens, size_t
                 *ret = NULL;
                 return n > 0 ? -ENOMEM : 0;
         }
+        s->leftmost = leftmost;
         r = allocate(s, tokens, n);
         if (r < 0)
                 return r;
@@ -176,7 +183,8 @@ struct special *special_free(struct special *s) {
         return NULL;
 }
 
-/* A place where a token could be. Only the longest that ends there is kept: the next longest follows from it. */
+/* A place where a token could be. Only the longest that ends there is kept: the next longest follows from it. Leftmost:
+ * the longest that begins there, which is where it ends in the order of reading. */
 struct candidate {
         uint32_t end;
         uint32_t node;
@@ -209,7 +217,7 @@ static int scan(const struct special *s, const char *text, uint32_t n, struct ca
                 uint32_t found;
                 int r;
 
-                node = step(s, node, (unsigned char)text[i]);
+                node = step(s, node, (unsigned char)text[s->leftmost ? n - 1 - i : i]);
                 if (node == 0)
                         continue;
                 found = s->nodes[node].token != NONE ? node : s->nodes[node].suffix;
@@ -379,6 +387,53 @@ static int settle_all(struct find *f, const struct candidates *all) {
         return 0;
 }
 
+/* Where the white space before start begins, at `least` or behind it. */
+static uint32_t strip_left(const struct find *f, const struct special_token *token, uint32_t start, uint32_t least) {
+        while (start > least) {
+                uint32_t before = step_back(f->text, start);
+
+                if (before < least || before + space_at(f->text, f->n, before, token->ascii) != start)
+                        break;
+                start = before;
+        }
+        return start;
+}
+
+/*
+ * From left to right. White space that a match strips to its right still may hold tokens, which then are found once more:
+ * that is what the reference does. `stripped`: all between there and the token that went furthest is white space, so that
+ * no place is looked at again and again.
+ */
+static int settle_leftmost(struct find *f, const struct candidates *all) {
+        uint32_t taken = 0, passed = 0, stripped = 0;
+
+        f->matches = malloc(all->n * sizeof(*f->matches));
+        if (!f->matches)
+                return -ENOMEM;
+        for (size_t i = all->n; i-- > 0;) { /* found from behind */
+                const struct special_token *token = &f->special->tokens[f->special->nodes[all->items[i].node].token];
+                uint32_t start = f->n - all->items[i].end, end = start + (uint32_t)token->n, len;
+
+                if (start < passed)
+                        continue;
+                passed = end;
+                if (token->single_word && is_within_word(f, start, end))
+                        continue;
+                if (token->strip_left) {
+                        start = MAX(strip_left(f, token, start, taken), taken);
+                        if (start >= end) /* nothing is left of it */
+                                continue;
+                }
+                if (token->strip)
+                        end = MAX(end, stripped);
+                while (token->strip && (len = space_at(f->text, f->n, end, token->ascii)))
+                        stripped = end += len;
+                f->matches[f->n_matches++] = (struct special_match){ MAX(start, taken), end, token->id };
+                taken = end;
+        }
+        return 0;
+}
+
 int special_find(const struct special *s, const char *text, uint32_t n, struct special_match **ret_matches,
                  size_t *ret_n) {
         struct find f = { .special = s, .text = text, .n = n };
@@ -388,7 +443,7 @@ int special_find(const struct special *s, const char *text, uint32_t n, struct s
         if (s)
                 r = scan(s, text, n, &all);
         if (r == 0 && all.n > 0)
-                r = settle_all(&f, &all);
+                r = s->leftmost ? settle_leftmost(&f, &all) : settle_all(&f, &all);
         if (f.by_token)
                 for (size_t i = 0; i < s->n_tokens; i++)
                         free(f.by_token[i].items);

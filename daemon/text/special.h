@@ -5,6 +5,11 @@
  * Finds the special tokens of a text. Longer ones first: the longest token takes its places from left to right, then
  * the next longest where there is still room, and so on; among equally long ones the lower id goes first. An
  * Aho-Corasick automaton finds all candidates in one pass over the text.
+ *
+ * Or leftmost: from left to right the longest token that begins at a place, whatever longer one begins within it. One that
+ * would stand within a word and may not (single_word) hides what it covers all the same. White space that a token took
+ * along may hold others, which are matches of their own: the next text goes on behind the last one's end. Their start is
+ * never before the end of the one before.
  */
 
 #include <stdbool.h>
@@ -29,9 +34,9 @@ struct special_match {
 
 struct special;
 
-/* Copies `tokens` (texts are borrowed); tokens without text are left out. *ret is NULL where none is left. 0, -E2BIG or
- * -ENOMEM. */
-int special_new(struct special **ret, const struct special_token *tokens, size_t n);
+/* Copies `tokens` (their texts are read here and not later); tokens without text are left out. *ret is NULL where none is
+ * left. 0, -E2BIG or -ENOMEM. */
+int special_new(struct special **ret, const struct special_token *tokens, size_t n, bool leftmost);
 struct special *special_free(struct special *s);
 /* Stores the matches in the order of the text; *ret_matches is NULL or to be freed. 0 or -ENOMEM. s may be NULL. */
 int special_find(const struct special *s, const char *text, uint32_t n, struct special_match **ret_matches,

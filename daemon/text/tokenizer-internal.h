@@ -23,6 +23,7 @@ enum {
         TOKEN_LSTRIP = 0x10,
         TOKEN_RSTRIP = 0x20,
         TOKEN_SINGLE_WORD = 0x40,
+        TOKEN_NORMALIZED = 0x80,
 };
 
 enum {
@@ -56,6 +57,8 @@ struct tokenizer {
         struct pretokenizer_index pre_index;  /* BPE */
         struct special *special;      /* all that TOKENIZE_SPECIAL recognises */
         struct special *user_defined; /* what is recognised in any text */
+        struct special *special_late; /* the same two, of tokens that normalized text is searched for */
+        struct special *user_defined_late;
         int32_t bos;
         int32_t eos;
         int32_t unk;

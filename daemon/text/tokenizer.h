@@ -36,6 +36,14 @@ enum tokenizer_model {
         TOKENIZER_BPE = 2,
 };
 
+#define TOKENIZER_AROUND_MAX 8u
+
+/* Tokens in front of a prompt, or behind it. */
+struct tokenizer_around {
+        size_t n;
+        int32_t ids[TOKENIZER_AROUND_MAX];
+};
+
 /* What a tokenizer is made from; arrays as in a resident image (see image.h), copied or indexed, never changed. They
  * must outlive the tokenizer. */
 struct tokenizer_def {
@@ -52,8 +60,11 @@ struct tokenizer_def {
         const uint64_t *merge_offsets;
         int32_t bos, eos, eot, eom, unk, sep, pad;
         bool add_bos, add_eos, add_space_prefix, remove_extra_whitespaces, ignore_merges;
+        struct tokenizer_around opening, closing; /* with add_bos, add_eos: instead of bos and eos, where not empty */
         bool has_add_bos, has_add_space_prefix;
-        bool exact; /* types and ignore_merges are the whole truth; names of tokens add nothing to it */
+        /* types and ignore_merges are the whole truth, names of tokens add nothing to it; special tokens are found leftmost
+         * (special.h) */
+        bool exact;
         bool nfc, prefix_first, prefix_missing;
 };
 
@@ -85,7 +96,9 @@ size_t tokenizer_n_tokens(const struct tokenizer *t);
 bool tokenizer_is_eog(const struct tokenizer *t, int32_t id); /* ends a generation: eos, eot, eom and their like */
 int32_t tokenizer_bos(const struct tokenizer *t); /* -1 where there is none */
 int32_t tokenizer_eos(const struct tokenizer *t);
-bool tokenizer_adds_bos(const struct tokenizer *t);
+/* What the model wants in front of a prompt, mostly BOS alone: *ret_n ids, 0 where there is nothing. They live as long as
+ * the tokenizer. */
+const int32_t *tokenizer_opening(const struct tokenizer *t, size_t *ret_n);
 /* Whether llama.cpp tidies the spaces of whole texts of this pre-tokenizer. For comparisons; nothing here does it. */
 bool tokenizer_cleans_spaces(const struct tokenizer *t);
 

@@ -56,10 +56,12 @@ static int write_row(void *userdata, size_t pos, const float *logits) {
 }
 
 static int encode(const struct host *h, const struct buf *text, struct token_array *out) {
+        size_t n;
+        const int32_t *opening = tokenizer_opening(h->tokenizer, &n);
         int r = 0;
 
-        if (tokenizer_adds_bos(h->tokenizer) && tokenizer_bos(h->tokenizer) >= 0)
-                r = token_array_append(out, tokenizer_bos(h->tokenizer));
+        for (size_t i = 0; r == 0 && i < n; i++)
+                r = token_array_append(out, opening[i]);
         return r == 0 && text->len > 0 ? tokenizer_encode(h->tokenizer, text->data, text->len, 0, out) : r;
 }
 

@@ -26,11 +26,15 @@ static void check_vocab(const struct image_vocab *v) {
         must(v->n_tokens > 0 && v->pre && v->token_offsets[0] == 0);
         for (size_t i = 0; i < v->n_tokens; i++)
                 must(v->token_offsets[i] <= v->token_offsets[i + 1] && (v->types[i] & IMAGE_TOKEN_TYPE) >= 1 &&
-                     (v->types[i] & IMAGE_TOKEN_TYPE) <= 6 && !(v->types[i] & 0x80));
+                     (v->types[i] & IMAGE_TOKEN_TYPE) <= 6);
         for (size_t i = 0; i < v->n_merges; i++)
                 must(v->merge_offsets[i] + 3 <= v->merge_offsets[i + 1]);
         for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++)
                 must(ids[i] >= -1 && ids[i] < (int32_t)v->n_tokens);
+        must(v->opening.n <= IMAGE_AROUND_MAX && v->closing.n <= IMAGE_AROUND_MAX);
+        for (size_t i = 0; i < IMAGE_AROUND_MAX; i++)
+                must(v->opening.ids[i] >= 0 && v->opening.ids[i] < (int32_t)v->n_tokens && v->closing.ids[i] >= 0 &&
+                     v->closing.ids[i] < (int32_t)v->n_tokens);
 }
 
 static void use_tokenizer(const struct image_vocab *v) {

@@ -129,6 +129,57 @@ def raw_tokenizer(name, rng):
 RAW = ["llama", "gemma", "metaspace-first-whole", "metaspace-always-whole", "metaspace-never-split", "metaspace-always-split"]
 
 
+def added_tokenizer(kind, rng):
+    """Added tokens that overlap and strip each other, and no merges."""
+    normalizer, pre_tokenizer, letters = ADDED[kind]
+    if pre_tokenizer:
+        t = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate("▁ab-é<")}, merges=[]))
+    else:
+        t = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, merges=[]))
+    t.normalizer, t.pre_tokenizer = normalizer, pre_tokenizer or byte_level(True)
+    seen = set()
+    while len(seen) < 7:
+        text = "".join(rng.choice(letters) for _ in range(rng.randint(1, 5)))
+        seen_as = normalizer.normalize_str(text) if normalizer else text
+        if seen_as not in seen:
+            seen.add(seen_as)
+            options = {k: rng.random() < 0.2 for k in ("lstrip", "rstrip", "single_word")}
+            normalized = kind != "plain" and rng.random() < 0.6
+            t.add_tokens([AddedToken(text, normalized=normalized, special=len(text) > 1 and rng.random() < 0.5, **options)])
+    return t
+
+
+NO_CUT = pre_tokenizers.Split(" ", "merged_with_previous")
+ADDED = {
+    "plain": (None, None, "aaabb- "),
+    "late": (None, None, "aaabb- "),
+    "nfc": (normalizers.NFC(), None, "aab- é\u0301\u0323<\u0338"),
+    "replace": (normalizers.Replace(" ", "▁"), NO_CUT, "aab- ▁"),
+    "prepend": (normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]), NO_CUT, "aaab-  ▁"),
+    "first": (None, pre_tokenizers.Metaspace("▁", prepend_scheme="first", split=False), "aaab-  ▁"),
+    "always": (None, pre_tokenizers.Metaspace("▁", prepend_scheme="always", split=True), "aaab-  ▁"),
+}
+
+
+def added_cases(folder, out):
+    rng = random.Random(3)
+    for kind, (_, _, letters) in ADDED.items():
+        for i in range(2):
+            t = added_tokenizer(kind, rng)
+            write_tokenizer(folder, f"added-{kind}-{i}", json.loads(t.to_str()))
+            for _ in range(60):
+                write_case(out, f"added-{kind}-{i}", t, "".join(rng.choice(letters) for _ in range(rng.randint(0, 24))))
+
+
+def write_tokenizer(folder, name, spec):
+    (folder / f"{name}.json").write_text(json.dumps(spec, ensure_ascii=False, separators=(",", ":")) + "\n")
+
+
+def write_case(out, name, t, text):
+    ids, full = (t.encode(text, add_special_tokens=b).ids for b in (False, True))
+    out.write(f"{name} {text.encode().hex() or '-'} {','.join(map(str, ids)) or '-'} {','.join(map(str, full)) or '-'}\n")
+
+
 def main():
     rng = random.Random(7)
     folder = pathlib.Path(__file__).parent / "hf"
@@ -140,12 +191,12 @@ def main():
             spec = json.loads(t.to_str())
             if name in ("qwen2", "llama"):  # older files write merges as text
                 spec["model"]["merges"] = [" ".join(m) for m in spec["model"]["merges"]]
-            (folder / f"{name}.json").write_text(json.dumps(spec, ensure_ascii=False, separators=(",", ":")) + "\n")
+            write_tokenizer(folder, name, spec)
             texts = ["", " ", "word", "sword word words", " a <lr> b", "<s>x", "a</s> b<tool>  c"]
             texts += [text_of(rng, rng.randint(1, 12), True) for _ in range(n_cases)]
             for text in texts:
-                ids, full = (t.encode(text, add_special_tokens=b).ids for b in (False, True))
-                out.write(f"{name} {text.encode().hex() or '-'} {','.join(map(str, ids)) or '-'} {','.join(map(str, full)) or '-'}\n")
+                write_case(out, name, t, text)
+        added_cases(folder, out)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 /* The engine's core: company, chunking, credit, cancelling, pages, replay, on the CPU backend. */
 
+#include <math.h>
+
 #include "engine-fixture.h"
 
 #define N 9u /* requests of a mixture */
@@ -352,12 +354,51 @@ static void test_score(void **state) {
         assert_true(other != nll && other > 0);
 }
 
+/* A text that begins with several tokens of the model's: none of them is scored, and all of the text is. */
+static void test_score_opening(void **state) {
+        static const struct tokenizer_around opening = { 3, { FAKE_BOS, FAKE_EOS, FAKE_BOS } };
+        const struct engine_config config = { .max_rows = 16, .max_sequences = 4 };
+        static struct result x;
+        struct tokenizer_def def;
+        struct text_error error;
+        struct failure f;
+        struct lab l;
+        double rest = 0, first[2] = { 0 };
+        void *userdata[2] = { &x.request, &rest };
+
+        lab_open_model(&l, "cpu", 2);
+        (void)tokenizer_free(l.tokenizer);
+        fake_vocab_init(&l.vocab, &def);
+        def.opening = opening;
+        assert_int_equal(tokenizer_new(&l.tokenizer, &def, &error), 0);
+        lab_start(&l, &config);
+        result_init(&x, 1, 40, 0, 5);
+        memcpy(x.request.tokens, opening.ids, sizeof(x.request.tokens[0]) * 3);
+        assert_int_equal(engine_run_logits(l.engine, x.request.tokens, 40, sum_nll, userdata, &f), 0);
+        for (size_t n = 2; n <= 3; n++) { /* what the opening's own tokens add to it */
+                userdata[1] = &first[n - 2];
+                x.request.n_tokens = n;
+                assert_int_equal(engine_run_logits(l.engine, x.request.tokens, n, sum_nll, userdata, &f), 0);
+        }
+        memmove(x.request.tokens, x.request.tokens + 3, 37 * sizeof(int32_t));
+        x.request.n_tokens = 37;
+        x.request.kind = REQUEST_SCORE;
+        x.request.window = 40;
+        atomic_store(&x.request.granted, 0);
+        assert_int_equal(engine_submit(l.engine, &x.request), 0);
+        lab_run(&l);
+        assert_true(x.finished && x.done.scored == 37);
+        assert_true(first[1] > first[0] && fabs(x.done.nll - (rest - first[1]) / 37) < 1e-9);
+        result_deinit(&x);
+        lab_close(&l);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_same_in_any_company), cmocka_unit_test(test_giving_up_pages),
                 cmocka_unit_test(test_credit),              cmocka_unit_test(test_cancel),
                 cmocka_unit_test(test_limits),              cmocka_unit_test(test_replay),
-                cmocka_unit_test(test_end_of_sequence),     cmocka_unit_test(test_score),
+                cmocka_unit_test(test_end_of_sequence),     cmocka_unit_test(test_score), cmocka_unit_test(test_score_opening),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

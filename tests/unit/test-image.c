@@ -48,6 +48,7 @@ static void small_vocab(struct image_plan *plan) {
                 .model = IMAGE_VOCAB_BPE, .pre = "gpt-2", .n_tokens = 4, .token_bytes = token_bytes,
                 .token_offsets = token_offsets, .scores = scores, .types = types, .n_merges = 1, .merge_bytes = "a b",
                 .merge_offsets = merge_offsets, .bos = 3, .eos = -1, .eot = -1, .eom = 2, .unk = 0, .sep = -1, .pad = -1,
+                .opening = { 3, { 3, 1, 3 } }, .closing = { 8, { 2, 2, 2, 2, 2, 2, 2, 1 } },
                 .add_bos = true, .has_add_bos = true, .ignore_merges = true,
         };
         plan->chat_template = "{{ x }} and more";
@@ -128,6 +129,8 @@ static void test_write_and_read(void **state) {
         assert_memory_equal(image.vocab.merge_bytes, "a b", 3);
         assert_string_equal(image.vocab.pre, "gpt-2");
         assert_true(image.vocab.bos == 3 && image.vocab.eos == -1 && image.vocab.eom == 2 && image.vocab.unk == 0);
+        assert_memory_equal(&image.vocab.opening, &m.plan.vocab.opening, sizeof(image.vocab.opening));
+        assert_memory_equal(&image.vocab.closing, &m.plan.vocab.closing, sizeof(image.vocab.closing));
         assert_true(image.vocab.add_bos && image.vocab.has_add_bos && image.vocab.ignore_merges);
         assert_false(image.vocab.add_eos || image.vocab.add_space_prefix || image.vocab.remove_extra_whitespaces);
         assert_string_equal(image.chat_template, "{{ x }}");
@@ -302,6 +305,9 @@ static void test_faults(void **state) {
         FAULT(v->n_merges, UINT64_MAX, "out of range");
         FAULT(v->bos, 4, "token id 4");
         FAULT(v->eom, -2, "token id -2");
+        FAULT(v->opening.n, 9, "9 tokens around");
+        FAULT(v->opening.ids[2], 4, "token id 4");
+        FAULT(v->closing.ids[7], -1, "token id -1");
         FAULT(v->model, 3, "model 3");
         FAULT(v->flags, 1u << 31, "flags");
         FAULT(hp->n_head_kv, 3, "KV heads");

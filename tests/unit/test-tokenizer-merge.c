@@ -221,7 +221,7 @@ static void test_special(void **state) {
                 }
                 for (size_t i = 0; i < n; i++)
                         text[i] = "aab "[next_random(&seed) % 4];
-                assert_int_equal(special_new(&s, tokens, n_tokens), 0);
+                assert_int_equal(special_new(&s, tokens, n_tokens, false), 0);
                 assert_int_equal(special_find(s, text, (uint32_t)n, &matches, &n_matches), 0);
                 assert_int_equal(n_matches, find_slowly(tokens, n_tokens, text, n, taken));
                 for (size_t i = 0; i < n_matches; i++) {

@@ -103,6 +103,7 @@ static void test_spm_special(void **state) {
         struct vocab_maker m = { 0 };
         struct tokenizer_def def;
         struct tokenizer *t;
+        size_t n;
 
         fill_spm(&m);
         (void)maker_token(&m, "<", NORMAL, -30);
@@ -113,7 +114,7 @@ static void test_spm_special(void **state) {
         t = make(&def);
         assert_int_equal(tokenizer_bos(t), 1);
         assert_int_equal(tokenizer_eos(t), 2);
-        assert_true(tokenizer_adds_bos(t) && tokenizer_is_eog(t, 2));
+        assert_true(tokenizer_opening(t, &n) && n == 1 && tokenizer_is_eog(t, 2));
         assert_false(tokenizer_is_eog(t, 1) || tokenizer_is_eog(t, -1) || tokenizer_is_eog(t, 100000));
         check(t, "b", TOKENIZE_BOS_EOS, 1, SP, B);
         check(t, "", TOKENIZE_BOS_EOS, 1);
@@ -131,6 +132,37 @@ static void test_spm_special(void **state) {
         t = make(&def);
         check(t, "b", TOKENIZE_BOS_EOS, SP, B, 2);
         (void)tokenizer_free(t);
+}
+
+static void test_around(void **state) {
+        struct text_error error = { 0 };
+        struct vocab_maker m = { 0 };
+        struct tokenizer_def def;
+        struct tokenizer *t;
+        size_t n;
+
+        fill_spm(&m);
+        def = maker_def(&m, TOKENIZER_SPM, "");
+        def.opening = (struct tokenizer_around){ 3, { 2, 0, 2 } };
+        def.closing = (struct tokenizer_around){ 2, { 0, 1 } };
+        def.has_add_bos = def.add_bos = def.add_eos = true;
+        t = make(&def);
+        check(t, "b", TOKENIZE_BOS_EOS, 2, 0, 2, SP, B, 0, 1);
+        check(t, "", TOKENIZE_BOS_EOS, 2, 0, 2, 0, 1);
+        check(t, "b", 0, SP, B);
+        assert_int_equal(tokenizer_opening(t, &n)[1], 0);
+        assert_int_equal(n, 3);
+        (void)tokenizer_free(t);
+        def.add_bos = false;
+        t = make(&def);
+        check(t, "b", TOKENIZE_BOS_EOS, SP, B, 0, 1);
+        (void)tokenizer_free(t);
+        def.opening.n = 9;
+        assert_int_equal(tokenizer_new(&t, &def, &error), TOKENIZER_E_INVALID);
+        assert_non_null(strstr(error.text, "around a prompt"));
+        def.opening.n = 0;
+        def.closing.ids[1] = (int32_t)def.n_tokens;
+        assert_int_equal(tokenizer_new(&t, &def, &error), TOKENIZER_E_INVALID);
 }
 
 /* Without byte tokens a character that no token has is unknown; with a token that spans words, words can't be apart. */
@@ -187,6 +219,7 @@ static void test_bpe(void **state) {
         struct vocab_maker m = { 0 };
         struct tokenizer_def def;
         struct tokenizer *t;
+        size_t n;
 
         fill_bpe(&m);
         def = maker_def(&m, TOKENIZER_BPE, "gpt-2");
@@ -207,7 +240,8 @@ static void test_bpe(void **state) {
         check(t, "<|end|>", 0, '<', '|', 'e', 'n', 'd', '|', '>');
         check(t, "h<|mark|>e", 0, 'h', MARK, 'e');
         assert_int_equal(tokenizer_bos(t), -1);
-        assert_false(tokenizer_adds_bos(t));
+        (void)tokenizer_opening(t, &n);
+        assert_int_equal(n, 0);
         assert_true(tokenizer_is_eog(t, END));
         (void)tokenizer_free(t);
 }
@@ -398,6 +432,7 @@ static void test_round_trip(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_spm_order),  cmocka_unit_test(test_spm_special),
+                cmocka_unit_test(test_around),
                 cmocka_unit_test(test_spm_bare),   cmocka_unit_test(test_bpe),
                 cmocka_unit_test(test_bpe_defaults), cmocka_unit_test(test_bpe_gaps),
                 cmocka_unit_test(test_strip),      cmocka_unit_test(test_roles),
