@@ -428,7 +428,8 @@ static int settle_leftmost(struct find *f, const struct candidates *all) {
                         end = MAX(end, stripped);
                 while (token->strip && (len = space_at(f->text, f->n, end, token->ascii)))
                         stripped = end += len;
-                f->matches[f->n_matches++] = (struct special_match){ MAX(start, taken), end, token->id };
+                start = MAX(start, taken);
+                f->matches[f->n_matches++] = (struct special_match){ start, end, token->id };
                 taken = end;
         }
         return 0;
