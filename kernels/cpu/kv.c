@@ -202,8 +202,8 @@ static void store_head(const struct job *job, uint32_t row, uint32_t head, void 
 
 /* The queries' temperature at this position. */
 static void cool(const struct rope *rope, uint32_t pos, float *q, size_t n) {
-        double steps = rope->temp_length > 0 ? (double)(pos / rope->temp_length) : 0;
-        float scale = (float)(1.0 + (double)rope->temp_scale * log(steps + 1.0));
+        uint32_t steps = rope->temp_length > 0 ? pos / rope->temp_length : 0; /* whole ones */
+        float scale = (float)(1.0 + (double)rope->temp_scale * log((double)steps + 1.0));
 
         for (size_t i = 0; i < n; i++)
                 q[i] *= scale;
