@@ -16,7 +16,12 @@
 #include "base/fd.h"
 #include "base/macro.h"
 
+#include "loadlink.h"
 #include "sandbox.h"
+#include "source.h"
+
+/* Segments and inputs, all of them at once, and link, ring, standard streams and what a library may need. */
+#define SANDBOX_FILES (LOADLINK_SEGMENTS_MAX + SOURCES_MAX + 16u)
 
 /* Rights that the running kernel may know beyond those of the header we were built with. */
 static const uint64_t fs_rights[] = {
@@ -74,7 +79,7 @@ static int enter_limits(void) {
                 return -errno;
         r = set_limit(RLIMIT_FSIZE, 0);
         if (!r)
-                r = set_limit(RLIMIT_NOFILE, 128); /* segments, link, input, ring */
+                r = set_limit(RLIMIT_NOFILE, SANDBOX_FILES);
         if (!r)
                 r = set_limit(RLIMIT_MSGQUEUE, 0);
         return r;
