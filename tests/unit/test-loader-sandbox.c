@@ -31,6 +31,8 @@
 #include "base/macro.h"
 #include "daemon/loader/ring.h"
 #include "daemon/loader/sandbox.h"
+#include "daemon/loader/source.h"
+#include "loadlink.h"
 
 /* Emulators of other processors have no filter for system calls. */
 static void need_seccomp(void) {
@@ -148,6 +150,26 @@ static int check_state(void) {
         return 0;
 }
 
+/* All inputs are open when all segments come. */
+static int take_all_descriptors(void) {
+        struct loadlink_record record = { .type = LOADLINK_SEGMENTS, .n_segments = LOADLINK_SEGMENTS_MAX };
+        int fds[LOADLINK_SEGMENTS_MAX], pair[2], fd = fd_memfd_new("file", 0);
+        struct sandbox_features features;
+        size_t n = 0;
+
+        for (size_t i = 0; i < SOURCES_MAX + LOADLINK_SEGMENTS_MAX; i++)
+                if (i < LOADLINK_SEGMENTS_MAX)
+                        fds[i] = fd;
+                else if (dup(fd) < 0)
+                        return 1;
+        if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) < 0 ||
+            loadlink_send(pair[0], &record, fds, LOADLINK_SEGMENTS_MAX) != 0)
+                return 2;
+        if (sandbox_enter_files(&features) < 0 || sandbox_enter_calls() < 0)
+                return 100;
+        return loadlink_recv(pair[1], &record, fds, &n) == 1 && n == LOADLINK_SEGMENTS_MAX ? 0 : 3;
+}
+
 /* A thread that was made between the two steps is inside as well. */
 static int pipe_fds[2];
 
@@ -253,6 +275,10 @@ static void test_state(void **state) {
         assert_int_equal(in_child(check_state), 0);
 }
 
+static void test_descriptors(void **state) {
+        assert_int_equal(in_child(take_all_descriptors), 0);
+}
+
 static void test_thread(void **state) {
         assert_int_equal(in_child(try_thread), 0);
 }
@@ -277,6 +303,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_forbidden), cmocka_unit_test(test_allowed),  cmocka_unit_test(test_state),
                 cmocka_unit_test(test_thread),    cmocka_unit_test(test_landlock), cmocka_unit_test(test_ring),
+                cmocka_unit_test(test_descriptors),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
