@@ -34,6 +34,23 @@ struct backend_config {
         unsigned threads; /* 0 = one per core this process may use */
         const char *isa; /* CPU: "auto", or a kernel family by name for tests ("c", "avx2", ...) */
         unsigned null_step_us; /* null: how long a step pretends to take */
+        const char *placement; /* CUDA: "auto" (also NULL), "unified" or "device" */
+};
+
+/* What a backend says of itself, for status. */
+struct backend_facts {
+        char device[64];       /* "NVIDIA GB10 (sm_121)", empty where it is the host */
+        char placement[16];    /* where weights are: "host", "unified", "device" */
+        char kv_memory[16];    /* and KV */
+        uint64_t device_bytes; /* memory of a device of its own that is allocated */
+};
+
+/* Of a row of logits: sum of e^(x - largest) over all, in double. bad: not-a-number or +infinity among them, or nothing but
+ * -infinity. */
+struct backend_top {
+        double sum;
+        float largest;
+        bool bad;
 };
 
 /* One product of a matmul call: out[r][o] (+)= sum over i of x[r][i] * w[o][i], plus bias[o]. */
@@ -139,6 +156,14 @@ struct backend_ops {
         int (*download)(struct backend *be, void *host, const void *dev, size_t bytes);
         /* Makes a weight's data reachable for this backend; may replace w->data by a device pointer. */
         int (*bind)(struct backend *be, struct weight *w);
+        /* Makes a weight of random values, of about that standard deviation, in the backend's memory, which it keeps; for
+         * models of a shape. NULL: the backend has no memory of its own, make it on the host and bind(). */
+        int (*fill)(struct backend *be, struct weight *w, float deviation, uint64_t seed);
+        /* NULL: nothing to say but the host. */
+        void (*facts)(const struct backend *be, struct backend_facts *ret);
+        /* Whether the device still answers, without waiting: 0, or negative as everywhere. May be called by any thread, at any
+         * time between open() and close(). NULL: it always does. */
+        int (*health)(struct backend *be);
 
         int (*kv_new)(struct backend *be, const struct kv_config *config, struct kv_cache **ret);
         struct kv_cache *(*kv_free)(struct backend *be, struct kv_cache *kv);
@@ -193,8 +218,13 @@ struct backend_ops {
         /* out[r] (+)= the sum of its slots' rows of x [slots][dim] times their weights, in their order. */
         int (*combine)(struct backend *be, const struct chosen *chosen, const float *x, uint32_t dim, bool accumulate,
                        float *out);
-        /* Copies the given rows together: out[j] = x[rows[j]]; rows is a host array. */
+        /* Copies the given rows together: out[j] = x[rows[j]]; rows is a host array. What follows in the step works on these n
+         * rows; one gather() a step. */
         int (*gather)(struct backend *be, const float *x, const uint32_t *rows, uint32_t n, uint32_t dim, float *out);
+        /* The k highest of each row of logits [n][dim], best first, of equal ones the lowest id first, and what probabilities
+         * need. Host arrays, written when end() returns. NULL: download the logits. */
+        int (*top)(struct backend *be, const float *logits, uint32_t n, uint32_t dim, uint32_t k, struct backend_top *rows,
+                   float *values, int32_t *ids);
 };
 
 struct backend {

@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Between the backend's host part (C) and its kernels (.cu): what all launches share, and the operations on rows. mm.h has
+ * the matrix products, attn.h the KV cache and attention. docs/cuda.md says how it fits together.
+ *
+ * Launch functions only start work on a stream and return what the runtime said; sizes and formats are checked by the caller.
+ * All pointers are device memory unless they say host.
+ *
+ * Every kernel's result for a row depends on that row alone (design promise 1): sums run in an order fixed by the row's own
+ * shape, there are no atomics on sums, and -fmad=false leaves fused multiply-adds to where fmaf() is written.
+ */
+
+#include <cuda_runtime_api.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kernels/backend.h"
+
+#ifdef __cplusplus
+#define CUDA_API extern "C"
+#else
+#define CUDA_API
+#endif
+
+/* How to launch: dependent = may overlap the end of what is in front (launch.cuh). */
+struct cuda_launch {
+        cudaStream_t stream;
+        bool dependent;
+};
+
+/* Rows of an operation: *count * per, known on the device only, so that one graph serves every number up to max (of these
+ * rows, per included), which the grid covers. */
+struct cuda_rows {
+        const uint32_t *count;
+        uint32_t per;
+        uint32_t max;
+};
+
+/*
+ * Activations as the tensor cores take them, in bfloat16, in the order of m16n8k16's B fragments. Element k of row r is at
+ *   x[((r / 8 * K32 + k / 32) * 32 + (r % 8 * 4 + k % 16 / 4)) * 8 + k % 32 / 16 * 4 + k % 4],   K32 = ceil(n_in / 32)
+ * so that lane 4 g + t loads, as 16 bytes, the b registers of two products for column g: k = 32 i + 4t .. 4t + 3 and 32 i + 16
+ * + 4t .. (a weight's A fragments have the same elements of K in these places). K is padded with zeros to whole 32; rows to
+ * whole tiles of 8, with whatever was there.
+ * sums: of 16 elements each, after rounding to bfloat16, added up in order of k: [row][K32 * 2]; for formats with minima.
+ * f32: the row as it was, [row][n_in], for float matrices in single precision and whoever else reads it.
+ * Each of the three may be NULL: not wanted.
+ */
+struct cuda_packed {
+        uint16_t *x;
+        float *sums;
+        float *f32;
+        uint32_t n_in;
+};
+
+#define CUDA_TILE_ROWS 8u
+
+static inline size_t cuda_packed_x_bytes(uint32_t max_rows, uint32_t n_in) {
+        return ((size_t)max_rows + CUDA_TILE_ROWS - 1) / CUDA_TILE_ROWS * ((n_in + 31u) / 32u) * 512u;
+}
+
+static inline size_t cuda_packed_sums_bytes(uint32_t max_rows, uint32_t n_in) {
+        return (size_t)max_rows * ((n_in + 31u) / 32u) * 2u * sizeof(float);
+}
+
+/* A step's rows on the device; host arrays of struct batch, copied. Page table of sequence s: table[table_start[s]] and on. */
+struct cuda_batch {
+        const int32_t *token;
+        const uint32_t *pos, *seq;
+        const uint32_t *table_start, *table;
+};
+
+/* out[r] = row token[r] of w (either layout), times scale. */
+struct cuda_embed {
+        struct cuda_rows rows;
+        const int32_t *token;
+        const void *w;
+        enum fmt fmt;
+        enum weight_layout layout;
+        uint32_t n_in;
+        float w_scale; /* of the matrix, 0 = none */
+        float scale;
+        float *out;
+};
+
+CUDA_API cudaError_t cuda_embed(const struct cuda_launch *l, const struct cuda_embed *a);
+
+/*
+ * Norms and residual sums in one pass over a row of dim elements. With v = x[r] (row stride x_stride):
+ *   post_norm:  v = v / rms(v) * post_norm
+ *   residual:   residual[r] += add_scale * v, and v = residual[r]
+ *   norm:       v = v / rms(v) * norm
+ * each only where its pointer is given; v goes to out (f32, out.f32 may be x where strides agree) and packed forms of it.
+ * rms as in backend.h's rmsnorm. One block a row when dim is large, one warp a row for heads.
+ */
+struct cuda_norm {
+        struct cuda_rows rows;
+        uint32_t dim;
+        float eps;
+        const float *x;
+        size_t x_stride;
+        const float *post_norm;
+        float *residual; /* [rows][dim] */
+        float add_scale;
+        const float *norm;
+        struct cuda_packed out; /* n_in = dim */
+};
+
+CUDA_API cudaError_t cuda_norm(const struct cuda_launch *l, const struct cuda_norm *a);
+
+/* out = act(gate) * up; gate and up with strides, so that they may be halves of one product. */
+struct cuda_gate {
+        struct cuda_rows rows;
+        enum activation act;
+        uint32_t dim;
+        const float *gate, *up;
+        size_t stride;
+        struct cuda_packed out;
+};
+
+CUDA_API cudaError_t cuda_gate(const struct cuda_launch *l, const struct cuda_gate *a);
+
+/* Packed forms of x [rows][x_stride], of its first out.n_in columns. */
+struct cuda_pack {
+        struct cuda_rows rows;
+        const float *x;
+        size_t x_stride;
+        struct cuda_packed out;
+};
+
+CUDA_API cudaError_t cuda_pack(const struct cuda_launch *l, const struct cuda_pack *a);
+
+/* x = cap * tanh(x * scale / cap), x * scale where cap is 0; in place, [rows][dim] */
+CUDA_API cudaError_t cuda_softcap(const struct cuda_launch *l, struct cuda_rows rows, float scale, float cap, uint32_t dim,
+                                  float *x);
+/* out[r][i] += scale * x[r][i] */
+CUDA_API cudaError_t cuda_add(const struct cuda_launch *l, struct cuda_rows rows, const float *x, float scale, uint32_t dim,
+                              float *out);
+/* Columns [first, first + dim) of x. */
+CUDA_API cudaError_t cuda_slice(const struct cuda_launch *l, struct cuda_rows rows, const float *x, size_t x_stride,
+                                uint32_t first, uint32_t dim, float *out);
+/* out[j] = x[index[j]]; index is device memory */
+CUDA_API cudaError_t cuda_gather(const struct cuda_launch *l, struct cuda_rows rows, const uint32_t *index, const float *x,
+                                 uint32_t dim, float *out);
+
+/*
+ * The experts of each row (backend.h, route), and the slots in the order of their experts: groups of at most group_rows slots
+ * of one expert each, experts ascending, slots ascending within. from[p] is the row of x of place p: s / n_used where x has a
+ * row per row (for_rows), and to[p] = s its slot. n_groups is written, 0 where there are no rows.
+ */
+struct cuda_group {
+        uint32_t expert;
+        uint32_t first; /* place */
+        uint32_t n;
+};
+
+struct cuda_slots {
+        uint32_t *row, *slot;      /* [max slots]: by place */
+        struct cuda_group *groups; /* [cuda_groups_max()] */
+        uint32_t *n_groups;
+        uint32_t group_rows;
+        uint32_t max_groups;
+};
+
+static inline uint32_t cuda_groups_max(uint32_t max_slots, uint32_t n_experts, uint32_t group_rows) {
+        uint32_t most = n_experts + max_slots / group_rows;
+
+        return most < max_slots ? most : max_slots;
+}
+
+struct cuda_route {
+        struct cuda_rows rows;
+        struct routing routing;
+        const float *logits;
+        uint32_t *experts; /* [rows][n_used] */
+        float *weights;
+        struct cuda_slots slots;
+};
+
+CUDA_API cudaError_t cuda_route(const struct cuda_launch *l, const struct cuda_route *a);
+
+/* out[r] (+)= sum over slots of x[slot] * weight, in their order. */
+CUDA_API cudaError_t cuda_combine(const struct cuda_launch *l, struct cuda_rows rows, uint32_t n_used, const float *weights,
+                                  const float *x, uint32_t dim, bool accumulate, float *out);
+
+/*
+ * The best of each row's logits [rows][dim]: the k <= CUDA_TOP_MAX highest, best first, of equal ones the lowest id first, and
+ * what is needed to know probabilities: the largest logit and the sum of e^(x - largest) over all, in double, added up in an
+ * order fixed by dim. bad: 1 where a logit is NaN or +infinity, or all are -infinity.
+ */
+#define CUDA_TOP_MAX 256u
+
+struct cuda_top_row {
+        double sum;
+        float largest;
+        uint32_t bad;
+};
+
+struct cuda_top {
+        struct cuda_rows rows;
+        uint32_t dim, k;
+        const float *logits;
+        float *values;  /* [rows][k] */
+        int32_t *ids;   /* [rows][k] */
+        struct cuda_top_row *row; /* [rows] */
+        void *scratch;  /* cuda_top_scratch_bytes() */
+};
+
+static inline size_t cuda_top_scratch_bytes(uint32_t max_rows, uint32_t dim) {
+        return (size_t)max_rows * ((dim + 8191u) / 8192u) * (CUDA_TOP_MAX * 8u + sizeof(struct cuda_top_row));
+}
+
+CUDA_API cudaError_t cuda_top(const struct cuda_launch *l, const struct cuda_top *a);
+
+/* Random weights of a format for models of a shape, in panels: values of about the given standard deviation, all finite. */
+CUDA_API cudaError_t cuda_fill(const struct cuda_launch *l, enum fmt fmt, uint64_t n_blocks_of_panels, float deviation,
+                               uint64_t seed, void *data);
+
+/* Limits of the machine, for benchmarks: reads (and copies) bytes; multiplies m16n8k16 in bfloat16 for a while. Return through
+ * host pointers, after waiting: bytes per second, operations per second (a multiply-add is two). */
+CUDA_API cudaError_t cuda_measure_read(cudaStream_t stream, const void *data, size_t bytes, double *ret_bytes_s);
+CUDA_API cudaError_t cuda_measure_copy(cudaStream_t stream, void *to, const void *from, size_t bytes, double *ret_bytes_s);
+CUDA_API cudaError_t cuda_measure_mma(cudaStream_t stream, double *ret_ops_s);
