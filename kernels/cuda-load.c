@@ -16,7 +16,7 @@
 
 #define LIBRARY "libspark-cuda.so"
 
-#ifndef SPARK_LIBDIR
+#ifndef SPARK_LIBDIR /* the Makefile says; analysers do not know */
 #define SPARK_LIBDIR "/usr/local/lib"
 #endif
 
