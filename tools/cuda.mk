@@ -2,7 +2,7 @@
 # libspark-cuda.so, the backend that the engine opens at run time. It is built where there is a CUDA compiler, unless CUDA=0; not
 # for another machine and not with sanitizers. The CUDA runtime is in it; the driver's library is opened by the runtime.
 
-# nvcc in the path, or CUDA_HOME's, or where NVIDIA's packages have it. NVCC may be several words ("ccache nvcc").
+# nvcc in the path, or CUDA_HOME's, or where NVIDIA's packages have it. NVCC may be several words ("nvcc -ccbin g++-13").
 ifeq ($(origin NVCC),undefined)
 NVCC      := $(or $(shell command -v nvcc 2>/dev/null),$(wildcard $(or $(CUDA_HOME),/usr/local/cuda)/bin/nvcc))
 endif
