@@ -170,6 +170,10 @@ static inline uint32_t cuda_groups_max(uint32_t max_slots, uint32_t n_experts, u
         return most < max_slots ? most : max_slots;
 }
 
+#define CUDA_ROUTE_EXPERTS 512u /* at most; and of the others */
+#define CUDA_ROUTE_USED 32u
+#define CUDA_ROUTE_SLOTS (1u << 19)
+
 struct cuda_route {
         struct cuda_rows rows;
         struct routing routing;
