@@ -282,11 +282,9 @@ DEVICE void sort_groups(const struct cuda_route &a, const struct sort &s, uint32
                 uint32_t first = s.slots[expert], end = expert + 1 < n ? s.slots[expert + 1] : n_slots;
 
                 for (uint32_t g = threadIdx.x % WARP; first + g * size < end; g += WARP) {
-                        struct cuda_group *group = &a.slots.groups[s.groups[expert] + g];
+                        struct cuda_group group = { expert, first + g * size, min(size, end - (first + g * size)) };
 
-                        group->expert = expert;
-                        group->first = first + g * size;
-                        group->n = min(size, end - group->first);
+                        a.slots.groups[s.groups[expert] + g] = group;
                 }
         }
 }
