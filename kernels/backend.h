@@ -35,6 +35,7 @@ struct backend_config {
         const char *isa; /* CPU: "auto", or a kernel family by name for tests ("c", "avx2", ...) */
         unsigned null_step_us; /* null: how long a step pretends to take */
         const char *placement; /* CUDA: "auto" (also NULL), "unified" or "device" */
+        const char *library;   /* CUDA: path of libspark-cuda.so; NULL or "" = where it is installed */
 };
 
 /* What a backend says of itself, for status. */
@@ -144,6 +145,7 @@ struct chosen {
 struct backend_ops {
         const char *name; /* "cpu", "cuda", "null" */
         bool fake;        /* needs no model: logits depend on the tokens of the sequence only */
+        bool device;      /* has device files and a driver's threads: it is opened before the sandbox, and watched */
 
         int (*open)(const struct backend_config *config, struct backend **ret);
         struct backend *(*close)(struct backend *be);
@@ -164,6 +166,9 @@ struct backend_ops {
         /* Whether the device still answers, without waiting: 0, or negative as everywhere. May be called by any thread, at any
          * time between open() and close(). NULL: it always does. */
         int (*health)(struct backend *be);
+        /* What the machine can do, measured, for benchmarks: bytes per second read and copied, operations per second of
+         * matrix products in bfloat16 (a multiply-add is two). Takes seconds. NULL: not known. */
+        int (*limits)(struct backend *be, double *ret_read_bytes_s, double *ret_copy_bytes_s, double *ret_ops_s);
 
         int (*kv_new)(struct backend *be, const struct kv_config *config, struct kv_cache **ret);
         struct kv_cache *(*kv_free)(struct backend *be, struct kv_cache *kv);
