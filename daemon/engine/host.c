@@ -26,22 +26,26 @@ uint64_t host_default_kv_bytes(void) {
 }
 
 static int open_backend(struct host *h, const struct host_config *config, size_t n_fds, struct failure *f) {
-        const struct backend_ops *ops = backend_find(config->backend);
+        struct backend_error error;
+        bool fake;
         int r;
 
-        if (!ops)
-                return failure_set(f, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT, "there is no backend '%.32s'",
-                                   config->backend);
-        if (ops->fake != (n_fds == 0))
-                return failure_set(f, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
-                                   ops->fake ? "the %s backend takes no image" : "the %s backend needs an image",
-                                   ops->name);
-        r = ops->open(&config->be, &h->backend);
+        r = backend_open(config->backend, &config->be, &h->backend, &error);
         if (r > 0)
                 return failure_set(f, r == BACKEND_E_NO_MEMORY ? SPARK__V1__ERROR_CODE__NO_MEMORY :
+                                      r == BACKEND_E_MISSING   ? SPARK__V1__ERROR_CODE__INVALID_ARGUMENT :
                                                                  SPARK__V1__ERROR_CODE__INTERNAL,
-                                   "the %s backend does not start", ops->name);
-        return r;
+                                   "%s", error.text);
+        if (error.text[0])
+                log_notice("%s", error.text);
+        if (r < 0)
+                return r;
+        fake = h->backend->ops->fake;
+        if (fake != (n_fds == 0))
+                return failure_set(f, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
+                                   fake ? "the %s backend takes no image" : "the %s backend needs an image",
+                                   h->backend->ops->name);
+        return 0;
 }
 
 static int open_image(struct host *h, const int *fds, size_t n_fds, struct failure *f) {
