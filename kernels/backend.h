@@ -157,6 +157,7 @@ struct chosen {
 struct backend_ops {
         const char *name; /* "cpu", "cuda", "null" */
         bool fake;        /* needs no model: logits depend on the tokens of the sequence only */
+        bool device;      /* has device files and a driver's threads: it is opened before the sandbox, and watched */
 
         int (*open)(const struct backend_config *config, struct backend **ret);
         struct backend *(*close)(struct backend *be);
@@ -177,6 +178,9 @@ struct backend_ops {
         /* Whether the device still answers, without waiting: 0, or negative as everywhere. May be called by any thread, at any
          * time between open() and close(). NULL: it always does. */
         int (*health)(struct backend *be);
+        /* What the machine can do, measured, for benchmarks: bytes per second read and copied, operations per second of
+         * matrix products in bfloat16 (a multiply-add is two). Takes seconds. NULL: not known. */
+        int (*limits)(struct backend *be, double *ret_read_bytes_s, double *ret_copy_bytes_s, double *ret_ops_s);
 
         int (*kv_new)(struct backend *be, const struct kv_config *config, struct kv_cache **ret);
         struct kv_cache *(*kv_free)(struct backend *be, struct kv_cache *kv);
