@@ -54,7 +54,7 @@ DEVICE float attn_f32_dot(const float *q, const float *k, uint32_t dim) {
 
 DEVICE float attn_warp_max(float x) {
         for (int lanes = 16; lanes > 0; lanes /= 2)
-                x = fmaxf(x, __shfl_xor_sync(ATTN_ALL, x, lanes));
+                x = fmaxf(x, __shfl_xor_sync(WARP_ALL, x, lanes));
         return x;
 }
 
@@ -67,7 +67,7 @@ struct attn_f32_sums {
 /* Positions [base, base + 32). */
 DEVICE void attn_f32_step(const struct cuda_attn &a, const attn_scorer &scorer, const attn_f32_head &h, uint32_t base,
                           attn_f32_sums &s) {
-        uint32_t lane = threadIdx.x % 32, pos = base + lane;
+        uint32_t lane = threadIdx.x % WARP, pos = base + lane;
         bool seen = pos >= h.from && pos < h.to;
         const float *keys = seen ? attn_f32_keys(a, h, pos) : NULL;
         float score = seen ? attn_score(scorer, attn_f32_dot(h.q, keys, a.kv.head_dim)) : -attn_infinity();
@@ -79,7 +79,7 @@ DEVICE void attn_f32_step(const struct cuda_attn &a, const attn_scorer &scorer, 
         for (uint32_t i = 0; i < 8; i++)
                 s.acc[i / 4][i % 4] *= shrink;
         for (uint32_t p = max(base, h.from); p < min(base + 32, h.to); p++) {
-                float w = __shfl_sync(ATTN_ALL, weight, p - base);
+                float w = __shfl_sync(WARP_ALL, weight, p - base);
                 const float *values = attn_f32_keys(a, h, p) + h.part;
 
                 for (uint32_t i = 0; i < 2; i++) {
@@ -97,8 +97,8 @@ DEVICE void attn_f32_step(const struct cuda_attn &a, const attn_scorer &scorer, 
         }
 }
 
-__global__ void __launch_bounds__(32 * F32_WARPS) attn_f32_kernel(struct cuda_attn a) {
-        uint32_t row = blockIdx.x, head = blockIdx.y * F32_WARPS + threadIdx.x / 32, lane = threadIdx.x % 32;
+__global__ void __launch_bounds__(WARP * F32_WARPS) attn_f32_kernel(struct cuda_attn a) {
+        uint32_t row = blockIdx.x, head = blockIdx.y * F32_WARPS + threadIdx.x / WARP, lane = threadIdx.x % WARP;
         uint32_t dim = a.kv.head_dim, length;
         attn_scorer scorer = attn_scorer_make(a.attention);
         attn_f32_sums s = {};
@@ -107,14 +107,14 @@ __global__ void __launch_bounds__(32 * F32_WARPS) attn_f32_kernel(struct cuda_at
 
         grid_launch_dependents();
         grid_wait();
-        if (row >= *a.rows.count * a.rows.per || head >= a.attention.n_heads)
+        if (row >= rows_count(a.rows) || head >= a.attention.n_heads)
                 return;
         h = attn_f32_head_make(a, row, head);
         s.top = -attn_infinity();
         for (uint32_t base = h.from / 32 * 32; base < h.to; base += 32)
                 attn_f32_step(a, scorer, h, base, s);
         for (int lanes = 16; lanes > 0; lanes /= 2)
-                s.sum += __shfl_xor_sync(ATTN_ALL, s.sum, lanes);
+                s.sum += __shfl_xor_sync(WARP_ALL, s.sum, lanes);
         scale = attn_finish(s.top, s.sum, a.attention.sinks, head);
         /* the row's last head fills it up to whole 32 */
         length = head + 1 == a.attention.n_heads ? dim + (head + 1) * dim % 32 : dim;
@@ -130,5 +130,5 @@ __global__ void __launch_bounds__(32 * F32_WARPS) attn_f32_kernel(struct cuda_at
 cudaError_t attn_f32(const struct cuda_launch *l, const struct cuda_attn *a) {
         dim3 grid(a->rows.max, (a->attention.n_heads + F32_WARPS - 1) / F32_WARPS);
 
-        return launch(attn_f32_kernel, grid, dim3(32 * F32_WARPS), 0, l->stream, l->dependent, *a);
+        return launch(attn_f32_kernel, grid, dim3(WARP * F32_WARPS), 0, l->stream, l->dependent, *a);
 }

@@ -45,7 +45,7 @@ DEVICE attn_few_item attn_few_item_at(const struct cuda_attn &a, uint32_t index)
 /* The thread's shares of a partial result: elements of each head first, then each head's top and sum. */
 template <int D> DEVICE void attn_few_store(const struct cuda_attn &a, const attn_few_item &w, const attn_state &st,
                                             const float acc[D / 8][4]) {
-        uint32_t lane = threadIdx.x % 32, dim = a.kv.head_dim;
+        uint32_t lane = threadIdx.x % WARP, dim = a.kv.head_dim;
         float2 *states = (float2 *)(a.partials + (size_t)a.plan->n_partials * a.attention.n_heads * dim);
 
 #pragma unroll
@@ -68,7 +68,7 @@ template <int D> DEVICE void attn_few_store(const struct cuda_attn &a, const att
 
 template <int D, bool q8> DEVICE void attn_few_work(const struct cuda_attn &a, const attn_few_item &w, uint8_t *shared) {
         using S = typename attn_few_shape<D, q8>::ring;
-        uint32_t query = threadIdx.x % 32 / 4, pos = a.batch.pos[w.item.row], first, end;
+        uint32_t query = threadIdx.x % WARP / 4, pos = a.batch.pos[w.item.row], first, end;
         const float *head = a.q + w.item.row * a.q_stride + (size_t)(w.head + query) * a.kv.head_dim;
         const float *heads[2] = { query < w.n ? head : NULL, query + 8 < w.n ? head + 8 * a.kv.head_dim : NULL };
         attn_source source = attn_source_make(a, w.item.row, w.kv_head);
@@ -93,8 +93,8 @@ template <int D, bool q8> DEVICE void attn_few_work(const struct cuda_attn &a, c
 }
 
 template <int D, bool q8>
-__global__ void __launch_bounds__(32 * attn_shape<D>::warps) attn_few_kernel(struct cuda_attn a) {
-        uint32_t warp = threadIdx.x / 32, n;
+__global__ void __launch_bounds__(WARP * attn_shape<D>::warps) attn_few_kernel(struct cuda_attn a) {
+        uint32_t warp = threadIdx.x / WARP, n;
         uint8_t *shared = shared_memory() + warp * attn_few_shape<D, q8>::warp_bytes;
 
         grid_launch_dependents();
@@ -156,7 +156,7 @@ struct few_launch {
         const struct cuda_attn *a;
 
         template <int D, bool q8> cudaError_t run(void) const {
-                return launch(attn_few_kernel<D, q8>, dim3(a->grid_items), dim3(32 * attn_shape<D>::warps),
+                return launch(attn_few_kernel<D, q8>, dim3(a->grid_items), dim3(WARP * attn_shape<D>::warps),
                               attn_few_shape<D, q8>::bytes, l->stream, l->dependent, *a);
         }
 };
@@ -172,7 +172,7 @@ struct few_blocks {
         int *blocks;
 
         template <int D, bool q8> cudaError_t run(void) const {
-                return cudaOccupancyMaxActiveBlocksPerMultiprocessor(blocks, attn_few_kernel<D, q8>, 32 * attn_shape<D>::warps,
+                return cudaOccupancyMaxActiveBlocksPerMultiprocessor(blocks, attn_few_kernel<D, q8>, WARP * attn_shape<D>::warps,
                                                                      attn_few_shape<D, q8>::bytes);
         }
 };

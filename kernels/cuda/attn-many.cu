@@ -13,8 +13,8 @@
 #include "launch.cuh"
 
 template <int D, bool q8> struct attn_many_shape {
-        static constexpr uint32_t warps = attn_shape<D>::warps, threads = 32 * warps, queries = 16 * warps;
-        using ring = attn_ring_shape<D, q8, 2, attn_shape<D>::wide ? 3 : 4, 32 * attn_shape<D>::warps>;
+        static constexpr uint32_t warps = attn_shape<D>::warps, threads = WARP * warps, queries = 16 * warps;
+        using ring = attn_ring_shape<D, q8, 2, attn_shape<D>::wide ? 3 : 4, WARP * attn_shape<D>::warps>;
         static constexpr uint32_t out_stride = D + 4; /* floats of a query on their way out */
         static constexpr uint32_t out_bytes = queries * out_stride * (uint32_t)sizeof(float);
         static constexpr uint32_t ring_bytes = ring::bytes > out_bytes ? ring::bytes : out_bytes;
@@ -82,7 +82,7 @@ template <int D> DEVICE float *attn_total(attn_totals<D> &t, uint32_t i, uint32_
 template <int D> DEVICE void attn_totals_start(attn_totals<D> &t, float *shared) {
         t.top[0] = t.top[1] = -attn_infinity();
         t.sum[0] = t.sum[1] = 0.0f;
-        t.shared = shared + threadIdx.x % 32;
+        t.shared = shared + threadIdx.x % WARP;
 #pragma unroll
         for (uint32_t i = 0; i < D / 8; i++)
 #pragma unroll
@@ -112,7 +112,7 @@ template <int D> DEVICE void attn_totals_fold(attn_totals<D> &t, attn_state &st,
 /* The warp's totals, finished, to shared memory, where a query's elements stand together. */
 template <int D, bool q8> DEVICE void attn_many_finish(const struct cuda_attn &a, const attn_many_block &b, attn_totals<D> &t,
                                                        uint32_t first, float *out) {
-        uint32_t lane = threadIdx.x % 32;
+        uint32_t lane = threadIdx.x % WARP;
 
 #pragma unroll
         for (uint32_t r = 0; r < 2; r++) {
@@ -139,7 +139,7 @@ template <int D, bool q8> DEVICE void attn_many_store(const struct cuda_attn &a,
 
 #pragma unroll
                 for (uint32_t d0 = 0; d0 < D; d0 += 128) {
-                        uint32_t d = d0 + threadIdx.x % 32 * 4;
+                        uint32_t d = d0 + threadIdx.x % WARP * 4;
                         float v[4] = {};
 
                         for (uint32_t i = 0; d < dim && i < 4; i++)
@@ -149,59 +149,50 @@ template <int D, bool q8> DEVICE void attn_many_store(const struct cuda_attn &a,
         }
 }
 
-template <int D, bool q8> __global__ void __launch_bounds__(attn_many_shape<D, q8>::threads) attn_many_kernel(struct cuda_attn a) {
+/* What the thread's two queries, of the warp's [first, end), are and see. */
+DEVICE void attn_many_queries_of(const struct cuda_attn &a, const attn_many_block &b, uint32_t first, uint32_t end,
+                                 attn_scorer &scorer, const float *heads[2]) {
+        attn_many_view v = attn_many_view_of(a, b, first, end);
+
+        scorer.all_from = v.all_from;
+        scorer.all_to = v.all_to;
+#pragma unroll
+        for (uint32_t r = 0; r < 2; r++) {
+                uint32_t query = first + threadIdx.x % WARP / 4 + 8 * r;
+                bool is = query < end;
+                uint32_t row = attn_many_row(b, is ? query : b.first), pos = a.batch.pos[row];
+
+                scorer.from[r] = is ? attn_horizon(a.attention, pos) : 0;
+                scorer.to[r] = is ? pos + 1 : 0;
+                heads[r] = is ? a.q + row * a.q_stride + (size_t)attn_many_head(b, query) * a.kv.head_dim : NULL;
+        }
+}
+
+/* All tiles that queries [b.first, b.end) see, for the warp's [first, end) of them. */
+template <int D, bool q8> DEVICE void attn_many_work(const struct cuda_attn &a, const attn_many_block &b, uint32_t first,
+                                                     uint32_t end, uint8_t *shared, attn_totals<D> &totals) {
         using shape = attn_many_shape<D, q8>;
         using S = typename shape::ring;
-        uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, first, end, last_tile;
-        uint8_t *shared = shared_memory();
-        const float *heads[2] = { NULL, NULL };
+        uint32_t warp = threadIdx.x / WARP, last_tile;
+        attn_many_view view = attn_many_view_of(a, b, b.first, b.end), mine = attn_many_view_of(a, b, first, end);
+        attn_source source = attn_source_make(a, b.tile.first, b.kv_head);
         attn_scorer scorer = attn_scorer_make(a.attention);
         attn_state st = attn_state_new();
         float acc[D / 8][4] = {};
+        const float *heads[2];
         bool touched = false;
-        attn_many_block b;
-        attn_many_view view, mine;
-        attn_source source;
-        attn_totals<D> totals;
         attn_query<D> q;
         attn_ring ring;
 
-        grid_launch_dependents();
-        grid_wait();
-        if (blockIdx.y >= a.plan->n_tiles)
-                return;
-        b = attn_many_block_make(a, shape::queries);
-        if (b.first >= b.end)
-                return;
-        view = attn_many_view_of(a, b, b.first, b.end);
-        source = attn_source_make(a, b.tile.first, b.kv_head);
         source.from = view.any_from;
         source.to = view.any_to;
         last_tile = (view.any_to - 1) / CUDA_ATTN_TILE;
         ring = attn_ring_start<D, q8, S>(source, shared, view.any_from / CUDA_ATTN_TILE, last_tile + 1);
-
-        first = min(b.first + 16 * warp, b.end);
-        end = min(first + 16, b.end);
-        mine = attn_many_view_of(a, b, first, end);
-        scorer.all_from = mine.all_from;
-        scorer.all_to = mine.all_to;
-        for (uint32_t r = 0; r < 2; r++) {
-                uint32_t query = first + lane / 4 + 8 * r, row, pos;
-
-                scorer.from[r] = scorer.to[r] = 0;
-                if (query >= end)
-                        continue;
-                row = attn_many_row(b, query);
-                pos = a.batch.pos[row];
-                scorer.from[r] = attn_horizon(a.attention, pos);
-                scorer.to[r] = pos + 1;
-                heads[r] = a.q + row * a.q_stride + (size_t)attn_many_head(b, query) * a.kv.head_dim;
-        }
+        attn_many_queries_of(a, b, first, end, scorer, heads);
         shared += shape::ring_bytes;
         attn_query_load<D>(q, heads, a.kv.head_dim, shared + warp * attn_shape<D>::query_bytes);
         shared += shape::warps * attn_shape<D>::query_bytes;
         attn_totals_start(totals, (float *)shared + warp * 16 * D);
-
         for (uint32_t tile = view.any_from / CUDA_ATTN_TILE; tile <= last_tile; tile++) {
                 uint32_t base = tile * CUDA_ATTN_TILE, next = base + CUDA_ATTN_TILE;
                 bool sees = base < mine.any_to && next > mine.any_from;
@@ -213,9 +204,27 @@ template <int D, bool q8> __global__ void __launch_bounds__(attn_many_shape<D, q
                         touched = false;
                 }
         }
-        __syncthreads();
-        float *out = (float *)shared_memory() + warp * 16 * shape::out_stride;
+}
 
+template <int D, bool q8> __global__ void __launch_bounds__(attn_many_shape<D, q8>::threads) attn_many_kernel(struct cuda_attn a) {
+        using shape = attn_many_shape<D, q8>;
+        uint32_t warp = threadIdx.x / WARP, first, end;
+        uint8_t *shared = shared_memory();
+        float *out = (float *)shared + warp * 16 * shape::out_stride;
+        attn_many_block b;
+        attn_totals<D> totals;
+
+        grid_launch_dependents();
+        grid_wait();
+        if (blockIdx.y >= a.plan->n_tiles)
+                return;
+        b = attn_many_block_make(a, shape::queries);
+        if (b.first >= b.end)
+                return;
+        first = min(b.first + 16 * warp, b.end);
+        end = min(first + 16, b.end);
+        attn_many_work<D, q8>(a, b, first, end, shared, totals);
+        __syncthreads(); /* the ring is read to its end */
         attn_many_finish<D, q8>(a, b, totals, first, out);
         attn_many_store<D, q8>(a, b, first, end, out);
 }

@@ -51,11 +51,17 @@ template <int D, bool q8, int groups_, int stages_, int threads_> struct attn_ri
 
 struct attn_ring {
         uint8_t *shared;
-        uint32_t thread;
         uint32_t first_tile, n; /* n: stages in all */
-        uint32_t loaded, used;  /* so many of them */
-        uint32_t load_slot, use_slot;
+        uint32_t loaded, slot;  /* the next one to load, and where; the one to be used next is all but one of the ring behind */
 };
+
+template <typename S> DEVICE uint32_t attn_ring_thread(void) {
+        return threadIdx.x % S::threads;
+}
+
+template <typename S> DEVICE uint32_t attn_ring_slot_after(uint32_t slot) {
+        return slot + 1 == S::stages ? 0 : slot + 1;
+}
 
 template <typename S> DEVICE void attn_ring_sync(void) {
         if (S::threads == 32)
@@ -69,11 +75,11 @@ template <typename S> DEVICE uint32_t attn_ring_pos(const attn_ring &r, uint32_t
         return (r.first_tile + stage / (2 * S::turns)) * CUDA_ATTN_TILE + stage % S::turns * S::groups * ATTN_GROUP;
 }
 
-template <int D, typename S> DEVICE void attn_load_halves(const attn_ring &r, const attn_source &s, const uint8_t *from,
+template <int D, typename S> DEVICE void attn_load_halves(const attn_source &s, const uint8_t *from,
                                                           uint32_t pos, uint8_t *to) {
 #pragma unroll
         for (uint32_t first = 0; first < ATTN_GROUP * (D / 8); first += S::threads) {
-                uint32_t i = first + r.thread, row = i / (D / 8), d = i % (D / 8) * 8;
+                uint32_t i = first + attn_ring_thread<S>(), row = i / (D / 8), d = i % (D / 8) * 8;
                 bool valid = d < s.head_dim && attn_source_sees(s, pos + row);
 
                 if (ATTN_GROUP * (D / 8) % S::threads == 0 || i < ATTN_GROUP * (D / 8))
@@ -83,15 +89,15 @@ template <int D, typename S> DEVICE void attn_load_halves(const attn_ring &r, co
 }
 
 /* Bytes of 16 positions, then their scales. */
-template <int D, typename S> DEVICE void attn_load_bytes(const attn_ring &r, const attn_source &s, const uint8_t *from,
+template <int D, typename S> DEVICE void attn_load_bytes(const attn_source &s, const uint8_t *from,
                                                          const uint8_t *scales, uint8_t *to) {
         uint32_t n = s.head_dim, n_scales = (s.head_dim + KV_BLOCK - 1) / KV_BLOCK * 2;
 
-        for (uint32_t i = r.thread; i < n + n_scales; i += S::threads)
+        for (uint32_t i = attn_ring_thread<S>(); i < n + n_scales; i += S::threads)
                 cp_async_16(to + 16 * (i < n ? i : D + i - n), i < n ? from + 16 * i : scales + 16 * (i - n));
 }
 
-template <int D, bool q8, typename S> DEVICE void attn_load_group(const attn_ring &r, const attn_source &s, uint32_t part,
+template <int D, bool q8, typename S> DEVICE void attn_load_group(const attn_source &s, uint32_t part,
                                                                   uint32_t pos, uint8_t *to) {
         bool seen = pos < s.to && pos + ATTN_GROUP > s.from;
         uint32_t slot = pos & s.page_mask;
@@ -100,9 +106,9 @@ template <int D, bool q8, typename S> DEVICE void attn_load_group(const attn_rin
         if (seen)
                 from += s.table[pos >> s.page_shift] * s.page_bytes + part * s.part_bytes;
         if (!q8)
-                attn_load_halves<D, S>(r, s, from + (uint64_t)slot * s.head_dim * 2, pos, to);
+                attn_load_halves<D, S>(s, from + (uint64_t)slot * s.head_dim * 2, pos, to);
         else if (seen)
-                attn_load_bytes<D, S>(r, s, from + slot * s.head_dim,
+                attn_load_bytes<D, S>(s, from + slot * s.head_dim,
                                       from + (s.page_mask + 1) * s.head_dim + slot * ((s.head_dim + KV_BLOCK - 1) / KV_BLOCK) * 2, to);
 }
 
@@ -113,12 +119,12 @@ template <int D, bool q8, typename S> DEVICE void attn_ring_load(attn_ring &r, c
 
 #pragma unroll
                 for (uint32_t g = 0; g < S::groups; g++)
-                        attn_load_group<D, q8, S>(r, s, part, pos + g * ATTN_GROUP,
-                                                  r.shared + r.load_slot * S::stage_bytes + g * S::group_bytes);
+                        attn_load_group<D, q8, S>(s, part, pos + g * ATTN_GROUP,
+                                                  r.shared + r.slot * S::stage_bytes + g * S::group_bytes);
         }
         cp_async_commit();
         r.loaded++;
-        r.load_slot = r.load_slot + 1 == S::stages ? 0 : r.load_slot + 1;
+        r.slot = attn_ring_slot_after<S>(r.slot);
 }
 
 /* For tiles [first, end). All of the threads that share the ring, as always. */
@@ -127,7 +133,6 @@ template <int D, bool q8, typename S> DEVICE attn_ring attn_ring_start(const att
         attn_ring r = {};
 
         r.shared = shared;
-        r.thread = threadIdx.x % S::threads;
         r.first_tile = first;
         r.n = (end - first) * 2 * S::turns;
 #pragma unroll
@@ -149,14 +154,14 @@ DEVICE uint4 attn_dequantize(uint2 q, uint32_t scale) {
         return v;
 }
 
-template <int D, typename S> DEVICE void attn_dequantize_group(const attn_ring &r, const attn_source &s, const uint8_t *from,
+template <int D, typename S> DEVICE void attn_dequantize_group(const attn_source &s, const uint8_t *from,
                                                                uint32_t pos, uint8_t *to) {
         const uint16_t *scales = (const uint16_t *)(from + ATTN_GROUP * D);
         uint32_t blocks = (s.head_dim + KV_BLOCK - 1) / KV_BLOCK;
 
 #pragma unroll
         for (uint32_t first = 0; first < ATTN_GROUP * (D / 8); first += S::threads) {
-                uint32_t i = first + r.thread, row = i / (D / 8), d = i % (D / 8) * 8;
+                uint32_t i = first + attn_ring_thread<S>(), row = i / (D / 8), d = i % (D / 8) * 8;
                 uint4 v = make_uint4(0, 0, 0, 0);
 
                 if (ATTN_GROUP * (D / 8) % S::threads != 0 && i >= ATTN_GROUP * (D / 8))
@@ -169,18 +174,17 @@ template <int D, typename S> DEVICE void attn_dequantize_group(const attn_ring &
 
 /* The next stage, as halves; what the one before pointed to is no longer there. */
 template <int D, bool q8, typename S> DEVICE const uint8_t *attn_ring_next(attn_ring &r, const attn_source &s) {
-        const uint8_t *stage = r.shared + r.use_slot * S::stage_bytes;
+        const uint8_t *stage = r.shared + attn_ring_slot_after<S>(r.slot) * S::stage_bytes;
         uint8_t *halves = r.shared + S::stages * S::stage_bytes;
-        uint32_t pos = attn_ring_pos<S>(r, r.used++);
+        uint32_t pos = attn_ring_pos<S>(r, r.loaded + 1 - S::stages);
 
-        r.use_slot = r.use_slot + 1 == S::stages ? 0 : r.use_slot + 1;
         cp_async_wait<S::stages - 2>();
         attn_ring_sync<S>();
         attn_ring_load<D, q8, S>(r, s);
         if constexpr (q8) {
 #pragma unroll
                 for (uint32_t g = 0; g < S::groups; g++)
-                        attn_dequantize_group<D, S>(r, s, stage + g * S::group_bytes, pos + g * ATTN_GROUP,
+                        attn_dequantize_group<D, S>(s, stage + g * S::group_bytes, pos + g * ATTN_GROUP,
                                                     halves + g * ATTN_GROUP * attn_shape<D>::stride);
                 attn_ring_sync<S>();
         }

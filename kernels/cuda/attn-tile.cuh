@@ -11,15 +11,13 @@
  * combined. K and V that nobody sees are zeros in shared memory, not whatever the page held.
  */
 
-#include <ptx.cuh>
-
 #include "attn.h"
+#include "pack.cuh"
 
 #define ATTN_LOG2E 1.44269504088896341f
 #define ATTN_BLOCKS (CUDA_ATTN_TILE / 8u) /* of 8 positions: a product's columns */
 #define ATTN_GROUP 16u                    /* positions that are loaded together, and K of a product with V */
 #define ATTN_GROUPS (CUDA_ATTN_TILE / ATTN_GROUP)
-#define ATTN_ALL 0xffffffffu
 #define ATTN_HALF_MAX 65504.0f
 
 /* Sizes by D, the length of a head in whole steps; what a head lacks of it is zeros. */
@@ -90,7 +88,7 @@ DEVICE uint32_t attn_query_pair(const float *q, uint32_t d, uint32_t head_dim) {
 
 /* q: the heads of the thread's two queries, NULL for none. shared: query_bytes of the warp's own. */
 template <int D> DEVICE void attn_query_load(attn_query<D> &ret, const float *const q[2], uint32_t head_dim, uint8_t *shared) {
-        uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+        uint32_t lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
 
 #pragma unroll
         for (uint32_t k = 0; k < D / 16; k++)
@@ -121,7 +119,7 @@ template <int D> DEVICE void attn_query_fragment(const attn_query<D> &q, uint32_
 
 /* Scores of 16 positions, whose K lies at `keys`: s[0] of the first 8, s[1] of the others. */
 template <int D> DEVICE void attn_scores(const attn_query<D> &q, const uint8_t *keys, float (*s)[4]) {
-        uint32_t lane = threadIdx.x % 32;
+        uint32_t lane = threadIdx.x % WARP;
         const uint8_t *row = keys + (lane / 16 * 8 + lane % 8) * attn_shape<D>::stride + lane / 8 % 2 * 16;
 
 #pragma unroll
@@ -158,13 +156,13 @@ DEVICE float attn_ratio(float a, float b) {
 
 /* Over the four threads that share queries; all get the same. */
 DEVICE float attn_quad_max(float x) {
-        x = fmaxf(x, __shfl_xor_sync(ATTN_ALL, x, 1));
-        return fmaxf(x, __shfl_xor_sync(ATTN_ALL, x, 2));
+        x = fmaxf(x, __shfl_xor_sync(WARP_ALL, x, 1));
+        return fmaxf(x, __shfl_xor_sync(WARP_ALL, x, 2));
 }
 
 DEVICE float attn_quad_sum(float x) {
-        x += __shfl_xor_sync(ATTN_ALL, x, 1);
-        return x + __shfl_xor_sync(ATTN_ALL, x, 2);
+        x += __shfl_xor_sync(WARP_ALL, x, 1);
+        return x + __shfl_xor_sync(WARP_ALL, x, 2);
 }
 
 /* Scores of the tile that starts at position `base` become weights. shrink: what the sums so far are multiplied by. */
@@ -214,7 +212,7 @@ template <int D> DEVICE void attn_shrink(const float shrink[2], float acc[D / 8]
 
 /* Adds 16 positions' V at `values`, by their weights s[0], s[1]. */
 template <int D> DEVICE void attn_values(const float (*s)[4], const uint8_t *values, float acc[D / 8][4]) {
-        uint32_t lane = threadIdx.x % 32;
+        uint32_t lane = threadIdx.x % WARP;
         const uint8_t *row = values + lane % 16 * attn_shape<D>::stride + lane / 16 * 16;
         uint32_t a[4] = { f16x2(s[0][0], s[0][1]), f16x2(s[0][2], s[0][3]), f16x2(s[1][0], s[1][1]), f16x2(s[1][2], s[1][3]) };
 
@@ -263,19 +261,15 @@ DEVICE float attn_finish(float top, float sum, const float *sinks, uint32_t head
 
 /* --- results --- */
 
-/* The sum of 16 elements in order of k, four of each of four threads that stand next to each other, by whole warps. */
+/* The sum of 16 elements, four of each of four threads that stand next to each other, by whole warps. */
 DEVICE float attn_packed_sum(uint32_t lo, uint32_t hi) {
-        uint32_t lane = threadIdx.x % 32, t = lane % 4;
+        uint32_t lane = threadIdx.x % WARP, t = lane % 4;
         float sum = 0.0f;
 
         for (uint32_t step = 0; step < 4; step++) {
-                if (t == step) {
-                        sum += __uint_as_float(lo << 16);
-                        sum += __uint_as_float(lo & 0xffff0000u);
-                        sum += __uint_as_float(hi << 16);
-                        sum += __uint_as_float(hi & 0xffff0000u);
-                }
-                sum = __shfl_sync(ATTN_ALL, sum, lane - t + step);
+                if (t == step)
+                        sum = packed_add(sum, lo, hi);
+                sum = __shfl_sync(WARP_ALL, sum, lane - t + step);
         }
         return sum;
 }
@@ -283,7 +277,7 @@ DEVICE float attn_packed_sum(uint32_t lo, uint32_t hi) {
 /* Elements [k, k + 4) of a row of results in whatever forms are wanted, 16 of a row by four threads next to each other; by whole
  * warps. inside: whether the thread has any. k may be in the last 16 that fill up a row to whole 32. */
 DEVICE void attn_store(const struct cuda_packed &p, uint32_t row, uint32_t k, const float v[4], bool inside) {
-        uint32_t chunks = (p.n_in + 31) / 32, lo = bf16x2(v[0], v[1]), hi = bf16x2(v[2], v[3]);
+        uint32_t chunks = (p.n_in + PACK_CHUNK - 1) / PACK_CHUNK, lo = bf16x2(v[0], v[1]), hi = bf16x2(v[2], v[3]);
 
         if (p.f32 && inside && k < p.n_in)
                 *(float4 *)(p.f32 + (size_t)row * p.n_in + k) = make_float4(v[0], v[1], v[2], v[3]);

@@ -10,14 +10,12 @@
  * scale rounded first, and not-a-number where something is not finite or too large.
  */
 
-#include <ptx.cuh>
-
 #include "attn.h"
 #include "launch.cuh"
+#include "pack.cuh"
 
 #define WARPS 8u
 #define HEAD_MAX 256u
-#define ALL_LANES 0xffffffffu
 
 enum part {
         PART_Q,
@@ -54,7 +52,7 @@ DEVICE rope_head rope_head_at(const struct cuda_rope_kv &a, uint32_t row, uint32
 
 DEVICE float warp_sum(float x) {
         for (int lanes = 16; lanes > 0; lanes /= 2)
-                x += __shfl_xor_sync(ALL_LANES, x, lanes);
+                x += __shfl_xor_sync(WARP_ALL, x, lanes);
         return x;
 }
 
@@ -68,11 +66,11 @@ DEVICE float norm_scale(float sum, uint32_t n, float eps) {
 DEVICE float width_scale(rope_shared *shared, const float *x, uint32_t n, float eps) {
         float sum = 0.0f;
 
-        for (uint32_t i = threadIdx.x; i < n; i += 32 * WARPS)
+        for (uint32_t i = threadIdx.x; i < n; i += WARP * WARPS)
                 sum = fmaf(x[i], x[i], sum);
         sum = warp_sum(sum);
-        if (threadIdx.x % 32 == 0)
-                shared->partial[threadIdx.x / 32] = sum;
+        if (threadIdx.x % WARP == 0)
+                shared->partial[threadIdx.x / WARP] = sum;
         __syncthreads();
         sum = 0.0f;
         for (uint32_t i = 0; i < WARPS; i++)
@@ -84,7 +82,7 @@ DEVICE float width_scale(rope_shared *shared, const float *x, uint32_t n, float 
 DEVICE float head_scale(const float *x, uint32_t n, float eps) {
         float sum = 0.0f;
 
-        for (uint32_t d = threadIdx.x % 32; d < n; d += 32)
+        for (uint32_t d = threadIdx.x % WARP; d < n; d += 32)
                 sum = fmaf(x[d], x[d], sum);
         return norm_scale(warp_sum(sum), n, eps);
 }
@@ -95,7 +93,7 @@ DEVICE float head_scale(const float *x, uint32_t n, float eps) {
 #define TURNS (1.0 / TURN)
 
 DEVICE void find_angles(const struct rope &rope, uint32_t pos, rope_shared *shared) {
-        for (uint32_t i = threadIdx.x; i < rope.n_rot / 2; i += 32 * WARPS) {
+        for (uint32_t i = threadIdx.x; i < rope.n_rot / 2; i += WARP * WARPS) {
                 double angle = (double)pos * (double)rope.inv_freq[i];
                 float s, c;
 
@@ -110,7 +108,7 @@ DEVICE void find_angles(const struct rope &rope, uint32_t pos, rope_shared *shar
 DEVICE void rotate(const struct rope &rope, const rope_shared *shared, float *head) {
         uint32_t half = rope.n_rot / 2;
 
-        for (uint32_t i = threadIdx.x % 32; i < half; i += 32) {
+        for (uint32_t i = threadIdx.x % WARP; i < half; i += 32) {
                 float *a = head + (rope.kind == ROPE_NORM ? 2 * i : i), *b = rope.kind == ROPE_NORM ? a + 1 : a + half;
                 float x = *a, y = *b, c = shared->cosines[i], s = shared->sines[i];
 
@@ -132,12 +130,12 @@ DEVICE float temperature(const struct rope &rope, uint32_t pos) {
 /* --- the cache --- */
 
 DEVICE void store_floats(const float *head, uint32_t dim, float *to) {
-        for (uint32_t d = threadIdx.x % 32; d < dim; d += 32)
+        for (uint32_t d = threadIdx.x % WARP; d < dim; d += 32)
                 to[d] = head[d];
 }
 
 DEVICE void store_halves(const float *head, uint32_t dim, uint32_t *to) {
-        for (uint32_t d = threadIdx.x % 32; d < dim / 2; d += 32)
+        for (uint32_t d = threadIdx.x % WARP; d < dim / 2; d += 32)
                 to[d] = f16x2(head[2 * d], head[2 * d + 1]);
 }
 
@@ -152,7 +150,7 @@ DEVICE void store_block(float x, bool inside, int8_t *to, uint16_t *to_scale) {
         int q = 0;
 
         for (int lanes = 16; lanes > 0; lanes /= 2) {
-                uint32_t other = __shfl_xor_sync(ALL_LANES, top, lanes);
+                uint32_t other = __shfl_xor_sync(WARP_ALL, top, lanes);
 
                 top = other > top ? other : top;
         }
@@ -164,13 +162,13 @@ DEVICE void store_block(float x, bool inside, int8_t *to, uint16_t *to_scale) {
                 q = max(-127, min(127, __float2int_rn(x * (1.0f / scale))));
         if (inside)
                 *to = (int8_t)q;
-        if (threadIdx.x % 32 == 0)
+        if (threadIdx.x % WARP == 0)
                 *to_scale = (uint16_t)half;
 }
 
 DEVICE void store_blocks(const float *head, uint32_t dim, uint8_t *to, uint16_t *to_scale) {
         for (uint32_t first = 0; first < dim; first += KV_BLOCK) {
-                uint32_t d = first + threadIdx.x % 32;
+                uint32_t d = first + threadIdx.x % WARP;
 
                 store_block(d < dim ? head[d] : 0.0f, d < dim, (int8_t *)to + d, to_scale + first / KV_BLOCK);
         }
@@ -204,7 +202,7 @@ DEVICE void load_head(const struct cuda_rope_kv &a, const rope_head &h, float sc
                 norm += (size_t)h.head * dim;
         else if (norm)
                 scale = head_scale(h.in, dim, a.norm_eps);
-        for (uint32_t d = threadIdx.x % 32; d < dim; d += 32)
+        for (uint32_t d = threadIdx.x % WARP; d < dim; d += 32)
                 head[d] = norm ? h.in[d] * scale * norm[d] : h.in[d];
         __syncwarp();
 }
@@ -218,18 +216,18 @@ DEVICE void finish_head(const struct cuda_rope_kv &a, uint32_t row, uint32_t pos
         }
         factor = temperature(a.rope, pos);
         q = a.q + row * a.q_stride + (size_t)h.head * a.kv.head_dim;
-        for (uint32_t d = threadIdx.x % 32; d < a.kv.head_dim; d += 32)
+        for (uint32_t d = threadIdx.x % WARP; d < a.kv.head_dim; d += 32)
                 q[d] = head[d] * factor;
 }
 
-__global__ void __launch_bounds__(32 * WARPS) rope_kv_kernel(struct cuda_rope_kv a) {
+__global__ void __launch_bounds__(WARP * WARPS) rope_kv_kernel(struct cuda_rope_kv a) {
         rope_shared *shared = (rope_shared *)shared_memory();
-        uint32_t row = blockIdx.x, warp = threadIdx.x / 32, n_kv = a.kv.n_kv_heads, pos;
+        uint32_t row = blockIdx.x, warp = threadIdx.x / WARP, n_kv = a.kv.n_kv_heads, pos;
         float *head = shared->heads[warp], q_scale = 1.0f, k_scale = 1.0f;
 
         grid_launch_dependents();
         grid_wait();
-        if (row >= *a.rows.count * a.rows.per)
+        if (row >= rows_count(a.rows))
                 return;
         pos = a.batch.pos[row];
         if (a.norm_width && a.q_norm)
@@ -253,5 +251,5 @@ __global__ void __launch_bounds__(32 * WARPS) rope_kv_kernel(struct cuda_rope_kv
 cudaError_t cuda_rope_kv(const struct cuda_launch *l, const struct cuda_rope_kv *a) {
         uint32_t blocks = a->norm_width ? 1 : (a->n_heads + 2 * a->kv.n_kv_heads + WARPS - 1) / WARPS;
 
-        return launch(rope_kv_kernel, dim3(a->rows.max, blocks), dim3(32 * WARPS), sizeof(rope_shared), l->stream, l->dependent, *a);
+        return launch(rope_kv_kernel, dim3(a->rows.max, blocks), dim3(WARP * WARPS), sizeof(rope_shared), l->stream, l->dependent, *a);
 }
