@@ -51,6 +51,9 @@ else
 $(BUILD)/obj/kernels/%.o: OPT_CFLAGS := -O1
 endif
 
+# Where an installation has the CUDA backend; what stands in goals.mk is known when it is used.
+$(BUILD)/obj/kernels/cuda-load.o: FILE_CPPFLAGS = -DSPARK_LIBDIR='"$(libdir)"'
+
 PROTOS    := $(wildcard proto/*.proto)
 GEN_C     := $(patsubst proto/%.proto,$(BUILD)/gen/%.pb-c.c,$(PROTOS))
 GEN_H     := $(GEN_C:.c=.h)
@@ -75,7 +78,7 @@ LIBS_ALL    := $(LIB_base) $(LIB_proto) $(LIB_ipc) $(LIB_kernels) $(LIB_image) $
 # `make ONLY="base text" build/tests/test-x` links (and so builds) just these rooms.
 LIBS_TEST   := $(if $(ONLY),$(foreach l,$(ONLY),$(call lib,$(l))),$(LIBS_ALL))
 
-PKG_LIBS := $(shell $(PKG_CONFIG) --libs $(DEPS) 2>/dev/null) -lm
+PKG_LIBS := $(shell $(PKG_CONFIG) --libs $(DEPS) 2>/dev/null) -lm -ldl
 BINS     := sparkd spark-loader spark-store spark-engine sparkctl spark-bench
 
 MAIN_sparkd       := daemon/control/main.c
@@ -103,7 +106,7 @@ $(BUILD)/gen/%.o: $(BUILD)/gen/%.c $(GEN_H)
 
 $(BUILD)/obj/%.o: %.c | $(GEN_H)
 	@mkdir -p $(@D)
-	$(call QUIET,CC)$(CC) $(ALL_CFLAGS) $(OPT_CFLAGS) $(ISA_CFLAGS) -MMD -MP -c $< -o $@
+	$(call QUIET,CC)$(CC) $(ALL_CFLAGS) $(OPT_CFLAGS) $(ISA_CFLAGS) $(FILE_CPPFLAGS) -MMD -MP -c $< -o $@
 
 define static_lib
 $(LIB_$(1)): $(2)
@@ -152,6 +155,12 @@ $(BUILD)/tests/test-%: $(BUILD)/obj/tests/unit/test-%.o $(LIBS_TEST)
 $(BUILD)/tests/test-prefix-nomem: TEST_LIBS := -Wl,--wrap=malloc,--wrap=calloc,--wrap=reallocarray
 # It fails what is written down.
 $(BUILD)/tests/test-store-file: TEST_LIBS := -Wl,--wrap=write,--wrap=fsync,--wrap=renameat,--wrap=unlinkat
+
+# Shared objects that it opens.
+$(BUILD)/tests/test-backend-load: $(patsubst tests/unit/objects/%.c,$(BUILD)/tests/%.so,$(wildcard tests/unit/objects/*.c))
+$(BUILD)/tests/%.so: $(BUILD)/obj/tests/unit/objects/%.o
+	@mkdir -p $(@D)
+	$(call QUIET,LD)$(CC) -shared $< $(ALL_LDFLAGS) -o $@
 
 # Fuzz targets: LLVMFuzzerTestOneInput and, unless built for libFuzzer, a main that replays files.
 $(BUILD)/fuzz/fuzz-%: $(BUILD)/obj/tests/fuzz/fuzz-%.o $(if $(LIBFUZZER),,$(BUILD)/obj/tests/fuzz/replay.o) $(LIBS_TEST)
