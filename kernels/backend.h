@@ -25,16 +25,29 @@
 enum {
         BACKEND_E_NO_MEMORY = 1,
         BACKEND_E_UNSUPPORTED = 2, /* a shape or format this backend cannot do; nothing was done */
+        BACKEND_E_MISSING = 3,     /* backend_open(): no such backend, or not on this machine */
 };
+
+/* What a shared object with a backend must have been built for: the version counts changes of what this header and format.h
+ * define, operations that come or go change the rest by themselves. */
+#define BACKEND_VERSION 1u
+#define BACKEND_ABI ((uint32_t)(BACKEND_VERSION * 65536u + sizeof(struct backend_ops)))
 
 struct backend; /* each backend embeds it first */
 struct kv_cache; /* opaque, the backend's */
+
+/* Why a backend cannot be used, a sentence for people; empty: nothing to say. */
+struct backend_error {
+        char text[320];
+};
 
 struct backend_config {
         unsigned threads; /* 0 = one per core this process may use */
         const char *isa; /* CPU: "auto", or a kernel family by name for tests ("c", "avx2", ...) */
         unsigned null_step_us; /* null: how long a step pretends to take */
         const char *placement; /* CUDA: "auto" (also NULL), "unified" or "device" */
+        const char *library;   /* CUDA: path of the shared object; NULL = where this program's build or installation has it */
+        struct backend_error *error; /* where open() may say why it refuses, or NULL; backend_open() sets it */
 };
 
 /* What a backend says of itself, for status. */
@@ -144,6 +157,7 @@ struct chosen {
 struct backend_ops {
         const char *name; /* "cpu", "cuda", "null" */
         bool fake;        /* needs no model: logits depend on the tokens of the sequence only */
+        bool device;      /* has device files and a driver's threads: it is opened before the sandbox, and watched */
 
         int (*open)(const struct backend_config *config, struct backend **ret);
         struct backend *(*close)(struct backend *be);
@@ -164,6 +178,9 @@ struct backend_ops {
         /* Whether the device still answers, without waiting: 0, or negative as everywhere. May be called by any thread, at any
          * time between open() and close(). NULL: it always does. */
         int (*health)(struct backend *be);
+        /* What the machine can do, measured, for benchmarks: bytes per second read and copied, operations per second of
+         * matrix products in bfloat16 (a multiply-add is two). Takes seconds. NULL: not known. */
+        int (*limits)(struct backend *be, double *ret_read_bytes_s, double *ret_copy_bytes_s, double *ret_ops_s);
 
         int (*kv_new)(struct backend *be, const struct kv_config *config, struct kv_cache **ret);
         struct kv_cache *(*kv_free)(struct backend *be, struct kv_cache *kv);
@@ -234,5 +251,12 @@ struct backend {
 extern const struct backend_ops backend_cpu;
 extern const struct backend_ops backend_null;
 
-/* By name; "auto" = the best one this build and machine have. NULL when unknown. */
+/* By name; "auto" = the best one that this build and machine have and that is not fake. NULL: *error says why. Where "auto"
+ * passes over a better one *error says why, too; it is empty otherwise. config (its library) and error may be NULL. */
+const struct backend_ops *backend_choose(const char *name, const struct backend_config *config,
+                                         struct backend_error *error);
+/* Chooses and opens. 0: *error as above; BACKEND_E_* and negative: *error says why. A better backend that is there but does
+ * not open is an error, not passed over: what a machine computes with must not depend on who came first. */
+int backend_open(const char *name, const struct backend_config *config, struct backend **ret, struct backend_error *error);
+/* Chooses without a word. */
 const struct backend_ops *backend_find(const char *name);

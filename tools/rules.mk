@@ -75,7 +75,7 @@ LIBS_ALL    := $(LIB_base) $(LIB_proto) $(LIB_ipc) $(LIB_kernels) $(LIB_image) $
 # `make ONLY="base text" build/tests/test-x` links (and so builds) just these rooms.
 LIBS_TEST   := $(if $(ONLY),$(foreach l,$(ONLY),$(call lib,$(l))),$(LIBS_ALL))
 
-PKG_LIBS := $(shell $(PKG_CONFIG) --libs $(DEPS) 2>/dev/null) -lm
+PKG_LIBS := $(shell $(PKG_CONFIG) --libs $(DEPS) 2>/dev/null) -lm -ldl
 BINS     := sparkd spark-loader spark-store spark-engine sparkctl spark-bench
 
 MAIN_sparkd       := daemon/control/main.c
@@ -152,6 +152,12 @@ $(BUILD)/tests/test-%: $(BUILD)/obj/tests/unit/test-%.o $(LIBS_TEST)
 $(BUILD)/tests/test-prefix-nomem: TEST_LIBS := -Wl,--wrap=malloc,--wrap=calloc,--wrap=reallocarray
 # It fails what is written down.
 $(BUILD)/tests/test-store-file: TEST_LIBS := -Wl,--wrap=write,--wrap=fsync,--wrap=renameat,--wrap=unlinkat
+
+# Shared objects that it opens.
+$(BUILD)/tests/test-backend-load: $(patsubst tests/unit/objects/%.c,$(BUILD)/tests/%.so,$(wildcard tests/unit/objects/*.c))
+$(BUILD)/tests/%.so: $(BUILD)/obj/tests/unit/objects/%.o
+	@mkdir -p $(@D)
+	$(call QUIET,LD)$(CC) -shared $< $(ALL_LDFLAGS) -o $@
 
 # Fuzz targets: LLVMFuzzerTestOneInput and, unless built for libFuzzer, a main that replays files.
 $(BUILD)/fuzz/fuzz-%: $(BUILD)/obj/tests/fuzz/fuzz-%.o $(if $(LIBFUZZER),,$(BUILD)/obj/tests/fuzz/replay.o) $(LIBS_TEST)

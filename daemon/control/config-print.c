@@ -46,6 +46,10 @@ static void print_key(const struct config *c, const struct key *k, FILE *out) {
                 (void)fprintf(out, "%s# %s: chosen from the machine's memory\n", indent, k->name);
                 return;
         }
+        if (k->type == KEY_PATH && !**(char *const *)(const void *)((const char *)c + k->offset)) {
+                (void)fprintf(out, "%s# %s: where it is installed\n", indent, k->name);
+                return;
+        }
         (void)fprintf(out, "%s%s = ", indent, k->name);
         config_print_value(c, k, out);
         (void)fputs(";\n", out);

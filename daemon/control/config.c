@@ -31,6 +31,8 @@ const struct key config_keys[] = {
         { NULL, "bus", KEY_INDEX, AT(bus), 0, 0, CONFIG_BUS_SYSTEM, NULL, "none session system" },
         { NULL, "backend", KEY_ENUM, AT(backend), 0, 0, 0, "auto", "auto cpu cuda null" },
         { NULL, "threads", KEY_NUMBER, AT(threads), 0, 1024, 0, NULL, NULL },
+        { NULL, "cuda_library", KEY_PATH, AT(cuda_library), 0, 0, 0, "", NULL },
+        { NULL, "cuda_placement", KEY_ENUM, AT(cuda_placement), 0, 0, 0, "auto", "auto unified device" },
         { NULL, "log_level", KEY_INDEX, AT(log_level), LOG_LEVEL_ERROR, 0, LOG_LEVEL_INFO, NULL,
           "error warning notice info debug" },
         { "memory", "floor", KEY_SIZE, AT(memory_floor), 0, 1ull << 50, CONFIG_FLOOR_AUTO, NULL, NULL },
@@ -58,6 +60,7 @@ const struct key config_keys[] = {
         LIMIT(output_seconds, 1, 86400, 30),
         LIMIT(hello_seconds, 1, 86400, 30),
         LIMIT(engine_seconds, 1, 86400, 120),
+        LIMIT(step_timeout_ms, 0, 3600000, 2000),
         LIMIT(engine_losses, 1, 1000, 3),
         LIMIT(load_seconds, 1, 86400, 120),
         LIMIT(stop_seconds, 0, 86400, 10),
@@ -270,6 +273,8 @@ struct config *config_free(struct config *c) {
         free(c->socket);
         free(c->state_dir);
         free(c->backend);
+        free(c->cuda_library);
+        free(c->cuda_placement);
         free(c->kv_format);
         free(c);
         return NULL;

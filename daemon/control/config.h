@@ -52,6 +52,7 @@ struct config_limits {
         uint64_t output_seconds; /* unread for so long: SLOW_READER */
         uint64_t hello_seconds;
         uint64_t engine_seconds; /* without an answer to a ping: the engine is taken for dead */
+        uint64_t step_timeout_ms; /* of a device, longer than a step is expected to take: the engine ends; 0 = never */
         uint64_t engine_losses;  /* of one request: ENGINE_LOST */
         uint64_t load_seconds;   /* without progress: the load is given up */
         uint64_t stop_seconds;   /* SIGTERM: running requests may go on for so long */
@@ -92,6 +93,8 @@ struct config {
         uint64_t bus; /* enum config_bus */
         char *backend; /* "auto", "cpu", "cuda", "null" */
         uint64_t threads; /* 0 = one per core */
+        char *cuda_library;   /* path of libspark-cuda.so; "" = where it is installed */
+        char *cuda_placement; /* "auto", "unified", "device" */
         uint64_t log_level; /* enum log_level */
         struct config_model *models;
         size_t n_models;

@@ -22,6 +22,8 @@
 #define START_SECONDS 300u     /* from the start to Ready: maps, warms up, tests itself */
 #define END_US (3u * 1000000u) /* asked to end, not gone: killed */
 #define IDLE_PING_SECONDS 10u
+#define EXIT_LOST 70 /* the backend failed for good: another process may help */
+#define MEMORY_BACK_SECONDS 60u
 #define DRAIN_READS_MAX 4096
 #define OOM_SCORE "300"
 
@@ -288,7 +290,7 @@ static int on_exit_of_engine(sd_event_source *source, int fd, uint32_t events, v
         struct engine *e = userdata;
         struct model *model = e->model;
         struct request_error error;
-        bool was_ready, asked = e->closed;
+        bool was_ready, lost, asked = e->closed;
         uint64_t lived;
         siginfo_t info;
         char how[64];
@@ -304,9 +306,11 @@ static int on_exit_of_engine(sd_event_source *source, int fd, uint32_t events, v
                 request_error_set(&e->error, SPARK__V1__ERROR_CODE__INTERNAL, "spark-engine could not be executed.");
         error = e->error;
         was_ready = e->was_ready;
+        lost = info.si_code == CLD_EXITED && info.si_status == EXIT_LOST;
+        e->manager->engine_gone_us = manager_now_us();
         lived = was_ready ? manager_now_us() - e->ready_us : 0;
         (void)engine_discard(e);
-        model_engine_gone(model, was_ready, lived, &error);
+        model_engine_gone(model, was_ready, lost, lived, &error);
         return 0;
 }
 
@@ -372,6 +376,13 @@ void engine_flush(struct engine *e) {
         }
 }
 
+/* The device memory of an engine that ended comes back within a minute. One may have ended just before this daemon began. */
+static uint32_t memory_wait_ms(const struct engine *e) {
+        uint64_t since = MAX(e->manager->engine_gone_us, e->manager->started_us);
+
+        return manager_now_us() - since < MEMORY_BACK_SECONDS * 1000000ull ? MEMORY_BACK_SECONDS * 1000u : 0;
+}
+
 static int write_init(struct engine *e) {
         const struct config *c = e->manager->config;
         struct model *model = e->model;
@@ -390,6 +401,10 @@ static int write_init(struct engine *e) {
         init.context = (uint32_t)model->context;
         init.segments = (uint32_t)model->n_segments;
         init.inter_token_ms = (uint32_t)c->inter_token_ms;
+        init.backend_library = c->cuda_library;
+        init.placement = c->cuda_placement;
+        init.step_timeout_ms = (uint32_t)c->limits.step_timeout_ms;
+        init.memory_wait_ms = memory_wait_ms(e);
         init.null_step_us = (uint32_t)c->null_step_us;
         init.log_level = (int32_t)c->log_level;
         frame.body_case = SPARK__ENGINE__V1__CONTROL_FRAME__BODY_INIT;

@@ -52,6 +52,7 @@ struct manager {
         sd_event_source *signal_sources[4];
         enum manager_state state;
         uint64_t started_us, stop_us;
+        uint64_t engine_gone_us; /* when an engine ended last; 0 = none yet */
         struct listener listener;
         bool listening;
         struct users users;

@@ -399,7 +399,9 @@ static void model_unloaded(struct model *model) {
         answer_unloads(model, false);
 }
 
-void model_engine_gone(struct model *model, bool was_ready, uint64_t lived_us, const struct request_error *error) {
+void model_engine_gone(struct model *model, bool was_ready, bool lost, uint64_t lived_us,
+                       const struct request_error *error) {
+        bool said = error->code != SPARK__V1__ERROR_CODE__ERROR_CODE_UNSPECIFIED;
         struct request_error failed;
 
         model->engine = NULL;
@@ -419,7 +421,7 @@ void model_engine_gone(struct model *model, bool was_ready, uint64_t lived_us, c
                 model->start_failures++;
                 model->deaths_in_row++;
         }
-        if (error->code != SPARK__V1__ERROR_CODE__ERROR_CODE_UNSPECIFIED && !was_ready) {
+        if (said && !was_ready && (!lost || model->start_failures >= START_FAILURES_MAX)) {
                 model_fail(model, error); /* it said why: another one would say the same */
                 return;
         }

@@ -114,5 +114,7 @@ void model_load_done(struct model *model);
 void model_load_failed(struct model *model, const struct request_error *error);
 /* From engine.c */
 void model_engine_ready(struct model *model, const Spark__Engine__V1__Ready *ready);
-/* The engine's process is gone and freed; error is set where the engine itself said why it can't serve. */
-void model_engine_gone(struct model *model, bool was_ready, uint64_t lived_us, const struct request_error *error);
+/* The engine's process is gone and freed; error is set where the engine itself said why it can't serve. lost: it lost its
+ * device, which another process may find in order. */
+void model_engine_gone(struct model *model, bool was_ready, bool lost, uint64_t lived_us,
+                       const struct request_error *error);

@@ -230,7 +230,9 @@ static int take_partial(struct engine *e, struct sequence *s, const struct prefi
         r = kv_table_own(&e->pool, &s->kv, i, &from);
         if (r != 0)
                 return r < 0 ? r : -EINVAL; /* room was made */
+        watchdog_begin(e->config.watchdog, 0, 0);
         r = e->model->backend->ops->kv_copy(e->model->backend, e->kv, from, s->kv.pages[i]);
+        watchdog_end(e->config.watchdog);
         if (r == 0)
                 s->n_past += match->n_partial;
         return r > 0 ? -EINVAL : r;

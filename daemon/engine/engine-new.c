@@ -25,7 +25,7 @@ static int run_once(struct engine *e, int32_t token, float *out) {
         if (r != 0)
                 return r < 0 ? r : -ENOMEM;
         tables[0] = table.pages;
-        r = forward_run(e->forward, &batch, &row, 1, out);
+        r = engine_run(e, &batch, &row, 1, out);
         kv_table_release(&e->pool, &table);
         return r;
 }
@@ -169,7 +169,7 @@ int engine_run_logits(struct engine *e, const int32_t *tokens, size_t n,
                         e->row_seq[i] = 0;
                         e->logit_row[i] = i;
                 }
-                r = forward_run(e->forward, &batch, e->logit_row, rows, e->logits);
+                r = engine_run(e, &batch, e->logit_row, rows, e->logits);
                 for (uint32_t i = 0; r == 0 && i < rows; i++)
                         r = row(userdata, done + i, e->logits + (size_t)i * e->model->shape.n_vocab);
                 done += rows;

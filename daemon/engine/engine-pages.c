@@ -43,10 +43,12 @@ int engine_export_pages(struct engine *e, uint32_t uid, const int32_t *tokens, s
         r = hold(e, uid, tokens, n, &h);
         if (r < 0)
                 return r;
+        watchdog_begin(e->config.watchdog, 0, 0);
         while (r == 0 && done < most && first + done < h.path.n) {
                 r = ops->kv_export(e->model->backend, e->kv, h.table.pages[first + done], (uint8_t *)data + done * size);
                 done += r == 0;
         }
+        watchdog_end(e->config.watchdog);
         let_go(e, uid, &h);
         return r < 0 ? r : r > 0 ? -EINVAL : (int)done;
 }
@@ -76,11 +78,13 @@ int engine_import_pages(struct engine *e, uint32_t uid, const int32_t *tokens, u
         r = hold(e, uid, tokens, (size_t)(first + n) * ENGINE_PAGE_TOKENS, &h);
         if (r < 0)
                 return r;
+        watchdog_begin(e->config.watchdog, 0, 0);
         if (h.path.n >= first) /* else what stands before has gone meanwhile */
                 for (done = h.path.n - first; r == 0 && done < n;) {
                         r = import_one(e, uid, tokens, &h, (const uint8_t *)data + done * size);
                         done += r == 0;
                 }
+        watchdog_end(e->config.watchdog);
         let_go(e, uid, &h);
         return r < 0 ? r : (int)done;
 }

@@ -47,6 +47,8 @@ struct engine {
 };
 
 uint64_t engine_now_us(void);
+/* forward_run(), watched. 0 or negative. */
+int engine_run(struct engine *e, const struct batch *batch, const uint32_t *logit_rows, uint32_t n, float *out);
 
 /* --- ends (engine.c) --- */
 

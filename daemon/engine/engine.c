@@ -335,6 +335,15 @@ static int finish_step(struct engine *e, const struct step *step) {
         return r;
 }
 
+int engine_run(struct engine *e, const struct batch *batch, const uint32_t *logit_rows, uint32_t n, float *out) {
+        int r;
+
+        watchdog_begin(e->config.watchdog, schedule_pace_predict(&e->pace, batch->n_rows), batch->n_rows);
+        r = forward_run(e->forward, batch, logit_rows, n, out);
+        watchdog_end(e->config.watchdog);
+        return r;
+}
+
 int engine_step(struct engine *e) {
         struct step step = { 0 };
         uint64_t began;
@@ -349,7 +358,7 @@ int engine_step(struct engine *e) {
         if (step.batch.n_rows == 0)
                 return step.parked;
         began = engine_now_us();
-        r = forward_run(e->forward, &step.batch, e->logit_row, step.n_logits, e->logits);
+        r = engine_run(e, &step.batch, e->logit_row, step.n_logits, e->logits);
         if (r < 0)
                 return r;
         schedule_pace_learn(&e->pace, step.batch.n_rows, (double)(engine_now_us() - began));

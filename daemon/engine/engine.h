@@ -23,6 +23,7 @@
 #include "model.h"
 #include "output.h"
 #include "request.h"
+#include "watchdog.h"
 
 #define ENGINE_SEQUENCES IMAGE_STEP_SEQUENCES
 #define ENGINE_QUEUED 1024u
@@ -41,6 +42,7 @@ struct engine_config {
         uint32_t max_queued;
         uint32_t context;        /* 0 = the model's */
         uint32_t step_target_us; /* wanted gap between two tokens of a running stream; 0 = no limit */
+        struct watchdog *watchdog; /* borrowed: told of calls that may hang; NULL = nobody watches */
         uint64_t quantum;        /* units of service by which a user may be ahead of one that waits; for tests */
 };
 

@@ -25,22 +25,43 @@ uint64_t host_default_kv_bytes(void) {
         return kib * 1024 / 4;
 }
 
-static int open_backend(struct host *h, const struct host_config *config, size_t n_fds, struct failure *f) {
-        const struct backend_ops *ops = backend_find(config->backend);
+static int open_backend(struct host *h, const struct host_config *config, const char *name, struct failure *f) {
+        struct backend_error error;
         int r;
 
-        if (!ops)
-                return failure_set(f, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT, "there is no backend '%.32s'",
-                                   config->backend);
-        if (ops->fake != (n_fds == 0))
-                return failure_set(f, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
-                                   ops->fake ? "the %s backend takes no image" : "the %s backend needs an image",
-                                   ops->name);
-        r = ops->open(&config->be, &h->backend);
+        r = backend_open(name, &config->be, &h->backend, &error);
         if (r > 0)
                 return failure_set(f, r == BACKEND_E_NO_MEMORY ? SPARK__V1__ERROR_CODE__NO_MEMORY :
+                                      r == BACKEND_E_MISSING   ? SPARK__V1__ERROR_CODE__INVALID_ARGUMENT :
                                                                  SPARK__V1__ERROR_CODE__INTERNAL,
-                                   "the %s backend does not start", ops->name);
+                                   "%s", error.text);
+        if (r < 0)
+                log_error("%s", error.text);
+        return r;
+}
+
+int host_open_device(struct host *h, const struct host_config *config, struct failure *f) {
+        const struct backend_ops *ops;
+        struct backend_error error;
+
+        *h = HOST_NULL;
+        ops = backend_choose(config->backend, &config->be, &error);
+        if (!ops)
+                return failure_set(f, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT, "%s", error.text);
+        if (error.text[0])
+                log_notice("%s", error.text);
+        h->backend_name = ops->name;
+        return ops->device ? open_backend(h, config, ops->name, f) : 0;
+}
+
+/* Opens what has no device: from within the sandbox the choice can't be made again. */
+static int need_backend(struct host *h, const struct host_config *config, size_t n_fds, struct failure *f) {
+        int r = h->backend ? 0 : open_backend(h, config, h->backend_name, f);
+
+        if (r == 0 && h->backend->ops->fake != (n_fds == 0))
+                return failure_set(f, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
+                                   n_fds == 0 ? "the %s backend needs an image" : "the %s backend takes no image",
+                                   h->backend->ops->name);
         return r;
 }
 
@@ -111,13 +132,12 @@ static void describe_kv(struct host *h, const struct host_config *config) {
                 image_fingerprint(&h->image, model_is_long(h->model), k->fingerprint);
 }
 
-int host_open(struct host *h, const struct host_config *config, const int *fds, size_t n_fds,
-              const struct engine_events *events, void *userdata, struct failure *f) {
+int host_open_model(struct host *h, const struct host_config *config, const int *fds, size_t n_fds,
+                    const struct engine_events *events, void *userdata, struct failure *f) {
         bool vocabulary_only;
         int r;
 
-        *h = HOST_NULL;
-        r = open_backend(h, config, n_fds, f);
+        r = need_backend(h, config, n_fds, f);
         if (r == 0)
                 r = open_image(h, fds, n_fds, f);
         if (r == 0)
@@ -150,12 +170,32 @@ int host_open(struct host *h, const struct host_config *config, const int *fds, 
         return 0;
 }
 
-void host_close(struct host *h) {
+void host_get_facts(const struct host *h, struct backend_facts *ret) {
+        *ret = (struct backend_facts){ .placement = "host", .kv_memory = "host" };
+        if (h->backend->ops->facts)
+                h->backend->ops->facts(h->backend, ret);
+}
+
+int host_open(struct host *h, const struct host_config *config, const int *fds, size_t n_fds,
+              const struct engine_events *events, void *userdata, struct failure *f) {
+        int r = host_open_device(h, config, f);
+
+        return r == 0 ? host_open_model(h, config, fds, n_fds, events, userdata, f) : r;
+}
+
+void host_close_model(struct host *h) {
+        struct host kept = { .backend = h->backend, .backend_name = h->backend_name };
+
         h->engine = engine_free(h->engine);
         h->model = model_free(h->model);
         h->chat = chat_free(h->chat);
         h->tokenizer = tokenizer_free(h->tokenizer);
         image_close(&h->image);
+        *h = kept;
+}
+
+void host_close(struct host *h) {
+        host_close_model(h);
         if (h->backend)
                 h->backend = h->backend->ops->close(h->backend);
 }

@@ -21,6 +21,7 @@ struct host_config {
 };
 
 struct host {
+        const char *backend_name; /* that was chosen */
         struct backend *backend;
         struct image image; /* n_segments 0: none */
         struct fake_vocab fake;
@@ -36,10 +37,20 @@ struct host {
 
 #define HOST_NULL ((struct host){ 0 })
 
-/* fds: the image's segments (borrowed), none for a backend that fakes. 0, REQUEST_E_FAILED with *f, or negative. On
- * failure host_close() is still due. */
+/* Opens the backend now if it has a device (backend.h): that takes files and threads which the sandbox takes away. Where it
+ * has none, nothing is done. *h is new. 0, REQUEST_E_FAILED with *f, or negative. On failure host_close() is still due. */
+int host_open_device(struct host *h, const struct host_config *config, struct failure *f);
+/* All the rest, and the backend if it isn't open. fds: the image's segments (borrowed), none for a backend that fakes. As
+ * above. */
+int host_open_model(struct host *h, const struct host_config *config, const int *fds, size_t n_fds,
+                    const struct engine_events *events, void *userdata, struct failure *f);
+/* Both. */
 int host_open(struct host *h, const struct host_config *config, const int *fds, size_t n_fds,
               const struct engine_events *events, void *userdata, struct failure *f);
+/* Undoes host_open_model() but for the backend, so that it can be called again. */
+void host_close_model(struct host *h);
 void host_close(struct host *h);
+/* What the backend says of itself; one that says nothing computes on the host. */
+void host_get_facts(const struct host *h, struct backend_facts *ret);
 /* A KV budget for where nobody planned one: a quarter of the memory that is available now. */
 uint64_t host_default_kv_bytes(void);

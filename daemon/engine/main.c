@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -21,6 +22,7 @@
 #define OUT_FRAMES 8192u
 #define OUT_BYTES (64u << 20)
 #define INTER_TOKEN_MS 100u
+#define MEMORY_POLL_MS 500u
 #define JOBS_BESIDES 256u /* tokenize and the like, on top of what may wait or run */
 
 struct program {
@@ -31,6 +33,7 @@ struct program {
         size_t n_fds;
         struct link *link;
         struct host host;
+        struct watchdog *watchdog; /* of a device */
 };
 
 static int parse_link_fd(int argc, char **argv) {
@@ -56,7 +59,13 @@ static int read_config(const Spark__Engine__V1__Init *init, struct host_config *
                                    init->kv_format);
         *ret = (struct host_config){
                 .backend = init->backend[0] ? init->backend : "auto",
-                .be = { .threads = init->threads, .isa = "auto", .null_step_us = init->null_step_us },
+                .be = {
+                        .threads = init->threads,
+                        .isa = "auto",
+                        .null_step_us = init->null_step_us,
+                        .placement = init->placement,
+                        .library = init->backend_library[0] ? init->backend_library : NULL,
+                },
                 .engine = {
                         .kv_bytes = init->kv_bytes ? init->kv_bytes : host_default_kv_bytes(),
                         .kv_format = (enum kv_format)format,
@@ -74,6 +83,7 @@ static struct frame *ready_frame(struct host *h) {
         Spark__Engine__V1__Ready ready = SPARK__ENGINE__V1__READY__INIT;
         Spark__Engine__V1__EngineFrame frame = SPARK__ENGINE__V1__ENGINE_FRAME__INIT;
         struct engine_stats stats = { 0 };
+        struct backend_facts facts;
 
         if (h->engine)
                 engine_get_stats(h->engine, &stats);
@@ -87,9 +97,62 @@ static struct frame *ready_frame(struct host *h) {
         ready.other_bytes = stats.other_bytes;
         ready.backend = (char *)h->backend->ops->describe(h->backend);
         ready.vocabulary_only = h->prep.vocabulary_only;
+        host_get_facts(h, &facts);
+        ready.device = facts.device;
+        ready.placement = facts.placement;
+        ready.kv_memory = facts.kv_memory;
+        ready.device_bytes = facts.device_bytes;
         frame.body_case = SPARK__ENGINE__V1__ENGINE_FRAME__BODY_READY;
         frame.ready = &ready;
         return frame_new(&frame);
+}
+
+/* Whether to try again: the memory of an engine that ended may take a while to come back from a device. */
+static bool wait_for_memory(const struct program *p, int r, const struct failure *f, unsigned *waited_ms) {
+        const struct timespec pause = { .tv_nsec = MEMORY_POLL_MS * 1000000L };
+
+        if (r != REQUEST_E_FAILED || f->code != SPARK__V1__ERROR_CODE__NO_MEMORY || *waited_ms >= p->init->memory_wait_ms)
+                return false;
+        if (*waited_ms == 0)
+                log_notice("%s; waiting for the memory of the engine before", f->text);
+        (void)nanosleep(&pause, NULL);
+        *waited_ms += MEMORY_POLL_MS;
+        return true;
+}
+
+/* From the watchdog: whoever is stuck in a driver stays there. */
+static void end_lost(const char *why) {
+        log_error("%s", why);
+        _exit(EXIT_LOST);
+}
+
+/* The backend before the sandbox where it has a device, everything else behind it. */
+static int open_host(struct program *p, struct host_config *config, uint32_t jobs, struct failure *f) {
+        unsigned waited_ms = 0;
+        bool device;
+        int r;
+
+        do
+                r = host_open_device(&p->host, config, f);
+        while (wait_for_memory(p, r, f, &waited_ms));
+        if (r != 0)
+                return r;
+        device = p->host.backend != NULL;
+        r = sandbox_enter(device ? SANDBOX_DEVICE : SANDBOX_MEMORY);
+        if (r < 0)
+                log_warning("the sandbox is incomplete: %s", strerror(-r));
+        r = device ? watchdog_new(&p->watchdog, p->host.backend, p->init->step_timeout_ms, end_lost) : 0;
+        if (r == 0)
+                r = link_new(&p->link, &p->channel, jobs);
+        config->engine.watchdog = p->watchdog;
+        while (r == 0) {
+                r = host_open_model(&p->host, config, p->fds, p->n_fds, &link_events, p->link, f);
+                if (!device || !wait_for_memory(p, r, f, &waited_ms))
+                        break;
+                host_close_model(&p->host);
+                r = 0;
+        }
+        return r;
 }
 
 /* From Init to Ready. 0, REQUEST_E_FAILED, or negative. */
@@ -105,12 +168,7 @@ static int start(struct program *p, struct failure *f) {
                (config.engine.max_sequences ? config.engine.max_sequences : ENGINE_SEQUENCES) + JOBS_BESIDES;
         if (jobs > 1u << 20)
                 return failure_set(f, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT, "max_queued and max_sequences are too large");
-        r = sandbox_enter();
-        if (r < 0)
-                log_warning("the sandbox is incomplete: %s", strerror(-r));
-        r = link_new(&p->link, &p->channel, (uint32_t)jobs);
-        if (r == 0)
-                r = host_open(&p->host, &config, p->fds, p->n_fds, &link_events, p->link, f);
+        r = open_host(p, &config, (uint32_t)jobs, f);
         for (size_t i = 0; i < p->n_fds; i++)
                 p->fds[i] = fd_close(p->fds[i]);
         if (r == 0 && p->host.engine)
@@ -187,6 +245,7 @@ int main(int argc, char **argv) {
                 return EXIT_FAILURE;
         }
         r = run(&p);
+        p.watchdog = watchdog_free(p.watchdog);
         host_close(&p.host);
         p.link = link_free(p.link);
         p.message = message_free(p.message);

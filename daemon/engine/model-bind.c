@@ -65,6 +65,17 @@ static int bind_scale(struct binder *b, const char *name, uint32_t n_experts, st
         return 0;
 }
 
+/* A device's memory is full: the error has the sums. */
+static int refuse_memory(const struct binder *b, const struct image_tensor *t, const char *name) {
+        uint64_t all = 0;
+
+        for (size_t i = 0; i < b->image->n_segments; i++)
+                all += b->image->map_size[i];
+        return model_refuse(b->error, MODEL_E_NO_MEMORY,
+                            "no memory for tensor %s, %llu bytes, behind %llu of the image's %llu bytes", name,
+                            (unsigned long long)t->size, (unsigned long long)b->bound_bytes, (unsigned long long)all);
+}
+
 /* A matrix, in place, or one of each expert (0: no experts). share: how much of it a decoded token reads. */
 static int bind_matrix(struct binder *b, const char *name, uint32_t n_out, uint32_t n_in, uint32_t n_experts,
                        double share, struct weight *ret) {
@@ -90,10 +101,13 @@ static int bind_matrix(struct binder *b, const char *name, uint32_t n_out, uint3
                 return model_refuse(b->error, MODEL_E_UNSUPPORTED, "tensor %s has format %u, which is not known", name,
                                     t->fmt);
         r = b->m->backend->ops->bind(b->m->backend, &w);
+        if (r == BACKEND_E_NO_MEMORY)
+                return refuse_memory(b, t, name);
         if (r != 0)
                 return r < 0 ? r : model_refuse(b->error, MODEL_E_UNSUPPORTED,
                                                 "tensor %s: the backend does not compute with format %s in this layout",
                                                 name, w.info->name);
+        b->bound_bytes += t->size;
         if (share > 0) {
                 b->m->weight_bytes += (uint64_t)((double)t->size * share);
                 b->format_bytes[w.info->fmt] += t->size;

@@ -12,6 +12,7 @@ struct binder {
         const struct image *image;
         const struct image_arch *arch;
         struct model_error *error;
+        uint64_t bound_bytes; /* so far */
         uint64_t format_bytes[FMT_END]; /* of matrices, to tell the most used format */
 };
 

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/landlock.h>
 #include <seccomp.h>
 #include <signal.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -36,6 +38,54 @@ static const int allowed[] = {
         SCMP_SYS(sched_setaffinity), SCMP_SYS(getcpu), SCMP_SYS(getrusage),
 };
 
+/* What a driver for GPUs does beyond that, from whatever thread: commands are ioctls, each mapping of device memory opens the
+ * device again, threads are named through /proc, memory is bound to nodes. Which files may be opened is Landlock's part. */
+static const int allowed_device[] = {
+        SCMP_SYS(ioctl), SCMP_SYS(openat), SCMP_SYS(open), SCMP_SYS(access), SCMP_SYS(faccessat), SCMP_SYS(faccessat2),
+        SCMP_SYS(stat), SCMP_SYS(lstat), SCMP_SYS(readlink), SCMP_SYS(readlinkat), SCMP_SYS(getdents64), SCMP_SYS(fstatfs),
+        SCMP_SYS(memfd_create), SCMP_SYS(ftruncate), SCMP_SYS(fallocate), SCMP_SYS(dup), SCMP_SYS(dup3), SCMP_SYS(pipe2),
+        SCMP_SYS(epoll_create1), SCMP_SYS(epoll_ctl), SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(select),
+        SCMP_SYS(pselect6), SCMP_SYS(timerfd_create), SCMP_SYS(timerfd_settime), SCMP_SYS(timerfd_gettime),
+        SCMP_SYS(mlock), SCMP_SYS(mlock2), SCMP_SYS(munlock), SCMP_SYS(mincore), SCMP_SYS(msync), SCMP_SYS(mbind),
+        SCMP_SYS(get_mempolicy), SCMP_SYS(set_mempolicy), SCMP_SYS(sched_getparam), SCMP_SYS(sched_setparam),
+        SCMP_SYS(sched_getscheduler), SCMP_SYS(sched_setscheduler), SCMP_SYS(sched_getattr), SCMP_SYS(sched_setattr),
+        SCMP_SYS(sched_get_priority_max), SCMP_SYS(sched_get_priority_min), SCMP_SYS(getpriority), SCMP_SYS(sysinfo),
+        SCMP_SYS(uname), SCMP_SYS(getuid), SCMP_SYS(geteuid), SCMP_SYS(getgid), SCMP_SYS(getegid), SCMP_SYS(getppid),
+        SCMP_SYS(getrlimit), SCMP_SYS(prlimit64), SCMP_SYS(times), SCMP_SYS(set_tid_address),
+};
+
+#define READ_FILE LANDLOCK_ACCESS_FS_READ_FILE
+#define READ_TREE (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR)
+#define WRITE_FILE LANDLOCK_ACCESS_FS_WRITE_FILE
+#ifdef LANDLOCK_ACCESS_FS_IOCTL_DEV
+#define IOCTL_DEV LANDLOCK_ACCESS_FS_IOCTL_DEV
+#else
+#define IOCTL_DEV (1ull << 15)
+#endif
+
+/* Files of a device's driver that it opens after its start, too; those that are not there are left out. */
+static const struct device_file {
+        const char *path;
+        uint64_t rights;
+} device_files[] = {
+        { "/dev/nvidiactl", READ_FILE | WRITE_FILE | IOCTL_DEV },
+        { "/dev/nvidia-uvm", READ_FILE | WRITE_FILE | IOCTL_DEV },
+        { "/dev/nvidia-uvm-tools", READ_FILE | WRITE_FILE | IOCTL_DEV },
+        { "/dev/nvidia-caps", READ_TREE | WRITE_FILE | IOCTL_DEV },
+        { "/proc/self/task", READ_TREE | WRITE_FILE }, /* a thread's name: comm */
+        { "/proc/self", READ_TREE },
+        { "/proc/driver", READ_TREE },
+        { "/proc/devices", READ_FILE },
+        { "/proc/meminfo", READ_FILE },
+        { "/proc/cpuinfo", READ_FILE },
+        { "/proc/sys/vm", READ_TREE },
+        { "/sys/bus/pci", READ_TREE },
+        { "/sys/devices", READ_TREE },
+        { "/sys/module", READ_TREE },
+};
+
+#define GPUS_MAX 64u /* /dev/nvidia0 and on */
+
 int sandbox_lower(void) {
         const struct rlimit none = { 0, 0 };
 
@@ -47,12 +97,36 @@ int sandbox_lower(void) {
         return 0;
 }
 
-/* A ruleset that handles everything this kernel knows and allows nothing. */
-static int deny_files(void) {
+/* Lets a ruleset allow what is beneath a path, as far as it handles that. Nothing there: nothing to allow. */
+static int allow_path(int ruleset, const char *path, uint64_t rights) {
+        _cleanup_fd_ int fd = open(path, O_PATH | O_CLOEXEC);
+        struct landlock_path_beneath_attr beneath = { .allowed_access = rights, .parent_fd = fd };
+
+        if (fd < 0)
+                return 0;
+        return syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &beneath, 0) < 0 ? -errno : 0;
+}
+
+static int allow_device(int ruleset, uint64_t handled) {
+        char path[32];
+        int r = 0;
+
+        for (size_t i = 0; r == 0 && i < ARRAY_SIZE(device_files); i++)
+                r = allow_path(ruleset, device_files[i].path, device_files[i].rights & handled);
+        for (unsigned i = 0; r == 0 && i < GPUS_MAX; i++) {
+                (void)snprintf(path, sizeof(path), "/dev/nvidia%u", i);
+                r = allow_path(ruleset, path, (READ_FILE | WRITE_FILE | IOCTL_DEV) & handled);
+        }
+        return r;
+}
+
+/* A ruleset that handles everything this kernel knows and allows nothing, or a device's files. */
+static int deny_files(enum sandbox_profile profile) {
         static const uint64_t fs_rights[] = { 0, 13, 14, 15, 15, 16 }; /* number of rights by ABI version */
         struct landlock_ruleset_attr attr = { 0 };
         _cleanup_fd_ int fd = -1;
         long abi;
+        int r;
 
         abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
         if (abi < 1) {
@@ -61,17 +135,22 @@ static int deny_files(void) {
         }
         attr.handled_access_fs = (1ull << fs_rights[abi < 5 ? abi : 5]) - 1;
         fd = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr.handled_access_fs), 0);
-        if (fd < 0 || syscall(SYS_landlock_restrict_self, fd, 0) < 0)
+        if (fd < 0)
                 return -errno;
-        return 0;
+        r = profile == SANDBOX_DEVICE ? allow_device(fd, attr.handled_access_fs) : 0;
+        if (r < 0)
+                return r;
+        return syscall(SYS_landlock_restrict_self, fd, 0) < 0 ? -errno : 0;
 }
 
-static int allow_calls(scmp_filter_ctx ctx) {
+static int allow_calls(scmp_filter_ctx ctx, enum sandbox_profile profile) {
         static const int mapping[] = { SCMP_SYS(mmap), SCMP_SYS(mprotect) };
         int r = 0;
 
         for (size_t i = 0; r == 0 && i < ARRAY_SIZE(allowed); i++)
                 r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, allowed[i], 0);
+        for (size_t i = 0; r == 0 && profile == SANDBOX_DEVICE && i < ARRAY_SIZE(allowed_device); i++)
+                r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, allowed_device[i], 0);
         /* memory, but no code */
         for (size_t i = 0; r == 0 && i < ARRAY_SIZE(mapping); i++)
                 r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, mapping[i], 1,
@@ -79,24 +158,26 @@ static int allow_calls(scmp_filter_ctx ctx) {
         return r;
 }
 
-static int filter_calls(void) {
+static int filter_calls(enum sandbox_profile profile) {
         scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(EPERM));
         int r;
 
         if (!ctx)
                 return -ENOMEM;
-        r = allow_calls(ctx);
+        r = allow_calls(ctx, profile);
+        if (r == 0)
+                r = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1); /* for threads that are there already */
         if (r == 0)
                 r = seccomp_load(ctx);
         seccomp_release(ctx);
         return r;
 }
 
-int sandbox_enter(void) {
+int sandbox_enter(enum sandbox_profile profile) {
         int r;
 
         if (SANITIZED)
                 return 0; /* a sanitizer reads /proc when it reports */
-        r = deny_files();
-        return r < 0 ? r : filter_calls();
+        r = deny_files(profile);
+        return r < 0 ? r : filter_calls(profile);
 }

@@ -119,9 +119,9 @@ static const struct engine_events events = {
 static int open_synthetic(struct subject *s, const struct options *o, const struct backend_config *be,
                           const struct engine_config *engine) {
         const struct fmt_info *info = fmt_info_by_name(o->format);
-        const struct backend_ops *ops = backend_find(o->backend);
+        struct backend_error backend_error;
         uint64_t need, kv, have = host_default_kv_bytes() * 4;
-        struct model_error error = { .text = "no backend of this name" };
+        struct model_error error = { .text = "" };
         struct failure f = { .text = "" };
         struct image_hparams hparams;
         struct model_shape shape;
@@ -146,10 +146,14 @@ static int open_synthetic(struct subject *s, const struct options *o, const stru
                               (double)have / GIB);
                 return 1;
         }
-        if (!ops || ops->fake)
+        r = backend_open(o->backend, be, &s->backend, &backend_error);
+        if (backend_error.text[0])
+                (void)say(o->backend, backend_error.text, 1);
+        if (r != 0)
+                return r == BACKEND_E_MISSING ? 64 : 1;
+        if (s->backend->ops->fake)
                 return say(o->backend, "does not compute", 64);
-        r = ops->open(be, &s->backend);
-        r = r ? r : make_tokenizer(s, shape.n_vocab);
+        r = make_tokenizer(s, shape.n_vocab);
         r = r ? r : model_new_synthetic(&s->model, s->backend, &shape, info, 1, &error);
         if (r != 0)
                 return say(o->shape, error.text, 1);

@@ -111,16 +111,15 @@ static inline int lab_new_model(struct lab *l, const struct backend_ops *ops) {
 /* Everything but the engine. */
 static inline void lab_open_model(struct lab *l, const char *backend, unsigned threads) {
         const struct backend_config be = { .threads = threads, .isa = "auto" };
-        const struct backend_ops *ops = backend_find(backend);
+        struct backend_error error;
         struct tokenizer_def def;
         struct text_error text_error;
 
         memset(l, 0, sizeof(*l));
-        assert_non_null(ops);
-        assert_int_equal(ops->open(&be, &l->backend), 0);
+        assert_int_equal(backend_open(backend, &be, &l->backend, &error), 0);
         fake_vocab_init(&l->vocab, &def);
         assert_int_equal(tokenizer_new(&l->tokenizer, &def, &text_error), 0);
-        assert_int_equal(lab_new_model(l, ops), 0);
+        assert_int_equal(lab_new_model(l, l->backend->ops), 0);
 }
 
 static inline void lab_start(struct lab *l, const struct engine_config *config) {

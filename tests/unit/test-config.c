@@ -49,14 +49,17 @@ static void test_defaults(void **state) {
         assert_true(c->memory_floor == CONFIG_FLOOR_AUTO);
         assert_int_equal(c->n_models, 0);
         assert_int_equal(c->limits.engine_losses, 3);
+        assert_int_equal(c->limits.step_timeout_ms, 2000);
+        assert_string_equal(c->cuda_library, "");
+        assert_string_equal(c->cuda_placement, "auto");
 }
 
 static void test_everything(void **state) {
         _cleanup_(config_freep) struct config *c = parse_ok(
                 "socket = \"run/s.sock\"; socket_mode = \"0660\"; state_dir = \"/var/x\"; bus = \"none\";\n"
-                "backend = \"cpu\"; threads = 3; log_level = \"debug\";\n"
+                "backend = \"cpu\"; threads = 3; cuda_library = \"lib/x.so\"; cuda_placement = \"device\"; log_level = \"debug\";\n"
                 "memory = { floor = \"6G\"; kv = 1048576; kv_format = \"f32\"; };\n"
-                "limits = { connections = 10; output_bytes = \"1M\"; stop_seconds = 0; };\n"
+                "limits = { connections = 10; output_bytes = \"1M\"; stop_seconds = 0; step_timeout_ms = 500; };\n"
                 "power = { };\n"
                 "models = ( { name = \"a\"; path = \"m/a.gguf\"; }, { name = \"b.1\"; path = \"/b\"; default = true; "
                 "context = 512; } );\n");
@@ -66,6 +69,9 @@ static void test_everything(void **state) {
         assert_string_equal(c->state_dir, "/var/x");
         assert_int_equal(c->bus, CONFIG_BUS_NONE);
         assert_int_equal(c->threads, 3);
+        assert_string_equal(c->cuda_library, "/conf/lib/x.so");
+        assert_string_equal(c->cuda_placement, "device");
+        assert_int_equal(c->limits.step_timeout_ms, 500);
         assert_int_equal(c->log_level, LOG_LEVEL_DEBUG);
         assert_true(c->memory_floor == 6ull << 30);
         assert_int_equal(c->memory_kv, 1048576);
@@ -210,6 +216,9 @@ static void test_faults(void **state) {
                 { "threads = 1025;", "allowed are 0 to 1024" },
                 { "backend = \"gpu\";", "allowed are: auto cpu cuda null" },
                 { "backend = \"auto cpu\";", "allowed are: auto cpu cuda null" },
+                { "cuda_library = \"\";", "'cuda_library' must be a path" },
+                { "cuda_placement = \"host\";", "allowed are: auto unified device" },
+                { "limits = { step_timeout_ms = 3600001; };", "allowed are 0 to 3600000" },
                 { "bus = \"\";", "allowed are: none session system" },
                 { "socket_mode = 438;", "octal mode" },
                 { "socket_mode = \"999\";", "octal mode" },
@@ -299,7 +308,7 @@ static void test_file(void **state) {
 /* What --check prints is a configuration that means the same. */
 static void test_print_reads_back(void **state) {
         _cleanup_(config_freep) struct config *c = parse_ok(
-                "socket = \"/s\\\"q\\\\\"; socket_mode = \"0600\"; bus = \"session\"; memory = { floor = \"8G\"; };"
+                "cuda_library = \"/l/x.so\"; cuda_placement = \"unified\"; socket = \"/s\\\"q\\\\\"; socket_mode = \"0600\"; bus = \"session\"; memory = { floor = \"8G\"; };"
                 "limits = { bytes_per_user = \"3G\"; max_priority = \"background\"; share_prefixes = \"none\"; };"
                 "users = ( { user = \"root\"; max_priority = \"normal\"; kv = \"3G\"; }, { uid = 77; weight = 5; } );"
                 "models = ( { name = \"a\"; path = \"/a\"; }, { name = \"b\"; path = \"/b\"; default = true; } );");
@@ -317,6 +326,8 @@ static void test_print_reads_back(void **state) {
         (void)fclose(f);
         assert_string_equal(text, again);
         assert_string_equal(back->socket, c->socket);
+        assert_string_equal(back->cuda_library, "/l/x.so");
+        assert_string_equal(back->cuda_placement, "unified");
         assert_true(back->limits.bytes_per_user == 3ull << 30);
         assert_int_equal(back->limits.max_priority, 1);
         assert_int_equal(back->limits.share_prefixes, CONFIG_SHARE_NONE);

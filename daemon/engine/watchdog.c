@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Tried for the patience: a fixed one (a prompt of many rows takes as long as many decoded tokens, so what is right for one
+ * is wrong for the other), and the prediction alone (it is off by a factor where steps so far were all of one size, and where
+ * contexts have grown since).
+ */
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "watchdog.h"
+
+#define POLL_MS 100u
+#define HEALTH_EVERY 2u          /* polls: 200 ms */
+#define UNKNOWN_US 30000000.0    /* first steps make graphs and take kernels to the device */
+#define PREDICTED 4.0            /* times what was predicted */
+#define ROW_US 10000.0           /* a row of the largest models beside others, with a context of 128 Ki tokens */
+#define MOST_US 3600000000.0
+
+struct watchdog {
+        struct backend *be;
+        uint64_t timeout_us;
+        void (*lost)(const char *why);
+        atomic_uint_fast64_t due_us; /* when the call in progress is overdue; 0 = there is none */
+        pthread_t thread;
+        pthread_mutex_t lock;
+        pthread_cond_t wake;
+        bool stop; /* under lock */
+};
+
+static uint64_t now_us(void) {
+        struct timespec ts;
+
+        (void)clock_gettime(CLOCK_MONOTONIC, &ts);
+        return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
+}
+
+uint64_t watchdog_patience_us(double expected_us, uint32_t rows) {
+        double us = expected_us > 0 ? PREDICTED * expected_us + (rows > 1 ? ROW_US * rows : 0) : UNKNOWN_US;
+
+        return us < MOST_US ? (uint64_t)us : (uint64_t)MOST_US;
+}
+
+void watchdog_begin(struct watchdog *w, double expected_us, uint32_t rows) {
+        if (w && w->timeout_us > 0)
+                atomic_store_explicit(&w->due_us, now_us() + w->timeout_us + watchdog_patience_us(expected_us, rows),
+                                      memory_order_release);
+}
+
+void watchdog_end(struct watchdog *w) {
+        if (w)
+                atomic_store_explicit(&w->due_us, 0, memory_order_release);
+}
+
+static void look(struct watchdog *w, bool at_health) {
+        uint64_t due = atomic_load_explicit(&w->due_us, memory_order_acquire);
+
+        if (due && now_us() > due)
+                w->lost("the device does not come to an end with a step");
+        else if (at_health && w->be->ops->health && w->be->ops->health(w->be) < 0)
+                w->lost("the device is lost");
+}
+
+/* False when it is to end. */
+static bool rest(struct watchdog *w) {
+        struct timespec until;
+        bool stop;
+
+        (void)clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_nsec += POLL_MS * 1000000L;
+        until.tv_sec += until.tv_nsec / 1000000000L;
+        until.tv_nsec %= 1000000000L;
+        (void)pthread_mutex_lock(&w->lock);
+        while (!w->stop && pthread_cond_clockwait(&w->wake, &w->lock, CLOCK_MONOTONIC, &until) != ETIMEDOUT)
+                ;
+        stop = w->stop;
+        (void)pthread_mutex_unlock(&w->lock);
+        return !stop;
+}
+
+static void *watch(void *userdata) {
+        struct watchdog *w = userdata;
+
+        for (unsigned n = 0; rest(w); n++)
+                look(w, n % HEALTH_EVERY == 0);
+        return NULL;
+}
+
+int watchdog_new(struct watchdog **ret, struct backend *be, uint32_t timeout_ms, void (*lost)(const char *why)) {
+        struct watchdog *w = calloc(1, sizeof(*w));
+        int r;
+
+        if (!w)
+                return -ENOMEM;
+        w->be = be;
+        w->timeout_us = (uint64_t)timeout_ms * 1000u;
+        w->lost = lost;
+        (void)pthread_mutex_init(&w->lock, NULL);
+        (void)pthread_cond_init(&w->wake, NULL);
+        r = pthread_create(&w->thread, NULL, watch, w);
+        if (r != 0) {
+                (void)pthread_cond_destroy(&w->wake);
+                (void)pthread_mutex_destroy(&w->lock);
+                free(w);
+                return -r;
+        }
+        *ret = w;
+        return 0;
+}
+
+struct watchdog *watchdog_free(struct watchdog *w) {
+        if (!w)
+                return NULL;
+        (void)pthread_mutex_lock(&w->lock);
+        w->stop = true;
+        (void)pthread_cond_signal(&w->wake);
+        (void)pthread_mutex_unlock(&w->lock);
+        (void)pthread_join(w->thread, NULL);
+        (void)pthread_cond_destroy(&w->wake);
+        (void)pthread_mutex_destroy(&w->lock);
+        free(w);
+        return NULL;
+}

@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* An engine's cages hold, and a device's leaves its driver what it needs: a child enters one and reports, through its exit
+ * status, the first thing that is not as it should be. */
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/seccomp.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/fd.h"
+#include "base/macro.h"
+#include "daemon/engine/sandbox.h"
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#else
+#define SANITIZED 0
+#endif
+
+static bool has_seccomp(void) {
+        uint32_t action = SECCOMP_RET_ERRNO;
+
+        return syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action) == 0;
+}
+
+static bool has_landlock(void) {
+        return syscall(SYS_landlock_create_ruleset, NULL, 0, 1u) >= 1;
+}
+
+static int in_child(int (*fn)(void)) {
+        int status;
+        pid_t pid;
+
+        if (SANITIZED || !has_seccomp()) {
+                print_message("skipped: no cage in this build, or no seccomp here\n");
+                skip();
+        }
+        pid = fork();
+        assert_true(pid >= 0);
+        if (pid == 0)
+                _exit(fn());
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static bool enter(enum sandbox_profile profile) {
+        return sandbox_lower() == 0 && sandbox_enter(profile) == 0;
+}
+
+static bool refused(long r) {
+        return r < 0 && (errno == EPERM || errno == EACCES);
+}
+
+#define FORBID(call)                \
+        do {                        \
+                if (!refused(call)) \
+                        return n;   \
+                n++;                \
+        } while (0)
+#define ALLOW(call)           \
+        do {                  \
+                if ((call) < 0) \
+                        return n; \
+                n++;          \
+        } while (0)
+
+/* What no engine may do. */
+static int try_forbidden(void) {
+        char *const argv[] = { (char *)"/bin/true", NULL };
+        int n = 1;
+
+        FORBID(open("/etc/passwd", O_RDONLY));
+        FORBID(open("/bin/true", O_RDONLY));
+        FORBID(openat(AT_FDCWD, "/tmp/test-engine-sandbox.none", O_RDWR | O_CREAT, 0600));
+        FORBID(socket(AF_UNIX, SOCK_STREAM, 0));
+        FORBID(socket(AF_INET, SOCK_STREAM, 0));
+        FORBID(execve("/bin/true", argv, NULL));
+        FORBID(ptrace(PTRACE_TRACEME, 0, NULL, NULL));
+        FORBID(kill(getppid(), 0));
+        FORBID(unlink("/tmp/does-not-exist"));
+        FORBID(setuid(0));
+        FORBID(syscall(SYS_io_uring_setup, 4, NULL));
+        FORBID(syscall(SYS_process_vm_readv, 1, NULL, 0, NULL, 0, 0));
+        FORBID(syscall(SYS_mmap, NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == -1 ? -1 : 0);
+        FORBID(syscall(SYS_mprotect, NULL, 4096, PROT_READ | PROT_EXEC));
+        return 0;
+}
+
+static int forbidden_in_memory(void) {
+        int n = 50, r;
+
+        if (!enter(SANDBOX_MEMORY))
+                return 100;
+        r = try_forbidden();
+        if (r != 0)
+                return r;
+        FORBID(ioctl(0, 0x5401, NULL)); /* a device's alone */
+        FORBID(memfd_create("x", 0));
+        FORBID(open("/proc/self/task/self/comm", O_RDONLY));
+        FORBID(open("/proc/meminfo", O_RDONLY));
+        return 0;
+}
+
+static int forbidden_with_device(void) {
+        int n = 50, r;
+
+        if (!has_landlock()) {
+                (void)fprintf(stderr, "no Landlock in this kernel: files are not tried\n");
+                return 0;
+        }
+        if (!enter(SANDBOX_DEVICE))
+                return 100;
+        r = try_forbidden();
+        if (r != 0)
+                return r;
+        FORBID(open("/dev/null", O_RDWR));
+        FORBID(open("/proc/1/status", O_RDONLY));
+        FORBID(open("/proc/self/status", O_WRONLY));
+        FORBID(open("/proc/meminfo", O_WRONLY));
+        FORBID(open("/dev", O_RDONLY | O_DIRECTORY));
+        return 0;
+}
+
+static int name_thread(void) {
+        char path[64];
+        int fd, r;
+
+        (void)snprintf(path, sizeof(path), "/proc/self/task/%ld/comm", (long)syscall(SYS_gettid));
+        fd = open(path, O_RDWR | O_CLOEXEC);
+        if (fd < 0)
+                return -1;
+        r = write(fd, "cuda-worker", 11) == 11 ? 0 : -1;
+        return close(fd) < 0 ? -1 : r;
+}
+
+static void *no_work(void *arg) {
+        return arg;
+}
+
+/* What a driver does at any time. */
+static int allowed_with_device(void) {
+        struct itimerspec soon = { .it_value.tv_nsec = 1000 };
+        pthread_t thread;
+        int fd, n = 1;
+        void *p;
+
+        if (!enter(SANDBOX_DEVICE))
+                return 100;
+        ALLOW(fd = memfd_create("x", MFD_CLOEXEC));
+        ALLOW(ftruncate(fd, 4096));
+        p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        ALLOW(p == MAP_FAILED ? -1 : 0);
+        ALLOW(mlock(p, 4096) < 0 && errno != ENOMEM ? -1 : 0);
+        ALLOW(eventfd(0, EFD_CLOEXEC));
+        ALLOW(fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC));
+        ALLOW(timerfd_settime(fd, 0, &soon, NULL));
+        ALLOW(ioctl(fd, 0x5421 /* FIONBIO */, &(int){ 1 }));
+        ALLOW(name_thread());
+        ALLOW(open("/proc/self/maps", O_RDONLY));
+        ALLOW(open("/proc/meminfo", O_RDONLY));
+        ALLOW(sched_yield());
+        ALLOW(pthread_create(&thread, NULL, no_work, NULL) ? -1 : 0);
+        ALLOW(pthread_join(thread, NULL) ? -1 : 0);
+        return 0;
+}
+
+/* The driver's threads are there before: calls are filtered there, too. */
+static int pipe_fds[2];
+
+static void *thread_main(void *arg) {
+        char c;
+
+        if (read(pipe_fds[0], &c, 1) != 1)
+                return (void *)1;
+        if (!refused(socket(AF_UNIX, SOCK_STREAM, 0)) || !refused(unlink("/tmp/does-not-exist")))
+                return (void *)2;
+        return name_thread() == 0 ? NULL : (void *)3;
+}
+
+static int try_thread(void) {
+        pthread_t thread;
+        void *result;
+
+        if (pipe(pipe_fds) < 0 || pthread_create(&thread, NULL, thread_main, NULL) != 0)
+                return 101;
+        if (!enter(SANDBOX_DEVICE))
+                return 100;
+        if (write(pipe_fds[1], "x", 1) != 1 || pthread_join(thread, &result) != 0)
+                return 102;
+        return (int)(intptr_t)result;
+}
+
+static void test_memory(void **state) {
+        assert_int_equal(in_child(forbidden_in_memory), 0);
+}
+
+static void test_device_forbids(void **state) {
+        assert_int_equal(in_child(forbidden_with_device), 0);
+}
+
+static void test_device_allows(void **state) {
+        assert_int_equal(in_child(allowed_with_device), 0);
+}
+
+static void test_threads_before(void **state) {
+        assert_int_equal(in_child(try_thread), 0);
+}
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_memory),
+                cmocka_unit_test(test_device_forbids),
+                cmocka_unit_test(test_device_allows),
+                cmocka_unit_test(test_threads_before),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
