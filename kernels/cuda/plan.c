@@ -138,7 +138,6 @@ size_t cuda_op_uses(const struct cuda_op *op, struct cuda_use uses[CUDA_USES]) {
         return u.n;
 }
 
-/* Whether they may be parts of the same memory: of one buffer, or the same address outside of all. */
 bool cuda_ops_overlap(const struct cuda_backend *be, const void *a, const void *b) {
         size_t owner;
 

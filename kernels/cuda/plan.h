@@ -193,6 +193,8 @@ struct cuda_plan {
         uint32_t n_buffers;
         struct cuda_needs needs;
         struct cuda_graph *graphs; /* latest first */
+        uint32_t sized[CUDA_BASES]; /* the rows that scratch memory was reserved for last, */
+        uint64_t sized_generation;  /* and when */
         struct cuda_plan *next;
 };
 
@@ -214,6 +216,8 @@ struct cuda_use {
 
 size_t cuda_op_uses(const struct cuda_op *op, struct cuda_use uses[CUDA_USES]);
 bool cuda_span_equal(struct cuda_span a, struct cuda_span b);
+/* Whether two addresses may be parts of the same memory: of one buffer, or equal. */
+bool cuda_ops_overlap(const struct cuda_backend *be, const void *a, const void *b);
 /* Whether rows of dim floats at p are read by an operation after `from` before they are all written anew. */
 bool cuda_ops_read_later(const struct cuda_backend *be, const struct cuda_ops *list, size_t from, const void *p,
                          struct cuda_span span, uint32_t dim);

@@ -184,7 +184,7 @@ int cuda_record_rope_kv(struct backend *base, const struct rope *rope, struct kv
         return 0;
 }
 
-/* The number of the window's plan among the step's, which is new if there is none like it; 0: too many. */
+/* The number of the window's plan among the step's, a new one if there is none like it; 0: too many. KV_F32 has no plans. */
 static uint32_t find_window(struct cuda_needs *needs, const struct cuda_window *w) {
         for (uint32_t i = 0; i < needs->n_windows; i++)
                 if (memcmp(needs->windows + i, w, sizeof(*w)) == 0)
@@ -207,8 +207,8 @@ int cuda_record_attention(struct backend *base, const struct attention *a, const
                 return BACKEND_E_UNSUPPORTED;
         window = (struct cuda_window){ .window = a->window, .n_heads = a->n_heads, .head_dim = kv->config.head_dim };
         window.tile_rows = cuda_attn_tile_rows(a->n_heads, kv->config.n_kv_heads, kv->config.head_dim);
-        index = find_window(&be->recorder.needs, &window);
-        if (index == 0)
+        index = kv->config.format == KV_F32 ? 0 : find_window(&be->recorder.needs, &window);
+        if ((index == 0 && kv->config.format != KV_F32) || (uintptr_t)q % 16 != 0 || (uintptr_t)out % 16 != 0)
                 return BACKEND_E_UNSUPPORTED;
         r = add_op(base, CUDA_OP_ATTN, batch->n_rows, &op);
         if (!op)
@@ -340,7 +340,7 @@ int cuda_record_top(struct backend *base, const float *logits, uint32_t n, uint3
         struct cuda_op *op;
         int r;
 
-        if (k == 0 || k > CUDA_TOP_MAX || k > dim || needs->n_tops == CUDA_TOPS)
+        if (!cuda_top_has(dim, k) || needs->n_tops == CUDA_TOPS)
                 return BACKEND_E_UNSUPPORTED;
         r = add_op(base, CUDA_OP_TOP, n, &op);
         if (!op)

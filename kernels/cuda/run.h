@@ -59,31 +59,44 @@ struct cuda_layout {
 
 struct cuda_step {
         struct cuda_backend *be;
-        const struct cuda_plan *plan;
+        struct cuda_plan *plan;
+        bool small; /* a graph serves it */
         struct cuda_rooms rooms;
         struct cuda_layout layout;
-        size_t used; /* bytes of the step's memory that have something in them */
-        struct cuda_batch batch;
 };
 
 #define CUDA_GRAPH_ROWS 64u
+
+/* run.c */
 
 int cuda_run_end(struct backend *base);
 void cuda_run_close(struct cuda_backend *be);
 /* All plans and graphs: what they point to is going. */
 void cuda_run_forget(struct cuda_backend *be);
 
-/* step.c: sizes, memory and data of a step. BACKEND_E_NO_MEMORY leaves all as it was. */
-int cuda_step_prepare(struct cuda_backend *be, const struct cuda_plan *plan, struct cuda_step *ret);
-int cuda_step_write(struct cuda_step *s);
+/* step.c: sizes, memory and data of a step */
+
+int cuda_step_prepare(struct cuda_backend *be, struct cuda_plan *plan, struct cuda_step *ret);
+/* Starts the copy of the step's data to the device. */
+int cuda_step_send(const struct cuda_step *s);
 uint32_t cuda_step_max(const struct cuda_step *s, struct cuda_span span);
+/* The memory of a packed value (0: none), of a choice's slots, and of a top(). */
 struct cuda_packed cuda_step_value(const struct cuda_step *s, uint32_t value);
 struct cuda_slots cuda_step_slots(const struct cuda_step *s, uint32_t choice);
-struct cuda_top cuda_step_top(const struct cuda_step *s, uint32_t top, const float *logits);
+struct cuda_top cuda_step_top(const struct cuda_step *s, uint32_t top);
+/* Bytes of all top()s' results. */
+size_t cuda_step_results(const struct cuda_step *s);
+void *cuda_step_at(const struct cuda_step *s, size_t offset);
 
-/* launch.c: the whole plan, onto the stream */
+/* launch.c */
+
+/* An operation's product with all that the step knows. */
+struct cuda_mm cuda_launch_mm(const struct cuda_step *s, const struct cuda_op *op);
+/* The whole plan, onto the stream. */
 cudaError_t cuda_launch_plan(const struct cuda_step *s);
 
-/* graph.c: launches the plan as a graph, made if there is none. *ret_done: false where it is to be launched directly. */
-int cuda_graph_run(const struct cuda_step *s, struct cuda_plan *plan, bool *ret_done);
+/* graph.c */
+
+/* Launches the step as a graph, made if there is none yet. *ret_done false: it is to be launched directly. */
+int cuda_graph_run(const struct cuda_step *s, bool *ret_done);
 void cuda_graphs_free(struct cuda_backend *be, struct cuda_plan *plan);
