@@ -24,3 +24,7 @@ struct mm_format_entry {
 };
 
 extern const struct mm_format_entry mm_f16, mm_bf16, mm_f8_e4m3, mm_q8_0, mm_q4_0, mm_q4_1, mm_q5_0, mm_q5_1;
+
+/* F32 has a kernel of its own. */
+uint32_t mm_f32_slices(uint32_t n_in);
+cudaError_t mm_f32_launch(const struct cuda_launch *l, const struct cuda_mm *m);
