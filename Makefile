@@ -43,8 +43,6 @@ ALL_CFLAGS  = -std=gnu17 -pthread -fPIC -ffp-contract=off -fvisibility=hidden $(
 ALL_CFLAGS := $(ALL_CFLAGS)
 ALL_LDFLAGS := -pthread -Wl,-z,relro,-z,now -Wl,--as-needed $(SAN) $(LDFLAGS)
 
-# The CUDA backend is built where nvcc is found, unless CUDA=0.
-CUDA ?= $(if $(shell command -v nvcc 2>/dev/null),1,0)
-
 include tools/rules.mk
+include tools/cuda.mk
 include tools/goals.mk

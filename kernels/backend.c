@@ -41,7 +41,7 @@ const struct backend_ops *backend_choose(const char *name, const struct backend_
                 if (backends[i].load)
                         ops = backends[i].load(config, &reason);
                 if (ops && !(automatic && ops->fake))
-                        return ops;
+                        return ops; /* cppcheck-suppress returnDanglingLifetime ; load() keeps nothing */
                 if (!ops)
                         (void)snprintf(error->text, sizeof(error->text), "the %s backend %s: %.250s", backends[i].name,
                                        automatic ? "is not used" : "cannot be used", reason.text);

@@ -18,6 +18,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus /* CUDA C */
+extern "C" {
+#endif
+
 #define WEIGHT_PANEL 16u
 
 /* Values are GGUF's type numbers and stay so in images. Formats that GGUF does not have count from FMT_NOT_GGUF,
@@ -120,3 +124,7 @@ enum kv_format {
 /* Bytes that a position takes in one layer and KV head, K and V together; 0 for a format that is not known. Pages of at
  * least 16 positions consist of these alone. */
 uint64_t kv_position_bytes(enum kv_format format, uint32_t head_dim);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # What people and CI call: help, demo, test and its parts, install, clean.
 
-.PHONY: help deps demo test check unit-test fuzz-test integration-test system-test asan tsan cross lint fuzz clean install uninstall
+.PHONY: help deps demo test check unit-test fuzz-test integration-test system-test asan tsan cross cuda-check gpu-check lint fuzz \
+    clean install uninstall
 
 help:
 	@echo "make              build everything below $(BUILD)/"
@@ -9,13 +10,16 @@ help:
 	@echo "make test         everything that CI runs (about half an hour on two cores)"
 	@echo "make check        the quick part of it: unit, fuzz corpora and integration tests of one build"
 	@echo "make system-test  the installed service under a real systemd, in a container (as root)"
+	@echo "make cuda-check   that the CUDA kernels compile and spill no registers (needs nvcc, no GPU)"
+	@echo "make gpu-check    the CUDA backend on this machine's GPU, against the CPU backend"
 	@echo "make asan tsan cross lint   the other parts: sanitizers, aarch64 under qemu, clang-tidy and cppcheck"
 	@echo "make fuzz         fuzz targets for libFuzzer below $(BUILD)-fuzz/fuzz/"
 	@echo "make deps         install the packages that building needs (apt)"
 	@echo "make install      to DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)"
 	@echo "make clean        remove what was built"
 	@echo
-	@echo "variables: BUILD= CC= CFLAGS= LDFLAGS= CUDA=0|1 SANITIZER=address,undefined|thread CROSS=aarch64-linux-gnu-"
+	@echo "variables: BUILD= CC= CFLAGS= LDFLAGS= SANITIZER=address,undefined|thread CROSS=aarch64-linux-gnu-"
+	@echo "           CUDA=0|1 (here: $(CUDA)) NVCC= CUDA_HOME= CUDA_ARCHS=\"$(CUDA_ARCHS)\""
 	@echo "           V=1 shows commands; settings may stand in config.mak"
 
 deps:
@@ -63,6 +67,18 @@ cross:
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/arm64 CROSS=aarch64-linux-gnu- CUDA=0 all unit
 	@$(RUN_TESTS) --build $(BUILD)/arm64 --label "aarch64 under qemu" --emulator "qemu-aarch64-static" unit
 
+# What CI can know of the CUDA backend's machine code without a GPU.
+cuda-check: $(LIB_cuda)
+ifneq ($(LIB_cuda),)
+	@tools/check-cuda-resources.py --build $(BUILD) $(if $(RECORD),--record $(RECORD))
+else
+	@echo "skipped: cuda-check: there is no CUDA compiler (nvcc) here, or CUDA=0"
+	@$(if $(RECORD),echo "0 0 1" >>$(RECORD))
+endif
+
+gpu-check: all
+	@$(PYTHON) tests/gpu/gpu-check.py --build $(BUILD)
+
 lint: $(GEN_H)
 	@tools/lint.sh $(BUILD)
 
@@ -99,6 +115,10 @@ install: all
 	    $(datadir)/dbus-1/interfaces $(datadir)/sparkd $(datadir)/man/man1 $(sysconfdir)/sparkd)
 	$(INSTALL) -m 755 $(addprefix $(BUILD)/bin/,sparkd sparkctl spark-bench) $(DESTDIR)$(bindir)/
 	$(INSTALL) -m 755 $(addprefix $(BUILD)/bin/,spark-loader spark-store spark-engine) $(DESTDIR)$(libexecdir)/
+ifneq ($(LIB_cuda),)
+	$(INSTALL) -d $(DESTDIR)$(libdir)/sparkd
+	$(INSTALL) -m 644 $(LIB_cuda) $(DESTDIR)$(libdir)/sparkd/
+endif
 	$(INSTALL) -m 644 $(BUILD)/lib/libspark.so $(DESTDIR)$(libdir)/libspark.so.$(VERSION)
 	ln -sf libspark.so.$(VERSION) $(DESTDIR)$(libdir)/libspark.so.$(SOVERSION)
 	ln -sf libspark.so.$(SOVERSION) $(DESTDIR)$(libdir)/libspark.so
@@ -123,4 +143,4 @@ uninstall:
 	    $(DESTDIR)$(libdir)/tmpfiles.d/sparkd.conf $(DESTDIR)$(datadir)/dbus-1/system.d/org.sparkd.Spark1.conf \
 	    $(DESTDIR)$(datadir)/dbus-1/system-services/org.sparkd.Spark1.service \
 	    $(DESTDIR)$(datadir)/dbus-1/interfaces/org.sparkd.Spark1.xml $(DESTDIR)$(datadir)/man/man1/sparkctl.1
-	rm -rf $(DESTDIR)$(libexecdir) $(DESTDIR)$(datadir)/sparkd
+	rm -rf $(DESTDIR)$(libexecdir) $(DESTDIR)$(libdir)/sparkd $(DESTDIR)$(datadir)/sparkd

@@ -51,6 +51,9 @@ else
 $(BUILD)/obj/kernels/%.o: OPT_CFLAGS := -O1
 endif
 
+# Where an installation has the CUDA backend; what stands in goals.mk is known when it is used.
+$(BUILD)/obj/kernels/cuda-load.o: FILE_CPPFLAGS = -DSPARK_LIBDIR='"$(libdir)"'
+
 PROTOS    := $(wildcard proto/*.proto)
 GEN_C     := $(patsubst proto/%.proto,$(BUILD)/gen/%.pb-c.c,$(PROTOS))
 GEN_H     := $(GEN_C:.c=.h)
@@ -103,7 +106,7 @@ $(BUILD)/gen/%.o: $(BUILD)/gen/%.c $(GEN_H)
 
 $(BUILD)/obj/%.o: %.c | $(GEN_H)
 	@mkdir -p $(@D)
-	$(call QUIET,CC)$(CC) $(ALL_CFLAGS) $(OPT_CFLAGS) $(ISA_CFLAGS) -MMD -MP -c $< -o $@
+	$(call QUIET,CC)$(CC) $(ALL_CFLAGS) $(OPT_CFLAGS) $(ISA_CFLAGS) $(FILE_CPPFLAGS) -MMD -MP -c $< -o $@
 
 define static_lib
 $(LIB_$(1)): $(2)

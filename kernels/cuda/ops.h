@@ -170,6 +170,10 @@ static inline uint32_t cuda_groups_max(uint32_t max_slots, uint32_t n_experts, u
         return most < max_slots ? most : max_slots;
 }
 
+#define CUDA_ROUTE_EXPERTS 512u /* at most; and of the others */
+#define CUDA_ROUTE_USED 32u
+#define CUDA_ROUTE_SLOTS (1u << 19)
+
 struct cuda_route {
         struct cuda_rows rows;
         struct routing routing;
@@ -191,6 +195,7 @@ CUDA_API cudaError_t cuda_combine(const struct cuda_launch *l, struct cuda_rows 
  * order fixed by dim. bad: 1 where a logit is NaN or +infinity, or all are -infinity.
  */
 #define CUDA_TOP_MAX 256u
+#define CUDA_TOP_PIECE 8192u /* logits of a block; also at most so many of all pieces' highest */
 
 struct cuda_top_row {
         double sum;
@@ -209,7 +214,12 @@ struct cuda_top {
 };
 
 static inline size_t cuda_top_scratch_bytes(uint32_t max_rows, uint32_t dim) {
-        return (size_t)max_rows * ((dim + 8191u) / 8192u) * (CUDA_TOP_MAX * 8u + sizeof(struct cuda_top_row));
+        return (size_t)max_rows * ((dim + CUDA_TOP_PIECE - 1) / CUDA_TOP_PIECE) * (CUDA_TOP_MAX * 8u + sizeof(struct cuda_top_row));
+}
+
+/* Whether that can be done: 256 of up to 262144 logits, fewer of more. */
+static inline bool cuda_top_has(uint32_t dim, uint32_t k) {
+        return k >= 1 && k <= CUDA_TOP_MAX && k <= dim && (dim - 1) / CUDA_TOP_PIECE + 1 <= CUDA_TOP_PIECE / k;
 }
 
 CUDA_API cudaError_t cuda_top(const struct cuda_launch *l, const struct cuda_top *a);

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* Between mm.cu and the kernels of the formats: what there is. */
+
+#include "mm.h"
+
+struct mm_args;
+
+struct mm_variant {
+        void (*kernel)(struct mm_args a);
+        uint32_t threads, shared_bytes;
+        uint32_t panels, rows; /* of a block's tile */
+        uint32_t sums;         /* of a thread */
+};
+
+#define MM_VARIANTS 5u
+
+/* Variants in the order of their rows. */
+struct mm_format_entry {
+        enum fmt fmt;
+        bool wants_sums;
+        struct mm_variant variant[MM_VARIANTS];
+};
+
+extern const struct mm_format_entry mm_f16, mm_bf16, mm_f8_e4m3, mm_q8_0, mm_q4_0, mm_q4_1, mm_q5_0, mm_q5_1;

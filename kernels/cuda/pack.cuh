@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Rows into the forms that products read (struct cuda_packed, ops.h). A thread has the eight elements of a row that one lane of
+ * a fragment takes, k = 32 chunk + 4 t .. + 3 and 16 more than these, so that it loads twice 16 bytes and stores 16. The
+ * four threads t of a chunk stand next to each other in a warp.
+ */
+
+#include <ptx.cuh>
+
+#include "ops.h"
+
+#define WARP 32u
+#define WARP_ALL 0xffffffffu
+#define PACK_CHUNK 32u /* elements of K */
+
+/* How many rows there are; after grid_wait(). */
+DEVICE uint32_t rows_count(const struct cuda_rows &rows) {
+        return *rows.count * rows.per;
+}
+
+/* Whether rows of dim floats, stride apart, can be read and written 16 bytes at a time. */
+static inline bool rows_are_aligned(const void *p, size_t stride, uint32_t dim) {
+        return ((uintptr_t)p & 15u) == 0 && stride % 4 == 0 && dim % 4 == 0;
+}
+
+/* Elements [k, k + 4) of a row of n, zeros beyond its end. */
+DEVICE void row_load(const float *row, uint32_t k, uint32_t n, bool aligned, float v[4]) {
+        float4 q = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+
+        if (aligned && k < n) {
+                q = *(const float4 *)(row + k);
+        } else if (!aligned) {
+                q.x = k < n ? row[k] : 0.0f;
+                q.y = k + 1 < n ? row[k + 1] : 0.0f;
+                q.z = k + 2 < n ? row[k + 2] : 0.0f;
+                q.w = k + 3 < n ? row[k + 3] : 0.0f;
+        }
+        v[0] = q.x;
+        v[1] = q.y;
+        v[2] = q.z;
+        v[3] = q.w;
+}
+
+DEVICE void row_store(float *row, uint32_t k, uint32_t n, bool aligned, const float v[4]) {
+        if (aligned && k < n)
+                *(float4 *)(row + k) = make_float4(v[0], v[1], v[2], v[3]);
+        for (uint32_t i = 0; i < 4 && !aligned; i++)
+                if (k + i < n)
+                        row[k + i] = v[i];
+}
+
+/* A thread's eight elements. */
+DEVICE void row_load_pair(const float *row, uint32_t k, uint32_t n, bool aligned, float v[8]) {
+        row_load(row, k, n, aligned, v);
+        row_load(row, k + 16, n, aligned, v + 4);
+}
+
+DEVICE void row_store_pair(float *row, uint32_t k, uint32_t n, bool aligned, const float v[8]) {
+        row_store(row, k, n, aligned, v);
+        row_store(row, k + 16, n, aligned, v + 4);
+}
+
+/* sum + the four elements in two registers, in order. */
+DEVICE float packed_add(float sum, uint32_t a, uint32_t b) {
+        sum += __uint_as_float(a << 16);
+        sum += __uint_as_float(a & 0xffff0000u);
+        sum += __uint_as_float(b << 16);
+        return sum + __uint_as_float(b & 0xffff0000u);
+}
+
+/* The sums of a chunk's two halves, in order of k: handed from thread to thread. Whole warps. */
+DEVICE float2 packed_sums(const uint32_t b[4]) {
+        uint32_t lane = threadIdx.x % WARP, t = lane % 4;
+        float2 sum = make_float2(0.0f, 0.0f);
+
+        for (uint32_t step = 0; step < 4; step++) {
+                if (t == step) {
+                        sum.x = packed_add(sum.x, b[0], b[1]);
+                        sum.y = packed_add(sum.y, b[2], b[3]);
+                }
+                sum.x = __shfl_sync(WARP_ALL, sum.x, lane - t + step);
+                sum.y = __shfl_sync(WARP_ALL, sum.y, lane - t + step);
+        }
+        return sum;
+}
+
+/* Stores a thread's eight elements (zeros where k is beyond the row) in whatever forms are wanted. Whole warps; threads beyond
+ * the last chunk store nothing. aligned: of p.f32. */
+DEVICE void packed_store(const struct cuda_packed &p, uint32_t row, uint32_t chunk, uint32_t t, bool aligned, const float v[8]) {
+        uint32_t chunks = (p.n_in + PACK_CHUNK - 1) / PACK_CHUNK;
+        bool inside = chunk < chunks;
+
+        if (p.f32 && inside)
+                row_store_pair(p.f32 + (size_t)row * p.n_in, PACK_CHUNK * chunk + 4 * t, p.n_in, aligned, v);
+        if (p.x || p.sums) {
+                uint32_t b[4] = { bf16x2(v[0], v[1]), bf16x2(v[2], v[3]), bf16x2(v[4], v[5]), bf16x2(v[6], v[7]) };
+
+                if (p.x && inside)
+                        ((uint4 *)p.x)[((size_t)(row / CUDA_TILE_ROWS) * chunks + chunk) * WARP + row % CUDA_TILE_ROWS * 4 + t] =
+                                make_uint4(b[0], b[1], b[2], b[3]);
+                if (p.sums) {
+                        float2 sum = packed_sums(b);
+
+                        if (inside && t == 0)
+                                ((float2 *)p.sums)[(size_t)row * chunks + chunk] = sum;
+                }
+        }
+}
