@@ -16,7 +16,7 @@
 #include <string.h>
 
 #define FILL_THREADS 256u
-#define FILL_BLOCKS 4096u
+#define FILL_BLOCKS 1024u
 #define FILL_RUNS 5u
 
 enum fill_kind {
