@@ -184,7 +184,7 @@ static void fill_bf16(struct fill_args *f, float deviation) {
 }
 
 static void fill_e4m3(struct fill_args *f, float deviation) {
-        float d = deviation / 147.8f; /* of what is spread from -256 to 256 */
+        float d = deviation / 141.8f; /* of what is spread from -256 to 256, cut to 4 bits */
         uint32_t bits;
 
         memcpy(&bits, &d, sizeof(bits));
