@@ -24,10 +24,9 @@ DEVICE uint32_t swizzle_16_bit(uint32_t at) {
 
 /* Lane 8 j + i points at row i of matrix j: rows of the panel 0-7 and 8-15 of slots 2t, 2t + 1, then the same of 2t + 8, 2t + 9. */
 DEVICE void load_16_bit(uint32_t a[4], const uint8_t *chunk, uint32_t k, uint32_t lane) {
-        uint32_t j = lane / 8, i = lane % 8;
+        uint32_t j = lane / 8, i = lane % 8, own = i / 2 * 4 + j / 2 * 2 + i % 2;
 
-        k += i / 2 * 4 + j / 2 * 2 + i % 2;
-        ldmatrix_x4_trans(a, chunk + swizzle_16_bit(k * 32 + j % 2 * 16));
+        ldmatrix_x4_trans(a, chunk + k * 32 + swizzle_16_bit(own * 32 + j % 2 * 16)); /* k is a multiple of 16 */
 }
 
 struct mm_format_16_bit : mm_format_base<1, 32, 64, 0, 0> {
@@ -89,10 +88,10 @@ template <> struct mm_format<FMT_F8_E4M3> : mm_format_base<128, 2112, 128, 32, 0
 
         /* The 16 rows of a k are eight pairs of bytes. Matrix j: run of 16 j / 2, slots as above j % 2. */
         static __device__ __forceinline__ void load(const uint8_t *chunk, uint32_t step, uint32_t lane, struct mm_step &s) {
-                uint32_t j = lane / 8, i = lane % 8, k = step * 32 + j / 2 * 16 + i / 2 * 4 + j % 2 * 2 + i % 2, codes[4];
+                uint32_t j = lane / 8, i = lane % 8, own = j / 2 * 16 + i / 2 * 4 + j % 2 * 2 + i % 2, codes[4];
                 float2 d = *(const float2 *)(chunk + lane / 4 * 8);
 
-                ldmatrix_x4_trans(codes, chunk + swizzle(F8_CODES + k * 16));
+                ldmatrix_x4_trans(codes, chunk + step * 512 + swizzle(F8_CODES + own * 16));
                 s.scale[0][0] = d.x;
                 s.scale[0][1] = d.y;
 #pragma unroll
