@@ -89,7 +89,7 @@ static inline struct weight make_matrix(struct subject *s, const struct fmt_info
         struct weight w = { .info = info, .layout = WEIGHT_PANELS, .n_out = n_out, .n_in = n_in };
         uint64_t rows = fmt_row_bytes(info, (uint64_t)n_out * n_in), bytes;
         float *x = calloc((size_t)n_out * n_in, sizeof(*x));
-        void *coded = malloc(rows), *data;
+        void *coded = malloc(rows), *data = NULL;
 
         assert_true(x && coded && s->n_matrices < ARRAY_SIZE(s->matrices));
         assert_true(weight_bytes(info, WEIGHT_PANELS, n_out, n_in, &bytes));
