@@ -7,7 +7,7 @@ set -eu
 
 packages() {
         case "$1" in
-        build) echo "gcc libc6-dev make pkg-config protobuf-compiler protobuf-c-compiler libprotobuf-c-dev libsystemd-dev
+        build) echo "gcc g++ libc6-dev make pkg-config protobuf-compiler protobuf-c-compiler libprotobuf-c-dev libsystemd-dev
                      libconfig-dev liburing-dev libseccomp-dev libsqlite3-dev libncurses-dev nettle-dev libjson-c-dev" ;;
         test) echo "libcmocka-dev python3 python3-protobuf python3-dbus dbus libglib2.0-bin systemd valgrind procps" ;;
         cross) echo "crossbuild-essential-arm64 qemu-user-static libsystemd-dev:arm64 libprotobuf-c-dev:arm64

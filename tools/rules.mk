@@ -167,6 +167,8 @@ $(BUILD)/fuzz/fuzz-%: $(BUILD)/obj/tests/fuzz/fuzz-%.o $(if $(LIBFUZZER),,$(BUIL
 	@mkdir -p $(@D)
 	$(call QUIET,LD)$(CC) $(if $(LIBFUZZER),-fsanitize=fuzzer) $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(ALL_LDFLAGS) $(PKG_LIBS) -o $@
 
+include tools/cuda-host.mk
+
 .PHONY: unit
 unit: $(BIN) $(UNIT)
 .SECONDARY:

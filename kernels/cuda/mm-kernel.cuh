@@ -98,8 +98,7 @@ DEVICE void mm_loop(const struct mm_args &a, const struct mm_block &b, const str
 }
 
 template <typename F, typename V>
-__global__ void __launch_bounds__(mm_layout<F, V>::threads, V::panels > 1 ? 1 : 512 / mm_layout<F, V>::threads)
-mm_kernel(struct mm_args a) {
+__global__ void __launch_bounds__(mm_layout<F, V>::threads, mm_layout<F, V>::blocks) mm_kernel(struct mm_args a) {
         using L = mm_layout<F, V>;
         struct mm_rings<F, V> r = mm_rings_at<F, V>(shared_memory());
         uint32_t warp = threadIdx.x / MM_WARP, lane = threadIdx.x % MM_WARP;

@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Attention of 16 queries (the rows of m16n8k16) by one warp: scores of a tile of positions, their weights, the weighted sum of
+ * V, and the end of it. A query is a head of a row; which of the 16 it is makes no difference to its bits. Both kernels are made
+ * of these functions. A thread with lane = 4 g + t has the queries g and g + 8, everywhere [0] and [1].
+ *
+ * Scores are kept in units of ln 2, so that weights are powers of two. Where a query sees nothing of a tile all its weights
+ * are zero and what it has so far is multiplied by one; a zero that has become negative is made positive when splits are
+ * combined. K and V that nobody sees are zeros in shared memory, not whatever the page held.
+ */
+
+#include "attn.h"
+#include "pack.cuh"
+
+#define ATTN_LOG2E 1.44269504088896341f
+#define ATTN_BLOCKS (CUDA_ATTN_TILE / 8u) /* of 8 positions: a product's columns */
+#define ATTN_GROUP 16u                    /* positions that are loaded together, and K of a product with V */
+#define ATTN_GROUPS (CUDA_ATTN_TILE / ATTN_GROUP)
+#define ATTN_HALF_MAX 65504.0f
+
+/* Sizes by D, the length of a head in whole steps; what a head lacks of it is zeros. */
+template <int D> struct attn_shape {
+        static constexpr uint32_t stride = 2 * D + 16; /* bytes of a position in shared memory: rows of 8 hit all banks */
+        static constexpr bool wide = D > 128;          /* queries and totals don't fit in registers */
+        static constexpr uint32_t warps = wide ? 2 : 4;
+        static constexpr uint32_t query_bytes = wide ? 16 * stride : 0; /* of a warp */
+};
+
+DEVICE float attn_infinity(void) {
+        return __uint_as_float(0x7f800000u);
+}
+
+/* What the scores of a warp's queries need to become weights. */
+struct attn_scorer {
+        float scale;   /* with softcap: of the argument of 2^x, see attn_score() */
+        float cap;     /* in units of ln 2, 0 = none */
+        uint32_t from[2], to[2];    /* positions that the thread's queries see */
+        uint32_t all_from, all_to;  /* that all queries of the warp see */
+};
+
+DEVICE attn_scorer attn_scorer_make(const struct attention &a) {
+        attn_scorer c = {};
+
+        c.scale = a.scale * ATTN_LOG2E;
+        if (a.softcap > 0.0f) {
+                c.scale = 2.0f * ATTN_LOG2E * (a.scale / a.softcap);
+                c.cap = a.softcap * ATTN_LOG2E;
+        }
+        return c;
+}
+
+/* cap tanh(x) = cap (1 - 2 / (1 + e^2x)) */
+DEVICE float attn_score(const attn_scorer &c, float s) {
+        s *= c.scale;
+        if (c.cap > 0.0f)
+                s = c.cap * (1.0f - 2.0f / (1.0f + fast_exp2(s)));
+        return s;
+}
+
+/* The first position that a row at pos sees. */
+DEVICE uint32_t attn_horizon(const struct attention &a, uint32_t pos) {
+        return a.window > 0 && pos >= a.window ? pos - a.window + 1 : 0;
+}
+
+/* --- queries --- */
+
+/* Fragments of the 16 queries, or where they lie in shared memory. */
+template <int D> struct attn_query {
+        uint32_t fragment[attn_shape<D>::wide ? 1 : D / 16][4];
+        const uint8_t *row; /* the lane's for ldmatrix */
+};
+
+/* Largest of half precision instead of infinity; what is not a number stays so. */
+DEVICE float attn_saturate(float x) {
+        return fabsf(x) > ATTN_HALF_MAX ? copysignf(ATTN_HALF_MAX, x) : x;
+}
+
+DEVICE uint32_t attn_query_pair(const float *q, uint32_t d, uint32_t head_dim) {
+        float2 v;
+
+        if (!q || d >= head_dim)
+                return 0;
+        v = *(const float2 *)(q + d);
+        return f16x2(attn_saturate(v.x), attn_saturate(v.y));
+}
+
+/* q: the heads of the thread's two queries, NULL for none. shared: query_bytes of the warp's own. */
+template <int D> DEVICE void attn_query_load(attn_query<D> &ret, const float *const q[2], uint32_t head_dim, uint8_t *shared) {
+        uint32_t lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+
+#pragma unroll
+        for (uint32_t k = 0; k < D / 16; k++)
+#pragma unroll
+                for (uint32_t i = 0; i < 4; i++) {
+                        uint32_t d = 16 * k + i / 2 * 8 + 2 * t, pair = attn_query_pair(q[i % 2], d, head_dim);
+
+                        if (attn_shape<D>::wide)
+                                *(uint32_t *)(shared + (g + i % 2 * 8) * attn_shape<D>::stride + 2 * d) = pair;
+                        else
+                                ret.fragment[attn_shape<D>::wide ? 0 : k][i] = pair;
+                }
+        ret.row = shared + lane % 16 * attn_shape<D>::stride + lane / 16 * 16;
+        __syncwarp();
+}
+
+template <int D> DEVICE void attn_query_fragment(const attn_query<D> &q, uint32_t k, uint32_t a[4]) {
+        if (attn_shape<D>::wide) {
+                ldmatrix_x4(a, q.row + 32 * k);
+        } else {
+#pragma unroll
+                for (uint32_t i = 0; i < 4; i++)
+                        a[i] = q.fragment[attn_shape<D>::wide ? 0 : k][i];
+        }
+}
+
+/* --- a tile --- */
+
+/* Scores of 16 positions, whose K lies at `keys`: s[0] of the first 8, s[1] of the others. */
+template <int D> DEVICE void attn_scores(const attn_query<D> &q, const uint8_t *keys, float (*s)[4]) {
+        uint32_t lane = threadIdx.x % WARP;
+        const uint8_t *row = keys + (lane / 16 * 8 + lane % 8) * attn_shape<D>::stride + lane / 8 % 2 * 16;
+
+#pragma unroll
+        for (uint32_t i = 0; i < 8; i++)
+                s[i / 4][i % 4] = 0.0f;
+#pragma unroll
+        for (uint32_t k = 0; k < D / 16; k++) {
+                uint32_t a[4], b[4];
+
+                attn_query_fragment(q, k, a);
+                ldmatrix_x4(b, row + 32 * k);
+                mma_f16(s[0], a, b);
+                mma_f16(s[1], a, b + 2);
+        }
+}
+
+/* A softmax that is kept running (Milakov and Gimelshein 2018). sum is the thread's own share of it. */
+struct attn_state {
+        float top[2], sum[2];
+};
+
+DEVICE attn_state attn_state_new(void) {
+        attn_state st;
+
+        st.top[0] = st.top[1] = -attn_infinity();
+        st.sum[0] = st.sum[1] = 0.0f;
+        return st;
+}
+
+/* 2^(a - b), and 1 where they are equal, also as infinities. */
+DEVICE float attn_ratio(float a, float b) {
+        return a == b ? 1.0f : fast_exp2(a - b);
+}
+
+/* Over the four threads that share queries; all get the same. */
+DEVICE float attn_quad_max(float x) {
+        x = fmaxf(x, __shfl_xor_sync(WARP_ALL, x, 1));
+        return fmaxf(x, __shfl_xor_sync(WARP_ALL, x, 2));
+}
+
+DEVICE float attn_quad_sum(float x) {
+        x += __shfl_xor_sync(WARP_ALL, x, 1);
+        return x + __shfl_xor_sync(WARP_ALL, x, 2);
+}
+
+/* Scores of the tile that starts at position `base` become weights. shrink: what the sums so far are multiplied by. */
+DEVICE void attn_weigh(const attn_scorer &c, uint32_t base, float s[ATTN_BLOCKS][4], attn_state &st, float shrink[2]) {
+        uint32_t first = base + threadIdx.x % 4 * 2;
+        bool whole = base >= c.all_from && base + CUDA_ATTN_TILE <= c.all_to;
+
+#pragma unroll
+        for (uint32_t r = 0; r < 2; r++) {
+                float top = -attn_infinity(), sum = 0.0f;
+
+#pragma unroll
+                for (uint32_t i = 0; i < 2 * ATTN_BLOCKS; i++) {
+                        uint32_t pos = first + i / 2 * 8 + i % 2;
+                        float v = attn_score(c, s[i / 2][2 * r + i % 2]);
+
+                        if (!whole && (pos < c.from[r] || pos >= c.to[r]))
+                                v = -attn_infinity();
+                        s[i / 2][2 * r + i % 2] = v;
+                        top = fmaxf(top, v);
+                }
+                top = fmaxf(attn_quad_max(top), st.top[r]);
+                shrink[r] = attn_ratio(st.top[r], top);
+                st.top[r] = top;
+                top = top == -attn_infinity() ? 0.0f : top;
+#pragma unroll
+                for (uint32_t i = 0; i < ATTN_BLOCKS; i++) {
+                        float *v = s[i] + 2 * r;
+
+                        v[0] = fast_exp2(v[0] - top);
+                        v[1] = fast_exp2(v[1] - top);
+                        sum += v[0] + v[1];
+                }
+                st.sum[r] = fmaf(st.sum[r], shrink[r], sum);
+        }
+}
+
+template <int D> DEVICE void attn_shrink(const float shrink[2], float acc[D / 8][4]) {
+        if (shrink[0] == 1.0f && shrink[1] == 1.0f)
+                return;
+#pragma unroll
+        for (uint32_t i = 0; i < D / 8; i++)
+#pragma unroll
+                for (uint32_t j = 0; j < 4; j++)
+                        acc[i][j] *= shrink[j / 2];
+}
+
+/* Adds 16 positions' V at `values`, by their weights s[0], s[1]. */
+template <int D> DEVICE void attn_values(const float (*s)[4], const uint8_t *values, float acc[D / 8][4]) {
+        uint32_t lane = threadIdx.x % WARP;
+        const uint8_t *row = values + lane % 16 * attn_shape<D>::stride + lane / 16 * 16;
+        uint32_t a[4] = { f16x2(s[0][0], s[0][1]), f16x2(s[0][2], s[0][3]), f16x2(s[1][0], s[1][1]), f16x2(s[1][2], s[1][3]) };
+
+#pragma unroll
+        for (uint32_t i = 0; i < D / 16; i++) {
+                uint32_t b[4];
+
+                ldmatrix_x4_trans(b, row + 32 * i);
+                mma_f16(acc[2 * i], a, b);
+                mma_f16(acc[2 * i + 1], a, b + 2);
+        }
+}
+
+/* --- splits --- */
+
+/* One split more: its top and sum into those of all before; what these and the split's elements are multiplied by. */
+struct attn_fold {
+        float before, split;
+};
+
+DEVICE attn_fold attn_fold_state(float &top, float &sum, float split_top, float split_sum) {
+        float larger = fmaxf(top, split_top);
+        attn_fold f;
+
+        f.before = attn_ratio(top, larger);
+        f.split = attn_ratio(split_top, larger);
+        sum = fmaf(split_sum, f.split, sum * f.before);
+        top = larger;
+        return f;
+}
+
+DEVICE float attn_fold_element(const attn_fold &f, float total, float split) {
+        return fmaf(split, f.split, total * f.before) + 0.0f;
+}
+
+/* What the totals are multiplied by at the end. A sink takes part in the sum and has no value. */
+DEVICE float attn_finish(float top, float sum, const float *sinks, uint32_t head) {
+        if (sinks) {
+                float sink = sinks[head] * ATTN_LOG2E, larger = fmaxf(top, sink);
+                float shrink = attn_ratio(top, larger);
+
+                return shrink / fmaf(sum, shrink, attn_ratio(sink, larger));
+        }
+        return 1.0f / sum;
+}
+
+/* --- results --- */
+
+/* The sum of 16 elements, four of each of four threads that stand next to each other, by whole warps. */
+DEVICE float attn_packed_sum(uint32_t lo, uint32_t hi) {
+        uint32_t lane = threadIdx.x % WARP, t = lane % 4;
+        float sum = 0.0f;
+
+        for (uint32_t step = 0; step < 4; step++) {
+                if (t == step)
+                        sum = packed_add(sum, lo, hi);
+                sum = __shfl_sync(WARP_ALL, sum, lane - t + step);
+        }
+        return sum;
+}
+
+/* Elements [k, k + 4) of a row of results in whatever forms are wanted, 16 of a row by four threads next to each other; by whole
+ * warps. inside: whether the thread has any. k may be in the last 16 that fill up a row to whole 32. */
+DEVICE void attn_store(const struct cuda_packed &p, uint32_t row, uint32_t k, const float v[4], bool inside) {
+        uint32_t chunks = (p.n_in + PACK_CHUNK - 1) / PACK_CHUNK, lo = bf16x2(v[0], v[1]), hi = bf16x2(v[2], v[3]);
+
+        if (p.f32 && inside && k < p.n_in)
+                *(float4 *)(p.f32 + (size_t)row * p.n_in + k) = make_float4(v[0], v[1], v[2], v[3]);
+        if (p.x && inside)
+                *(uint2 *)(p.x + (((size_t)(row / CUDA_TILE_ROWS) * chunks + k / 32) * 32 + row % CUDA_TILE_ROWS * 4 + k % 16 / 4) * 8 +
+                           k % 32 / 16 * 4) = make_uint2(lo, hi);
+        if (p.sums) {
+                float sum = attn_packed_sum(lo, hi);
+
+                if (inside && k % 16 == 0)
+                        p.sums[(size_t)row * chunks * 2 + k / 16] = sum;
+        }
+}
