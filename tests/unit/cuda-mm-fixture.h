@@ -137,7 +137,9 @@ static inline struct cuda_mm mm_new(enum fmt fmt, const struct cuda_packed *x, u
 }
 
 static inline void mm_add(struct cuda_mm *m, const struct weight *w, float *out, size_t stride) {
-        m->product[m->n_products++] = (struct cuda_mm_product){ .w = w->data, .n_out = w->n_out, .out = out, .out_stride = stride };
+        struct cuda_mm_product *p = &m->product[m->n_products++];
+
+        *p = (struct cuda_mm_product){ .w = w->data, .n_out = w->n_out, .out = out, .out_stride = stride };
 }
 
 /* Runs it, with scratch of just the size that it wants, and looks whether tickets are as before. */
