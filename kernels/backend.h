@@ -46,6 +46,7 @@ struct backend_config {
         const char *isa; /* CPU: "auto", or a kernel family by name for tests ("c", "avx2", ...) */
         unsigned null_step_us; /* null: how long a step pretends to take */
         const char *placement; /* CUDA: "auto" (also NULL), "unified" or "device" */
+        unsigned hang_ms; /* CUDA: how long a step may take before the device counts as lost; 0 = 10 s */
         const char *library;   /* CUDA: path of the shared object; NULL = where this program's build or installation has it */
         struct backend_error *error; /* where open() may say why it refuses, or NULL; backend_open() sets it */
 };

@@ -12,7 +12,8 @@
 
 /* --- self-test, statistics --------------------------------------------------------------------------------------- */
 
-static int run_once(struct engine *e, int32_t token, float *out) {
+/* Logits come to e->logits. */
+static int run_once(struct engine *e, int32_t token, const struct forward_top *top) {
         const uint32_t pos = 0, seq = 0, row = 0;
         struct kv_table table = { 0 };
         const uint32_t *tables[1];
@@ -25,31 +26,43 @@ static int run_once(struct engine *e, int32_t token, float *out) {
         if (r != 0)
                 return r < 0 ? r : -ENOMEM;
         tables[0] = table.pages;
-        r = engine_run(e, &batch, &row, 1, out);
+        r = engine_run(e, &batch, &row, 1, top);
+        if (r == 0)
+                r = engine_fetch_logits(e, 0, 1);
         kv_table_release(&e->pool, &table);
         return r;
 }
 
 int engine_self_test(struct engine *e, struct failure *f) {
+        static const struct sampler_params greedy = { .repetition_penalty = 1 };
         size_t n_vocab = e->model->shape.n_vocab;
         int32_t token = e->n_opening > 0 ? e->opening[0] : 0;
-        _cleanup_free_ float *again = NULL;
+        _cleanup_free_ float *before = NULL;
+        struct sampler_choice choice;
         int r;
 
-        again = calloc(n_vocab, sizeof(*again));
-        if (!again)
+        before = calloc(n_vocab, sizeof(*before));
+        if (!before)
                 return -ENOMEM;
-        r = run_once(e, token, e->logits);
-        if (r == 0)
-                r = run_once(e, token, again);
+        r = run_once(e, token, NULL);
+        if (r < 0)
+                return r;
+        memcpy(before, e->logits, n_vocab * sizeof(*before));
+        e->top.k = e->top.rows ? 1 : 0;
+        r = run_once(e, token, &e->top);
         if (r < 0)
                 return r;
         for (size_t i = 0; i < n_vocab; i++)
-                if (!isfinite(again[i]))
+                if (!isfinite(before[i]))
                         return failure_set(f, SPARK__V1__ERROR_CODE__MODEL_INVALID,
                                            "self-test: the logit of token %zu is not finite", i);
-        if (memcmp(e->logits, again, n_vocab * sizeof(*again)) != 0)
+        if (memcmp(e->logits, before, n_vocab * sizeof(*before)) != 0)
                 return failure_set(f, SPARK__V1__ERROR_CODE__INTERNAL, "self-test: two equal steps gave different bits");
+        r = sampler_choose(&e->sampler, &greedy, e->logits, NULL, NULL, 0, 0, &choice);
+        if (e->top.k > 0 && (r != 0 || e->top.rows->bad || e->top.ids[0] != choice.token ||
+                             e->top.values[0] != before[choice.token] || e->top.rows->largest != e->top.values[0]))
+                return failure_set(f, SPARK__V1__ERROR_CODE__INTERNAL,
+                                   "self-test: token %d is not the best one, as the backend says", e->top.ids[0]);
         return 0;
 }
 
@@ -169,7 +182,9 @@ int engine_run_logits(struct engine *e, const int32_t *tokens, size_t n,
                         e->row_seq[i] = 0;
                         e->logit_row[i] = i;
                 }
-                r = engine_run(e, &batch, e->logit_row, rows, e->logits);
+                r = engine_run(e, &batch, e->logit_row, rows, NULL);
+                if (r == 0)
+                        r = engine_fetch_logits(e, 0, rows);
                 for (uint32_t i = 0; r == 0 && i < rows; i++)
                         r = row(userdata, done + i, e->logits + (size_t)i * e->model->shape.n_vocab);
                 done += rows;
@@ -247,8 +262,20 @@ static int init_schedule(struct engine *e) {
         return schedule_init(&e->schedule, &config);
 }
 
+static int alloc_top(struct engine *e) {
+        size_t n = (size_t)e->max_logits;
+
+        if (!e->model->backend->ops->top)
+                return 0;
+        e->top.rows = calloc(n, sizeof(*e->top.rows));
+        e->top.values = calloc(n * SAMPLER_TOP_MAX, sizeof(*e->top.values));
+        e->top.ids = calloc(n * SAMPLER_TOP_MAX, sizeof(*e->top.ids));
+        return e->top.rows && e->top.values && e->top.ids ? 0 : -ENOMEM;
+}
+
 static int alloc_arrays(struct engine *e) {
         const struct engine_config *c = &e->config;
+        int r;
 
         e->seqs = calloc(c->max_sequences, sizeof(struct sequence *));
         e->tables = calloc(c->max_sequences, sizeof(uint32_t *));
@@ -261,7 +288,8 @@ static int alloc_arrays(struct engine *e) {
         if (!e->seqs || !e->tables || !e->row_token || !e->row_pos || !e->row_seq || !e->logit_row || !e->logit_seq ||
             !e->logits)
                 return -ENOMEM;
-        return sampler_init(&e->sampler, e->model->shape.n_vocab);
+        r = alloc_top(e);
+        return r < 0 ? r : sampler_init(&e->sampler, e->model->shape.n_vocab);
 }
 
 int engine_new(struct engine **ret, struct lm *model, const struct tokenizer *tokenizer,
@@ -338,6 +366,9 @@ struct engine *engine_free(struct engine *e) {
         free(e->logit_row);
         free(e->logit_seq);
         free(e->logits);
+        free(e->top.rows);
+        free(e->top.values);
+        free(e->top.ids);
         free(e);
         return NULL;
 }

@@ -44,11 +44,14 @@ struct engine {
         uint32_t *row_pos, *row_seq;     /* [max_rows] */
         uint32_t *logit_row, *logit_seq; /* [max_logits] */
         float *logits;                   /* [max_logits][n_vocab] */
+        struct forward_top top;          /* [max_logits][SAMPLER_TOP_MAX]; NULLs where the backend has no top() */
 };
 
 uint64_t engine_now_us(void);
-/* forward_run(), watched. 0 or negative. */
-int engine_run(struct engine *e, const struct batch *batch, const uint32_t *logit_rows, uint32_t n, float *out);
+/* forward_run() and forward_logits(), watched; the latter to e->logits. 0 or negative. */
+int engine_run(struct engine *e, const struct batch *batch, const uint32_t *logit_rows, uint32_t n,
+               const struct forward_top *top);
+int engine_fetch_logits(struct engine *e, uint32_t first, uint32_t n);
 
 /* --- ends (engine.c) --- */
 

@@ -156,6 +156,13 @@ struct step {
         bool parked; /* something made room: it may go on in the next step */
 };
 
+/* How many of a row's best logits the sequence wants to see, 0 = all or none. */
+static uint32_t wanted_top(const struct engine *e, const struct sequence *s) {
+        const struct request *r = s->request;
+
+        return e->top.rows && r->kind == REQUEST_GENERATE ? sampler_top(&r->sampling, e->model->shape.n_vocab) : 0;
+}
+
 static void add_rows(struct engine *e, struct step *step, struct sequence *s) {
         uint32_t seq = step->batch.n_seqs++;
         const struct schedule_request *turn = &s->turn;
@@ -170,6 +177,7 @@ static void add_rows(struct engine *e, struct step *step, struct sequence *s) {
                 e->row_seq[row] = seq;
                 if (turn->all_logits ||
                     (s->request->kind == REQUEST_GENERATE && i + 1 == turn->rows && turn->rows == turn->want)) {
+                        e->top.k = MAX(e->top.k, wanted_top(e, s));
                         e->logit_row[step->n_logits] = row;
                         e->logit_seq[step->n_logits++] = seq;
                 }
@@ -200,6 +208,7 @@ static int build_step(struct engine *e, struct step *step) {
         }
         step->batch = (struct batch){ .token = e->row_token, .pos = e->row_pos, .seq = e->row_seq };
         step->batch.page_table = e->tables;
+        e->top.k = 0;
         if (schedule_rows(sched, &limits) == 0)
                 return 0;
         for (uint32_t i = 0; i < sched->n_running; i++)
@@ -208,15 +217,36 @@ static int build_step(struct engine *e, struct step *step) {
         return 0;
 }
 
-/* The next token of a sequence, from its logits. */
-static int generate(struct engine *e, struct sequence *s, float *logits) {
+/* From the best logits of a row where they tell, else from all of them. 0, SAMPLER_E_LOGITS, or negative. */
+static int choose(struct engine *e, struct sequence *s, uint32_t row, uint32_t index, struct sampler_choice *ret) {
+        const struct sampler_params *p = &s->request->sampling;
+        const struct backend_top *top = wanted_top(e, s) > 0 ? &e->top.rows[row] : NULL;
+        size_t at = (size_t)row * e->top.k;
+        int r = SAMPLER_E_MORE;
+
+        if (top)
+                r = sampler_choose_top(&e->sampler, p, top, e->top.values + at, e->top.ids + at, index, ret);
+        if (r != SAMPLER_E_MORE)
+                return r;
+        r = engine_fetch_logits(e, row, 1);
+        if (r < 0)
+                return r;
+        return sampler_choose(&e->sampler, p, e->logits + (size_t)row * e->model->shape.n_vocab, top, s->tokens,
+                              s->n_tokens, index, ret);
+}
+
+/* The next token of a sequence, from its row of logits. */
+static int generate(struct engine *e, struct sequence *s, uint32_t row) {
         struct request *r = s->request;
         uint32_t index = (uint32_t)s->n_tokens - s->n_prompt;
         struct sampler_choice choice;
         bool last;
         int n;
 
-        if (sampler_choose(&e->sampler, &r->sampling, logits, s->tokens, s->n_tokens, index, &choice) != 0) {
+        n = choose(e, s, row, index, &choice);
+        if (n < 0)
+                return n;
+        if (n > 0) {
                 engine_fail(e, s, SPARK__V1__ERROR_CODE__INTERNAL, "the model gave no finite logits");
                 return 0;
         }
@@ -271,9 +301,13 @@ static void end_of_window(struct engine *e, struct sequence *s) {
 /* Hands a sequence its logits [first, first + n) of the step; it may be gone after that. */
 static int take_logits(struct engine *e, const struct step *step, struct sequence *s, uint32_t first, uint32_t n) {
         size_t n_vocab = e->model->shape.n_vocab;
+        int r;
 
         if (s->request->kind == REQUEST_GENERATE)
-                return generate(e, s, e->logits + first * n_vocab);
+                return generate(e, s, first);
+        r = engine_fetch_logits(e, first, n);
+        if (r < 0)
+                return r;
         for (uint32_t i = first; i < first + n; i++)
                 if (!score(e, s, e->row_pos[e->logit_row[i]], e->logits + i * n_vocab))
                         return 0;
@@ -335,11 +369,21 @@ static int finish_step(struct engine *e, const struct step *step) {
         return r;
 }
 
-int engine_run(struct engine *e, const struct batch *batch, const uint32_t *logit_rows, uint32_t n, float *out) {
+int engine_run(struct engine *e, const struct batch *batch, const uint32_t *logit_rows, uint32_t n,
+               const struct forward_top *top) {
         int r;
 
         watchdog_begin(e->config.watchdog, schedule_pace_predict(&e->pace, batch->n_rows), batch->n_rows);
-        r = forward_run(e->forward, batch, logit_rows, n, out);
+        r = forward_run(e->forward, batch, logit_rows, n, top);
+        watchdog_end(e->config.watchdog);
+        return r;
+}
+
+int engine_fetch_logits(struct engine *e, uint32_t first, uint32_t n) {
+        int r;
+
+        watchdog_begin(e->config.watchdog, 0, 0);
+        r = forward_logits(e->forward, first, n, e->logits + (size_t)first * e->model->shape.n_vocab);
         watchdog_end(e->config.watchdog);
         return r;
 }
@@ -358,7 +402,7 @@ int engine_step(struct engine *e) {
         if (step.batch.n_rows == 0)
                 return step.parked;
         began = engine_now_us();
-        r = engine_run(e, &step.batch, e->logit_row, step.n_logits, e->logits);
+        r = engine_run(e, &step.batch, e->logit_row, step.n_logits, &e->top);
         if (r < 0)
                 return r;
         schedule_pace_learn(&e->pace, step.batch.n_rows, (double)(engine_now_us() - began));

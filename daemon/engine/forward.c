@@ -279,7 +279,8 @@ static int lost(int r) {
         return r == BACKEND_E_NO_MEMORY ? -ENOMEM : r > 0 ? -EOPNOTSUPP : r;
 }
 
-int forward_run(struct forward *f, const struct batch *b, const uint32_t *logit_rows, uint32_t n, float *out) {
+int forward_run(struct forward *f, const struct batch *b, const uint32_t *logit_rows, uint32_t n,
+                const struct forward_top *top) {
         const struct backend_ops *ops = f->be->ops;
         int r;
 
@@ -290,9 +291,17 @@ int forward_run(struct forward *f, const struct batch *b, const uint32_t *logit_
                 r = run_blocks(f, b);
         if (r == 0 && n > 0)
                 r = run_logits(f, logit_rows, n);
+        if (r == 0 && n > 0 && top && top->k > 0)
+                r = ops->top(f->be, f->logits, n, f->m->shape.n_vocab, top->k, top->rows, top->values, top->ids);
         if (r == 0)
                 r = ops->end(f->be);
-        if (r == 0 && n > 0)
-                r = ops->download(f->be, out, f->logits, (size_t)n * f->m->shape.n_vocab * sizeof(*out));
         return lost(r);
+}
+
+int forward_logits(struct forward *f, uint32_t first, uint32_t n, float *out) {
+        size_t n_vocab = f->m->shape.n_vocab;
+
+        if (n > f->max_logits || first > f->max_logits - n)
+                return -EINVAL;
+        return lost(f->be->ops->download(f->be, out, f->logits + first * n_vocab, n * n_vocab * sizeof(*out)));
 }

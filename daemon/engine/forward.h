@@ -20,6 +20,17 @@ DEFINE_CLEANUP(struct forward *, forward_free)
 /* Bytes of activations that forward_new() takes. */
 uint64_t forward_bytes(const struct model_shape *s, uint32_t max_rows, uint32_t max_logits);
 
-/* Runs the batch. logit_rows: rows of the batch whose logits are wanted, n of them; they come to out [n][n_vocab]
- * (host). 0, or negative: the backend is lost. */
-int forward_run(struct forward *f, const struct batch *batch, const uint32_t *logit_rows, uint32_t n, float *out);
+/* The k best logits of each row, where the backend finds them: backend.h, top. */
+struct forward_top {
+        struct backend_top *rows; /* [n] */
+        float *values;            /* [n][k] */
+        int32_t *ids;             /* [n][k] */
+        uint32_t k;               /* 0 = not asked for */
+};
+
+/* Runs the batch. logit_rows: rows of the batch whose logits are wanted, n of them; they stay with the backend until the next
+ * step. top: may be NULL; its k is 0 where the backend has no top(). 0, or negative: the backend is lost. */
+int forward_run(struct forward *f, const struct batch *batch, const uint32_t *logit_rows, uint32_t n,
+                const struct forward_top *top);
+/* Fetches n of those rows of logits from `first` on to out [n][n_vocab] (host). As above. */
+int forward_logits(struct forward *f, uint32_t first, uint32_t n, float *out);

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/macro.h"
-#include "sampler.h"
+#include "sampler-private.h"
 
 #define BUCKETS 512u      /* of the histogram for top-p */
 #define BUCKET_WIDTH 0.05f /* in units of logit / temperature: the last bucket holds everything below e^-25.6 */
@@ -73,12 +73,20 @@ static void apply_bias(const struct sampler_params *p, float *logits) {
         }
 }
 
+static bool has_penalties(const struct sampler_params *p) {
+        return p->repetition_penalty != 1 || p->presence_penalty != 0 || p->frequency_penalty != 0;
+}
+
+bool sampler_changes_logits(const struct sampler_params *p) {
+        return p->n_bias > 0 || has_penalties(p);
+}
+
 static void apply_penalties(struct sampler *s, const struct sampler_params *p, float *logits, const int32_t *history,
                             size_t n_history) {
         size_t n = MIN(n_history, (size_t)p->penalty_window);
         const int32_t *window = history + (n_history - n);
 
-        if (p->repetition_penalty == 1 && p->presence_penalty == 0 && p->frequency_penalty == 0)
+        if (!has_penalties(p))
                 return;
         for (size_t i = 0; i < n; i++)
                 s->counts[window[i]]++;
@@ -218,7 +226,7 @@ static size_t select_mass(struct sampler *s, const float *logits, float best, fl
         return n;
 }
 
-static double fill_weights(struct sampler *s, size_t n, float best, float temperature) {
+double sampler_weigh(struct sampler *s, size_t n, float best, float temperature) {
         double sum = 0;
 
         for (size_t i = 0; i < n; i++) {
@@ -228,11 +236,34 @@ static double fill_weights(struct sampler *s, size_t n, float best, float temper
         return sum;
 }
 
+size_t sampler_cut_mass(const struct sampler *s, const struct sampler_params *p, size_t n, double total) {
+        double sum = 0;
+        size_t kept;
+
+        for (kept = 0; kept < n && sum < (double)p->top_p * total; kept++)
+                sum += (double)s->weights[kept];
+        return MAX(kept, (size_t)1);
+}
+
+size_t sampler_cut_unlikely(struct sampler *s, const struct sampler_params *p, size_t n) {
+        size_t kept = 0;
+
+        if (!(p->min_p > 0))
+                return n;
+        for (size_t i = 0; i < n; i++) {
+                if (s->weights[i] < p->min_p)
+                        continue;
+                s->weights[kept] = s->weights[i];
+                s->candidates[kept++] = s->candidates[i];
+        }
+        return kept; /* the best one has weight 1 and stays */
+}
+
 /* Candidates and weights of what truncation leaves; their number. */
 static size_t truncate_candidates(struct sampler *s, const struct sampler_params *p, const float *logits, float best) {
         bool top_k = p->top_k > 0 && p->top_k < s->n_vocab, top_p = p->top_p < 1;
-        double total, sum = 0;
-        size_t n, kept = 0;
+        double total, sum;
+        size_t n;
 
         if (top_k)
                 n = select_top(logits, s->n_vocab, p->top_k, -1, s->candidates);
@@ -240,32 +271,15 @@ static size_t truncate_candidates(struct sampler *s, const struct sampler_params
                 n = select_mass(s, logits, best, p->temperature, p->top_p, &total);
         else
                 n = select_all(logits, s->n_vocab, s->candidates);
-        if (top_k || !top_p)
-                total = fill_weights(s, n, best, p->temperature);
-        else
-                (void)fill_weights(s, n, best, p->temperature);
-        if (top_p) {
-                for (kept = 0; kept < n && sum < (double)p->top_p * total; kept++)
-                        sum += (double)s->weights[kept];
-                n = MAX(kept, (size_t)1);
-        }
-        if (p->min_p > 0) {
-                kept = 0;
-                for (size_t i = 0; i < n; i++) {
-                        if (s->weights[i] < p->min_p)
-                                continue;
-                        s->weights[kept] = s->weights[i];
-                        s->candidates[kept++] = s->candidates[i];
-                }
-                n = kept; /* the best one has weight 1 and stays */
-        }
-        return n;
+        sum = sampler_weigh(s, n, best, p->temperature);
+        if (top_p)
+                n = sampler_cut_mass(s, p, n, top_k ? sum : total);
+        return sampler_cut_unlikely(s, p, n);
 }
 
-static int32_t draw_token(struct sampler *s, const struct sampler_params *p, const float *logits, float best,
-                          uint32_t index) {
-        size_t n = truncate_candidates(s, p, logits, best), i;
+int32_t sampler_draw(const struct sampler *s, const struct sampler_params *p, size_t n, uint32_t index) {
         double sum = 0, target;
+        size_t i;
 
         for (i = 0; i < n; i++)
                 sum += (double)s->weights[i];
@@ -279,17 +293,21 @@ static int32_t draw_token(struct sampler *s, const struct sampler_params *p, con
         return s->candidates[i].id;
 }
 
+/* In double throughout: a mean over many tokens is compared to four digits and more. */
 static double log_sum_exp(const float *logits, uint32_t n, float best) {
         double sum = 0;
 
         for (uint32_t i = 0; i < n; i++)
-                sum += (double)expf(logits[i] - best);
+                sum += exp((double)logits[i] - (double)best);
         return (double)best + log(sum);
 }
 
-static void fill_logprobs(struct sampler *s, const struct sampler_params *p, const float *logits, float best,
+double sampler_log_sum(const struct backend_top *top) {
+        return (double)top->largest + log(top->sum);
+}
+
+static void fill_logprobs(struct sampler *s, const struct sampler_params *p, const float *logits, double lse,
                           struct sampler_choice *c) {
-        double lse = log_sum_exp(logits, s->n_vocab, best);
         size_t k = MIN(p->logprobs, SAMPLER_LOGPROBS_MAX) - 1;
 
         c->logprob = (float)((double)logits[c->token] - lse);
@@ -300,8 +318,8 @@ static void fill_logprobs(struct sampler *s, const struct sampler_params *p, con
         }
 }
 
-int sampler_choose(struct sampler *s, const struct sampler_params *p, float *logits, const int32_t *history,
-                   size_t n_history, uint32_t index, struct sampler_choice *ret) {
+int sampler_choose(struct sampler *s, const struct sampler_params *p, float *logits, const struct backend_top *top,
+                   const int32_t *history, size_t n_history, uint32_t index, struct sampler_choice *ret) {
         int32_t best;
 
         apply_bias(p, logits);
@@ -312,23 +330,16 @@ int sampler_choose(struct sampler *s, const struct sampler_params *p, float *log
         if (p->temperature == 0)
                 ret->token = best;
         else
-                ret->token = draw_token(s, p, logits, logits[best], index);
+                ret->token = sampler_draw(s, p, truncate_candidates(s, p, logits, logits[best]), index);
         ret->logprob = 0;
         ret->n_top = 0;
         if (p->logprobs > 0)
-                fill_logprobs(s, p, logits, logits[best], ret);
+                fill_logprobs(s, p, logits, top ? sampler_log_sum(top) : log_sum_exp(logits, s->n_vocab, logits[best]), ret);
         return 0;
 }
 
 double sampler_nll(const float *logits, uint32_t n_vocab, int32_t token) {
         int32_t best = best_token(logits, n_vocab);
 
-        if (best < 0)
-                return (double)NAN;
-        /* in double throughout: a mean over many tokens is compared to four digits and more */
-        double sum = 0, top = (double)logits[best];
-
-        for (uint32_t i = 0; i < n_vocab; i++)
-                sum += exp((double)logits[i] - top);
-        return top + log(sum) - (double)logits[token];
+        return best < 0 ? (double)NAN : log_sum_exp(logits, n_vocab, logits[best]) - (double)logits[token];
 }

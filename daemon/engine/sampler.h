@@ -19,15 +19,24 @@
  *
  * A vocabulary is never sorted whole: top-k keeps a heap of k, top-p alone sorts only what a histogram of
  * probabilities shows to be needed.
+ *
+ * Where a backend finds the best logits of a row itself (backend.h, top), they are mostly all that is looked at: see
+ * sampler_choose_top(). Which way a choice is made depends on the parameters and the row alone, and shows in nothing: the
+ * two give the same token and the same bits of log-probabilities.
  */
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernels/backend.h"
+
 enum {
         SAMPLER_E_LOGITS = 1, /* a logit is NaN or +infinity, or no token is possible */
+        SAMPLER_E_MORE = 2,   /* sampler_choose_top(): the best logits don't tell, all are needed */
 };
+
+#define SAMPLER_TOP_MAX 256u
 
 #define SAMPLER_LOGPROBS_MAX 21u
 
@@ -75,10 +84,18 @@ struct sampler {
 int sampler_init(struct sampler *s, uint32_t n_vocab); /* 0 or -ENOMEM */
 void sampler_deinit(struct sampler *s);
 
-/* Chooses from logits [n_vocab] (changed in place). history: prompt and output so far; index: position of the token to
- * be chosen in the output. 0 or SAMPLER_E_LOGITS. */
-int sampler_choose(struct sampler *s, const struct sampler_params *p, float *logits, const int32_t *history,
-                   size_t n_history, uint32_t index, struct sampler_choice *ret);
+/* Chooses from logits [n_vocab] (changed in place). top: what the backend said of them where it was asked because
+ * sampler_top() is not 0, else NULL. history: prompt and output so far; index: position of the token to be chosen in the
+ * output. 0 or SAMPLER_E_LOGITS. */
+int sampler_choose(struct sampler *s, const struct sampler_params *p, float *logits, const struct backend_top *top,
+                   const int32_t *history, size_t n_history, uint32_t index, struct sampler_choice *ret);
+
+/* How many of the best logits a choice by these parameters may get by with; 0: all are needed, bias or penalties change them
+ * or nothing cuts the rest off. */
+uint32_t sampler_top(const struct sampler_params *p, uint32_t n_vocab);
+/* Chooses from the sampler_top() best logits of a row, best first. 0, SAMPLER_E_LOGITS, or SAMPLER_E_MORE. */
+int sampler_choose_top(struct sampler *s, const struct sampler_params *p, const struct backend_top *top,
+                       const float *values, const int32_t *ids, uint32_t index, struct sampler_choice *ret);
 
 /* -log softmax(logits)[token] in double; NaN where the logits are not finite. */
 double sampler_nll(const float *logits, uint32_t n_vocab, int32_t token);

@@ -120,11 +120,12 @@ static cudaError_t run_all(const struct limits_run *run, float *ret_ms) {
         return cudaSuccess;
 }
 
-/* Doubles the number of steps until they take long enough to be measured. */
+/* Doubles the number of steps until they take long enough to be measured; the first run may have to load the kernel. */
 static cudaError_t run_longer(struct limits_run *run, uint32_t max) {
-        cudaError_t e = cudaSuccess;
-        float ms = 0.0f;
+        float ms;
+        cudaError_t e = run_once(run, &ms);
 
+        ms = 0.0f;
         while (e == cudaSuccess && ms < MMA_MS && run->args.n < max) {
                 run->args.n *= 2;
                 e = run_once(run, &ms);

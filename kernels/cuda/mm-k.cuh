@@ -12,6 +12,7 @@
  * All of what is in the fragments has at most eight significant bits.
  */
 
+#include "mm-format.cuh"
 #include "mm-unpack.cuh"
 
 /* --- Q4_K, Q5_K --- */
@@ -33,6 +34,7 @@ DEVICE void k_decode_scales(const uint8_t *column, uint32_t j, uint32_t lane, fl
 
         f16_rows(d, column, 0, lane);
         f16_rows(dmin, column, 1, lane);
+#pragma unroll
         for (uint32_t i = 0; i < 2; i++) {
                 scale[i] = d[i] * (float)byte_of(bytes, i);
                 min[i] = dmin[i] * (float)byte_of(bytes, 2 + i);
@@ -40,6 +42,7 @@ DEVICE void k_decode_scales(const uint8_t *column, uint32_t j, uint32_t lane, fl
 }
 
 DEVICE void q4_k_decode(const uint8_t *column, uint32_t j, uint32_t lane, uint32_t a[2][4]) {
+#pragma unroll
         for (uint32_t h = 0; h < 2; h++) {
                 uint2 w = unit4_rows(column + 256, j / 2 * 8 + 4 * h + lane % 4, lane);
 
@@ -53,6 +56,7 @@ DEVICE uint32_t q5_k_ints(uint32_t low, uint32_t fifth, uint32_t j) {
 }
 
 DEVICE void q5_k_decode(const uint8_t *column, uint32_t j, uint32_t lane, uint32_t a[2][4]) {
+#pragma unroll
         for (uint32_t h = 0; h < 2; h++) {
                 uint2 fifth = unit4_rows(column + 256, 4 * h + lane % 4, lane);
                 uint2 w = unit4_rows(column + 768, j / 2 * 8 + 4 * h + lane % 4, lane);
@@ -69,7 +73,9 @@ DEVICE void q6_k_decode_scales(const uint8_t *column, uint32_t j, uint32_t lane,
         float d[2];
 
         f16_rows(d, column, 0, lane);
+#pragma unroll
         for (uint32_t h = 0; h < 2; h++)
+#pragma unroll
                 for (uint32_t i = 0; i < 2; i++)
                         scale[h][i] = d[i] * (float)(int8_t)byte_of(bytes, 2 * h + i);
 }
@@ -82,6 +88,7 @@ DEVICE uint32_t q6_k_ints(uint32_t low, uint32_t high, uint32_t j) {
 DEVICE void q6_k_decode(const uint8_t *column, uint32_t j, uint32_t lane, uint32_t a[2][4]) {
         const uint8_t *bits = column + 288 + j / 4 * 1536;
 
+#pragma unroll
         for (uint32_t h = 0; h < 2; h++) { /* of a group of four elements: units of nibbles, of other nibbles, of upper bits */
                 uint32_t unit = 3 * (4 * h + lane % 4);
                 uint2 low = unit4_rows(bits, unit + j % 2, lane), high = unit4_rows(bits, unit + 2, lane);
@@ -108,7 +115,9 @@ DEVICE void q2_k_decode_scales(const uint8_t *column, uint32_t j, uint32_t lane,
 
         f16_rows(scale, column, 0, lane);
         f16_rows(dmin, column, 1, lane);
+#pragma unroll
         for (uint32_t h = 0; h < 2; h++)
+#pragma unroll
                 for (uint32_t i = 0; i < 2; i++)
                         min[h][i] = dmin[i] * (float)(byte_of(bytes, 2 * h + i) >> 4);
 }
@@ -116,9 +125,11 @@ DEVICE void q2_k_decode_scales(const uint8_t *column, uint32_t j, uint32_t lane,
 DEVICE void q2_k_decode(const uint8_t *column, uint32_t j, uint32_t lane, uint32_t a[2][4]) {
         uint32_t sc = unit1_rows_two(column + 64, 2 * j, 2 * j + 1, lane) & 0x0f0f0f0fu;
 
+#pragma unroll
         for (uint32_t h = 0; h < 2; h++) {
                 uint2 w = k_low_rows(column + 320, j, h, lane);
 
+#pragma unroll
                 for (uint32_t i = 0; i < 2; i++) {
                         uint32_t factor = bf16x2_fma(byte_twice(sc, 2 * h + i, 0x43), BF16X2_ONE, BF16X2_MINUS_128);
 
@@ -139,9 +150,11 @@ DEVICE uint32_t q3_k_scales(const uint8_t *field, uint32_t j, uint32_t lane) {
 DEVICE void q3_k_decode(const uint8_t *column, uint32_t j, uint32_t lane, uint32_t a[2][4]) {
         uint32_t sc = q3_k_scales(column + 32, j, lane);
 
+#pragma unroll
         for (uint32_t h = 0; h < 2; h++) {
                 uint2 third = unit4_rows(column + 224, 4 * h + lane % 4, lane), w = k_low_rows(column + 736, j, h, lane);
 
+#pragma unroll
                 for (uint32_t i = 0; i < 2; i++) {
                         uint32_t factor = bf16x2_fma(byte_twice(sc, 2 * h + i, 0x43), BF16X2_ONE, BF16X2_MINUS_160);
                         uint32_t bits = and_or(rotate(i ? third.y : third.x, j - 6), 0x40404040u,
@@ -151,3 +164,40 @@ DEVICE void q3_k_decode(const uint8_t *column, uint32_t j, uint32_t lane, uint32
                 }
         }
 }
+
+/* --- what the product knows of them --- */
+
+template <> struct mm_format<FMT_Q4_K> : mm_format_base<256, 2304, 256, 32, 32> {
+        static __device__ __forceinline__ void load(const uint8_t *chunk, uint32_t step, uint32_t lane, struct mm_step &s) {
+                q4_k_decode(chunk, step, lane, s.a);
+                k_decode_scales(chunk, step, lane, s.scale[0], s.min[0]);
+        }
+};
+
+template <> struct mm_format<FMT_Q5_K> : mm_format_base<256, 2816, 256, 32, 32> {
+        static __device__ __forceinline__ void load(const uint8_t *chunk, uint32_t step, uint32_t lane, struct mm_step &s) {
+                q5_k_decode(chunk, step, lane, s.a);
+                k_decode_scales(chunk, step, lane, s.scale[0], s.min[0]);
+        }
+};
+
+template <> struct mm_format<FMT_Q6_K> : mm_format_base<256, 3360, 256, 16, 0> {
+        static __device__ __forceinline__ void load(const uint8_t *chunk, uint32_t step, uint32_t lane, struct mm_step &s) {
+                q6_k_decode(chunk, step, lane, s.a);
+                q6_k_decode_scales(chunk, step, lane, s.scale);
+        }
+};
+
+template <> struct mm_format<FMT_Q2_K> : mm_format_base<256, 1344, 256, 32, 16> {
+        static __device__ __forceinline__ void load(const uint8_t *chunk, uint32_t step, uint32_t lane, struct mm_step &s) {
+                q2_k_decode(chunk, step, lane, s.a);
+                q2_k_decode_scales(chunk, step, lane, s.scale[0], s.min);
+        }
+};
+
+template <> struct mm_format<FMT_Q3_K> : mm_format_base<256, 1760, 256, 32, 0> {
+        static __device__ __forceinline__ void load(const uint8_t *chunk, uint32_t step, uint32_t lane, struct mm_step &s) {
+                q3_k_decode(chunk, step, lane, s.a);
+                f16_rows(s.scale[0], chunk, 0, lane);
+        }
+};

@@ -10,6 +10,7 @@
  *   NVFP4   E2M1 times the scale of 16 elements in the fragments: that is exact
  */
 
+#include "mm-format.cuh"
 #include "mm-unpack.cuh"
 
 /* The codes of a step whose units of 4 bytes begin with `unit`: lower nibbles are its first run of 16, upper its second. */
@@ -31,10 +32,6 @@ DEVICE void iq4_nl_decode(const uint8_t *column, uint32_t lane, uint32_t a[2][4]
         lut_decode(iq4_lut(), column + 32, 0, lane, a);
 }
 
-DEVICE void iq4_nl_decode_scales(const uint8_t *column, uint32_t lane, float scale[2]) {
-        f16_rows(scale, column, 0, lane);
-}
-
 DEVICE void iq4_xs_decode(const uint8_t *column, uint32_t j, uint32_t lane, uint32_t a[2][4]) {
         lut_decode(iq4_lut(), column + 128, 4 * j, lane, a);
 }
@@ -45,6 +42,7 @@ DEVICE void iq4_xs_decode_scales(const uint8_t *column, uint32_t j, uint32_t lan
         float d[2];
 
         f16_rows(d, column, 0, lane);
+#pragma unroll
         for (uint32_t i = 0; i < 2; i++) {
                 uint32_t sc = (low >> 8 * i & 15u) | (high >> 16 * i & 3u) << 4;
 
@@ -66,6 +64,7 @@ DEVICE void mxfp4_decode(const uint8_t *column, uint32_t lane, uint32_t a[2][4])
 DEVICE void mxfp4_decode_scales(const uint8_t *column, uint32_t lane, float scale[2]) {
         uint32_t bytes = unit1_rows(column, 0, lane);
 
+#pragma unroll
         for (uint32_t i = 0; i < 2; i++) {
                 uint32_t e = byte_of(bytes, i);
 
@@ -95,7 +94,9 @@ DEVICE void nvfp4_decode(const uint8_t *column, uint32_t half, uint32_t lane, ui
 
         fragments_lut16(a, 0, e2m1_lut(), nvfp4_codes(first.x, second.x, upper));
         fragments_lut16(a, 1, e2m1_lut(), nvfp4_codes(first.y, second.y, upper));
+#pragma unroll
         for (uint32_t h = 0; h < 2; h++)
+#pragma unroll
                 for (uint32_t i = 0; i < 2; i++) {
                         uint32_t factor = ue4m3_twice(byte_of(sc, 2 * h + i));
 
@@ -103,3 +104,32 @@ DEVICE void nvfp4_decode(const uint8_t *column, uint32_t half, uint32_t lane, ui
                         a[h][i + 2] = bf16x2_fma(a[h][i + 2], factor, BF16X2_MINUS_0);
                 }
 }
+
+/* --- what the product knows of them --- */
+
+template <> struct mm_format<FMT_IQ4_NL> : mm_format_base<32, 288, 256, 32, 0> {
+        static __device__ __forceinline__ void load(const uint8_t *chunk, uint32_t step, uint32_t lane, struct mm_step &s) {
+                iq4_nl_decode(chunk + step * column, lane, s.a);
+                f16_rows(s.scale[0], chunk + step * column, 0, lane);
+        }
+};
+
+template <> struct mm_format<FMT_IQ4_XS> : mm_format_base<256, 2176, 256, 32, 0> {
+        static __device__ __forceinline__ void load(const uint8_t *chunk, uint32_t step, uint32_t lane, struct mm_step &s) {
+                iq4_xs_decode(chunk, step, lane, s.a);
+                iq4_xs_decode_scales(chunk, step, lane, s.scale[0]);
+        }
+};
+
+template <> struct mm_format<FMT_MXFP4> : mm_format_base<32, 272, 256, 32, 0> {
+        static __device__ __forceinline__ void load(const uint8_t *chunk, uint32_t step, uint32_t lane, struct mm_step &s) {
+                mxfp4_decode(chunk + step * column, lane, s.a);
+                mxfp4_decode_scales(chunk + step * column, lane, s.scale[0]);
+        }
+};
+
+template <> struct mm_format<FMT_NVFP4> : mm_format_base<64, 576, 256, 0, 0> {
+        static __device__ __forceinline__ void load(const uint8_t *chunk, uint32_t step, uint32_t lane, struct mm_step &s) {
+                nvfp4_decode(chunk + step / 2 * column, step % 2, lane, s.a);
+        }
+};

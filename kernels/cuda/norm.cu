@@ -12,15 +12,14 @@
 #include "pack.cuh"
 
 #define NORM_THREADS_MAX 1024u
-#define NORM_PER_MAX 4u
+#define NORM_PER_MAX 8u    /* then with half of the threads, each of which has more registers */
 #define NORM_WARP_DIM 256u /* longest row of a warp's */
 #define NORM_WARP_ROWS 4u  /* rows of a block then */
 #define NORM_EARLY 2u      /* up to so many chunks weights are in registers too */
 
-struct norm_args {
-        struct cuda_norm a;
-        bool aligned; /* everything that is read and written */
-};
+constexpr uint32_t norm_threads_max(uint32_t per) {
+        return per > NORM_EARLY ? NORM_THREADS_MAX / 2 : NORM_THREADS_MAX;
+}
 
 /* Sum over a team, the same bits in all of its threads. turn: 0, 1: so that one sum's numbers are not those of another. */
 template <bool warp_rows> DEVICE float norm_sum(float sum, uint32_t turn) {
@@ -42,10 +41,15 @@ template <bool warp_rows> DEVICE float norm_sum(float sum, uint32_t turn) {
         return sum;
 }
 
+/* Where a thread's j-th part begins; teams are whole warps. */
 DEVICE uint32_t norm_k(uint32_t j, uint32_t thread, uint32_t threads) {
-        uint32_t at = thread + j * threads;
+        return thread / 4 * PACK_CHUNK + thread % 4 * 4 + j * threads * 8;
+}
 
-        return at / 4 * PACK_CHUNK + at % 4 * 4;
+/* Keeps the compiler from doing many chunks at once, for which there are no registers. */
+template <uint32_t per> DEVICE void norm_one_by_one(void) {
+        if (per > NORM_EARLY)
+                __syncwarp();
 }
 
 template <uint32_t per>
@@ -56,8 +60,8 @@ DEVICE void norm_load(const float *row, uint32_t dim, bool aligned, uint32_t thr
 }
 
 /* v = v / rms(v) * w; w is loaded already where early. */
-template <uint32_t per, bool warp_rows>
-DEVICE void norm_scale(const struct norm_args &n, const float *weight, uint32_t thread, uint32_t threads, uint32_t turn,
+template <uint32_t per, bool warp_rows, bool aligned>
+DEVICE void norm_scale(const struct cuda_norm &a, const float *weight, uint32_t thread, uint32_t threads, uint32_t turn,
                        const float early[per][8], float v[per][8]) {
         float sum = 0.0f, scale;
 
@@ -67,7 +71,7 @@ DEVICE void norm_scale(const struct norm_args &n, const float *weight, uint32_t 
                 for (uint32_t i = 0; i < 8; i++)
                         sum = fmaf(v[j][i], v[j][i], sum);
         sum = norm_sum<warp_rows>(sum, turn);
-        scale = 1.0f / sqrtf(sum / (float)n.a.dim + n.a.eps);
+        scale = 1.0f / sqrtf(sum / (float)a.dim + a.eps);
 #pragma unroll
         for (uint32_t j = 0; j < per; j++) {
 #pragma unroll
@@ -75,53 +79,59 @@ DEVICE void norm_scale(const struct norm_args &n, const float *weight, uint32_t 
                         float w[4];
 
                         if (!early)
-                                row_load(weight, norm_k(j, thread, threads) + 4 * half, n.a.dim, n.aligned, w);
+                                row_load(weight, norm_k(j, thread, threads) + 4 * half, a.dim, aligned, w);
 #pragma unroll
                         for (uint32_t i = 0; i < 4; i++)
                                 v[j][half + i] = v[j][half + i] * scale * (early ? early[j][half + i] : w[i]);
                 }
+                norm_one_by_one<per>();
         }
 }
 
 /* residual += add_scale * v, v = residual */
-template <uint32_t per>
-DEVICE void norm_residual(const struct norm_args &n, uint32_t row, uint32_t thread, uint32_t threads, float v[per][8]) {
-        float *residual = n.a.residual + (size_t)row * n.a.dim;
+template <uint32_t per, bool aligned>
+DEVICE void norm_residual(const struct cuda_norm &a, uint32_t row, uint32_t thread, uint32_t threads, float v[per][8]) {
+        float *residual = a.residual + (size_t)row * a.dim;
 
 #pragma unroll
         for (uint32_t j = 0; j < per; j++) {
                 uint32_t k = norm_k(j, thread, threads);
                 float r[8];
 
-                row_load_pair(residual, k, n.a.dim, n.aligned, r);
+                row_load_pair(residual, k, a.dim, aligned, r);
 #pragma unroll
                 for (uint32_t i = 0; i < 8; i++) /* times 1 is exact */
-                        v[j][i] = r[i] + n.a.add_scale * v[j][i];
-                row_store_pair(residual, k, n.a.dim, n.aligned, v[j]);
+                        v[j][i] = r[i] + a.add_scale * v[j][i];
+                row_store_pair(residual, k, a.dim, aligned, v[j]);
+                norm_one_by_one<per>();
         }
 }
 
-template <uint32_t per, bool warp_rows> __global__ void __launch_bounds__(NORM_THREADS_MAX) norm_kernel(struct norm_args n) {
+/* aligned: everything that is read and written */
+template <uint32_t per, bool warp_rows, bool aligned>
+__global__ void __launch_bounds__(norm_threads_max(per)) norm_kernel(struct cuda_norm a) {
         uint32_t threads = warp_rows ? WARP : blockDim.x, thread = threadIdx.x % threads;
         uint32_t row = blockIdx.x * (blockDim.x / threads) + threadIdx.x / threads;
         float v[per][8], w[per <= NORM_EARLY ? per : 1][8];
 
         grid_launch_dependents();
-        if (per <= NORM_EARLY && n.a.norm)
-                norm_load<per <= NORM_EARLY ? per : 1>(n.a.norm, n.a.dim, n.aligned, thread, threads, w);
+        if (per <= NORM_EARLY && a.norm)
+                norm_load<per <= NORM_EARLY ? per : 1>(a.norm, a.dim, aligned, thread, threads, w);
         grid_wait();
-        if (row >= rows_count(n.a.rows))
+        if (row >= rows_count(a.rows))
                 return;
-        norm_load<per>(n.a.x + row * n.a.x_stride, n.a.dim, n.aligned, thread, threads, v);
-        if (n.a.post_norm)
-                norm_scale<per, warp_rows>(n, n.a.post_norm, thread, threads, 0, NULL, v);
-        if (n.a.residual)
-                norm_residual<per>(n, row, thread, threads, v);
-        if (n.a.norm)
-                norm_scale<per, warp_rows>(n, n.a.norm, thread, threads, 1, per <= NORM_EARLY ? w : NULL, v);
+        norm_load<per>(a.x + row * a.x_stride, a.dim, aligned, thread, threads, v);
+        if (a.post_norm)
+                norm_scale<per, warp_rows, aligned>(a, a.post_norm, thread, threads, 0, NULL, v);
+        if (a.residual)
+                norm_residual<per, aligned>(a, row, thread, threads, v);
+        if (a.norm)
+                norm_scale<per, warp_rows, aligned>(a, a.norm, thread, threads, 1, per <= NORM_EARLY ? w : NULL, v);
 #pragma unroll
-        for (uint32_t j = 0; j < per; j++)
-                packed_store(n.a.out, row, (thread + j * threads) / 4, thread % 4, n.aligned, v[j]);
+        for (uint32_t j = 0; j < per; j++) {
+                packed_store(a.out, row, thread / 4 + j * (threads / 4), thread % 4, aligned, v[j]);
+                norm_one_by_one<per>();
+        }
 }
 
 static bool are_aligned(const struct cuda_norm *a) {
@@ -133,19 +143,27 @@ static bool are_aligned(const struct cuda_norm *a) {
         return aligned;
 }
 
-cudaError_t cuda_norm(const struct cuda_launch *l, const struct cuda_norm *a) {
-        uint32_t parts = (a->dim + PACK_CHUNK - 1) / PACK_CHUNK * 4; /* of eight elements */
-        uint32_t per = (parts + NORM_THREADS_MAX - 1) / NORM_THREADS_MAX;
-        struct norm_args n = { *a, are_aligned(a) };
-        uint32_t threads, shared = 2 * NORM_THREADS_MAX / WARP * sizeof(float);
+template <uint32_t per, bool warp_rows>
+static cudaError_t norm_launch(const struct cuda_launch *l, const struct cuda_norm *a, uint32_t blocks, uint32_t threads) {
+        return launch(are_aligned(a) ? norm_kernel<per, warp_rows, true> : norm_kernel<per, warp_rows, false>, dim3(blocks),
+                      dim3(threads), 2 * NORM_THREADS_MAX / WARP * sizeof(float), l->stream, l->dependent, *a);
+}
 
-        if (per < 1 || per > NORM_PER_MAX || a->out.n_in != a->dim)
+/* Threads that have `per` parts each, in whole warps. */
+static uint32_t threads_for(uint32_t parts, uint32_t per) {
+        return ((parts + per - 1) / per + WARP - 1) / WARP * WARP;
+}
+
+cudaError_t cuda_norm(const struct cuda_launch *l, const struct cuda_norm *a) {
+        uint32_t rows = a->rows.max, parts = (a->dim + PACK_CHUNK - 1) / PACK_CHUNK * 4; /* of eight elements */
+
+        if (a->dim < 1 || parts > NORM_PER_MAX * norm_threads_max(NORM_PER_MAX) || a->out.n_in != a->dim)
                 return cudaErrorInvalidValue;
         if (a->dim <= NORM_WARP_DIM)
-                return launch(norm_kernel<1, true>, dim3((a->rows.max + NORM_WARP_ROWS - 1) / NORM_WARP_ROWS),
-                              dim3(WARP * NORM_WARP_ROWS), 0, l->stream, l->dependent, n);
-        per = per == 3 ? 4 : per;
-        threads = ((parts + per - 1) / per + WARP - 1) / WARP * WARP;
-        return launch(per == 1 ? norm_kernel<1, false> : per == 2 ? norm_kernel<2, false> : norm_kernel<4, false>,
-                      dim3(a->rows.max), dim3(threads), shared, l->stream, l->dependent, n);
+                return norm_launch<1, true>(l, a, (rows + NORM_WARP_ROWS - 1) / NORM_WARP_ROWS, WARP * NORM_WARP_ROWS);
+        if (parts <= NORM_THREADS_MAX)
+                return norm_launch<1, false>(l, a, rows, threads_for(parts, 1));
+        if (parts <= NORM_EARLY * NORM_THREADS_MAX)
+                return norm_launch<NORM_EARLY, false>(l, a, rows, threads_for(parts, NORM_EARLY));
+        return norm_launch<NORM_PER_MAX, false>(l, a, rows, threads_for(parts, NORM_PER_MAX));
 }

@@ -31,6 +31,7 @@
 #endif
 #define GUARD_BYTES (64u * 1024u) /* a page on every system */
 #define SHARED_GUARD 4096u
+#define SHARED_BYTES ((EMU_SHARED_MAX + 3u * SHARED_GUARD - 1u) / SHARED_GUARD * SHARED_GUARD) /* with guards */
 
 enum fiber_state {
         FIBER_RUNS = 0,
@@ -400,7 +401,7 @@ static void fibers_make(uint32_t n) {
         if (!run.fibers) {
                 run.fibers = calloc(EMU_BLOCK_MAX, sizeof *run.fibers);
                 run.stacks = mmap(NULL, each * EMU_BLOCK_MAX, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-                run.shared = aligned_alloc(4096, EMU_SHARED_MAX + 2 * SHARED_GUARD);
+                run.shared = aligned_alloc(SHARED_GUARD, SHARED_BYTES);
                 if (!run.fibers || run.stacks == MAP_FAILED || !run.shared)
                         emu_die("out of memory");
         }
@@ -471,7 +472,7 @@ void emu_run_grid(const struct emu_kernel_call *call) {
         blockDim = call->block;
         gridDim = call->grid;
         emu_block = (struct emu_block){.shared = run.shared + SHARED_GUARD, .shared_bytes = call->shared_bytes};
-        ASAN_POISON_MEMORY_REGION(run.shared, EMU_SHARED_MAX + 2 * SHARED_GUARD);
+        ASAN_POISON_MEMORY_REGION(run.shared, SHARED_BYTES);
         order = malloc(n * sizeof *order);
         if (!order)
                 emu_die("out of memory");
@@ -479,7 +480,7 @@ void emu_run_grid(const struct emu_kernel_call *call) {
         for (uint32_t i = 0; i < n; i++)
                 block_run(call, (uint3){order[i] % nx, order[i] / nx % ny, order[i] / nx / ny});
         free(order);
-        ASAN_UNPOISON_MEMORY_REGION(run.shared, EMU_SHARED_MAX + 2 * SHARED_GUARD);
+        ASAN_UNPOISON_MEMORY_REGION(run.shared, SHARED_BYTES);
         if (call->dependent && !run.waited)
                 emu_die("a kernel that may overlap the one in front never called grid_wait(): %s", call->name);
         run.call = NULL;

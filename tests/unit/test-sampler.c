@@ -35,7 +35,7 @@ static int32_t choose(const struct sampler_params *p, const float *logits, uint3
 
         memcpy(copy, logits, n * sizeof(*copy));
         assert_int_equal(sampler_init(&s, n), 0);
-        r = sampler_choose(&s, p, copy, NULL, 0, index, &c);
+        r = sampler_choose(&s, p, copy, NULL, NULL, 0, index, &c);
         for (uint32_t i = 0; i < n; i++)
                 assert_int_equal(s.counts[i], 0);
         sampler_deinit(&s);
@@ -224,7 +224,7 @@ static void test_penalties(void **state) {
         p.presence_penalty = 0.5f;
         p.frequency_penalty = 0.25f;
         p.penalty_window = 5; /* the 3 in front is out of it */
-        assert_int_equal(sampler_choose(&s, &p, logits, history, 6, 0, &c), 0);
+        assert_int_equal(sampler_choose(&s, &p, logits, NULL, history, 6, 0, &c), 0);
         assert_int_equal(c.token, 3);
         assert_true(logits[0] == 0.5f - 0.25f - 0.5f);
         assert_true(logits[1] == 1 - 0.75f - 0.5f);
@@ -233,14 +233,14 @@ static void test_penalties(void **state) {
         p.penalty_window = 0;
         logits[3] = -9;
         logits[2] = 7;
-        assert_int_equal(sampler_choose(&s, &p, logits, history, 6, 0, &c), 0);
+        assert_int_equal(sampler_choose(&s, &p, logits, NULL, history, 6, 0, &c), 0);
         assert_int_equal(c.token, 2);
         assert_true(logits[2] == 7);
         /* extreme, but not the model's fault */
         p.penalty_window = 64;
         p.repetition_penalty = FLT_MIN;
         logits[2] = 1e30f;
-        assert_int_equal(sampler_choose(&s, &p, logits, history, 6, 0, &c), 0);
+        assert_int_equal(sampler_choose(&s, &p, logits, NULL, history, 6, 0, &c), 0);
         assert_int_equal(c.token, 2);
         sampler_deinit(&s);
 }
@@ -274,7 +274,7 @@ static void test_logprobs(void **state) {
         assert_int_equal(sampler_init(&s, 5), 0);
         p.temperature = 0;
         p.logprobs = 3;
-        assert_int_equal(sampler_choose(&s, &p, logits, NULL, 0, 0, &c), 0);
+        assert_int_equal(sampler_choose(&s, &p, logits, NULL, NULL, 0, 0, &c), 0);
         assert_int_equal(c.token, 1);
         assert_true(fabs((double)c.logprob - (4 - log(z))) < 1e-6);
         assert_int_equal(c.n_top, 2);
@@ -282,10 +282,10 @@ static void test_logprobs(void **state) {
         assert_int_equal(c.top_ids[1], 2);
         assert_true(fabs((double)c.top_logprobs[1] - (2 - log(z))) < 1e-6);
         p.logprobs = 21; /* more than there are */
-        assert_int_equal(sampler_choose(&s, &p, logits, NULL, 0, 0, &c), 0);
+        assert_int_equal(sampler_choose(&s, &p, logits, NULL, NULL, 0, 0, &c), 0);
         assert_int_equal(c.n_top, 3);
         p.logprobs = 1;
-        assert_int_equal(sampler_choose(&s, &p, logits, NULL, 0, 0, &c), 0);
+        assert_int_equal(sampler_choose(&s, &p, logits, NULL, NULL, 0, 0, &c), 0);
         assert_int_equal(c.n_top, 0);
         assert_true(c.logprob < 0);
         assert_true(fabs(sampler_nll(logits, 5, 2) - (log(z) - 2)) < 1e-9);

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Inside of the CUDA backend's host part: its state, memory and errors. plan.h has what becomes of a step's operations.
+ *
+ * One thread calls the backend, health() apart; it reads `lost` and the driver's events only. Everything waits for the device by
+ * polling an event, so that a device which never answers costs a step and not the process.
+ *
+ * Errors: what an allocation lacks is BACKEND_E_NO_MEMORY, and the runtime's error is cleared. Anything else that the runtime
+ * reports may be sticky: the backend is lost then, which is logged once, and every later call returns it at once.
+ */
+
+#include <stdatomic.h>
+
+#include "run.h"
+
+struct cuda_nvml;
+
+#define CUDA_STAGES 2u
+#define CUDA_STAGE_BYTES (8u << 20)
+
+enum cuda_placement {
+        CUDA_DEVICE = 0,  /* weights are copied to the device's memory */
+        CUDA_PAGEABLE,    /* the device reads the process's memory through the host's page tables */
+        CUDA_REGISTERED,  /* it reads what of it is registered */
+};
+
+/* A pinned buffer through which data passes. */
+struct cuda_stage {
+        struct cuda_memory memory;
+        cudaEvent_t done; /* the copy that was started last from or to it */
+};
+
+/* Small arrays of the host's that kernels read, by content. Kept until the backend is closed. */
+struct cuda_constant {
+        struct cuda_constant *next;
+        float *dev;
+        struct cuda_memory memory;
+        uint32_t n;
+        float host[];
+};
+
+#define CUDA_CONSTANT_CHAINS 256u
+
+struct cuda_backend {
+        struct backend base;
+        char description[128];
+        char name[64]; /* of the device */
+        int device;
+        uint32_t arch; /* 10 * major + minor */
+        uint32_t n_sms;
+        enum cuda_placement placement;
+        bool kv_on_host;  /* the KV cache is pinned memory of the host, which is read faster */
+        bool no_fusion;   /* for tests: operations as they come */
+        bool no_graphs;   /* for tests, and where the runtime makes none */
+        uint32_t hang_ms;
+        cudaStream_t stream;
+        cudaEvent_t done;
+        _Atomic int lost; /* 0, or what every call returns */
+        uint64_t device_bytes;
+
+        struct cuda_memory *buffers; /* that alloc() gave */
+        size_t n_buffers, buffers_allocated;
+        struct cuda_memory *weights;
+        size_t n_weights, weights_allocated;
+        struct cuda_memory slab; /* the one of weights that has room left */
+        size_t slab_used;
+        struct cuda_memory *registered; /* ranges of the process's memory, which it does not own */
+        size_t n_registered, registered_allocated;
+        struct cuda_stage stages[CUDA_STAGES];
+        unsigned next_stage;
+        struct cuda_constant *constants[CUDA_CONSTANT_CHAINS];
+
+        struct cuda_recorder recorder;
+        struct cuda_runner runner;
+        struct cuda_nvml *nvml;
+};
+
+struct kv_cache {
+        struct kv_config config;
+        struct cuda_kv kv;
+        struct cuda_memory memory;
+};
+
+static inline struct cuda_backend *cuda_of(struct backend *be) {
+        return (struct cuda_backend *)be;
+}
+
+/* errors.c */
+
+/* 0 for success, else the backend is lost: logs "what: the runtime's sentence", once. */
+int cuda_check(struct cuda_backend *be, cudaError_t error, const char *what);
+/* The same, but for memory that is not there. */
+int cuda_check_memory(struct cuda_backend *be, cudaError_t error, const char *what);
+int cuda_lose(struct cuda_backend *be, int r, const char *sentence);
+/* Until an event has come, polling; -ETIMEDOUT after hang_ms. */
+int cuda_wait_event(struct cuda_backend *be, cudaEvent_t event, const char *what);
+/* Until all that was started on the stream is done. */
+int cuda_wait_all(struct cuda_backend *be, const char *what);
+
+/* memory.c */
+
+int cuda_memory_take(struct cuda_backend *be, uint64_t bytes, bool host, struct cuda_memory *ret);
+void cuda_memory_give(struct cuda_backend *be, struct cuda_memory *m);
+/* Room for one more than n in a list. */
+int cuda_memory_list(struct cuda_memory **list, size_t n, size_t *allocated);
+/* The number + 1 of the buffer that alloc() gave and `p` points into; 0: none. */
+size_t cuda_memory_owner(const struct cuda_backend *be, const void *p);
+/* A device copy of a host array that lives as long as the backend. */
+int cuda_memory_constant(struct cuda_backend *be, const float *host, uint32_t n, const float **ret);
+void cuda_memory_close(struct cuda_backend *be);
+
+int cuda_alloc(struct backend *base, size_t bytes, void **ret_dev);
+void cuda_release(struct backend *base, void *dev);
+
+/* copy.c: between host and device, through pinned buffers */
+
+/* Returns when `host` may change; the copy may still be under way. */
+int cuda_copy_in(struct cuda_backend *be, void *dev, const void *host, size_t bytes);
+/* After all that was started on the stream. */
+int cuda_copy_out(struct cuda_backend *be, void *host, const void *dev, size_t bytes);
+int cuda_upload(struct backend *base, void *dev, const void *host, size_t bytes);
+int cuda_download(struct backend *base, void *host, const void *dev, size_t bytes);
+void cuda_copy_close(struct cuda_backend *be);
+
+/* weights.c */
+
+/* Where weights and KV are to be; decided once. NULL, or a sentence why it can't be as wanted. */
+const char *cuda_weights_place(struct cuda_backend *be, const char *placement);
+int cuda_bind(struct backend *base, struct weight *w);
+int cuda_fill_weight(struct backend *base, struct weight *w, float deviation, uint64_t seed);
+void cuda_weights_close(struct cuda_backend *be);
+
+/* kv.c */
+
+int cuda_kv_new(struct backend *base, const struct kv_config *config, struct kv_cache **ret);
+struct kv_cache *cuda_kv_free(struct backend *base, struct kv_cache *kv);
+int cuda_kv_copy(struct backend *base, struct kv_cache *kv, uint32_t from, uint32_t to);
+size_t cuda_kv_page_size(const struct backend *base, const struct kv_cache *kv);
+int cuda_kv_export(struct backend *base, const struct kv_cache *kv, uint32_t page, void *host);
+int cuda_kv_import(struct backend *base, struct kv_cache *kv, uint32_t page, const void *host);
+
+/* nvml.c: what the driver's management library reports. NULL where it is not there. */
+
+struct cuda_nvml *cuda_nvml_new(const char *bus_id);
+struct cuda_nvml *cuda_nvml_free(struct cuda_nvml *n);
+/* Writes "580.95"; false: not known. */
+bool cuda_nvml_driver(struct cuda_nvml *n, char *ret, size_t size);
+/* Looks for events, without waiting; any thread. The number of an Xid after which the device is of no use, or 0. */
+uint64_t cuda_nvml_poll(struct cuda_nvml *n);
+
+/* cuda.c */
+
+const struct backend_ops *spark_backend_cuda(uint32_t abi, const char **ret_error);

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Products with F32 matrices, in single precision outside of the tensor cores: routers of experts, and models that are stored so.
+ * These matrices are few and small, or nobody is in a hurry: what counts is that few blocks have enough loads under way.
+ *
+ * A block computes a panel, 16 outputs, of up to 8 rows. A thread has one output and one slice of K (of 16 or fewer, at least
+ * 128 elements long) of all the rows, and goes through its slice in order; slices are added up through shared memory.
+ */
+
+#include "launch.cuh"
+#include "mm-core.cuh"
+#include "mm-table.h"
+
+#define F32_ROWS 8u
+#define F32_SLICES 16u
+#define F32_SLICE_MIN 128u
+#define F32_AHEAD 8u /* elements of K that are loaded at a time */
+
+uint32_t mm_f32_slices(uint32_t n_in) {
+        uint32_t n = 1;
+
+        while (n < F32_SLICES && n_in / (2 * n) >= F32_SLICE_MIN)
+                n *= 2;
+        return n;
+}
+
+struct f32_rows {
+        const float *x[F32_ROWS];
+        uint32_t out[F32_ROWS];
+};
+
+/* Of rows that are none, x of the first is read. */
+template <uint32_t n_rows>
+DEVICE struct f32_rows f32_rows_of(const struct mm_args &a, const struct cuda_group &group, uint32_t at) {
+        struct f32_rows r;
+
+#pragma unroll
+        for (uint32_t i = 0; i < n_rows; i++) {
+                uint32_t place = group.first + (at + i < group.n ? at + i : at), x = place, out = place;
+
+                if (a.mm.slots.groups) {
+                        out = a.mm.slots.slot[place];
+                        x = a.mm.x_per_row ? a.mm.slots.row[place] : out;
+                }
+                r.x[i] = a.mm.x.f32 + (size_t)x * a.mm.n_in;
+                r.out[i] = at + i < group.n ? out : MM_NO_ROW;
+        }
+        return r;
+}
+
+template <uint32_t n_rows, uint32_t n>
+DEVICE void f32_multiply(const float *w, const struct f32_rows &r, uint32_t k, float acc[n_rows]) {
+        float v[n];
+
+#pragma unroll
+        for (uint32_t i = 0; i < n; i++)
+                v[i] = __ldg(w + (size_t)(k + i) * WEIGHT_PANEL);
+#pragma unroll
+        for (uint32_t row = 0; row < n_rows; row++) {
+#pragma unroll
+                for (uint32_t i = 0; i < n; i++)
+                        acc[row] = fmaf(v[i], r.x[row][k + i], acc[row]);
+        }
+}
+
+DEVICE void f32_store(const struct cuda_mm_product &p, uint32_t expert, uint32_t row, uint32_t o, const float *slices, uint32_t stride,
+                      uint32_t n_slices) {
+        float scale = p.scales ? p.scales[expert] : p.scale, v = 0.0f;
+
+        if (row == MM_NO_ROW || o >= p.n_out)
+                return;
+        if (p.accumulate)
+                v = p.out[row * p.out_stride + o];
+        if (p.bias)
+                v += p.bias[(size_t)expert * p.n_out + o];
+        for (uint32_t s = 0; s < n_slices; s++)
+                v += slices[s * stride] * (scale != 0.0f ? scale : 1.0f);
+        p.out[row * p.out_stride + o] = v;
+}
+
+/* The rows of a group from `at` on. */
+template <uint32_t n_rows>
+DEVICE void f32_rows_compute(const struct mm_args &a, uint32_t product, uint32_t panel, const struct cuda_group &group, uint32_t at) {
+        const struct cuda_mm_product &p = a.mm.product[product];
+        uint32_t o = threadIdx.x % WEIGHT_PANEL, slice = threadIdx.x / WEIGHT_PANEL, n_slices = a.slices[product];
+        uint32_t length = (a.mm.n_in + n_slices - 1) / n_slices, k = slice * length, end = k + length;
+        const float *w = (const float *)p.w + ((size_t)group.expert * a.n_panels[product] + panel) * a.mm.n_in * WEIGHT_PANEL + o;
+        struct f32_rows r = f32_rows_of<n_rows>(a, group, at);
+        float acc[n_rows] = {}, *slices = (float *)shared_memory();
+
+        end = end < a.mm.n_in ? end : a.mm.n_in;
+        for (; k + F32_AHEAD <= end; k += F32_AHEAD)
+                f32_multiply<n_rows, F32_AHEAD>(w, r, k, acc);
+        for (; k < end; k++)
+                f32_multiply<n_rows, 1>(w, r, k, acc);
+#pragma unroll
+        for (uint32_t i = 0; i < n_rows; i++)
+                slices[(slice * n_rows + i) * WEIGHT_PANEL + o] = acc[i];
+        __syncthreads();
+        if (slice == 0) {
+#pragma unroll
+                for (uint32_t i = 0; i < n_rows; i++)
+                        f32_store(p, group.expert, r.out[i], panel * WEIGHT_PANEL + o, slices + i * WEIGHT_PANEL + o,
+                                  n_rows * WEIGHT_PANEL, n_slices);
+        }
+        __syncthreads();
+}
+
+template <uint32_t n_rows> __global__ void __launch_bounds__(WEIGHT_PANEL *F32_SLICES) mm_f32_kernel(struct mm_args a) {
+        struct cuda_group group = { 0, 0, 0 };
+        uint32_t product = 0, count;
+
+        grid_launch_dependents();
+        grid_wait();
+        while (product + 1 < a.mm.n_products && blockIdx.y >= a.first_tile[product + 1])
+                product++;
+        if (a.mm.slots.groups) {
+                if (blockIdx.x < *a.mm.slots.n_groups)
+                        group = a.mm.slots.groups[blockIdx.x];
+        } else {
+                count = *a.mm.rows.count * a.mm.rows.per;
+                group.first = blockIdx.x * n_rows;
+                if (group.first < count)
+                        group.n = count - group.first < n_rows ? count - group.first : n_rows;
+        }
+        for (uint32_t at = 0; at < group.n; at += n_rows)
+                f32_rows_compute<n_rows>(a, product, blockIdx.y - a.first_tile[product], group, at);
+}
+
+cudaError_t mm_f32_launch(const struct cuda_launch *l, const struct cuda_mm *m) {
+        uint32_t slices = mm_f32_slices(m->n_in), rows = m->slots.groups ? m->slots.group_rows : m->rows.max, n;
+        struct mm_args a = {};
+        dim3 grid;
+
+        a.mm = *m;
+        for (uint32_t i = 0; i < m->n_products; i++) {
+                a.n_panels[i] = (m->product[i].n_out + WEIGHT_PANEL - 1) / WEIGHT_PANEL;
+                a.first_tile[i + 1] = a.first_tile[i] + a.n_panels[i];
+                a.slices[i] = slices;
+        }
+        n = rows == 1 ? 1 : F32_ROWS;
+        grid = dim3(m->slots.groups ? m->slots.max_groups : (rows + n - 1) / n, a.first_tile[m->n_products]);
+        if (grid.x == 0 || grid.y == 0)
+                return cudaSuccess;
+        return launch(n == 1 ? mm_f32_kernel<1> : mm_f32_kernel<F32_ROWS>, grid, dim3(WEIGHT_PANEL * slices),
+                      (size_t)WEIGHT_PANEL * slices * n * sizeof(float), l->stream, l->dependent, a);
+}

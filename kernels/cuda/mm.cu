@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Matrix products: which kernel, and how many blocks. The kernel is mm-core.cuh; formats are in mm-*.cu.
+ *
+ * What was considered (times are not measured):
+ *
+ * - Products of one row by plain multiply-adds, as most engines do, and tensor cores for many. Two kernels have two orders of
+ *   sums, so that a row's bits would depend on its company. The tensor cores' tiles are all but empty with one row, but that costs
+ *   nothing: a panel's step of 32 in Q4_0 is 288 bytes, 120 clocks of a GB10 SM's share of memory and 20 of an H100's, in which
+ *   its four schedulers issue 80 instructions; decoding and multiplying takes about 45.
+ * - Weights as the B operand, in the order of the file. As A operand 16 outputs are one panel, whose interleaving gives a lane
+ *   two rows with one load, and rows of x are 8 columns: less is wasted with few.
+ * - Decoding to shared memory and ldmatrix, as for dense formats: twice the traffic there. Fragments are decoded in registers, by each
+ *   warp for the rows that it has; with two warps side by side (128 rows) that is done twice.
+ * - wgmma (H100 only) and tcgen05 (not on GB10): other orders of sums on other machines, and no fragments in registers.
+ * - Split K by atomics: no order. Slices with a ticket are as parallel.
+ * - Larger blocks for few rows: a block of 64 outputs leaves, with 4 slices, 256 blocks of a matrix with 4,096 outputs; x is read by
+ *   each block, 512 bytes beside 1152 of Q4_0 for each step and up to 8 rows, from the second-level cache.
+ */
+
+#include "launch.cuh"
+#include "mm-core.cuh"
+#include "mm-table.h"
+
+#define MM_SLICES_MAX 4u
+#define MM_SLICE_MIN 1024u     /* elements of K; shorter ones do not fill the pipeline */
+#define MM_SLICE_BLOCKS 256u   /* blocks of 64 outputs that all GPUs are busy with */
+#define MM_SLICE_OUTPUTS 8192u /* from here on there are enough of them */
+#define MM_FEW_ROWS 64u
+
+static const struct mm_format_entry *const mm_formats[] = {
+        &mm_f16, &mm_bf16, &mm_f8_e4m3, &mm_q8_0, &mm_q4_0, &mm_q4_1, &mm_q5_0, &mm_q5_1,
+        &mm_q2_k, &mm_q3_k, &mm_q4_k, &mm_q5_k, &mm_q6_k, &mm_iq4_nl, &mm_iq4_xs, &mm_mxfp4, &mm_nvfp4,
+};
+
+#define MM_FORMATS (sizeof(mm_formats) / sizeof(mm_formats[0]))
+
+static const struct mm_format_entry *mm_format_find(enum fmt fmt) {
+        for (size_t i = 0; i < MM_FORMATS; i++)
+                if (mm_formats[i]->fmt == fmt)
+                        return mm_formats[i];
+        return NULL;
+}
+
+uint32_t cuda_mm_slices(enum fmt fmt, uint32_t n_out, uint32_t n_in) {
+        uint32_t n = 1, blocks = (n_out + 63) / 64;
+
+        if (fmt == FMT_F32)
+                return mm_f32_slices(n_in);
+        if (n_out >= MM_SLICE_OUTPUTS)
+                return 1;
+        while (n < MM_SLICES_MAX && blocks * n < MM_SLICE_BLOCKS && n_in / (2 * n) >= MM_SLICE_MIN)
+                n *= 2;
+        return n;
+}
+
+bool cuda_mm_has(enum fmt fmt) {
+        return fmt == FMT_F32 || mm_format_find(fmt);
+}
+
+bool cuda_mm_wants_sums(enum fmt fmt) {
+        const struct mm_format_entry *entry = mm_format_find(fmt);
+
+        return entry && entry->wants_sums;
+}
+
+bool cuda_mm_wants_f32(enum fmt fmt) {
+        return fmt == FMT_F32;
+}
+
+bool cuda_mm_can_gate(enum fmt fmt, uint32_t n_out, uint32_t n_in) {
+        (void)n_out;
+        (void)n_in;
+        return mm_format_find(fmt) != NULL;
+}
+
+/* Twice what an expert has on average, so that most experts' weights are read once. */
+uint32_t cuda_mm_group_rows(uint32_t max_slots, uint32_t n_experts) {
+        uint32_t rows = CUDA_TILE_ROWS;
+
+        while (rows < 128 && (uint64_t)rows * n_experts < 2 * (uint64_t)max_slots)
+                rows *= 2;
+        return rows;
+}
+
+struct mm_plan {
+        const struct mm_variant *variant;
+        struct mm_args args;
+        dim3 grid;
+};
+
+/* The smallest variant that has all rows of a block, or the largest. */
+static const struct mm_variant *mm_variant_for(const struct mm_format_entry *entry, uint32_t rows) {
+        uint32_t i = 0;
+
+        while (i + 1 < MM_VARIANTS && entry->variant[i].rows < rows)
+                i++;
+        return &entry->variant[i];
+}
+
+/* Slices are blocks where there would be too few of these otherwise, and tickets for all. */
+static bool mm_should_split(const struct mm_plan *plan) {
+        uint64_t blocks = (uint64_t)plan->grid.x * plan->grid.y, busy = plan->args.mm.n_sms;
+
+        if (plan->variant->rows <= MM_FEW_ROWS)
+                busy *= 8;
+        return plan->args.max_slices > 1 && blocks < busy && blocks <= CUDA_MM_TICKETS;
+}
+
+static bool mm_plan_make(const struct cuda_mm *m, struct mm_plan *plan) {
+        const struct mm_format_entry *entry = mm_format_find(m->fmt);
+        uint32_t rows = m->slots.groups ? m->slots.group_rows : m->rows.max, tile;
+        struct mm_args *a = &plan->args;
+
+        if (!entry)
+                return false;
+        plan->variant = mm_variant_for(entry, rows);
+        tile = plan->variant->panels / (m->is_gated ? 2 : 1);
+        a->mm = *m;
+        a->k32 = (m->n_in + 31) / 32;
+        for (uint32_t i = 0; i < m->n_products; i++) {
+                a->n_panels[i] = (m->product[i].n_out + WEIGHT_PANEL - 1) / WEIGHT_PANEL;
+                a->slices[i] = cuda_mm_slices(m->fmt, m->product[i].n_out, m->n_in);
+                a->max_slices = a->slices[i] > a->max_slices ? a->slices[i] : a->max_slices;
+                a->first_tile[i + 1] = a->first_tile[i] + (a->n_panels[i] + tile - 1) / tile;
+        }
+        plan->grid.x = m->slots.groups ? m->slots.max_groups : (rows + plan->variant->rows - 1) / plan->variant->rows;
+        plan->grid.y = a->first_tile[m->is_gated ? 1 : m->n_products];
+        a->split = mm_should_split(plan);
+        plan->grid.z = a->split ? a->max_slices : 1;
+        return true;
+}
+
+size_t cuda_mm_scratch_bytes(const struct cuda_mm *m) {
+        struct mm_plan plan = {};
+
+        if (!mm_plan_make(m, &plan) || !plan.args.split)
+                return 0;
+        return (size_t)plan.grid.x * plan.grid.y * plan.grid.z * plan.variant->threads * plan.variant->sums * sizeof(float);
+}
+
+cudaError_t cuda_mm(const struct cuda_launch *l, const struct cuda_mm *m) {
+        struct mm_plan plan = {};
+
+        if (m->fmt == FMT_F32)
+                return mm_f32_launch(l, m);
+        if (!mm_plan_make(m, &plan))
+                return cudaErrorInvalidValue;
+        if (plan.grid.x == 0 || plan.grid.y == 0)
+                return cudaSuccess;
+        return launch(plan.variant->kernel, plan.grid, dim3(plan.variant->threads), plan.variant->shared_bytes, l->stream, l->dependent,
+                      plan.args);
+}
+
+cudaError_t cuda_mm_prepare(void) {
+        for (size_t i = 0; i < MM_FORMATS; i++)
+                for (uint32_t v = 0; v < MM_VARIANTS; v++) {
+                        const struct mm_variant *variant = &mm_formats[i]->variant[v];
+                        cudaError_t error = cudaFuncSetAttribute((const void *)variant->kernel,
+                                                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                                 (int)variant->shared_bytes);
+
+                        if (error != cudaSuccess)
+                                return error;
+                }
+        return cudaSuccess;
+}
