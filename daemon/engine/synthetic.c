@@ -106,7 +106,7 @@ static int make_matrices(struct maker *k, uint32_t n_out, uint32_t n_in, uint32_
         if (r == 0)
                 r = k->m->backend->ops->bind(k->m->backend, &w);
         if (r != 0)
-                return r < 0 ? r : MODEL_E_UNSUPPORTED;
+                return r < 0 ? r : r == BACKEND_E_NO_MEMORY ? MODEL_E_NO_MEMORY : MODEL_E_UNSUPPORTED;
         k->next += bytes;
         k->m->n_params += (uint64_t)n_out * n_in * MAX(n_experts, 1u);
         k->m->weight_bytes += (uint64_t)((double)bytes * share);
