@@ -3,7 +3,7 @@
 /*
  * Models of random weights, for measuring and for tests without a file. Every weight of a matrix is drawn as long as
  * that is quick; of large matrices only the first panels are, and the others repeat them, which takes as long to
- * compute with.
+ * compute with. A backend with memory of its own draws them there.
  */
 
 #include <errno.h>
@@ -23,7 +23,7 @@ struct maker {
         struct lm *m;
         const struct fmt_info *info;
         uint64_t random; /* state */
-        uint8_t *next;   /* in m->synthetic */
+        uint8_t *next;   /* in m->synthetic; NULL: the backend fills */
 };
 
 /* SplitMix64 (Steele, Lea and Flood 2014) to about [-1.7, 1.7): variance 1. */
@@ -90,24 +90,37 @@ static int fill_panels(struct maker *k, const struct weight *w, void *data) {
         return 0;
 }
 
+static int from_backend(int r) {
+        return r <= 0 ? r : r == BACKEND_E_NO_MEMORY ? MODEL_E_NO_MEMORY : MODEL_E_UNSUPPORTED;
+}
+
+/* On the host, and bound; or in the backend's own memory. */
+static int fill_matrices(struct maker *k, struct weight *w, uint64_t bytes) {
+        const struct backend_ops *ops = k->m->backend->ops;
+        int r;
+
+        if (!k->next)
+                return from_backend(ops->fill(k->m->backend, w, 1 / sqrtf((float)w->n_in), k->random++));
+        w->data = k->next;
+        r = fill_panels(k, w, k->next);
+        k->next += bytes;
+        return r ? r : from_backend(ops->bind(k->m->backend, w));
+}
+
 /* share: how much of it a decoded token reads. */
 static int make_matrices(struct maker *k, uint32_t n_out, uint32_t n_in, uint32_t n_experts, double share,
                          struct weight *ret) {
         struct weight w = {
                 .info = k->info, .layout = WEIGHT_PANELS, .n_out = n_out, .n_in = n_in, .n_experts = n_experts,
-                .data = k->next,
         };
         uint64_t bytes;
         int r;
 
         if (n_out == 0 || n_in == 0 || !matrices_bytes(k->info, n_out, n_in, n_experts, &bytes))
                 return MODEL_E_UNSUPPORTED;
-        r = fill_panels(k, &w, k->next);
-        if (r == 0)
-                r = k->m->backend->ops->bind(k->m->backend, &w);
+        r = fill_matrices(k, &w, bytes);
         if (r != 0)
-                return r < 0 ? r : r == BACKEND_E_NO_MEMORY ? MODEL_E_NO_MEMORY : MODEL_E_UNSUPPORTED;
-        k->next += bytes;
+                return r;
         k->m->n_params += (uint64_t)n_out * n_in * MAX(n_experts, 1u);
         k->m->weight_bytes += (uint64_t)((double)bytes * share);
         *ret = w;
@@ -196,6 +209,17 @@ static int make_all(struct maker *k) {
         return r ? r : make_matrix(k, m->shape.n_vocab, m->shape.n_embd, true, &m->output);
 }
 
+static int map_weights(struct lm *m, uint64_t bytes) {
+        m->synthetic = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (m->synthetic == MAP_FAILED) {
+                m->synthetic = NULL;
+                return MODEL_E_NO_MEMORY;
+        }
+        m->synthetic_size = bytes;
+        (void)madvise(m->synthetic, bytes, MADV_HUGEPAGE);
+        return 0;
+}
+
 int model_new_synthetic(struct lm **ret, struct backend *be, const struct model_shape *shape,
                         const struct fmt_info *info, uint64_t seed, struct model_error *error) {
         _cleanup_(model_freep) struct lm *m = calloc(1, sizeof(*m));
@@ -216,15 +240,9 @@ int model_new_synthetic(struct lm **ret, struct backend *be, const struct model_
                 (void)snprintf(error->text, sizeof(error->text), "format %s does not fit this shape", info->name);
                 return MODEL_E_UNSUPPORTED;
         }
-        m->synthetic = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (m->synthetic == MAP_FAILED) {
-                m->synthetic = NULL;
-                return MODEL_E_NO_MEMORY;
-        }
-        m->synthetic_size = bytes;
-        (void)madvise(m->synthetic, bytes, MADV_HUGEPAGE);
+        r = be->ops->fill ? 0 : map_weights(m, bytes);
         k.next = m->synthetic;
-        r = make_all(&k);
+        r = r ? r : make_all(&k);
         if (r == MODEL_E_UNSUPPORTED)
                 (void)snprintf(error->text, sizeof(error->text), "no synthetic weights in format %s", info->name);
         if (r != 0)

@@ -29,9 +29,9 @@
 static const char *const kv_formats[] = { [KV_F16] = "f16", [KV_F32] = "f32", [KV_Q8_0] = "q8_0" };
 
 struct options {
-        const char *model, *backend, *shape, *format;
+        const char *model, *backend, *library, *placement, *shape, *format;
         enum kv_format kv;
-        unsigned prompt, tokens, batch, threads;
+        unsigned prompt, tokens, batch, rows, threads; /* rows: of a step; 0 = as an engine has it */
         int json;
 };
 
@@ -52,7 +52,9 @@ struct subject {
 struct figures {
         double prefill, decode;   /* tokens/s */
         double bytes_per_token;   /* read while decoding */
+        double ops_per_token;     /* of prefill: a multiply-add is two */
         double bandwidth;         /* bytes/s of the read loop */
+        double copy, ops;         /* of a device: bytes/s copied, operations/s of matrix products; 0 = not measured */
 };
 
 static int say(const char *what, const char *text, int status) {
@@ -116,6 +118,15 @@ static const struct engine_events events = {
         .failed = report_failed,
 };
 
+/* Memory of its own, which says itself when it is full. */
+static bool is_elsewhere(const struct backend *be) {
+        struct backend_facts facts = { .placement = "host" };
+
+        if (be->ops->facts)
+                be->ops->facts(be, &facts);
+        return strcmp(facts.placement, "device") == 0;
+}
+
 static int open_synthetic(struct subject *s, const struct options *o, const struct backend_config *be,
                           const struct engine_config *engine) {
         const struct fmt_info *info = fmt_info_by_name(o->format);
@@ -137,15 +148,6 @@ static int open_synthetic(struct subject *s, const struct options *o, const stru
                 return say(o->format, "no such format", 64);
         if (model_read_shape(&shape, &hparams, &error) != 0)
                 return say(o->shape, error.text, 1);
-        kv = model_kv_bytes(&shape, engine->kv_format) * (engine->context + ENGINE_PAGE_TOKENS) * o->batch;
-        need = model_synthetic_bytes(&shape, info) + kv + (1ull << 30);
-        if (need > have) {
-                (void)fprintf(stderr, "spark-bench: %s in %s takes %.1f GiB (%.1f weights, %.1f KV cache, 1 for the rest), "
-                              "%.1f GiB are available\n", o->shape, info->name, (double)need / GIB,
-                              (double)model_synthetic_bytes(&shape, info) / GIB, (double)kv / GIB,
-                              (double)have / GIB);
-                return 1;
-        }
         r = backend_open(o->backend, be, &s->backend, &backend_error);
         if (backend_error.text[0])
                 (void)say(o->backend, backend_error.text, 1);
@@ -153,6 +155,15 @@ static int open_synthetic(struct subject *s, const struct options *o, const stru
                 return r == BACKEND_E_MISSING ? 64 : 1;
         if (s->backend->ops->fake)
                 return say(o->backend, "does not compute", 64);
+        kv = model_kv_bytes(&shape, engine->kv_format) * (engine->context + ENGINE_PAGE_TOKENS) * o->batch;
+        need = model_synthetic_bytes(&shape, info) + kv + (1ull << 30);
+        if (need > have && !is_elsewhere(s->backend)) {
+                (void)fprintf(stderr, "spark-bench: %s in %s takes %.1f GiB (%.1f weights, %.1f KV cache, 1 for the rest), "
+                              "%.1f GiB are available\n", o->shape, info->name, (double)need / GIB,
+                              (double)model_synthetic_bytes(&shape, info) / GIB, (double)kv / GIB,
+                              (double)have / GIB);
+                return 1;
+        }
         r = make_tokenizer(s, shape.n_vocab);
         r = r ? r : model_new_synthetic(&s->model, s->backend, &shape, info, 1, &error);
         if (r != 0)
@@ -236,6 +247,21 @@ static double run_batch(struct engine *e, uint32_t n_vocab, unsigned batch, unsi
         return c < 0 ? -1 : seconds;
 }
 
+/* Operations that a row takes in matrix products, but for the last one, which only one row of a prompt goes through. */
+static double ops_of_row(const struct model_shape *s) {
+        double q = (double)s->n_head * s->head_dim, kv = (double)s->n_head_kv * s->head_dim, embd = s->n_embd;
+        double ff = s->n_expert > 0 ? (double)s->n_expert_used * s->n_ff_expert : s->n_ff, macs = 2 * embd * (q + kv);
+
+        return 2 * s->n_layer * (macs + 3 * embd * ff + embd * s->n_expert);
+}
+
+static void measure_limits(struct backend *be, unsigned threads, struct figures *f) {
+        if (!be->ops->limits)
+                f->bandwidth = measure_bandwidth(threads);
+        else if (be->ops->limits(be, &f->bandwidth, &f->copy, &f->ops) != 0)
+                f->bandwidth = f->copy = f->ops = 0;
+}
+
 static int measure(struct engine *e, const struct lm *m, const struct options *o, struct figures *f) {
         double seconds;
 
@@ -249,6 +275,7 @@ static int measure(struct engine *e, const struct lm *m, const struct options *o
         if (seconds < 0)
                 return -EIO;
         f->decode = (double)o->batch * o->tokens / seconds;
+        f->ops_per_token = ops_of_row(&m->shape);
         f->bytes_per_token = (double)m->weight_bytes / o->batch +
                              (double)model_kv_bytes(&m->shape, o->kv) * o->tokens / 2;
         return 0;
@@ -257,28 +284,39 @@ static int measure(struct engine *e, const struct lm *m, const struct options *o
 static void print(const struct options *o, const struct lm *m, const char *backend, unsigned threads,
                   const struct figures *f) {
         double share = f->bandwidth > 0 ? f->decode * f->bytes_per_token / f->bandwidth : 0;
+        double matrix = f->ops > 0 ? f->prefill * f->ops_per_token / f->ops : 0;
 
         if (o->json) {
                 (void)printf("{\"model\":\"%s\",\"format\":\"%s\",\"kv_format\":\"%s\",\"parameters\":%llu,"
                              "\"backend\":\"%s\",\"threads\":%u,\"batch\":%u,\"prompt\":%u,\"tokens\":%u,"
                              "\"prefill_tokens_per_second\":%.2f,\"decode_tokens_per_second\":%.2f,"
-                             "\"bytes_per_token\":%.0f,\"read_bandwidth\":%.0f,\"bandwidth_share\":%.4f}\n",
+                             "\"bytes_per_token\":%.0f,\"read_bandwidth\":%.0f,\"bandwidth_share\":%.4f,"
+                             "\"copy_bandwidth\":%.0f,\"copy_share\":%.4f,\"matrix_ops\":%.4g,\"prefill_share\":%.4f}\n",
                              o->model ? o->model : o->shape, m->format, kv_formats[o->kv],
                              (unsigned long long)m->n_params, backend, threads, o->batch, o->prompt, o->tokens,
-                             f->prefill, f->decode, f->bytes_per_token, f->bandwidth, share);
+                             f->prefill, f->decode, f->bytes_per_token, f->bandwidth, share, f->copy,
+                             f->copy > 0 ? f->decode * f->bytes_per_token / f->copy : 0, f->ops, matrix);
                 return;
         }
         (void)printf("%s, %s, %.2f billion parameters, KV %s, %s\n", o->model ? o->model : o->shape, m->format,
                      (double)m->n_params / 1e9, kv_formats[o->kv], backend);
         (void)printf("  prefill  %10.2f tokens/s   (%u x %u)\n", f->prefill, o->batch, o->prompt);
         (void)printf("  decode   %10.2f tokens/s   (%u x %u)\n", f->decode, o->batch, o->tokens);
-        (void)printf("  reads    %10.2f MiB per token: %.1f %% of the %.1f GB/s that %u threads read here\n",
-                     f->bytes_per_token / 1024 / 1024, share * 100, f->bandwidth / 1e9, threads);
+        if (f->ops > 0)
+                (void)printf("  reads    %10.2f MiB per token: %.1f %% of the %.1f GB/s that the device reads, %.1f %% of the\n"
+                             "           %.1f GB/s that it copies; prefill takes %.1f %% of its %.1f TFLOP/s\n",
+                             f->bytes_per_token / 1024 / 1024, share * 100, f->bandwidth / 1e9,
+                             f->copy > 0 ? f->decode * f->bytes_per_token / f->copy * 100 : 0, f->copy / 1e9, matrix * 100,
+                             f->ops / 1e12);
+        else
+                (void)printf("  reads    %10.2f MiB per token: %.1f %% of the %.1f GB/s that %u threads read here\n",
+                             f->bytes_per_token / 1024 / 1024, share * 100, f->bandwidth / 1e9, threads);
 }
 
 static int run(const struct options *o) {
-        const struct backend_config be = { .threads = o->threads, .isa = "auto" };
-        struct engine_config engine = { .max_sequences = o->batch, .kv_format = o->kv };
+        const struct backend_config be = { .threads = o->threads, .isa = "auto", .library = o->library,
+                                           .placement = o->placement };
+        struct engine_config engine = { .max_sequences = o->batch, .max_rows = o->rows, .kv_format = o->kv };
         struct figures f = { 0 };
         struct subject s = { .host = HOST_NULL };
         cpu_set_t cpus;
@@ -296,7 +334,7 @@ static int run(const struct options *o) {
                 if (measure(o->shape ? s.engine : s.host.engine, m, o, &f) < 0) {
                         r = say("engine", "a request did not come to its end (is -p or -n larger than the context?)", 1);
                 } else {
-                        f.bandwidth = measure_bandwidth(threads);
+                        measure_limits(backend, threads, &f);
                         print(o, m, backend->ops->describe(backend), threads, &f);
                 }
         }
@@ -306,7 +344,8 @@ static int run(const struct options *o) {
 
 static int usage(FILE *f, int status) {
         (void)fprintf(f, "Usage: spark-bench engine -m FILE|--shape SHAPE [--format F] [-p PROMPT] [-n TOKENS] [-b BATCH]\n"
-                         "                          [-t THREADS] [--kv KV] [--backend B] [--json]\n\n"
+                         "                          [-t THREADS] [-r ROWS] [--kv KV] [--backend B] [--library FILE]\n"
+                         "                          [--placement P] [--json]\n\n"
                          "  -m FILE       a model; or\n"
                          "  --shape S     random weights: llama-1b, llama-8b, llama-70b, qwen3-32b, gpt-oss-20b, gpt-oss-120b\n"
                          "  --format F    of random weights: q4_0 (default), q8_0, f16, q4_k ...\n"
@@ -314,6 +353,10 @@ static int usage(FILE *f, int status) {
                          "  -n N          generated tokens (128)\n"
                          "  -b N          sequences at once (1)\n"
                          "  -t N          threads (one per core)\n"
+                         "  -r N          rows of a step (512)\n"
+                         "  --backend B   auto (default), cpu, cuda\n"
+                         "  --library F   the CUDA backend's shared object\n"
+                         "  --placement P where weights are: auto, unified, device\n"
                          "  --kv KV       the KV cache's format: f16 (default), f32, q8_0\n");
         return status;
 }
@@ -340,6 +383,7 @@ static bool parse_kv(const char *text, enum kv_format *ret) {
 int bench_engine_main(int argc, char **argv) {
         static const struct option long_options[] = {
                 { "shape", required_argument, NULL, 'S' }, { "format", required_argument, NULL, 'F' },
+                { "library", required_argument, NULL, 'L' }, { "placement", required_argument, NULL, 'P' },
                 { "backend", required_argument, NULL, 'B' }, { "json", no_argument, NULL, 'j' },
                 { "kv", required_argument, NULL, 'K' },       { "help", no_argument, NULL, 'h' },
                 { 0 },
@@ -348,7 +392,7 @@ int bench_engine_main(int argc, char **argv) {
         bool ok = true;
         int c;
 
-        while (ok && (c = getopt_long(argc, argv, "m:p:n:b:t:h", long_options, NULL)) >= 0) {
+        while (ok && (c = getopt_long(argc, argv, "m:p:n:b:r:t:h", long_options, NULL)) >= 0) {
                 switch (c) {
                 case 'm':
                         o.model = optarg;
@@ -361,6 +405,15 @@ int bench_engine_main(int argc, char **argv) {
                         break;
                 case 'B':
                         o.backend = optarg;
+                        break;
+                case 'L':
+                        o.library = optarg;
+                        break;
+                case 'P':
+                        o.placement = optarg;
+                        break;
+                case 'r':
+                        ok = parse_count(optarg, 65536, &o.rows);
                         break;
                 case 'K':
                         ok = parse_kv(optarg, &o.kv);

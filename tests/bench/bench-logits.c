@@ -20,7 +20,7 @@
 #define TEXT_LIMIT (256u << 20)
 
 struct options {
-        const char *model, *text, *out, *backend;
+        const char *model, *text, *out, *backend, *library, *placement;
         unsigned threads;
 };
 
@@ -92,7 +92,7 @@ static int write_logits(struct host *h, const struct options *o, const struct bu
 static int run(const struct options *o) {
         const struct host_config config = {
                 .backend = o->backend,
-                .be = { .isa = "auto", .threads = o->threads },
+                .be = { .isa = "auto", .threads = o->threads, .library = o->library, .placement = o->placement },
                 .engine = { .max_sequences = 1, .kv_format = KV_F32 },
         };
         struct buf text = BUF_NULL(TEXT_LIMIT);
@@ -127,7 +127,8 @@ static int run(const struct options *o) {
 }
 
 static int usage(FILE *f, int status) {
-        (void)fprintf(f, "Usage: spark-bench logits -m FILE -f TEXT|- -o OUT.f32 [-t THREADS] [--backend B]\n\n"
+        (void)fprintf(f, "Usage: spark-bench logits -m FILE -f TEXT|- -o OUT.f32 [-t THREADS] [--backend B] [--library FILE]\n"
+                         "                          [--placement P]\n\n"
                          "Writes every position's logits, little-endian float32, row after row.\n");
         return status;
 }
@@ -135,6 +136,8 @@ static int usage(FILE *f, int status) {
 int bench_logits_main(int argc, char **argv) {
         static const struct option long_options[] = {
                 { "backend", required_argument, NULL, 'B' },
+                { "library", required_argument, NULL, 'L' },
+                { "placement", required_argument, NULL, 'P' },
                 { "help", no_argument, NULL, 'h' },
                 { 0 },
         };
@@ -154,6 +157,12 @@ int bench_logits_main(int argc, char **argv) {
                         break;
                 case 't':
                         o.threads = (unsigned)strtoul(optarg, NULL, 10);
+                        break;
+                case 'L':
+                        o.library = optarg;
+                        break;
+                case 'P':
+                        o.placement = optarg;
                         break;
                 case 'B':
                         o.backend = optarg;
