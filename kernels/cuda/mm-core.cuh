@@ -49,6 +49,8 @@ template <typename F, typename V> struct mm_layout {
         /* On an SM at least, as far as registers go: these have so many that there can't be two. */
         static constexpr uint32_t blocks = V::panels > 1 || (F::low && V::tiles > 4) ? 1 : 512 / threads;
         static constexpr uint32_t k_step = V::k_step < F::chunk ? V::k_step : F::chunk, steps = k_step / 32;
+        /* Steps that are computed side by side: with more tiles there is enough to do, and no register left. */
+        static constexpr uint32_t unroll = V::tiles == 1 ? 4 : V::tiles == 2 ? 2 : 1;
         static constexpr uint32_t k_chunk = k_step < F::block ? F::block : k_step, chunk_steps = k_chunk / k_step;
         static constexpr uint32_t panel_bytes = k_chunk / F::block * F::column, chunk_bytes = panels * panel_bytes;
         static constexpr uint32_t x_bytes = tiles * steps * 512;

@@ -63,9 +63,7 @@ DEVICE void mm_compute_stage(const struct mm_block &b, const struct mm_rings<F, 
 
         x += warp % V::warps_n * V::tiles * L::steps * 512;
         weights += warp / V::warps_n * V::panels * L::panel_bytes;
-        /* More at a time would not fit into registers, or has enough to do with its tiles. */
-        constexpr uint32_t unroll = V::tiles == 1 ? 4 : V::tiles == 2 ? 2 : 1;
-#pragma unroll unroll
+#pragma unroll L::unroll
         for (uint32_t i = 0; i < n; i++)
                 mm_step_of<F, V>(acc, weights, in_chunk + i, x, sums, i, lane);
 }
@@ -115,8 +113,11 @@ __global__ void __launch_bounds__(mm_layout<F, V>::threads, mm_layout<F, V>::blo
         }
         grid_wait();
         b.n_rows = b.slice < b.slices ? mm_rows<L>(a, &b, r.table) : 0;
-        if (b.n_rows == 0)
+        if (b.n_rows == 0) { /* shared memory goes to the next block when all copies have come */
+                cp_async_commit();
+                cp_async_wait<0>();
                 return;
+        }
         if (!early) {
                 panel = mm_weights<F, L>(a, b, warp);
                 for (uint32_t s = 0; s < L::stages - 1; s++)

@@ -5,8 +5,10 @@
  * bits: a row alone has those that it has in any company, in every variant of the kernel and order of threads.
  */
 
+#include <stdio.h>
+
 #include "cuda-mm-fixture.h"
-#include "cuda-host/emu.h"
+#include "tests/cuda-host/emu.h"
 
 static const enum fmt formats[] = { FMT_F32,  FMT_F16,  FMT_BF16, FMT_F8_E4M3, FMT_Q8_0,   FMT_Q4_0,   FMT_Q4_1,  FMT_Q5_0,  FMT_Q5_1,
                                     FMT_Q4_K, FMT_Q5_K, FMT_Q6_K, FMT_Q2_K,    FMT_Q3_K,   FMT_IQ4_NL, FMT_IQ4_XS, FMT_MXFP4, FMT_NVFP4 };
