@@ -16,7 +16,7 @@
 #include <string.h>
 
 #define FILL_THREADS 256u
-#define FILL_BLOCKS 4096u
+#define FILL_BLOCKS 1024u
 #define FILL_RUNS 5u
 
 enum fill_kind {
@@ -146,8 +146,9 @@ static void add_bytes(struct fill_args *f, uint32_t bytes_per_row, uint32_t rand
         add_run(f, bytes_per_row, FILL_MASK, random * 0x01010101u, set * 0x01010101u);
 }
 
-/* A scale in half precision, the nearest that is normal or not; the least one where it would be zero. */
-static void add_f16(struct fill_args *f, float scale) {
+/* A scale in half precision, the nearest that is normal or not; the least one where it would be zero. Of either sign where quants
+ * are not around zero: with a mean that is not zero, what a model computes would grow from layer to layer. */
+static void add_f16(struct fill_args *f, float scale, bool either_sign) {
         uint32_t sign = scale < 0 ? 0x8000u : 0, h;
         float x = fminf(fabsf(scale), 65504.0f);
         int e;
@@ -157,7 +158,7 @@ static void add_f16(struct fill_args *f, float scale) {
         h = (uint32_t)lrintf(ldexpf(x, 11 - e));
         h = (uint32_t)(e + 13) * 1024u + h; /* the leading bit of m counts in the exponent, as a carry does */
         h = h < 1 ? 1 : h > 0x7bffu ? 0x7bffu : h;
-        add_run(f, 2, FILL_MASK, 0, (sign | h) * 0x00010001u);
+        add_run(f, 2, FILL_MASK, either_sign ? 0x80008000u : 0, (sign | h) * 0x00010001u);
 }
 
 /* Bytes of scales of which only some values exist: lower and upper neighbour, so that the mean square is right. */
@@ -183,7 +184,7 @@ static void fill_bf16(struct fill_args *f, float deviation) {
 }
 
 static void fill_e4m3(struct fill_args *f, float deviation) {
-        float d = deviation / 147.8f; /* of what is spread from -256 to 256 */
+        float d = deviation / 141.8f; /* of what is spread from -256 to 256, cut to 4 bits */
         uint32_t bits;
 
         memcpy(&bits, &d, sizeof(bits));
@@ -193,43 +194,43 @@ static void fill_e4m3(struct fill_args *f, float deviation) {
 
 /* n evenly spread quants have a mean square of (n^2 - 1) / 12 around their middle; without a minimum that is -1/2. */
 static void fill_q4_0(struct fill_args *f, float deviation) {
-        add_f16(f, deviation / 4.637f);
+        add_f16(f, deviation / 4.637f, true);
         add_random(f, 16);
 }
 
 static void fill_q4_1(struct fill_args *f, float deviation) {
-        add_f16(f, deviation / 4.610f);
-        add_f16(f, deviation / 4.610f * -7.5f);
+        add_f16(f, deviation / 4.610f, false);
+        add_f16(f, deviation / 4.610f * -7.5f, false);
         add_random(f, 16);
 }
 
 static void fill_q5_0(struct fill_args *f, float deviation) {
-        add_f16(f, deviation / 9.247f);
+        add_f16(f, deviation / 9.247f, true);
         add_random(f, 20);
 }
 
 static void fill_q5_1(struct fill_args *f, float deviation) {
-        add_f16(f, deviation / 9.233f);
-        add_f16(f, deviation / 9.233f * -15.5f);
+        add_f16(f, deviation / 9.233f, false);
+        add_f16(f, deviation / 9.233f * -15.5f, false);
         add_random(f, 20);
 }
 
 static void fill_q8_0(struct fill_args *f, float deviation) {
-        add_f16(f, deviation / 73.90f);
+        add_f16(f, deviation / 73.90f, true);
         add_random(f, 32);
 }
 
 /* Scales and minima from 8 to 15, quants from 0 to 3. */
 static void fill_q2_k(struct fill_args *f, float deviation) {
-        add_f16(f, deviation / 13.98f);
-        add_f16(f, deviation / 13.98f * 1.5f);
+        add_f16(f, deviation / 13.98f, false);
+        add_f16(f, deviation / 13.98f * 1.5f, false);
         add_bytes(f, 16, 0x77, 0x88);
         add_random(f, 64);
 }
 
 /* Scales from 16 to 31, quants from -4 to 3. */
 static void fill_q3_k(struct fill_args *f, float deviation) {
-        add_f16(f, deviation / 56.16f);
+        add_f16(f, deviation / 56.16f, true);
         add_random(f, 8);
         add_bytes(f, 4, 0, 0xff);
         add_random(f, 96);
@@ -242,22 +243,22 @@ static void fill_k_scales(struct fill_args *f) {
 }
 
 static void fill_q4_k(struct fill_args *f, float deviation) {
-        add_f16(f, deviation / 189.7f);
-        add_f16(f, deviation / 189.7f * 7.5f);
+        add_f16(f, deviation / 189.7f, false);
+        add_f16(f, deviation / 189.7f * 7.5f, false);
         fill_k_scales(f);
         add_random(f, 128);
 }
 
 static void fill_q5_k(struct fill_args *f, float deviation) {
-        add_f16(f, deviation / 380.4f);
-        add_f16(f, deviation / 380.4f * 15.5f);
+        add_f16(f, deviation / 380.4f, false);
+        add_f16(f, deviation / 380.4f * 15.5f, false);
         fill_k_scales(f);
         add_random(f, 160);
 }
 
 /* Scales from 32 to 47, quants from -32 to 31. */
 static void fill_q6_k(struct fill_args *f, float deviation) {
-        add_f16(f, deviation / 734.9f);
+        add_f16(f, deviation / 734.9f, true);
         add_bytes(f, 16, 0x0f, 0x20);
         add_random(f, 192);
 }
@@ -266,13 +267,13 @@ static void fill_q6_k(struct fill_args *f, float deviation) {
 #define E2M1_DEVIATION 2.926f
 
 static void fill_iq4_nl(struct fill_args *f, float deviation) {
-        add_f16(f, deviation / IQ4_DEVIATION);
+        add_f16(f, deviation / IQ4_DEVIATION, true);
         add_random(f, 16);
 }
 
 /* Scales from 16 to 31. */
 static void fill_iq4_xs(struct fill_args *f, float deviation) {
-        add_f16(f, deviation / (23.95f * IQ4_DEVIATION));
+        add_f16(f, deviation / (23.95f * IQ4_DEVIATION), true);
         add_bytes(f, 2, 0, 0xff);
         add_random(f, 132);
 }

@@ -86,14 +86,23 @@ DEVICE float2 packed_sums(const uint32_t b[4]) {
         return sum;
 }
 
-/* Stores a thread's eight elements (zeros where k is beyond the row) in whatever forms are wanted. Whole warps; threads beyond
- * the last chunk store nothing. aligned: of p.f32. */
-DEVICE void packed_store(const struct cuda_packed &p, uint32_t row, uint32_t chunk, uint32_t t, bool aligned, const float v[8]) {
-        uint32_t chunks = (p.n_in + PACK_CHUNK - 1) / PACK_CHUNK;
+/* Zeros for what is beyond a row of n elements. */
+DEVICE void packed_pad(uint32_t k, uint32_t n, float v[8]) {
+#pragma unroll
+        for (uint32_t i = 0; i < 8; i++)
+                v[i] = k + i % 4 + i / 4 * 16 < n ? v[i] : 0.0f;
+}
+
+/* Stores a thread's eight elements in whatever forms are wanted; those beyond the row may be anything. Whole warps; threads
+ * beyond the last chunk store nothing. aligned: of p.f32. */
+DEVICE void packed_store(const struct cuda_packed &p, uint32_t row, uint32_t chunk, uint32_t t, bool aligned, float v[8]) {
+        uint32_t chunks = (p.n_in + PACK_CHUNK - 1) / PACK_CHUNK, k = PACK_CHUNK * chunk + 4 * t;
         bool inside = chunk < chunks;
 
         if (p.f32 && inside)
-                row_store_pair(p.f32 + (size_t)row * p.n_in, PACK_CHUNK * chunk + 4 * t, p.n_in, aligned, v);
+                row_store_pair(p.f32 + (size_t)row * p.n_in, k, p.n_in, aligned, v);
+        if (p.n_in % PACK_CHUNK != 0)
+                packed_pad(k, p.n_in, v);
         if (p.x || p.sums) {
                 uint32_t b[4] = { bf16x2(v[0], v[1]), bf16x2(v[2], v[3]), bf16x2(v[4], v[5]), bf16x2(v[6], v[7]) };
 

@@ -33,7 +33,7 @@ template <enum activation act> __global__ void __launch_bounds__(PACKED_THREADS)
                 float up[8];
 
                 row_load_pair(a.up + row * a.stride, k, a.out.n_in, a.aligned_in, up);
-                for (uint32_t i = 0; i < 8; i++) /* of zeros beyond the row, zeros */
+                for (uint32_t i = 0; i < 8; i++)
                         x[i] = act_gate<act>(x[i], up[i]);
         }
         packed_store(a.out, row, chunk, at % 4, a.aligned_out, x);

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Rows that the CUDA backend looks up: every format in both layouts, bit for bit what weight_decode_row() gives, also for
+ * blocks of random bits. */
+
+#include "cuda-rows-fixture.h"
+
+#define ROWS 37u /* not whole panels */
+#define TOKENS 9u
+
+static const int32_t tokens[TOKENS] = { 0, 36, 16, 15, 31, 32, 7, 7, 20 };
+
+static uint32_t random_bits(void) {
+        static uint64_t state = 3;
+
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        return (uint32_t)(state >> 32);
+}
+
+/* Bits of any kind, or what numbers encode to. */
+static uint8_t *file_rows(const struct fmt_info *info, uint32_t n_in, bool any_bits) {
+        size_t row_bytes = fmt_row_bytes(info, n_in);
+        uint8_t *rows = malloc(ROWS * row_bytes);
+        float *x = floats(n_in, 1.0f);
+
+        assert_non_null(rows);
+        for (size_t i = 0; i < ROWS * row_bytes; i++)
+                rows[i] = (uint8_t)(random_bits() >> 13);
+        for (uint32_t r = 0; r < ROWS && !any_bits; r++) {
+                fill(x, n_in, 1.0f);
+                assert_true(fmt_encode(info, x, n_in, rows + r * row_bytes));
+        }
+        free(x);
+        return rows;
+}
+
+static void check_layout(const struct weight *w, float scale) {
+        struct cuda_embed a = { .fmt = w->info->fmt, .layout = w->layout, .n_in = w->n_in, .w_scale = w->scale, .scale = scale };
+        float *is = floats((size_t)TOKENS * w->n_in, 0.0f), *want = floats(w->n_in, 0.0f);
+        uint64_t bytes;
+
+        assert_true(weight_bytes(w->info, w->layout, w->n_out, w->n_in, &bytes));
+        a.rows = device_rows(TOKENS, 1, TOKENS + 3);
+        a.token = device_copy(tokens, sizeof(tokens));
+        a.w = device_copy(w->data, bytes);
+        a.out = device_new((size_t)TOKENS * w->n_in * sizeof(float));
+        must(cuda_embed(&launch_dependent, &a));
+        device_take(a.out, is, (size_t)TOKENS * w->n_in * sizeof(float));
+        for (uint32_t t = 0; t < TOKENS; t++) {
+                weight_decode_row(w, (uint32_t)tokens[t], want);
+                for (uint32_t i = 0; i < w->n_in; i++)
+                        want[i] *= scale;
+                assert_same_floats(w->info->name, is + (size_t)t * w->n_in, want, w->n_in);
+        }
+        device_free(a.rows.count);
+        device_free(a.token);
+        device_free(a.w);
+        free(is);
+        free(want);
+}
+
+static void check_format(const struct fmt_info *info, bool any_bits) {
+        uint32_t n_in = info->block == 1 ? 37 : 3 * info->block;
+        uint8_t *rows = file_rows(info, n_in, any_bits), *panels;
+        struct weight w = { .info = info, .n_out = ROWS, .n_in = n_in, .data = rows };
+        uint64_t bytes;
+
+        check_layout(&w, 1.0f);
+        w.scale = 0.37f;
+        check_layout(&w, 8.0f);
+        assert_true(weight_bytes(info, WEIGHT_PANELS, ROWS, n_in, &bytes));
+        panels = malloc(bytes);
+        assert_non_null(panels);
+        weight_pack(info, ROWS, n_in, 0, ROWS, rows, panels);
+        w.layout = WEIGHT_PANELS;
+        w.data = panels;
+        check_layout(&w, 8.0f);
+        w.scale = 0.0f;
+        check_layout(&w, 1.0f);
+        free(panels);
+        free(rows);
+}
+
+/* All that fmt_info() knows: one that is added and not done here is seen. */
+static void test_formats(void **state) {
+        unsigned n = 0;
+
+        for (uint32_t fmt = 0; fmt < FMT_END; fmt++)
+                if (fmt_info(fmt)) {
+                        emu_set_order(orders[n % ARRAY_SIZE(orders)], n);
+                        check_format(fmt_info(fmt), false);
+                        check_format(fmt_info(fmt), true);
+                        n++;
+                }
+        assert_true(n >= 18);
+}
+
+static void test_refusals(void **state) {
+        struct cuda_embed a = { .rows = { .max = 1 }, .fmt = FMT_Q4_K, .layout = WEIGHT_PANELS, .n_in = 250 };
+
+        assert_int_equal(cuda_embed(&launch_plain, &a), cudaErrorInvalidValue); /* no whole blocks */
+        a.fmt = (enum fmt)9;
+        a.n_in = 256;
+        assert_int_equal(cuda_embed(&launch_plain, &a), cudaErrorInvalidValue);
+}
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_formats),
+                cmocka_unit_test(test_refusals),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
