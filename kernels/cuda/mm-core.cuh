@@ -51,7 +51,7 @@ template <typename F, typename V> struct mm_layout {
         /* Whether there are registers for what slices before the present one came to. */
         static constexpr bool totals = V::panels == 1;
         /* With so many registers there can't be two blocks on an SM. */
-        static constexpr bool alone = V::panels > 1 || ((F::low || F::scale == 16) && V::tiles > 4);
+        static constexpr bool alone = V::panels > 1 || ((F::low || F::many) && V::tiles > 4);
         static constexpr uint32_t k_step = V::k_step < F::chunk ? V::k_step : F::chunk, steps = k_step / 32;
         /* Steps that are computed side by side: with more tiles there is enough to do, and no register left. */
         static constexpr uint32_t unroll = V::tiles == 1 ? 4 : V::tiles == 2 ? 2 : 1;
