@@ -134,7 +134,7 @@ template <typename L> DEVICE struct mm_panel mm_panel_of(const struct mm_args &a
 /* The block's rows: where they are in x, and then in out. After grid_wait(); returns how many. */
 template <typename L> DEVICE uint32_t mm_rows(const struct mm_args &a, struct mm_block *b, uint32_t *table) {
         const struct cuda_slots &s = a.mm.slots;
-        uint32_t first, n, end = *a.mm.rows.count * a.mm.rows.per;
+        uint32_t first, n;
 
         if (s.groups) {
                 struct cuda_group group = { 0, 0, 0 };
@@ -147,6 +147,8 @@ template <typename L> DEVICE uint32_t mm_rows(const struct mm_args &a, struct mm
                 n = before < group.n ? group.n - before : 0;
                 b->expert = group.expert;
         } else {
+                uint32_t end = *a.mm.rows.count * a.mm.rows.per;
+
                 first = blockIdx.x * L::rows;
                 n = first < end ? end - first : 0;
         }

@@ -169,13 +169,20 @@ cudaError_t cuda_mm(const struct cuda_launch *l, const struct cuda_mm *m) {
                       l->dependent, plan.args);
 }
 
+/* Copies go past the first-level cache: shared memory gets all of an SM's. */
+static cudaError_t mm_variant_prepare(const struct mm_variant *v) {
+        cudaError_t error = cudaFuncSetAttribute((const void *)v->kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                 (int)v->shared_bytes);
+
+        if (error != cudaSuccess)
+                return error;
+        return cudaFuncSetAttribute((const void *)v->kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100);
+}
+
 cudaError_t cuda_mm_prepare(void) {
         for (size_t i = 0; i < MM_FORMATS; i++)
                 for (uint32_t v = 0; v < MM_VARIANTS; v++) {
-                        const struct mm_variant *variant = &mm_formats[i]->variant[v];
-                        cudaError_t error = cudaFuncSetAttribute((const void *)variant->kernel,
-                                                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                                 (int)variant->shared_bytes);
+                        cudaError_t error = mm_variant_prepare(&mm_formats[i]->variant[v]);
 
                         if (error != cudaSuccess)
                                 return error;
