@@ -49,7 +49,7 @@ template <typename F, typename V> struct mm_layout {
         static constexpr uint32_t panels = V::warps_m * V::panels, tiles = V::warps_n * V::tiles, rows = tiles * CUDA_TILE_ROWS;
         static constexpr uint32_t sums = V::panels * V::tiles * 4; /* of a thread */
         /* Whether there are registers for what slices before the present one came to. */
-        static constexpr bool totals = V::panels == 1;
+        static constexpr bool totals = V::panels * V::tiles <= 4;
         /* With so many registers there can't be two blocks on an SM. */
         static constexpr bool alone = V::panels > 1 || ((F::low || F::many) && V::tiles > 4);
         static constexpr uint32_t k_step = V::k_step < F::chunk ? V::k_step : F::chunk, steps = k_step / 32;

@@ -18,8 +18,8 @@
  * - Larger blocks for few rows. With 64 outputs a matrix of 4,096 has 256 blocks in 4 slices, and one of 12,288 has 192 without:
  *   two or more on each SM, so that one computes while the other's data is on its way. Each block reads x, 512 bytes beside
  *   1,152 of Q4_0 for a step of up to 8 rows, from the second-level cache.
- * - Totals of slices in registers for many rows too: they need 64 of them, and the kernel spilled. It adds slices up in out, once
- *   in 1,024 elements of K or more.
+ * - Totals of slices in registers for more than 32 rows too: they need 32 or 64 of them, and the kernels spilled. These add
+ *   slices up in out, once in 1,024 elements of K or more.
  */
 
 #include "launch.cuh"
@@ -31,6 +31,7 @@
 #define MM_SLICE_BLOCKS 256u   /* blocks of 64 outputs that all GPUs are busy with */
 #define MM_SLICE_OUTPUTS 8192u /* from here on there are enough of them */
 #define MM_FEW_ROWS 64u
+#define MM_TOTALS_ROWS 32u /* of the largest variant that has registers for totals (struct mm_variant) */
 
 static const struct mm_format_entry *const mm_formats[] = {
         &mm_f16, &mm_bf16, &mm_f8_e4m3, &mm_q8_0, &mm_q4_0, &mm_q4_1, &mm_q5_0, &mm_q5_1,
@@ -142,7 +143,7 @@ static bool mm_plan_make(const struct cuda_mm *m, struct mm_plan *plan) {
         plan->variant = mm_variant_for(entry, rows);
         mm_plan_blocks(plan, rows);
         if (m->is_gated && a->max_slices > 1 && !a->split && !plan->variant->totals) {
-                plan->variant = mm_variant_for(entry, MM_FEW_ROWS);
+                plan->variant = mm_variant_for(entry, MM_TOTALS_ROWS);
                 mm_plan_blocks(plan, rows);
         }
         return true;
