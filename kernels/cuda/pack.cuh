@@ -93,6 +93,50 @@ DEVICE void packed_pad(uint32_t k, uint32_t n, float v[8]) {
                 v[i] = k + i % 4 + i / 4 * 16 < n ? v[i] : 0.0f;
 }
 
+/* A power of two (E8M0) for numbers up to the largest: that one over it is at most 448. */
+DEVICE uint32_t packed_power(float largest) {
+        uint32_t bits = __float_as_uint(largest), e = (bits >> 23) + ((bits & 0x7fffffu) > 0x600000u);
+
+        return e > 8 ? e - 8 : 0;
+}
+
+/* x / 2^(power - 127) in E4M3, to nearest, ties to even; it is not beyond 448, or no number. */
+DEVICE uint32_t packed_e4m3(float x, uint32_t power) {
+        float magnitude = fabsf(x) * __uint_as_float((254 - power) << 23);
+        uint32_t sign = __float_as_uint(x) >> 24 & 0x80u, bits = __float_as_uint(magnitude);
+
+        if (!(magnitude <= 448.0f))
+                return sign | 0x7fu;
+        if (magnitude < 0x1p-6f) /* 2^14 has the spacing of what is subnormal: the addition rounds */
+                return sign | (__float_as_uint(magnitude + 0x1p14f) - 0x46800000u);
+        return sign | (((bits + 0x7ffffu + (bits >> 20 & 1u)) >> 20) - (120u << 3));
+}
+
+DEVICE uint32_t packed_e4m3_four(const float v[4], uint32_t power) {
+        return packed_e4m3(v[0], power) | packed_e4m3(v[1], power) << 8 | packed_e4m3(v[2], power) << 16 | packed_e4m3(v[3], power) << 24;
+}
+
+/* A thread's eight elements of a chunk in eight bits, as x8 has them. Whole warps. */
+DEVICE uint4 packed_eight(const float v[8]) {
+        uint32_t largest = 0, power;
+
+        /* Bits of positive numbers have these' order; what is no number comes above all others. */
+#pragma unroll
+        for (uint32_t i = 0; i < 8; i++) {
+                uint32_t bits = __float_as_uint(v[i]) & 0x7fffffffu;
+
+                largest = bits > largest ? bits : largest;
+        }
+#pragma unroll
+        for (uint32_t other = 1; other < 4; other *= 2) {
+                uint32_t bits = __shfl_xor_sync(WARP_ALL, largest, other);
+
+                largest = bits > largest ? bits : largest;
+        }
+        power = packed_power(__uint_as_float(largest));
+        return make_uint4(packed_e4m3_four(v, power), packed_e4m3_four(v + 4, power), power, 0);
+}
+
 /* Stores a thread's eight elements in whatever forms are wanted; those beyond the row may be anything. Whole warps; threads
  * beyond the last chunk store nothing. aligned: of p.f32. */
 DEVICE void packed_store(const struct cuda_packed &p, uint32_t row, uint32_t chunk, uint32_t t, bool aligned, float v[8]) {
@@ -103,6 +147,12 @@ DEVICE void packed_store(const struct cuda_packed &p, uint32_t row, uint32_t chu
                 row_store_pair(p.f32 + (size_t)row * p.n_in, k, p.n_in, aligned, v);
         if (p.n_in % PACK_CHUNK != 0)
                 packed_pad(k, p.n_in, v);
+        if (p.x8) {
+                uint4 eight = packed_eight(v);
+
+                if (inside)
+                        ((uint4 *)p.x8)[((size_t)(row / CUDA_TILE_ROWS) * chunks + chunk) * WARP + row % CUDA_TILE_ROWS * 4 + t] = eight;
+        }
         if (p.x || p.sums) {
                 uint32_t b[4] = { bf16x2(v[0], v[1]), bf16x2(v[2], v[3]), bf16x2(v[4], v[5]), bf16x2(v[6], v[7]) };
 
