@@ -48,7 +48,7 @@ struct cuda_mm {
         struct cuda_slots slots;
         bool x_per_row; /* x's row is slots.row[place], else slots.slot[place]; out's row is slots.slot[place] */
         /* gated: products are gate and up, of the same n_out; instead of storing them, act(gate) * up goes to `gated`, whose n_in
-         * is n_out (rows as out's). Their own out is not looked at. Only where cuda_mm_can_gate() says so; x8 of `gated` is not written. */
+         * is n_out (rows as out's). Their own out is not looked at. Only where cuda_mm_can_gate() says so. */
         bool is_gated;
         enum activation act;
         struct cuda_packed gated;

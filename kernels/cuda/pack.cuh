@@ -93,6 +93,33 @@ DEVICE void packed_pad(uint32_t k, uint32_t n, float v[8]) {
                 v[i] = k + i % 4 + i / 4 * 16 < n ? v[i] : 0.0f;
 }
 
+/* Stores a thread's eight elements in whatever forms are wanted; those beyond the row may be anything. Whole warps; threads
+ * beyond the last chunk store nothing. aligned: of p.f32. */
+DEVICE void packed_store(const struct cuda_packed &p, uint32_t row, uint32_t chunk, uint32_t t, bool aligned, float v[8]) {
+        uint32_t chunks = (p.n_in + PACK_CHUNK - 1) / PACK_CHUNK, k = PACK_CHUNK * chunk + 4 * t;
+        bool inside = chunk < chunks;
+
+        if (p.f32 && inside)
+                row_store_pair(p.f32 + (size_t)row * p.n_in, k, p.n_in, aligned, v);
+        if (p.n_in % PACK_CHUNK != 0)
+                packed_pad(k, p.n_in, v);
+        if (p.x || p.sums) {
+                uint32_t b[4] = { bf16x2(v[0], v[1]), bf16x2(v[2], v[3]), bf16x2(v[4], v[5]), bf16x2(v[6], v[7]) };
+
+                if (p.x && inside)
+                        ((uint4 *)p.x)[((size_t)(row / CUDA_TILE_ROWS) * chunks + chunk) * WARP + row % CUDA_TILE_ROWS * 4 + t] =
+                                make_uint4(b[0], b[1], b[2], b[3]);
+                if (p.sums) {
+                        float2 sum = packed_sums(b);
+
+                        if (inside && t == 0)
+                                ((float2 *)p.sums)[(size_t)row * chunks + chunk] = sum;
+                }
+        }
+}
+
+/* --- in eight bits --- */
+
 /* A power of two (E8M0) for numbers up to the largest: that one over it is at most 448. */
 DEVICE uint32_t packed_power(float largest) {
         uint32_t bits = __float_as_uint(largest), e = (bits >> 23) + ((bits & 0x7fffffu) > 0x600000u);
@@ -105,11 +132,11 @@ DEVICE uint32_t packed_e4m3(float x, uint32_t power) {
         float magnitude = fabsf(x) * __uint_as_float((254 - power) << 23);
         uint32_t sign = __float_as_uint(x) >> 24 & 0x80u, bits = __float_as_uint(magnitude);
 
-        if (!(magnitude <= 448.0f))
-                return sign | 0x7fu;
+        uint32_t code = ((bits + 0x7ffffu + (bits >> 20 & 1u)) >> 20) - (120u << 3);
+
         if (magnitude < 0x1p-6f) /* 2^14 has the spacing of what is subnormal: the addition rounds */
-                return sign | (__float_as_uint(magnitude + 0x1p14f) - 0x46800000u);
-        return sign | (((bits + 0x7ffffu + (bits >> 20 & 1u)) >> 20) - (120u << 3));
+                code = __float_as_uint(magnitude + 0x1p14f) - 0x46800000u;
+        return sign | (magnitude <= 448.0f ? code : 0x7fu);
 }
 
 DEVICE uint32_t packed_e4m3_four(const float v[4], uint32_t power) {
@@ -137,33 +164,12 @@ DEVICE uint4 packed_eight(const float v[8]) {
         return make_uint4(packed_e4m3_four(v, power), packed_e4m3_four(v + 4, power), power, 0);
 }
 
-/* Stores a thread's eight elements in whatever forms are wanted; those beyond the row may be anything. Whole warps; threads
- * beyond the last chunk store nothing. aligned: of p.f32. */
-DEVICE void packed_store(const struct cuda_packed &p, uint32_t row, uint32_t chunk, uint32_t t, bool aligned, float v[8]) {
-        uint32_t chunks = (p.n_in + PACK_CHUNK - 1) / PACK_CHUNK, k = PACK_CHUNK * chunk + 4 * t;
-        bool inside = chunk < chunks;
+/* The same for x8, after packed_store(). It is a function of its own because kernels that have many elements in registers would
+ * have to spill some of these. */
+DEVICE void packed_store_eight(const struct cuda_packed &p, uint32_t row, uint32_t chunk, uint32_t t, const float v[8]) {
+        uint32_t chunks = (p.n_in + PACK_CHUNK - 1) / PACK_CHUNK;
+        uint4 eight = packed_eight(v);
 
-        if (p.f32 && inside)
-                row_store_pair(p.f32 + (size_t)row * p.n_in, k, p.n_in, aligned, v);
-        if (p.n_in % PACK_CHUNK != 0)
-                packed_pad(k, p.n_in, v);
-        if (p.x8) {
-                uint4 eight = packed_eight(v);
-
-                if (inside)
-                        ((uint4 *)p.x8)[((size_t)(row / CUDA_TILE_ROWS) * chunks + chunk) * WARP + row % CUDA_TILE_ROWS * 4 + t] = eight;
-        }
-        if (p.x || p.sums) {
-                uint32_t b[4] = { bf16x2(v[0], v[1]), bf16x2(v[2], v[3]), bf16x2(v[4], v[5]), bf16x2(v[6], v[7]) };
-
-                if (p.x && inside)
-                        ((uint4 *)p.x)[((size_t)(row / CUDA_TILE_ROWS) * chunks + chunk) * WARP + row % CUDA_TILE_ROWS * 4 + t] =
-                                make_uint4(b[0], b[1], b[2], b[3]);
-                if (p.sums) {
-                        float2 sum = packed_sums(b);
-
-                        if (inside && t == 0)
-                                ((float2 *)p.sums)[(size_t)row * chunks + chunk] = sum;
-                }
-        }
+        if (chunk < chunks)
+                ((uint4 *)p.x8)[((size_t)(row / CUDA_TILE_ROWS) * chunks + chunk) * WARP + row % CUDA_TILE_ROWS * 4 + t] = eight;
 }
