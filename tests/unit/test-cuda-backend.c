@@ -141,6 +141,33 @@ static void test_graphs(void **unused) {
         subject_free(&s);
 }
 
+/* Weights that the backend makes of nothing: of some use, and the same for the same seed. */
+static void test_fill(void **unused) {
+        static const enum fmt fmts[] = { FMT_F32, FMT_BF16, FMT_Q8_0, FMT_Q4_1 };
+
+        for (size_t i = 0; i < ARRAY_SIZE(fmts); i++) {
+                const struct traits t = { .fmt = fmts[i], .kv = KV_F16 };
+                struct backend_error error = { .text = "" };
+
+                for (int again = 0; again < 2; again++) {
+                        struct backend *be = open_cuda("auto", 0, &error);
+                        const char *why = NULL;
+                        struct subject s;
+
+                        assert_non_null(be);
+                        be->ops = spark_backend_cuda(BACKEND_ABI, &why);
+                        assert_non_null(be->ops->fill);
+                        subject_make(&s, &t, be, 16);
+                        assert_int_equal(subject_step(&s, 0, 16, 0, logits[again]), 0);
+                        subject_free(&s);
+                }
+                assert_memory_equal(logits[0], logits[1], 16 * SUBJECT_VOCAB * sizeof(float));
+                for (uint32_t k = 0; k < 16 * SUBJECT_VOCAB; k++)
+                        assert_true(logits[0][k] > -1e3f && logits[0][k] < 1e3f);
+                assert_true(distance(logits[0], logits[0] + SUBJECT_VOCAB, SUBJECT_VOCAB) > 1e-3);
+        }
+}
+
 static void test_top(void **unused) {
         struct backend_top rows[3];
         float values[3 * 5];
@@ -175,6 +202,7 @@ int main(void) {
                 cmocka_unit_test(test_bits),
                 cmocka_unit_test(test_company),
                 cmocka_unit_test(test_graphs),
+                cmocka_unit_test(test_fill),
                 cmocka_unit_test(test_top),
         };
 
