@@ -245,6 +245,10 @@ static int init_pool(struct engine *e, struct failure *f) {
                 .format = c->kv_format,
         };
         r = e->model->backend->ops->kv_new(e->model->backend, &kv, &e->kv);
+        if (r == BACKEND_E_UNSUPPORTED)
+                return failure_set(f, SPARK__V1__ERROR_CODE__UNIMPLEMENTED,
+                                   "the %s backend has no attention for heads of %u elements",
+                                   e->model->backend->ops->name, kv.head_dim);
         if (r > 0)
                 return failure_set(f, SPARK__V1__ERROR_CODE__NO_MEMORY, "no memory for a KV cache of %llu bytes",
                                    (unsigned long long)(pages * e->page_bytes));
