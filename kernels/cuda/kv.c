@@ -28,7 +28,7 @@ int cuda_kv_new(struct backend *base, const struct kv_config *config, struct kv_
 
         if (r != 0)
                 return r;
-        if (!sizes_of(config, &page_bytes, &bytes))
+        if (!sizes_of(config, &page_bytes, &bytes) || !cuda_attn_has(config, config->n_kv_heads))
                 return BACKEND_E_UNSUPPORTED;
         kv = calloc(1, sizeof(*kv));
         if (!kv)
