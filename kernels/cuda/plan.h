@@ -204,7 +204,8 @@ int cuda_plan_new(const struct cuda_backend *be, const struct cuda_recorder *rec
 /* Its graphs are gone already. */
 struct cuda_plan *cuda_plan_free(struct cuda_plan *p);
 
-/* A buffer that an operation reads or writes, with rows of dim floats; dim 0: parts of rows. */
+/* A buffer that an operation reads or writes, from `at` on dim floats for each row: all of them where it writes (0: only parts),
+ * at most where it reads. */
 struct cuda_use {
         const void *at;
         struct cuda_span span;
