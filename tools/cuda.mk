@@ -40,7 +40,7 @@ all: $(LIB_cuda)
 cuda: $(BUILD)/lib/libspark-cuda.so
 
 # These have instructions of one family of GPUs, and are there for its members alone.
-$(BUILD)/obj/kernels/cuda/mm-fp8.cu.o: CUDA_CODE = -gencode arch=compute_120f,code=sm_120f -gencode arch=compute_120f,code=sm_121f
+$(BUILD)/obj/kernels/cuda/mm-fp8.cu.o: private CUDA_CODE = -gencode arch=compute_120f,code=sm_120f -gencode arch=compute_120f,code=sm_121f
 
 # Objects are made again when their flags change.
 .PHONY: FORCE
