@@ -25,6 +25,7 @@ template <int D> struct attn_shape {
         static constexpr uint32_t stride = 2 * D + 16; /* bytes of a position in shared memory: rows of 8 hit all banks */
         static constexpr bool wide = D > 128;          /* queries and totals don't fit in registers */
         static constexpr uint32_t warps = wide ? 2 : 4;
+        static constexpr int unroll = wide ? 2 : 16; /* of what has many addresses at a time */
         static constexpr uint32_t query_bytes = wide ? 16 * stride : 0; /* of a warp */
 };
 
@@ -32,17 +33,24 @@ DEVICE float attn_infinity(void) {
         return __uint_as_float(0x7f800000u);
 }
 
-/* What the scores of a warp's queries need to become weights. */
+/* The first position that a query sees which sees none from `to` on. */
+DEVICE uint32_t attn_from(uint32_t window, uint32_t to) {
+        return window > 0 && to > window ? to - window : 0;
+}
+
+/* What the scores of a warp's queries need to become weights. A query sees positions up to `to`, from attn_from() on; low and high
+ * are the lowest and the highest `to` of the warp's. Queries that there are none of see nothing. */
 struct attn_scorer {
-        float scale;   /* with softcap: of the argument of 2^x, see attn_score() */
-        float cap;     /* in units of ln 2, 0 = none */
-        uint32_t from[2], to[2];    /* positions that the thread's queries see */
-        uint32_t all_from, all_to;  /* that all queries of the warp see */
+        float scale; /* with softcap: of the argument of 2^x, see attn_score() */
+        float cap;   /* in units of ln 2, 0 = none */
+        uint32_t window;
+        uint32_t to[2], low, high;
 };
 
 DEVICE attn_scorer attn_scorer_make(const struct attention &a) {
         attn_scorer c = {};
 
+        c.window = a.window;
         c.scale = a.scale * ATTN_LOG2E;
         if (a.softcap > 0.0f) {
                 c.scale = 2.0f * ATTN_LOG2E * (a.scale / a.softcap);
@@ -51,17 +59,21 @@ DEVICE attn_scorer attn_scorer_make(const struct attention &a) {
         return c;
 }
 
+/* Whether any query of the warp sees any of the tile at `base`, and whether all see all of it. */
+DEVICE bool attn_sees_any(const attn_scorer &c, uint32_t base) {
+        return base < c.high && base + CUDA_ATTN_TILE > attn_from(c.window, c.low);
+}
+
+DEVICE bool attn_sees_all(const attn_scorer &c, uint32_t base) {
+        return base + CUDA_ATTN_TILE <= c.low && base >= attn_from(c.window, c.high);
+}
+
 /* cap tanh(x) = cap (1 - 2 / (1 + e^2x)) */
 DEVICE float attn_score(const attn_scorer &c, float s) {
         s *= c.scale;
         if (c.cap > 0.0f)
                 s = c.cap * (1.0f - 2.0f / (1.0f + fast_exp2(s)));
         return s;
-}
-
-/* The first position that a row at pos sees. */
-DEVICE uint32_t attn_horizon(const struct attention &a, uint32_t pos) {
-        return a.window > 0 && pos >= a.window ? pos - a.window + 1 : 0;
 }
 
 /* --- queries --- */
@@ -168,7 +180,7 @@ DEVICE float attn_quad_sum(float x) {
 /* Scores of the tile that starts at position `base` become weights. shrink: what the sums so far are multiplied by. */
 DEVICE void attn_weigh(const attn_scorer &c, uint32_t base, float s[ATTN_BLOCKS][4], attn_state &st, float shrink[2]) {
         uint32_t first = base + threadIdx.x % 4 * 2;
-        bool whole = base >= c.all_from && base + CUDA_ATTN_TILE <= c.all_to;
+        bool whole = attn_sees_all(c, base);
 
 #pragma unroll
         for (uint32_t r = 0; r < 2; r++) {
@@ -179,7 +191,7 @@ DEVICE void attn_weigh(const attn_scorer &c, uint32_t base, float s[ATTN_BLOCKS]
                         uint32_t pos = first + i / 2 * 8 + i % 2;
                         float v = attn_score(c, s[i / 2][2 * r + i % 2]);
 
-                        if (!whole && (pos < c.from[r] || pos >= c.to[r]))
+                        if (!whole && (pos >= c.to[r] || pos < attn_from(c.window, c.to[r])))
                                 v = -attn_infinity();
                         s[i / 2][2 * r + i % 2] = v;
                         top = fmaxf(top, v);
