@@ -207,7 +207,8 @@ DEVICE void attn_tile(attn_ring &r, const attn_source &source, const attn_query<
                                 attn_scores<D>(q, keys + g * ATTN_GROUP * attn_shape<D>::stride, s + 2 * (i + g));
         }
         if (sees) {
-                attn_weigh(c, base, s, st, shrink);
+                attn_score_tile(c, base, s);
+                attn_weigh(s, st, shrink);
                 attn_shrink<D>(shrink, acc);
         }
 #pragma unroll

@@ -68,12 +68,13 @@ DEVICE bool attn_sees_all(const attn_scorer &c, uint32_t base) {
         return base + CUDA_ATTN_TILE <= c.low && base >= attn_from(c.window, c.high);
 }
 
-/* cap tanh(x) = cap (1 - 2 / (1 + e^2x)) */
+/* A scaled score: cap tanh(x) = cap (1 - 2 / (1 + e^2x)) where there is a cap. */
+DEVICE float attn_softcap(const attn_scorer &c, float s) {
+        return c.cap * (1.0f - 2.0f / (1.0f + fast_exp2(s)));
+}
+
 DEVICE float attn_score(const attn_scorer &c, float s) {
-        s *= c.scale;
-        if (c.cap > 0.0f)
-                s = c.cap * (1.0f - 2.0f / (1.0f + fast_exp2(s)));
-        return s;
+        return c.cap > 0.0f ? attn_softcap(c, s * c.scale) : s * c.scale;
 }
 
 /* --- queries --- */
@@ -177,25 +178,39 @@ DEVICE float attn_quad_sum(float x) {
         return x + __shfl_xor_sync(WARP_ALL, x, 2);
 }
 
-/* Scores of the tile that starts at position `base` become weights. shrink: what the sums so far are multiplied by. */
-DEVICE void attn_weigh(const attn_scorer &c, uint32_t base, float s[ATTN_BLOCKS][4], attn_state &st, float shrink[2]) {
+/* Products of queries and keys of the tile at `base` become scores, -infinity where a query does not see the position. What only
+ * some tiles or models need is a loop of its own: a jump over it costs less than one for each score. */
+DEVICE void attn_score_tile(const attn_scorer &c, uint32_t base, float s[ATTN_BLOCKS][4]) {
         uint32_t first = base + threadIdx.x % 4 * 2;
-        bool whole = attn_sees_all(c, base);
 
+#pragma unroll
+        for (uint32_t i = 0; i < 4 * ATTN_BLOCKS; i++)
+                s[i / 4][i % 4] *= c.scale;
+        if (c.cap > 0.0f) {
+#pragma unroll
+                for (uint32_t i = 0; i < 4 * ATTN_BLOCKS; i++)
+                        s[i / 4][i % 4] = attn_softcap(c, s[i / 4][i % 4]);
+        }
+        if (!attn_sees_all(c, base)) {
+#pragma unroll
+                for (uint32_t i = 0; i < 4 * ATTN_BLOCKS; i++) {
+                        uint32_t pos = first + i / 4 * 8 + i % 2, to = c.to[i % 4 / 2];
+
+                        if (pos >= to || pos < attn_from(c.window, to))
+                                s[i / 4][i % 4] = -attn_infinity();
+                }
+        }
+}
+
+/* Scores become weights. shrink: what the sums so far are multiplied by. */
+DEVICE void attn_weigh(float s[ATTN_BLOCKS][4], attn_state &st, float shrink[2]) {
 #pragma unroll
         for (uint32_t r = 0; r < 2; r++) {
                 float top = -attn_infinity(), sum = 0.0f;
 
 #pragma unroll
-                for (uint32_t i = 0; i < 2 * ATTN_BLOCKS; i++) {
-                        uint32_t pos = first + i / 2 * 8 + i % 2;
-                        float v = attn_score(c, s[i / 2][2 * r + i % 2]);
-
-                        if (!whole && (pos >= c.to[r] || pos < attn_from(c.window, c.to[r])))
-                                v = -attn_infinity();
-                        s[i / 2][2 * r + i % 2] = v;
-                        top = fmaxf(top, v);
-                }
+                for (uint32_t i = 0; i < ATTN_BLOCKS; i++)
+                        top = fmaxf(top, fmaxf(s[i][2 * r], s[i][2 * r + 1]));
                 top = fmaxf(attn_quad_max(top), st.top[r]);
                 shrink[r] = attn_ratio(st.top[r], top);
                 st.top[r] = top;
