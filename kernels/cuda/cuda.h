@@ -13,6 +13,7 @@
 
 #include <stdatomic.h>
 
+#include "record.h"
 #include "run.h"
 
 struct cuda_nvml;

@@ -42,7 +42,7 @@ struct subject {
         uint64_t random;
         float *vectors[16]; /* that lm does not know to be its own */
         unsigned n_vectors;
-        void *matrices[8];
+        void *matrices[24];
         unsigned n_matrices;
 };
 
