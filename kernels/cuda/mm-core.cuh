@@ -51,8 +51,8 @@ template <typename F, typename V> struct mm_layout {
         static constexpr uint32_t sums = V::panels * V::tiles * 4; /* of a thread */
         /* Whether there are registers for what slices before the present one came to. */
         static constexpr bool totals = V::panels == 1;
-        /* On an SM at least, as far as registers go: these have so many that there can't be two. */
-        static constexpr uint32_t blocks = V::panels > 1 || ((F::low || F::many) && V::tiles > 4) ? 1 : 512 / threads;
+        /* With so many registers there can't be two blocks on an SM. */
+        static constexpr bool alone = V::panels > 1 || ((F::low || F::many) && V::tiles > 4);
         static constexpr uint32_t k_step = V::k_step < F::chunk ? V::k_step : F::chunk, steps = k_step / 32;
         /* Steps that are computed side by side: with more tiles there is enough to do, and no register left. */
         static constexpr uint32_t unroll = V::tiles == 1 ? 4 : V::tiles == 2 ? 2 : 1;
@@ -76,13 +76,15 @@ template <typename F, typename V> struct mm_layout {
                 return bytes_of(stages) <= bytes ? stages : stages > least ? fitting(stages - 1, least, bytes) : 0;
         }
 
-        static constexpr uint32_t stages_for_two = blocks > 1 ? fitting(V::stages, 3, MM_SHARED_TWO) : 0;
+        static constexpr uint32_t stages_for_two = alone ? 0 : fitting(V::stages, 3, MM_SHARED_TWO);
         static constexpr uint32_t stages = stages_for_two ? stages_for_two : fitting(V::stages, 2, MM_SHARED_MAX);
         static constexpr uint32_t chunks = chunks_of(stages);
+        static constexpr uint32_t blocks = alone ? 1 : 512 / threads; /* that an SM must have registers for */
         static constexpr uint32_t gate_bytes = table_bytes + panels * rows * MM_GATE_STRIDE * 4;
         static constexpr uint32_t shared_bytes = bytes_of(stages) > gate_bytes ? bytes_of(stages) : gate_bytes;
 
         static_assert(stages >= 2, "stages");
+        static_assert(F::block > 1 || panel_bytes % 512 == 0, "zeros are filled in to the end of a chunk");
         static_assert(panels == warps, "a warp fetches a panel");
         static_assert(MM_SLICE % k_chunk == 0, "slices are whole chunks");
         static_assert(k_step % 64 == 0 || !F::minimum, "sums come by two steps");
@@ -133,7 +135,7 @@ template <typename L> DEVICE struct mm_panel mm_panel_of(const struct mm_args &a
 /* The block's rows: where they are in x, and then in out. After grid_wait(); returns how many. */
 template <typename L> DEVICE uint32_t mm_rows(const struct mm_args &a, struct mm_block *b, uint32_t *table) {
         const struct cuda_slots &s = a.mm.slots;
-        uint32_t first, n, end = *a.mm.rows.count * a.mm.rows.per;
+        uint32_t first, n;
 
         if (s.groups) {
                 struct cuda_group group = { 0, 0, 0 };
@@ -146,6 +148,8 @@ template <typename L> DEVICE uint32_t mm_rows(const struct mm_args &a, struct mm
                 n = before < group.n ? group.n - before : 0;
                 b->expert = group.expert;
         } else {
+                uint32_t end = *a.mm.rows.count * a.mm.rows.per;
+
                 first = blockIdx.x * L::rows;
                 n = first < end ? end - first : 0;
         }
@@ -183,28 +187,37 @@ DEVICE void mm_fetch_weights(const struct mm_block &b, const uint8_t *panel, uin
         if (left >= L::k_chunk / F::block)
                 valid = L::panel_bytes;
 #pragma unroll
-        for (uint32_t at = lane * 16; at < L::panel_bytes; at += MM_WARP * 16) {
+        for (uint32_t i = 0; i < (L::panel_bytes + 511) / 512; i++) {
+                uint32_t at = i * 512 + lane * 16;
+
                 if (F::block == 1)
-                        cp_async_16_zfill(to + F::swizzle(at), at < valid ? from + at : from, at < valid);
+                        cp_async_16_zfill(to + F::swizzle(at), at < valid ? from + at : panel, at < valid);
                 else if (at < valid)
                         cp_async_16(to + F::swizzle(at), from + at);
         }
 }
 
-/* x of the step at k: [tile][step][thread]. Zeros where a row is none. */
+/* 32 elements of a tile's rows, a row and 16 bytes for each thread. Zeros where a row is none. */
+DEVICE void mm_fetch_x_tile(const struct mm_args &a, uint32_t row, uint32_t k32, uint32_t end, uint8_t *to, uint32_t lane) {
+        bool valid = row != MM_NO_ROW && k32 < end;
+        size_t at = ((size_t)(row / CUDA_TILE_ROWS) * a.k32 + k32) * 512 + row % CUDA_TILE_ROWS * 64 + lane % 4 * 16;
+
+        cp_async_16_zfill(to + lane * 16, (const uint8_t *)a.x + (valid ? at : 0), valid);
+}
+
+/* x of the step at k: [tile][step][thread]. */
 template <typename L>
 DEVICE void mm_fetch_x(const struct mm_args &a, const uint32_t *table, uint32_t k, uint32_t k_end, uint8_t *to, uint32_t warp,
                        uint32_t lane) {
-        const uint8_t *x = (const uint8_t *)a.x;
-        uint32_t end = (k_end + 31) / 32;
+        constexpr uint32_t n = L::tiles * L::steps;
 
 #pragma unroll
-        for (uint32_t i = warp; i < L::tiles * L::steps; i += L::warps) {
-                uint32_t row = table[i / L::steps * CUDA_TILE_ROWS + lane / 4], k32 = k / 32 + i % L::steps;
-                bool valid = row != MM_NO_ROW && k32 < end;
-                size_t at = valid ? ((size_t)(row / CUDA_TILE_ROWS) * a.k32 + k32) * 512 + row % CUDA_TILE_ROWS * 64 + lane % 4 * 16 : 0;
+        for (uint32_t round = 0; round < (n + L::warps - 1) / L::warps; round++) {
+                uint32_t i = round * L::warps + warp;
 
-                cp_async_16_zfill(to + i * 512 + lane * 16, x + at, valid);
+                if (n % L::warps == 0 || i < n)
+                        mm_fetch_x_tile(a, table[i / L::steps * CUDA_TILE_ROWS + lane / 4], k / 32 + i % L::steps,
+                                        (k_end + 31) / 32, to + i * 512, lane);
         }
 }
 

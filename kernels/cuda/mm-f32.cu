@@ -64,8 +64,8 @@ DEVICE void f32_multiply(const float *w, const struct f32_rows &r, uint32_t k, f
         }
 }
 
-DEVICE void f32_store(const struct cuda_mm_product &p, uint32_t expert, uint32_t row, uint32_t o, const float *slices, uint32_t stride,
-                      uint32_t n_slices) {
+DEVICE void f32_store(const struct cuda_mm_product &p, uint32_t expert, uint32_t row, uint32_t o, const float *slices,
+                      uint32_t stride, uint32_t n_slices) {
         float scale = mm_scale(p, expert), v;
 
         if (row == MM_NO_ROW || o >= p.n_out)
@@ -78,7 +78,8 @@ DEVICE void f32_store(const struct cuda_mm_product &p, uint32_t expert, uint32_t
 
 /* The rows of a group from `at` on. */
 template <uint32_t n_rows>
-DEVICE void f32_rows_compute(const struct mm_args &a, uint32_t product, uint32_t panel, const struct cuda_group &group, uint32_t at) {
+DEVICE void f32_rows_compute(const struct mm_args &a, uint32_t product, uint32_t panel, const struct cuda_group &group,
+                             uint32_t at) {
         const struct cuda_mm_product &p = a.mm.product[product];
         uint32_t o = threadIdx.x % WEIGHT_PANEL, slice = threadIdx.x / WEIGHT_PANEL, n_slices = a.slices[product];
         uint32_t length = (a.mm.n_in + n_slices - 1) / n_slices, k = slice * length, end = k + length;

@@ -6,7 +6,7 @@
  *   BF16     as it is
  *   F16      as two numbers of bfloat16: its upper eight significant bits, and the rest of up to three (infinity has none: its
  *            rest, and what it is multiplied with, become not-a-number)
- *   F8_E4M3  as bfloat16, with d as scale; codes of not-a-number are taken for 480, the number that would follow 448
+ *   F8_E4M3  as bfloat16, with d as scale
  *
  * Panels are [k][row], while fragments want k side by side: ldmatrix transposes, also pairs of bytes.
  */
@@ -22,7 +22,7 @@ DEVICE uint32_t swizzle_16_bit(uint32_t at) {
         return at ^ (at >> 7 & 1) << 4 ^ (at >> 8 & 1) << 6;
 }
 
-/* Lane 8 j + i points at row i of matrix j: rows of the panel 0-7 and 8-15 of slots 2t, 2t + 1, then the same of 2t + 8, 2t + 9. */
+/* Lane 8 j + i points at row i of matrix j: panel's rows 0-7 and 8-15 of slots 2t, 2t + 1, then the same of 2t + 8, 2t + 9. */
 DEVICE void load_16_bit(uint32_t a[4], const uint8_t *chunk, uint32_t k, uint32_t lane) {
         uint32_t j = lane / 8, i = lane % 8, own = i / 2 * 4 + j / 2 * 2 + i % 2;
 
@@ -81,6 +81,13 @@ DEVICE uint32_t e4m3_two(uint32_t codes) {
         return bf16x2_fma(and_or(codes, 0x80008000u, magnitude), BF16X2_2_120, BF16X2_MINUS_0);
 }
 
+/* What is or-ed to the result where a code is not-a-number, which came out as 480, the number that would follow 448. */
+DEVICE uint32_t e4m3_nan(uint32_t codes) {
+        uint32_t carry = ((codes >> 8 & 0x007f007fu) + 0x00010001u) & 0x00800080u;
+
+        return (carry << 8) - carry;
+}
+
 template <> struct mm_format<FMT_F8_E4M3> : mm_format_base<128, 2112, 128, 32, 0> {
         static __device__ __forceinline__ uint32_t swizzle(uint32_t at) {
                 return at ^ (at >> 7 & 1) << 5;
@@ -88,7 +95,7 @@ template <> struct mm_format<FMT_F8_E4M3> : mm_format_base<128, 2112, 128, 32, 0
 
         /* The 16 rows of a k are eight pairs of bytes. Matrix j: run of 16 j / 2, slots as above j % 2. */
         static __device__ __forceinline__ void load(const uint8_t *chunk, uint32_t step, uint32_t lane, struct mm_step &s) {
-                uint32_t j = lane / 8, i = lane % 8, own = j / 2 * 16 + i / 2 * 4 + j % 2 * 2 + i % 2, codes[4];
+                uint32_t j = lane / 8, i = lane % 8, own = j / 2 * 16 + i / 2 * 4 + j % 2 * 2 + i % 2, codes[4], none = 0;
                 float2 d = *(const float2 *)(chunk + lane / 4 * 8);
 
                 ldmatrix_x4_trans(codes, chunk + step * 512 + swizzle(F8_CODES + own * 16));
@@ -98,6 +105,14 @@ template <> struct mm_format<FMT_F8_E4M3> : mm_format_base<128, 2112, 128, 32, 0
                 for (uint32_t m = 0; m < 4; m++) {
                         s.a[m / 2][m % 2 * 2] = e4m3_two(codes[m] << 8);
                         s.a[m / 2][m % 2 * 2 + 1] = e4m3_two(codes[m]);
+                        none |= (codes[m] & 0x7f7f7f7fu) + 0x01010101u;
+                }
+                if ((none & 0x80808080u) == 0)
+                        return;
+#pragma unroll
+                for (uint32_t m = 0; m < 4; m++) {
+                        s.a[m / 2][m % 2 * 2] |= e4m3_nan(codes[m] << 8);
+                        s.a[m / 2][m % 2 * 2 + 1] |= e4m3_nan(codes[m]);
                 }
         }
 };

@@ -41,8 +41,8 @@ DEVICE void mm_fetch_stage(const struct mm_args &a, const struct mm_block &b, co
 
 /* Fetches the chunk of weights that begins with step number `step`. */
 template <typename F, typename V>
-DEVICE void mm_fetch_chunk(const struct mm_block &b, const struct mm_rings<F, V> &r, const uint8_t *panel, uint32_t step, uint32_t warp,
-                           uint32_t lane) {
+DEVICE void mm_fetch_chunk(const struct mm_block &b, const struct mm_rings<F, V> &r, const uint8_t *panel, uint32_t step,
+                           uint32_t warp, uint32_t lane) {
         using L = mm_layout<F, V>;
         uint32_t k = b.k_first + step * L::k_step, chunk = step / L::chunk_steps;
 
@@ -52,8 +52,8 @@ DEVICE void mm_fetch_chunk(const struct mm_block &b, const struct mm_rings<F, V>
 
 /* Step number `step`, whose data is there. */
 template <typename F, typename V>
-DEVICE void mm_compute_stage(const struct mm_block &b, const struct mm_rings<F, V> &r, uint32_t step, uint32_t warp, uint32_t lane,
-                             float acc[V::panels][V::tiles][4]) {
+DEVICE void mm_compute_stage(const struct mm_block &b, const struct mm_rings<F, V> &r, uint32_t step, uint32_t warp,
+                             uint32_t lane, float acc[V::panels][V::tiles][4]) {
         using L = mm_layout<F, V>;
         uint32_t left = (b.k_end - b.k_first - step * L::k_step + 31) / 32, n = left < L::steps ? left : L::steps;
         uint32_t in_chunk = step % L::chunk_steps * L::steps;

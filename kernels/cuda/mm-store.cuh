@@ -168,7 +168,7 @@ DEVICE float mm_gate(enum activation act, float gate, float up) {
 /* Four outputs of a row from the sums of gate and up. Where sums of packed elements are wanted, leaves these at `gate`. */
 DEVICE void mm_gate_four(const struct mm_args &a, uint32_t row, uint32_t o, float *gate, const float *up) {
         const struct cuda_packed &to = a.mm.gated;
-        uint32_t k32 = (to.n_in + 31) / 32, two[2];
+        uint32_t k32 = (to.n_in + 31) / 32, place = row % CUDA_TILE_ROWS * 4 + o % 16 / 4, two[2];
         float v[4];
 
 #pragma unroll
@@ -180,8 +180,8 @@ DEVICE void mm_gate_four(const struct mm_args &a, uint32_t row, uint32_t o, floa
         two[0] = bf16x2(v[0], v[1]);
         two[1] = bf16x2(v[2], v[3]);
         if (to.x && o < k32 * 32)
-                *(uint2 *)(to.x + (((size_t)(row / CUDA_TILE_ROWS) * k32 + o / 32) * 32 + row % CUDA_TILE_ROWS * 4 + o % 16 / 4) * 8 +
-                           o % 32 / 16 * 4) = make_uint2(two[0], two[1]);
+                *(uint2 *)(to.x + (((size_t)(row / CUDA_TILE_ROWS) * k32 + o / 32) * 32 + place) * 8 + o % 32 / 16 * 4) =
+                        make_uint2(two[0], two[1]);
 #pragma unroll
         for (uint32_t i = 0; i < 4; i++)
                 gate[i] = __uint_as_float(i % 2 ? two[i / 2] & 0xffff0000u : two[i / 2] << 16);
@@ -189,8 +189,8 @@ DEVICE void mm_gate_four(const struct mm_args &a, uint32_t row, uint32_t o, floa
 
 /* Exchanged through shared memory, [panel][row][16 of MM_GATE_STRIDE]: gate and up are with different warps. */
 template <typename F, typename V>
-DEVICE void mm_store_gated(const struct mm_args &a, const struct mm_block &b, const uint32_t *table, float *exchange, uint32_t warp,
-                           uint32_t lane, const float total[V::panels][V::tiles][4]) {
+DEVICE void mm_store_gated(const struct mm_args &a, const struct mm_block &b, const uint32_t *table, float *exchange,
+                           uint32_t warp, uint32_t lane, const float total[V::panels][V::tiles][4]) {
         using L = mm_layout<F, V>;
         const uint32_t *rows = table + L::rows, stride = L::rows * MM_GATE_STRIDE;
         uint32_t first = b.tile * (L::panels / 2), k16 = (a.mm.gated.n_in + 31) / 32 * 2;

@@ -6,17 +6,20 @@
  * What was considered (times are not measured):
  *
  * - Products of one row by plain multiply-adds, as most engines do, and tensor cores for many. Two kernels have two orders of
- *   sums, so that a row's bits would depend on its company. The tensor cores' tiles are all but empty with one row, but that costs
- *   nothing: a panel's step of 32 in Q4_0 is 288 bytes, 120 clocks of a GB10 SM's share of memory and 20 of an H100's, in which
- *   its four schedulers issue 80 instructions; decoding and multiplying takes about 45.
+ *   sums, so that a row's bits would depend on its company. The tensor cores' tiles are all but empty with one row, but that
+ *   costs nothing: a panel's step of 32 in Q4_0 is 288 bytes, 120 clocks of a GB10 SM's share of memory and 20 of an H100's, in
+ *   which its four schedulers issue 80 instructions; decoding, multiplying and fetching take about 60.
  * - Weights as the B operand, in the order of the file. As A operand 16 outputs are one panel, whose interleaving gives a lane
  *   two rows with one load, and rows of x are 8 columns: less is wasted with few.
- * - Decoding to shared memory and ldmatrix, as for dense formats: twice the traffic there. Fragments are decoded in registers, by each
- *   warp for the rows that it has; with two warps side by side (128 rows) that is done twice.
+ * - Decoding to shared memory and ldmatrix, as for dense formats: twice the traffic there. Fragments are decoded in registers,
+ *   by each warp for the rows that it has; with two warps side by side (128 rows) that is done twice.
  * - wgmma (H100 only) and tcgen05 (not on GB10): other orders of sums on other machines, and no fragments in registers.
  * - Split K by atomics: no order. Slices with a ticket are as parallel.
- * - Larger blocks for few rows: a block of 64 outputs leaves, with 4 slices, 256 blocks of a matrix with 4,096 outputs; x is read by
- *   each block, 512 bytes beside 1152 of Q4_0 for each step and up to 8 rows, from the second-level cache.
+ * - Larger blocks for few rows. With 64 outputs a matrix of 4,096 has 256 blocks in 4 slices, and one of 12,288 has 192 without:
+ *   two or more on each SM, so that one computes while the other's data is on its way. Each block reads x, 512 bytes beside
+ *   1,152 of Q4_0 for a step of up to 8 rows, from the second-level cache.
+ * - Totals of slices in registers for many rows too: they need 64 of them, and the kernel spilled. It adds slices up in out, once
+ *   in 1,024 elements of K or more.
  */
 
 #include "launch.cuh"
@@ -183,15 +186,23 @@ cudaError_t cuda_mm(const struct cuda_launch *l, const struct cuda_mm *m) {
                 return cudaErrorInvalidValue;
         if (plan.grid.x == 0 || plan.grid.y == 0)
                 return cudaSuccess;
-        return launch(plan.variant->kernel, plan.grid, dim3(plan.variant->threads), plan.variant->shared_bytes, l->stream, l->dependent,
-                      plan.args);
+        return launch(plan.variant->kernel, plan.grid, dim3(plan.variant->threads), plan.variant->shared_bytes, l->stream,
+                      l->dependent, plan.args);
+}
+
+/* Copies go past the first-level cache: shared memory gets all of an SM's. */
+static cudaError_t mm_variant_prepare(const struct mm_variant *v) {
+        cudaError_t error = cudaFuncSetAttribute((const void *)v->kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                 (int)v->shared_bytes);
+
+        if (error != cudaSuccess)
+                return error;
+        return cudaFuncSetAttribute((const void *)v->kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100);
 }
 
 static cudaError_t mm_prepare(const struct mm_format_entry *entry) {
         for (uint32_t v = 0; v < MM_VARIANTS; v++) {
-                const struct mm_variant *variant = &entry->variant[v];
-                cudaError_t error = cudaFuncSetAttribute((const void *)variant->kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                         (int)variant->shared_bytes);
+                cudaError_t error = mm_variant_prepare(&entry->variant[v]);
 
                 if (error != cudaSuccess)
                         return error;

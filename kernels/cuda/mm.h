@@ -6,8 +6,8 @@
  * outputs each, and are the A operand of m16n8k16; rows are its 8 columns. One kernel template serves 1 row and 4,096: other
  * shapes of tiles, the same instruction and the same order of K, so that a row's bits are the same in any company.
  *
- * Order of K: `slices` equal runs of it, cuda_mm_slices() of the matrix's own shape. Each is added up from zero in order; then
- * out = ((v + slice 0) + slice 1) ..., where v is what out held (accumulate) or the bias or 0 or both, added once, first. Where
+ * Order of K: `slices` runs of it, about equal, cuda_mm_slices() of the matrix's own shape. Each is added up from zero in
+ * order; then out = ((v + slice 0) + slice 1) ..., where v is what out held (accumulate) or the bias or 0 or both, added once, first. Where
  * a matrix has a scale, each slice is multiplied by it before.
  */
 

@@ -50,7 +50,7 @@ static inline struct weight matrix_new(enum fmt fmt, uint32_t n_experts, uint32_
         size_t row_bytes = n_in / info->block * info->bytes;
         float *row = malloc(n_in * sizeof(*row));
         uint8_t *file = malloc(n_out * row_bytes), *panels;
-        uint64_t bytes;
+        uint64_t bytes = 0;
 
         assert_true(row && file && weight_bytes(info, WEIGHT_PANELS, n_out, n_in, &bytes));
         panels = device_new(bytes * n_experts);
@@ -137,7 +137,9 @@ static inline struct cuda_mm mm_new(enum fmt fmt, const struct cuda_packed *x, u
 }
 
 static inline void mm_add(struct cuda_mm *m, const struct weight *w, float *out, size_t stride) {
-        m->product[m->n_products++] = (struct cuda_mm_product){ .w = w->data, .n_out = w->n_out, .out = out, .out_stride = stride };
+        struct cuda_mm_product *p = &m->product[m->n_products++];
+
+        *p = (struct cuda_mm_product){ .w = w->data, .n_out = w->n_out, .out = out, .out_stride = stride };
 }
 
 /* Runs it, with scratch of just the size that it wants, and looks whether tickets are as before. */
@@ -167,7 +169,7 @@ static inline double reference(const struct weight *w, uint32_t expert, uint32_t
         struct weight one = *w;
         float *row = malloc(w->n_in * sizeof(*row));
         double sum = 0.0, magnitude = 0.0;
-        uint64_t bytes;
+        uint64_t bytes = 0;
 
         assert_true(row && weight_bytes(w->info, WEIGHT_PANELS, w->n_out, w->n_in, &bytes));
         one.data = (const uint8_t *)w->data + expert * bytes;

@@ -32,8 +32,11 @@ static struct made_slots slots_new(uint32_t n_rows, uint32_t n_used, uint32_t n_
         s->n_groups = device_new(sizeof(*s->n_groups));
         m.expert = malloc(n * sizeof(*m.expert));
         assert_non_null(m.expert);
-        for (uint32_t i = 0; i < n; i++) /* one has most of them, and one has none */
-                m.expert[i] = noise() > 0.0f ? n_experts - 1 : (uint32_t)((noise() + 1.0f) * 0.499f * (float)(n_experts - 1)) / 2 * 2;
+        for (uint32_t i = 0; i < n; i++) { /* one has most of them, and one has none */
+                float any = (noise() + 1.0f) * 0.499f * (float)(n_experts - 1);
+
+                m.expert[i] = noise() > 0.0f ? n_experts - 1 : (uint32_t)any / 2 * 2;
+        }
         for (uint32_t e = 0; e < n_experts; e++) {
                 uint32_t in_group = 0;
 
@@ -138,8 +141,8 @@ static void test_experts_bits(void **unused) {
                         group.expert = s.expert[slot];
                         place[0] = slot / USED;
                         place[1] = slot;
-                        m.slots = (struct cuda_slots){ .row = place, .slot = place + 1, .groups = &group, .n_groups = &one, .group_rows = 8,
-                                                       .max_groups = 1 };
+                        m.slots = (struct cuda_slots){ .row = place, .slot = place + 1, .groups = &group, .n_groups = &one,
+                                                       .group_rows = 8, .max_groups = 1 };
                         m.product[0].out = out;
                         mm_run(&m);
                         assert_memory_equal(out + slot * OUT, first + slot * OUT, OUT * sizeof(*out));

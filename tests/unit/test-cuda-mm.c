@@ -10,8 +10,9 @@
 #include "cuda-mm-fixture.h"
 #include "tests/cuda-host/emu.h"
 
-static const enum fmt formats[] = { FMT_F32,  FMT_F16,  FMT_BF16, FMT_F8_E4M3, FMT_Q8_0,   FMT_Q4_0,   FMT_Q4_1,  FMT_Q5_0,  FMT_Q5_1,
-                                    FMT_Q4_K, FMT_Q5_K, FMT_Q6_K, FMT_Q2_K,    FMT_Q3_K,   FMT_IQ4_NL, FMT_IQ4_XS, FMT_MXFP4, FMT_NVFP4 };
+static const enum fmt formats[] = { FMT_F32,  FMT_F16,  FMT_BF16, FMT_F8_E4M3, FMT_Q8_0,   FMT_Q4_0,
+                                    FMT_Q4_1, FMT_Q5_0, FMT_Q5_1, FMT_Q4_K,    FMT_Q5_K,   FMT_Q6_K,
+                                    FMT_Q2_K, FMT_Q3_K, FMT_IQ4_NL, FMT_IQ4_XS, FMT_MXFP4, FMT_NVFP4 };
 
 /* Elements of K that every format has whole blocks of. */
 #define K_WHOLE 256u
@@ -61,6 +62,31 @@ static void test_formats(void **state) {
         product_at(fmt, 140, k == 32 ? 160 : k, 70);
 }
 
+/* All codes of E4M3, eight in each row. Two of them are not-a-number, and so are the rows that have one. */
+static void test_e4m3_codes(void **unused) {
+        struct weight w = matrix_new(FMT_F8_E4M3, 1, 32, 128);
+        struct cuda_packed x = packed_noise(2, 128);
+        struct cuda_mm m = mm_new(FMT_F8_E4M3, &x, 2);
+        float *out = device_new(2 * 32 * sizeof(*out));
+
+        for (unsigned o = 0; o < 32; o++) /* codes follow the scales of 16 rows */
+                for (unsigned k = 0; k < 128; k++)
+                        ((uint8_t *)(uintptr_t)w.data)[o / 16 * w.info->panel_bytes + 64 + k * 16 + o % 16] = (uint8_t)(8 * o + k % 8);
+        mm_add(&m, &w, out, 32);
+        mm_run(&m);
+        for (uint32_t i = 0; i < 64; i++) {
+                double magnitude, want = reference(&w, 0, i % 32, &x, i / 32, &magnitude);
+
+                assert_true(isnan(want) == (i % 16 == 15) && isnan(out[i]) == isnan(want));
+                if (!isnan(want))
+                        assert_near((double)out[i], want, magnitude);
+        }
+        mm_free(&m);
+        packed_free(&x);
+        cudaFree(out);
+        cudaFree((void *)(uintptr_t)w.data);
+}
+
 /* Float matrices may have any width, which is not filled up in panels. */
 static void test_odd_widths(void **unused) {
         static const enum fmt floats[] = { FMT_F32, FMT_F16, FMT_BF16 };
@@ -74,7 +100,8 @@ static void test_odd_widths(void **unused) {
 }
 
 /* The first n rows by themselves, and single rows from the middle. */
-static void check_bits(struct cuda_mm *m, const struct weight *w, const struct cuda_packed *x, const float *all, uint32_t n_rows) {
+static void check_bits(struct cuda_mm *m, const struct weight *w, const struct cuda_packed *x, const float *all,
+                       uint32_t n_rows) {
         static const uint32_t companies[] = { 1, 2, 3, 7, 8, 9, 16, 17, 32, 33, 64, 65, 128, 129 };
         static const uint32_t alone[] = { 1, 6, 13, 77, 131 };
         size_t n_out = w->n_out;
@@ -253,20 +280,20 @@ static void test_order(void **unused) {
 }
 
 int main(void) {
-        struct CMUnitTest tests[2 * ARRAY_SIZE(formats) + 6];
+        struct CMUnitTest tests[2 * ARRAY_SIZE(formats) + 7];
         char names[2 * ARRAY_SIZE(formats)][32];
         size_t n = 0;
 
-        for (size_t i = 0; i < ARRAY_SIZE(formats); i++)
-                if (cuda_mm_has(formats[i])) {
-                        snprintf(names[n], sizeof(names[n]), "product of %s", fmt_info(formats[i])->name);
-                        tests[n] = (struct CMUnitTest){ names[n], test_formats, NULL, NULL, (void *)(uintptr_t)&formats[i] };
-                        n++;
-                        snprintf(names[n], sizeof(names[n]), "bits of %s", fmt_info(formats[i])->name);
-                        tests[n] = (struct CMUnitTest){ names[n], test_bits, NULL, NULL, (void *)(uintptr_t)&formats[i] };
-                        n++;
-                }
+        for (size_t i = 0; i < ARRAY_SIZE(formats); i++, n += 2) {
+                void *fmt = (void *)(uintptr_t)&formats[i];
+
+                (void)snprintf(names[n], sizeof(names[n]), "product of %s", fmt_info(formats[i])->name);
+                (void)snprintf(names[n + 1], sizeof(names[n]), "bits of %s", fmt_info(formats[i])->name);
+                tests[n] = (struct CMUnitTest){ names[n], test_formats, NULL, NULL, fmt };
+                tests[n + 1] = (struct CMUnitTest){ names[n + 1], test_bits, NULL, NULL, fmt };
+        }
         tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_odd_widths);
+        tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_e4m3_codes);
         tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_slices);
         tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_slices_agree);
         tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_extras);
