@@ -85,6 +85,10 @@ static void model_show(struct spark_model *m, const Spark__V1__ModelInfo *p) {
                 .stored_bytes = p->stored_bytes,
                 .pinned = p->pinned,
                 .damaged = p->damaged,
+                .device = p->device,
+                .placement = p->placement,
+                .kv_memory = p->kv_memory,
+                .device_bytes = p->device_bytes,
         };
 }
 

@@ -195,6 +195,10 @@ struct spark_model {
         uint64_t stored_bytes;
         int pinned;
         int damaged;                /* a file is missing or was found damaged */
+        const char *device;         /* that computes, e.g. "NVIDIA GB10 (sm_121)"; "": the host's processors */
+        const char *placement;      /* where weights are: "host", "unified", "device"; "" until it was loaded */
+        const char *kv_memory;      /* where the KV cache is: "host", "device" */
+        uint64_t device_bytes;      /* of a device's own memory that are taken */
 };
 
 struct spark_stored_file {

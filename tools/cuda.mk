@@ -58,3 +58,24 @@ $(BUILD)/lib/libspark-cuda.so: $(call objs,$(CUDA_C)) $(CUDA_OBJ) $(LIB_kernels)
 	$(call QUIET,LD)$(CC) -shared -Wl,--version-script=kernels/cuda/libspark-cuda.map $(filter %.o,$^) \
 	    -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(CUDA_LIBDIRS) -lcudart_static -ldl -lrt -lm \
 	    $(ALL_LDFLAGS) -Wl,-z,defs -o $@
+
+# The kernels' tests on this machine's device instead of the emulated one; not those of the emulator itself, nor those that let it
+# fail, and not those that touch device memory from the host.
+GPU_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/gpu/%,$(filter-out %-emu.c %-backend.c,$(wildcard tests/unit/test-cuda-*.c)))
+
+.PHONY: gpu-tests
+gpu-tests: $(if $(filter 1,$(CUDA)),$(GPU_TESTS))
+
+GPU_CC = $(call QUIET,CC)$(CC) $(ALL_CFLAGS) -isystem $(CUDA_HOME)/include -MMD -MP -c $< -o $@
+
+$(BUILD)/gpu/%.o: tests/unit/%.c | $(GEN_H)
+	@mkdir -p $(@D)
+	$(GPU_CC)
+
+$(BUILD)/gpu/device.o: tests/gpu/device.c
+	@mkdir -p $(@D)
+	$(GPU_CC)
+
+$(BUILD)/gpu/test-cuda-%: $(BUILD)/gpu/test-cuda-%.o $(BUILD)/gpu/device.o $(call objs,$(CUDA_C)) $(CUDA_OBJ) $(LIB_kernels) $(LIB_base)
+	$(call QUIET,LD)$(CC) $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(CUDA_LIBDIRS) -lcudart_static -ldl -lrt -lm \
+	    -lcmocka $(ALL_LDFLAGS) -o $@

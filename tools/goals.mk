@@ -70,7 +70,7 @@ cross:
 # What CI can know of the CUDA backend's machine code without a GPU.
 cuda-check: $(LIB_cuda)
 ifneq ($(LIB_cuda),)
-	@tools/check-cuda-resources.py --build $(BUILD) $(if $(RECORD),--record $(RECORD))
+	@tools/check-cuda-resources.py $(if $(RECORD),--record $(RECORD)) --table $(BUILD)/cuda-resources.txt $(CUDA_OBJ:=.log)
 else
 	@echo "skipped: cuda-check: there is no CUDA compiler (nvcc) here, or CUDA=0"
 	@$(if $(RECORD),echo "0 0 1" >>$(RECORD))

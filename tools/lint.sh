@@ -8,7 +8,8 @@ failed=0
 # the version is a string: by a file, since quotes do not survive the way through xargs
 mkdir -p "$build"
 echo '#define SPARK_VERSION "lint"' >"$build/lint.h"
-flags="-std=gnu17 -D_GNU_SOURCE -include $build/lint.h -I. -Iipc -I$build/gen"
+# the emulator's CUDA: what it declares is the same, and it is always there
+flags="-std=gnu17 -D_GNU_SOURCE -include $build/lint.h -I. -Iipc -I$build/gen -Itests/cuda-host/include"
 flags="$flags $(pkg-config --cflags libsystemd libprotobuf-c libconfig liburing libseccomp sqlite3 ncursesw nettle json-c)"
 sources=$(git ls-files -- '*.c' 2>/dev/null || find daemon ipc kernels client tests -name '*.c')
 # Kernels of other instruction sets need other flags (or another machine's headers); their compilers check them.
@@ -26,7 +27,7 @@ fi
 echo "cppcheck: $(echo "$sources" | wc -l) files"
 # shellcheck disable=SC2086
 cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=2 -j "$(nproc)" \
-        --suppressions-list=tools/cppcheck.suppress -D_GNU_SOURCE -D__x86_64__ --include="$build/lint.h" -I. -Iipc \
+        --suppressions-list=tools/cppcheck.suppress -D_GNU_SOURCE -D__x86_64__ --include="$build/lint.h" -I. -Iipc -Itests/cuda-host/include \
         $plain || failed=1
 
 if command -v systemd-analyze >/dev/null; then

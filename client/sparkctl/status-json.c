@@ -14,6 +14,10 @@ static void json_model(struct json *j, const struct spark_model *m) {
         json_string(j, "architecture", m->architecture);
         json_string(j, "format", m->format);
         json_string(j, "backend", m->backend);
+        json_string(j, "device", m->device);
+        json_string(j, "placement", m->placement);
+        json_string(j, "kv_memory", m->kv_memory);
+        json_u64(j, "device_bytes", m->device_bytes);
         json_u64(j, "parameters", m->parameters);
         json_u64(j, "context", m->context);
         json_u64(j, "vocabulary", m->vocabulary);

@@ -19,24 +19,15 @@
 #include <unistd.h>
 
 #include "base/fd.h"
-#include "json.h"
+#include "doctor.h"
 #include "options.h"
 
 #define ANSWER_TIMEOUT_MS 5000
 #define FLOOR_MIN ((uint64_t)6 << 30) /* what the service keeps free unless it is told otherwise */
 
-enum level { LEVEL_OK, LEVEL_WARN, LEVEL_FAIL };
 static const char *const level_names[] = { "ok", "warn", "fail" };
 
-struct doctor {
-        struct ctl *ctl;
-        struct json json;
-        unsigned n_warn, n_fail;
-};
-
-/* advice may be NULL. */
-_printf_(5, 6) static void note(struct doctor *d, enum level level, const char *check, const char *advice,
-                                const char *fmt, ...) {
+void doctor_note(struct doctor *d, enum level level, const char *check, const char *advice, const char *fmt, ...) {
         static const char *const colours[] = { "\033[32m", "\033[33m", "\033[31m" };
         char message[400], safe[400];
         va_list ap;
@@ -62,8 +53,7 @@ _printf_(5, 6) static void note(struct doctor *d, enum level level, const char *
                 (void)printf("                  %s\n", advice);
 }
 
-/* The beginning of a small file, without the line break; "" where it can't be read. */
-static const char *read_line(const char *path, char *out, size_t size) {
+const char *doctor_read_line(const char *path, char *out, size_t size) {
         _cleanup_fd_ int fd = open(path, O_RDONLY | O_CLOEXEC);
         ssize_t n = fd >= 0 ? read(fd, out, size - 1) : -1;
 
@@ -84,7 +74,7 @@ static void socket_forbidden(struct doctor *d, const struct stat *st) {
                                gr->gr_name, pw ? pw->pw_name : "YOUR-NAME");
         else
                 (void)snprintf(advice, sizeof(advice), "Ask the administrator: only the socket's owner may use it.");
-        note(d, LEVEL_FAIL, "socket", advice, "%s is not yours to use (mode %04o, group %s).", d->ctl->socket,
+        doctor_note(d, LEVEL_FAIL, "socket", advice, "%s is not yours to use (mode %04o, group %s).", d->ctl->socket,
              (unsigned)st->st_mode & 07777, gr ? gr->gr_name : "unknown");
 }
 
@@ -94,18 +84,18 @@ static void check_socket(struct doctor *d) {
         if (stat(d->ctl->socket, &st) < 0) {
                 int error = errno;
 
-                note(d, LEVEL_FAIL, "socket",
+                doctor_note(d, LEVEL_FAIL, "socket",
                      error == EACCES ? "Ask the administrator for access to its folder."
                                      : "Start the service: systemctl start sparkd (or sparkd --config FILE, and name "
                                        "its socket with -S).",
                      "%s: %s.", d->ctl->socket, strerror(error));
         } else if (!S_ISSOCK(st.st_mode)) {
-                note(d, LEVEL_FAIL, "socket", "Remove it, or name the right path with -S.", "%s is not a socket.",
+                doctor_note(d, LEVEL_FAIL, "socket", "Remove it, or name the right path with -S.", "%s is not a socket.",
                      d->ctl->socket);
         } else if (access(d->ctl->socket, W_OK) < 0) {
                 socket_forbidden(d, &st);
         } else {
-                note(d, LEVEL_OK, "socket", NULL, "%s is there and you may use it (mode %04o).", d->ctl->socket,
+                doctor_note(d, LEVEL_OK, "socket", NULL, "%s is there and you may use it (mode %04o).", d->ctl->socket,
                      (unsigned)st.st_mode & 07777);
         }
 }
@@ -120,39 +110,39 @@ static void check_models(struct doctor *d, const struct spark_status_result *s) 
 
                 ready += strcmp(m->state, "ready") == 0;
                 if (strcmp(m->state, "failed") == 0)
-                        note(d, LEVEL_WARN, "models", "Replace the file, or load another one: sparkctl load FILE",
+                        doctor_note(d, LEVEL_WARN, "models", "Replace the file, or load another one: sparkctl load FILE",
                              "%s could not be loaded: %s", m->name, m->error);
                 if (m->engine_restarts > 0)
-                        note(d, LEVEL_WARN, "models", "Its log says why: journalctl -u sparkd",
+                        doctor_note(d, LEVEL_WARN, "models", "Its log says why: journalctl -u sparkd",
                              "The engine of %s was restarted %u times.", m->name, m->engine_restarts);
         }
         if (s->n_models == 0)
-                note(d, LEVEL_WARN, "models", "Load one: sparkctl load FILE, or name it in the configuration.",
+                doctor_note(d, LEVEL_WARN, "models", "Load one: sparkctl load FILE, or name it in the configuration.",
                      "The service knows no model.");
         else
-                note(d, LEVEL_OK, "models", NULL, "%zu known, %u ready.", s->n_models, ready);
+                doctor_note(d, LEVEL_OK, "models", NULL, "%zu known, %u ready.", s->n_models, ready);
 }
 
 static void check_ledger(struct doctor *d, const struct spark_status_result *s) {
         char a[32], b[32];
 
         if (s->memory_available < s->memory_floor)
-                note(d, LEVEL_WARN, "budget", "Close applications, or unload a model: sparkctl unload NAME",
+                doctor_note(d, LEVEL_WARN, "budget", "Close applications, or unload a model: sparkctl unload NAME",
                      "%s are available, the service keeps %s free: it refuses to load more.",
                      format_bytes(s->memory_available, a), format_bytes(s->memory_floor, b));
         else
-                note(d, LEVEL_OK, "budget", NULL, "Models may still take %s (%s stay free).",
+                doctor_note(d, LEVEL_OK, "budget", NULL, "Models may still take %s (%s stay free).",
                      format_bytes(s->memory_available - s->memory_floor, a), format_bytes(s->memory_floor, b));
 }
 
 static void judge_status(struct doctor *d, const struct spark_status_result *s) {
         if (strcmp(s->version, SPARK_VERSION) != 0)
-                note(d, LEVEL_WARN, "service", "Restart the service after an upgrade: systemctl restart sparkd",
+                doctor_note(d, LEVEL_WARN, "service", "Restart the service after an upgrade: systemctl restart sparkd",
                      "It is version %s, sparkctl is %s.", s->version, SPARK_VERSION);
         else
-                note(d, LEVEL_OK, "service", NULL, "sparkd %s answers; it is %s.", s->version, s->state);
+                doctor_note(d, LEVEL_OK, "service", NULL, "sparkd %s answers; it is %s.", s->version, s->state);
         for (size_t i = 0; i < s->n_warnings; i++)
-                note(d, LEVEL_WARN, "service", "Its log says when that began: journalctl -u sparkd", "%s", s->warnings[i]);
+                doctor_note(d, LEVEL_WARN, "service", "Its log says when that began: journalctl -u sparkd", "%s", s->warnings[i]);
         check_models(d, s);
         check_ledger(d, s);
 }
@@ -164,7 +154,7 @@ static void check_service(struct doctor *d) {
 
         r = spark_connect(&d->ctl->spark, d->ctl->socket, "sparkctl " SPARK_VERSION);
         if (r < 0) {
-                note(d, LEVEL_FAIL, "service", "Start it: systemctl start sparkd. Its log: journalctl -u sparkd",
+                doctor_note(d, LEVEL_FAIL, "service", "Start it: systemctl start sparkd. Its log: journalctl -u sparkd",
                      "Nobody answers: %s.", strerror(-r));
                 return;
         }
@@ -174,10 +164,10 @@ static void check_service(struct doctor *d) {
         if (r == 0 && result->done->status)
                 judge_status(d, result->done->status);
         else if (r > 0 && result)
-                note(d, LEVEL_FAIL, "service", "Its log says more: journalctl -u sparkd", "It refuses: %s (%s).",
+                doctor_note(d, LEVEL_FAIL, "service", "Its log says more: journalctl -u sparkd", "It refuses: %s (%s).",
                      result->error->message, spark_code_name(r));
         else
-                note(d, LEVEL_FAIL, "service", "See what it is doing: journalctl -u sparkd", "It does not answer: %s.",
+                doctor_note(d, LEVEL_FAIL, "service", "See what it is doing: journalctl -u sparkd", "It does not answer: %s.",
                      strerror(r < 0 ? -r : EPROTO));
         (void)spark_result_free(result);
 }
@@ -200,61 +190,37 @@ static void check_memory(struct doctor *d) {
         total = meminfo(text, "MemTotal:");
         available = meminfo(text, "MemAvailable:");
         if (total == 0)
-                note(d, LEVEL_FAIL, "memory", "Mount /proc.", "/proc/meminfo can't be read.");
+                doctor_note(d, LEVEL_FAIL, "memory", "Mount /proc.", "/proc/meminfo can't be read.");
         else if (available < MAX(FLOOR_MIN, total / 20))
-                note(d, LEVEL_WARN, "memory",
+                doctor_note(d, LEVEL_WARN, "memory",
                      "Close applications; a small machine needs a lower floor in the configuration.",
                      "%s available of %s: below the usual floor, only small models fit.", format_bytes(available, a),
                      format_bytes(total, b));
         else
-                note(d, LEVEL_OK, "memory", NULL, "%s available of %s.", format_bytes(available, a),
+                doctor_note(d, LEVEL_OK, "memory", NULL, "%s available of %s.", format_bytes(available, a),
                      format_bytes(total, b));
 }
 
 static void check_overcommit(struct doctor *d) {
         char mode[16];
 
-        switch (read_line("/proc/sys/vm/overcommit_memory", mode, sizeof(mode))[0]) {
+        switch (doctor_read_line("/proc/sys/vm/overcommit_memory", mode, sizeof(mode))[0]) {
         case '0':
-                note(d, LEVEL_OK, "overcommit", NULL, "The kernel's default.");
+                doctor_note(d, LEVEL_OK, "overcommit", NULL, "The kernel's default.");
                 break;
         case '1':
-                note(d, LEVEL_WARN, "overcommit", "Set it back: sysctl vm.overcommit_memory=0",
+                doctor_note(d, LEVEL_WARN, "overcommit", "Set it back: sysctl vm.overcommit_memory=0",
                      "vm.overcommit_memory is 1: other programs may take memory that isn't there.");
                 break;
         case '2':
-                note(d, LEVEL_WARN, "overcommit",
+                doctor_note(d, LEVEL_WARN, "overcommit",
                      "If loading fails, raise vm.overcommit_ratio or set vm.overcommit_memory=0",
                      "vm.overcommit_memory is 2: large models may be refused though memory is free.");
                 break;
         default:
-                note(d, LEVEL_WARN, "overcommit", "Mount /proc.", "vm.overcommit_memory can't be read.");
+                doctor_note(d, LEVEL_WARN, "overcommit", "Mount /proc.", "vm.overcommit_memory can't be read.");
                 break;
         }
-}
-
-static void check_gpu(struct doctor *d) {
-        static const char *const nodes[] = { "/dev/nvidiactl", "/dev/nvidia0", "/dev/nvidia-uvm" };
-        char version[160];
-        size_t found = 0;
-
-        (void)read_line("/proc/driver/nvidia/version", version, sizeof(version));
-        for (size_t i = 0; i < ARRAY_SIZE(nodes); i++)
-                found += access(nodes[i], F_OK) == 0;
-        if (found == 0 && !version[0]) {
-                note(d, LEVEL_OK, "gpu", NULL, "No NVIDIA driver: models run on the CPU.");
-                return;
-        }
-        for (size_t i = 0; i < ARRAY_SIZE(nodes); i++) {
-                if (access(nodes[i], F_OK) < 0)
-                        note(d, LEVEL_WARN, "gpu", "Do: sudo nvidia-modprobe -u -c 0, and enable nvidia-persistenced.",
-                             "%s is missing.", nodes[i]);
-                else if (access(nodes[i], R_OK | W_OK) < 0)
-                        note(d, LEVEL_WARN, "gpu", "The service needs it more than you do; see its unit's DeviceAllow.",
-                             "%s is not yours to use.", nodes[i]);
-        }
-        if (found == ARRAY_SIZE(nodes))
-                note(d, LEVEL_OK, "gpu", NULL, "%s", version[0] ? version : "The driver's devices are there.");
 }
 
 static void check_kernel(struct doctor *d) {
@@ -262,25 +228,25 @@ static void check_kernel(struct doctor *d) {
         struct utsname u;
 
         if (uname(&u) == 0)
-                note(d, LEVEL_OK, "kernel", NULL, "%s %s on %s.", u.sysname, u.release, u.machine);
+                doctor_note(d, LEVEL_OK, "kernel", NULL, "%s %s on %s.", u.sysname, u.release, u.machine);
         if (access("/sys/fs/cgroup/cgroup.controllers", F_OK) == 0)
-                note(d, LEVEL_OK, "cgroup", NULL, "The unified hierarchy is mounted.");
+                doctor_note(d, LEVEL_OK, "cgroup", NULL, "The unified hierarchy is mounted.");
         else
-                note(d, LEVEL_WARN, "cgroup", "Boot with systemd.unified_cgroup_hierarchy=1.",
+                doctor_note(d, LEVEL_WARN, "cgroup", "Boot with systemd.unified_cgroup_hierarchy=1.",
                      "No unified cgroup hierarchy: requests can't be told apart by unit.");
         if (access("/proc/pressure/memory", R_OK) == 0)
-                note(d, LEVEL_OK, "pressure", NULL, "The kernel tells of memory pressure (PSI).");
+                doctor_note(d, LEVEL_OK, "pressure", NULL, "The kernel tells of memory pressure (PSI).");
         else
-                note(d, LEVEL_WARN, "pressure", "Boot with psi=1.",
+                doctor_note(d, LEVEL_WARN, "pressure", "Boot with psi=1.",
                      "No pressure information: memory is given back later.");
-        switch (read_line("/proc/sys/kernel/io_uring_disabled", disabled, sizeof(disabled))[0]) {
+        switch (doctor_read_line("/proc/sys/kernel/io_uring_disabled", disabled, sizeof(disabled))[0]) {
         case '1':
         case '2':
-                note(d, LEVEL_WARN, "io_uring", "For faster loading: sysctl kernel.io_uring_disabled=0",
+                doctor_note(d, LEVEL_WARN, "io_uring", "For faster loading: sysctl kernel.io_uring_disabled=0",
                      "Disabled: model files are read with plain calls.");
                 break;
         default:
-                note(d, LEVEL_OK, "io_uring", NULL, "Allowed.");
+                doctor_note(d, LEVEL_OK, "io_uring", NULL, "Allowed.");
                 break;
         }
 }
@@ -327,7 +293,7 @@ int verb_doctor(struct ctl *ctl, int argc, char **argv) {
         check_service(&d);
         check_memory(&d);
         check_overcommit(&d);
-        check_gpu(&d);
+        doctor_check_gpu(&d);
         check_kernel(&d);
         status = finish(&d);
         json_deinit(&d.json);

@@ -33,6 +33,16 @@ static void print_stored(const struct spark_model *m) {
         (void)printf("\n");
 }
 
+static void print_device(const struct spark_model *m) {
+        char device[80], placement[32], kv[32], bytes[32];
+
+        (void)printf("    %s: weights in %s memory, KV cache in the %s's", format_safe(m->device, device, sizeof(device)),
+                     format_safe(m->placement, placement, sizeof(placement)), format_safe(m->kv_memory, kv, sizeof(kv)));
+        if (m->device_bytes)
+                (void)printf("; %s of the device's own are taken", format_bytes(m->device_bytes, bytes));
+        (void)printf("\n");
+}
+
 static void print_model(const struct spark_model *m) {
         char name[80], state[32], arch[32], format[32], bytes[32], kv[32], count[32], text[300];
 
@@ -54,6 +64,8 @@ static void print_model(const struct spark_model *m) {
                              format_safe(m->backend, text, sizeof(text)), m->running, m->queued,
                              (double)m->tokens_per_second, (unsigned long long)m->generated_tokens,
                              m->has_chat_template ? "" : "; no chat template");
+        if (m->device[0])
+                print_device(m);
         if (m->engine_restarts)
                 (void)printf("    its engine was restarted %u times\n", m->engine_restarts);
         if (m->error[0])

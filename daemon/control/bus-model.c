@@ -33,6 +33,10 @@ static const struct property properties[] = {
         { "KVBytes", 't', AT(kv_bytes) },
         { "Context", 'u', AT(context) },
         { "Backend", 's', AT(backend) },
+        { "Device", 's', AT(device) },
+        { "Placement", 's', AT(placement) },
+        { "KVMemory", 's', AT(kv_memory) },
+        { "DeviceBytes", 't', AT(device_bytes) },
         { "EngineRestarts", 'u', AT(engine_restarts) },
 };
 
@@ -123,6 +127,10 @@ static const sd_bus_vtable model_vtable[] = {
         CHANGING("KVBytes", "t"),
         CHANGING("Context", "u"),
         CHANGING("Backend", "s"),
+        CHANGING("Device", "s"),
+        CHANGING("Placement", "s"),
+        CHANGING("KVMemory", "s"),
+        CHANGING("DeviceBytes", "t"),
         CHANGING("EngineRestarts", "u"),
         SD_BUS_VTABLE_END,
 };

@@ -330,6 +330,7 @@ void model_engine_ready(struct model *model, const Spark__Engine__V1__Ready *rea
                 .parameters = ready->parameters,
                 .kv_bytes = ready->kv_bytes,
                 .other_bytes = ready->other_bytes,
+                .device_bytes = ready->device_bytes,
                 .context = ready->context,
                 .vocabulary = ready->vocabulary,
                 .has_chat_template = ready->has_chat_template,
@@ -337,6 +338,9 @@ void model_engine_ready(struct model *model, const Spark__Engine__V1__Ready *rea
         copy_text(f->architecture, sizeof(f->architecture), ready->architecture);
         copy_text(f->format, sizeof(f->format), ready->format);
         copy_text(f->backend, sizeof(f->backend), ready->backend);
+        copy_text(f->device, sizeof(f->device), ready->device);
+        copy_text(f->placement, sizeof(f->placement), ready->placement);
+        copy_text(f->kv_memory, sizeof(f->kv_memory), ready->kv_memory);
         model->kv_promised = model->engine_promised = 0;
         if (model->load_began_us)
                 model->load_us = manager_now_us() - model->load_began_us;

@@ -38,8 +38,8 @@ enum model_state {
 
 /* What the engine said of itself; strings are cut. */
 struct model_facts {
-        char architecture[64], format[32], backend[128];
-        uint64_t parameters, kv_bytes, other_bytes;
+        char architecture[64], format[32], backend[128], device[64], placement[16], kv_memory[16];
+        uint64_t parameters, kv_bytes, other_bytes, device_bytes;
         uint32_t context, vocabulary;
         bool has_chat_template;
 };

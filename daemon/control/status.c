@@ -54,6 +54,10 @@ void status_fill_model(struct model *model, Spark__V1__ModelInfo *info) {
         }
         info->engine_restarts = model->restarts;
         info->backend = (char *)f->backend;
+        info->device = (char *)f->device;
+        info->placement = (char *)f->placement;
+        info->kv_memory = (char *)f->kv_memory;
+        info->device_bytes = f->device_bytes;
         info->generated_tokens = model->generated.total;
         info->tokens_per_second = rate_per_second(&model->generated);
         if (model->load && model->load->image_bytes)

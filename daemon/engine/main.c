@@ -22,6 +22,7 @@
 #define OUT_FRAMES 8192u
 #define OUT_BYTES (64u << 20)
 #define INTER_TOKEN_MS 100u
+#define HANG_MS_NEVER (24u * 3600000u)
 #define MEMORY_POLL_MS 500u
 #define JOBS_BESIDES 256u /* tokenize and the like, on top of what may wait or run */
 
@@ -47,6 +48,13 @@ static int parse_link_fd(int argc, char **argv) {
         return errno || *end || end == argv[2] || fd < 0 || fd > 1 << 20 ? -1 : (int)fd;
 }
 
+/* The backend's own patience ends behind the watchdog's, which knows what a step ought to take. */
+static unsigned hang_ms(const Spark__Engine__V1__Init *init) {
+        uint64_t ms = init->step_timeout_ms + watchdog_patience_us(0, 0) / 1000;
+
+        return init->step_timeout_ms ? (unsigned)MIN(ms * 2, (uint64_t)UINT32_MAX) : HANG_MS_NEVER;
+}
+
 static int read_config(const Spark__Engine__V1__Init *init, struct host_config *ret, struct failure *f) {
         static const char *const formats[] = { [KV_F16] = "f16", [KV_F32] = "f32", [KV_Q8_0] = "q8_0" };
         bool fake = strcmp(init->backend, "null") == 0;
@@ -64,6 +72,7 @@ static int read_config(const Spark__Engine__V1__Init *init, struct host_config *
                         .isa = "auto",
                         .null_step_us = init->null_step_us,
                         .placement = init->placement,
+                        .hang_ms = hang_ms(init),
                         .library = init->backend_library[0] ? init->backend_library : NULL,
                 },
                 .engine = {

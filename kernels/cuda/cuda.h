@@ -52,6 +52,7 @@ struct cuda_backend {
         uint32_t n_sms;
         enum cuda_placement placement;
         bool kv_on_host;  /* the KV cache is pinned memory of the host, which is read faster */
+        bool kv_measured;
         bool no_fusion;   /* for tests: operations as they come */
         bool no_graphs;   /* for tests, and where the runtime makes none */
         uint32_t hang_ms;
@@ -126,8 +127,10 @@ void cuda_copy_close(struct cuda_backend *be);
 
 /* weights.c */
 
-/* Where weights and KV are to be; decided once. NULL, or a sentence why it can't be as wanted. */
+/* Where weights are to be; decided once. NULL, or a sentence why it can't be as wanted. */
 const char *cuda_weights_place(struct cuda_backend *be, const char *placement);
+/* And where a KV cache of so many bytes. */
+void cuda_weights_place_kv(struct cuda_backend *be, uint64_t bytes);
 int cuda_bind(struct backend *base, struct weight *w);
 int cuda_fill_weight(struct backend *base, struct weight *w, float deviation, uint64_t seed);
 void cuda_weights_close(struct cuda_backend *be);

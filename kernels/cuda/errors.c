@@ -3,6 +3,7 @@
 /* Errors of the CUDA runtime, and waiting for the device. */
 
 #include <errno.h>
+#include <stdio.h>
 #include <time.h>
 
 #include "base/log.h"
@@ -53,8 +54,12 @@ int cuda_wait_event(struct cuda_backend *be, cudaEvent_t event, const char *what
         for (unsigned i = 0; (error = cudaEventQuery(event)) == cudaErrorNotReady; i++) {
                 if (i < SPINS)
                         continue;
-                if (now_ns() > until)
-                        return cuda_lose(be, -ETIMEDOUT, what);
+                if (now_ns() > until) {
+                        char sentence[128];
+
+                        (void)snprintf(sentence, sizeof(sentence), "%s: no answer within %u ms", what, be->hang_ms);
+                        return cuda_lose(be, -ETIMEDOUT, sentence);
+                }
                 (void)nanosleep(&sleep, NULL);
                 sleep.tv_nsec = MIN(sleep.tv_nsec * 2, SLEEP_MAX_NS);
         }

@@ -33,6 +33,7 @@ int cuda_kv_new(struct backend *base, const struct kv_config *config, struct kv_
         kv = calloc(1, sizeof(*kv));
         if (!kv)
                 return BACKEND_E_NO_MEMORY;
+        cuda_weights_place_kv(be, bytes);
         r = cuda_memory_take(be, bytes, be->kv_on_host, &kv->memory);
         /* Positions that nobody has written may be read, with a weight of zero: they must be numbers. */
         r = r ? r : cuda_check(be, cudaMemsetAsync(kv->memory.data, 0, bytes, be->stream), "clearing the KV cache");

@@ -47,7 +47,7 @@ template <typename F, typename V> struct mm_layout {
         static constexpr uint32_t panels = V::warps_m * V::panels, tiles = V::warps_n * V::tiles, rows = tiles * CUDA_TILE_ROWS;
         static constexpr uint32_t sums = V::panels * V::tiles * 4; /* of a thread */
         /* On an SM at least, as far as registers go: these have so many that there can't be two. */
-        static constexpr uint32_t blocks = V::panels > 1 || (F::low && V::tiles > 4) ? 1 : 512 / threads;
+        static constexpr uint32_t blocks = V::panels > 1 || ((F::low || F::many) && V::tiles > 4) ? 1 : 512 / threads;
         static constexpr uint32_t k_step = V::k_step < F::chunk ? V::k_step : F::chunk, steps = k_step / 32;
         /* Steps that are computed side by side: with more tiles there is enough to do, and no register left. */
         static constexpr uint32_t unroll = V::tiles == 1 ? 4 : V::tiles == 2 ? 2 : 1;

@@ -10,6 +10,7 @@
  *   scale    elements that share a scale: 32 or 16 of a step, or 0: the fragments are the weights already
  *   minimum  the same of what is subtracted times the sum of x; 0: nothing is
  *   low      whether the weights are sums of two fragments, a + low
+ *   many     whether decoding takes so many registers that a block of 64 rows is better alone on an SM
  *   pairs    instruction's row g + 8 i is the panel's row 2 g + i; else g + 8 i
  *   swizzle  where a chunk's byte `at` (a multiple of 16) lies in shared memory
  *   load     of a panel's chunk in shared memory, step number `step` (32 elements of K): what the thread `lane` holds
@@ -34,7 +35,7 @@ template <enum fmt f> struct mm_format;
 /* What most formats have in common. */
 template <uint32_t block_, uint32_t column_, uint32_t chunk_, uint32_t scale_, uint32_t minimum_> struct mm_format_base {
         static constexpr uint32_t block = block_, column = column_, chunk = chunk_, scale = scale_, minimum = minimum_;
-        static constexpr bool low = false, pairs = true;
+        static constexpr bool low = false, many = false, pairs = true;
 
         static __device__ __forceinline__ uint32_t swizzle(uint32_t at) {
                 return at;

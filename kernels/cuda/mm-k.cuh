@@ -182,6 +182,8 @@ template <> struct mm_format<FMT_Q5_K> : mm_format_base<256, 2816, 256, 32, 32> 
 };
 
 template <> struct mm_format<FMT_Q6_K> : mm_format_base<256, 3360, 256, 16, 0> {
+        static constexpr bool many = true;
+
         static __device__ __forceinline__ void load(const uint8_t *chunk, uint32_t step, uint32_t lane, struct mm_step &s) {
                 q6_k_decode(chunk, step, lane, s.a);
                 q6_k_decode_scales(chunk, step, lane, s.scale);

@@ -14,11 +14,11 @@
 #include "mm-unpack.cuh"
 
 /* The codes of a step whose units of 4 bytes begin with `unit`: lower nibbles are its first run of 16, upper its second. */
-DEVICE void lut_decode(const lut16 &lut, const uint8_t *codes, uint32_t unit, uint32_t lane, uint32_t a[2][4]) {
+template <typename T> DEVICE void lut_decode(const T &lut, const uint8_t *codes, uint32_t unit, uint32_t lane, uint32_t a[2][4]) {
         uint2 w = unit4_rows(codes, unit + lane % 4, lane);
 
-        fragments_lut16(a, 0, lut, w.x);
-        fragments_lut16(a, 1, lut, w.y);
+        fragments_lut(a, 0, lut, w.x);
+        fragments_lut(a, 1, lut, w.y);
 }
 
 /* --- IQ4_NL, IQ4_XS --- */
@@ -52,8 +52,8 @@ DEVICE void iq4_xs_decode_scales(const uint8_t *column, uint32_t j, uint32_t lan
 
 /* --- MXFP4, NVFP4 --- */
 
-DEVICE lut16 e2m1_lut(void) {
-        return { { 0x3f3f3f00u, 0x40404040u, 0xbfbfbf00u, 0xc0c0c0c0u }, { 0xc0800000u, 0xc0804000u, 0xc0800000u, 0xc0804000u } };
+DEVICE lut8 e2m1_lut(void) {
+        return { { 0x3f3f3f00u, 0x40404040u }, { 0xc0800000u, 0xc0804000u } };
 }
 
 DEVICE void mxfp4_decode(const uint8_t *column, uint32_t lane, uint32_t a[2][4]) {
@@ -92,8 +92,8 @@ DEVICE void nvfp4_decode(const uint8_t *column, uint32_t half, uint32_t lane, ui
         uint2 first = unit4_rows(column + 64, 4 * half + lane % 2, lane);
         uint2 second = unit4_rows(column + 64, 4 * half + 2 + lane % 2, lane);
 
-        fragments_lut16(a, 0, e2m1_lut(), nvfp4_codes(first.x, second.x, upper));
-        fragments_lut16(a, 1, e2m1_lut(), nvfp4_codes(first.y, second.y, upper));
+        fragments_lut(a, 0, e2m1_lut(), nvfp4_codes(first.x, second.x, upper));
+        fragments_lut(a, 1, e2m1_lut(), nvfp4_codes(first.y, second.y, upper));
 #pragma unroll
         for (uint32_t h = 0; h < 2; h++)
 #pragma unroll
@@ -108,6 +108,8 @@ DEVICE void nvfp4_decode(const uint8_t *column, uint32_t half, uint32_t lane, ui
 /* --- what the product knows of them --- */
 
 template <> struct mm_format<FMT_IQ4_NL> : mm_format_base<32, 288, 256, 32, 0> {
+        static constexpr bool many = true;
+
         static __device__ __forceinline__ void load(const uint8_t *chunk, uint32_t step, uint32_t lane, struct mm_step &s) {
                 iq4_nl_decode(chunk + step * column, lane, s.a);
                 f16_rows(s.scale[0], chunk + step * column, 0, lane);
@@ -122,6 +124,8 @@ template <> struct mm_format<FMT_IQ4_XS> : mm_format_base<256, 2176, 256, 32, 0>
 };
 
 template <> struct mm_format<FMT_MXFP4> : mm_format_base<32, 272, 256, 32, 0> {
+        static constexpr bool many = true;
+
         static __device__ __forceinline__ void load(const uint8_t *chunk, uint32_t step, uint32_t lane, struct mm_step &s) {
                 mxfp4_decode(chunk + step * column, lane, s.a);
                 mxfp4_decode_scales(chunk + step * column, lane, s.scale[0]);
@@ -129,6 +133,8 @@ template <> struct mm_format<FMT_MXFP4> : mm_format_base<32, 272, 256, 32, 0> {
 };
 
 template <> struct mm_format<FMT_NVFP4> : mm_format_base<64, 576, 256, 0, 0> {
+        static constexpr bool many = true;
+
         static __device__ __forceinline__ void load(const uint8_t *chunk, uint32_t step, uint32_t lane, struct mm_step &s) {
                 nvfp4_decode(chunk + step / 2 * column, step % 2, lane, s.a);
         }

@@ -88,25 +88,39 @@ DEVICE uint32_t nibbles(uint32_t bytes, uint32_t upper) {
         return bytes >> 4 * upper & 0x0f0f0f0fu;
 }
 
-/* The upper and the lower bytes of 16 numbers of bfloat16. */
+/* The upper and the lower bytes of numbers of bfloat16, of 16 codes; or of 8, whose codes 8 to 15 are these with a sign. */
 struct lut16 {
         uint32_t upper[4], lower[4];
 };
 
-/* Of two bytes: the numbers of their lower nibbles, and of their upper ones. */
-DEVICE void lut16_pairs(const lut16 &lut, uint32_t codes, uint32_t *ret_low, uint32_t *ret_high) {
-        uint32_t index = codes & 0x7777u, half = and_or(codes >> 1, 0x4444u, 0x3210u);
-        uint32_t upper = __byte_perm(__byte_perm(lut.upper[0], lut.upper[1], index),
-                                     __byte_perm(lut.upper[2], lut.upper[3], index), half);
-        uint32_t lower = __byte_perm(__byte_perm(lut.lower[0], lut.lower[1], index),
-                                     __byte_perm(lut.lower[2], lut.lower[3], index), half);
+struct lut8 {
+        uint32_t upper[2], lower[2];
+};
 
+/* The bytes of four codes in the lower 16 bits: index has their lower three bits, half chooses by the upper one. */
+DEVICE void lut_bytes(const lut16 &lut, uint32_t index, uint32_t half, uint32_t *ret_upper, uint32_t *ret_lower) {
+        *ret_upper = __byte_perm(__byte_perm(lut.upper[0], lut.upper[1], index), __byte_perm(lut.upper[2], lut.upper[3], index), half);
+        *ret_lower = __byte_perm(__byte_perm(lut.lower[0], lut.lower[1], index), __byte_perm(lut.lower[2], lut.lower[3], index), half);
+}
+
+DEVICE void lut_bytes(const lut8 &lut, uint32_t index, uint32_t half, uint32_t *ret_upper, uint32_t *ret_lower) {
+        uint32_t upper = __byte_perm(lut.upper[0], lut.upper[1], index);
+
+        *ret_upper = __byte_perm(upper, upper | 0x80808080u, half);
+        *ret_lower = __byte_perm(lut.lower[0], lut.lower[1], index);
+}
+
+/* Of two bytes: the numbers of their lower nibbles, and of their upper ones. */
+template <typename T> DEVICE void lut_pairs(const T &lut, uint32_t codes, uint32_t *ret_low, uint32_t *ret_high) {
+        uint32_t upper, lower;
+
+        lut_bytes(lut, codes & 0x7777u, and_or(codes >> 1, 0x4444u, 0x3210u), &upper, &lower);
         *ret_low = __byte_perm(lower, upper, 0x6240);
         *ret_high = __byte_perm(lower, upper, 0x7351);
 }
 
 /* Of four bytes: lower nibbles are a row of the first fragment, upper ones of the second. */
-DEVICE void fragments_lut16(uint32_t a[2][4], uint32_t row, const lut16 &lut, uint32_t codes) {
-        lut16_pairs(lut, codes, &a[0][row], &a[1][row]);
-        lut16_pairs(lut, codes >> 16, &a[0][row + 2], &a[1][row + 2]);
+template <typename T> DEVICE void fragments_lut(uint32_t a[2][4], uint32_t row, const T &lut, uint32_t codes) {
+        lut_pairs(lut, codes, &a[0][row], &a[1][row]);
+        lut_pairs(lut, codes >> 16, &a[0][row + 2], &a[1][row + 2]);
 }

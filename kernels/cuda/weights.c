@@ -6,7 +6,8 @@
  * only. Everywhere else weights are copied to the device's memory: large ones to a piece of their own, others together in slabs.
  * Neither is ever given back before the end: a backend has one model.
  *
- * The KV cache is the device's memory, unless both are the same chips and pinned memory of the host turns out to be read faster.
+ * The KV cache is the device's memory, unless both are the same chips and pinned memory of the host turns out to be read faster,
+ * which is measured before the first large one is made.
  */
 
 #include <stdint.h>
@@ -24,6 +25,7 @@
 #define OWN_BYTES (8u << 20) /* weights from this size on have memory of their own */
 #define ALIGN 256u
 #define MEASURE_BYTES (64u << 20)
+#define KV_LARGE (256u << 20)
 
 static uintptr_t page_size(void) {
         return (uintptr_t)sysconf(_SC_PAGESIZE);
@@ -72,11 +74,14 @@ static bool measure(struct cuda_backend *be, bool host, double *ret) {
         return ok;
 }
 
-/* Both kinds are measured where they are the same chips; the runtime's own is taken unless the other is clearly faster. */
-static void place_kv(struct cuda_backend *be) {
+/* The runtime's own memory is taken unless the other is clearly faster. What is small is read fast enough from either. */
+void cuda_weights_place_kv(struct cuda_backend *be, uint64_t bytes) {
         double device, host;
 
-        if (be->placement == CUDA_DEVICE || !measure(be, false, &device) || !measure(be, true, &host))
+        if (be->placement == CUDA_DEVICE || bytes < KV_LARGE || be->kv_measured)
+                return;
+        be->kv_measured = true;
+        if (!measure(be, false, &device) || !measure(be, true, &host))
                 return;
         be->kv_on_host = host > 1.05 * device;
         log_info("KV cache: the device reads %.0f GB/s of its own memory and %.0f GB/s of pinned memory, %s is taken",
@@ -94,7 +99,6 @@ const char *cuda_weights_place(struct cuda_backend *be, const char *placement) {
                 be->placement = CUDA_REGISTERED;
         if (unified && be->placement == CUDA_DEVICE)
                 return "placement is unified, but this device cannot read the host's memory in place; use auto or device";
-        place_kv(be);
         return NULL;
 }
 

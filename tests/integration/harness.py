@@ -257,13 +257,14 @@ def _quote(value):
 class Daemon:
     """A private sparkd. Settings are the configuration's: Daemon(limits={"connections": 3}, backend="null")"""
 
-    def __init__(self, start=True, env=None, **settings):
+    def __init__(self, start=True, env=None, program=BUILD / "bin" / "sparkd", **settings):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="sparkd-"))
         self.socket = self.folder / "s"
         self.config = self.folder / "sparkd.conf"
         self.log_path = self.folder / "log"
         self.process = None
         self.env = env
+        self.program = program
         self.configure(**settings)
         if start:
             self.start()
@@ -276,7 +277,7 @@ class Daemon:
 
     def start(self):
         with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen([BUILD / "bin" / "sparkd", "--config", self.config],
+            self.process = subprocess.Popen([self.program, "--config", self.config],
                                             stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                             env={**os.environ, **(self.env or {})})
         until(self._answers, 20, "an answer of the daemon")

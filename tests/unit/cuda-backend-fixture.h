@@ -31,6 +31,7 @@ struct traits {
         enum fmt fmt;
         enum kv_format kv;
         bool experts, shared, window, fused, post_norms, head_norms, width_norms, softcap, no_input_norm;
+        double limit; /* of the difference from the CPU backend */
 };
 
 struct subject {
@@ -45,8 +46,8 @@ struct subject {
         unsigned n_matrices;
 };
 
-static inline struct backend *open_cuda(const char *placement, struct backend_error *error) {
-        const struct backend_config config = { .placement = placement, .error = error };
+static inline struct backend *open_cuda(const char *placement, unsigned hang_ms, struct backend_error *error) {
+        const struct backend_config config = { .placement = placement, .hang_ms = hang_ms, .error = error };
         const struct backend_ops *ops;
         const char *why = NULL;
         struct backend *be = NULL;
@@ -173,24 +174,31 @@ static inline void add_matrices(struct subject *s, const struct traits *t, struc
         }
 }
 
-/* A model with these traits on a backend, which it owns from now on. */
-static inline void subject_make(struct subject *s, const struct traits *t, struct backend *be, uint32_t max_rows) {
+/* A model with these traits on a backend, which it owns from now on. 0, or what the first failing call returned. */
+static inline int subject_try(struct subject *s, const struct traits *t, struct backend *be, uint32_t max_rows) {
         const struct model_shape shape = shape_of(t);
         const struct kv_config kv = { .n_layers = shape.n_layer, .n_kv_heads = shape.n_head_kv, .head_dim = shape.head_dim,
                                       .n_pages = SUBJECT_PAGES, .page_tokens = SUBJECT_PAGE, .format = t->kv };
         struct model_error error = { .text = "" };
+        int r;
 
-        assert_non_null(be);
         *s = (struct subject){ .be = be, .random = SUBJECT_SEED };
-        assert_int_equal(model_new_synthetic(&s->m, be, &shape, fmt_info(t->fmt), SUBJECT_SEED, &error), 0);
-        for (uint32_t i = 0; i < shape.n_layer; i++) {
+        r = model_new_synthetic(&s->m, be, &shape, fmt_info(t->fmt), SUBJECT_SEED, &error);
+        for (uint32_t i = 0; r == 0 && i < shape.n_layer; i++) {
                 add_norms(s, t, s->m->layers + i);
                 add_matrices(s, t, s->m->layers + i);
         }
-        s->m->shape.post_norms = t->post_norms;
-        s->m->shape.qk_norm_width = t->width_norms;
-        assert_int_equal(be->ops->kv_new(be, &kv, &s->kv), 0);
-        assert_int_equal(forward_new(&s->f, s->m, s->kv, max_rows, max_rows), 0);
+        if (r == 0) {
+                s->m->shape.post_norms = t->post_norms;
+                s->m->shape.qk_norm_width = t->width_norms;
+        }
+        r = r ? r : be->ops->kv_new(be, &kv, &s->kv);
+        return r ? r : forward_new(&s->f, s->m, s->kv, max_rows, max_rows);
+}
+
+static inline void subject_make(struct subject *s, const struct traits *t, struct backend *be, uint32_t max_rows) {
+        assert_non_null(be);
+        assert_int_equal(subject_try(s, t, be, max_rows), 0);
 }
 
 static inline void subject_free(struct subject *s) {
@@ -203,24 +211,45 @@ static inline void subject_free(struct subject *s) {
         s->be->ops->close(s->be);
 }
 
-/* Rows of one sequence from position `first` on, its pages from `page` on; logits of all rows to out [n][vocab]. */
-static inline int subject_step(struct subject *s, uint32_t first, uint32_t n, uint32_t page, float *out) {
+/* Rows of a sequence: n of them from position `first` on, its pages from `page` on. */
+struct part {
+        uint32_t first, n, page;
+};
+
+static inline int32_t token_at(uint32_t page, uint32_t pos) {
+        return (int32_t)((pos * 37 + page * 11) % SUBJECT_VOCAB);
+}
+
+/* A step of several sequences; logits of all rows to out [rows][vocab]. */
+static inline int subject_parts(struct subject *s, const struct part *parts, uint32_t n_parts, const struct forward_top *top,
+                                float *out) {
         int32_t token[SUBJECT_TOKENS];
-        uint32_t pos[SUBJECT_TOKENS], seq[SUBJECT_TOKENS], rows[SUBJECT_TOKENS], pages[SUBJECT_PAGES];
-        const uint32_t *table = pages;
-        const struct batch b = { .n_rows = n, .token = token, .pos = pos, .seq = seq, .n_seqs = 1, .page_table = &table };
+        uint32_t pos[SUBJECT_TOKENS], seq[SUBJECT_TOKENS], rows[SUBJECT_TOKENS], pages[8][SUBJECT_PAGES];
+        const uint32_t *tables[8];
+        struct batch b = { .token = token, .pos = pos, .seq = seq, .n_seqs = n_parts, .page_table = tables };
         int r;
 
-        for (uint32_t i = 0; i < n; i++) {
-                token[i] = (int32_t)((first + i) * 37 % SUBJECT_VOCAB);
-                pos[i] = first + i;
-                seq[i] = 0;
-                rows[i] = i;
+        assert_true(n_parts <= ARRAY_SIZE(pages));
+        for (uint32_t p = 0; p < n_parts; p++) {
+                for (uint32_t i = 0; i < parts[p].n; i++, b.n_rows++) {
+                        assert_true(b.n_rows < SUBJECT_TOKENS);
+                        token[b.n_rows] = token_at(parts[p].page, parts[p].first + i);
+                        pos[b.n_rows] = parts[p].first + i;
+                        seq[b.n_rows] = p;
+                        rows[b.n_rows] = b.n_rows;
+                }
+                for (uint32_t i = 0; i < SUBJECT_PAGES; i++)
+                        pages[p][i] = (parts[p].page + i) % SUBJECT_PAGES;
+                tables[p] = pages[p];
         }
-        for (uint32_t i = 0; i < SUBJECT_PAGES; i++)
-                pages[i] = (page + i) % SUBJECT_PAGES;
-        r = forward_run(s->f, &b, rows, n, NULL);
-        return r ? r : forward_logits(s->f, 0, n, out);
+        r = forward_run(s->f, &b, rows, b.n_rows, top);
+        return r ? r : forward_logits(s->f, 0, b.n_rows, out);
+}
+
+static inline int subject_step(struct subject *s, uint32_t first, uint32_t n, uint32_t page, float *out) {
+        const struct part part = { first, n, page };
+
+        return subject_parts(s, &part, 1, NULL, out);
 }
 
 /* Squared error by squared values. */

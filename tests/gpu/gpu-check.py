@@ -1,0 +1,318 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""The CUDA backend on this machine's GPU: that it computes what the CPU backend computes, that answers are the same in any
+company and after the loss of an engine, and how fast it is. `make gpu-check` builds what is needed and runs it.
+
+Each part says passed, failed, or skipped and why; with --output, results go to gpu-check.json and gpu-check.md there. Exit
+status: 0, 1 where a part failed, 77 where there is no usable GPU. It takes at most about --minutes (8), what is left over goes to
+the benchmarks. With --emulated all but these runs on the emulated device, with shorter texts.
+"""
+
+import argparse
+import array
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+TEXT = ("Once upon a time there was a little girl who lived near the forest. She liked to play with her red ball, and one day "
+        "the ball rolled far away between the trees. She went after it, and she was not afraid, for the sun was warm and the birds "
+        "were singing.")
+PARTS = ("device", "kernels", "models", "company", "loss", "sanitizer", "benchmarks")
+
+# Normalized mean square error of logits against the CPU backend's, by the format of weights. Float weights differ in the order of
+# sums and, unless they are F32, by activations that are rounded to bfloat16; quantized ones, on the CPU, by activations of 8 bits.
+ERRORS = {"f32": 1e-6, "f16": 5e-4, "bf16": 5e-4, "": 1e-2}
+
+
+class Skip(Exception):
+    """A part that can't be done here; the message says why."""
+
+
+class Fail(Exception):
+    """What was found to be wrong."""
+
+
+def floats(path):
+    values = array.array("f")
+    values.frombytes(path.read_bytes())
+    return values
+
+
+def error_of(is_, want):
+    """Of logits: the mean square of differences over that of what is wanted."""
+    noise = sum((a - b) ** 2 for a, b in zip(is_, want))
+    return noise / sum(b * b for b in want)
+
+
+def greedy(logits, width):
+    rows = [logits[i:i + width] for i in range(0, len(logits), width)]
+    return [max(range(width), key=row.__getitem__) for row in rows]
+
+
+class Check:
+    def __init__(self, options):
+        self.build = pathlib.Path(options.build).resolve()
+        self.emulated = options.emulated
+        self.deadline = time.monotonic() + options.minutes * 60
+        self.library = self.build / "lib" / ("libspark-cuda-emu.so" if self.emulated else "libspark-cuda.so")
+        testdata = pathlib.Path(os.environ.get("SPARK_TESTDATA", ROOT / "../shared/testdata")).resolve()
+        self.models = testdata / "models"
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="gpu-check-"))
+        self.results = {}
+        self.device = ""
+        self.benchmarks = {}
+        os.environ["SPARK_BUILD"] = str(self.build)
+        sys.path.insert(0, str(ROOT / "tests" / "integration"))
+        sys.path.insert(0, str(ROOT / "tests" / "gpu"))
+
+    def bench(self, *arguments, timeout=300, **options):
+        """spark-bench; a failure is Fail with what it said."""
+        command = [str(self.build / "bin" / "spark-bench"), *map(str, arguments)]
+        try:
+            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout, check=False, **options)
+        except subprocess.TimeoutExpired as error:
+            raise Fail(f"{' '.join(command[1:])}: no end after {timeout} s") from error
+        if done.returncode != 0:
+            raise Fail(f"{' '.join(command[1:])}: exit status {done.returncode}: "
+                       f"{done.stderr.decode(errors='replace').strip()[-400:]}")
+        return done.stdout
+
+    # --- parts ---------------------------------------------------------------------------------------------------
+
+    def part_device(self):
+        """The library opens the device and multiplies."""
+        if not self.library.exists():
+            raise Skip(f"there is no {self.library} (is there nvcc?)")
+        said = json.loads(self.bench("device", "--library", self.library, "--quick", "--json", "--format", "q8_0"))
+        self.device = said["device"]
+        return self.device
+
+    def part_kernels(self):
+        """Every kernel against its C reference, on the device."""
+        if self.emulated:
+            raise Skip("on the emulated device these are unit tests")
+        tests = sorted((self.build / "gpu").glob("test-cuda-*[!o]"))
+        tests = [t for t in tests if os.access(t, os.X_OK) and t.suffix == ""]
+        if not tests:
+            raise Skip("they are not built (make gpu-tests)")
+        failed = []
+        for test in tests:
+            done = subprocess.run([test], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=240, check=False)
+            if done.returncode != 0:
+                failed.append(f"{test.name}: {done.stdout.decode(errors='replace')[-600:]}")
+        if failed:
+            raise Fail("\n".join(failed))
+        return f"{len(tests)} programs"
+
+    def logits(self, model, backend, text):
+        out = self.folder / f"{backend}.f32"
+        extra = ["--library", self.library] if backend == "cuda" else []
+        said = self.bench("logits", "-m", model, "-f", text, "-o", out, "--backend", backend, *extra)
+        return floats(out), int(said.split()[-1])
+
+    def check_model(self, model, text):
+        """(error, share of positions with the same best token), or Fail."""
+        kind = model.stem.rsplit("-", 1)[-1]
+        want, width = self.logits(model, "cpu", text)
+        got, _ = self.logits(model, "cuda", text)
+        if len(got) != len(want):
+            raise Fail(f"{model.name}: {len(got) // width} rows, not {len(want) // width}")
+        error = error_of(got, want)
+        same = [a == b for a, b in zip(greedy(got, width), greedy(want, width))]
+        share = sum(same) / len(same)
+        most = ERRORS.get(kind, ERRORS[""])
+        if not error <= most:
+            raise Fail(f"{model.name}: the error of logits is {error:.2e}, allowed are {most:.0e}")
+        if kind == "f32" and "rand" not in model.stem and share < 1:
+            raise Fail(f"{model.name}: {len(same) - sum(same)} of {len(same)} greedy tokens differ")
+        return error, share
+
+    def part_models(self):
+        """Whole models: every position's logits against the CPU backend's."""
+        text = self.folder / "text"
+        text.write_text(TEXT[:40] if self.emulated else TEXT, encoding="utf-8")
+        models = sorted(self.models.glob("*.gguf")) if self.models.is_dir() else []
+        if self.emulated:
+            models = [m for m in models if m.stem in ("stories260K-f32", "stories260K-q8_0")]
+        models = models or [ROOT / "share/models/spark-tiny.gguf"]
+        self.results["models"] = {"details": {}}
+        for model in models:
+            error, share = self.check_model(model, text)
+            self.results["models"]["details"][model.stem] = {"nmse": error, "same_greedy": share}
+        worst = max(d["nmse"] for d in self.results["models"]["details"].values())
+        return f"{len(models)} models, the largest error {worst:.1e}"
+
+    def daemon(self, **settings):
+        import harness  # pylint: disable=import-outside-toplevel
+
+        model = self.models / "stories260K-f32.gguf"
+        if not model.exists() or not self.emulated:
+            model = ROOT / "share/models/spark-tiny.gguf" if not model.exists() else model
+        settings = {"backend": "cuda", "cuda_library": str(self.library), "memory": {"kv": "64M"},
+                    "models": [{"name": "m", "path": str(model), "default": True, "context": 256}], **settings}
+        if self.emulated:
+            settings["limits"] = {"step_timeout_ms": 120000, "sequences": 4}
+        return harness.Daemon(**settings)
+
+    @staticmethod
+    def requests(harness, count, n):
+        kinds = [{"temperature": 0}, {"temperature": 0.9, "top_k": 40}, {"temperature": 1, "top_p": 0.9, "top_k": 0},
+                 {"temperature": 0.8, "repetition_penalty": 1.2, "top_k": 0}]
+        return [(TEXT[i:i + 30 + 7 * (i % 9)].encode(),
+                 harness.pb.Sampling(max_tokens=n, seed=i + 1, logprobs=2, **kinds[i % len(kinds)])) for i in range(count)]
+
+    @staticmethod
+    def collect(client, ids):
+        """Tokens and log-probabilities of all of them, as they come."""
+        got = {id: ([], []) for id in ids}
+        left = set(ids)
+        while left:
+            frame = client.receive()
+            kind = frame.WhichOneof("body")
+            if kind == "token":
+                got[frame.id][0].extend(frame.token.ids)
+                got[frame.id][1].extend(frame.token.logprobs)
+            elif kind == "error":
+                raise Fail(f"a request failed: {frame.error.message}")
+            elif kind == "done":
+                left.discard(frame.id)
+        return [got[id] for id in ids]
+
+    def part_company(self):
+        """The same answers alone and together, bit for bit."""
+        import harness  # pylint: disable=import-outside-toplevel
+
+        count, n = (3, 4) if self.emulated else (24, 48)
+        daemon = self.daemon()
+        try:
+            with daemon.connect() as client:
+                client.sock.settimeout(300)
+                asked = self.requests(harness, count, n)
+                alone = [self.collect(client, [client.generate(p, sampling=s)])[0] for p, s in asked]
+                together = self.collect(client, [client.generate(p, sampling=s) for p, s in asked])
+        finally:
+            daemon.stop()
+            daemon.remove()
+        for i, (a, b) in enumerate(zip(alone, together)):
+            if a != b:
+                raise Fail(f"request {i} got other tokens in company: {b} instead of {a}")
+        return f"{count} requests of {n} tokens"
+
+    def part_loss(self):
+        """An engine that is killed: its streams go on with the token that was due."""
+        import harness  # pylint: disable=import-outside-toplevel
+
+        n = 8 if self.emulated else 64
+        sampling = harness.pb.Sampling(max_tokens=n, temperature=0)
+        daemon = self.daemon()
+        try:
+            engine = daemon.wait_engine()
+            with daemon.connect() as client:
+                client.sock.settimeout(300)
+                whole = client.answer(client.generate(TEXT[:40].encode(), sampling=sampling))[0]
+                id = client.generate(TEXT[:40].encode(), sampling=sampling)
+                got = client.tokens(id, 3)
+                os.kill(engine, signal.SIGKILL)
+                began = time.monotonic()
+                rest, _, end = client.answer(id, seen=len(got))
+        finally:
+            daemon.stop()
+            daemon.remove()
+        if end.WhichOneof("body") != "done" or got + rest != whole:
+            raise Fail(f"the stream went on with {rest}, due were {whole[len(got):]}")
+        return f"the rest came within {time.monotonic() - began:.1f} s"
+
+    def part_sanitizer(self):
+        """A small model under compute-sanitizer."""
+        if self.emulated:
+            raise Skip("the emulated device runs under AddressSanitizer")
+        tool = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
+        if not pathlib.Path(tool).exists():
+            raise Skip("compute-sanitizer is not installed")
+        model = self.models / "stories260K-q8_0.gguf"
+        model = model if model.exists() else ROOT / "share/models/spark-tiny.gguf"
+        text = self.folder / "short"
+        text.write_text(TEXT[:60], encoding="utf-8")
+        done = subprocess.run([tool, "--tool", "memcheck", "--error-exitcode", "9", self.build / "bin/spark-bench", "logits", "-m", model,
+                               "-f", text, "-o", self.folder / "san.f32", "--backend", "cuda", "--library", self.library],
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=180, check=False)
+        if done.returncode != 0:
+            raise Fail(done.stdout.decode(errors="replace")[-1500:])
+        return "memcheck found nothing"
+
+    def part_benchmarks(self):
+        """Speeds."""
+        import gpu_bench  # pylint: disable=import-outside-toplevel
+
+        if self.emulated:
+            raise Skip("an emulated device has no speed")
+        self.benchmarks = gpu_bench.run(self)
+        return gpu_bench.summary(self.benchmarks)
+
+    # --- the report ----------------------------------------------------------------------------------------------
+
+    def run_part(self, name):
+        began = time.monotonic()
+        part = getattr(self, f"part_{name}")
+        try:
+            text, status = part(), "passed"
+        except Skip as error:
+            text, status = str(error), "skipped"
+        except (Fail, AssertionError, OSError, subprocess.SubprocessError, ValueError) as error:
+            text, status = str(error) or type(error).__name__, "failed"
+        seconds = time.monotonic() - began
+        self.results[name] = {**self.results.get(name, {}), "status": status, "text": text, "seconds": round(seconds, 1)}
+        print(f"{status:8} {name:11} {text} ({seconds:.1f} s)", flush=True)
+        return status
+
+    def write(self, folder):
+        import gpu_bench  # pylint: disable=import-outside-toplevel
+
+        folder.mkdir(parents=True, exist_ok=True)
+        report = {"device": self.device, "emulated": self.emulated, "parts": self.results, "benchmarks": self.benchmarks}
+        (folder / "gpu-check.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        lines = [f"# GPU check: {self.device or 'no device'}", "", "| part | result | |", "|---|---|---|"]
+        lines += ["| {} | {} | {} |".format(name, r["status"], str(r["text"]).replace("\n", " ").replace("|", "/"))
+                  for name, r in self.results.items()]
+        lines += gpu_bench.table(self.benchmarks)
+        (folder / "gpu-check.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def run(self, only):
+        statuses = {}
+        for name in PARTS:
+            if name != "device" and only and name not in only:
+                continue
+            statuses[name] = self.run_part(name)
+            if name == "device" and statuses[name] != "passed":
+                break
+        if statuses["device"] == "skipped" or (statuses["device"] == "failed" and "cannot be used" in self.results["device"]["text"]):
+            return 77
+        return 1 if "failed" in statuses.values() else 0
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", default=str(ROOT / "build"))
+    parser.add_argument("--emulated", action="store_true", help="on the emulated device, without benchmarks")
+    parser.add_argument("--minutes", type=float, default=8)
+    parser.add_argument("--output", type=pathlib.Path, help="a folder for gpu-check.json and gpu-check.md")
+    parser.add_argument("--only", action="append", choices=PARTS, help="this part; may be repeated")
+    options = parser.parse_args()
+    check = Check(options)
+    try:
+        status = check.run(options.only)
+        check.write(options.output or check.build / "gpu-check")
+    finally:
+        shutil.rmtree(check.folder, ignore_errors=True)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

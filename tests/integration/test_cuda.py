@@ -1,0 +1,226 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""The CUDA backend in the real programs, on an emulated device (build/lib/libspark-cuda-emu.so): what it answers, what it
+shows, and what becomes of streams when the device fails. A dozen tokens each: the emulator is slow."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+
+from harness import *
+from harness import pb
+
+LIBRARY = BUILD / "lib" / "libspark-cuda-emu.so"
+MODELS = TESTDATA / "models"
+PROMPT = b"Once upon a time, there was"
+TOKENS = 12
+
+WRAPPER = """#!/bin/sh
+# the first engine fails as told; those after it don't
+if mkdir {marker} 2>/dev/null; then SPARK_CUDA_EMU='{words}'; export SPARK_CUDA_EMU; fi
+exec {engine} "$@"
+"""
+
+
+class CudaCase(TestCase):
+    """Daemons with the emulated device."""
+
+    def setUp(self):
+        if not LIBRARY.exists():
+            self.skipTest(f"no {LIBRARY}")
+        if not MODELS.is_dir():
+            self.skipTest(f"no test data at {TESTDATA}")
+
+    def cuda(self, model="stories260K-f32", **settings):
+        limits = {"sequences": 4, "step_timeout_ms": 60000, **settings.pop("limits", {})}
+        return self.daemon(**{"backend": "cuda", "cuda_library": str(LIBRARY), "limits": limits,
+                              "memory": {"kv_format": "f32", "kv": "1M"},
+                              "models": [{"name": "m", "path": str(MODELS / f"{model}.gguf"), "default": True,
+                                          "context": 256}], **settings})
+
+    def ask(self, daemon, prompt=PROMPT, n=TOKENS, **sampling):
+        """Tokens and log-probabilities."""
+        sampling = {"temperature": 0, "logprobs": 1, **sampling}
+        with daemon.connect() as client:
+            id = client.generate(prompt, sampling=pb.Sampling(max_tokens=n, **sampling))
+            ids, logprobs = [], []
+            while True:
+                frame = client.receive_of(id)
+                kind = frame.WhichOneof("body")
+                if kind == "token":
+                    ids += frame.token.ids
+                    logprobs += frame.token.logprobs
+                elif kind != "progress":
+                    self.assertDone(frame)
+                    return ids, logprobs
+
+    def cpu_tokens(self, prompt=PROMPT, n=TOKENS):
+        daemon = self.cuda(backend="cpu")
+        return self.ask(daemon, prompt, n)[0]
+
+
+class Answers(CudaCase):
+    def test_greedy_as_on_the_processor(self):
+        self.assertEqual(self.ask(self.cuda())[0], self.cpu_tokens())
+
+    def test_device_placement(self):
+        daemon = self.cuda(cuda_placement="device")
+        with daemon.connect() as client:
+            until(lambda: client.ask(models=pb.Models()).done.models.models[0].state == "ready", 60)
+            model, = client.ask(models=pb.Models()).done.models.models
+        self.assertEqual(model.placement, "device")
+        self.assertGreater(model.device_bytes, 1 << 20)
+        self.assertIn("sm_", model.device)
+        self.assertTrue(model.backend.startswith("cuda ("), model.backend)
+        self.assertEqual(self.ask(daemon)[0], self.cpu_tokens())
+
+    def test_same_in_company(self):
+        """Bit for bit: tokens and log-probabilities, greedy, cut, and of whole rows."""
+        daemon = self.cuda()
+        kinds = [{"temperature": 0}, {"temperature": 0.9, "seed": 5, "top_k": 20}, {"temperature": 1, "seed": 6, "top_p": 0.9, "top_k": 0},
+                 {"temperature": 0.8, "seed": 7, "repetition_penalty": 1.3, "top_k": 0}]
+        alone = [self.ask(daemon, logprobs=3, n=8, **kind) for kind in kinds]
+        with daemon.connect() as client:
+            ids = [client.generate(PROMPT, sampling=pb.Sampling(max_tokens=8, **{"logprobs": 3, **kind})) for kind in kinds]
+            together = [([], []) for _ in ids]
+            left = set(ids)
+            while left:
+                frame = client.receive()
+                if frame.WhichOneof("body") == "token":
+                    together[ids.index(frame.id)][0].extend(frame.token.ids)
+                    together[ids.index(frame.id)][1].extend(frame.token.logprobs)
+                elif frame.WhichOneof("body") != "progress":
+                    self.assertDone(frame)
+                    left.discard(frame.id)
+        self.assertEqual(together, alone)
+
+    def test_quantized(self):
+        """Formats that the two backends compute in their own ways agree in what they would say."""
+        cpu = self.ask(self.cuda(backend="cpu", model="stories260K-q8_0"), n=4)
+        cuda = self.ask(self.cuda(model="stories260K-q8_0"), n=4)
+        self.assertEqual(cuda[0], cpu[0])
+        for a, b in zip(cuda[1], cpu[1]):
+            self.assertAlmostEqual(a, b, delta=0.05)
+
+
+class Status(CudaCase):
+    def test_shown(self):
+        daemon = self.cuda()
+        daemon.wait_engine()
+        done = subprocess.run([BUILD / "bin/sparkctl", "-S", daemon.socket, "--json", "status"], stdout=subprocess.PIPE, check=True)
+        model, = json.loads(done.stdout)["models"]
+        self.assertIn("sm_121", model["device"])
+        self.assertEqual(model["placement"], "unified")
+        self.assertIn(model["kv_memory"], ("host", "device"))
+        text = subprocess.run([BUILD / "bin/sparkctl", "-S", daemon.socket, "status"], stdout=subprocess.PIPE, text=True,
+                              check=True).stdout
+        self.assertRegex(text, r"sm_121\): weights in unified memory, KV cache in the (host|device)'s")
+
+    def test_cpu(self):
+        daemon = self.cuda(backend="cpu")
+        daemon.wait_engine()
+        with daemon.connect() as client:
+            model, = client.ask(models=pb.Models()).done.models.models
+        self.assertEqual((model.device, model.placement, model.kv_memory, model.device_bytes), ("", "host", "host", 0))
+
+
+class Refused(CudaCase):
+    def fails(self, **settings):
+        daemon = self.cuda(**settings)
+        with daemon.connect() as client:
+            end = client.answer(client.generate(n=1))[2]
+        return daemon, end
+
+    def test_no_library(self):
+        daemon, end = self.fails(cuda_library="/nowhere/libspark-cuda.so")
+        self.assertEqual(end.WhichOneof("body"), "error", end)
+        self.assertIn("there is no /nowhere/libspark-cuda.so", end.error.message)
+        with daemon.connect() as client:
+            self.assertEqual(client.ask(models=pb.Models()).done.models.models[0].state, "failed")
+
+    def test_something_else(self):
+        end = self.fails(cuda_library=str(BUILD / "lib" / "libspark.so"))[1]
+        self.assertIn("is something else", end.error.message)
+
+    def test_no_device(self):
+        end = self.fails(env={"SPARK_CUDA_EMU": "count=0"})[1]
+        self.assertIn("no NVIDIA GPU", end.error.message)
+
+    def test_auto_without_device(self):
+        """Where nothing was asked for, the processor is taken, and the log says why."""
+        daemon = self.cuda(backend="auto", env={"SPARK_CUDA_EMU": "count=0"})
+        self.assertEqual(len(self.ask(daemon)[0]), TOKENS)
+        self.assertIn("the cuda backend is not used", daemon.log())
+
+    def test_no_memory(self):
+        """A device whose memory is short: an error with the sums, and no engine that is started again and again."""
+        began = time.monotonic()
+        daemon, end = self.fails(cuda_placement="device", env={"SPARK_CUDA_EMU": "unified=0,memory=300000"})
+        self.assertError(end, "NO_MEMORY")
+        self.assertRegex(end.error.message, r"[0-9]+ ")
+        print(f"(refused after {time.monotonic() - began:.0f} s) ", end="", flush=True)
+        self.assertNotIn("ended with signal", daemon.log())
+
+
+class Faults(CudaCase):
+    """The first engine fails in the middle of a stream; the next one goes on with the token that was due."""
+
+    def broken(self, words, **settings):
+        folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory(prefix="sparkd-")))
+        for name in ("sparkd", "spark-loader"):
+            shutil.copy(BUILD / "bin" / name, folder / name)
+        wrapper = folder / "spark-engine"
+        wrapper.write_text(WRAPPER.format(marker=folder / "failed", words=words, engine=BUILD / "bin" / "spark-engine"),
+                           encoding="utf-8")
+        wrapper.chmod(0o755)
+        return self.cuda(program=folder / "sparkd", **settings)
+
+    def check_replay(self, words, expected, **settings):
+        whole = self.ask(self.cuda(), n=TOKENS)
+        daemon = self.broken(words, **settings)
+        got = self.ask(daemon, n=TOKENS)
+        self.assertEqual(got, whole)
+        with daemon.connect() as client:
+            model, = client.ask(models=pb.Models()).done.models.models
+        self.assertGreaterEqual(model.engine_restarts, 1)
+        self.assertIn("ended with exit status 70", daemon.log())
+        self.assertIn(expected, daemon.log())
+
+    def test_kernel_that_fails(self):
+        self.check_replay(f"fail=kernel:{self.kernels(6)}", "unspecified launch failure")
+
+    def test_launch_that_fails(self):
+        self.check_replay("fail=cudaGraphLaunch:5", "")
+
+    def test_step_that_hangs(self):
+        began = time.monotonic()
+        self.check_replay(f"hang=launch:{self.kernels(6)}", "does not come to an end with a step",
+                          limits={"step_timeout_ms": 500})
+        print(f"({time.monotonic() - began:.1f} s) ", end="", flush=True)
+
+    def test_killed(self):
+        daemon = self.cuda()
+        whole = self.ask(daemon, n=TOKENS)[0]
+        engine = daemon.wait_engine()
+        with daemon.connect() as client:
+            id = client.generate(PROMPT, sampling=pb.Sampling(max_tokens=TOKENS, temperature=0))
+            got = client.tokens(id, 3)
+            os.kill(engine, signal.SIGKILL)
+            rest, _, end = client.answer(id, seen=len(got))
+            self.assertDone(end)
+            self.assertEqual(got + rest, whole)
+
+    @staticmethod
+    def kernels(steps):
+        """About so many kernels run in steps of the small model, self-test included: five layers of about a dozen."""
+        return 50 * steps
+
+
+if __name__ == "__main__":
+    unittest.main()
