@@ -360,7 +360,8 @@ void emu_copy_wait(unsigned pending) {
                 else
                         memset(f->copies[i].to, 0, 16);
         f->n_copies -= n_copied;
-        memmove(f->copies, f->copies + n_copied, f->n_copies * sizeof *f->copies);
+        if (f->n_copies)
+                memmove(f->copies, f->copies + n_copied, f->n_copies * sizeof *f->copies);
         f->n_groups -= n_done;
         for (uint32_t i = 0; i < f->n_groups; i++)
                 f->group_end[i] = f->group_end[i + n_done] - n_copied;
