@@ -143,6 +143,8 @@ void engine_get_stats(const struct engine *e, struct engine_stats *ret) {
         const struct image_step step = { .rows = e->config.max_rows, .sequences = e->config.max_sequences,
                                          .logits = e->max_logits };
 
+        uint64_t scratch = e->model->dev_bytes + forward_bytes(&e->model->shape, e->config.max_rows, e->max_logits);
+
         *ret = (struct engine_stats){
                 .steps = e->steps,
                 .tokens = e->tokens,
@@ -152,8 +154,8 @@ void engine_get_stats(const struct engine *e, struct engine_stats *ret) {
                 .kv_used_bytes = e->pool.n_held * e->page_bytes,
                 .kv_cached_bytes = e->pool.n_cached * e->page_bytes,
                 .kv_bytes = e->pool.n_pages * e->page_bytes,
-                .other_bytes = e->model->dev_bytes +
-                               forward_bytes(&e->model->shape, e->config.max_rows, e->max_logits) +
+                .scratch_bytes = scratch,
+                .other_bytes = scratch +
                                image_step_logits_bytes(&step, e->model->shape.n_vocab) +
                                e->pool.n_pages * prefix_bytes_per_page(ENGINE_PAGE_TOKENS),
                 .context = e->config.context,

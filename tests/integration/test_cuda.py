@@ -74,7 +74,10 @@ class Answers(CudaCase):
         with daemon.connect() as client:
             until(lambda: client.ask(models=pb.Models()).done.models.models[0].state == "ready", 60)
             model, = client.ask(models=pb.Models()).done.models.models
+            status = client.ask(status=pb.Status()).done.status
         self.assertEqual(model.placement, "device")
+        if model.kv_memory == "device":  # else it is pinned memory of the host
+            self.assertEqual(status.memory_kv, 0)
         self.assertGreater(model.device_bytes, 1 << 20)
         self.assertIn("sm_", model.device)
         self.assertTrue(model.backend.startswith("cuda ("), model.backend)
