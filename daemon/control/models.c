@@ -335,11 +335,8 @@ static uint64_t less(uint64_t a, uint64_t b) {
         return a > b ? a - b : 0;
 }
 
-/* Of a device's own memory nothing is missing to the host. Where both share one, all of it is. */
-static uint64_t kv_on_host(const struct model_facts *f) {
-        bool away = strcmp(f->placement, "device") == 0 && strcmp(f->kv_memory, "device") == 0;
-
-        return away ? 0 : f->kv_bytes;
+bool model_kv_is_away(const struct model *model) {
+        return strcmp(model->facts.placement, "device") == 0 && strcmp(model->facts.kv_memory, "device") == 0;
 }
 
 void models_count_memory(struct manager *m) {
@@ -362,7 +359,7 @@ void models_count_memory(struct manager *m) {
                 mem->engine += model->engine_promised;
                 mem->untouched += model->kv_promised + model->engine_promised;
                 if (model->engine && model->state == MODEL_READY) {
-                        uint64_t kv = kv_on_host(&model->facts), holds = kv + model->facts.other_bytes;
+                        uint64_t kv = model_kv_is_away(model) ? 0 : model->facts.kv_bytes, holds = kv + model->facts.other_bytes;
 
                         mem->kv += kv;
                         mem->engine += model->facts.other_bytes;
