@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(FILL_THREADS) fill_kernel(struct fill_args f) 
         grid_wait();
         for (uint64_t i = (uint64_t)blockIdx.x * FILL_THREADS + threadIdx.x; i < f.n; i += threads) {
                 uint32_t at = (uint32_t)(i * 16 % f.column);
-                uint64_t r0 = fill_random(f.seed + 3 * i), r1 = fill_random(f.seed + 3 * i + 1), r2 = fill_random(f.seed + 3 * i + 2);
+                uint64_t counter = f.seed + 3 * i, r0 = fill_random(counter), r1 = fill_random(counter + 1), r2 = fill_random(counter + 2);
                 struct fill_run run = f.runs[0];
                 uint4 v;
 

@@ -2,8 +2,9 @@
 
 /*
  * Norms and residual sums of rows. Each thread keeps its elements of the row in registers, eight for each of up to NORM_PER_MAX
- * chunks that lie a team of threads apart. A team is a block, or a warp for the short rows of heads; how many threads it has
- * and so the order of the sums depends on dim alone: a chain of fused multiply-adds in a thread, a tree in a warp, a tree over warps.
+ * chunks that lie a team of threads apart. A team is a block, or a warp for the short rows of heads; how many threads it has and
+ * so the order of the sums depends on dim alone: a chain of fused multiply-adds in a thread, a tree in a warp, a tree over
+ * warps.
  *
  * Norm weights are read before grid_wait(): that hides their way from memory behind the operation in front.
  */

@@ -324,11 +324,11 @@ cudaError_t cuda_route(const struct cuda_launch *l, const struct cuda_route *a) 
             a->slots.max_groups < cuda_groups_max(a->rows.max * r->n_used, r->n_experts, a->slots.group_rows))
                 return cudaErrorInvalidValue;
         if (!few) {
-                e = launch(route_kernel, dim3((a->rows.max + ROUTE_WARPS - 1) / ROUTE_WARPS), dim3(WARP * ROUTE_WARPS), 0, l->stream,
-                           l->dependent, *a);
+                e = launch(route_kernel, dim3((a->rows.max + ROUTE_WARPS - 1) / ROUTE_WARPS), dim3(WARP * ROUTE_WARPS), 0,
+                           l->stream, l->dependent, *a);
                 if (e != cudaSuccess)
                         return e;
         }
-        return launch(few ? sort_kernel<true> : sort_kernel<false>, dim3(1), dim3(SORT_THREADS), sort_bytes(r->n_experts), l->stream,
-                      l->dependent, *a);
+        return launch(few ? sort_kernel<true> : sort_kernel<false>, dim3(1), dim3(SORT_THREADS), sort_bytes(r->n_experts),
+                      l->stream, l->dependent, *a);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Random weights and the machine's limits on the emulated device: every format's values are finite and spread as was asked, whatever
- * the seed, and the bytes are the same whatever the grid. */
+/* Random weights and the machine's limits on the emulated device: every format's values are finite and spread as was asked,
+ * whatever the seed, and the bytes are the same whatever the grid. */
 
 #include "cuda-rows-fixture.h"
 
@@ -19,10 +19,9 @@ static int setup(void **state) {
 }
 
 static uint8_t *filled(enum fmt fmt, uint64_t n_columns, size_t bytes, float deviation, uint64_t seed) {
-        uint8_t *p = malloc(bytes);
+        uint8_t *p = room(bytes);
         void *dev = device_new(bytes);
 
-        assert_non_null(p);
         must(cuda_fill(&launch_plain, fmt, n_columns, deviation, seed, dev));
         device_take(dev, p, bytes);
         return p;
@@ -30,7 +29,7 @@ static uint8_t *filled(enum fmt fmt, uint64_t n_columns, size_t bytes, float dev
 
 static struct statistics statistics_of(const struct weight *w) {
         struct statistics s = { 0 };
-        float *row = floats(w->n_in, 0.0f);
+        float *row = room_floats(w->n_in);
         double sum = 0.0, squares = 0.0, n = (double)w->n_out * w->n_in;
 
         for (uint32_t r = 0; r < w->n_out; r++) {
@@ -63,8 +62,8 @@ static void check_format(const struct fmt_info *info, float deviation, uint64_t 
         s = statistics_of(&w);
         if (!(fabs(s.deviation / (double)deviation - 1.0) < 0.04) || !(fabs(s.mean) < 0.03 * (double)deviation) ||
             !(s.largest < 5.0 * (double)deviation) || s.different < (size_t)ROWS * n_in / 3)
-                fail_msg("%s: asked for %g, mean %g, deviation %g, largest %g, %zu neighbours differ", info->name, (double)deviation,
-                         s.mean, s.deviation, s.largest, s.different);
+                fail_msg("%s: asked for %g, mean %g, deviation %g, largest %g, %zu neighbours differ", info->name,
+                         (double)deviation, s.mean, s.deviation, s.largest, s.different);
         free(data);
 }
 
@@ -115,11 +114,10 @@ static void test_refusals(void **state) {
 static void test_limits(void **state) {
         struct emu_device_config config;
         size_t bytes = 300 * 1000 + 16;
-        uint8_t *data = malloc(bytes), *is = malloc(bytes);
+        uint8_t *data = room(bytes), *is = room(bytes);
         void *from, *to = device_new(bytes);
         double read_bytes_s = -1.0, copy_bytes_s = -1.0, ops_s = -1.0;
 
-        assert_true(data && is);
         emu_get_device(&config);
         config.sms = 1;
         emu_set_device(&config);

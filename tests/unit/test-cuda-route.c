@@ -36,13 +36,6 @@ static int teardown_all(void **state) {
         return 0;
 }
 
-static void *room(size_t bytes) {
-        void *p = malloc(bytes > 0 ? bytes : 1);
-
-        assert_non_null(p);
-        return p;
-}
-
 static struct routing routing_of(const struct shape *s, const float *bias) {
         return (struct routing){ .n_experts = s->n_experts, .n_used = s->n_used, .gating = s->gating, .bias = bias,
                                  .normalize = s->normalize, .scale = s->scale };

@@ -24,7 +24,8 @@ static int teardown_all(void **state) {
 
 /* Odd numbers of rows and elements, and the orders of threads one after another. */
 static void each_shape(void (*check)(uint32_t n, uint32_t dim)) {
-        static const uint32_t shapes[][2] = { { 1, 1 }, { 3, 1 }, { 9, 17 }, { 33, 32 }, { 8, 64 }, { 1, 100 }, { 33, 100 }, { 3, 4096 }, { 9, 1030 } };
+        static const uint32_t shapes[][2] = { { 1, 1 },   { 3, 1 },    { 9, 17 },   { 33, 32 },  { 8, 64 },
+                                              { 1, 100 }, { 33, 100 }, { 3, 4096 }, { 9, 1030 } };
 
         for (size_t i = 0; i < ARRAY_SIZE(shapes); i++) {
                 emu_set_order(orders[i % ARRAY_SIZE(orders)], i);
@@ -32,16 +33,9 @@ static void each_shape(void (*check)(uint32_t n, uint32_t dim)) {
         }
 }
 
-static float *room(size_t n) {
-        float *p = malloc(n * sizeof(*p));
-
-        assert_non_null(p);
-        return p;
-}
-
 static void check_gate(uint32_t n, uint32_t dim) {
         size_t all = (size_t)n * dim;
-        float *gate = odd_floats(all, 6.0f), *up = odd_floats(all, 9.0f), *want = room(all), *is = room(all);
+        float *gate = odd_floats(all, 6.0f), *up = odd_floats(all, 9.0f), *want = room_floats(all), *is = room_floats(all);
 
         for (enum activation act = 0; act < ACTIVATIONS; act++) {
                 struct cuda_gate a = { .act = act, .dim = dim, .stride = dim, .out = packed_new(n + 1, dim) };
@@ -70,7 +64,7 @@ static void test_gate(void **state) {
 /* Halves of one product, and packed forms that are not wanted; rows by a multiple of the count. */
 static void test_gate_halves(void **state) {
         const uint32_t n = 6, dim = 100;
-        float *x = floats((size_t)n * 2 * dim, 4.0f), *want = room(dim), *is = room((size_t)n * dim);
+        float *x = floats((size_t)n * 2 * dim, 4.0f), *want = room_floats(dim), *is = room_floats((size_t)n * dim);
         struct cuda_gate a = { .act = ACT_SILU, .dim = dim, .stride = 2 * (size_t)dim, .out = { .n_in = dim } };
         float *dev = device_floats(x, (size_t)n * 2 * dim);
 
@@ -98,9 +92,10 @@ static void test_gate_halves(void **state) {
 /* Columns of something wider, that need not be aligned. */
 static void check_pack(uint32_t n, uint32_t dim) {
         for (uint32_t stride = dim; stride < dim + 5; stride += 4 - dim % 4) {
-                float *x = odd_floats((size_t)n * stride, 3.0f), *is = room((size_t)n * dim);
-                struct cuda_pack a = { .x = device_floats(x, (size_t)n * stride), .x_stride = stride, .out = packed_new(n + 1, dim) };
+                float *x = odd_floats((size_t)n * stride, 3.0f), *is = room_floats((size_t)n * dim);
+                struct cuda_pack a = { .x_stride = stride, .out = packed_new(n + 1, dim) };
 
+                a.x = device_floats(x, (size_t)n * stride);
                 a.rows = device_rows(n, 1, n + 1);
                 must(cuda_pack(&launch_dependent, &a));
                 packed_take(&a.out, n, n + 1, is);
@@ -123,7 +118,7 @@ static void check_softcap(uint32_t n, uint32_t dim) {
         size_t all = (size_t)n * dim;
 
         for (size_t i = 0; i < ARRAY_SIZE(caps); i++) {
-                float *x = odd_floats(all, 60.0f), *is = room(all), *dev = device_floats(x, all);
+                float *x = odd_floats(all, 60.0f), *is = room_floats(all), *dev = device_floats(x, all);
                 struct cuda_rows rows = device_rows(n - 1, 1, n);
 
                 must(cuda_softcap(&launch_dependent, rows, scales[i], caps[i], dim, dev));
@@ -145,7 +140,7 @@ static void check_add(uint32_t n, uint32_t dim) {
         size_t all = (size_t)n * dim;
 
         for (size_t i = 0; i < ARRAY_SIZE(scales); i++) {
-                float *x = odd_floats(all, 2.0f), *out = floats(all, 2.0f), *is = room(all);
+                float *x = odd_floats(all, 2.0f), *out = floats(all, 2.0f), *is = room_floats(all);
                 float *dev_x = device_floats(x, all), *dev = device_floats(out, all);
                 struct cuda_rows rows = device_rows(n - 1, 1, n);
 
@@ -167,7 +162,7 @@ static void test_add(void **state) {
 
 static void check_slice(uint32_t n, uint32_t dim) {
         size_t stride = dim + 5, all = (size_t)n * dim;
-        float *x = odd_floats(n * stride, 2.0f), *is = room(all), *want = room(all);
+        float *x = odd_floats(n * stride, 2.0f), *is = room_floats(all), *want = room_floats(all);
         float *dev_x = device_floats(x, n * stride), *dev = device_new(all * sizeof(float));
         struct cuda_rows rows = device_rows(n, 1, n + 4);
 
@@ -188,7 +183,7 @@ static void test_slice(void **state) {
 
 static void check_gather(uint32_t n, uint32_t dim) {
         size_t all = (size_t)n * dim;
-        float *x = odd_floats(all, 2.0f), *is = room(all), *want = room(all);
+        float *x = odd_floats(all, 2.0f), *is = room_floats(all), *want = room_floats(all);
         float *dev_x = device_floats(x, all), *dev = device_new(all * sizeof(float));
         uint32_t index[64], *dev_index;
         struct cuda_rows rows = device_rows(n, 1, n + 4);
@@ -214,7 +209,7 @@ static void test_gather(void **state) {
 
 static void check_combine(uint32_t n, uint32_t dim, uint32_t n_used) {
         size_t slots = (size_t)n * n_used, all = (size_t)n * dim;
-        float *x = odd_floats(slots * dim, 2.0f), *w = floats(slots, 1.0f), *out = floats(all, 1.0f), *is = room(all);
+        float *x = odd_floats(slots * dim, 2.0f), *w = floats(slots, 1.0f), *out = floats(all, 1.0f), *is = room_floats(all);
         float *dev_x = device_floats(x, slots * dim), *dev_w = device_floats(w, slots);
         struct chosen chosen = { .weights = w, .n_rows = n, .n_used = n_used };
         struct cuda_rows rows = device_rows(n, 1, n + 1);
