@@ -30,7 +30,7 @@ enum {
 
 /* What a shared object with a backend must have been built for: the version counts changes of what this header and format.h
  * define, operations that come or go change the rest by themselves. */
-#define BACKEND_VERSION 1u
+#define BACKEND_VERSION 2u
 #define BACKEND_ABI ((uint32_t)(BACKEND_VERSION * 65536u + sizeof(struct backend_ops)))
 
 struct backend; /* each backend embeds it first */
@@ -48,6 +48,9 @@ struct backend_config {
         const char *placement; /* CUDA: "auto" (also NULL), "unified" or "device" */
         unsigned hang_ms; /* CUDA: how long a step may take before the device counts as lost; 0 = 10 s */
         const char *library;   /* CUDA: path of the shared object; NULL = where this program's build or installation has it */
+        const char *log_name;  /* how the program logs (base/log.h), for a backend that brings a logger of its own; NULL: unsaid */
+        int log_level;
+        bool log_for_journal;
         struct backend_error *error; /* where open() may say why it refuses, or NULL; backend_open() sets it */
 };
 
