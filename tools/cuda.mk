@@ -63,8 +63,10 @@ $(BUILD)/lib/libspark-cuda.so: $(call objs,$(CUDA_C)) $(CUDA_OBJ) $(LIB_kernels)
 	    $(ALL_LDFLAGS) -Wl,-z,defs -o $@
 
 # The kernels' tests on this machine's device instead of the emulated one; not those of the emulator itself, nor those that let it
-# fail, and not those that touch device memory from the host.
-GPU_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/gpu/%,$(filter-out %-emu.c %-backend.c,$(wildcard tests/unit/test-cuda-*.c)))
+# fail or ask it what it did.
+GPU_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/gpu/%,$(filter-out %-emu.c %-emu-runtime.c %-backend.c %-faults.c %-fill.c, \
+                 $(wildcard tests/unit/test-cuda-*.c)))
+$(BUILD)/gpu/test-cuda-mm%: TEST_LIBS := -Wl,--wrap=cudaMalloc,--wrap=cudaFree
 
 .PHONY: gpu-tests
 gpu-tests: $(if $(filter 1,$(CUDA)),$(GPU_TESTS))
@@ -81,4 +83,4 @@ $(BUILD)/gpu/device.o: tests/gpu/device.c
 
 $(BUILD)/gpu/test-cuda-%: $(BUILD)/gpu/test-cuda-%.o $(BUILD)/gpu/device.o $(call objs,$(CUDA_C)) $(CUDA_OBJ) $(LIB_kernels) $(LIB_base)
 	$(call QUIET,LD)$(CC) $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(CUDA_LIBDIRS) -lcudart_static -ldl -lrt -lm \
-	    -lcmocka $(ALL_LDFLAGS) -o $@
+	    -lcmocka $(TEST_LIBS) $(ALL_LDFLAGS) -o $@

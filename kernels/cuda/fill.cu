@@ -105,11 +105,11 @@ DEVICE uint32_t fill_word(const struct fill_run &run, float scale, uint32_t rand
 __global__ void __launch_bounds__(FILL_THREADS) fill_kernel(struct fill_args f) {
         uint64_t threads = (uint64_t)gridDim.x * FILL_THREADS;
 
-        grid_launch_dependents();
-        grid_wait();
+        grid_wait(); /* and whoever comes next waits for all: weights are read before others' grid_wait() */
         for (uint64_t i = (uint64_t)blockIdx.x * FILL_THREADS + threadIdx.x; i < f.n; i += threads) {
                 uint32_t at = (uint32_t)(i * 16 % f.column);
-                uint64_t counter = f.seed + 3 * i, r0 = fill_random(counter), r1 = fill_random(counter + 1), r2 = fill_random(counter + 2);
+                uint64_t counter = f.seed + 3 * i;
+                uint64_t r0 = fill_random(counter), r1 = fill_random(counter + 1), r2 = fill_random(counter + 2);
                 struct fill_run run = f.runs[0];
                 uint4 v;
 

@@ -98,7 +98,8 @@ CUDA_API cudaError_t cuda_embed(const struct cuda_launch *l, const struct cuda_e
  *   residual:   residual[r] += add_scale * v, and v = residual[r]
  *   norm:       v = v / rms(v) * norm
  * each only where its pointer is given; v goes to out (f32, out.f32 may be x where strides agree) and packed forms of it.
- * rms as in backend.h's rmsnorm. One block a row when dim is large, one warp a row for heads.
+ * rms as in backend.h's rmsnorm. One block a row when dim is large, one warp a row for heads. norm and post_norm are weights,
+ * read before the kernel waits for the one in front.
  */
 struct cuda_norm {
         struct cuda_rows rows;
@@ -112,6 +113,8 @@ struct cuda_norm {
         const float *norm;
         struct cuda_packed out; /* n_in = dim */
 };
+
+#define CUDA_NORM_DIM 32768u /* at most */
 
 CUDA_API cudaError_t cuda_norm(const struct cuda_launch *l, const struct cuda_norm *a);
 

@@ -46,13 +46,14 @@ static struct parts value_parts(const struct cuda_step *s, const struct cuda_val
 }
 
 struct cuda_packed cuda_step_value(const struct cuda_step *s, uint32_t value) {
-        const struct cuda_value *v = s->plan->values + value - 1;
         struct cuda_packed p = {};
+        const struct cuda_value *v;
         struct parts parts;
         uint8_t *at;
 
         if (value == 0)
                 return p;
+        v = s->plan->values + (value - 1);
         at = s->be->runner.scratch[CUDA_SCRATCH_VALUES + v->buffer].data;
         parts = value_parts(s, v);
         p.n_in = v->n_in;

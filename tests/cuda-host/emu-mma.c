@@ -14,6 +14,12 @@
 #include "kernels/float8.h"
 #include "kernels/half.h"
 
+#if defined(__x86_64__) && defined(__gnu_linux__)
+#define EMU_WIDE __attribute__((target_clones("default", "avx2"))) /* the same bits either way */
+#else
+#define EMU_WIDE
+#endif
+
 typedef float vec8 __attribute__((vector_size(32)));
 
 struct fragments {
@@ -27,7 +33,7 @@ struct operands {
         float b[16][8];
 };
 
-static void gather(void *const *mine, struct fragments *f) {
+EMU_ALWAYS_INLINE void gather(void *const *mine, struct fragments *f) {
         for (uint32_t lane = 0; lane < EMU_WARP; lane++) {
                 const struct emu_mma *m = mine[lane];
                 uint32_t g = lane / 4, t = lane % 4;
@@ -42,7 +48,7 @@ static void gather(void *const *mine, struct fragments *f) {
         }
 }
 
-static void scatter(void *const *mine, const struct fragments *f) {
+EMU_ALWAYS_INLINE void scatter(void *const *mine, const struct fragments *f) {
         for (uint32_t lane = 0; lane < EMU_WARP; lane++) {
                 const struct emu_mma *m = mine[lane];
                 uint32_t g = lane / 4, t = lane % 4;
@@ -52,7 +58,7 @@ static void scatter(void *const *mine, const struct fragments *f) {
         }
 }
 
-static void multiply(const struct operands *o, float d[16][8]) {
+EMU_ALWAYS_INLINE void multiply(const struct operands *o, float d[16][8]) {
         vec8 b[16];
 
         memcpy(b, o->b, sizeof b);
@@ -66,7 +72,7 @@ static void multiply(const struct operands *o, float d[16][8]) {
         }
 }
 
-static void mma_bf16(void *const *mine, uint32_t mask) {
+EMU_WIDE static void mma_bf16(void *const *mine, uint32_t mask) {
         struct fragments f;
         struct operands o;
 
@@ -80,7 +86,7 @@ static void mma_bf16(void *const *mine, uint32_t mask) {
         scatter(mine, &f);
 }
 
-static void mma_f16(void *const *mine, uint32_t mask) {
+EMU_WIDE static void mma_f16(void *const *mine, uint32_t mask) {
         struct fragments f;
         struct operands o;
 

@@ -161,6 +161,21 @@ static void test_places(void **state) {
         free(x);
 }
 
+/* Whatever shape comes; some rows have few different logits. */
+static void test_random(void **state) {
+        for (uint32_t i = 0; i < 40; i++) {
+                uint32_t dim = 1 + (uint32_t)((noise() + 1.0f) * 6000.0f), k = 1 + (uint32_t)((noise() + 1.0f) * 127.0f);
+                float *x = floats(dim, 30.0f), steps = i % 3 == 0 ? 1.0f : i % 3 == 1 ? 0.1f : 1e6f;
+
+                k = MIN(k, dim);
+                for (uint32_t n = 0; n < dim; n++)
+                        x[n] = roundf(x[n] * steps) / steps;
+                emu_set_order(orders[i % ARRAY_SIZE(orders)], i);
+                check(x, 1, dim, k);
+                free(x);
+        }
+}
+
 /* What a grammar forbids is -infinity: there may be fewer others than are asked for, none in some pieces, one in all. */
 static void test_forbidden(void **state) {
         const uint32_t dim = 20000;
@@ -239,6 +254,7 @@ int main(void) {
                 cmocka_unit_test_setup(test_shapes, setup),
                 cmocka_unit_test_setup(test_largest, setup),
                 cmocka_unit_test_setup(test_places, setup),
+                cmocka_unit_test_setup(test_random, setup),
                 cmocka_unit_test_setup(test_forbidden, setup),
                 cmocka_unit_test_setup(test_bad, setup),
                 cmocka_unit_test_setup(test_company, setup),

@@ -80,7 +80,8 @@ void emu_copy_wait(unsigned pending);
 void emu_grid_wait(void);
 void emu_yield(void);
 uint64_t emu_clock(void);
-void emu_die(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* Says what is wrong and where, and aborts. */
+void emu_die(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
 
 float emu_f16_to_float(uint16_t h);
 uint16_t emu_float_to_f16(float f);
