@@ -294,6 +294,7 @@ static void test_cases(void **unused) {
                 { 5, 1, 256, 16, 256, ROPE_NEOX, 1.0f, 0.0f, NORM_WIDTH, false },
                 { 2, 1, 48, 16, 0, ROPE_NONE, 1.0f, 0.1f, NORM_HEADS, false },
                 { 2, 2, 112, 16, 0, ROPE_NONE, 1.0f, 0.0f, NORM_NONE, false },
+                { 8, 4, 8, 16, 8, ROPE_NORM, 1.0f, 0.0f, NORM_NONE, false },
                 { 6, 2, 96, 16, 96, ROPE_NEOX, 1.0f, 0.0f, NORM_HEADS, true },
                 { 4, 4, 32, 32, 16, ROPE_NORM, 1.0f, 0.1f, NORM_NONE, true },
         };
