@@ -98,9 +98,10 @@ static uint32_t make_tiles(struct run run, uint32_t tile_rows, struct cuda_attn_
         uint32_t n = (run.n + tile_rows - 1) / tile_rows;
 
         for (uint32_t i = 0; i < n; i++) {
-                uint32_t at = (n - 1 - i) * tile_rows, rest = run.n - at;
+                uint32_t at = (n - 1 - i) * tile_rows;
 
-                tiles[i] = (struct cuda_attn_tile){ run.first + at, MIN(tile_rows, rest) };
+                tiles[i].first = run.first + at;
+                tiles[i].n = MIN(tile_rows, run.n - at);
         }
         return n;
 }

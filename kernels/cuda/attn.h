@@ -141,7 +141,7 @@ struct cuda_attn {
         const float *q;
         size_t q_stride;
         const struct cuda_attn_plan *plan; /* device */
-        uint32_t max_items, max_rows, max_tiles; /* that a plan may have; max_items or max_tiles 0: no kernel of that kind is started */
+        uint32_t max_items, max_rows, max_tiles; /* that a plan may have; of items or tiles 0: no kernel for them is started */
         uint32_t grid_items; /* cuda_attn_grid_items(): blocks of the kernel for few rows, which loop over the items */
         float *partials;     /* cuda_attn_partial_bytes() */
         struct cuda_packed out; /* n_in = n_heads * head_dim */
