@@ -306,7 +306,7 @@ static void test_cases(void **unused) {
 /* What halves and blocks of 8 bits can't express: zeros, next to nothing, too much, and what is no number. */
 static void test_ends(void **unused) {
         static const struct rope_case c = { 1, 1, 80, 16, 0, ROPE_NONE, 1.0f, 0.0f, NORM_NONE, false };
-        static const float ends[] = { 0.0f, 1e-45f, 1e-30f, 3.7e-6f, 65519.0f, 65520.0f, 8.3e6f, 8.4e6f, 3e38f, INFINITY };
+        static const float ends[] = { 0.0f, 1e-45f, 1e-30f, 3.7e-6f, 1.1e-5f, 65519.0f, 65520.0f, 8.3e6f, 8.4e6f, 3e38f, INFINITY };
         struct rope_data d;
         float *k;
 
