@@ -119,7 +119,7 @@ DEVICE void attn_f32_attend(const struct cuda_attn &a, uint32_t row, uint32_t he
         }
 }
 
-__global__ void __launch_bounds__(WARP * F32_WARPS) attn_f32_kernel(struct cuda_attn a) {
+__global__ void __launch_bounds__(WARP * F32_WARPS, 1) attn_f32_kernel(struct cuda_attn a) {
         uint32_t row = blockIdx.x, head = 2 * (blockIdx.y * F32_WARPS + threadIdx.x / WARP);
         uint32_t dim = a.kv.head_dim, n_heads = a.attention.n_heads, n = head + 1 < n_heads ? 2 * dim : dim, end;
         float *out = (float *)shared_memory() + threadIdx.x / WARP * 2 * dim;
