@@ -335,7 +335,7 @@ cudaError_t cuda_fill(const struct cuda_launch *l, enum fmt fmt, uint64_t n_bloc
         for (size_t i = 0; i < sizeof(formats) / sizeof(formats[0]); i++)
                 if (formats[i].fmt == fmt)
                         formats[i].make(&f, deviation);
-        if (f.n_runs == 0)
+        if (f.n_runs == 0 || !(deviation > 0.0f) || !isfinite(deviation))
                 return cudaErrorInvalidValue;
         f.seed = seed * 0x9e3779b97f4a7c15u;
         f.n = n_blocks_of_panels * (f.column / 16);

@@ -107,6 +107,9 @@ static void test_grid(void **state) {
 
 static void test_refusals(void **state) {
         assert_int_equal(cuda_fill(&launch_plain, (enum fmt)9, 1, 1.0f, 0, NULL), cudaErrorInvalidValue);
+        assert_int_equal(cuda_fill(&launch_plain, FMT_Q4_K, 1, 0.0f, 0, NULL), cudaErrorInvalidValue);
+        assert_int_equal(cuda_fill(&launch_plain, FMT_Q4_K, 1, NAN, 0, NULL), cudaErrorInvalidValue);
+        assert_int_equal(cuda_fill(&launch_plain, FMT_Q4_K, 1, INFINITY, 0, NULL), cudaErrorInvalidValue);
         must(cuda_fill(&launch_plain, FMT_Q4_K, 0, 1.0f, 0, NULL));
 }
 

@@ -61,7 +61,7 @@ static void test_gate(void **state) {
         each_shape(check_gate);
 }
 
-/* Halves of one product, and packed forms that are not wanted; rows by a multiple of the count. */
+/* Halves of one product; rows by a multiple of the count; out may be gate. */
 static void test_gate_halves(void **state) {
         const uint32_t n = 6, dim = 100;
         float *x = floats((size_t)n * 2 * dim, 4.0f), *want = room_floats(dim), *is = room_floats((size_t)n * dim);
@@ -79,6 +79,17 @@ static void test_gate_halves(void **state) {
 
                 assert_int_equal(cpu->ops->gate(cpu, ACT_SILU, row, row + dim, 1, dim, want), 0);
                 assert_same_floats("half", is + (size_t)r * dim, want, dim);
+        }
+        a.out.f32 = device_floats(x, (size_t)n * dim); /* as rows that are not wider */
+        a.gate = a.out.f32;
+        a.stride = dim;
+        must(cuda_gate(&launch_plain, &a));
+        device_take(a.out.f32, is, (size_t)n * dim * sizeof(float));
+        for (uint32_t r = 0; r < n; r++) {
+                const float *row = x + (size_t)r * dim;
+
+                assert_int_equal(cpu->ops->gate(cpu, ACT_SILU, row, row + dim, 1, dim, want), 0);
+                assert_same_floats("in place", is + (size_t)r * dim, want, dim);
         }
         a.act = ACTIVATIONS;
         assert_int_equal(cuda_gate(&launch_plain, &a), cudaErrorInvalidValue);
@@ -110,6 +121,43 @@ static void check_pack(uint32_t n, uint32_t dim) {
 
 static void test_pack(void **state) {
         each_shape(check_pack);
+}
+
+/* Any of the forms may not be wanted: the others are the same then. */
+static void test_forms(void **state) {
+        const uint32_t n = 11, dim = 100, f32_bytes = n * dim * sizeof(float);
+        size_t x_bytes = cuda_packed_x_bytes(n, dim), sums_bytes = cuda_packed_sums_bytes(n, dim);
+        float *from = floats((size_t)n * dim, 3.0f), *f32 = room_floats((size_t)n * dim);
+        uint8_t *x = room(x_bytes), *sums = room(sums_bytes), *want_x = room(x_bytes), *want_sums = room(sums_bytes);
+        struct cuda_pack a = { .x = device_floats(from, (size_t)n * dim), .x_stride = dim, .rows = device_rows(n, 1, n) };
+
+        for (unsigned forms = 7; forms > 0; forms--) {
+                a.out.n_in = dim;
+                a.out.f32 = forms & 1 ? device_new(f32_bytes) : NULL;
+                a.out.x = forms & 2 ? device_new(x_bytes) : NULL;
+                a.out.sums = forms & 4 ? device_new(sums_bytes) : NULL;
+                must(cuda_pack(&launch_dependent, &a));
+                if (a.out.f32)
+                        device_take(a.out.f32, f32, f32_bytes);
+                if (a.out.x)
+                        device_take(a.out.x, forms == 7 ? want_x : x, x_bytes);
+                if (a.out.sums)
+                        device_take(a.out.sums, forms == 7 ? want_sums : sums, sums_bytes);
+                if (a.out.f32)
+                        assert_memory_equal(f32, from, f32_bytes);
+                if (a.out.x && forms < 7)
+                        assert_memory_equal(x, want_x, x_bytes);
+                if (a.out.sums && forms < 7)
+                        assert_memory_equal(sums, want_sums, sums_bytes);
+        }
+        device_free(a.x);
+        device_free(a.rows.count);
+        free(from);
+        free(f32);
+        free(x);
+        free(sums);
+        free(want_x);
+        free(want_sums);
 }
 
 /* The last row is not there, and stays as it was; so with the next ones. */
@@ -249,6 +297,7 @@ int main(void) {
                 cmocka_unit_test_setup(test_gate, setup),
                 cmocka_unit_test_setup(test_gate_halves, setup),
                 cmocka_unit_test_setup(test_pack, setup),
+                cmocka_unit_test_setup(test_forms, setup),
                 cmocka_unit_test_setup(test_softcap, setup),
                 cmocka_unit_test_setup(test_add, setup),
                 cmocka_unit_test_setup(test_slice, setup),
