@@ -76,7 +76,7 @@ else
 	@$(if $(RECORD),echo "0 0 1" >>$(RECORD))
 endif
 
-gpu-check: all
+gpu-check: all gpu-tests
 	@$(PYTHON) tests/gpu/gpu-check.py --build $(BUILD)
 
 lint: $(GEN_H)

@@ -119,7 +119,7 @@ class Answers(CudaCase):
     def test_prefix_is_kept(self):
         """What the prefix cache has is what would be computed: in the middle of a page, too."""
         daemon, other = self.cuda(), self.cuda()
-        long, branch = PROMPT * 6, PROMPT * 3 + b" a cat"
+        long, branch = PROMPT * 9, PROMPT * 5 + b" a cat"
         whole = self.ask(daemon, long, n=4)
         self.assertEqual(self.ask(daemon, long, n=4), whole)
         with daemon.connect() as client:
