@@ -72,7 +72,7 @@ cross:
 	@$(RUN_TESTS) --build $(BUILD)/arm64 --label "aarch64 under qemu" --emulator "qemu-aarch64-static" unit
 
 # What CI can know of the CUDA backend's machine code without a GPU.
-cuda-check: $(LIB_cuda)
+cuda-check: $(LIB_cuda) gpu-tests
 ifneq ($(LIB_cuda),)
 	@tools/check-cuda-resources.py $(if $(RECORD),--record $(RECORD)) --table $(BUILD)/cuda-resources.txt $(CUDA_OBJ:=.log)
 else
@@ -80,7 +80,7 @@ else
 	@$(if $(RECORD),echo "0 0 1" >>$(RECORD))
 endif
 
-gpu-check: all
+gpu-check: all gpu-tests
 	@$(PYTHON) tests/gpu/gpu-check.py --build $(BUILD)
 
 lint: $(GEN_H)
