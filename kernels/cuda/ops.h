@@ -93,7 +93,8 @@ CUDA_API cudaError_t cuda_embed(const struct cuda_launch *l, const struct cuda_e
  *   residual:   residual[r] += add_scale * v, and v = residual[r]
  *   norm:       v = v / rms(v) * norm
  * each only where its pointer is given; v goes to out (f32, out.f32 may be x where strides agree) and packed forms of it.
- * rms as in backend.h's rmsnorm. One block a row when dim is large, one warp a row for heads.
+ * rms as in backend.h's rmsnorm. One block a row when dim is large, one warp a row for heads. norm and post_norm are weights,
+ * read before the kernel waits for the one in front.
  */
 struct cuda_norm {
         struct cuda_rows rows;
@@ -107,6 +108,8 @@ struct cuda_norm {
         const float *norm;
         struct cuda_packed out; /* n_in = dim */
 };
+
+#define CUDA_NORM_DIM 32768u /* at most */
 
 CUDA_API cudaError_t cuda_norm(const struct cuda_launch *l, const struct cuda_norm *a);
 
@@ -224,7 +227,8 @@ static inline bool cuda_top_has(uint32_t dim, uint32_t k) {
 
 CUDA_API cudaError_t cuda_top(const struct cuda_launch *l, const struct cuda_top *a);
 
-/* Random weights of a format for models of a shape, in panels: values of about the given standard deviation, all finite. */
+/* Random weights of a format for models of a shape, in panels: values of about the given standard deviation (more than 0) and no
+ * mean, all finite. */
 CUDA_API cudaError_t cuda_fill(const struct cuda_launch *l, enum fmt fmt, uint64_t n_blocks_of_panels, float deviation,
                                uint64_t seed, void *data);
 

@@ -70,18 +70,22 @@ DEVICE float packed_add(float sum, uint32_t a, uint32_t b) {
         return sum + __uint_as_float(b & 0xffff0000u);
 }
 
-/* The sums of a chunk's two halves, in order of k: handed from thread to thread. Whole warps. */
+/* The sums of a chunk's two halves, in order of k: handed from thread to thread, the last of which (t = 3) has them. Whole
+ * warps. */
 DEVICE float2 packed_sums(const uint32_t b[4]) {
         uint32_t lane = threadIdx.x % WARP, t = lane % 4;
         float2 sum = make_float2(0.0f, 0.0f);
 
+#pragma unroll
         for (uint32_t step = 0; step < 4; step++) {
                 if (t == step) {
                         sum.x = packed_add(sum.x, b[0], b[1]);
                         sum.y = packed_add(sum.y, b[2], b[3]);
                 }
-                sum.x = __shfl_sync(WARP_ALL, sum.x, lane - t + step);
-                sum.y = __shfl_sync(WARP_ALL, sum.y, lane - t + step);
+                if (step < 3) {
+                        sum.x = __shfl_sync(WARP_ALL, sum.x, lane - t + step);
+                        sum.y = __shfl_sync(WARP_ALL, sum.y, lane - t + step);
+                }
         }
         return sum;
 }
@@ -112,7 +116,7 @@ DEVICE void packed_store(const struct cuda_packed &p, uint32_t row, uint32_t chu
                 if (p.sums) {
                         float2 sum = packed_sums(b);
 
-                        if (inside && t == 0)
+                        if (inside && t == 3)
                                 ((float2 *)p.sums)[(size_t)row * chunks + chunk] = sum;
                 }
         }

@@ -21,7 +21,8 @@ struct packed_args {
 #define PACKED_COPY ACTIVATIONS
 
 template <enum activation act> __global__ void __launch_bounds__(PACKED_THREADS) packed_kernel(struct packed_args a) {
-        uint32_t row = blockIdx.x, at = blockIdx.y * PACKED_THREADS + threadIdx.x, chunk = at / 4, k = PACK_CHUNK * chunk + at % 4 * 4;
+        uint32_t row = blockIdx.x, at = blockIdx.y * PACKED_THREADS + threadIdx.x, chunk = at / 4;
+        uint32_t k = PACK_CHUNK * chunk + at % 4 * 4;
         float x[8];
 
         grid_launch_dependents();

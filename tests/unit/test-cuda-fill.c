@@ -19,10 +19,9 @@ static int setup(void **state) {
 }
 
 static uint8_t *filled(enum fmt fmt, uint64_t n_columns, size_t bytes, float deviation, uint64_t seed) {
-        uint8_t *p = malloc(bytes);
+        uint8_t *p = room(bytes);
         void *dev = device_new(bytes);
 
-        assert_non_null(p);
         must(cuda_fill(&launch_plain, fmt, n_columns, deviation, seed, dev));
         device_take(dev, p, bytes);
         return p;
@@ -30,7 +29,7 @@ static uint8_t *filled(enum fmt fmt, uint64_t n_columns, size_t bytes, float dev
 
 static struct statistics statistics_of(const struct weight *w) {
         struct statistics s = { 0 };
-        float *row = floats(w->n_in, 0.0f);
+        float *row = room_floats(w->n_in);
         double sum = 0.0, squares = 0.0, n = (double)w->n_out * w->n_in;
 
         for (uint32_t r = 0; r < w->n_out; r++) {
@@ -63,8 +62,8 @@ static void check_format(const struct fmt_info *info, float deviation, uint64_t 
         s = statistics_of(&w);
         if (!(fabs(s.deviation / (double)deviation - 1.0) < 0.04) || !(fabs(s.mean) < 0.03 * (double)deviation) ||
             !(s.largest < 5.0 * (double)deviation) || s.different < (size_t)ROWS * n_in / 3)
-                fail_msg("%s: asked for %g, mean %g, deviation %g, largest %g, %zu neighbours differ", info->name, (double)deviation,
-                         s.mean, s.deviation, s.largest, s.different);
+                fail_msg("%s: asked for %g, mean %g, deviation %g, largest %g, %zu neighbours differ", info->name,
+                         (double)deviation, s.mean, s.deviation, s.largest, s.different);
         free(data);
 }
 
@@ -108,6 +107,9 @@ static void test_grid(void **state) {
 
 static void test_refusals(void **state) {
         assert_int_equal(cuda_fill(&launch_plain, (enum fmt)9, 1, 1.0f, 0, NULL), cudaErrorInvalidValue);
+        assert_int_equal(cuda_fill(&launch_plain, FMT_Q4_K, 1, 0.0f, 0, NULL), cudaErrorInvalidValue);
+        assert_int_equal(cuda_fill(&launch_plain, FMT_Q4_K, 1, NAN, 0, NULL), cudaErrorInvalidValue);
+        assert_int_equal(cuda_fill(&launch_plain, FMT_Q4_K, 1, INFINITY, 0, NULL), cudaErrorInvalidValue);
         must(cuda_fill(&launch_plain, FMT_Q4_K, 0, 1.0f, 0, NULL));
 }
 

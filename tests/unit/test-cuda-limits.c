@@ -13,11 +13,10 @@ static int setup(void **state) {
 static void test_limits(void **state) {
         struct emu_device_config config;
         size_t bytes = 300 * 1000 + 16;
-        uint8_t *data = malloc(bytes), *is = malloc(bytes);
+        uint8_t *data = room(bytes), *is = room(bytes);
         void *from, *to = device_new(bytes);
         double read_bytes_s = -1.0, copy_bytes_s = -1.0, ops_s = -1.0;
 
-        assert_true(data && is);
         emu_get_device(&config);
         config.sms = 1;
         emu_set_device(&config);
