@@ -194,8 +194,9 @@ struct backend_ops {
         int (*kv_export)(struct backend *be, const struct kv_cache *kv, uint32_t page, void *host);
         int (*kv_import)(struct backend *be, struct kv_cache *kv, uint32_t page, const void *host);
 
-        /* Called once per step before and after its operations; end() returns when all results can be downloaded. kv: the
-         * cache that the step's rows extend, NULL for steps without attention. */
+        /* Called once per step before and after its operations; end() returns when all results can be downloaded: what the
+         * step's operations wrote and none of them but top() read since; the rest a backend need not have written anywhere. kv:
+         * the cache that the step's rows extend, NULL for steps without attention. */
         int (*begin)(struct backend *be, const struct batch *batch, struct kv_cache *kv);
         int (*end)(struct backend *be);
 

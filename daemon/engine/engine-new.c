@@ -45,6 +45,9 @@ int engine_self_test(struct engine *e, struct failure *f) {
         if (!before)
                 return -ENOMEM;
         r = run_once(e, token, NULL);
+        if (r == -EOPNOTSUPP)
+                return failure_set(f, SPARK__V1__ERROR_CODE__MODEL_INVALID,
+                                   "self-test: the %s backend cannot compute with this model", e->model->backend->ops->name);
         if (r < 0)
                 return r;
         memcpy(before, e->logits, n_vocab * sizeof(*before));
@@ -245,6 +248,10 @@ static int init_pool(struct engine *e, struct failure *f) {
                 .format = c->kv_format,
         };
         r = e->model->backend->ops->kv_new(e->model->backend, &kv, &e->kv);
+        if (r == BACKEND_E_UNSUPPORTED)
+                return failure_set(f, SPARK__V1__ERROR_CODE__MODEL_INVALID,
+                                   "the %s backend has no attention for heads of %u elements", e->model->backend->ops->name,
+                                   kv.head_dim);
         if (r > 0)
                 return failure_set(f, SPARK__V1__ERROR_CODE__NO_MEMORY, "no memory for a KV cache of %llu bytes",
                                    (unsigned long long)(pages * e->page_bytes));

@@ -254,6 +254,8 @@ int main(int argc, char **argv) {
                 return EXIT_FAILURE;
         }
         r = run(&p);
+        if (r == EXIT_LOST)
+                _exit(r); /* a driver that has lost its device may never finish giving it back */
         p.watchdog = watchdog_free(p.watchdog);
         host_close(&p.host);
         p.link = link_free(p.link);

@@ -20,7 +20,7 @@ struct attn_f32_head {
 };
 
 DEVICE attn_f32_head attn_f32_head_make(const struct cuda_attn &a, uint32_t row, uint32_t head) {
-        uint32_t kv_head = head / (a.attention.n_heads / a.kv.n_kv_heads), pos = a.batch.pos[row];
+        uint32_t kv_head = head / (a.attention.n_heads / a.kv.n_kv_heads);
         attn_f32_head h;
 
         h.q = a.q + row * a.q_stride + (size_t)head * a.kv.head_dim;
@@ -28,8 +28,8 @@ DEVICE attn_f32_head attn_f32_head_make(const struct cuda_attn &a, uint32_t row,
         h.page = a.kv.page_bytes / sizeof(float);
         h.data = (const float *)a.kv.data + ((size_t)a.attention.layer * a.kv.n_kv_heads + kv_head) * 2 * h.part;
         h.table = a.batch.table + a.batch.table_start[a.batch.seq[row]];
-        h.from = attn_horizon(a.attention, pos);
-        h.to = pos + 1;
+        h.to = a.batch.pos[row] + 1;
+        h.from = attn_from(a.attention.window, h.to);
         return h;
 }
 

@@ -93,9 +93,9 @@ static uint32_t make_tiles(struct run run, uint32_t tile_rows, struct cuda_attn_
         uint32_t n = (run.n + tile_rows - 1) / tile_rows;
 
         for (uint32_t i = 0; i < n; i++) {
-                uint32_t at = (n - 1 - i) * tile_rows;
+                uint32_t at = (n - 1 - i) * tile_rows, rest = run.n - at;
 
-                tiles[i] = (struct cuda_attn_tile){ run.first + at, MIN(tile_rows, run.n - at) };
+                tiles[i] = (struct cuda_attn_tile){ run.first + at, MIN(tile_rows, rest) };
         }
         return n;
 }

@@ -25,6 +25,7 @@ template <int D> struct attn_shape {
         static constexpr uint32_t stride = 2 * D + 16; /* bytes of a position in shared memory: rows of 8 hit all banks */
         static constexpr bool wide = D > 128;          /* queries and totals don't fit in registers */
         static constexpr uint32_t warps = wide ? 2 : 4;
+        static constexpr int unroll = wide ? 2 : 16; /* of what has many addresses at a time */
         static constexpr uint32_t query_bytes = wide ? 16 * stride : 0; /* of a warp */
 };
 
@@ -32,17 +33,24 @@ DEVICE float attn_infinity(void) {
         return __uint_as_float(0x7f800000u);
 }
 
-/* What the scores of a warp's queries need to become weights. */
+/* The first position that a query sees which sees none from `to` on. */
+DEVICE uint32_t attn_from(uint32_t window, uint32_t to) {
+        return window > 0 && to > window ? to - window : 0;
+}
+
+/* What the scores of a warp's queries need to become weights. A query sees positions up to `to`, from attn_from() on; low and high
+ * are the lowest and the highest `to` of the warp's. Queries that there are none of see nothing. */
 struct attn_scorer {
-        float scale;   /* with softcap: of the argument of 2^x, see attn_score() */
-        float cap;     /* in units of ln 2, 0 = none */
-        uint32_t from[2], to[2];    /* positions that the thread's queries see */
-        uint32_t all_from, all_to;  /* that all queries of the warp see */
+        float scale; /* with softcap: of the argument of 2^x, see attn_score() */
+        float cap;   /* in units of ln 2, 0 = none */
+        uint32_t window;
+        uint32_t to[2], low, high;
 };
 
 DEVICE attn_scorer attn_scorer_make(const struct attention &a) {
         attn_scorer c = {};
 
+        c.window = a.window;
         c.scale = a.scale * ATTN_LOG2E;
         if (a.softcap > 0.0f) {
                 c.scale = 2.0f * ATTN_LOG2E * (a.scale / a.softcap);
@@ -51,17 +59,22 @@ DEVICE attn_scorer attn_scorer_make(const struct attention &a) {
         return c;
 }
 
-/* cap tanh(x) = cap (1 - 2 / (1 + e^2x)) */
-DEVICE float attn_score(const attn_scorer &c, float s) {
-        s *= c.scale;
-        if (c.cap > 0.0f)
-                s = c.cap * (1.0f - 2.0f / (1.0f + fast_exp2(s)));
-        return s;
+/* Whether any query of the warp sees any of the tile at `base`, and whether all see all of it. */
+DEVICE bool attn_sees_any(const attn_scorer &c, uint32_t base) {
+        return base < c.high && base + CUDA_ATTN_TILE > attn_from(c.window, c.low);
 }
 
-/* The first position that a row at pos sees. */
-DEVICE uint32_t attn_horizon(const struct attention &a, uint32_t pos) {
-        return a.window > 0 && pos >= a.window ? pos - a.window + 1 : 0;
+DEVICE bool attn_sees_all(const attn_scorer &c, uint32_t base) {
+        return base + CUDA_ATTN_TILE <= c.low && base >= attn_from(c.window, c.high);
+}
+
+/* A scaled score: cap tanh(x) = cap (1 - 2 / (1 + e^2x)) where there is a cap. */
+DEVICE float attn_softcap(const attn_scorer &c, float s) {
+        return c.cap * (1.0f - 2.0f / (1.0f + fast_exp2(s)));
+}
+
+DEVICE float attn_score(const attn_scorer &c, float s) {
+        return c.cap > 0.0f ? attn_softcap(c, s * c.scale) : s * c.scale;
 }
 
 /* --- queries --- */
@@ -165,25 +178,39 @@ DEVICE float attn_quad_sum(float x) {
         return x + __shfl_xor_sync(WARP_ALL, x, 2);
 }
 
-/* Scores of the tile that starts at position `base` become weights. shrink: what the sums so far are multiplied by. */
-DEVICE void attn_weigh(const attn_scorer &c, uint32_t base, float s[ATTN_BLOCKS][4], attn_state &st, float shrink[2]) {
+/* Products of queries and keys of the tile at `base` become scores, -infinity where a query does not see the position. What only
+ * some tiles or models need is a loop of its own: a jump over it costs less than one for each score. */
+DEVICE void attn_score_tile(const attn_scorer &c, uint32_t base, float s[ATTN_BLOCKS][4]) {
         uint32_t first = base + threadIdx.x % 4 * 2;
-        bool whole = base >= c.all_from && base + CUDA_ATTN_TILE <= c.all_to;
 
+#pragma unroll
+        for (uint32_t i = 0; i < 4 * ATTN_BLOCKS; i++)
+                s[i / 4][i % 4] *= c.scale;
+        if (c.cap > 0.0f) {
+#pragma unroll
+                for (uint32_t i = 0; i < 4 * ATTN_BLOCKS; i++)
+                        s[i / 4][i % 4] = attn_softcap(c, s[i / 4][i % 4]);
+        }
+        if (!attn_sees_all(c, base)) {
+#pragma unroll
+                for (uint32_t i = 0; i < 4 * ATTN_BLOCKS; i++) {
+                        uint32_t pos = first + i / 4 * 8 + i % 2, to = c.to[i % 4 / 2];
+
+                        if (pos >= to || pos < attn_from(c.window, to))
+                                s[i / 4][i % 4] = -attn_infinity();
+                }
+        }
+}
+
+/* Scores become weights. shrink: what the sums so far are multiplied by. */
+DEVICE void attn_weigh(float s[ATTN_BLOCKS][4], attn_state &st, float shrink[2]) {
 #pragma unroll
         for (uint32_t r = 0; r < 2; r++) {
                 float top = -attn_infinity(), sum = 0.0f;
 
 #pragma unroll
-                for (uint32_t i = 0; i < 2 * ATTN_BLOCKS; i++) {
-                        uint32_t pos = first + i / 2 * 8 + i % 2;
-                        float v = attn_score(c, s[i / 2][2 * r + i % 2]);
-
-                        if (!whole && (pos < c.from[r] || pos >= c.to[r]))
-                                v = -attn_infinity();
-                        s[i / 2][2 * r + i % 2] = v;
-                        top = fmaxf(top, v);
-                }
+                for (uint32_t i = 0; i < ATTN_BLOCKS; i++)
+                        top = fmaxf(top, fmaxf(s[i][2 * r], s[i][2 * r + 1]));
                 top = fmaxf(attn_quad_max(top), st.top[r]);
                 shrink[r] = attn_ratio(st.top[r], top);
                 st.top[r] = top;

@@ -210,7 +210,7 @@ static int cuda_limits(struct backend *base, double *ret_read_bytes_s, double *r
 
         r = r ? r : cuda_memory_take(be, LIMITS_BYTES, false, &from);
         r = r ? r : cuda_memory_take(be, LIMITS_BYTES, false, &to);
-        r = r ? r : cuda_check(be, cudaMemsetAsync(from.data, 0, from.bytes, be->stream), "clearing memory");
+        r = r ? r : cuda_memory_clear(be, &from);
         r = r ? r : cuda_check(be, cuda_measure_read(be->stream, from.data, from.bytes, &read), "measuring reads");
         r = r ? r : cuda_check(be, cuda_measure_copy(be->stream, to.data, from.data, from.bytes, &copy), "measuring copies");
         r = r ? r : cuda_check(be, cuda_measure_mma(be->stream, &ops), "measuring products");

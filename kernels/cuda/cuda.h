@@ -13,6 +13,7 @@
 
 #include <stdatomic.h>
 
+#include "record.h"
 #include "run.h"
 
 struct cuda_nvml;
@@ -104,6 +105,8 @@ int cuda_wait_all(struct cuda_backend *be, const char *what);
 
 int cuda_memory_take(struct cuda_backend *be, uint64_t bytes, bool host, struct cuda_memory *ret);
 void cuda_memory_give(struct cuda_backend *be, struct cuda_memory *m);
+/* To zeros, on the stream. */
+int cuda_memory_clear(struct cuda_backend *be, const struct cuda_memory *m);
 /* Room for one more than n in a list. */
 int cuda_memory_list(struct cuda_memory **list, size_t n, size_t *allocated);
 /* The number + 1 of the buffer that alloc() gave and `p` points into; 0: none. */

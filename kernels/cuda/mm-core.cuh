@@ -22,6 +22,7 @@
 #define MM_WARP 32u
 #define MM_NO_ROW UINT32_MAX
 #define MM_SHARED_MAX 101376u /* bytes that every GPU lends to a block */
+#define MM_SHARED_TWO 50176u  /* with so many, two blocks are on an SM of the smallest kind */
 #define MM_SLICE 256u         /* slices begin at multiples of this */
 #define MM_GATE_STRIDE 20u    /* floats between rows of 16 outputs in shared memory: fewer bank conflicts than 16 */
 
@@ -32,7 +33,8 @@ struct mm_args {
         uint32_t first_tile[CUDA_MM_PRODUCTS + 1]; /* of each product in gridDim.y; gated ones share theirs */
         uint32_t k32;                              /* steps of 32 in a row of x */
         uint32_t max_slices;
-        bool split; /* slices are blocks */
+        uint32_t group_tiles;                      /* in gridDim.x, for each group of slots */
+        bool split;                                /* slices are blocks */
 };
 
 template <uint32_t warps_m_, uint32_t warps_n_, uint32_t panels_, uint32_t tiles_, uint32_t k_step_, uint32_t stages_>
@@ -46,6 +48,8 @@ template <typename F, typename V> struct mm_layout {
         static constexpr uint32_t warps = V::warps_m * V::warps_n, threads = warps * MM_WARP;
         static constexpr uint32_t panels = V::warps_m * V::panels, tiles = V::warps_n * V::tiles, rows = tiles * CUDA_TILE_ROWS;
         static constexpr uint32_t sums = V::panels * V::tiles * 4; /* of a thread */
+        /* Whether there are registers for what slices before the present one came to. */
+        static constexpr bool totals = V::panels == 1;
         /* On an SM at least, as far as registers go: these have so many that there can't be two. */
         static constexpr uint32_t blocks = V::panels > 1 || ((F::low || F::many) && V::tiles > 4) ? 1 : 512 / threads;
         static constexpr uint32_t k_step = V::k_step < F::chunk ? V::k_step : F::chunk, steps = k_step / 32;
@@ -66,14 +70,18 @@ template <typename F, typename V> struct mm_layout {
                 return table_bytes + stages * x_stage_bytes + chunks_of(stages) * chunk_bytes;
         }
 
-        static constexpr uint32_t fitting(uint32_t stages) {
-                return stages > 2 && bytes_of(stages) > MM_SHARED_MAX ? fitting(stages - 1) : stages;
+        /* As many stages as fit: with at least three, and room for a second block, or else as many as can be. */
+        static constexpr uint32_t fitting(uint32_t stages, uint32_t least, uint32_t bytes) {
+                return bytes_of(stages) <= bytes ? stages : stages > least ? fitting(stages - 1, least, bytes) : 0;
         }
 
-        static constexpr uint32_t stages = fitting(V::stages), chunks = chunks_of(stages);
+        static constexpr uint32_t stages_for_two = blocks > 1 ? fitting(V::stages, 3, MM_SHARED_TWO) : 0;
+        static constexpr uint32_t stages = stages_for_two ? stages_for_two : fitting(V::stages, 2, MM_SHARED_MAX);
+        static constexpr uint32_t chunks = chunks_of(stages);
         static constexpr uint32_t gate_bytes = table_bytes + panels * rows * MM_GATE_STRIDE * 4;
         static constexpr uint32_t shared_bytes = bytes_of(stages) > gate_bytes ? bytes_of(stages) : gate_bytes;
 
+        static_assert(stages >= 2, "stages");
         static_assert(panels == warps, "a warp fetches a panel");
         static_assert(MM_SLICE % k_chunk == 0, "slices are whole chunks");
         static_assert(k_step % 64 == 0 || !F::minimum, "sums come by two steps");
@@ -129,10 +137,12 @@ template <typename L> DEVICE uint32_t mm_rows(const struct mm_args &a, struct mm
         if (s.groups) {
                 struct cuda_group group = { 0, 0, 0 };
 
-                if (blockIdx.x < *s.n_groups)
-                        group = s.groups[blockIdx.x];
-                first = group.first;
-                n = group.n;
+                uint32_t before = blockIdx.x % a.group_tiles * L::rows;
+
+                if (blockIdx.x / a.group_tiles < *s.n_groups)
+                        group = s.groups[blockIdx.x / a.group_tiles];
+                first = group.first + before;
+                n = before < group.n ? group.n - before : 0;
                 b->expert = group.expert;
         } else {
                 first = blockIdx.x * L::rows;

@@ -9,7 +9,7 @@
  */
 
 #include "launch.cuh"
-#include "mm-core.cuh"
+#include "mm-store.cuh"
 #include "mm-table.h"
 
 #define F32_ROWS 8u
@@ -66,16 +66,13 @@ DEVICE void f32_multiply(const float *w, const struct f32_rows &r, uint32_t k, f
 
 DEVICE void f32_store(const struct cuda_mm_product &p, uint32_t expert, uint32_t row, uint32_t o, const float *slices, uint32_t stride,
                       uint32_t n_slices) {
-        float scale = p.scales ? p.scales[expert] : p.scale, v = 0.0f;
+        float scale = mm_scale(p, expert), v;
 
         if (row == MM_NO_ROW || o >= p.n_out)
                 return;
-        if (p.accumulate)
-                v = p.out[row * p.out_stride + o];
-        if (p.bias)
-                v += p.bias[(size_t)expert * p.n_out + o];
+        v = mm_initial_of(p, expert, row, o, p.accumulate);
         for (uint32_t s = 0; s < n_slices; s++)
-                v += slices[s * stride] * (scale != 0.0f ? scale : 1.0f);
+                v += slices[s * stride] * scale;
         p.out[row * p.out_stride + o] = v;
 }
 

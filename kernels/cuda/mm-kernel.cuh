@@ -68,7 +68,8 @@ DEVICE void mm_compute_stage(const struct mm_block &b, const struct mm_rings<F, 
                 mm_step_of<F, V>(acc, weights, in_chunk + i, x, sums, i, lane);
 }
 
-/* All of the block's K: leaves its last slice's sums in acc, those of slices before in total. */
+/* All of the block's K: leaves its last slice's sums in acc, those of slices before in total or, without registers for these, in
+ * out. */
 template <typename F, typename V>
 DEVICE void mm_loop(const struct mm_args &a, const struct mm_block &b, const struct mm_rings<F, V> &r, const uint8_t *panel,
                     float acc[V::panels][V::tiles][4], float total[V::panels][V::tiles][4]) {
@@ -83,7 +84,10 @@ DEVICE void mm_loop(const struct mm_args &a, const struct mm_block &b, const str
         }
         for (uint32_t s = 0; s < n_steps; s++) {
                 if (b.k_first + s * L::k_step == slice_end) {
-                        mm_add_slice<F, V>(a, b, warp, acc, total);
+                        if (L::totals)
+                                mm_add_slice<F, V>(a, b, warp, acc, total);
+                        else
+                                mm_put_slice<F, V>(a, b, r.table, warp, lane, slice == 0, acc);
                         slice_end = mm_slice_begin(++slice + 1, b.slices, a.mm.n_in);
                 }
                 cp_async_wait<L::stages - 2>();
@@ -124,14 +128,20 @@ __global__ void __launch_bounds__(mm_layout<F, V>::threads, mm_layout<F, V>::blo
                         mm_fetch_chunk<F, V>(b, r, panel, s, warp, lane);
         }
         __syncthreads();
-        mm_initial<F, V>(a, b, r.table, warp, lane, total);
+        if (L::totals)
+                mm_initial<F, V>(a, b, r.table, warp, lane, total);
         mm_loop<F, V>(a, b, r, panel, acc, total);
+        if (!L::totals && b.slices > 1 && !a.split) {
+                mm_put_slice<F, V>(a, b, r.table, warp, lane, false, acc);
+                return;
+        }
+        if (!L::totals)
+                mm_initial<F, V>(a, b, r.table, warp, lane, total);
         if (!a.split || b.slices == 1)
                 mm_add_slice<F, V>(a, b, warp, acc, total);
         else if (!mm_join_slices<F, V>(a, b, warp, (uint32_t *)r.weights, acc, total))
                 return;
         if (a.mm.is_gated) {
-                cp_async_wait<0>();
                 __syncthreads();
                 mm_store_gated<F, V>(a, b, r.table, (float *)(r.x), warp, lane, total);
         } else {
@@ -142,15 +152,15 @@ __global__ void __launch_bounds__(mm_layout<F, V>::threads, mm_layout<F, V>::blo
 template <typename F, typename V> constexpr struct mm_variant mm_variant_of(void) {
         using L = mm_layout<F, V>;
 
-        return { mm_kernel<F, V>, L::threads, L::shared_bytes, L::panels, L::rows, L::sums };
+        return { mm_kernel<F, V>, L::threads, L::shared_bytes, L::panels, L::rows, L::sums, L::totals };
 }
 
-/* Rows of a tile: 8, 16, 32, 64 (a block reads all rows, so that weights are read once), 128. warps_m, warps_n, panels, tiles, elements
- * of K in a step, stages. */
-using mm_shape_8 = mm_shape<4, 1, 1, 1, 256, 4>;
-using mm_shape_16 = mm_shape<4, 1, 1, 2, 256, 3>;
-using mm_shape_32 = mm_shape<4, 1, 1, 4, 128, 3>;
-using mm_shape_64 = mm_shape<8, 1, 1, 8, 64, 4>;
+/* Rows of a tile: 8, 16, 32, 64 (a block reads all rows, so that weights are read once), 128. warps_m, warps_n, panels, tiles,
+ * elements of K in a step, stages. */
+using mm_shape_8 = mm_shape<4, 1, 1, 1, 128, 6>;
+using mm_shape_16 = mm_shape<4, 1, 1, 2, 128, 6>;
+using mm_shape_32 = mm_shape<4, 1, 1, 4, 64, 6>;
+using mm_shape_64 = mm_shape<8, 1, 1, 8, 64, 5>;
 using mm_shape_128 = mm_shape<4, 2, 2, 8, 64, 3>;
 
 /* Defines the table entry of a format. */

@@ -28,6 +28,12 @@ DEVICE float mm_scale(const struct cuda_mm_product &p, uint32_t expert) {
 }
 
 /* What the first slice is added to. */
+DEVICE float mm_initial_of(const struct cuda_mm_product &p, uint32_t expert, uint32_t row, uint32_t o, bool accumulate) {
+        float v = accumulate ? p.out[row * p.out_stride + o] : 0.0f;
+
+        return p.bias ? v + p.bias[(size_t)expert * p.n_out + o] : v;
+}
+
 template <typename F, typename V>
 DEVICE void mm_initial(const struct mm_args &a, const struct mm_block &b, const uint32_t *table, uint32_t warp, uint32_t lane,
                        float total[V::panels][V::tiles][4]) {
@@ -43,15 +49,10 @@ DEVICE void mm_initial(const struct mm_args &a, const struct mm_block &b, const 
                 for (uint32_t i = 0; i < V::tiles * 4; i++) {
                         struct mm_element<F, V> e = mm_element_of<F, V>(warp % V::warps_n, i / 4, lane, i % 4);
                         uint32_t row = table[L::rows + e.row], o = panel.panel * WEIGHT_PANEL + e.in_panel;
-                        float v = 0.0f;
 
-                        if (row != MM_NO_ROW && o < product.n_out) {
-                                if (accumulate)
-                                        v = product.out[row * product.out_stride + o];
-                                if (product.bias)
-                                        v += product.bias[(size_t)b.expert * product.n_out + o];
-                        }
-                        total[p][i / 4][i % 4] = v;
+                        total[p][i / 4][i % 4] = 0.0f;
+                        if (row != MM_NO_ROW && o < product.n_out)
+                                total[p][i / 4][i % 4] = mm_initial_of(product, b.expert, row, o, accumulate);
                 }
         }
 }
@@ -91,6 +92,34 @@ DEVICE void mm_add_slice(const struct mm_args &a, const struct mm_block &b, uint
 #pragma unroll
                 for (uint32_t i = 0; i < V::tiles * 4; i++) {
                         total[p][i / 4][i % 4] += acc[p][i / 4][i % 4] * scale;
+                        acc[p][i / 4][i % 4] = 0.0f;
+                }
+        }
+}
+
+/* The same in out itself, which belongs to this block until its end. first: out has nothing yet. */
+template <typename F, typename V>
+DEVICE void mm_put_slice(const struct mm_args &a, const struct mm_block &b, const uint32_t *table, uint32_t warp, uint32_t lane,
+                         bool first, float acc[V::panels][V::tiles][4]) {
+        using L = mm_layout<F, V>;
+
+#pragma unroll
+        for (uint32_t p = 0; p < V::panels; p++) {
+                struct mm_panel panel = mm_panel_of<L>(a, b, warp / V::warps_n * V::panels + p);
+                const struct cuda_mm_product &product = a.mm.product[panel.product];
+                float scale = mm_scale(product, b.expert);
+
+#pragma unroll
+                for (uint32_t i = 0; i < V::tiles * 4; i++) {
+                        struct mm_element<F, V> e = mm_element_of<F, V>(warp % V::warps_n, i / 4, lane, i % 4);
+                        uint32_t row = table[L::rows + e.row], o = panel.panel * WEIGHT_PANEL + e.in_panel;
+
+                        if (row != MM_NO_ROW && o < product.n_out) {
+                                float *out = product.out + row * product.out_stride + o;
+                                float v = first ? mm_initial_of(product, b.expert, row, o, product.accumulate) : *out;
+
+                                *out = v + acc[p][i / 4][i % 4] * scale;
+                        }
                         acc[p][i / 4][i % 4] = 0.0f;
                 }
         }

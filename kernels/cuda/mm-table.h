@@ -12,6 +12,7 @@ struct mm_variant {
         uint32_t threads, shared_bytes;
         uint32_t panels, rows; /* of a block's tile */
         uint32_t sums;         /* of a thread */
+        bool totals;           /* whether a block can gate what it went through in slices */
 };
 
 #define MM_VARIANTS 5u

@@ -108,27 +108,40 @@ static bool mm_should_split(const struct mm_plan *plan) {
         return plan->args.max_slices > 1 && blocks < busy && blocks <= CUDA_MM_TICKETS;
 }
 
+static void mm_plan_blocks(struct mm_plan *plan, uint32_t rows) {
+        const struct mm_variant *v = plan->variant;
+        struct mm_args *a = &plan->args;
+        uint32_t tile = v->panels / (a->mm.is_gated ? 2 : 1), tiles = (rows + v->rows - 1) / v->rows;
+
+        for (uint32_t i = 0; i < a->mm.n_products; i++)
+                a->first_tile[i + 1] = a->first_tile[i] + (a->n_panels[i] + tile - 1) / tile;
+        a->group_tiles = tiles;
+        plan->grid.x = a->mm.slots.groups ? a->mm.slots.max_groups * tiles : tiles;
+        plan->grid.y = a->first_tile[a->mm.is_gated ? 1 : a->mm.n_products];
+        a->split = mm_should_split(plan);
+        plan->grid.z = a->split ? a->max_slices : 1;
+}
+
 static bool mm_plan_make(const struct cuda_mm *m, struct mm_plan *plan) {
         const struct mm_format_entry *entry = mm_format_find(m->fmt);
-        uint32_t rows = m->slots.groups ? m->slots.group_rows : m->rows.max, tile;
+        uint32_t rows = m->slots.groups ? m->slots.group_rows : m->rows.max;
         struct mm_args *a = &plan->args;
 
         if (!entry)
                 return false;
-        plan->variant = mm_variant_for(entry, rows);
-        tile = plan->variant->panels / (m->is_gated ? 2 : 1);
         a->mm = *m;
         a->k32 = (m->n_in + 31) / 32;
         for (uint32_t i = 0; i < m->n_products; i++) {
                 a->n_panels[i] = (m->product[i].n_out + WEIGHT_PANEL - 1) / WEIGHT_PANEL;
                 a->slices[i] = cuda_mm_slices(m->fmt, m->product[i].n_out, m->n_in);
                 a->max_slices = a->slices[i] > a->max_slices ? a->slices[i] : a->max_slices;
-                a->first_tile[i + 1] = a->first_tile[i] + (a->n_panels[i] + tile - 1) / tile;
         }
-        plan->grid.x = m->slots.groups ? m->slots.max_groups : (rows + plan->variant->rows - 1) / plan->variant->rows;
-        plan->grid.y = a->first_tile[m->is_gated ? 1 : m->n_products];
-        a->split = mm_should_split(plan);
-        plan->grid.z = a->split ? a->max_slices : 1;
+        plan->variant = mm_variant_for(entry, rows);
+        mm_plan_blocks(plan, rows);
+        if (m->is_gated && a->max_slices > 1 && !a->split && !plan->variant->totals) {
+                plan->variant = mm_variant_for(entry, MM_FEW_ROWS);
+                mm_plan_blocks(plan, rows);
+        }
         return true;
 }
 

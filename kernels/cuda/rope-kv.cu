@@ -220,7 +220,7 @@ DEVICE void finish_head(const struct cuda_rope_kv &a, uint32_t row, uint32_t pos
                 q[d] = head[d] * factor;
 }
 
-__global__ void __launch_bounds__(WARP * WARPS) rope_kv_kernel(struct cuda_rope_kv a) {
+__global__ void __launch_bounds__(WARP * WARPS, 4) rope_kv_kernel(struct cuda_rope_kv a) {
         rope_shared *shared = (rope_shared *)shared_memory();
         uint32_t row = blockIdx.x, warp = threadIdx.x / WARP, n_kv = a.kv.n_kv_heads, pos;
         float *head = shared->heads[warp], q_scale = 1.0f, k_scale = 1.0f;

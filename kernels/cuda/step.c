@@ -176,7 +176,7 @@ static int reserve_tickets(struct cuda_backend *be) {
         if (m->data)
                 return 0;
         r = cuda_memory_take(be, CUDA_MM_TICKETS * sizeof(uint32_t), false, m);
-        r = r ? r : cuda_check(be, cudaMemsetAsync(m->data, 0, m->bytes, be->stream), "clearing tickets");
+        r = r ? r : cuda_memory_clear(be, m);
         return r;
 }
 

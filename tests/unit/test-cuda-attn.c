@@ -6,6 +6,7 @@
  */
 
 #include "cuda-attn-test.h"
+#include "tests/cuda-host/emu.h"
 
 /* --- plans ---------------------------------------------------------------------------------------------------------- */
 
@@ -171,8 +172,11 @@ static void check_case(const struct attn_case *c) {
 }
 
 static void check_cases(const struct attn_case *cases, size_t n) {
-        for (size_t i = 0; i < n; i++)
+        for (size_t i = 0; i < n; i++) {
+                emu_set_order(i % 3 == 0 ? EMU_ORDER_SHUFFLED : i % 3 == 1 ? EMU_ORDER_DESCENDING : EMU_ORDER_ASCENDING, i);
                 check_case(cases + i);
+        }
+        emu_reset();
 }
 
 static void test_f16(void **unused) {

@@ -238,13 +238,14 @@ static void test_gated_slices(void **unused) {
         gated_at(FMT_Q4_1, ACT_SILU, 36, 2048, 3, 48);
         gated_at(FMT_Q4_1, ACT_SILU, 36, 2048, 3, 0);
         gated_at(FMT_F16, ACT_SILU, 36, 2048, 66, 0);
+        gated_at(FMT_F16, ACT_SILU, 36, 2048, 66, 48);
 }
 
 /* Gated experts: rows of slots, and the same bits for a slot whoever else is in its group. */
-static void test_gated_experts(void **unused) {
-        enum { ROWS = 21, USED = 2, EXPERTS = 3, OUT = 40, IN = 96 };
-        struct weight gate = matrix_new(FMT_Q4_0, EXPERTS, OUT, IN), up = matrix_new(FMT_Q4_0, EXPERTS, OUT, IN);
-        struct cuda_packed x = packed_noise(ROWS, IN), to[2];
+static void gated_experts_at(uint32_t n_in, uint32_t wide_rows) {
+        enum { ROWS = 21, USED = 2, EXPERTS = 3, OUT = 40 };
+        struct weight gate = matrix_new(FMT_Q4_0, EXPERTS, OUT, n_in), up = matrix_new(FMT_Q4_0, EXPERTS, OUT, n_in);
+        struct cuda_packed x = packed_noise(ROWS, n_in), to[2];
         struct cuda_mm m = mm_new(FMT_Q4_0, &x, ROWS);
         struct made_slots s = slots_new(ROWS, USED, EXPERTS, 8), wide = s;
         uint32_t n_groups = 0;
@@ -257,7 +258,7 @@ static void test_gated_experts(void **unused) {
         m.slots = s.slots;
         m.gated = to[0] = packed_new(ROWS * USED, OUT);
         mm_run(&m);
-        /* The same slots in groups of up to 64. */
+        /* The same slots in larger groups. */
         wide.slots.groups = device_new(EXPERTS * sizeof(*wide.slots.groups));
         for (uint32_t i = 0; i < *s.slots.n_groups; i++) {
                 const struct cuda_group *g = &s.slots.groups[i];
@@ -268,7 +269,7 @@ static void test_gated_experts(void **unused) {
                         wide.slots.groups[n_groups++] = *g;
         }
         *wide.slots.n_groups = n_groups;
-        wide.slots.group_rows = 64;
+        wide.slots.group_rows = wide_rows;
         wide.slots.max_groups = EXPERTS;
         m.slots = wide.slots;
         m.gated = to[1] = packed_new(ROWS * USED, OUT);
@@ -292,6 +293,12 @@ static void test_gated_experts(void **unused) {
         packed_free(&x);
         mm_free(&m);
         slots_free(&s);
+}
+
+static void test_gated_experts(void **unused) {
+        gated_experts_at(96, 64);
+        gated_experts_at(96, 128);
+        gated_experts_at(2048, 128);
 }
 
 /* Groups that the kernels handle: as many rows as a variant has, and enough for most experts' slots. */
