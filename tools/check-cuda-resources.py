@@ -74,8 +74,9 @@ def demangle(names):
 
 
 def faults(name, uses, gpus):
-    """Sentences about one kernel."""
-    for gpu in gpus:
+    """Sentences about one kernel. One for a family's members ("sm_120f") is there for these alone."""
+    family = any(gpu.endswith("f") for gpu in uses)
+    for gpu in (gpu for gpu in gpus if gpu.endswith("f") == family):
         use = uses.get(gpu)
         if use is None or use.registers is None:
             yield f"{name}: not compiled for {gpu}, which others are"

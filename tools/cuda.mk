@@ -39,6 +39,9 @@ all: $(LIB_cuda)
 .PHONY: cuda
 cuda: $(BUILD)/lib/libspark-cuda.so
 
+# These have instructions of one family of GPUs, and are there for its members alone.
+$(BUILD)/obj/kernels/cuda/mm-fp8.cu.o: private CUDA_CODE = -gencode arch=compute_120f,code=sm_120f -gencode arch=compute_120f,code=sm_121f
+
 # Objects are made again when their flags change.
 .PHONY: FORCE
 $(BUILD)/obj/kernels/cuda/flags: FORCE

@@ -409,6 +409,7 @@ static int write_init(struct engine *e) {
         init.inter_token_ms = (uint32_t)c->inter_token_ms;
         init.backend_library = c->cuda_library;
         init.placement = c->cuda_placement;
+        init.activations = c->cuda_activations;
         init.step_timeout_ms = (uint32_t)c->limits.step_timeout_ms;
         init.memory_wait_ms = memory_wait_ms(e);
         init.null_step_us = (uint32_t)c->null_step_us;

@@ -72,6 +72,7 @@ static int read_config(const Spark__Engine__V1__Init *init, struct host_config *
                         .isa = "auto",
                         .null_step_us = init->null_step_us,
                         .placement = init->placement,
+                        .activations = init->activations,
                         .hang_ms = hang_ms(init),
                         .library = init->backend_library[0] ? init->backend_library : NULL,
                 },

@@ -54,6 +54,7 @@ struct cuda_backend {
         enum cuda_placement placement;
         bool kv_on_host;  /* the KV cache is pinned memory of the host, which is read faster */
         bool kv_measured;
+        bool fp8;         /* MXFP4 is multiplied with rows in 8 bits */
         bool no_fusion;   /* for tests: operations as they come */
         bool no_graphs;   /* for tests, and where the runtime makes none */
         uint32_t hang_ms;

@@ -3,7 +3,8 @@
 /*
  * What is joined, each by the list alone (plan.h):
  *   a product and the slices of it         -> products of the slices' rows of the matrix, straight to where the slices go
- *   gate and up, their activation          -> one product that stores only the activation (where mm.h can)
+ *   gate and up, their activation          -> one product that stores only the activation (where mm.h can; not in 8 bits, which
+ *                                             that does not write)
  *   norms of heads, rotation, KV append    -> one operation
  *   norm of a block, residual sum, norm    -> one operation; either norm may be missing
  *
@@ -95,7 +96,7 @@ static void join_gate(const struct cuda_backend *be, struct cuda_ops *list, size
         struct cuda_mm_product *p = op->mm.mm.product;
         size_t i;
 
-        if (!gate || op->mm.mm.n_products != 2 || !cuda_span_equal(gate->span, op->span) ||
+        if (!gate || op->mm.mm.n_products != 2 || op->mm.mm.activations != CUDA_ACTIVATIONS_BF16 || !cuda_span_equal(gate->span, op->span) ||
             !cuda_mm_can_gate(op->mm.mm.fmt, gate->gate.dim, op->mm.mm.n_in))
                 return;
         if (feeds(p, gate->gate.up, gate->gate.dim) && feeds(p + 1, gate->gate.gate, gate->gate.dim)) {

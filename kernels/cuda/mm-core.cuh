@@ -28,6 +28,7 @@
 
 struct mm_args {
         struct cuda_mm mm;
+        const void *x; /* in the form that the kernel reads */
         uint32_t n_panels[CUDA_MM_PRODUCTS];
         uint32_t slices[CUDA_MM_PRODUCTS];
         uint32_t first_tile[CUDA_MM_PRODUCTS + 1]; /* of each product in gridDim.y; gated ones share theirs */
@@ -194,7 +195,7 @@ DEVICE void mm_fetch_weights(const struct mm_block &b, const uint8_t *panel, uin
 template <typename L>
 DEVICE void mm_fetch_x(const struct mm_args &a, const uint32_t *table, uint32_t k, uint32_t k_end, uint8_t *to, uint32_t warp,
                        uint32_t lane) {
-        const uint8_t *x = (const uint8_t *)a.mm.x.x;
+        const uint8_t *x = (const uint8_t *)a.x;
         uint32_t end = (k_end + 31) / 32;
 
 #pragma unroll
@@ -245,7 +246,9 @@ DEVICE void mm_scaled(float acc[4], const struct mm_step &w, const uint32_t x[4]
 /* One panel times one tile: 32 elements of K. This is the order of sums, in whatever company. */
 template <typename F>
 DEVICE void mm_multiply(float acc[4], const struct mm_step &w, const uint32_t x[4], const float sums[2][2]) {
-        if (F::scale == 32) {
+        if constexpr (F::eight) {
+                mma_e2m1_e4m3(acc, w.a[0], x, w.power, x[2]);
+        } else if (F::scale == 32) {
                 mm_scaled<F>(acc, w, x, 0, 2);
         } else if (F::scale == 16) {
                 mm_scaled<F>(acc, w, x, 0, 1);

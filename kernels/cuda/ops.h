@@ -46,10 +46,15 @@ struct cuda_rows {
  * whole tiles of 8, with whatever was there.
  * sums: of 16 elements each, after rounding to bfloat16, added up in order of k: [row][K32 * 2]; for formats with minima.
  * f32: the row as it was, [row][n_in], for float matrices in single precision and whoever else reads it.
- * Each of the three may be NULL: not wanted.
+ * x8: in E4M3, each 32 elements of a row with a power of two of their own (E8M0): the smallest one with which the largest of them is
+ * not beyond 448. Where x has a lane's 16 bytes there are its elements 4t .. 4t + 3 and 16 + 4t .., a byte each, then the
+ * power in the lowest byte of four, and four bytes of zeros. As many bytes as x. Only activations in 8 bits (mm.h) read it, and only cuda_pack() and
+ * cuda_gate() write it.
+ * Each of these may be NULL: not wanted.
  */
 struct cuda_packed {
         uint16_t *x;
+        uint32_t *x8;
         float *sums;
         float *f32;
         uint32_t n_in;

@@ -121,3 +121,59 @@ DEVICE void packed_store(const struct cuda_packed &p, uint32_t row, uint32_t chu
                 }
         }
 }
+
+/* --- in eight bits --- */
+
+/* A power of two (E8M0) for numbers up to the largest: that one over it is at most 448. */
+DEVICE uint32_t packed_power(float largest) {
+        uint32_t bits = __float_as_uint(largest), e = (bits >> 23) + ((bits & 0x7fffffu) > 0x600000u);
+
+        return e > 8 ? e - 8 : 0;
+}
+
+/* x / 2^(power - 127) in E4M3, to nearest, ties to even; it is not beyond 448, or no number. */
+DEVICE uint32_t packed_e4m3(float x, uint32_t power) {
+        float magnitude = fabsf(x) * __uint_as_float((254 - power) << 23);
+        uint32_t sign = __float_as_uint(x) >> 24 & 0x80u, bits = __float_as_uint(magnitude);
+
+        uint32_t code = ((bits + 0x7ffffu + (bits >> 20 & 1u)) >> 20) - (120u << 3);
+
+        if (magnitude < 0x1p-6f) /* 2^14 has the spacing of what is subnormal: the addition rounds */
+                code = __float_as_uint(magnitude + 0x1p14f) - 0x46800000u;
+        return sign | (magnitude <= 448.0f ? code : 0x7fu);
+}
+
+DEVICE uint32_t packed_e4m3_four(const float v[4], uint32_t power) {
+        return packed_e4m3(v[0], power) | packed_e4m3(v[1], power) << 8 | packed_e4m3(v[2], power) << 16 | packed_e4m3(v[3], power) << 24;
+}
+
+/* A thread's eight elements of a chunk in eight bits, as x8 has them. Whole warps. */
+DEVICE uint4 packed_eight(const float v[8]) {
+        uint32_t largest = 0, power;
+
+        /* Bits of positive numbers have these' order; what is no number comes above all others. */
+#pragma unroll
+        for (uint32_t i = 0; i < 8; i++) {
+                uint32_t bits = __float_as_uint(v[i]) & 0x7fffffffu;
+
+                largest = bits > largest ? bits : largest;
+        }
+#pragma unroll
+        for (uint32_t other = 1; other < 4; other *= 2) {
+                uint32_t bits = __shfl_xor_sync(WARP_ALL, largest, other);
+
+                largest = bits > largest ? bits : largest;
+        }
+        power = packed_power(__uint_as_float(largest));
+        return make_uint4(packed_e4m3_four(v, power), packed_e4m3_four(v + 4, power), power, 0);
+}
+
+/* The same for x8, after packed_store(). It is a function of its own because kernels that have many elements in registers would
+ * have to spill some of these. */
+DEVICE void packed_store_eight(const struct cuda_packed &p, uint32_t row, uint32_t chunk, uint32_t t, const float v[8]) {
+        uint32_t chunks = (p.n_in + PACK_CHUNK - 1) / PACK_CHUNK;
+        uint4 eight = packed_eight(v);
+
+        if (chunk < chunks)
+                ((uint4 *)p.x8)[((size_t)(row / CUDA_TILE_ROWS) * chunks + chunk) * WARP + row % CUDA_TILE_ROWS * 4 + t] = eight;
+}

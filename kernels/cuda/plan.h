@@ -129,7 +129,7 @@ struct cuda_op *cuda_ops_add(struct cuda_ops *list);
 struct cuda_value {
         struct cuda_span span;
         uint32_t n_in;
-        bool x, sums, f32;
+        bool x, x8, sums, f32;
         uint32_t buffer;
 };
 

@@ -78,6 +78,7 @@ static int add_products(struct cuda_backend *be, const struct call *c, size_t i,
         op->mm.x_span = c->x_span;
         op->mm.mm.fmt = w->info->fmt;
         op->mm.mm.n_in = w->n_in;
+        op->mm.mm.activations = be->fp8 && w->info->fmt == FMT_MXFP4 ? CUDA_ACTIVATIONS_FP8 : CUDA_ACTIVATIONS_BF16;
         op->mm.mm.x_per_row = c->x_per_row;
         for (; r == 0 && i < c->n && op->mm.mm.n_products < CUDA_MM_PRODUCTS; i++) {
                 if (put[i] || c->products[i].w->info->fmt != w->info->fmt)

@@ -38,6 +38,8 @@ template <enum activation act> __global__ void __launch_bounds__(PACKED_THREADS)
                         x[i] = act_gate<act>(x[i], up[i]);
         }
         packed_store(a.out, row, chunk, at % 4, a.aligned_out, x);
+        if (a.out.x8)
+                packed_store_eight(a.out, row, chunk, at % 4, x);
 }
 
 static cudaError_t packed_launch(const struct cuda_launch *l, void (*kernel)(struct packed_args), struct packed_args *a) {

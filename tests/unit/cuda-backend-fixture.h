@@ -30,7 +30,7 @@ struct traits {
         const char *name;
         enum fmt fmt;
         enum kv_format kv;
-        bool experts, shared, window, fused, post_norms, head_norms, width_norms, softcap, no_input_norm;
+        bool experts, shared, window, fused, post_norms, head_norms, width_norms, softcap, no_input_norm, fp8;
         double limit; /* of the difference from the CPU backend */
 };
 
