@@ -180,7 +180,9 @@ cudaError_t attn_few(const struct cuda_launch *l, const struct cuda_attn *a) {
         few_launch work = { l, a };
         cudaError_t e = attn_each_shape(a->kv.format, a->kv.head_dim, work);
 
-        return e != cudaSuccess ? e : launch(attn_combine_kernel, combine_grid(a), dim3(COMBINE_THREADS), 0, l->stream, l->dependent, *a);
+        if (e != cudaSuccess)
+                return e;
+        return launch(attn_combine_kernel, combine_grid(a), dim3(COMBINE_THREADS), 0, l->stream, l->dependent, *a);
 }
 
 cudaError_t attn_few_prepare(void) {

@@ -251,5 +251,6 @@ __global__ void __launch_bounds__(WARP * WARPS, 4) rope_kv_kernel(struct cuda_ro
 cudaError_t cuda_rope_kv(const struct cuda_launch *l, const struct cuda_rope_kv *a) {
         uint32_t blocks = a->norm_width ? 1 : (a->n_heads + 2 * a->kv.n_kv_heads + WARPS - 1) / WARPS;
 
-        return launch(rope_kv_kernel, dim3(a->rows.max, blocks), dim3(WARP * WARPS), sizeof(rope_shared), l->stream, l->dependent, *a);
+        return launch(rope_kv_kernel, dim3(a->rows.max, blocks), dim3(WARP * WARPS), sizeof(rope_shared), l->stream,
+                      l->dependent, *a);
 }
