@@ -49,6 +49,9 @@ struct backend_config {
         const char *activations; /* CUDA: "bf16" (also NULL and "") or "fp8", which is faster and less exact (docs/cuda.md) */
         unsigned hang_ms; /* CUDA: how long a step may take before the device counts as lost; 0 = 10 s */
         const char *library;   /* CUDA: path of the shared object; NULL = where this program's build or installation has it */
+        const char *log_name;  /* how the program logs (base/log.h), for a backend that brings a logger of its own; NULL: unsaid */
+        int log_level;
+        bool log_for_journal;
         struct backend_error *error; /* where open() may say why it refuses, or NULL; backend_open() sets it */
 };
 

@@ -66,6 +66,7 @@ $(BUILD)/lib/libspark-cuda.so: $(call objs,$(CUDA_C)) $(CUDA_OBJ) $(LIB_kernels)
 # tests/gpu/device.c has an answer for, and do not touch device memory from the host.
 GPU_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/gpu/%,$(if $(filter 1,$(CUDA)),$(shell \
     grep -LE 'emu_(fail|hang|get_|configure|set_device|set_lazy)|cuda-backend-fixture|test-kernels' tests/unit/test-cuda-*.c)))
+$(BUILD)/gpu/test-cuda-mm%: TEST_LIBS := -Wl,--wrap=cudaMalloc,--wrap=cudaFree
 
 .PHONY: gpu-tests
 gpu-tests: $(GPU_TESTS)
@@ -82,4 +83,4 @@ $(BUILD)/gpu/device.o: tests/gpu/device.c
 
 $(BUILD)/gpu/test-cuda-%: $(BUILD)/gpu/test-cuda-%.o $(BUILD)/gpu/device.o $(call objs,$(CUDA_C)) $(CUDA_OBJ) $(LIB_kernels) $(LIB_base)
 	$(call QUIET,LD)$(CC) $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(CUDA_LIBDIRS) -lcudart_static -ldl -lrt -lm \
-	    -lcmocka $(ALL_LDFLAGS) -o $@
+	    -lcmocka $(TEST_LIBS) $(ALL_LDFLAGS) -o $@

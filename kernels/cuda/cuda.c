@@ -154,6 +154,8 @@ static int cuda_open(const struct backend_config *config, struct backend **ret) 
         const char *why;
         cudaError_t error;
 
+        if (config->log_name)
+                log_init(config->log_name, (enum log_level)config->log_level, config->log_for_journal);
         if (!find_device(config->error))
                 return BACKEND_E_UNSUPPORTED;
         be = calloc(1, sizeof(*be));
