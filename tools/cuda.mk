@@ -65,7 +65,7 @@ $(BUILD)/lib/libspark-cuda.so: $(call objs,$(CUDA_C)) $(CUDA_OBJ) $(LIB_kernels)
 # The kernels' tests on this machine's device instead of the emulated one: those that tell the emulator no more than
 # tests/gpu/device.c has an answer for, and do not touch device memory from the host.
 GPU_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/gpu/%,$(if $(filter 1,$(CUDA)),$(shell \
-    grep -LE 'emu_(fail|hang|get_|configure|set_device|set_lazy)|cuda-backend-fixture|test-kernels' tests/unit/test-cuda-*.c)))
+    grep -LE 'emu_(fail|hang|get_|configure|set_device|set_lazy)|cuda-backend-fixture|reference-fixture|test-kernels' tests/unit/test-cuda-*.c)))
 $(BUILD)/gpu/test-cuda-mm%: TEST_LIBS := -Wl,--wrap=cudaMalloc,--wrap=cudaFree
 
 .PHONY: gpu-tests
