@@ -62,14 +62,14 @@ $(BUILD)/lib/libspark-cuda.so: $(call objs,$(CUDA_C)) $(CUDA_OBJ) $(LIB_kernels)
 	    -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(CUDA_LIBDIRS) -lcudart_static -ldl -lrt -lm \
 	    $(ALL_LDFLAGS) -Wl,-z,defs -o $@
 
-# The kernels' tests on this machine's device instead of the emulated one; not those of the emulator itself, nor those that let it
-# fail or ask it what it did.
-GPU_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/gpu/%,$(filter-out %-emu.c %-emu-runtime.c %-backend.c %-faults.c %-fill.c, \
-                 $(wildcard tests/unit/test-cuda-*.c)))
+# The kernels' tests on this machine's device instead of the emulated one: those that tell the emulator no more than
+# tests/gpu/device.c has an answer for, and do not touch device memory from the host.
+GPU_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/gpu/%,$(if $(filter 1,$(CUDA)),$(shell \
+    grep -LE 'emu_(fail|hang|get_|configure|set_device|set_lazy)|cuda-backend-fixture|reference-fixture|test-kernels' tests/unit/test-cuda-*.c)))
 $(BUILD)/gpu/test-cuda-mm%: TEST_LIBS := -Wl,--wrap=cudaMalloc,--wrap=cudaFree
 
 .PHONY: gpu-tests
-gpu-tests: $(if $(filter 1,$(CUDA)),$(GPU_TESTS))
+gpu-tests: $(GPU_TESTS)
 
 GPU_CC = $(call QUIET,CC)$(CC) $(ALL_CFLAGS) -isystem $(CUDA_HOME)/include -MMD -MP -c $< -o $@
 
