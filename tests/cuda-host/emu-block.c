@@ -360,7 +360,7 @@ void emu_copy_wait(unsigned pending) {
                 else
                         memset(f->copies[i].to, 0, 16);
         f->n_copies -= n_copied;
-        if (f->n_copies)
+        if (f->n_copies > 0) /* where nothing was ever copied, copies is NULL */
                 memmove(f->copies, f->copies + n_copied, f->n_copies * sizeof *f->copies);
         f->n_groups -= n_done;
         for (uint32_t i = 0; i < f->n_groups; i++)
