@@ -30,7 +30,7 @@ enum {
 
 /* What a shared object with a backend must have been built for: the version counts changes of what this header and format.h
  * define, operations that come or go change the rest by themselves. */
-#define BACKEND_VERSION 1u
+#define BACKEND_VERSION 2u
 #define BACKEND_ABI ((uint32_t)(BACKEND_VERSION * 65536u + sizeof(struct backend_ops)))
 
 struct backend; /* each backend embeds it first */
@@ -46,8 +46,12 @@ struct backend_config {
         const char *isa; /* CPU: "auto", or a kernel family by name for tests ("c", "avx2", ...) */
         unsigned null_step_us; /* null: how long a step pretends to take */
         const char *placement; /* CUDA: "auto" (also NULL), "unified" or "device" */
+        const char *activations; /* CUDA: "bf16" (also NULL and "") or "fp8", which is faster and less exact (docs/cuda.md) */
         unsigned hang_ms; /* CUDA: how long a step may take before the device counts as lost; 0 = 10 s */
         const char *library;   /* CUDA: path of the shared object; NULL = where this program's build or installation has it */
+        const char *log_name;  /* how the program logs (base/log.h), for a backend that brings a logger of its own; NULL: unsaid */
+        int log_level;
+        bool log_for_journal;
         struct backend_error *error; /* where open() may say why it refuses, or NULL; backend_open() sets it */
 };
 
@@ -194,8 +198,9 @@ struct backend_ops {
         int (*kv_export)(struct backend *be, const struct kv_cache *kv, uint32_t page, void *host);
         int (*kv_import)(struct backend *be, struct kv_cache *kv, uint32_t page, const void *host);
 
-        /* Called once per step before and after its operations; end() returns when all results can be downloaded. kv: the
-         * cache that the step's rows extend, NULL for steps without attention. */
+        /* Called once per step before and after its operations; end() returns when all results can be downloaded: what the
+         * step's operations wrote and none of them but top() read since; the rest a backend need not have written anywhere. kv:
+         * the cache that the step's rows extend, NULL for steps without attention. */
         int (*begin)(struct backend *be, const struct batch *batch, struct kv_cache *kv);
         int (*end)(struct backend *be);
 

@@ -74,13 +74,15 @@ def demangle(names):
 
 
 def faults(name, uses, gpus):
-    """Sentences about one kernel."""
-    for gpu in gpus:
+    """Sentences about one kernel. One for a family's members ("sm_120f") is there for these alone."""
+    family = any(gpu.endswith("f") for gpu in uses)
+    for gpu in (gpu for gpu in gpus if gpu.endswith("f") == family):
         use = uses.get(gpu)
         if use is None or use.registers is None:
             yield f"{name}: not compiled for {gpu}, which others are"
             continue
-        if use.spilled > MANY_ROWS_SPILL or use.stack > use.spilled or (use.stack and not MANY_ROWS.match(name)):
+        little = MANY_ROWS.match(name) and use.stack <= use.spilled <= MANY_ROWS_SPILL
+        if (use.stack or use.spilled) and not little:
             yield f"{name}: {use.stack} bytes of stack and {use.spilled} of spills on {gpu}, with {use.registers} registers"
         if use.shared:
             yield f"{name}: {use.shared} bytes of static shared memory on {gpu}"

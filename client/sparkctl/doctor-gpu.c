@@ -22,7 +22,8 @@
 
 static const char *const nodes[] = { "/dev/nvidiactl", "/dev/nvidia0", "/dev/nvidia-uvm" };
 
-unsigned doctor_driver_version(const char *line) {
+/* The driver's version in the first line of /proc/driver/nvidia/version: its first number, 0 where there is none. */
+static unsigned driver_version(const char *line) {
         for (const char *p = line; *p; p++) {
                 char *end;
                 unsigned long n;
@@ -108,7 +109,7 @@ static bool find_library(char path[PATH_MAX]) {
 }
 
 static void check_driver(struct doctor *d, const char *line) {
-        unsigned version = doctor_driver_version(line);
+        unsigned version = driver_version(line);
 
         if (version > 0 && version < DRIVER_MIN)
                 doctor_note(d, LEVEL_WARN, "driver", "Install a newer driver.",

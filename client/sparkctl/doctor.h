@@ -22,5 +22,3 @@ const char *doctor_read_line(const char *path, char *out, size_t size);
 
 /* The GPU, its driver, and whether the service can use them (doctor-gpu.c). */
 void doctor_check_gpu(struct doctor *d);
-/* The driver's version in the first line of /proc/driver/nvidia/version: its first number, 0 where there is none. */
-unsigned doctor_driver_version(const char *line);

@@ -33,6 +33,7 @@ const struct key config_keys[] = {
         { NULL, "threads", KEY_NUMBER, AT(threads), 0, 1024, 0, NULL, NULL },
         { NULL, "cuda_library", KEY_PATH, AT(cuda_library), 0, 0, 0, "", NULL },
         { NULL, "cuda_placement", KEY_ENUM, AT(cuda_placement), 0, 0, 0, "auto", "auto unified device" },
+        { NULL, "cuda_activations", KEY_ENUM, AT(cuda_activations), 0, 0, 0, "bf16", "bf16 fp8" },
         { NULL, "log_level", KEY_INDEX, AT(log_level), LOG_LEVEL_ERROR, 0, LOG_LEVEL_INFO, NULL,
           "error warning notice info debug" },
         { "memory", "floor", KEY_SIZE, AT(memory_floor), 0, 1ull << 50, CONFIG_FLOOR_AUTO, NULL, NULL },
@@ -275,6 +276,7 @@ struct config *config_free(struct config *c) {
         free(c->backend);
         free(c->cuda_library);
         free(c->cuda_placement);
+        free(c->cuda_activations);
         free(c->kv_format);
         free(c);
         return NULL;

@@ -95,6 +95,7 @@ struct config {
         uint64_t threads; /* 0 = one per core */
         char *cuda_library;   /* path of libspark-cuda.so; "" = where it is installed */
         char *cuda_placement; /* "auto", "unified", "device" */
+        char *cuda_activations; /* "bf16", "fp8" */
         uint64_t log_level; /* enum log_level */
         struct config_model *models;
         size_t n_models;

@@ -55,12 +55,16 @@ struct engine *engine_discard(struct engine *e) {
         return NULL;
 }
 
-static void engine_kill(struct engine *e, const char *why) {
+static void engine_expect_end(struct engine *e, const char *why) {
         if (e->state != ENGINE_ENDING) {
                 log_error("engine of model '%s': %s; it is ended", e->model->name, why);
                 e->ending_us = manager_now_us();
         }
         e->state = ENGINE_ENDING;
+}
+
+static void engine_kill(struct engine *e, const char *why) {
+        engine_expect_end(e, why);
         spawn_kill(e->pidfd, SIGKILL);
 }
 
@@ -133,7 +137,8 @@ static void on_failed(struct engine *e, const Spark__Engine__V1__Failed *f) {
                 if (error.code == SPARK__V1__ERROR_CODE__ERROR_CODE_UNSPECIFIED)
                         error.code = SPARK__V1__ERROR_CODE__INTERNAL;
                 e->error = error;
-                engine_fault(e, error.text);
+                engine_expect_end(e, error.text); /* its exit status is of interest */
+                e->faulty = true;
                 return;
         }
         r = requests_find(&e->manager->requests, f->key);
@@ -267,7 +272,8 @@ static int on_io(sd_event_source *source, int fd, uint32_t events, void *userdat
                 return 0;
         /* nothing more will come; its process is gone or as good as gone */
         e->io_source = sd_event_source_disable_unref(e->io_source);
-        engine_kill(e, "its socket ended");
+        if (e->state != ENGINE_ENDING)
+                engine_kill(e, "its socket ended");
         return 0;
 }
 
@@ -376,11 +382,11 @@ void engine_flush(struct engine *e) {
         }
 }
 
-/* The device memory of an engine that ended comes back within a minute. One may have ended just before this daemon began. */
+/* The device memory of an engine that ended comes back within a minute. */
 static uint32_t memory_wait_ms(const struct engine *e) {
-        uint64_t since = MAX(e->manager->engine_gone_us, e->manager->started_us);
+        uint64_t gone = e->manager->engine_gone_us;
 
-        return manager_now_us() - since < MEMORY_BACK_SECONDS * 1000000ull ? MEMORY_BACK_SECONDS * 1000u : 0;
+        return gone && manager_now_us() - gone < MEMORY_BACK_SECONDS * 1000000ull ? MEMORY_BACK_SECONDS * 1000u : 0;
 }
 
 static int write_init(struct engine *e) {
@@ -403,6 +409,7 @@ static int write_init(struct engine *e) {
         init.inter_token_ms = (uint32_t)c->inter_token_ms;
         init.backend_library = c->cuda_library;
         init.placement = c->cuda_placement;
+        init.activations = c->cuda_activations;
         init.step_timeout_ms = (uint32_t)c->limits.step_timeout_ms;
         init.memory_wait_ms = memory_wait_ms(e);
         init.null_step_us = (uint32_t)c->null_step_us;

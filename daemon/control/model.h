@@ -105,6 +105,8 @@ const char *model_state_name(const struct model *model);
 bool models_stop(struct manager *m);
 /* Once a second. */
 void models_tick(struct manager *m, uint64_t now_us);
+/* Its KV cache is in a device's own memory: the host has as much as without. Where both share one, it is not away. */
+bool model_kv_is_away(const struct model *model);
 /* Brings the ledger's figures up to date from what models hold. */
 void models_count_memory(struct manager *m);
 

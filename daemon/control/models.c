@@ -335,6 +335,10 @@ static uint64_t less(uint64_t a, uint64_t b) {
         return a > b ? a - b : 0;
 }
 
+bool model_kv_is_away(const struct model *model) {
+        return strcmp(model->facts.placement, "device") == 0 && strcmp(model->facts.kv_memory, "device") == 0;
+}
+
 void models_count_memory(struct manager *m) {
         struct memory *mem = &m->memory;
         struct list *pos, *tmp;
@@ -355,9 +359,9 @@ void models_count_memory(struct manager *m) {
                 mem->engine += model->engine_promised;
                 mem->untouched += model->kv_promised + model->engine_promised;
                 if (model->engine && model->state == MODEL_READY) {
-                        uint64_t holds = model->facts.kv_bytes + model->facts.other_bytes;
+                        uint64_t kv = model_kv_is_away(model) ? 0 : model->facts.kv_bytes, holds = kv + model->facts.other_bytes;
 
-                        mem->kv += model->facts.kv_bytes;
+                        mem->kv += kv;
                         mem->engine += model->facts.other_bytes;
                         mem->untouched += less(holds, memory_of_process(model->engine->pid));
                 }

@@ -276,10 +276,12 @@ static void fill_memory(struct manager *m, Spark__V1__StatusResult *s) {
         struct list *pos, *tmp;
 
         LIST_FOREACH(pos, tmp, &m->models.list) {
-                const struct engine *e = LIST_ENTRY(pos, struct model, link)->engine;
+                const struct model *model = LIST_ENTRY(pos, struct model, link);
 
-                s->memory_kv_used += e ? e->kv_used : 0;
-                s->memory_kv_cached += e ? e->kv_cached : 0;
+                if (!model->engine || model_kv_is_away(model))
+                        continue;
+                s->memory_kv_used += model->engine->kv_used;
+                s->memory_kv_cached += model->engine->kv_cached;
         }
         models_count_memory(m);
         s->memory_total = m->memory.total;

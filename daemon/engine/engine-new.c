@@ -33,18 +33,28 @@ static int run_once(struct engine *e, int32_t token, const struct forward_top *t
         return r;
 }
 
-int engine_self_test(struct engine *e, struct failure *f) {
+/* What the backend says is the best token is what its logits say. */
+static bool top_is_right(struct engine *e) {
         static const struct sampler_params greedy = { .repetition_penalty = 1 };
+        const struct forward_top *top = &e->top;
+        struct sampler_choice choice;
+
+        if (sampler_choose(&e->sampler, &greedy, e->logits, NULL, NULL, 0, 0, &choice) != 0)
+                return false;
+        return !top->rows->bad && top->ids[0] == choice.token && top->values[0] == e->logits[choice.token] &&
+               top->rows->largest == top->values[0];
+}
+
+/* before [n_vocab]: room for the logits of the first of two steps. */
+static int step_twice(struct engine *e, float *before, struct failure *f) {
         size_t n_vocab = e->model->shape.n_vocab;
         int32_t token = e->n_opening > 0 ? e->opening[0] : 0;
-        _cleanup_free_ float *before = NULL;
-        struct sampler_choice choice;
         int r;
 
-        before = calloc(n_vocab, sizeof(*before));
-        if (!before)
-                return -ENOMEM;
         r = run_once(e, token, NULL);
+        if (r == -EOPNOTSUPP)
+                return failure_set(f, SPARK__V1__ERROR_CODE__MODEL_INVALID,
+                                   "self-test: the %s backend cannot compute with this model", e->model->backend->ops->name);
         if (r < 0)
                 return r;
         memcpy(before, e->logits, n_vocab * sizeof(*before));
@@ -58,12 +68,18 @@ int engine_self_test(struct engine *e, struct failure *f) {
                                            "self-test: the logit of token %zu is not finite", i);
         if (memcmp(e->logits, before, n_vocab * sizeof(*before)) != 0)
                 return failure_set(f, SPARK__V1__ERROR_CODE__INTERNAL, "self-test: two equal steps gave different bits");
-        r = sampler_choose(&e->sampler, &greedy, e->logits, NULL, NULL, 0, 0, &choice);
-        if (e->top.k > 0 && (r != 0 || e->top.rows->bad || e->top.ids[0] != choice.token ||
-                             e->top.values[0] != before[choice.token] || e->top.rows->largest != e->top.values[0]))
+        if (e->top.k > 0 && !top_is_right(e))
                 return failure_set(f, SPARK__V1__ERROR_CODE__INTERNAL,
                                    "self-test: token %d is not the best one, as the backend says", e->top.ids[0]);
         return 0;
+}
+
+int engine_self_test(struct engine *e, struct failure *f) {
+        float *before = calloc(e->model->shape.n_vocab, sizeof(*before));
+        int r = before ? step_twice(e, before, f) : -ENOMEM;
+
+        free(before);
+        return r;
 }
 
 size_t engine_list_queued(const struct engine *e, uint64_t *keys, size_t max) {
@@ -140,6 +156,8 @@ void engine_get_stats(const struct engine *e, struct engine_stats *ret) {
         const struct image_step step = { .rows = e->config.max_rows, .sequences = e->config.max_sequences,
                                          .logits = e->max_logits };
 
+        uint64_t scratch = e->model->dev_bytes + forward_bytes(&e->model->shape, e->config.max_rows, e->max_logits);
+
         *ret = (struct engine_stats){
                 .steps = e->steps,
                 .tokens = e->tokens,
@@ -149,8 +167,8 @@ void engine_get_stats(const struct engine *e, struct engine_stats *ret) {
                 .kv_used_bytes = e->pool.n_held * e->page_bytes,
                 .kv_cached_bytes = e->pool.n_cached * e->page_bytes,
                 .kv_bytes = e->pool.n_pages * e->page_bytes,
-                .other_bytes = e->model->dev_bytes +
-                               forward_bytes(&e->model->shape, e->config.max_rows, e->max_logits) +
+                .scratch_bytes = scratch,
+                .other_bytes = scratch +
                                image_step_logits_bytes(&step, e->model->shape.n_vocab) +
                                e->pool.n_pages * prefix_bytes_per_page(ENGINE_PAGE_TOKENS),
                 .context = e->config.context,
@@ -245,6 +263,10 @@ static int init_pool(struct engine *e, struct failure *f) {
                 .format = c->kv_format,
         };
         r = e->model->backend->ops->kv_new(e->model->backend, &kv, &e->kv);
+        if (r == BACKEND_E_UNSUPPORTED)
+                return failure_set(f, SPARK__V1__ERROR_CODE__MODEL_INVALID,
+                                   "the %s backend has no attention for heads of %u elements", e->model->backend->ops->name,
+                                   kv.head_dim);
         if (r > 0)
                 return failure_set(f, SPARK__V1__ERROR_CODE__NO_MEMORY, "no memory for a KV cache of %llu bytes",
                                    (unsigned long long)(pages * e->page_bytes));

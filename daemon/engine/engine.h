@@ -75,6 +75,7 @@ struct engine_stats {
         uint64_t kv_cached_bytes; /* held by the prefix cache alone */
         uint64_t kv_bytes;        /* of the cache, all in all */
         uint64_t other_bytes; /* activations, logits, tables */
+        uint64_t scratch_bytes; /* of other_bytes: in the backend's memory */
         uint32_t context;
 };
 

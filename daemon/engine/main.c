@@ -16,6 +16,7 @@
 #include "message.h"
 #include "sandbox.h"
 
+#define PROGRAM "spark-engine"
 #define EXIT_USAGE 64
 #define EXIT_LOST 70 /* the backend failed for good: a new process may help */
 
@@ -71,8 +72,12 @@ static int read_config(const Spark__Engine__V1__Init *init, struct host_config *
                         .threads = init->threads,
                         .isa = "auto",
                         .null_step_us = init->null_step_us,
-                        .placement = init->placement,
+                        .placement = init->placement[0] ? init->placement : NULL,
+                        .activations = init->activations[0] ? init->activations : NULL,
                         .hang_ms = hang_ms(init),
+                        .log_name = PROGRAM,
+                        .log_level = init->log_level ? init->log_level : LOG_LEVEL_NOTICE,
+                        .log_for_journal = getenv("JOURNAL_STREAM") != NULL,
                         .library = init->backend_library[0] ? init->backend_library : NULL,
                 },
                 .engine = {
@@ -109,6 +114,8 @@ static struct frame *ready_frame(struct host *h) {
         host_get_facts(h, &facts);
         ready.device = facts.device;
         ready.placement = facts.placement;
+        if (strcmp(facts.placement, "device") == 0)
+                ready.other_bytes -= stats.scratch_bytes;
         ready.kv_memory = facts.kv_memory;
         ready.device_bytes = facts.device_bytes;
         frame.body_case = SPARK__ENGINE__V1__ENGINE_FRAME__BODY_READY;
@@ -224,7 +231,7 @@ static int run(struct program *p) {
                 return r == LINK_E_CLOSED ? EXIT_SUCCESS : EXIT_FAILURE;
         p->init = ((const Spark__Engine__V1__ControlFrame *)p->message)->init;
         if (p->init->log_level)
-                log_init("spark-engine", (enum log_level)p->init->log_level, getenv("JOURNAL_STREAM") != NULL);
+                log_init(PROGRAM, (enum log_level)p->init->log_level, getenv("JOURNAL_STREAM") != NULL);
         r = start(p, &f);
         return r != 0 ? refuse(p, r, &f) : serve(p);
 }
@@ -239,7 +246,7 @@ int main(int argc, char **argv) {
         struct program p = { .host = HOST_NULL };
         int fd = parse_link_fd(argc, argv), r;
 
-        log_init("spark-engine", LOG_LEVEL_NOTICE, getenv("JOURNAL_STREAM") != NULL);
+        log_init(PROGRAM, LOG_LEVEL_NOTICE, getenv("JOURNAL_STREAM") != NULL);
         if (fd < 0) {
                 (void)fprintf(stderr, "Usage: spark-engine --link FD\nStarted by sparkd, not by hand.\n");
                 return EXIT_USAGE;
@@ -254,6 +261,8 @@ int main(int argc, char **argv) {
                 return EXIT_FAILURE;
         }
         r = run(&p);
+        if (r == EXIT_LOST)
+                _exit(r); /* a driver that has lost its device may never finish giving it back */
         p.watchdog = watchdog_free(p.watchdog);
         host_close(&p.host);
         p.link = link_free(p.link);

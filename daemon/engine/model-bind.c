@@ -103,8 +103,6 @@ static int bind_matrix(struct binder *b, const char *name, uint32_t n_out, uint3
         r = b->m->backend->ops->bind(b->m->backend, &w);
         if (r == BACKEND_E_NO_MEMORY)
                 return refuse_memory(b, t, name);
-        if (r == BACKEND_E_NO_MEMORY)
-                return model_refuse(b->error, MODEL_E_NO_MEMORY, "no memory for tensor %s on the backend's device", name);
         if (r != 0)
                 return r < 0 ? r : model_refuse(b->error, MODEL_E_UNSUPPORTED,
                                                 "tensor %s: the backend does not compute with format %s in this layout",

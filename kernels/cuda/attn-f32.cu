@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Attention over a cache of floats, all in single precision: what results are compared with, not what is fast. A warp has one
- * head of one row and goes through all positions it sees, 32 at a time, those that start at multiples of 32: each thread the score
- * of one, then all of them together the weighted sum of V, each four elements of it (and four more, of longer heads).
+ * Attention over a cache of floats, all in single precision: what results are compared with, not what is fast. A warp has two
+ * heads of one row, which are whole 16 elements together, and goes for each through all positions it sees, 32 at a time, those that
+ * start at multiples of 32: each thread the score of one, then all of them together the weighted sum of V, each four elements of
+ * it (and four more, of longer heads).
  */
 
 #include "attn-kernels.cuh"
@@ -20,7 +21,7 @@ struct attn_f32_head {
 };
 
 DEVICE attn_f32_head attn_f32_head_make(const struct cuda_attn &a, uint32_t row, uint32_t head) {
-        uint32_t kv_head = head / (a.attention.n_heads / a.kv.n_kv_heads), pos = a.batch.pos[row];
+        uint32_t kv_head = head / (a.attention.n_heads / a.kv.n_kv_heads);
         attn_f32_head h;
 
         h.q = a.q + row * a.q_stride + (size_t)head * a.kv.head_dim;
@@ -28,8 +29,8 @@ DEVICE attn_f32_head attn_f32_head_make(const struct cuda_attn &a, uint32_t row,
         h.page = a.kv.page_bytes / sizeof(float);
         h.data = (const float *)a.kv.data + ((size_t)a.attention.layer * a.kv.n_kv_heads + kv_head) * 2 * h.part;
         h.table = a.batch.table + a.batch.table_start[a.batch.seq[row]];
-        h.from = attn_horizon(a.attention, pos);
-        h.to = pos + 1;
+        h.to = a.batch.pos[row] + 1;
+        h.from = attn_from(a.attention.window, h.to);
         return h;
 }
 
@@ -97,38 +98,54 @@ DEVICE void attn_f32_step(const struct cuda_attn &a, const attn_scorer &scorer, 
         }
 }
 
-__global__ void __launch_bounds__(WARP * F32_WARPS) attn_f32_kernel(struct cuda_attn a) {
-        uint32_t row = blockIdx.x, head = blockIdx.y * F32_WARPS + threadIdx.x / WARP, lane = threadIdx.x % WARP;
-        uint32_t dim = a.kv.head_dim, length;
+/* A head's result to shared memory. */
+DEVICE void attn_f32_attend(const struct cuda_attn &a, uint32_t row, uint32_t head, float *out) {
         attn_scorer scorer = attn_scorer_make(a.attention);
+        attn_f32_head h = attn_f32_head_make(a, row, head);
         attn_f32_sums s = {};
-        attn_f32_head h;
         float scale;
 
-        grid_launch_dependents();
-        grid_wait();
-        if (row >= rows_count(a.rows) || head >= a.attention.n_heads)
-                return;
-        h = attn_f32_head_make(a, row, head);
         s.top = -attn_infinity();
         for (uint32_t base = h.from / 32 * 32; base < h.to; base += 32)
                 attn_f32_step(a, scorer, h, base, s);
         for (int lanes = 16; lanes > 0; lanes /= 2)
                 s.sum += __shfl_xor_sync(WARP_ALL, s.sum, lanes);
         scale = attn_finish(s.top, s.sum, a.attention.sinks, head);
-        /* the row's last head fills it up to whole 32 */
-        length = head + 1 == a.attention.n_heads ? dim + (head + 1) * dim % 32 : dim;
-        for (uint32_t i = 0; i < 2; i++) {
-                uint32_t d = 128 * i + 4 * lane;
+        for (uint32_t i = 0; i < 8; i++) {
+                uint32_t d = i / 4 * 128 + 4 * (threadIdx.x % WARP) + i % 4;
 
-                for (uint32_t j = 0; j < 4; j++)
-                        s.acc[i][j] *= scale;
-                attn_store(a.out, row, head * dim + d, s.acc[i], d < length);
+                if (d < a.kv.head_dim)
+                        out[d] = s.acc[i / 4][i % 4] * scale;
+        }
+}
+
+__global__ void __launch_bounds__(WARP * F32_WARPS, 1) attn_f32_kernel(struct cuda_attn a) {
+        uint32_t row = blockIdx.x, head = 2 * (blockIdx.y * F32_WARPS + threadIdx.x / WARP);
+        uint32_t dim = a.kv.head_dim, n_heads = a.attention.n_heads, n = head + 1 < n_heads ? 2 * dim : dim, end;
+        float *out = (float *)shared_memory() + threadIdx.x / WARP * 2 * dim;
+
+        grid_launch_dependents();
+        grid_wait();
+        if (row >= rows_count(a.rows) || head >= n_heads)
+                return;
+        for (uint32_t i = 0; i < n; i += dim)
+                attn_f32_attend(a, row, head + i / dim, out + i);
+        __syncwarp();
+        /* the row's last heads fill it up to whole 32 */
+        end = head + 2 >= n_heads ? (n_heads * dim + PACK_CHUNK - 1) / PACK_CHUNK * PACK_CHUNK : (head + 2) * dim;
+        for (uint32_t first = 0; first < end - head * dim; first += 4 * WARP) {
+                uint32_t i = first + 4 * (threadIdx.x % WARP);
+                float v[4] = {};
+
+                for (uint32_t j = 0; i < n && j < 4; j++)
+                        v[j] = out[i + j];
+                attn_store(a.out, row, head * dim + i, v, head * dim + i < end);
         }
 }
 
 cudaError_t attn_f32(const struct cuda_launch *l, const struct cuda_attn *a) {
-        dim3 grid(a->rows.max, (a->attention.n_heads + F32_WARPS - 1) / F32_WARPS);
+        dim3 grid(a->rows.max, (a->attention.n_heads + 2 * F32_WARPS - 1) / (2 * F32_WARPS));
+        size_t shared = 2 * F32_WARPS * a->kv.head_dim * sizeof(float);
 
-        return launch(attn_f32_kernel, grid, dim3(WARP * F32_WARPS), 0, l->stream, l->dependent, *a);
+        return launch(attn_f32_kernel, grid, dim3(WARP * F32_WARPS), shared, l->stream, l->dependent, *a);
 }

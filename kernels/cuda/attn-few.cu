@@ -68,7 +68,7 @@ template <int D> DEVICE void attn_few_store(const struct cuda_attn &a, const att
 
 template <int D, bool q8> DEVICE void attn_few_work(const struct cuda_attn &a, const attn_few_item &w, uint8_t *shared) {
         using S = typename attn_few_shape<D, q8>::ring;
-        uint32_t query = threadIdx.x % WARP / 4, pos = a.batch.pos[w.item.row], first, end;
+        uint32_t query = threadIdx.x % WARP / 4, first, end;
         const float *head = a.q + w.item.row * a.q_stride + (size_t)(w.head + query) * a.kv.head_dim;
         const float *heads[2] = { query < w.n ? head : NULL, query + 8 < w.n ? head + 8 * a.kv.head_dim : NULL };
         attn_source source = attn_source_make(a, w.item.row, w.kv_head);
@@ -78,10 +78,9 @@ template <int D, bool q8> DEVICE void attn_few_work(const struct cuda_attn &a, c
         attn_query<D> q;
         attn_ring ring;
 
-        source.from = attn_horizon(a.attention, pos);
-        source.to = pos + 1;
-        scorer.from[0] = scorer.from[1] = scorer.all_from = source.from;
-        scorer.to[0] = scorer.to[1] = scorer.all_to = source.to;
+        source.to = a.batch.pos[w.item.row] + 1;
+        source.from = attn_from(a.attention.window, source.to);
+        scorer.to[0] = scorer.to[1] = scorer.low = scorer.high = source.to;
         first = max(source.from, cuda_attn_split_first(w.item.split)) / CUDA_ATTN_TILE;
         end = (min(source.to, cuda_attn_split_first(w.item.split + 1)) + CUDA_ATTN_TILE - 1) / CUDA_ATTN_TILE;
         __syncwarp(); /* the ring of the item before is read to its end */
@@ -93,7 +92,7 @@ template <int D, bool q8> DEVICE void attn_few_work(const struct cuda_attn &a, c
 }
 
 template <int D, bool q8>
-__global__ void __launch_bounds__(WARP * attn_shape<D>::warps) attn_few_kernel(struct cuda_attn a) {
+__global__ void __launch_bounds__(WARP * attn_shape<D>::warps, 1) attn_few_kernel(struct cuda_attn a) {
         uint32_t warp = threadIdx.x / WARP, n;
         uint8_t *shared = shared_memory() + warp * attn_few_shape<D, q8>::warp_bytes;
 
@@ -181,7 +180,9 @@ cudaError_t attn_few(const struct cuda_launch *l, const struct cuda_attn *a) {
         few_launch work = { l, a };
         cudaError_t e = attn_each_shape(a->kv.format, a->kv.head_dim, work);
 
-        return e != cudaSuccess ? e : launch(attn_combine_kernel, combine_grid(a), dim3(COMBINE_THREADS), 0, l->stream, l->dependent, *a);
+        if (e != cudaSuccess)
+                return e;
+        return launch(attn_combine_kernel, combine_grid(a), dim3(COMBINE_THREADS), 0, l->stream, l->dependent, *a);
 }
 
 cudaError_t attn_few_prepare(void) {

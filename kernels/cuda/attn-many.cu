@@ -23,12 +23,14 @@ template <int D, bool q8> struct attn_many_shape {
         static_assert(bytes <= 99 * 1024, "what a block has on the smallest device");
 };
 
-/* A block's queries: those of a tile of rows, from `first` on, heads innermost. */
+/* A block's queries: [first, end) of a tile of rows, heads innermost; and the warp's of these. */
 struct attn_many_block {
         struct cuda_attn_tile tile;
         uint32_t kv_head, group, first, end;
+        uint32_t warp_first, warp_end;
 };
 
+/* Made again when it is needed again: registers are scarce in between. */
 DEVICE attn_many_block attn_many_block_make(const struct cuda_attn &a, uint32_t queries) {
         const struct cuda_attn_tile *tiles = (const struct cuda_attn_tile *)((const uint8_t *)a.plan + a.plan->tiles_at);
         attn_many_block b;
@@ -38,6 +40,8 @@ DEVICE attn_many_block attn_many_block_make(const struct cuda_attn &a, uint32_t 
         b.group = a.attention.n_heads / a.kv.n_kv_heads;
         b.first = blockIdx.x / a.kv.n_kv_heads * queries;
         b.end = min(b.tile.n * b.group, b.first + queries);
+        b.warp_first = min(b.first + threadIdx.x / WARP * 16, b.end);
+        b.warp_end = min(b.warp_first + 16, b.end);
         return b;
 }
 
@@ -49,23 +53,9 @@ DEVICE uint32_t attn_many_head(const attn_many_block &b, uint32_t query) {
         return b.kv_head * b.group + query % b.group;
 }
 
-/* What queries [first, end) see, all of them and any of them; nothing if there are none. Rows' positions ascend. */
-struct attn_many_view {
-        uint32_t any_from, any_to, all_from, all_to;
-};
-
-DEVICE attn_many_view attn_many_view_of(const struct cuda_attn &a, const attn_many_block &b, uint32_t first, uint32_t end) {
-        attn_many_view v = {};
-
-        if (first < end) {
-                uint32_t low = a.batch.pos[attn_many_row(b, first)], high = a.batch.pos[attn_many_row(b, end - 1)];
-
-                v.any_from = attn_horizon(a.attention, low);
-                v.any_to = high + 1;
-                v.all_from = attn_horizon(a.attention, high);
-                v.all_to = low + 1;
-        }
-        return v;
+/* The position behind the last one that a query sees. Those of a block ascend. */
+DEVICE uint32_t attn_many_to(const struct cuda_attn &a, const attn_many_block &b, uint32_t query) {
+        return a.batch.pos[attn_many_row(b, query)] + 1;
 }
 
 /* Sums over all splits. */
@@ -111,14 +101,14 @@ template <int D> DEVICE void attn_totals_fold(attn_totals<D> &t, attn_state &st,
 
 /* The warp's totals, finished, to shared memory, where a query's elements stand together. */
 template <int D, bool q8> DEVICE void attn_many_finish(const struct cuda_attn &a, const attn_many_block &b, attn_totals<D> &t,
-                                                       uint32_t first, float *out) {
+                                                       float *out) {
         uint32_t lane = threadIdx.x % WARP;
 
 #pragma unroll
         for (uint32_t r = 0; r < 2; r++) {
                 uint32_t query = lane / 4 + 8 * r;
                 float *to = out + query * attn_many_shape<D, q8>::out_stride + lane % 4 * 2;
-                float scale = attn_finish(t.top[r], t.sum[r], a.attention.sinks, attn_many_head(b, first + query));
+                float scale = attn_finish(t.top[r], t.sum[r], a.attention.sinks, attn_many_head(b, b.warp_first + query));
 
 #pragma unroll
                 for (uint32_t i = 0; i < D / 8; i++)
@@ -127,12 +117,11 @@ template <int D, bool q8> DEVICE void attn_many_finish(const struct cuda_attn &a
         __syncwarp();
 }
 
-/* Stores queries [first, end), whose elements are at `out`. */
-template <int D, bool q8> DEVICE void attn_many_store(const struct cuda_attn &a, const attn_many_block &b, uint32_t first,
-                                                      uint32_t end, const float *out) {
+/* Stores the warp's queries, whose elements are at `out`. */
+template <int D, bool q8> DEVICE void attn_many_store(const struct cuda_attn &a, const attn_many_block &b, const float *out) {
         uint32_t dim = a.kv.head_dim;
 
-        for (uint32_t query = first; query < end; query++, out += attn_many_shape<D, q8>::out_stride) {
+        for (uint32_t query = b.warp_first; query < b.warp_end; query++, out += attn_many_shape<D, q8>::out_stride) {
                 uint32_t head = attn_many_head(b, query);
                 /* the row's last head fills it up to whole 32 */
                 uint32_t length = head + 1 == a.attention.n_heads ? dim + (head + 1) * dim % 32 : dim;
@@ -149,32 +138,30 @@ template <int D, bool q8> DEVICE void attn_many_store(const struct cuda_attn &a,
         }
 }
 
-/* What the thread's two queries, of the warp's [first, end), are and see. */
-DEVICE void attn_many_queries_of(const struct cuda_attn &a, const attn_many_block &b, uint32_t first, uint32_t end,
-                                 attn_scorer &scorer, const float *heads[2]) {
-        attn_many_view v = attn_many_view_of(a, b, first, end);
-
-        scorer.all_from = v.all_from;
-        scorer.all_to = v.all_to;
+/* What the warp's queries see, and where the thread's two are. */
+DEVICE void attn_many_queries_of(const struct cuda_attn &a, const attn_many_block &b, attn_scorer &scorer, const float *heads[2]) {
+        if (b.warp_first < b.warp_end) {
+                scorer.low = attn_many_to(a, b, b.warp_first);
+                scorer.high = attn_many_to(a, b, b.warp_end - 1);
+        }
 #pragma unroll
         for (uint32_t r = 0; r < 2; r++) {
-                uint32_t query = first + threadIdx.x % WARP / 4 + 8 * r;
-                bool is = query < end;
-                uint32_t row = attn_many_row(b, is ? query : b.first), pos = a.batch.pos[row];
+                uint32_t query = b.warp_first + threadIdx.x % WARP / 4 + 8 * r;
 
-                scorer.from[r] = is ? attn_horizon(a.attention, pos) : 0;
-                scorer.to[r] = is ? pos + 1 : 0;
-                heads[r] = is ? a.q + row * a.q_stride + (size_t)attn_many_head(b, query) * a.kv.head_dim : NULL;
+                heads[r] = NULL;
+                if (query >= b.warp_end)
+                        continue;
+                scorer.to[r] = attn_many_to(a, b, query);
+                heads[r] = a.q + attn_many_row(b, query) * a.q_stride + (size_t)attn_many_head(b, query) * a.kv.head_dim;
         }
 }
 
-/* All tiles that queries [b.first, b.end) see, for the warp's [first, end) of them. */
-template <int D, bool q8> DEVICE void attn_many_work(const struct cuda_attn &a, const attn_many_block &b, uint32_t first,
-                                                     uint32_t end, uint8_t *shared, attn_totals<D> &totals) {
+/* All tiles that the block's queries see, for the warp's. */
+template <int D, bool q8> DEVICE void attn_many_work(const struct cuda_attn &a, const attn_many_block &b, uint8_t *shared,
+                                                     attn_totals<D> &totals) {
         using shape = attn_many_shape<D, q8>;
         using S = typename shape::ring;
-        uint32_t warp = threadIdx.x / WARP, last_tile;
-        attn_many_view view = attn_many_view_of(a, b, b.first, b.end), mine = attn_many_view_of(a, b, first, end);
+        uint32_t warp = threadIdx.x / WARP, tile, end;
         attn_source source = attn_source_make(a, b.tile.first, b.kv_head);
         attn_scorer scorer = attn_scorer_make(a.attention);
         attn_state st = attn_state_new();
@@ -184,33 +171,32 @@ template <int D, bool q8> DEVICE void attn_many_work(const struct cuda_attn &a, 
         attn_query<D> q;
         attn_ring ring;
 
-        source.from = view.any_from;
-        source.to = view.any_to;
-        last_tile = (view.any_to - 1) / CUDA_ATTN_TILE;
-        ring = attn_ring_start<D, q8, S>(source, shared, view.any_from / CUDA_ATTN_TILE, last_tile + 1);
-        attn_many_queries_of(a, b, first, end, scorer, heads);
+        source.from = attn_from(a.attention.window, attn_many_to(a, b, b.first));
+        source.to = attn_many_to(a, b, b.end - 1);
+        tile = source.from / CUDA_ATTN_TILE;
+        end = (source.to + CUDA_ATTN_TILE - 1) / CUDA_ATTN_TILE;
+        ring = attn_ring_start<D, q8, S>(source, shared, tile, end);
+        attn_many_queries_of(a, b, scorer, heads);
         shared += shape::ring_bytes;
         attn_query_load<D>(q, heads, a.kv.head_dim, shared + warp * attn_shape<D>::query_bytes);
         shared += shape::warps * attn_shape<D>::query_bytes;
         attn_totals_start(totals, (float *)shared + warp * 16 * D);
-        for (uint32_t tile = view.any_from / CUDA_ATTN_TILE; tile <= last_tile; tile++) {
+        for (; tile < end; tile++) {
                 uint32_t base = tile * CUDA_ATTN_TILE, next = base + CUDA_ATTN_TILE;
-                bool sees = base < mine.any_to && next > mine.any_from;
+                bool sees = attn_sees_any(scorer, base);
 
                 attn_tile<D, q8, S>(ring, source, q, scorer, base, sees, st, acc);
                 touched |= sees;
-                if (touched && (tile == last_tile || cuda_attn_split_of(base) != cuda_attn_split_of(next))) {
+                if (touched && (tile + 1 == end || cuda_attn_split_of(base) != cuda_attn_split_of(next))) {
                         attn_totals_fold(totals, st, acc);
                         touched = false;
                 }
         }
 }
 
-template <int D, bool q8> __global__ void __launch_bounds__(attn_many_shape<D, q8>::threads) attn_many_kernel(struct cuda_attn a) {
+template <int D, bool q8> __global__ void __launch_bounds__(attn_many_shape<D, q8>::threads, 1) attn_many_kernel(struct cuda_attn a) {
         using shape = attn_many_shape<D, q8>;
-        uint32_t warp = threadIdx.x / WARP, first, end;
-        uint8_t *shared = shared_memory();
-        float *out = (float *)shared + warp * 16 * shape::out_stride;
+        float *out = (float *)shared_memory() + threadIdx.x / WARP * 16 * shape::out_stride;
         attn_many_block b;
         attn_totals<D> totals;
 
@@ -221,12 +207,11 @@ template <int D, bool q8> __global__ void __launch_bounds__(attn_many_shape<D, q
         b = attn_many_block_make(a, shape::queries);
         if (b.first >= b.end)
                 return;
-        first = min(b.first + 16 * warp, b.end);
-        end = min(first + 16, b.end);
-        attn_many_work<D, q8>(a, b, first, end, shared, totals);
+        attn_many_work<D, q8>(a, b, shared_memory(), totals);
         __syncthreads(); /* the ring is read to its end */
-        attn_many_finish<D, q8>(a, b, totals, first, out);
-        attn_many_store<D, q8>(a, b, first, end, out);
+        b = attn_many_block_make(a, shape::queries);
+        attn_many_finish<D, q8>(a, b, totals, out);
+        attn_many_store<D, q8>(a, b, out);
 }
 
 /* --- launching --- */

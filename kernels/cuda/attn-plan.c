@@ -23,6 +23,11 @@ static struct run run_at(const struct batch *batch, uint32_t row) {
         return run;
 }
 
+/* Whether the kernel for many rows serves it. */
+static bool is_long(struct run run, uint32_t tile_rows) {
+        return tile_rows > 0 && run.n >= CUDA_ATTN_RUN;
+}
+
 static uint32_t first_split(const struct batch *batch, uint32_t window, uint32_t row) {
         uint32_t pos = batch->pos[row];
 
@@ -45,7 +50,7 @@ static void count(const struct batch *batch, uint32_t window, uint32_t tile_rows
         for (uint32_t row = 0; row < batch->n_rows;) {
                 struct run run = run_at(batch, row);
 
-                if (run.n >= CUDA_ATTN_RUN)
+                if (is_long(run, tile_rows))
                         plan->n_tiles += (run.n + tile_rows - 1) / tile_rows;
                 else
                         count_rows(batch, window, run, plan);
@@ -95,7 +100,8 @@ static uint32_t make_tiles(struct run run, uint32_t tile_rows, struct cuda_attn_
         for (uint32_t i = 0; i < n; i++) {
                 uint32_t at = (n - 1 - i) * tile_rows;
 
-                tiles[i] = (struct cuda_attn_tile){ run.first + at, MIN(tile_rows, run.n - at) };
+                tiles[i].first = run.first + at;
+                tiles[i].n = MIN(tile_rows, run.n - at);
         }
         return n;
 }
@@ -113,7 +119,7 @@ void cuda_attn_plan_make(const struct batch *batch, uint32_t window, uint32_t ti
         for (uint32_t row = 0; row < batch->n_rows;) {
                 struct run run = run_at(batch, row);
 
-                if (run.n >= CUDA_ATTN_RUN) {
+                if (is_long(run, tile_rows)) {
                         n_tiles += make_tiles(run, tile_rows, tiles + n_tiles);
                 } else {
                         partial = make_items(batch, window, run, partial, rows + n_rows, items + partial);

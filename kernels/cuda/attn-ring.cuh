@@ -77,7 +77,7 @@ template <typename S> DEVICE uint32_t attn_ring_pos(const attn_ring &r, uint32_t
 
 template <int D, typename S> DEVICE void attn_load_halves(const attn_source &s, const uint8_t *from,
                                                           uint32_t pos, uint8_t *to) {
-#pragma unroll
+#pragma unroll attn_shape<D>::unroll
         for (uint32_t first = 0; first < ATTN_GROUP * (D / 8); first += S::threads) {
                 uint32_t i = first + attn_ring_thread<S>(), row = i / (D / 8), d = i % (D / 8) * 8;
                 bool valid = d < s.head_dim && attn_source_sees(s, pos + row);
@@ -159,7 +159,7 @@ template <int D, typename S> DEVICE void attn_dequantize_group(const attn_source
         const uint16_t *scales = (const uint16_t *)(from + ATTN_GROUP * D);
         uint32_t blocks = (s.head_dim + KV_BLOCK - 1) / KV_BLOCK;
 
-#pragma unroll
+#pragma unroll attn_shape<D>::unroll
         for (uint32_t first = 0; first < ATTN_GROUP * (D / 8); first += S::threads) {
                 uint32_t i = first + attn_ring_thread<S>(), row = i / (D / 8), d = i % (D / 8) * 8;
                 uint4 v = make_uint4(0, 0, 0, 0);
@@ -207,7 +207,8 @@ DEVICE void attn_tile(attn_ring &r, const attn_source &source, const attn_query<
                                 attn_scores<D>(q, keys + g * ATTN_GROUP * attn_shape<D>::stride, s + 2 * (i + g));
         }
         if (sees) {
-                attn_weigh(c, base, s, st, shrink);
+                attn_score_tile(c, base, s);
+                attn_weigh(s, st, shrink);
                 attn_shrink<D>(shrink, acc);
         }
 #pragma unroll

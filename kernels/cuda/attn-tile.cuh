@@ -2,8 +2,8 @@
 #pragma once
 
 /*
- * Attention of 16 queries (the rows of m16n8k16) by one warp: scores of a tile of positions, their weights, the weighted sum of
- * V, and the end of it. A query is a head of a row; which of the 16 it is makes no difference to its bits. Both kernels are made
+ * Attention of 16 queries (the rows of m16n8k16) by one warp: scores of a tile of positions, their weights, and the weighted sum
+ * of V. A query is a head of a row; which of the 16 it is makes no difference to its bits. Both kernels are made
  * of these functions. A thread with lane = 4 g + t has the queries g and g + 8, everywhere [0] and [1].
  *
  * Scores are kept in units of ln 2, so that weights are powers of two. Where a query sees nothing of a tile all its weights
@@ -11,10 +11,8 @@
  * combined. K and V that nobody sees are zeros in shared memory, not whatever the page held.
  */
 
-#include "attn.h"
-#include "pack.cuh"
+#include "attn-sums.cuh"
 
-#define ATTN_LOG2E 1.44269504088896341f
 #define ATTN_BLOCKS (CUDA_ATTN_TILE / 8u) /* of 8 positions: a product's columns */
 #define ATTN_GROUP 16u                    /* positions that are loaded together, and K of a product with V */
 #define ATTN_GROUPS (CUDA_ATTN_TILE / ATTN_GROUP)
@@ -25,24 +23,28 @@ template <int D> struct attn_shape {
         static constexpr uint32_t stride = 2 * D + 16; /* bytes of a position in shared memory: rows of 8 hit all banks */
         static constexpr bool wide = D > 128;          /* queries and totals don't fit in registers */
         static constexpr uint32_t warps = wide ? 2 : 4;
+        static constexpr int unroll = wide ? 2 : 16; /* of what has many addresses at a time */
         static constexpr uint32_t query_bytes = wide ? 16 * stride : 0; /* of a warp */
 };
 
-DEVICE float attn_infinity(void) {
-        return __uint_as_float(0x7f800000u);
+/* The first position that a query sees which sees none from `to` on. */
+DEVICE uint32_t attn_from(uint32_t window, uint32_t to) {
+        return window > 0 && to > window ? to - window : 0;
 }
 
-/* What the scores of a warp's queries need to become weights. */
+/* What the scores of a warp's queries need to become weights. A query sees positions up to `to`, from attn_from() on; low and high
+ * are the lowest and the highest `to` of the warp's. Queries that there are none of see nothing. */
 struct attn_scorer {
-        float scale;   /* with softcap: of the argument of 2^x, see attn_score() */
-        float cap;     /* in units of ln 2, 0 = none */
-        uint32_t from[2], to[2];    /* positions that the thread's queries see */
-        uint32_t all_from, all_to;  /* that all queries of the warp see */
+        float scale; /* with softcap: of the argument of 2^x, see attn_score() */
+        float cap;   /* in units of ln 2, 0 = none */
+        uint32_t window;
+        uint32_t to[2], low, high;
 };
 
 DEVICE attn_scorer attn_scorer_make(const struct attention &a) {
         attn_scorer c = {};
 
+        c.window = a.window;
         c.scale = a.scale * ATTN_LOG2E;
         if (a.softcap > 0.0f) {
                 c.scale = 2.0f * ATTN_LOG2E * (a.scale / a.softcap);
@@ -51,17 +53,22 @@ DEVICE attn_scorer attn_scorer_make(const struct attention &a) {
         return c;
 }
 
-/* cap tanh(x) = cap (1 - 2 / (1 + e^2x)) */
-DEVICE float attn_score(const attn_scorer &c, float s) {
-        s *= c.scale;
-        if (c.cap > 0.0f)
-                s = c.cap * (1.0f - 2.0f / (1.0f + fast_exp2(s)));
-        return s;
+/* Whether any query of the warp sees any of the tile at `base`, and whether all see all of it. */
+DEVICE bool attn_sees_any(const attn_scorer &c, uint32_t base) {
+        return base < c.high && base + CUDA_ATTN_TILE > attn_from(c.window, c.low);
 }
 
-/* The first position that a row at pos sees. */
-DEVICE uint32_t attn_horizon(const struct attention &a, uint32_t pos) {
-        return a.window > 0 && pos >= a.window ? pos - a.window + 1 : 0;
+DEVICE bool attn_sees_all(const attn_scorer &c, uint32_t base) {
+        return base + CUDA_ATTN_TILE <= c.low && base >= attn_from(c.window, c.high);
+}
+
+/* A scaled score: cap tanh(x) = cap (1 - 2 / (1 + e^2x)) where there is a cap. */
+DEVICE float attn_softcap(const attn_scorer &c, float s) {
+        return c.cap * (1.0f - 2.0f / (1.0f + fast_exp2(s)));
+}
+
+DEVICE float attn_score(const attn_scorer &c, float s) {
+        return c.cap > 0.0f ? attn_softcap(c, s * c.scale) : s * c.scale;
 }
 
 /* --- queries --- */
@@ -149,11 +156,6 @@ DEVICE attn_state attn_state_new(void) {
         return st;
 }
 
-/* 2^(a - b), and 1 where they are equal, also as infinities. */
-DEVICE float attn_ratio(float a, float b) {
-        return a == b ? 1.0f : fast_exp2(a - b);
-}
-
 /* Over the four threads that share queries; all get the same. */
 DEVICE float attn_quad_max(float x) {
         x = fmaxf(x, __shfl_xor_sync(WARP_ALL, x, 1));
@@ -165,25 +167,39 @@ DEVICE float attn_quad_sum(float x) {
         return x + __shfl_xor_sync(WARP_ALL, x, 2);
 }
 
-/* Scores of the tile that starts at position `base` become weights. shrink: what the sums so far are multiplied by. */
-DEVICE void attn_weigh(const attn_scorer &c, uint32_t base, float s[ATTN_BLOCKS][4], attn_state &st, float shrink[2]) {
+/* Products of queries and keys of the tile at `base` become scores, -infinity where a query does not see the position. What only
+ * some tiles or models need is a loop of its own: a jump over it costs less than one for each score. */
+DEVICE void attn_score_tile(const attn_scorer &c, uint32_t base, float s[ATTN_BLOCKS][4]) {
         uint32_t first = base + threadIdx.x % 4 * 2;
-        bool whole = base >= c.all_from && base + CUDA_ATTN_TILE <= c.all_to;
 
+#pragma unroll
+        for (uint32_t i = 0; i < 4 * ATTN_BLOCKS; i++)
+                s[i / 4][i % 4] *= c.scale;
+        if (c.cap > 0.0f) {
+#pragma unroll
+                for (uint32_t i = 0; i < 4 * ATTN_BLOCKS; i++)
+                        s[i / 4][i % 4] = attn_softcap(c, s[i / 4][i % 4]);
+        }
+        if (!attn_sees_all(c, base)) {
+#pragma unroll
+                for (uint32_t i = 0; i < 4 * ATTN_BLOCKS; i++) {
+                        uint32_t pos = first + i / 4 * 8 + i % 2, to = c.to[i % 4 / 2];
+
+                        if (pos >= to || pos < attn_from(c.window, to))
+                                s[i / 4][i % 4] = -attn_infinity();
+                }
+        }
+}
+
+/* Scores become weights. shrink: what the sums so far are multiplied by. */
+DEVICE void attn_weigh(float s[ATTN_BLOCKS][4], attn_state &st, float shrink[2]) {
 #pragma unroll
         for (uint32_t r = 0; r < 2; r++) {
                 float top = -attn_infinity(), sum = 0.0f;
 
 #pragma unroll
-                for (uint32_t i = 0; i < 2 * ATTN_BLOCKS; i++) {
-                        uint32_t pos = first + i / 2 * 8 + i % 2;
-                        float v = attn_score(c, s[i / 2][2 * r + i % 2]);
-
-                        if (!whole && (pos < c.from[r] || pos >= c.to[r]))
-                                v = -attn_infinity();
-                        s[i / 2][2 * r + i % 2] = v;
-                        top = fmaxf(top, v);
-                }
+                for (uint32_t i = 0; i < ATTN_BLOCKS; i++)
+                        top = fmaxf(top, fmaxf(s[i][2 * r], s[i][2 * r + 1]));
                 top = fmaxf(attn_quad_max(top), st.top[r]);
                 shrink[r] = attn_ratio(st.top[r], top);
                 st.top[r] = top;
@@ -223,71 +239,5 @@ template <int D> DEVICE void attn_values(const float (*s)[4], const uint8_t *val
                 ldmatrix_x4_trans(b, row + 32 * i);
                 mma_f16(acc[2 * i], a, b);
                 mma_f16(acc[2 * i + 1], a, b + 2);
-        }
-}
-
-/* --- splits --- */
-
-/* One split more: its top and sum into those of all before; what these and the split's elements are multiplied by. */
-struct attn_fold {
-        float before, split;
-};
-
-DEVICE attn_fold attn_fold_state(float &top, float &sum, float split_top, float split_sum) {
-        float larger = fmaxf(top, split_top);
-        attn_fold f;
-
-        f.before = attn_ratio(top, larger);
-        f.split = attn_ratio(split_top, larger);
-        sum = fmaf(split_sum, f.split, sum * f.before);
-        top = larger;
-        return f;
-}
-
-DEVICE float attn_fold_element(const attn_fold &f, float total, float split) {
-        return fmaf(split, f.split, total * f.before) + 0.0f;
-}
-
-/* What the totals are multiplied by at the end. A sink takes part in the sum and has no value. */
-DEVICE float attn_finish(float top, float sum, const float *sinks, uint32_t head) {
-        if (sinks) {
-                float sink = sinks[head] * ATTN_LOG2E, larger = fmaxf(top, sink);
-                float shrink = attn_ratio(top, larger);
-
-                return shrink / fmaf(sum, shrink, attn_ratio(sink, larger));
-        }
-        return 1.0f / sum;
-}
-
-/* --- results --- */
-
-/* The sum of 16 elements, four of each of four threads that stand next to each other, by whole warps. */
-DEVICE float attn_packed_sum(uint32_t lo, uint32_t hi) {
-        uint32_t lane = threadIdx.x % WARP, t = lane % 4;
-        float sum = 0.0f;
-
-        for (uint32_t step = 0; step < 4; step++) {
-                if (t == step)
-                        sum = packed_add(sum, lo, hi);
-                sum = __shfl_sync(WARP_ALL, sum, lane - t + step);
-        }
-        return sum;
-}
-
-/* Elements [k, k + 4) of a row of results in whatever forms are wanted, 16 of a row by four threads next to each other; by whole
- * warps. inside: whether the thread has any. k may be in the last 16 that fill up a row to whole 32. */
-DEVICE void attn_store(const struct cuda_packed &p, uint32_t row, uint32_t k, const float v[4], bool inside) {
-        uint32_t chunks = (p.n_in + PACK_CHUNK - 1) / PACK_CHUNK, lo = bf16x2(v[0], v[1]), hi = bf16x2(v[2], v[3]);
-
-        if (p.f32 && inside && k < p.n_in)
-                *(float4 *)(p.f32 + (size_t)row * p.n_in + k) = make_float4(v[0], v[1], v[2], v[3]);
-        if (p.x && inside)
-                *(uint2 *)(p.x + (((size_t)(row / CUDA_TILE_ROWS) * chunks + k / 32) * 32 + row % CUDA_TILE_ROWS * 4 + k % 16 / 4) * 8 +
-                           k % 32 / 16 * 4) = make_uint2(lo, hi);
-        if (p.sums) {
-                float sum = attn_packed_sum(lo, hi);
-
-                if (inside && k % 16 == 0)
-                        p.sums[(size_t)row * chunks * 2 + k / 16] = sum;
         }
 }

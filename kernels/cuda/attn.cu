@@ -6,7 +6,7 @@
 
 bool cuda_attn_has(const struct kv_config *kv, uint32_t n_heads) {
         return (kv->format == KV_F16 || kv->format == KV_F32 || kv->format == KV_Q8_0) && kv->head_dim > 0 &&
-               kv->head_dim <= 256 && kv->head_dim % 16 == 0 && kv->page_tokens >= 16 &&
+               kv->head_dim <= 256 && kv->head_dim % 8 == 0 && kv->page_tokens >= 16 &&
                (kv->page_tokens & (kv->page_tokens - 1)) == 0 && kv->n_kv_heads > 0 && n_heads > 0 &&
                n_heads % kv->n_kv_heads == 0;
 }
@@ -14,6 +14,8 @@ bool cuda_attn_has(const struct kv_config *kv, uint32_t n_heads) {
 uint32_t cuda_attn_tile_rows(uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_dim) {
         uint32_t group = n_heads / n_kv_heads, queries = attn_many_queries(head_dim);
 
+        if (head_dim % 16 != 0)
+                return 0;
         return group < queries ? queries / group : 1;
 }
 

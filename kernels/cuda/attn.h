@@ -112,7 +112,8 @@ struct cuda_attn_plan {
 /* Host: exact bytes of a batch's plan, and making it at `ret`. tile_rows: cuda_attn_tile_rows(). */
 CUDA_API size_t cuda_attn_plan_bytes(const struct batch *batch, uint32_t window, uint32_t tile_rows);
 CUDA_API void cuda_attn_plan_make(const struct batch *batch, uint32_t window, uint32_t tile_rows, struct cuda_attn_plan *ret);
-/* Rows of a tile for so many query heads per KV head. */
+/* Rows of a tile for so many query heads per KV head; 0: all rows are items (heads that are not whole 16, whose packed forms only
+ * a whole row's heads together can make). */
 CUDA_API uint32_t cuda_attn_tile_rows(uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_dim);
 CUDA_API size_t cuda_attn_partial_bytes(uint32_t n_partials, uint32_t n_heads, uint32_t head_dim);
 
@@ -122,7 +123,7 @@ static inline uint32_t cuda_attn_partials_max(uint32_t max_rows, uint32_t max_po
 }
 
 static inline uint32_t cuda_attn_tiles_max(uint32_t max_rows, uint32_t tile_rows) {
-        return max_rows / CUDA_ATTN_RUN + max_rows / tile_rows;
+        return tile_rows > 0 ? max_rows / CUDA_ATTN_RUN + max_rows / tile_rows : 0;
 }
 
 static inline size_t cuda_attn_plan_bytes_max(uint32_t max_rows, uint32_t max_positions, uint32_t tile_rows) {
@@ -140,14 +141,14 @@ struct cuda_attn {
         const float *q;
         size_t q_stride;
         const struct cuda_attn_plan *plan; /* device */
-        uint32_t max_items, max_rows, max_tiles; /* that a plan may have; max_items or max_tiles 0: no kernel of that kind is started */
+        uint32_t max_items, max_rows, max_tiles; /* that a plan may have; of items or tiles 0: no kernel for them is started */
         uint32_t grid_items; /* cuda_attn_grid_items(): blocks of the kernel for few rows, which loop over the items */
         float *partials;     /* cuda_attn_partial_bytes() */
         struct cuda_packed out; /* n_in = n_heads * head_dim */
 };
 
 CUDA_API cudaError_t cuda_attn(const struct cuda_launch *l, const struct cuda_attn *a);
-/* Shapes that are computed: heads of up to 256 elements, in whole 16, and pages of at least 16 positions. */
+/* Shapes that are computed: heads of up to 256 elements, in whole 8, and pages of at least 16 positions. */
 CUDA_API bool cuda_attn_has(const struct kv_config *kv, uint32_t n_heads);
 /* As many blocks of the kernel for few rows as so many SMs hold at a time. */
 CUDA_API uint32_t cuda_attn_grid_items(enum kv_format format, uint32_t head_dim, uint32_t n_sms);

@@ -138,12 +138,24 @@ static int explain_open(const struct cuda_backend *be, cudaError_t error, struct
         return error == cudaErrorNoKernelImageForDevice ? BACKEND_E_UNSUPPORTED : -EIO;
 }
 
+/* NULL, or why not. */
+static const char *choose_activations(struct cuda_backend *be, const char *activations) {
+        if (!activations || !activations[0] || strcmp(activations, "bf16") == 0)
+                return NULL;
+        if (strcmp(activations, "fp8") != 0)
+                return "activations are bf16 or fp8";
+        be->fp8 = cuda_mm_has_fp8(FMT_MXFP4);
+        return be->fp8 ? NULL : "activations are fp8, but this device multiplies none with MXFP4 (compute capability 12.x does); use bf16";
+}
+
 static int cuda_open(const struct backend_config *config, struct backend **ret) {
         struct cuda_backend *be;
         char bus_id[32];
         const char *why;
         cudaError_t error;
 
+        if (config->log_name)
+                log_init(config->log_name, (enum log_level)config->log_level, config->log_for_journal);
         if (!find_device(config->error))
                 return BACKEND_E_UNSUPPORTED;
         be = calloc(1, sizeof(*be));
@@ -161,13 +173,14 @@ static int cuda_open(const struct backend_config *config, struct backend **ret) 
         if (cudaDeviceGetPCIBusId(bus_id, sizeof(bus_id), be->device) == cudaSuccess)
                 be->nvml = cuda_nvml_new(bus_id);
         why = cuda_weights_place(be, config->placement);
+        why = why ? why : choose_activations(be, config->activations);
         if (why || atomic_load(&be->lost) != 0) {
                 say(config->error, "%s", why ? why : "the device does not answer");
                 cuda_close(&be->base);
                 return BACKEND_E_UNSUPPORTED;
         }
-        (void)snprintf(be->description, sizeof(be->description), "cuda (%s, sm_%u, %s memory)", be->name, be->arch,
-                       placement_name(be));
+        (void)snprintf(be->description, sizeof(be->description), "cuda (%s, sm_%u, %s memory%s)", be->name, be->arch,
+                       placement_name(be), be->fp8 ? ", fp8 activations" : "");
         *ret = &be->base;
         return 0;
 }
@@ -210,7 +223,7 @@ static int cuda_limits(struct backend *base, double *ret_read_bytes_s, double *r
 
         r = r ? r : cuda_memory_take(be, LIMITS_BYTES, false, &from);
         r = r ? r : cuda_memory_take(be, LIMITS_BYTES, false, &to);
-        r = r ? r : cuda_check(be, cudaMemsetAsync(from.data, 0, from.bytes, be->stream), "clearing memory");
+        r = r ? r : cuda_memory_clear(be, &from);
         r = r ? r : cuda_check(be, cuda_measure_read(be->stream, from.data, from.bytes, &read), "measuring reads");
         r = r ? r : cuda_check(be, cuda_measure_copy(be->stream, to.data, from.data, from.bytes, &copy), "measuring copies");
         r = r ? r : cuda_check(be, cuda_measure_mma(be->stream, &ops), "measuring products");

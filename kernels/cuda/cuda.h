@@ -13,6 +13,7 @@
 
 #include <stdatomic.h>
 
+#include "record.h"
 #include "run.h"
 
 struct cuda_nvml;
@@ -53,6 +54,7 @@ struct cuda_backend {
         enum cuda_placement placement;
         bool kv_on_host;  /* the KV cache is pinned memory of the host, which is read faster */
         bool kv_measured;
+        bool fp8;         /* MXFP4 is multiplied with rows in 8 bits */
         bool no_fusion;   /* for tests: operations as they come */
         bool no_graphs;   /* for tests, and where the runtime makes none */
         uint32_t hang_ms;
@@ -104,6 +106,8 @@ int cuda_wait_all(struct cuda_backend *be, const char *what);
 
 int cuda_memory_take(struct cuda_backend *be, uint64_t bytes, bool host, struct cuda_memory *ret);
 void cuda_memory_give(struct cuda_backend *be, struct cuda_memory *m);
+/* To zeros, on the stream. */
+int cuda_memory_clear(struct cuda_backend *be, const struct cuda_memory *m);
 /* Room for one more than n in a list. */
 int cuda_memory_list(struct cuda_memory **list, size_t n, size_t *allocated);
 /* The number + 1 of the buffer that alloc() gave and `p` points into; 0: none. */

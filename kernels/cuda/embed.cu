@@ -14,7 +14,8 @@ template <typename F, enum weight_layout layout> struct embed {
         float *out;
 };
 
-template <typename F, enum weight_layout layout> DEVICE float each_value(const struct embed<F, layout> &a, uint32_t row, uint32_t i) {
+template <typename F, enum weight_layout layout>
+DEVICE float each_value(const struct embed<F, layout> &a, uint32_t row, uint32_t i) {
         uint32_t token = (uint32_t)a.token[row], n = a.dim / F::elements;
         size_t at = layout == WEIGHT_ROWS ? ((size_t)token * n + i / F::elements) * F::bytes
                                           : ((size_t)(token / WEIGHT_PANEL) * n + i / F::elements) * (WEIGHT_PANEL * F::bytes);
@@ -25,7 +26,8 @@ template <typename F, enum weight_layout layout> DEVICE float each_value(const s
         return v * a.scale;
 }
 
-template <typename F, enum weight_layout layout> static cudaError_t embed_in(const struct cuda_launch *l, const struct cuda_embed *a) {
+template <typename F, enum weight_layout layout>
+static cudaError_t embed_in(const struct cuda_launch *l, const struct cuda_embed *a) {
         struct embed<F, layout> e = { a->rows, a->n_in, a->token, (const uint8_t *)a->w, a->w_scale, a->scale, a->out };
 
         return each_launch(l, e);

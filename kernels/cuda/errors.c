@@ -10,9 +10,10 @@
 #include "base/macro.h"
 #include "cuda.h"
 
-#define SPINS 512u            /* queries before the first sleep: a short step is over by then */
-#define SLEEP_MIN_NS 10000l
-#define SLEEP_MAX_NS 200000l
+#define SPINS 512u /* queries before the first sleep: a short step is over by then */
+#define SLEEP_MIN_NS 5000u
+#define SLEEP_MAX_NS 200000u
+#define SLEEP_SHARE 64u /* of the time that has passed: what is slept too long is as little of a step */
 
 int cuda_lose(struct cuda_backend *be, int r, const char *sentence) {
         int none = 0;
@@ -47,21 +48,23 @@ static uint64_t now_ns(void) {
 }
 
 int cuda_wait_event(struct cuda_backend *be, cudaEvent_t event, const char *what) {
-        uint64_t until = now_ns() + be->hang_ms * UINT64_C(1000000);
-        struct timespec sleep = { .tv_nsec = SLEEP_MIN_NS };
+        uint64_t start = now_ns(), limit = be->hang_ms * UINT64_C(1000000), passed;
         cudaError_t error;
 
         for (unsigned i = 0; (error = cudaEventQuery(event)) == cudaErrorNotReady; i++) {
+                char sentence[128];
+
+                if (atomic_load(&be->lost) != 0) /* health() saw it first */
+                        return atomic_load(&be->lost);
                 if (i < SPINS)
                         continue;
-                if (now_ns() > until) {
-                        char sentence[128];
-
+                passed = now_ns() - start;
+                if (passed > limit) {
                         (void)snprintf(sentence, sizeof(sentence), "%s: no answer within %u ms", what, be->hang_ms);
                         return cuda_lose(be, -ETIMEDOUT, sentence);
                 }
-                (void)nanosleep(&sleep, NULL);
-                sleep.tv_nsec = MIN(sleep.tv_nsec * 2, SLEEP_MAX_NS);
+                passed = MIN(MAX(passed / SLEEP_SHARE, UINT64_C(1) * SLEEP_MIN_NS), UINT64_C(1) * SLEEP_MAX_NS);
+                (void)nanosleep(&(struct timespec){ .tv_nsec = (long)passed }, NULL);
         }
         return cuda_check(be, error, what);
 }

@@ -105,11 +105,11 @@ DEVICE uint32_t fill_word(const struct fill_run &run, float scale, uint32_t rand
 __global__ void __launch_bounds__(FILL_THREADS) fill_kernel(struct fill_args f) {
         uint64_t threads = (uint64_t)gridDim.x * FILL_THREADS;
 
-        grid_launch_dependents();
-        grid_wait();
+        grid_wait(); /* and whoever comes next waits for all: weights are read before others' grid_wait() */
         for (uint64_t i = (uint64_t)blockIdx.x * FILL_THREADS + threadIdx.x; i < f.n; i += threads) {
                 uint32_t at = (uint32_t)(i * 16 % f.column);
-                uint64_t r0 = fill_random(f.seed + 3 * i), r1 = fill_random(f.seed + 3 * i + 1), r2 = fill_random(f.seed + 3 * i + 2);
+                uint64_t counter = f.seed + 3 * i;
+                uint64_t r0 = fill_random(counter), r1 = fill_random(counter + 1), r2 = fill_random(counter + 2);
                 struct fill_run run = f.runs[0];
                 uint4 v;
 
@@ -335,7 +335,7 @@ cudaError_t cuda_fill(const struct cuda_launch *l, enum fmt fmt, uint64_t n_bloc
         for (size_t i = 0; i < sizeof(formats) / sizeof(formats[0]); i++)
                 if (formats[i].fmt == fmt)
                         formats[i].make(&f, deviation);
-        if (f.n_runs == 0)
+        if (f.n_runs == 0 || !(deviation > 0.0f) || !isfinite(deviation))
                 return cudaErrorInvalidValue;
         f.seed = seed * 0x9e3779b97f4a7c15u;
         f.n = n_blocks_of_panels * (f.column / 16);

@@ -3,7 +3,8 @@
 /*
  * What is joined, each by the list alone (plan.h):
  *   a product and the slices of it         -> products of the slices' rows of the matrix, straight to where the slices go
- *   gate and up, their activation          -> one product that stores only the activation (where mm.h can)
+ *   gate and up, their activation          -> one product that stores only the activation (where mm.h can; not in 8 bits, which
+ *                                             that does not write)
  *   norms of heads, rotation, KV append    -> one operation
  *   norm of a block, residual sum, norm    -> one operation; either norm may be missing
  *
@@ -95,7 +96,7 @@ static void join_gate(const struct cuda_backend *be, struct cuda_ops *list, size
         struct cuda_mm_product *p = op->mm.mm.product;
         size_t i;
 
-        if (!gate || op->mm.mm.n_products != 2 || !cuda_span_equal(gate->span, op->span) ||
+        if (!gate || op->mm.mm.n_products != 2 || op->mm.mm.activations != CUDA_ACTIVATIONS_BF16 || !cuda_span_equal(gate->span, op->span) ||
             !cuda_mm_can_gate(op->mm.mm.fmt, gate->gate.dim, op->mm.mm.n_in))
                 return;
         if (feeds(p, gate->gate.up, gate->gate.dim) && feeds(p + 1, gate->gate.gate, gate->gate.dim)) {
@@ -134,7 +135,7 @@ static bool take_heads(const struct cuda_op *norm, struct cuda_op *op) {
         width = norm->norm.dim != dim;
         if (width ? norm->norm.dim != heads * dim || norm->span.per != op->span.per : norm->span.per != op->span.per * heads)
                 return false;
-        if (taken && (a->norm_width != width || memcmp(&a->norm_eps, &norm->norm.eps, sizeof(a->norm_eps)) != 0))
+        if (taken && (a->norm_width != width || a->norm_eps != norm->norm.eps))
                 return false;
         a->norm_width = width;
         a->norm_eps = norm->norm.eps;
@@ -184,15 +185,16 @@ static void join_norms(const struct cuda_backend *be, struct cuda_ops *list, siz
         struct cuda_op *op = list->ops + at, *before = norm_before(be, list, at), *after = norm_after(be, list, at);
         const struct cuda_add_args add = op->add;
         struct cuda_norm *a = &op->norm;
+        const struct cuda_op *some = before ? before : after;
 
-        if (before && after && memcmp(&before->norm.eps, &after->norm.eps, sizeof(after->norm.eps)) != 0)
-                after = NULL;
-        if ((!before && !after) || cuda_ops_overlap(be, add.x, add.out))
+        if (!some || cuda_ops_overlap(be, add.x, add.out))
                 return;
+        if (before && after && before->norm.eps != after->norm.eps)
+                after = NULL;
         memset(a, 0, sizeof(*a));
         op->kind = CUDA_OP_NORM;
         a->dim = add.dim;
-        a->eps = before ? before->norm.eps : after->norm.eps;
+        a->eps = some->norm.eps;
         a->x = before ? before->norm.x : add.x;
         a->x_stride = add.dim;
         a->post_norm = before ? before->norm.norm : NULL;

@@ -2,8 +2,9 @@
 
 /*
  * Graphs: a plan's launches captured from the stream for a bucket of rows, and launched again at once. A graph is made of addresses
- * and of rooms; what differs between steps with the same rooms is in the step's memory. The least recently used goes when there are
- * too many, those that point to scratch memory which has moved when they are met.
+ * and of rooms; what differs between steps with the same rooms is in the step's memory. A step with new rooms is launched directly,
+ * since the runtime loads kernels when they are launched first, which does not go well with capturing; the second one is captured.
+ * The least recently used goes when there are too many, those that point to scratch memory which has moved when they are met.
  *
  * Where the runtime makes no graphs, steps are launched kernel by kernel from then on, which is logged.
  */
@@ -22,7 +23,7 @@ struct cuda_graph {
         struct cuda_graph *next;
         struct cuda_rooms rooms;
         uint64_t generation;
-        cudaGraphExec_t exec;
+        cudaGraphExec_t exec; /* NULL: was launched directly */
 };
 
 static struct cuda_graph *graph_free(struct cuda_backend *be, struct cuda_graph *g) {
@@ -103,20 +104,32 @@ static void give_up(struct cuda_backend *be, cudaError_t error) {
         log_warning("This device makes no graph of a step (%s): kernels are launched one by one", cudaGetErrorString(error));
 }
 
+/* Remembers that rooms have been met. */
+static int add_graph(const struct cuda_step *s) {
+        struct cuda_backend *be = s->be;
+        struct cuda_graph *g;
+
+        if (be->runner.n_graphs >= GRAPHS_MAX)
+                drop_oldest(be);
+        g = calloc(1, sizeof(*g));
+        if (!g)
+                return BACKEND_E_NO_MEMORY;
+        be->runner.n_graphs++;
+        g->rooms = s->rooms;
+        g->generation = be->runner.generation;
+        g->next = s->plan->graphs;
+        s->plan->graphs = g;
+        return 0;
+}
+
 int cuda_graph_run(const struct cuda_step *s, bool *ret_done) {
         struct cuda_backend *be = s->be;
         struct cuda_graph *g = take_graph(s);
         cudaError_t error;
 
-        if (!g) {
-                if (be->runner.n_graphs >= GRAPHS_MAX)
-                        drop_oldest(be);
-                g = calloc(1, sizeof(*g));
-                if (!g)
-                        return BACKEND_E_NO_MEMORY;
-                be->runner.n_graphs++;
-                g->rooms = s->rooms;
-                g->generation = be->runner.generation;
+        if (!g)
+                return add_graph(s);
+        if (!g->exec) {
                 error = capture(s, &g->exec);
                 if (error != cudaSuccess) {
                         graph_free(be, g);

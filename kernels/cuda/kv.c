@@ -28,7 +28,7 @@ int cuda_kv_new(struct backend *base, const struct kv_config *config, struct kv_
 
         if (r != 0)
                 return r;
-        if (!sizes_of(config, &page_bytes, &bytes))
+        if (!sizes_of(config, &page_bytes, &bytes) || !cuda_attn_has(config, config->n_kv_heads))
                 return BACKEND_E_UNSUPPORTED;
         kv = calloc(1, sizeof(*kv));
         if (!kv)
@@ -36,7 +36,7 @@ int cuda_kv_new(struct backend *base, const struct kv_config *config, struct kv_
         cuda_weights_place_kv(be, bytes);
         r = cuda_memory_take(be, bytes, be->kv_on_host, &kv->memory);
         /* Positions that nobody has written may be read, with a weight of zero: they must be numbers. */
-        r = r ? r : cuda_check(be, cudaMemsetAsync(kv->memory.data, 0, bytes, be->stream), "clearing the KV cache");
+        r = r ? r : cuda_memory_clear(be, &kv->memory);
         if (r != 0) {
                 cuda_kv_free(base, kv);
                 return r;

@@ -23,6 +23,7 @@ static void add_value(const struct cuda_step *s, uint32_t value, struct cuda_pac
         struct cuda_packed v = cuda_step_value(s, value);
 
         out->x = v.x;
+        out->x8 = v.x8;
         out->sums = v.sums;
         if (v.f32)
                 out->f32 = v.f32;

@@ -47,6 +47,14 @@ void cuda_memory_give(struct cuda_backend *be, struct cuda_memory *m) {
         *m = (struct cuda_memory){};
 }
 
+int cuda_memory_clear(struct cuda_backend *be, const struct cuda_memory *m) {
+        if (m->host) {
+                memset(m->data, 0, m->bytes);
+                return 0;
+        }
+        return cuda_check(be, cudaMemsetAsync(m->data, 0, m->bytes, be->stream), "clearing memory");
+}
+
 int cuda_memory_list(struct cuda_memory **list, size_t n, size_t *allocated) {
         struct cuda_memory *grown;
         size_t more = *allocated ? 2 * *allocated : 64;

@@ -28,6 +28,7 @@
 
 struct mm_args {
         struct cuda_mm mm;
+        const void *x; /* in the form that the kernel reads */
         uint32_t n_panels[CUDA_MM_PRODUCTS];
         uint32_t slices[CUDA_MM_PRODUCTS];
         uint32_t first_tile[CUDA_MM_PRODUCTS + 1]; /* of each product in gridDim.y; gated ones share theirs */
@@ -201,7 +202,7 @@ DEVICE void mm_fetch_x_tile(const struct mm_args &a, uint32_t row, uint32_t k32,
         bool valid = row != MM_NO_ROW && k32 < end;
         size_t at = ((size_t)(row / CUDA_TILE_ROWS) * a.k32 + k32) * 512 + row % CUDA_TILE_ROWS * 64 + lane % 4 * 16;
 
-        cp_async_16_zfill(to + lane * 16, (const uint8_t *)a.mm.x.x + (valid ? at : 0), valid);
+        cp_async_16_zfill(to + lane * 16, (const uint8_t *)a.x + (valid ? at : 0), valid);
 }
 
 /* x of the step at k: [tile][step][thread]. */
@@ -258,7 +259,9 @@ DEVICE void mm_scaled(float acc[4], const struct mm_step &w, const uint32_t x[4]
 /* One panel times one tile: 32 elements of K. This is the order of sums, in whatever company. */
 template <typename F>
 DEVICE void mm_multiply(float acc[4], const struct mm_step &w, const uint32_t x[4], const float sums[2][2]) {
-        if (F::scale == 32) {
+        if constexpr (F::eight) {
+                mma_e2m1_e4m3(acc, w.a[0], x, w.power, x[2]);
+        } else if (F::scale == 32) {
                 mm_scaled<F>(acc, w, x, 0, 2);
         } else if (F::scale == 16) {
                 mm_scaled<F>(acc, w, x, 0, 1);

@@ -10,6 +10,7 @@
  *   scale    elements that share a scale: 32 or 16 of a step, or 0: the fragments are the weights already
  *   minimum  the same of what is subtracted times the sum of x; 0: nothing is
  *   low      whether the weights are sums of two fragments, a + low
+ *   eight    whether x has eight bits: a[0] is what mma_e2m1_e4m3() takes, and power
  *   many     whether decoding takes so many registers that a block of 64 rows is better alone on an SM
  *   pairs    instruction's row g + 8 i is the panel's row 2 g + i; else g + 8 i
  *   swizzle  where a chunk's byte `at` (a multiple of 16) lies in shared memory
@@ -26,6 +27,7 @@
 struct mm_step {
         uint32_t a[2][4]; /* of both runs of 16 elements */
         uint32_t low[2][4];
+        uint32_t power;   /* where x has eight bits */
         float scale[2][2];
         float min[2][2];
 };
@@ -35,7 +37,7 @@ template <enum fmt f> struct mm_format;
 /* What most formats have in common. */
 template <uint32_t block_, uint32_t column_, uint32_t chunk_, uint32_t scale_, uint32_t minimum_> struct mm_format_base {
         static constexpr uint32_t block = block_, column = column_, chunk = chunk_, scale = scale_, minimum = minimum_;
-        static constexpr bool low = false, many = false, pairs = true;
+        static constexpr bool low = false, many = false, eight = false, pairs = true;
 
         static __device__ __forceinline__ uint32_t swizzle(uint32_t at) {
                 return at;

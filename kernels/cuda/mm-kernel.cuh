@@ -163,10 +163,12 @@ using mm_shape_32 = mm_shape<4, 1, 1, 4, 64, 6>;
 using mm_shape_64 = mm_shape<8, 1, 1, 8, 64, 5>;
 using mm_shape_128 = mm_shape<4, 2, 2, 8, 64, 3>;
 
-/* Defines the table entry of a format. */
-#define MM_FORMAT(name, fmt)                                                                                 \
-        extern const struct mm_format_entry name;                                                            \
-        const struct mm_format_entry name = { fmt, mm_format<fmt>::minimum != 0,                             \
-                { mm_variant_of<mm_format<fmt>, mm_shape_8>(), mm_variant_of<mm_format<fmt>, mm_shape_16>(), \
-                  mm_variant_of<mm_format<fmt>, mm_shape_32>(), mm_variant_of<mm_format<fmt>, mm_shape_64>(), \
-                  mm_variant_of<mm_format<fmt>, mm_shape_128>() } };
+/* Defines a table entry of a format, with its struct. */
+#define MM_FORMAT_AS(name, fmt, F)                                                     \
+        extern const struct mm_format_entry name;                                      \
+        const struct mm_format_entry name = { fmt, F::minimum != 0,                    \
+                { mm_variant_of<F, mm_shape_8>(), mm_variant_of<F, mm_shape_16>(),     \
+                  mm_variant_of<F, mm_shape_32>(), mm_variant_of<F, mm_shape_64>(),    \
+                  mm_variant_of<F, mm_shape_128>() } };
+
+#define MM_FORMAT(name, fmt) MM_FORMAT_AS(name, fmt, mm_format<fmt>)

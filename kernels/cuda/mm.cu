@@ -47,6 +47,26 @@ static const struct mm_format_entry *mm_format_find(enum fmt fmt) {
         return NULL;
 }
 
+/* Of a GPU that has no kernels of this file (ptx.cuh) the runtime says so, as it does of one that is too old. */
+bool cuda_mm_has_fp8(enum fmt fmt) {
+        struct cudaFuncAttributes attributes;
+        int device, major;
+
+        if (fmt != FMT_MXFP4 || cudaGetDevice(&device) != cudaSuccess ||
+            cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess || major != 12)
+                return false;
+        if (cudaFuncGetAttributes(&attributes, (const void *)mm_mxfp4_fp8.variant[0].kernel) == cudaSuccess)
+                return true;
+        (void)cudaGetLastError();
+        return false;
+}
+
+static const struct mm_format_entry *mm_entry_find(const struct cuda_mm *m) {
+        if (m->activations == CUDA_ACTIVATIONS_FP8)
+                return m->fmt == FMT_MXFP4 ? &mm_mxfp4_fp8 : NULL;
+        return mm_format_find(m->fmt);
+}
+
 uint32_t cuda_mm_slices(enum fmt fmt, uint32_t n_out, uint32_t n_in) {
         uint32_t n = 1, blocks = (n_out + 63) / 64;
 
@@ -127,13 +147,14 @@ static void mm_plan_blocks(struct mm_plan *plan, uint32_t rows) {
 }
 
 static bool mm_plan_make(const struct cuda_mm *m, struct mm_plan *plan) {
-        const struct mm_format_entry *entry = mm_format_find(m->fmt);
+        const struct mm_format_entry *entry = mm_entry_find(m);
         uint32_t rows = m->slots.groups ? m->slots.group_rows : m->rows.max;
         struct mm_args *a = &plan->args;
 
         if (!entry)
                 return false;
         a->mm = *m;
+        a->x = m->activations == CUDA_ACTIVATIONS_FP8 ? (const void *)m->x.x8 : (const void *)m->x.x;
         a->k32 = (m->n_in + 31) / 32;
         for (uint32_t i = 0; i < m->n_products; i++) {
                 a->n_panels[i] = (m->product[i].n_out + WEIGHT_PANEL - 1) / WEIGHT_PANEL;
@@ -180,13 +201,22 @@ static cudaError_t mm_variant_prepare(const struct mm_variant *v) {
         return cudaFuncSetAttribute((const void *)v->kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100);
 }
 
-cudaError_t cuda_mm_prepare(void) {
-        for (size_t i = 0; i < MM_FORMATS; i++)
-                for (uint32_t v = 0; v < MM_VARIANTS; v++) {
-                        cudaError_t error = mm_variant_prepare(&mm_formats[i]->variant[v]);
+static cudaError_t mm_prepare(const struct mm_format_entry *entry) {
+        for (uint32_t v = 0; v < MM_VARIANTS; v++) {
+                cudaError_t error = mm_variant_prepare(&entry->variant[v]);
 
-                        if (error != cudaSuccess)
-                                return error;
-                }
+                if (error != cudaSuccess)
+                        return error;
+        }
         return cudaSuccess;
+}
+
+cudaError_t cuda_mm_prepare(void) {
+        for (size_t i = 0; i < MM_FORMATS; i++) {
+                cudaError_t error = mm_prepare(mm_formats[i]);
+
+                if (error != cudaSuccess)
+                        return error;
+        }
+        return cuda_mm_has_fp8(FMT_MXFP4) ? mm_prepare(&mm_mxfp4_fp8) : cudaSuccess;
 }

@@ -26,13 +26,24 @@ struct cuda_mm_product {
 
 #define CUDA_MM_PRODUCTS 3u
 
+/*
+ * What the tensor cores multiply weights with. Of 8 bits are x's elements, in blocks with a power of two each (struct cuda_packed,
+ * x8), where weights are in MXFP4 and the GPU multiplies both as they are: in half of the time, but with three bits of each
+ * element where bfloat16 has seven. So it is for whoever asks for it.
+ */
+enum cuda_activations {
+        CUDA_ACTIVATIONS_BF16 = 0,
+        CUDA_ACTIVATIONS_FP8 = 1,
+};
+
 struct cuda_mm {
         enum fmt fmt; /* of all products */
+        enum cuda_activations activations;
         uint32_t n_in;
         uint32_t n_products;
         struct cuda_mm_product product[CUDA_MM_PRODUCTS];
         struct cuda_rows rows;
-        struct cuda_packed x; /* FMT_F32 reads x.f32 (stride n_in), all others x.x, those with minima x.sums too */
+        struct cuda_packed x; /* FMT_F32 reads x.f32 (stride n_in), all others x.x, those with minima x.sums too; FP8: x.x8 */
         /* Experts: matrices of an expert lie one after another, in whole panels. rows are slots. NULL groups: plain. */
         struct cuda_slots slots;
         bool x_per_row; /* x's row is slots.row[place], else slots.slot[place]; out's row is slots.slot[place] */
@@ -55,6 +66,8 @@ CUDA_API uint32_t cuda_mm_slices(enum fmt fmt, uint32_t n_out, uint32_t n_in);
 CUDA_API bool cuda_mm_has(enum fmt fmt);
 CUDA_API bool cuda_mm_wants_sums(enum fmt fmt);
 CUDA_API bool cuda_mm_wants_f32(enum fmt fmt); /* and not x.x */
+/* Whether the current device multiplies the format with activations in 8 bits. */
+CUDA_API bool cuda_mm_has_fp8(enum fmt fmt);
 /* Whether gate and up of such a shape can be gated in one go. */
 CUDA_API bool cuda_mm_can_gate(enum fmt fmt, uint32_t n_out, uint32_t n_in);
 /* Rows of a group of slots that the kernel for so many slots handles best. */

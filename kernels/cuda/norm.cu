@@ -2,8 +2,9 @@
 
 /*
  * Norms and residual sums of rows. Each thread keeps its elements of the row in registers, eight for each of up to NORM_PER_MAX
- * chunks that lie a team of threads apart. A team is a block, or a warp for the short rows of heads; how many threads it has
- * and so the order of the sums depends on dim alone: a chain of fused multiply-adds in a thread, a tree in a warp, a tree over warps.
+ * chunks that lie a team of threads apart. A team is a block, or a warp for the short rows of heads; how many threads it has and
+ * so the order of the sums depends on dim alone: a chain of fused multiply-adds in a thread, a tree in a warp, a tree over
+ * warps.
  *
  * Norm weights are read before grid_wait(): that hides their way from memory behind the operation in front.
  */
@@ -20,6 +21,8 @@
 constexpr uint32_t norm_threads_max(uint32_t per) {
         return per > NORM_EARLY ? NORM_THREADS_MAX / 2 : NORM_THREADS_MAX;
 }
+
+static_assert(CUDA_NORM_DIM == NORM_PER_MAX * norm_threads_max(NORM_PER_MAX) * 8, "eight elements for each part");
 
 /* Sum over a team, the same bits in all of its threads. turn: 0, 1: so that one sum's numbers are not those of another. */
 template <bool warp_rows> DEVICE float norm_sum(float sum, uint32_t turn) {
@@ -157,7 +160,7 @@ static uint32_t threads_for(uint32_t parts, uint32_t per) {
 cudaError_t cuda_norm(const struct cuda_launch *l, const struct cuda_norm *a) {
         uint32_t rows = a->rows.max, parts = (a->dim + PACK_CHUNK - 1) / PACK_CHUNK * 4; /* of eight elements */
 
-        if (a->dim < 1 || parts > NORM_PER_MAX * norm_threads_max(NORM_PER_MAX) || a->out.n_in != a->dim)
+        if (a->dim < 1 || a->dim > CUDA_NORM_DIM || a->out.n_in != a->dim)
                 return cudaErrorInvalidValue;
         if (a->dim <= NORM_WARP_DIM)
                 return norm_launch<1, true>(l, a, (rows + NORM_WARP_ROWS - 1) / NORM_WARP_ROWS, WARP * NORM_WARP_ROWS);

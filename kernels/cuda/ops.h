@@ -46,10 +46,15 @@ struct cuda_rows {
  * whole tiles of 8, with whatever was there.
  * sums: of 16 elements each, after rounding to bfloat16, added up in order of k: [row][K32 * 2]; for formats with minima.
  * f32: the row as it was, [row][n_in], for float matrices in single precision and whoever else reads it.
- * Each of the three may be NULL: not wanted.
+ * x8: in E4M3, each 32 elements of a row with a power of two of their own (E8M0): the smallest one with which the largest of them is
+ * not beyond 448. Where x has a lane's 16 bytes there are its elements 4t .. 4t + 3 and 16 + 4t .., a byte each, then the
+ * power in the lowest byte of four, and four bytes of zeros. As many bytes as x. Only activations in 8 bits (mm.h) read it, and only cuda_pack() and
+ * cuda_gate() write it.
+ * Each of these may be NULL: not wanted.
  */
 struct cuda_packed {
         uint16_t *x;
+        uint32_t *x8;
         float *sums;
         float *f32;
         uint32_t n_in;
@@ -93,7 +98,8 @@ CUDA_API cudaError_t cuda_embed(const struct cuda_launch *l, const struct cuda_e
  *   residual:   residual[r] += add_scale * v, and v = residual[r]
  *   norm:       v = v / rms(v) * norm
  * each only where its pointer is given; v goes to out (f32, out.f32 may be x where strides agree) and packed forms of it.
- * rms as in backend.h's rmsnorm. One block a row when dim is large, one warp a row for heads.
+ * rms as in backend.h's rmsnorm. One block a row when dim is large, one warp a row for heads. norm and post_norm are weights,
+ * read before the kernel waits for the one in front.
  */
 struct cuda_norm {
         struct cuda_rows rows;
@@ -107,6 +113,8 @@ struct cuda_norm {
         const float *norm;
         struct cuda_packed out; /* n_in = dim */
 };
+
+#define CUDA_NORM_DIM 32768u /* at most */
 
 CUDA_API cudaError_t cuda_norm(const struct cuda_launch *l, const struct cuda_norm *a);
 
@@ -224,7 +232,8 @@ static inline bool cuda_top_has(uint32_t dim, uint32_t k) {
 
 CUDA_API cudaError_t cuda_top(const struct cuda_launch *l, const struct cuda_top *a);
 
-/* Random weights of a format for models of a shape, in panels: values of about the given standard deviation, all finite. */
+/* Random weights of a format for models of a shape, in panels: values of about the given standard deviation (more than 0) and no
+ * mean, all finite. */
 CUDA_API cudaError_t cuda_fill(const struct cuda_launch *l, enum fmt fmt, uint64_t n_blocks_of_panels, float deviation,
                                uint64_t seed, void *data);
 

@@ -70,18 +70,22 @@ DEVICE float packed_add(float sum, uint32_t a, uint32_t b) {
         return sum + __uint_as_float(b & 0xffff0000u);
 }
 
-/* The sums of a chunk's two halves, in order of k: handed from thread to thread. Whole warps. */
+/* The sums of a chunk's two halves, in order of k: handed from thread to thread, the last of which (t = 3) has them. Whole
+ * warps. */
 DEVICE float2 packed_sums(const uint32_t b[4]) {
         uint32_t lane = threadIdx.x % WARP, t = lane % 4;
         float2 sum = make_float2(0.0f, 0.0f);
 
+#pragma unroll
         for (uint32_t step = 0; step < 4; step++) {
                 if (t == step) {
                         sum.x = packed_add(sum.x, b[0], b[1]);
                         sum.y = packed_add(sum.y, b[2], b[3]);
                 }
-                sum.x = __shfl_sync(WARP_ALL, sum.x, lane - t + step);
-                sum.y = __shfl_sync(WARP_ALL, sum.y, lane - t + step);
+                if (step < 3) {
+                        sum.x = __shfl_sync(WARP_ALL, sum.x, lane - t + step);
+                        sum.y = __shfl_sync(WARP_ALL, sum.y, lane - t + step);
+                }
         }
         return sum;
 }
@@ -112,8 +116,64 @@ DEVICE void packed_store(const struct cuda_packed &p, uint32_t row, uint32_t chu
                 if (p.sums) {
                         float2 sum = packed_sums(b);
 
-                        if (inside && t == 0)
+                        if (inside && t == 3)
                                 ((float2 *)p.sums)[(size_t)row * chunks + chunk] = sum;
                 }
         }
+}
+
+/* --- in eight bits --- */
+
+/* A power of two (E8M0) for numbers up to the largest: that one over it is at most 448. */
+DEVICE uint32_t packed_power(float largest) {
+        uint32_t bits = __float_as_uint(largest), e = (bits >> 23) + ((bits & 0x7fffffu) > 0x600000u);
+
+        return e > 8 ? e - 8 : 0;
+}
+
+/* x / 2^(power - 127) in E4M3, to nearest, ties to even; it is not beyond 448, or no number. */
+DEVICE uint32_t packed_e4m3(float x, uint32_t power) {
+        float magnitude = fabsf(x) * __uint_as_float((254 - power) << 23);
+        uint32_t sign = __float_as_uint(x) >> 24 & 0x80u, bits = __float_as_uint(magnitude);
+
+        uint32_t code = ((bits + 0x7ffffu + (bits >> 20 & 1u)) >> 20) - (120u << 3);
+
+        if (magnitude < 0x1p-6f) /* 2^14 has the spacing of what is subnormal: the addition rounds */
+                code = __float_as_uint(magnitude + 0x1p14f) - 0x46800000u;
+        return sign | (magnitude <= 448.0f ? code : 0x7fu);
+}
+
+DEVICE uint32_t packed_e4m3_four(const float v[4], uint32_t power) {
+        return packed_e4m3(v[0], power) | packed_e4m3(v[1], power) << 8 | packed_e4m3(v[2], power) << 16 | packed_e4m3(v[3], power) << 24;
+}
+
+/* A thread's eight elements of a chunk in eight bits, as x8 has them. Whole warps. */
+DEVICE uint4 packed_eight(const float v[8]) {
+        uint32_t largest = 0, power;
+
+        /* Bits of positive numbers have these' order; what is no number comes above all others. */
+#pragma unroll
+        for (uint32_t i = 0; i < 8; i++) {
+                uint32_t bits = __float_as_uint(v[i]) & 0x7fffffffu;
+
+                largest = bits > largest ? bits : largest;
+        }
+#pragma unroll
+        for (uint32_t other = 1; other < 4; other *= 2) {
+                uint32_t bits = __shfl_xor_sync(WARP_ALL, largest, other);
+
+                largest = bits > largest ? bits : largest;
+        }
+        power = packed_power(__uint_as_float(largest));
+        return make_uint4(packed_e4m3_four(v, power), packed_e4m3_four(v + 4, power), power, 0);
+}
+
+/* The same for x8, after packed_store(). It is a function of its own because kernels that have many elements in registers would
+ * have to spill some of these. */
+DEVICE void packed_store_eight(const struct cuda_packed &p, uint32_t row, uint32_t chunk, uint32_t t, const float v[8]) {
+        uint32_t chunks = (p.n_in + PACK_CHUNK - 1) / PACK_CHUNK;
+        uint4 eight = packed_eight(v);
+
+        if (chunk < chunks)
+                ((uint4 *)p.x8)[((size_t)(row / CUDA_TILE_ROWS) * chunks + chunk) * WARP + row % CUDA_TILE_ROWS * 4 + t] = eight;
 }

@@ -50,9 +50,15 @@ static struct cuda_packed *packed_of(struct cuda_op *op) {
         }
 }
 
+/* Rows in 8 bits come from some of them only (ops.h). */
+static bool writes(const struct cuda_op *op, enum cuda_activations activations) {
+        return activations == CUDA_ACTIVATIONS_BF16 || op->kind == CUDA_OP_GATE || op->kind == CUDA_OP_PACK;
+}
+
 static struct source *find(struct packing *p, const struct cuda_mm_args *a) {
         for (struct source *s = p->sources; s < p->sources + SOURCES; s++)
-                if (s->at == a->x && s->stride == a->x_stride && s->dim == a->mm.n_in && cuda_span_equal(s->span, a->x_span))
+                if (s->at == a->x && s->stride == a->x_stride && s->dim == a->mm.n_in && cuda_span_equal(s->span, a->x_span) &&
+                    writes(p->plan->list.ops + s->op, a->mm.activations))
                         return s;
         return NULL;
 }
@@ -116,7 +122,8 @@ static int pack_input(struct packing *p, const struct cuda_mm_args *a, uint32_t 
                 return r;
         v = p->plan->values + from->out - 1;
         v->f32 |= cuda_mm_wants_f32(fmt);
-        v->x |= !cuda_mm_wants_f32(fmt);
+        v->x |= !cuda_mm_wants_f32(fmt) && a->mm.activations == CUDA_ACTIVATIONS_BF16;
+        v->x8 |= a->mm.activations == CUDA_ACTIVATIONS_FP8;
         v->sums |= cuda_mm_wants_sums(fmt);
         *ret = from->out;
         return 0;

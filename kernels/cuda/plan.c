@@ -25,7 +25,7 @@ static void add(struct uses *u, const void *at, struct cuda_span span, uint32_t 
 static void norm_uses(const struct cuda_op *op, struct uses *u) {
         const struct cuda_norm *a = &op->norm;
 
-        add(u, a->x, op->span, a->dim, false);
+        add(u, a->x, op->span, (uint32_t)a->x_stride, false);
         add(u, a->residual, op->span, a->dim, false);
         add(u, a->residual, op->span, a->dim, true);
         add(u, a->out.f32, op->span, a->dim, true);
@@ -35,7 +35,7 @@ static void mm_uses(const struct cuda_op *op, struct uses *u) {
         const struct cuda_mm *mm = &op->mm.mm;
 
         if (op->in == 0)
-                add(u, op->mm.x, op->mm.x_span, mm->n_in, false);
+                add(u, op->mm.x, op->mm.x_span, (uint32_t)op->mm.x_stride, false);
         for (uint32_t i = 0; i < mm->n_products && !mm->is_gated; i++) {
                 const struct cuda_mm_product *p = mm->product + i;
 
@@ -49,12 +49,12 @@ static void mm_uses(const struct cuda_op *op, struct uses *u) {
 
 static void attention_uses(const struct cuda_op *op, struct uses *u) {
         if (op->kind == CUDA_OP_ROPE_KV) {
-                add(u, op->rope.q, op->span, 0, false);
-                add(u, op->rope.k, op->span, 0, false);
-                add(u, op->rope.v, op->span, 0, false);
+                add(u, op->rope.q, op->span, (uint32_t)op->rope.q_stride, false);
+                add(u, op->rope.k, op->span, (uint32_t)op->rope.k_stride, false);
+                add(u, op->rope.v, op->span, (uint32_t)op->rope.v_stride, false);
                 add(u, op->rope.q, op->span, (uint32_t)op->rope.q_stride, true);
         } else {
-                add(u, op->attn.q, op->span, 0, false);
+                add(u, op->attn.q, op->span, (uint32_t)op->attn.q_stride, false);
                 add(u, op->attn.out.f32, op->span, op->attn.out.n_in, true);
         }
 }
@@ -95,7 +95,7 @@ static void row_uses(const struct cuda_op *op, struct uses *u) {
                 add(u, op->add.out, op->span, op->add.dim, true);
                 break;
         case CUDA_OP_SLICE:
-                add(u, op->slice.x, op->span, 0, false);
+                add(u, op->slice.x, op->span, (uint32_t)op->slice.x_stride, false);
                 add(u, op->slice.out, op->span, op->slice.dim, true);
                 break;
         case CUDA_OP_GATHER:
@@ -106,7 +106,7 @@ static void row_uses(const struct cuda_op *op, struct uses *u) {
                 add(u, op->top.logits, op->span, op->top.dim, false);
                 break;
         case CUDA_OP_PACK:
-                add(u, op->pack.x, op->span, 0, false);
+                add(u, op->pack.x, op->span, (uint32_t)op->pack.x_stride, false);
                 break;
         default:
                 break;
@@ -150,16 +150,20 @@ bool cuda_ops_overlap(const struct cuda_backend *be, const void *a, const void *
 bool cuda_ops_read_later(const struct cuda_backend *be, const struct cuda_ops *list, size_t from, const void *p,
                          struct cuda_span span, uint32_t dim) {
         struct cuda_use uses[CUDA_USES];
+        uint32_t anew = 0; /* so many floats for each row, from p on, are written anew */
 
-        for (size_t i = from + 1; i < list->n; i++) {
+        for (size_t i = from + 1; i < list->n && anew < dim; i++) {
                 size_t n = cuda_op_uses(list->ops + i, uses);
 
-                for (size_t j = 0; j < n; j++)
-                        if (!uses[j].write && cuda_ops_overlap(be, uses[j].at, p))
+                for (size_t j = 0; j < n; j++) {
+                        bool same = uses[j].at == p && cuda_span_equal(uses[j].span, span);
+
+                        if (!uses[j].write && !(same && uses[j].dim <= anew) && cuda_ops_overlap(be, uses[j].at, p))
                                 return true;
+                }
                 for (size_t j = 0; j < n; j++)
-                        if (uses[j].write && uses[j].at == p && cuda_span_equal(uses[j].span, span) && uses[j].dim >= dim)
-                                return false;
+                        if (uses[j].write && uses[j].at == p && cuda_span_equal(uses[j].span, span))
+                                anew = MAX(anew, uses[j].dim);
         }
         return false;
 }

@@ -16,6 +16,7 @@
 #include "mm.h"
 
 struct cuda_backend;
+struct cuda_recorder;
 
 /* What the rows of an operation are multiples of. */
 enum cuda_base {
@@ -128,7 +129,7 @@ struct cuda_op *cuda_ops_add(struct cuda_ops *list);
 struct cuda_value {
         struct cuda_span span;
         uint32_t n_in;
-        bool x, sums, f32;
+        bool x, x8, sums, f32;
         uint32_t buffer;
 };
 
@@ -158,28 +159,9 @@ struct cuda_top_shape {
 struct cuda_needs {
         struct cuda_window windows[CUDA_WINDOWS];
         struct cuda_choice choices[CUDA_ROUTES];
+        bool stale[CUDA_ROUTES]; /* choices that another one was written over */
         struct cuda_top_shape tops[CUDA_TOPS];
         uint32_t n_windows, n_choices, n_tops;
-};
-
-/* Where top()'s results go. */
-struct cuda_top_result {
-        struct backend_top *rows;
-        float *values;
-        int32_t *ids;
-};
-
-/* A step as it is recorded. */
-struct cuda_recorder {
-        const struct batch *batch; /* NULL: not between begin() and end() */
-        struct kv_cache *kv;
-        uint32_t *gather; /* rows */
-        size_t gather_allocated;
-        bool gathered;
-        uint32_t n_gathered;
-        struct cuda_ops list;
-        struct cuda_needs needs;
-        struct cuda_top_result tops[CUDA_TOPS];
 };
 
 struct cuda_graph;
@@ -204,7 +186,8 @@ int cuda_plan_new(const struct cuda_backend *be, const struct cuda_recorder *rec
 /* Its graphs are gone already. */
 struct cuda_plan *cuda_plan_free(struct cuda_plan *p);
 
-/* A buffer that an operation reads or writes, with rows of dim floats; dim 0: parts of rows. */
+/* A buffer that an operation reads or writes, from `at` on dim floats for each row: all of them where it writes (0: only parts),
+ * at most where it reads. */
 struct cuda_use {
         const void *at;
         struct cuda_span span;
@@ -227,38 +210,3 @@ void cuda_fuse(const struct cuda_backend *be, struct cuda_ops *list);
 
 /* packing.c: plan->list of the fused operations: inserts what packs, decides who writes what and where. */
 int cuda_pack_plan(const struct cuda_backend *be, const struct cuda_ops *fused, struct cuda_plan *p);
-
-/* record.c: the vtable's operations, as kernels/backend.h has them */
-
-int cuda_record_begin(struct backend *base, const struct batch *batch, struct kv_cache *kv);
-void cuda_record_close(struct cuda_backend *be);
-int cuda_record_embed(struct backend *base, const struct weight *w, const struct batch *batch, float scale, float *out);
-int cuda_record_rmsnorm(struct backend *base, const float *x, const float *weight, float eps, uint32_t n, uint32_t dim,
-                        float *out);
-int cuda_record_rope_kv(struct backend *base, const struct rope *rope, struct kv_cache *kv, uint32_t layer,
-                        const struct batch *batch, uint32_t n_heads, float *q, float *k, const float *v);
-int cuda_record_attention(struct backend *base, const struct attention *a, const struct kv_cache *kv,
-                          const struct batch *batch, const float *q, float *out);
-int cuda_record_gate(struct backend *base, enum activation act, const float *gate, const float *up, uint32_t n_rows,
-                     uint32_t dim, float *out);
-int cuda_record_softcap(struct backend *base, float scale, float cap, uint32_t n_rows, uint32_t dim, float *x);
-int cuda_record_add(struct backend *base, const float *x, float scale, uint32_t n_rows, uint32_t dim, float *out);
-int cuda_record_slice(struct backend *base, const float *x, size_t x_stride, uint32_t first, uint32_t n_rows,
-                      uint32_t dim, float *out);
-int cuda_record_gather(struct backend *base, const float *x, const uint32_t *rows, uint32_t n, uint32_t dim, float *out);
-int cuda_record_top(struct backend *base, const float *logits, uint32_t n, uint32_t dim, uint32_t k,
-                    struct backend_top *rows, float *values, int32_t *ids);
-
-/* record-mm.c: and those with matrices */
-
-int cuda_record_matmul(struct backend *base, const struct matmul *products, size_t n, const float *x, size_t x_stride,
-                       uint32_t n_rows);
-int cuda_record_route(struct backend *base, const struct routing *routing, const float *logits, uint32_t n_rows,
-                      uint32_t *experts, float *weights);
-int cuda_record_experts(struct backend *base, const struct matmul *products, size_t n, const struct chosen *chosen,
-                        const float *x, bool x_per_row);
-int cuda_record_combine(struct backend *base, const struct chosen *chosen, const float *x, uint32_t dim, bool accumulate,
-                        float *out);
-/* 0: *ret has the span of so many rows in this step; BACKEND_E_UNSUPPORTED between steps; or what was lost. */
-int cuda_record_span(struct cuda_backend *be, uint32_t n, struct cuda_span *ret);
-int cuda_record_op(struct cuda_backend *be, enum cuda_op_kind kind, struct cuda_span span, struct cuda_op **ret);

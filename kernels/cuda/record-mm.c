@@ -78,6 +78,7 @@ static int add_products(struct cuda_backend *be, const struct call *c, size_t i,
         op->mm.x_span = c->x_span;
         op->mm.mm.fmt = w->info->fmt;
         op->mm.mm.n_in = w->n_in;
+        op->mm.mm.activations = be->fp8 && w->info->fmt == FMT_MXFP4 ? CUDA_ACTIVATIONS_FP8 : CUDA_ACTIVATIONS_BF16;
         op->mm.mm.x_per_row = c->x_per_row;
         for (; r == 0 && i < c->n && op->mm.mm.n_products < CUDA_MM_PRODUCTS; i++) {
                 if (put[i] || c->products[i].w->info->fmt != w->info->fmt)
@@ -114,25 +115,28 @@ int cuda_record_matmul(struct backend *base, const struct matmul *products, size
         return fits(&c) ? add_call(be, &c) : BACKEND_E_UNSUPPORTED;
 }
 
-static struct cuda_choice *find_choice(struct cuda_needs *needs, const uint32_t *experts) {
+/* The choice that was written to `experts` last. */
+static const struct cuda_choice *find_choice(const struct cuda_needs *needs, const uint32_t *experts) {
         for (uint32_t i = 0; i < needs->n_choices; i++)
-                if (needs->choices[i].experts == experts)
+                if (needs->choices[i].experts == experts && !needs->stale[i])
                         return needs->choices + i;
         return NULL;
 }
 
-/* The place for a choice of this shape that is written to `experts`, its slots with it; 0: too many. */
+/* The number of a choice, whose slots have memory of their own; 0: too many. What was written to the same place before is gone. */
 static uint32_t place_choice(struct cuda_needs *needs, const struct cuda_choice *wanted) {
-        struct cuda_choice *c = find_choice(needs, wanted->experts);
+        uint32_t i = 0;
 
-        if (!c) {
-                if (needs->n_choices == CUDA_ROUTES)
-                        return 0;
-                c = needs->choices + needs->n_choices++;
-                *c = *wanted;
-        }
-        /* One of another shape would change that of the slots that are written already. */
-        return memcmp(c, wanted, sizeof(*c)) == 0 ? (uint32_t)(c - needs->choices) + 1 : 0;
+        while (i < needs->n_choices && memcmp(needs->choices + i, wanted, sizeof(*wanted)) != 0)
+                i++;
+        if (i == CUDA_ROUTES)
+                return 0;
+        if (i == needs->n_choices)
+                needs->choices[needs->n_choices++] = *wanted;
+        for (uint32_t k = 0; k < needs->n_choices; k++)
+                if (needs->choices[k].experts == wanted->experts)
+                        needs->stale[k] = k != i;
+        return i + 1;
 }
 
 int cuda_record_route(struct backend *base, const struct routing *routing, const float *logits, uint32_t n_rows,

@@ -220,7 +220,7 @@ DEVICE void finish_head(const struct cuda_rope_kv &a, uint32_t row, uint32_t pos
                 q[d] = head[d] * factor;
 }
 
-__global__ void __launch_bounds__(WARP * WARPS) rope_kv_kernel(struct cuda_rope_kv a) {
+__global__ void __launch_bounds__(WARP * WARPS, 4) rope_kv_kernel(struct cuda_rope_kv a) {
         rope_shared *shared = (rope_shared *)shared_memory();
         uint32_t row = blockIdx.x, warp = threadIdx.x / WARP, n_kv = a.kv.n_kv_heads, pos;
         float *head = shared->heads[warp], q_scale = 1.0f, k_scale = 1.0f;
@@ -251,5 +251,6 @@ __global__ void __launch_bounds__(WARP * WARPS) rope_kv_kernel(struct cuda_rope_
 cudaError_t cuda_rope_kv(const struct cuda_launch *l, const struct cuda_rope_kv *a) {
         uint32_t blocks = a->norm_width ? 1 : (a->n_heads + 2 * a->kv.n_kv_heads + WARPS - 1) / WARPS;
 
-        return launch(rope_kv_kernel, dim3(a->rows.max, blocks), dim3(WARP * WARPS), sizeof(rope_shared), l->stream, l->dependent, *a);
+        return launch(rope_kv_kernel, dim3(a->rows.max, blocks), dim3(WARP * WARPS), sizeof(rope_shared), l->stream,
+                      l->dependent, *a);
 }

@@ -12,7 +12,8 @@
 #include "launch.cuh"
 #include "pack.cuh"
 
-#define ROUTE_PER_LANE (CUDA_ROUTE_EXPERTS / WARP)
+#define ROUTE_FEW 4u                              /* experts of a lane where there are not many, which is faster */
+#define ROUTE_MANY (CUDA_ROUTE_EXPERTS / WARP)
 #define ROUTE_WARPS 4u  /* of a block that only chooses */
 #define SORT_THREADS CUDA_ROUTE_EXPERTS /* one for each expert */
 #define SORT_WARPS (SORT_THREADS / WARP)
@@ -38,16 +39,16 @@ DEVICE float warp_max(float v) {
 
 /* The weights of all experts before the choice: expert lane + 32 j in w[j]. Where a logit is not a number, its weight is none
  * either, and after a softmax all of them. */
-DEVICE void route_weights(const struct routing &r, uint32_t lane, float w[ROUTE_PER_LANE]) {
+template <uint32_t per> DEVICE void route_weights(const struct routing &r, uint32_t lane, float w[per]) {
         float top = -INFINITY, sum = 0.0f;
 
 #pragma unroll
-        for (uint32_t j = 0; j < ROUTE_PER_LANE; j++)
+        for (uint32_t j = 0; j < per; j++)
                 top = lane + WARP * j < r.n_experts && w[j] > top ? w[j] : top;
         if (r.gating == GATING_SOFTMAX)
                 top = warp_max(top);
 #pragma unroll
-        for (uint32_t j = 0; j < ROUTE_PER_LANE; j++) {
+        for (uint32_t j = 0; j < per; j++) {
                 if (lane + WARP * j >= r.n_experts || r.gating == GATING_SOFTMAX_CHOSEN)
                         continue;
                 w[j] = r.gating == GATING_SOFTMAX ? act_exp(w[j] - top) : 1.0f / (1.0f + act_exp(-w[j]));
@@ -57,44 +58,73 @@ DEVICE void route_weights(const struct routing &r, uint32_t lane, float w[ROUTE_
                 return;
         sum = warp_sum(sum);
 #pragma unroll
-        for (uint32_t j = 0; j < ROUTE_PER_LANE; j++)
+        for (uint32_t j = 0; j < per; j++)
                 w[j] /= sum;
 }
 
-/* The first expert that is not taken: if what is chosen by is not a number there, nothing is larger, and it is chosen. */
-DEVICE uint32_t route_first(const struct routing &r, uint32_t lane, uint32_t taken, const float by[ROUTE_PER_LANE]) {
+/* What is chosen by as an integer of the same order, of which a warp's largest is one instruction. 0: not a number. */
+DEVICE uint32_t route_key(float by) {
+        uint32_t u = __float_as_uint(by + 0.0f);
+
+        return by != by ? 0 : u >> 31 ? ~u : u | 0x80000000u;
+}
+
+/* The expert with the largest key, of equal ones the first; NONE where all are 0. */
+template <uint32_t per> DEVICE uint32_t route_largest(uint32_t lane, const uint32_t key[per]) {
+        uint32_t top = 0, first = NONE;
+
+#pragma unroll
+        for (uint32_t j = 0; j < per; j++)
+                top = max(top, key[j]);
+        top = __reduce_max_sync(WARP_ALL, top);
+#pragma unroll
+        for (uint32_t j = per; j-- > 0;)
+                first = key[j] == top ? lane + WARP * j : first;
+        return top > 0 ? __reduce_min_sync(WARP_ALL, first) : NONE;
+}
+
+/* The first expert that is left: if what is chosen by is not a number there, nothing is larger, and it is chosen. */
+template <uint32_t per> DEVICE uint32_t route_first(uint32_t lane, uint32_t left, const uint32_t key[per]) {
         uint32_t first = NONE;
 
 #pragma unroll
-        for (uint32_t j = 0; j < ROUTE_PER_LANE; j++)
-                if (first == NONE && !(taken >> j & 1u) && lane + WARP * j < r.n_experts)
-                        first = (lane + WARP * j) * 2 + (by[j] != by[j]);
-        for (uint32_t step = WARP / 2; step > 0; step /= 2)
-                first = min(first, __shfl_xor_sync(WARP_ALL, first, step));
+        for (uint32_t j = per; j-- > 0;)
+                first = left >> j & 1u ? (lane + WARP * j) * 2 + (key[j] == 0) : first;
+        first = __reduce_min_sync(WARP_ALL, first);
         return first & 1u ? first / 2 : NONE;
 }
 
-/* The expert with the largest number of those not taken, of equal ones the first. Bits of `taken` are those of w. */
-DEVICE uint32_t route_choose(const struct routing &r, uint32_t lane, uint32_t taken, const float by[ROUTE_PER_LANE]) {
-        uint32_t best = NONE;
-        float top = 0.0f;
+/* Chooses: weight and expert of choice k in lane k. */
+template <uint32_t per>
+DEVICE void route_choose(const struct routing &r, uint32_t lane, const float w[per], uint32_t key[per], float *ret_weight,
+                         uint32_t *ret_expert) {
+        uint32_t left = 0;
+        bool nan = false;
 
 #pragma unroll
-        for (uint32_t j = 0; j < ROUTE_PER_LANE; j++)
-                if (!(taken >> j & 1u) && lane + WARP * j < r.n_experts && by[j] == by[j] && (best == NONE || by[j] > top)) {
-                        best = lane + WARP * j;
-                        top = by[j];
+        for (uint32_t j = 0; j < per; j++)
+                if (lane + WARP * j < r.n_experts) {
+                        left |= 1u << j;
+                        nan = nan || key[j] == 0;
                 }
-        for (uint32_t step = WARP / 2; step > 0; step /= 2) {
-                uint32_t other = __shfl_xor_sync(WARP_ALL, best, step);
-                float other_top = __shfl_xor_sync(WARP_ALL, top, step);
+        nan = __ballot_sync(WARP_ALL, nan) != 0;
+        for (uint32_t k = 0; k < r.n_used; k++) {
+                uint32_t e = nan ? route_first<per>(lane, left, key) : NONE;
+                float chosen = 0.0f;
 
-                if (other != NONE && (best == NONE || other_top > top || (other_top == top && other < best))) {
-                        best = other;
-                        top = other_top;
-                }
+                if (e == NONE)
+                        e = route_largest<per>(lane, key);
+#pragma unroll
+                for (uint32_t j = 0; j < per; j++)
+                        if (e == lane + WARP * j) {
+                                left &= ~(1u << j);
+                                key[j] = 0;
+                                chosen = w[j];
+                        }
+                chosen = __shfl_sync(WARP_ALL, chosen, e % WARP);
+                *ret_weight = lane == k ? chosen : *ret_weight;
+                *ret_expert = lane == k ? e : *ret_expert;
         }
-        return best;
 }
 
 /* Of the weights of chosen experts, one in each lane, in the order of the choice. */
@@ -122,38 +152,19 @@ DEVICE float route_finish(const struct routing &r, uint32_t lane, float w) {
 }
 
 /* A row's experts, by a warp. */
-DEVICE void route_row(const struct cuda_route &a, uint32_t row) {
+template <uint32_t per> DEVICE void route_row(const struct cuda_route &a, uint32_t row) {
         const struct routing &r = a.routing;
-        uint32_t lane = threadIdx.x % WARP, taken = 0, expert = 0;
-        float w[ROUTE_PER_LANE], by[ROUTE_PER_LANE], weight = 0.0f;
-        bool nan = false;
+        uint32_t lane = threadIdx.x % WARP, key[per], expert = 0;
+        float w[per], weight = 0.0f;
 
 #pragma unroll
-        for (uint32_t j = 0; j < ROUTE_PER_LANE; j++)
+        for (uint32_t j = 0; j < per; j++)
                 w[j] = lane + WARP * j < r.n_experts ? a.logits[(size_t)row * r.n_experts + lane + WARP * j] : 0.0f;
-        route_weights(r, lane, w);
+        route_weights<per>(r, lane, w);
 #pragma unroll
-        for (uint32_t j = 0; j < ROUTE_PER_LANE; j++) {
-                by[j] = r.bias && lane + WARP * j < r.n_experts ? w[j] + r.bias[lane + WARP * j] : w[j];
-                nan = nan || (by[j] != by[j] && lane + WARP * j < r.n_experts);
-        }
-        nan = __ballot_sync(WARP_ALL, nan) != 0;
-        for (uint32_t k = 0; k < r.n_used; k++) {
-                uint32_t e = nan ? route_first(r, lane, taken, by) : NONE;
-                float chosen = 0.0f;
-
-                if (e == NONE)
-                        e = route_choose(r, lane, taken, by);
-#pragma unroll
-                for (uint32_t j = 0; j < ROUTE_PER_LANE; j++)
-                        if (e == lane + WARP * j) {
-                                taken |= 1u << j;
-                                chosen = w[j];
-                        }
-                chosen = __shfl_sync(WARP_ALL, chosen, e % WARP);
-                weight = lane == k ? chosen : weight;
-                expert = lane == k ? e : expert;
-        }
+        for (uint32_t j = 0; j < per; j++)
+                key[j] = lane + WARP * j < r.n_experts ? route_key(r.bias ? w[j] + r.bias[lane + WARP * j] : w[j]) : 0;
+        route_choose<per>(r, lane, w, key, &weight, &expert);
         weight = route_finish(r, lane, weight);
         if (lane < r.n_used) {
                 a.experts[(size_t)row * r.n_used + lane] = expert;
@@ -161,13 +172,13 @@ DEVICE void route_row(const struct cuda_route &a, uint32_t row) {
         }
 }
 
-__global__ void __launch_bounds__(WARP *ROUTE_WARPS) route_kernel(struct cuda_route a) {
+template <uint32_t per> __global__ void __launch_bounds__(WARP *ROUTE_WARPS) route_kernel(struct cuda_route a) {
         uint32_t row = blockIdx.x * ROUTE_WARPS + threadIdx.x / WARP;
 
         grid_launch_dependents();
         grid_wait();
         if (row < rows_count(a.rows))
-                route_row(a, row);
+                route_row<per>(a, row);
 }
 
 /* --- the order of slots --- */
@@ -289,7 +300,8 @@ DEVICE void sort_groups(const struct cuda_route &a, const struct sort &s, uint32
         }
 }
 
-template <bool choose> __global__ void __launch_bounds__(SORT_THREADS) sort_kernel(struct cuda_route a) {
+/* per: experts of a lane; 0 where they have been chosen already. */
+template <uint32_t per> __global__ void __launch_bounds__(SORT_THREADS, 1) sort_kernel(struct cuda_route a) {
         struct sort s = sort_shared();
         uint32_t warp = threadIdx.x / WARP, n_rows, n_slots, run, n_warps;
 
@@ -300,8 +312,9 @@ template <bool choose> __global__ void __launch_bounds__(SORT_THREADS) sort_kern
                 s.slots[i] = 0;
         grid_wait();
         n_rows = rows_count(a.rows);
-        for (uint32_t row = warp; choose && row < n_rows; row += SORT_WARPS)
-                route_row(a, row);
+        if constexpr (per > 0)
+                for (uint32_t row = warp; row < n_rows; row += SORT_WARPS)
+                        route_row<per>(a, row);
         __syncthreads();
         n_slots = n_rows * a.routing.n_used;
         run = ((n_slots + SORT_WARPS - 1) / SORT_WARPS + WARP - 1) / WARP * WARP;
@@ -323,12 +336,12 @@ cudaError_t cuda_route(const struct cuda_launch *l, const struct cuda_route *a) 
             a->rows.max > CUDA_ROUTE_SLOTS / r->n_used || a->slots.group_rows < 1 ||
             a->slots.max_groups < cuda_groups_max(a->rows.max * r->n_used, r->n_experts, a->slots.group_rows))
                 return cudaErrorInvalidValue;
-        if (!few) {
-                e = launch(route_kernel, dim3((a->rows.max + ROUTE_WARPS - 1) / ROUTE_WARPS), dim3(WARP * ROUTE_WARPS), 0, l->stream,
-                           l->dependent, *a);
-                if (e != cudaSuccess)
-                        return e;
-        }
-        return launch(few ? sort_kernel<true> : sort_kernel<false>, dim3(1), dim3(SORT_THREADS), sort_bytes(r->n_experts), l->stream,
-                      l->dependent, *a);
+        if (few)
+                return launch(r->n_experts <= WARP * ROUTE_FEW ? sort_kernel<ROUTE_FEW> : sort_kernel<ROUTE_MANY>, dim3(1),
+                              dim3(SORT_THREADS), sort_bytes(r->n_experts), l->stream, l->dependent, *a);
+        e = launch(r->n_experts <= WARP * ROUTE_FEW ? route_kernel<ROUTE_FEW> : route_kernel<ROUTE_MANY>,
+                   dim3((a->rows.max + ROUTE_WARPS - 1) / ROUTE_WARPS), dim3(WARP * ROUTE_WARPS), 0, l->stream, l->dependent, *a);
+        if (e != cudaSuccess)
+                return e;
+        return launch(sort_kernel<0>, dim3(1), dim3(SORT_THREADS), sort_bytes(r->n_experts), l->stream, l->dependent, *a);
 }

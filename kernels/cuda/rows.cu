@@ -21,7 +21,8 @@ struct packed_args {
 #define PACKED_COPY ACTIVATIONS
 
 template <enum activation act> __global__ void __launch_bounds__(PACKED_THREADS) packed_kernel(struct packed_args a) {
-        uint32_t row = blockIdx.x, at = blockIdx.y * PACKED_THREADS + threadIdx.x, chunk = at / 4, k = PACK_CHUNK * chunk + at % 4 * 4;
+        uint32_t row = blockIdx.x, at = blockIdx.y * PACKED_THREADS + threadIdx.x, chunk = at / 4;
+        uint32_t k = PACK_CHUNK * chunk + at % 4 * 4;
         float x[8];
 
         grid_launch_dependents();
@@ -37,6 +38,8 @@ template <enum activation act> __global__ void __launch_bounds__(PACKED_THREADS)
                         x[i] = act_gate<act>(x[i], up[i]);
         }
         packed_store(a.out, row, chunk, at % 4, a.aligned_out, x);
+        if (a.out.x8)
+                packed_store_eight(a.out, row, chunk, at % 4, x);
 }
 
 static cudaError_t packed_launch(const struct cuda_launch *l, void (*kernel)(struct packed_args), struct packed_args *a) {

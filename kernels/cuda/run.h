@@ -97,6 +97,6 @@ cudaError_t cuda_launch_plan(const struct cuda_step *s);
 
 /* graph.c */
 
-/* Launches the step as a graph, made if there is none yet. *ret_done false: it is to be launched directly. */
+/* Launches the step as a graph, if one like it has been met before. *ret_done false: it is to be launched directly. */
 int cuda_graph_run(const struct cuda_step *s, bool *ret_done);
 void cuda_graphs_free(struct cuda_backend *be, struct cuda_plan *plan);

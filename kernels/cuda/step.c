@@ -33,34 +33,38 @@ void *cuda_step_at(const struct cuda_step *s, size_t offset) {
 
 /* Parts of the memory of a value. */
 struct parts {
-        size_t x, sums, f32;
+        size_t x, x8, sums, f32;
 };
 
 static struct parts value_parts(const struct cuda_step *s, const struct cuda_value *v) {
         uint32_t max = cuda_step_max(s, v->span);
 
         return (struct parts){ .x = v->x || v->sums ? align(cuda_packed_x_bytes(max, v->n_in)) : 0,
+                               .x8 = v->x8 ? align(cuda_packed_x_bytes(max, v->n_in)) : 0,
                                .sums = v->sums ? align(cuda_packed_sums_bytes(max, v->n_in)) : 0,
                                .f32 = v->f32 ? align((size_t)max * v->n_in * sizeof(float)) : 0 };
 }
 
 struct cuda_packed cuda_step_value(const struct cuda_step *s, uint32_t value) {
-        const struct cuda_value *v = s->plan->values + value - 1;
         struct cuda_packed p = {};
+        const struct cuda_value *v;
         struct parts parts;
         uint8_t *at;
 
         if (value == 0)
                 return p;
+        v = s->plan->values + (value - 1);
         at = s->be->runner.scratch[CUDA_SCRATCH_VALUES + v->buffer].data;
         parts = value_parts(s, v);
         p.n_in = v->n_in;
         if (parts.x)
                 p.x = (uint16_t *)(void *)at;
+        if (parts.x8)
+                p.x8 = (uint32_t *)(void *)(at + parts.x);
         if (parts.sums)
-                p.sums = (float *)(void *)(at + parts.x);
+                p.sums = (float *)(void *)(at + parts.x + parts.x8);
         if (parts.f32)
-                p.f32 = (float *)(void *)(at + parts.x + parts.sums);
+                p.f32 = (float *)(void *)(at + parts.x + parts.x8 + parts.sums);
         return p;
 }
 
@@ -141,7 +145,7 @@ static int reserve_for_ops(const struct cuda_step *s) {
         for (size_t i = 0; r == 0 && i < plan->n_values; i++) {
                 const struct parts p = value_parts(s, plan->values + i);
 
-                r = reserve_scratch(s->be, CUDA_SCRATCH_VALUES + plan->values[i].buffer, p.x + p.sums + p.f32);
+                r = reserve_scratch(s->be, CUDA_SCRATCH_VALUES + plan->values[i].buffer, p.x + p.x8 + p.sums + p.f32);
         }
         for (uint32_t i = 0; r == 0 && i < plan->needs.n_choices; i++) {
                 struct cuda_slots slots;
@@ -176,7 +180,7 @@ static int reserve_tickets(struct cuda_backend *be) {
         if (m->data)
                 return 0;
         r = cuda_memory_take(be, CUDA_MM_TICKETS * sizeof(uint32_t), false, m);
-        r = r ? r : cuda_check(be, cudaMemsetAsync(m->data, 0, m->bytes, be->stream), "clearing tickets");
+        r = r ? r : cuda_memory_clear(be, m);
         return r;
 }
 

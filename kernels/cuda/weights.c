@@ -67,7 +67,7 @@ static bool measure(struct cuda_backend *be, bool host, double *ret) {
 
         if (cuda_memory_take(be, MEASURE_BYTES, host, &m) != 0)
                 return false;
-        ok = cudaMemsetAsync(m.data, 0, m.bytes, be->stream) == cudaSuccess &&
+        ok = cuda_memory_clear(be, &m) == 0 &&
              cuda_measure_read(be->stream, m.data, m.bytes, &again) == cudaSuccess && /* warms up */
              cuda_measure_read(be->stream, m.data, m.bytes, ret) == cudaSuccess;
         cuda_memory_give(be, &m);

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/macro.h"
 #include "bench.h"
 #include "kernels/backend.h"
@@ -195,7 +196,8 @@ static int measure_matrix(struct subject *s, const struct options *o, const stru
 }
 
 static int open_backend(const struct options *o, struct backend **ret) {
-        const struct backend_config config = { .isa = "auto", .library = o->library };
+        const struct backend_config config = { .isa = "auto", .library = o->library, .log_name = "spark-bench",
+                                               .log_level = LOG_LEVEL_WARNING };
         struct backend_error error;
         int r;
 

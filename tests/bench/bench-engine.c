@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 
 #include "base/fd.h"
+#include "base/log.h"
 #include "bench.h"
 #include "daemon/engine/host.h"
 #include "daemon/image/shapes.h"
@@ -315,7 +316,8 @@ static void print(const struct options *o, const struct lm *m, const char *backe
 
 static int run(const struct options *o) {
         const struct backend_config be = { .threads = o->threads, .isa = "auto", .library = o->library,
-                                           .placement = o->placement };
+                                           .placement = o->placement, .log_name = "spark-bench",
+                                           .log_level = LOG_LEVEL_WARNING };
         struct engine_config engine = { .max_sequences = o->batch, .max_rows = o->rows, .kv_format = o->kv };
         struct figures f = { 0 };
         struct subject s = { .host = HOST_NULL };

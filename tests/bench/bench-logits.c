@@ -13,6 +13,7 @@
 
 #include "base/buf.h"
 #include "base/fd.h"
+#include "base/log.h"
 #include "bench.h"
 #include "daemon/engine/host.h"
 #include "daemon/loader/load.h"
@@ -92,7 +93,8 @@ static int write_logits(struct host *h, const struct options *o, const struct bu
 static int run(const struct options *o) {
         const struct host_config config = {
                 .backend = o->backend,
-                .be = { .isa = "auto", .threads = o->threads, .library = o->library, .placement = o->placement },
+                .be = { .isa = "auto", .threads = o->threads, .library = o->library, .placement = o->placement,
+                        .log_name = "spark-bench", .log_level = LOG_LEVEL_WARNING },
                 .engine = { .max_sequences = 1, .kv_format = KV_F32 },
         };
         struct buf text = BUF_NULL(TEXT_LIMIT);

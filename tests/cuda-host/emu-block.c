@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "emu-private.h"
 
@@ -29,7 +30,6 @@
 #define ASAN_UNPOISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
 #define STACK_BYTES (64u * 1024u)
 #endif
-#define GUARD_BYTES (64u * 1024u) /* a page on every system */
 #define SHARED_GUARD 4096u
 #define SHARED_BYTES ((EMU_SHARED_MAX + 3u * SHARED_GUARD - 1u) / SHARED_GUARD * SHARED_GUARD) /* with guards */
 
@@ -51,6 +51,7 @@ struct fiber {
         struct emu_thread thread; /* first: emu_thread points to it */
         enum fiber_state state;
         struct warp *warp;
+        uint32_t place_bit; /* in the warp's order */
         void *sp;
         uint8_t *stack;
         void *fake_stack; /* AddressSanitizer's */
@@ -68,6 +69,8 @@ struct warp {
         void *mine[EMU_WARP];
         uint32_t exists, ended;
         uint32_t waiting;            /* in a meeting */
+        const struct emu_meeting *meeting; /* of all that wait, and their mask; NULL: of several */
+        uint32_t mask;
         uint32_t ready;              /* bit p: the lane at place p of the order can run */
         uint8_t place[EMU_WARP];     /* of a lane */
         uint8_t lane_at[EMU_WARP];   /* of a place */
@@ -196,8 +199,10 @@ static void die_deadlock(void) {
 }
 
 /* The running fiber can't go on, or has ended. */
-static void fiber_leave(struct fiber *f) {
+EMU_ALWAYS_INLINE void fiber_leave(struct fiber *f, enum fiber_state state) {
         struct fiber *next = block_next();
+
+        f->state = state;
 
         if (next)
                 switch_to(&f->sp, &f->fake_stack, next);
@@ -207,41 +212,32 @@ static void fiber_leave(struct fiber *f) {
                 die_deadlock();
 }
 
-EMU_ALWAYS_INLINE void fiber_set_ready(struct fiber *f) {
-        f->state = FIBER_RUNS;
-        f->warp->ready |= 1u << f->warp->place[f->thread.lane];
-}
-
-EMU_ALWAYS_INLINE void fiber_set_waiting(struct fiber *f, enum fiber_state state) {
-        f->state = state;
-        f->warp->ready &= ~(1u << f->warp->place[f->thread.lane]);
-}
-
 static void barrier_release(void) {
         run.barrier_result = run.barrier_sum;
         run.barrier_sum = 0;
         run.n_at_barrier = 0;
         for (uint32_t i = 0; i < run.n_threads; i++)
-                if (run.fibers[i].state == FIBER_AT_BARRIER)
-                        fiber_set_ready(&run.fibers[i]);
+                if (run.fibers[i].state == FIBER_AT_BARRIER) {
+                        run.fibers[i].state = FIBER_RUNS;
+                        run.fibers[i].warp->ready |= run.fibers[i].place_bit;
+                }
 }
 
 unsigned emu_barrier(int value) {
         struct fiber *f = fiber_self();
 
         run.barrier_sum += value != 0;
-        fiber_set_waiting(f, FIBER_AT_BARRIER);
+        f->state = FIBER_AT_BARRIER;
+        f->warp->ready &= ~f->place_bit;
         if (++run.n_at_barrier == run.n_alive)
                 barrier_release();
         else
-                fiber_leave(f);
+                fiber_leave(f, FIBER_AT_BARRIER);
         return run.barrier_result;
 }
 
-/* Whether all of the mask are here; ends the process where they can't all come. */
-static bool meet_complete(const struct warp *w, const struct fiber *f) {
-        if (f->mask & w->ended)
-                emu_die("%s: lane %d of its mask has ended", f->meeting->name, __builtin_ctz(f->mask & w->ended));
+/* Lanes that come to different meetings, or with different masks, that have lanes in common: a mistake. */
+static void meet_check(const struct warp *w, const struct fiber *f) {
         for (uint32_t rest = w->waiting & f->mask; rest; rest &= rest - 1) {
                 const struct fiber *other = w->lane[__builtin_ctz(rest)];
 
@@ -252,7 +248,31 @@ static bool meet_complete(const struct warp *w, const struct fiber *f) {
                         emu_die("%s: lane %u has mask %08x, lane %u %08x", f->meeting->name, f->thread.lane, f->mask,
                                 other->thread.lane, other->mask);
         }
-        return (w->waiting & f->mask) == f->mask;
+}
+
+/* The running lane is at its meeting. Nearly always whoever waits is at the same one; else all are looked at. */
+EMU_ALWAYS_INLINE void meet_enter(struct warp *w, const struct fiber *f) {
+        if (w->waiting == 0) {
+                w->meeting = f->meeting;
+                w->mask = f->mask;
+        } else if (w->meeting != f->meeting || w->mask != f->mask) {
+                meet_check(w, f);
+                w->meeting = NULL;
+        }
+        if (f->mask & w->ended)
+                emu_die("%s: lane %d of its mask has ended", f->meeting->name, __builtin_ctz(f->mask & w->ended));
+        w->waiting |= 1u << f->thread.lane;
+}
+
+/* Bits by lane as bits by place. */
+static uint32_t warp_places(const struct warp *w, uint32_t lanes) {
+        uint32_t places = 0;
+
+        if (lanes == w->exists)
+                return lanes; /* places below the number of lanes */
+        for (uint32_t rest = lanes; rest; rest &= rest - 1)
+                places |= 1u << w->place[__builtin_ctz(rest)];
+        return places;
 }
 
 void emu_meet(const struct emu_meeting *meeting, uint32_t mask, void *mine) {
@@ -266,16 +286,15 @@ void emu_meet(const struct emu_meeting *meeting, uint32_t mask, void *mine) {
                 emu_die("%s: lane %u is not in its own mask %08x", meeting->name, lane, mask);
         f->meeting = meeting;
         w->mine[lane] = mine;
-        w->waiting |= 1u << lane;
-        fiber_set_waiting(f, FIBER_IN_WARP);
-        if (!meet_complete(w, f)) {
-                fiber_leave(f);
+        meet_enter(w, f);
+        w->ready &= ~f->place_bit;
+        if ((w->waiting & f->mask) != f->mask) {
+                fiber_leave(f, FIBER_IN_WARP);
                 return;
         }
         meeting->compute(w->mine, f->mask);
         w->waiting &= ~f->mask;
-        for (uint32_t rest = f->mask; rest; rest &= rest - 1)
-                fiber_set_ready(w->lane[__builtin_ctz(rest)]);
+        w->ready |= warp_places(w, f->mask);
 }
 
 void emu_yield(void) {
@@ -363,11 +382,11 @@ static void thread_end(struct fiber *f) {
         }
         f->n_groups = 0;
         w->ended |= 1u << f->thread.lane;
-        fiber_set_waiting(f, FIBER_ENDED);
+        w->ready &= ~f->place_bit;
         run.n_alive--;
         if (run.n_alive && run.n_at_barrier == run.n_alive)
                 barrier_release();
-        fiber_leave(f);
+        fiber_leave(f, FIBER_ENDED);
 }
 
 static void fiber_main(void) {
@@ -379,8 +398,9 @@ static void fiber_main(void) {
 }
 
 /* What emu_switch() takes off a stack: registers, and where to go on. */
-static void *fiber_prepare(uint8_t *stack) {
-        uintptr_t top = ((uintptr_t)stack + STACK_BYTES) & ~(uintptr_t)63;
+static void *fiber_prepare(uint8_t *stack, uint32_t color) {
+        /* Not all at the same place of a page, or they would want the same lines of the cache. */
+        uintptr_t top = (uintptr_t)stack + STACK_BYTES - color % 32 * 128;
         void **sp;
 
 #if defined(__x86_64__)
@@ -397,7 +417,7 @@ static void *fiber_prepare(uint8_t *stack) {
 }
 
 static void fibers_make(uint32_t n) {
-        const size_t each = STACK_BYTES + GUARD_BYTES;
+        const size_t guard = (size_t)sysconf(_SC_PAGESIZE), each = STACK_BYTES + guard;
 
         if (!run.fibers) {
                 run.fibers = calloc(EMU_BLOCK_MAX, sizeof *run.fibers);
@@ -409,10 +429,10 @@ static void fibers_make(uint32_t n) {
         for (; run.n_made < n; run.n_made++) {
                 struct fiber *f = &run.fibers[run.n_made];
 
-                f->stack = run.stacks + each * run.n_made + GUARD_BYTES;
+                f->stack = run.stacks + each * run.n_made + guard;
                 if (mprotect(f->stack, STACK_BYTES, PROT_READ | PROT_WRITE) < 0)
                         emu_die("out of memory");
-                f->sp = fiber_prepare(f->stack);
+                f->sp = fiber_prepare(f->stack, run.n_made);
         }
 }
 
@@ -445,6 +465,7 @@ static void threads_set_up(dim3 block) {
                 f->thread.index = (uint3){i % block.x, i / block.x % block.y, i / block.x / block.y};
                 f->thread.lane = i % EMU_WARP;
                 f->warp = &run.warps[i / EMU_WARP];
+                f->place_bit = 1u << f->warp->place[i % EMU_WARP];
                 f->state = FIBER_RUNS;
         }
 }

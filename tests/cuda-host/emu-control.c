@@ -133,16 +133,15 @@ void emu_set_lazy(bool lazy) {
 }
 
 void emu_fail(const char *name, uint64_t n, cudaError_t error, bool sticky) {
+        struct fault *f = control.faults, *end = f + FAULTS_MAX;
+
         lock();
-        for (size_t i = 0;; i++) {
-                if (i == FAULTS_MAX)
-                        emu_die("emu_fail(): more than %u errors at once", FAULTS_MAX);
-                if (control.faults[i].left > 0)
-                        continue;
-                control.faults[i] = (struct fault){.left = n, .error = error, .sticky = sticky};
-                (void)snprintf(control.faults[i].name, sizeof control.faults[i].name, "%s", name);
-                break;
-        }
+        while (f < end && f->left > 0)
+                f++;
+        if (f == end)
+                emu_die("emu_fail(): more than %u errors at once", FAULTS_MAX);
+        *f = (struct fault){.left = n, .error = error, .sticky = sticky};
+        (void)snprintf(f->name, sizeof f->name, "%s", name);
         unlock();
 }
 

@@ -11,7 +11,14 @@
 #include <string.h>
 
 #include "emu-private.h"
+#include "kernels/float8.h"
 #include "kernels/half.h"
+
+#if defined(__x86_64__) && defined(__gnu_linux__)
+#define EMU_WIDE __attribute__((target_clones("default", "avx2"))) /* the same bits either way */
+#else
+#define EMU_WIDE
+#endif
 
 typedef float vec8 __attribute__((vector_size(32)));
 
@@ -26,7 +33,7 @@ struct operands {
         float b[16][8];
 };
 
-static void gather(void *const *mine, struct fragments *f) {
+EMU_ALWAYS_INLINE void gather(void *const *mine, struct fragments *f) {
         for (uint32_t lane = 0; lane < EMU_WARP; lane++) {
                 const struct emu_mma *m = mine[lane];
                 uint32_t g = lane / 4, t = lane % 4;
@@ -41,7 +48,7 @@ static void gather(void *const *mine, struct fragments *f) {
         }
 }
 
-static void scatter(void *const *mine, const struct fragments *f) {
+EMU_ALWAYS_INLINE void scatter(void *const *mine, const struct fragments *f) {
         for (uint32_t lane = 0; lane < EMU_WARP; lane++) {
                 const struct emu_mma *m = mine[lane];
                 uint32_t g = lane / 4, t = lane % 4;
@@ -51,7 +58,7 @@ static void scatter(void *const *mine, const struct fragments *f) {
         }
 }
 
-static void multiply(const struct operands *o, float d[16][8]) {
+EMU_ALWAYS_INLINE void multiply(const struct operands *o, float d[16][8]) {
         vec8 b[16];
 
         memcpy(b, o->b, sizeof b);
@@ -65,7 +72,7 @@ static void multiply(const struct operands *o, float d[16][8]) {
         }
 }
 
-static void mma_bf16(void *const *mine, uint32_t mask) {
+EMU_WIDE static void mma_bf16(void *const *mine, uint32_t mask) {
         struct fragments f;
         struct operands o;
 
@@ -79,7 +86,7 @@ static void mma_bf16(void *const *mine, uint32_t mask) {
         scatter(mine, &f);
 }
 
-static void mma_f16(void *const *mine, uint32_t mask) {
+EMU_WIDE static void mma_f16(void *const *mine, uint32_t mask) {
         struct fragments f;
         struct operands o;
 
@@ -93,6 +100,35 @@ static void mma_f16(void *const *mine, uint32_t mask) {
         scatter(mine, &f);
 }
 
+/* E2M1 in bits 2 to 5; what is around them is nothing. */
+static double e2m1(uint32_t byte) {
+        static const double values[8] = { 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0 };
+
+        if (byte & 0xc3u)
+                emu_die("an E2M1 with bits around it: %02x", byte);
+        return byte & 0x20u ? -values[byte >> 2 & 7u] : values[byte >> 2 & 7u];
+}
+
+/* Products in double precision, where they are exact, rounded one by one. */
+static void mma_e2m1_e4m3(void *const *mine, uint32_t mask) {
+        (void)mask;
+        for (uint32_t lane = 0; lane < EMU_WARP; lane++)
+                for (uint32_t i = 0; i < 4; i++) {
+                        const struct emu_mma_powers *m = mine[lane];
+                        uint32_t row = lane / 4, column = lane % 4 * 2 + i % 2;
+                        const struct emu_mma_powers *power_a = mine[4 * row + i / 2], *power_b = mine[4 * column];
+                        double power = (double)e8m0_to_float((uint8_t)power_a->power_a) * (double)e8m0_to_float((uint8_t)power_b->power_b);
+
+                        for (uint32_t k = 0; k < 32; k++) {
+                                const struct emu_mma_powers *a = mine[4 * row + k % 16 / 4], *b = mine[4 * column + k % 16 / 4];
+                                uint32_t w = a->a[i / 2 + k / 16 * 2] >> 8 * (k % 4) & 255u, x = b->b[k / 16] >> 8 * (k % 4) & 255u;
+
+                                m->d[i] += (float)(e2m1(w) * (double)e4m3_to_float((uint8_t)x) * power);
+                        }
+                }
+}
+
+const struct emu_meeting emu_meet_mma_e2m1_e4m3 = {"mma_e2m1_e4m3", mma_e2m1_e4m3};
 const struct emu_meeting emu_meet_mma_bf16 = {"mma_bf16", mma_bf16};
 const struct emu_meeting emu_meet_mma_f16 = {"mma_f16", mma_f16};
 

@@ -140,21 +140,29 @@ class Check:
         text.write_text(TEXT[:40] if self.emulated else TEXT, encoding="utf-8")
         models = sorted(self.models.glob("*.gguf")) if self.models.is_dir() else []
         if self.emulated:
-            models = [m for m in models if m.stem in ("stories260K-f32", "stories260K-q8_0")]
+            models = [m for m in models if m.stem in ("mini-llama-f32", "rand-llama-q8_0")]
         models = models or [ROOT / "share/models/spark-tiny.gguf"]
         self.results["models"] = {"details": {}}
         for model in models:
-            error, share = self.check_model(model, text)
-            self.results["models"]["details"][model.stem] = {"nmse": error, "same_greedy": share}
-        worst = max(d["nmse"] for d in self.results["models"]["details"].values())
-        return f"{len(models)} models, the largest error {worst:.1e}"
+            try:
+                error, share = self.check_model(model, text)
+            except Fail as fail:
+                if "has no attention for heads" not in str(fail):
+                    raise
+                self.results["models"]["details"][model.stem] = {"skipped": str(fail).rsplit(": ", 1)[-1]}
+            else:
+                self.results["models"]["details"][model.stem] = {"nmse": error, "same_greedy": share}
+        errors = [d["nmse"] for d in self.results["models"]["details"].values() if "nmse" in d]
+        if not errors:
+            raise Fail("none of the models was computed")
+        return f"{len(errors)} of {len(models)} models, the largest error {max(errors):.1e}"
 
     def daemon(self, **settings):
         import harness  # pylint: disable=import-outside-toplevel
 
-        model = self.models / "stories260K-f32.gguf"
+        model = self.models / "mini-llama-f32.gguf"
         if not model.exists() or not self.emulated:
-            model = ROOT / "share/models/spark-tiny.gguf" if not model.exists() else model
+            model = ROOT / "share/models/spark-tiny.gguf"
         settings = {"backend": "cuda", "cuda_library": str(self.library), "memory": {"kv": "64M"},
                     "models": [{"name": "m", "path": str(model), "default": True, "context": 256}], **settings}
         if self.emulated:
@@ -236,7 +244,7 @@ class Check:
         tool = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
         if not pathlib.Path(tool).exists():
             raise Skip("compute-sanitizer is not installed")
-        model = self.models / "stories260K-q8_0.gguf"
+        model = self.models / "rand-llama-q4_k_m.gguf"
         model = model if model.exists() else ROOT / "share/models/spark-tiny.gguf"
         text = self.folder / "short"
         text.write_text(TEXT[:60], encoding="utf-8")

@@ -50,9 +50,9 @@ class GpuCheck(unittest.TestCase):
         self.assertIn("no NVIDIA GPU", report["parts"]["device"]["text"])
 
     def test_a_device_that_fails(self):
-        done, report = self.check("--only", "models", env={"SPARK_CUDA_EMU": "fail=kernel:60"})
+        done, report = self.check("--only", "models", env={"SPARK_CUDA_EMU": "fail=kernel:2"})
         self.assertEqual(done.returncode, 1, done.stdout)
-        self.assertEqual(report["parts"]["models"]["status"], "failed")
+        self.assertEqual(report["parts"]["device"]["status"], "failed")
 
 
 class Table(unittest.TestCase):

@@ -30,7 +30,7 @@ struct traits {
         const char *name;
         enum fmt fmt;
         enum kv_format kv;
-        bool experts, shared, window, fused, post_norms, head_norms, width_norms, softcap, no_input_norm;
+        bool experts, shared, window, fused, post_norms, head_norms, width_norms, softcap, no_input_norm, fp8;
         double limit; /* of the difference from the CPU backend */
 };
 
@@ -42,20 +42,25 @@ struct subject {
         uint64_t random;
         float *vectors[16]; /* that lm does not know to be its own */
         unsigned n_vectors;
-        void *matrices[8];
+        void *matrices[24];
         unsigned n_matrices;
 };
 
+/* Opened, but without filling weights itself, so that they are those of other backends. NULL: *error may say why. */
 static inline struct backend *open_cuda(const char *placement, unsigned hang_ms, struct backend_error *error) {
         const struct backend_config config = { .placement = placement, .hang_ms = hang_ms, .error = error };
+        static struct backend_ops without_fill;
         const struct backend_ops *ops;
         const char *why = NULL;
         struct backend *be = NULL;
 
         ops = spark_backend_cuda(BACKEND_ABI, &why);
-        if (!ops)
+        if (!ops || ops->open(&config, &be) != 0)
                 return NULL;
-        return ops->open(&config, &be) == 0 ? be : NULL;
+        without_fill = *ops;
+        without_fill.fill = NULL;
+        be->ops = &without_fill;
+        return be;
 }
 
 static inline struct backend *open_cpu(void) {

@@ -15,6 +15,18 @@
 
 static const struct cuda_launch launch_plain = { 0 }, launch_dependent = { .dependent = true };
 
+/* Memory of the host, to be freed. */
+static inline void *room(size_t bytes) {
+        void *p = malloc(bytes > 0 ? bytes : 1);
+
+        assert_non_null(p);
+        return p;
+}
+
+static inline float *room_floats(size_t n) {
+        return room(n * sizeof(float));
+}
+
 static inline void must(cudaError_t e) {
         if (e != cudaSuccess)
                 fail_msg("%s", cudaGetErrorString(e));
@@ -68,7 +80,8 @@ static inline void assert_same_floats(const char *what, const float *a, const fl
 
 /* Numbers that operations may trip over, among ordinary ones. */
 static inline float *odd_floats(size_t n, float range) {
-        static const float odd[] = { NAN, INFINITY, -INFINITY, 0.0f, -0.0f, 7.0f, -7.0f, 10.0f, -10.0f, 88.5f, -88.5f, 1e-40f, 3e38f, -65520.0f };
+        static const float odd[] = { NAN,   INFINITY, -INFINITY, 0.0f,   -0.0f,  7.0f, -7.0f,
+                                     10.0f, -10.0f,   88.5f,     -88.5f, 1e-40f, 3e38f, -65520.0f };
         float *x = floats(n, range);
 
         for (size_t i = 3; i < n; i += 5)
@@ -98,10 +111,9 @@ static inline struct cuda_packed packed_new(uint32_t max_rows, uint32_t n_in) {
 static inline void packed_take(struct cuda_packed *p, uint32_t n_rows, uint32_t max_rows, float *f32) {
         uint32_t n_in = p->n_in, padded = (n_in + 31) / 32 * 32;
         size_t x_bytes = cuda_packed_x_bytes(max_rows, n_in), sums_bytes = cuda_packed_sums_bytes(max_rows, n_in);
-        float *all = malloc((size_t)max_rows * n_in * sizeof(*all)), *sums = malloc(sums_bytes);
-        uint16_t *x = malloc(x_bytes);
+        float *all = room_floats((size_t)max_rows * n_in), *sums = room(sums_bytes);
+        uint16_t *x = room(x_bytes);
 
-        assert_true(all && sums && x);
         device_take(p->x, x, x_bytes);
         device_take(p->sums, sums, sums_bytes);
         device_take(p->f32, all, (size_t)max_rows * n_in * sizeof(*all));

@@ -52,12 +52,13 @@ static void test_defaults(void **state) {
         assert_int_equal(c->limits.step_timeout_ms, 2000);
         assert_string_equal(c->cuda_library, "");
         assert_string_equal(c->cuda_placement, "auto");
+        assert_string_equal(c->cuda_activations, "bf16");
 }
 
 static void test_everything(void **state) {
         _cleanup_(config_freep) struct config *c = parse_ok(
                 "socket = \"run/s.sock\"; socket_mode = \"0660\"; state_dir = \"/var/x\"; bus = \"none\";\n"
-                "backend = \"cpu\"; threads = 3; cuda_library = \"lib/x.so\"; cuda_placement = \"device\"; log_level = \"debug\";\n"
+                "backend = \"cpu\"; threads = 3; cuda_library = \"lib/x.so\"; cuda_placement = \"device\"; cuda_activations = \"fp8\"; log_level = \"debug\";\n"
                 "memory = { floor = \"6G\"; kv = 1048576; kv_format = \"f32\"; };\n"
                 "limits = { connections = 10; output_bytes = \"1M\"; stop_seconds = 0; step_timeout_ms = 500; };\n"
                 "power = { };\n"
@@ -71,6 +72,7 @@ static void test_everything(void **state) {
         assert_int_equal(c->threads, 3);
         assert_string_equal(c->cuda_library, "/conf/lib/x.so");
         assert_string_equal(c->cuda_placement, "device");
+        assert_string_equal(c->cuda_activations, "fp8");
         assert_int_equal(c->limits.step_timeout_ms, 500);
         assert_int_equal(c->log_level, LOG_LEVEL_DEBUG);
         assert_true(c->memory_floor == 6ull << 30);
@@ -218,6 +220,7 @@ static void test_faults(void **state) {
                 { "backend = \"auto cpu\";", "allowed are: auto cpu cuda null" },
                 { "cuda_library = \"\";", "'cuda_library' must be a path" },
                 { "cuda_placement = \"host\";", "allowed are: auto unified device" },
+                { "cuda_activations = \"int8\";", "allowed are: bf16 fp8" },
                 { "limits = { step_timeout_ms = 3600001; };", "allowed are 0 to 3600000" },
                 { "bus = \"\";", "allowed are: none session system" },
                 { "socket_mode = 438;", "octal mode" },

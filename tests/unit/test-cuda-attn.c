@@ -6,6 +6,7 @@
  */
 
 #include "cuda-attn-test.h"
+#include "tests/cuda-host/emu.h"
 
 /* --- plans ---------------------------------------------------------------------------------------------------------- */
 
@@ -78,6 +79,7 @@ static void test_plan(void **unused) {
                 check_plan(&r, windows[i], 64, 1 + 1);
                 check_plan(&r, windows[i], 1, 16 + 33);
         }
+        check_plan(&r, 0, 0, 0);
         check_plan(&none, 0, 16, 0);
 }
 
@@ -87,7 +89,7 @@ static void test_has(void **unused) {
         assert_true(cuda_attn_has(&c, 8));
         assert_false(cuda_attn_has(&c, 7));
         assert_false(cuda_attn_has(&c, 0));
-        bad = c, bad.head_dim = 33;
+        bad = c, bad.head_dim = 36;
         assert_false(cuda_attn_has(&bad, 8));
         bad = c, bad.head_dim = 272;
         assert_false(cuda_attn_has(&bad, 8));
@@ -131,7 +133,7 @@ static struct attn_rows apart(const struct attn_rows *r) {
 static void check_case(const struct attn_case *c) {
         static const uint32_t single[] = { 0, 1, 15, 16, 63, 64, 255, 256, 511, 512, POSITIONS - 1 };
         static const uint32_t alone[] = { 3, 20, 57 };
-        static const float sinks[40] = { 0.5f, -1.0f, 3.0f, 0.0f, 9.0f, -20.0f };
+        static const float sinks[70] = { 0.5f, -1.0f, 3.0f, 0.0f, 9.0f, -20.0f };
         struct attn_rows mixed = { 0 }, others, prompt = { 0 };
         struct attn_result all, other;
         struct attn_world w;
@@ -171,8 +173,11 @@ static void check_case(const struct attn_case *c) {
 }
 
 static void check_cases(const struct attn_case *cases, size_t n) {
-        for (size_t i = 0; i < n; i++)
+        for (size_t i = 0; i < n; i++) {
+                emu_set_order(i % 3 == 0 ? EMU_ORDER_SHUFFLED : i % 3 == 1 ? EMU_ORDER_DESCENDING : EMU_ORDER_ASCENDING, i);
                 check_case(cases + i);
+        }
+        emu_reset();
 }
 
 static void test_f16(void **unused) {
@@ -181,7 +186,8 @@ static void test_f16(void **unused) {
                 { KV_F16, 8, 1, 128, 32, 0, 0.0f, true },  { KV_F16, 3, 3, 16, 16, 0, 0.0f, false },
                 { KV_F16, 5, 1, 80, 32, 70, 0.0f, false }, { KV_F16, 3, 1, 48, 16, 5, 0.0f, true },
                 { KV_F16, 2, 2, 256, 16, 0, 5.0f, false }, { KV_F16, 16, 1, 64, 128, 300, 2.0f, true },
-                { KV_F16, 40, 1, 32, 32, 0, 0.0f, false }, { KV_F16, 36, 2, 256, 64, 1, 0.0f, false },
+                { KV_F16, 70, 1, 32, 32, 20, 0.0f, false }, { KV_F16, 36, 2, 256, 64, 1, 0.0f, false },
+                { KV_F16, 3, 3, 8, 16, 0, 0.0f, true },    { KV_F16, 4, 2, 120, 32, 0, 0.0f, false },
         };
 
         check_cases(cases, ARRAY_SIZE(cases));
@@ -192,6 +198,7 @@ static void test_q8_0(void **unused) {
                 { KV_Q8_0, 4, 2, 64, 16, 0, 0.0f, false },  { KV_Q8_0, 8, 1, 128, 64, 0, 0.0f, true },
                 { KV_Q8_0, 5, 1, 80, 32, 70, 0.0f, false }, { KV_Q8_0, 3, 3, 16, 16, 0, 3.0f, false },
                 { KV_Q8_0, 4, 1, 48, 16, 90, 0.0f, false }, { KV_Q8_0, 2, 1, 256, 32, 0, 0.0f, false },
+                { KV_Q8_0, 5, 1, 8, 16, 0, 0.0f, false },
         };
 
         check_cases(cases, ARRAY_SIZE(cases));
@@ -201,6 +208,7 @@ static void test_f32(void **unused) {
         static const struct attn_case cases[] = {
                 { KV_F32, 4, 2, 64, 16, 0, 0.0f, false }, { KV_F32, 5, 1, 80, 32, 70, 0.0f, true },
                 { KV_F32, 3, 3, 16, 16, 0, 3.0f, false }, { KV_F32, 2, 1, 256, 64, 0, 0.0f, false },
+                { KV_F32, 3, 1, 8, 16, 0, 0.0f, false },  { KV_F32, 3, 3, 248, 16, 40, 0.0f, false },
         };
 
         check_cases(cases, ARRAY_SIZE(cases));

@@ -20,10 +20,9 @@ static uint32_t random_bits(void) {
 /* Bits of any kind, or what numbers encode to. */
 static uint8_t *file_rows(const struct fmt_info *info, uint32_t n_in, bool any_bits) {
         size_t row_bytes = fmt_row_bytes(info, n_in);
-        uint8_t *rows = malloc(ROWS * row_bytes);
+        uint8_t *rows = room(ROWS * row_bytes);
         float *x = floats(n_in, 1.0f);
 
-        assert_non_null(rows);
         for (size_t i = 0; i < ROWS * row_bytes; i++)
                 rows[i] = (uint8_t)(random_bits() >> 13);
         for (uint32_t r = 0; r < ROWS && !any_bits; r++) {
@@ -36,7 +35,7 @@ static uint8_t *file_rows(const struct fmt_info *info, uint32_t n_in, bool any_b
 
 static void check_layout(const struct weight *w, float scale) {
         struct cuda_embed a = { .fmt = w->info->fmt, .layout = w->layout, .n_in = w->n_in, .w_scale = w->scale, .scale = scale };
-        float *is = floats((size_t)TOKENS * w->n_in, 0.0f), *want = floats(w->n_in, 0.0f);
+        float *is = room_floats((size_t)TOKENS * w->n_in), *want = room_floats(w->n_in);
         uint64_t bytes;
 
         assert_true(weight_bytes(w->info, w->layout, w->n_out, w->n_in, &bytes));
@@ -69,8 +68,7 @@ static void check_format(const struct fmt_info *info, bool any_bits) {
         w.scale = 0.37f;
         check_layout(&w, 8.0f);
         assert_true(weight_bytes(info, WEIGHT_PANELS, ROWS, n_in, &bytes));
-        panels = malloc(bytes);
-        assert_non_null(panels);
+        panels = room(bytes);
         weight_pack(info, ROWS, n_in, 0, ROWS, rows, panels);
         w.layout = WEIGHT_PANELS;
         w.data = panels;

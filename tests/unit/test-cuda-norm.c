@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The CUDA backend's norms and residual sums: against the same in double precision, in all combinations, for rows of heads and rows of
- * models, in any company and order of threads. */
+/* The CUDA backend's norms and residual sums: against the same in double precision, in all combinations, for rows of heads and
+ * rows of models, in any company and order of threads. */
 
 #include "cuda-rows-fixture.h"
 
@@ -24,13 +24,6 @@ struct rows {
         float *x, *post_norm, *residual, *norm;
 };
 
-static float *room(size_t n) {
-        float *p = malloc(n * sizeof(*p));
-
-        assert_non_null(p);
-        return p;
-}
-
 static struct rows rows_new(uint32_t n, uint32_t dim, size_t stride) {
         struct rows r = { .n = n, .dim = dim, .stride = stride };
 
@@ -51,9 +44,10 @@ static void rows_free(struct rows *r) {
 /* Rows first .. first + n of them, in a place for one row more: out and residual [n][dim]. */
 static void run(const struct rows *r, const struct parts *parts, uint32_t first, uint32_t n, float *out, float *residual) {
         size_t all = (size_t)n * r->dim;
-        struct cuda_norm a = { .dim = r->dim, .eps = EPS, .x_stride = r->stride, .add_scale = ADD_SCALE, .out = packed_new(n + 1, r->dim) };
+        struct cuda_norm a = { .dim = r->dim, .eps = EPS, .x_stride = r->stride, .add_scale = ADD_SCALE };
 
         memcpy(residual, r->residual + (size_t)first * r->dim, all * sizeof(*residual));
+        a.out = packed_new(n + 1, r->dim);
         a.rows = device_rows(n, 1, n + 1);
         a.x = device_floats(r->x + first * r->stride, n * r->stride);
         if (parts->post_norm)
@@ -82,9 +76,8 @@ static void scale_reference(double *v, const float *weight, uint32_t dim) {
 }
 
 static void check_reference(const struct rows *r, const struct parts *parts, const float *out, const float *residual) {
-        double *v = malloc(r->dim * sizeof(*v));
+        double *v = room(r->dim * sizeof(*v));
 
-        assert_non_null(v);
         for (uint32_t row = 0; row < r->n; row++) {
                 const float *is = out + (size_t)row * r->dim, *sum = residual + (size_t)row * r->dim;
 
@@ -109,7 +102,7 @@ static void check_reference(const struct rows *r, const struct parts *parts, con
 /* Against the reference; then in other orders, and row by row. */
 static void check(const struct rows *r, const struct parts *parts) {
         size_t all = (size_t)r->n * r->dim;
-        float *out = room(all), *residual = room(all), *out_2 = room(all), *residual_2 = room(all);
+        float *out = room_floats(all), *residual = room_floats(all), *out_2 = room_floats(all), *residual_2 = room_floats(all);
 
         emu_set_order(EMU_ORDER_ASCENDING, 0);
         run(r, parts, 0, r->n, out, residual);
@@ -170,7 +163,8 @@ static void test_in_place(void **state) {
         for (size_t i = 0; i < ARRAY_SIZE(widths); i++) {
                 uint32_t n = 3, dim = widths[i];
                 struct rows r = rows_new(n, dim, dim);
-                float *want = room((size_t)n * dim), *residual = room((size_t)n * dim), *is = room((size_t)n * dim);
+                size_t all = (size_t)n * dim;
+                float *want = room_floats(all), *residual = room_floats(all), *is = room_floats(all);
                 float *x = device_floats(r.x, (size_t)n * dim);
                 struct cuda_norm a = { .dim = dim, .eps = EPS, .x = x, .x_stride = dim, .out = { .f32 = x, .n_in = dim } };
 
@@ -196,7 +190,8 @@ static void test_not_a_number(void **state) {
         for (size_t i = 0; i < ARRAY_SIZE(widths); i++) {
                 uint32_t n = 9, dim = widths[i];
                 struct rows r = rows_new(n, dim, dim);
-                float *want = room((size_t)n * dim), *residual = room((size_t)n * dim), *is = room((size_t)n * dim);
+                size_t all = (size_t)n * dim;
+                float *want = room_floats(all), *residual = room_floats(all), *is = room_floats(all);
 
                 run(&r, &combinations[0], 0, n, want, residual);
                 r.x[2 * (size_t)dim + dim / 2] = NAN;

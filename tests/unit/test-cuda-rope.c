@@ -294,6 +294,7 @@ static void test_cases(void **unused) {
                 { 5, 1, 256, 16, 256, ROPE_NEOX, 1.0f, 0.0f, NORM_WIDTH, false },
                 { 2, 1, 48, 16, 0, ROPE_NONE, 1.0f, 0.1f, NORM_HEADS, false },
                 { 2, 2, 112, 16, 0, ROPE_NONE, 1.0f, 0.0f, NORM_NONE, false },
+                { 8, 4, 8, 16, 8, ROPE_NORM, 1.0f, 0.0f, NORM_NONE, false },
                 { 6, 2, 96, 16, 96, ROPE_NEOX, 1.0f, 0.0f, NORM_HEADS, true },
                 { 4, 4, 32, 32, 16, ROPE_NORM, 1.0f, 0.1f, NORM_NONE, true },
         };
@@ -305,7 +306,7 @@ static void test_cases(void **unused) {
 /* What halves and blocks of 8 bits can't express: zeros, next to nothing, too much, and what is no number. */
 static void test_ends(void **unused) {
         static const struct rope_case c = { 1, 1, 80, 16, 0, ROPE_NONE, 1.0f, 0.0f, NORM_NONE, false };
-        static const float ends[] = { 0.0f, 1e-45f, 1e-30f, 3.7e-6f, 65519.0f, 65520.0f, 8.3e6f, 8.4e6f, 3e38f, INFINITY };
+        static const float ends[] = { 0.0f, 1e-45f, 1e-30f, 3.7e-6f, 1.1e-5f, 65519.0f, 65520.0f, 8.3e6f, 8.4e6f, 3e38f, INFINITY };
         struct rope_data d;
         float *k;
 

@@ -16,13 +16,6 @@ static int setup(void **state) {
         return 0;
 }
 
-static void *room(size_t bytes) {
-        void *p = malloc(bytes);
-
-        assert_non_null(p);
-        return p;
-}
-
 /* With room for one row more. */
 static struct result run(const float *logits, uint32_t n, uint32_t dim, uint32_t k) {
         struct cuda_top a = { .dim = dim, .k = k };
@@ -63,7 +56,10 @@ static int compare(const void *a, const void *b) {
         return i < k ? -1 : 1;
 }
 
-static void check_row(const float *x, uint32_t dim, uint32_t k, const struct cuda_top_row *row, const float *values, const int32_t *ids) {
+static void check_row(const float *x, uint32_t dim, uint32_t k, const struct result *r, uint32_t at) {
+        const struct cuda_top_row *row = &r->row[at];
+        const float *values = r->values + (size_t)at * k;
+        const int32_t *ids = r->ids + (size_t)at * k;
         int32_t *sorted = room(dim * sizeof(*sorted));
         double sum = 0.0;
 
@@ -73,8 +69,8 @@ static void check_row(const float *x, uint32_t dim, uint32_t k, const struct cud
         qsort(sorted, dim, sizeof(*sorted), compare);
         for (uint32_t i = 0; i < k; i++)
                 if (ids[i] != sorted[i])
-                        fail_msg("%u of %u: place %u has %d (%a) instead of %d (%a)", k, dim, i, ids[i], (double)x[ids[i]], sorted[i],
-                                 (double)x[sorted[i]]);
+                        fail_msg("%u of %u: place %u has %d (%a) instead of %d (%a)", k, dim, i, ids[i], (double)x[ids[i]],
+                                 sorted[i], (double)x[sorted[i]]);
                 else
                         assert_same_floats("value", &values[i], &x[sorted[i]], 1);
         for (uint32_t i = 0; i < dim; i++)
@@ -90,7 +86,7 @@ static void check(const float *logits, uint32_t n, uint32_t dim, uint32_t k) {
         struct result r = run(logits, n, dim, k);
 
         for (uint32_t i = 0; i < n; i++)
-                check_row(logits + (size_t)i * dim, dim, k, &r.row[i], r.values + (size_t)i * k, r.ids + (size_t)i * k);
+                check_row(logits + (size_t)i * dim, dim, k, &r, i);
         result_free(&r);
 }
 
@@ -119,23 +115,65 @@ static void test_largest(void **state) {
         free(x);
 }
 
-/* Logits that are equal, and that stand where they are most unpleasant: in order, in reverse, and all of the highest with the same
- * threads. */
+/* Logits that are equal, and that stand where they are most unpleasant. */
+enum place {
+        EQUAL,
+        ASCENDING,
+        DESCENDING,
+        MANY_EQUAL,
+        SAME_THREADS, /* have all of the highest */
+        SAME_PIECE,
+        ZEROS, /* of either sign */
+        PLACES,
+};
+
+static float placed(enum place place, uint32_t i) {
+        switch (place) {
+        case EQUAL:
+                return 3.0f;
+        case ASCENDING:
+                return (float)i;
+        case DESCENDING:
+                return -(float)i;
+        case MANY_EQUAL:
+                return roundf(noise() * 3.0f);
+        case SAME_THREADS:
+                return (i % 1024 < 256 ? 5.0f : 0.0f) + noise();
+        case SAME_PIECE:
+                return (i / 8192 == 1 ? 50.0f : 0.0f) + noise();
+        default:
+                return i % 3 ? 0.0f : -0.0f;
+        }
+}
+
 static void test_places(void **state) {
         const uint32_t dim = 20000;
         float *x = floats(dim, 1.0f);
 
-        for (unsigned kind = 0; kind < 7; kind++) {
+        for (enum place place = 0; place < PLACES; place++) {
                 for (uint32_t i = 0; i < dim; i++)
-                        x[i] = kind == 0 ? 3.0f : kind == 1 ? (float)i : kind == 2 ? -(float)i : kind == 3 ? roundf(noise() * 3.0f)
-                               : kind == 4 ? (i % 1024 < 256 ? 5.0f : 0.0f) + noise() : kind == 5 ? (i % 3 ? 0.0f : -0.0f)
-                                                                                                     : (i < 8192 ? 50.0f : 0.0f) + noise();
-                emu_set_order(orders[kind % ARRAY_SIZE(orders)], kind);
+                        x[i] = placed(place, i);
+                emu_set_order(orders[place % ARRAY_SIZE(orders)], place);
                 check(x, 1, dim, 256);
                 check(x, 1, dim, 33);
                 check(x, 1, dim, 1);
         }
         free(x);
+}
+
+/* Whatever shape comes; some rows have few different logits. */
+static void test_random(void **state) {
+        for (uint32_t i = 0; i < 40; i++) {
+                uint32_t dim = 1 + (uint32_t)((noise() + 1.0f) * 6000.0f), k = 1 + (uint32_t)((noise() + 1.0f) * 127.0f);
+                float *x = floats(dim, 30.0f), steps = i % 3 == 0 ? 1.0f : i % 3 == 1 ? 0.1f : 1e6f;
+
+                k = MIN(k, dim);
+                for (uint32_t n = 0; n < dim; n++)
+                        x[n] = roundf(x[n] * steps) / steps;
+                emu_set_order(orders[i % ARRAY_SIZE(orders)], i);
+                check(x, 1, dim, k);
+                free(x);
+        }
 }
 
 /* What a grammar forbids is -infinity: there may be fewer others than are asked for, none in some pieces, one in all. */
@@ -170,7 +208,7 @@ static void test_bad(void **state) {
 
                 for (uint32_t row = 0; row < n; row++)
                         if (row == 0 || row == 4 || row == 6) {
-                                check_row(x + (size_t)row * dim, dim, ks[i], &r.row[row], r.values + row * ks[i], r.ids + row * ks[i]);
+                                check_row(x + (size_t)row * dim, dim, ks[i], &r, row);
                         } else {
                                 assert_int_equal(r.row[row].bad, 1);
                                 for (uint32_t k = 0; k < ks[i]; k++)
@@ -216,6 +254,7 @@ int main(void) {
                 cmocka_unit_test_setup(test_shapes, setup),
                 cmocka_unit_test_setup(test_largest, setup),
                 cmocka_unit_test_setup(test_places, setup),
+                cmocka_unit_test_setup(test_random, setup),
                 cmocka_unit_test_setup(test_forbidden, setup),
                 cmocka_unit_test_setup(test_bad, setup),
                 cmocka_unit_test_setup(test_company, setup),

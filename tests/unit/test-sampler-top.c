@@ -28,6 +28,10 @@ static float uniform(void) {
         return (float)(rng >> 40) * 0x1p-24f;
 }
 
+static size_t pick(size_t n) {
+        return (size_t)(uniform() * (float)n);
+}
+
 static float normal(void) {
         return sqrtf(-2 * logf(1 - uniform())) * cosf(6.2831853f * uniform());
 }
@@ -86,7 +90,7 @@ static struct sampler_params make_params(void) {
         static const uint32_t top_ks[] = { 0, 0, 1, 2, 40, 255, 256, 257, N, N + 1 };
         static const uint32_t logprobs[] = { 0, 0, 1, 5, 21 };
 
-#define ANY(list) list[(unsigned)(uniform() * (float)ARRAY_SIZE(list))]
+#define ANY(list) list[pick(ARRAY_SIZE(list))]
         return (struct sampler_params){
                 .temperature = ANY(temperatures),
                 .top_k = ANY(top_ks),

@@ -169,3 +169,16 @@ DEVICE uint32_t counter_next(uint32_t *counter) {
         asm volatile("atom.add.acq_rel.gpu.u32 %0, [%1], 1;" : "=r"(r) : "l"(counter) : "memory");
         return r;
 }
+
+/*
+ * d += a b, K = 32, of numbers with a power of two for each row of a and each column of b (E8M0, in the lower byte): E2M1, each in bits
+ * 2 to 5 of a byte, times E4M3. Only for kernels that are compiled for the family of 12.x ("120f"). Fragments: a[0] (row g, k 4t
+ * to 4t + 3), a[1] (row g + 8, the same k), a[2] a[3] (the same with k + 16); b[0] (k 4t to 4t + 3, column g), b[1] (k + 16). Lane
+ * 4 g has row g's power, lane 4 g + 1 that of row g + 8, and lane 4 g column g's (PTX ISA, "Block scaling for mma").
+ */
+DEVICE void mma_e2m1_e4m3(float d[4], const uint32_t a[4], const uint32_t b[2], uint32_t power_a, uint32_t power_b) {
+        asm volatile("mma.sync.aligned.kind::mxf8f6f4.block_scale.scale_vec::1X.m16n8k32.row.col.f32.e2m1.e4m3.f32.ue8m0 "
+                     "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3}, %10, {0, 0}, %11, {0, 0};"
+                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(power_a), "r"(power_b));
+}

@@ -3,8 +3,8 @@
 
 /*
  * CUDA C for the host's C++ compiler: a kernel is a function, and a thread of a block a fiber that runs it. emu-vector.h has the
- * vector types, emu-math.h arithmetic and bits. There is no __shared__: shared memory is dynamic and comes from
- * shared_memory() of ptx.cuh.
+ * vector types, emu-math.h arithmetic and bits, emu-access.h loads, stores and atomics. There is no __shared__: shared memory is
+ * dynamic and comes from shared_memory() of ptx.cuh.
  */
 
 #include <math.h>
@@ -31,6 +31,7 @@
 #define warpSize 32
 
 #include "emu-math.h"
+#include "emu-access.h"
 
 static inline void __syncthreads(void) {
         (void)emu_barrier(0);
@@ -54,7 +55,6 @@ static inline void __syncwarp(unsigned mask = 0xffffffffu) {
 
 static inline unsigned __activemask(void) {
         emu_die("__activemask() is not what it seems to be and is not emulated");
-        return 0;
 }
 
 template <typename T>
@@ -126,47 +126,6 @@ static inline unsigned __reduce_min_sync(unsigned mask, unsigned value) {
 static inline unsigned __reduce_max_sync(unsigned mask, unsigned value) {
         return emu_vote_value(&emu_meet_reduce_max, mask, value);
 }
-
-/* Blocks and threads run one at a time: whatever was written can be seen, and nothing comes between. */
-static inline void __threadfence(void) {}
-static inline void __threadfence_block(void) {}
-static inline void __threadfence_system(void) {}
-
-#define EMU_ATOMIC(name, expression)                                                                                           \
-        template <typename T> static inline T name(T *p, T value) {                                                            \
-                T before = *(volatile T *)p;                                                                                   \
-                *(volatile T *)p = (expression);                                                                               \
-                return before;                                                                                                 \
-        }
-EMU_ATOMIC(atomicAdd, before + value)
-EMU_ATOMIC(atomicSub, before - value)
-EMU_ATOMIC(atomicMin, value < before ? value : before)
-EMU_ATOMIC(atomicMax, before < value ? value : before)
-EMU_ATOMIC(atomicAnd, before & value)
-EMU_ATOMIC(atomicOr, before | value)
-EMU_ATOMIC(atomicXor, before ^ value)
-EMU_ATOMIC(atomicExch, value)
-EMU_ATOMIC(atomicInc, before >= value ? 0 : before + 1)
-#undef EMU_ATOMIC
-
-template <typename T> static inline T atomicCAS(T *p, T compare, T value) {
-        T before = *(volatile T *)p;
-
-        if (before == compare)
-                *(volatile T *)p = value;
-        return before;
-}
-
-template <typename T> static inline T __ldg(const T *p) { return *p; }
-template <typename T> static inline T __ldcg(const T *p) { return *p; }
-template <typename T> static inline T __ldca(const T *p) { return *p; }
-template <typename T> static inline T __ldcs(const T *p) { return *p; }
-template <typename T> static inline T __ldlu(const T *p) { return *p; }
-template <typename T> static inline T __ldcv(const T *p) { return *p; }
-template <typename T> static inline void __stcg(T *p, T value) { *p = value; }
-template <typename T> static inline void __stwb(T *p, T value) { *p = value; }
-template <typename T> static inline void __stcs(T *p, T value) { *p = value; }
-template <typename T> static inline void __stwt(T *p, T value) { *p = value; }
 
 static inline long long clock64(void) { return (long long)emu_clock(); }
 static inline void __nanosleep(unsigned ns) { (void)ns; emu_yield(); }

@@ -51,6 +51,12 @@ struct emu_mma {
         const uint32_t *a, *b;
 };
 
+struct emu_mma_powers {
+        float *d;
+        const uint32_t *a, *b;
+        uint32_t power_a, power_b;
+};
+
 struct emu_ldmatrix {
         const void *row;
         uint32_t *r;
@@ -60,7 +66,7 @@ extern const struct emu_meeting emu_meet_warp; /* mine may be anything */
 extern const struct emu_meeting emu_meet_shfl, emu_meet_shfl_xor, emu_meet_shfl_up, emu_meet_shfl_down;
 extern const struct emu_meeting emu_meet_ballot, emu_meet_match;
 extern const struct emu_meeting emu_meet_reduce_add, emu_meet_reduce_min, emu_meet_reduce_max;
-extern const struct emu_meeting emu_meet_mma_bf16, emu_meet_mma_f16;
+extern const struct emu_meeting emu_meet_mma_bf16, emu_meet_mma_f16, emu_meet_mma_e2m1_e4m3;
 extern const struct emu_meeting emu_meet_ldmatrix_x4, emu_meet_ldmatrix_x4_trans;
 
 /* All threads of the block that have not ended; returns for how many `value` was not 0. */
@@ -74,7 +80,8 @@ void emu_copy_wait(unsigned pending);
 void emu_grid_wait(void);
 void emu_yield(void);
 uint64_t emu_clock(void);
-void emu_die(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* Says what is wrong and where, and aborts. */
+void emu_die(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
 
 float emu_f16_to_float(uint16_t h);
 uint16_t emu_float_to_f16(float f);

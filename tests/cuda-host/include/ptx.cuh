@@ -110,3 +110,9 @@ DEVICE void grid_launch_dependents(void) {}
 DEVICE uint32_t counter_next(uint32_t *counter) {
         return atomicAdd(counter, 1u);
 }
+
+DEVICE void mma_e2m1_e4m3(float d[4], const uint32_t a[4], const uint32_t b[2], uint32_t power_a, uint32_t power_b) {
+        struct emu_mma_powers m = { d, a, b, power_a, power_b };
+
+        emu_meet(&emu_meet_mma_e2m1_e4m3, 0xffffffffu, &m);
+}
