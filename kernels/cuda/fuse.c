@@ -96,8 +96,8 @@ static void join_gate(const struct cuda_backend *be, struct cuda_ops *list, size
         struct cuda_mm_product *p = op->mm.mm.product;
         size_t i;
 
-        if (!gate || op->mm.mm.n_products != 2 || op->mm.mm.activations != CUDA_ACTIVATIONS_BF16 || !cuda_span_equal(gate->span, op->span) ||
-            !cuda_mm_can_gate(op->mm.mm.fmt, gate->gate.dim, op->mm.mm.n_in))
+        if (!gate || op->mm.mm.n_products != 2 || op->mm.mm.activations != CUDA_ACTIVATIONS_BF16 ||
+            !cuda_span_equal(gate->span, op->span) || !cuda_mm_can_gate(op->mm.mm.fmt, gate->gate.dim, op->mm.mm.n_in))
                 return;
         if (feeds(p, gate->gate.up, gate->gate.dim) && feeds(p + 1, gate->gate.gate, gate->gate.dim)) {
                 const struct cuda_mm_product up = p[0];
