@@ -207,7 +207,7 @@ static void test_fill(void **unused) {
 
 /* Whether a comes before b. */
 static bool comes_before(const float *l, int32_t a, int32_t b) {
-        return l[a] > l[b] || (l[a] == l[b] && a < b);
+        return a < b ? l[a] >= l[b] : l[a] > l[b];
 }
 
 static void test_top(void **unused) {
