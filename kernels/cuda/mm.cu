@@ -191,19 +191,11 @@ cudaError_t cuda_mm(const struct cuda_launch *l, const struct cuda_mm *m) {
                       l->dependent, plan.args);
 }
 
-/* Copies go past the first-level cache: shared memory gets all of an SM's. */
-static cudaError_t mm_variant_prepare(const struct mm_variant *v) {
-        cudaError_t error = cudaFuncSetAttribute((const void *)v->kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                 (int)v->shared_bytes);
-
-        if (error != cudaSuccess)
-                return error;
-        return cudaFuncSetAttribute((const void *)v->kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100);
-}
-
 static cudaError_t mm_prepare(const struct mm_format_entry *entry) {
         for (uint32_t v = 0; v < MM_VARIANTS; v++) {
-                cudaError_t error = mm_variant_prepare(&entry->variant[v]);
+                cudaError_t error = cudaFuncSetAttribute((const void *)entry->variant[v].kernel,
+                                                         cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                         (int)entry->variant[v].shared_bytes);
 
                 if (error != cudaSuccess)
                         return error;

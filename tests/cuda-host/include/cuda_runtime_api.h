@@ -48,6 +48,7 @@ enum cudaStreamCaptureStatus {
 typedef enum cudaLaunchAttributeID {
         cudaLaunchAttributeIgnore = 0,
         cudaLaunchAttributeProgrammaticStreamSerialization = 6,
+        cudaLaunchAttributePreferredSharedMemoryCarveout = 14,
 } cudaLaunchAttributeID;
 
 enum cudaGraphExecUpdateResult {
@@ -108,6 +109,7 @@ typedef union cudaLaunchAttributeValue {
         char pad[64];
         int programmaticStreamSerializationAllowed;
         int priority;
+        unsigned sharedMemCarveout;
 } cudaLaunchAttributeValue;
 
 typedef struct cudaLaunchAttribute_st {
