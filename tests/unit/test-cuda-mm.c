@@ -96,6 +96,7 @@ static void test_odd_widths(void **unused) {
                 product_at(floats[i], 18, 33, 3);
                 product_at(floats[i], 65, 81, 12);
                 product_at(floats[i], 31, 130, 130);
+                product_at(floats[i], 20, 2909, 1);
         }
 }
 
