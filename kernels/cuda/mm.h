@@ -74,5 +74,5 @@ CUDA_API bool cuda_mm_can_gate(enum fmt fmt, uint32_t n_out, uint32_t n_in);
 CUDA_API uint32_t cuda_mm_group_rows(uint32_t max_slots, uint32_t n_experts);
 CUDA_API size_t cuda_mm_scratch_bytes(const struct cuda_mm *a);
 CUDA_API cudaError_t cuda_mm(const struct cuda_launch *l, const struct cuda_mm *a);
-/* Once per process and device: allows the kernels their shared memory. */
+/* Once per process and device: allows the kernels their shared memory, and asks for the same share of it for all others. */
 CUDA_API cudaError_t cuda_mm_prepare(void);

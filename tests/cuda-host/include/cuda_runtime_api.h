@@ -26,6 +26,13 @@ enum cudaFuncAttribute {
         cudaFuncAttributePreferredSharedMemoryCarveout = 9,
 };
 
+enum cudaFuncCache {
+        cudaFuncCachePreferNone = 0,
+        cudaFuncCachePreferShared = 1,
+        cudaFuncCachePreferL1 = 2,
+        cudaFuncCachePreferEqual = 3,
+};
+
 enum cudaMemoryType {
         cudaMemoryTypeUnregistered = 0,
         cudaMemoryTypeHost = 1,
@@ -48,7 +55,6 @@ enum cudaStreamCaptureStatus {
 typedef enum cudaLaunchAttributeID {
         cudaLaunchAttributeIgnore = 0,
         cudaLaunchAttributeProgrammaticStreamSerialization = 6,
-        cudaLaunchAttributePreferredSharedMemoryCarveout = 14,
 } cudaLaunchAttributeID;
 
 enum cudaGraphExecUpdateResult {
@@ -109,7 +115,6 @@ typedef union cudaLaunchAttributeValue {
         char pad[64];
         int programmaticStreamSerializationAllowed;
         int priority;
-        unsigned sharedMemCarveout;
 } cudaLaunchAttributeValue;
 
 typedef struct cudaLaunchAttribute_st {
