@@ -224,7 +224,7 @@ int cuda_fill_weight(struct backend *base, struct weight *w, float deviation, ui
 void cuda_weights_close(struct cuda_backend *be) {
         for (size_t i = 0; i < be->n_weights; i++)
                 cuda_memory_give(be, be->weights + i);
-        for (size_t i = 0; i < be->n_registered; i++)
+        for (size_t i = 0; cuda_answers(be) && i < be->n_registered; i++)
                 (void)cudaHostUnregister(be->registered[i].data); /* the process's mapping may be gone already */
         free(be->weights);
         free(be->registered);
