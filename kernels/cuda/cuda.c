@@ -214,16 +214,15 @@ static int cuda_health(struct backend *base) {
         return cuda_lose(be, -ENODEV, sentence); /* what it runs now may never end */
 }
 
-#define LIMITS_BYTES (256u << 20)
-
 static int cuda_limits(struct backend *base, double *ret_read_bytes_s, double *ret_copy_bytes_s, double *ret_ops_s) {
         struct cuda_backend *be = cuda_of(base);
         struct cuda_memory from = {}, to = {};
+        size_t bytes = cuda_measure_bytes();
         double read = 0, copy = 0, ops = 0;
         int r = atomic_load(&be->lost);
 
-        r = r ? r : cuda_memory_take(be, LIMITS_BYTES, false, &from);
-        r = r ? r : cuda_memory_take(be, LIMITS_BYTES, false, &to);
+        r = r ? r : cuda_memory_take(be, bytes, false, &from);
+        r = r ? r : cuda_memory_take(be, bytes, false, &to);
         r = r ? r : cuda_memory_clear(be, &from);
         r = r ? r : cuda_check(be, cuda_measure_read(be->stream, from.data, from.bytes, &read), "measuring reads");
         r = r ? r : cuda_check(be, cuda_measure_copy(be->stream, to.data, from.data, from.bytes, &copy), "measuring copies");
