@@ -88,6 +88,7 @@ static struct backend *cuda_close(struct backend *base) {
                 return NULL;
         if (be->stream && be->done && atomic_load(&be->lost) == 0)
                 (void)cuda_wait_all(be, "waiting for the last step");
+        cuda_uploader_close(be);
         cuda_run_close(be);
         cuda_record_close(be);
         cuda_copy_close(be);
@@ -248,6 +249,7 @@ static const struct backend_ops backend_cuda = {
         .upload = cuda_upload,
         .download = cuda_download,
         .bind = cuda_bind,
+        .settle = cuda_settle,
         .fill = cuda_fill_weight,
         .facts = cuda_facts,
         .health = cuda_health,

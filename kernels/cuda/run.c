@@ -123,6 +123,7 @@ int cuda_run_end(struct backend *base) {
 
         if (r == 0 && !be->recorder.batch)
                 return BACKEND_E_UNSUPPORTED;
+        r = r ? r : cuda_uploader_finish(be);
         if (r == 0 && be->recorder.list.n > 0)
                 r = run_step(be);
         be->recorder.batch = NULL;

@@ -214,7 +214,7 @@ int cuda_bind(struct backend *base, struct weight *w) {
         r = take(be, bytes, &dev);
         if (r != 0)
                 return r;
-        r = cuda_copy_in(be, dev, w->data, bytes);
+        r = cuda_uploader_put(be, dev, w->data, bytes);
         if (r != 0) {
                 untake(be, dev, bytes);
                 return r;
@@ -243,6 +243,10 @@ int cuda_fill_weight(struct backend *base, struct weight *w, float deviation, ui
         if (r == 0)
                 w->data = dev;
         return r;
+}
+
+int cuda_settle(struct backend *base) {
+        return cuda_uploader_finish(cuda_of(base));
 }
 
 void cuda_weights_close(struct cuda_backend *be) {
