@@ -6,6 +6,8 @@
  */
 
 #include "cuda-backend-fixture.h"
+#include "daemon/image/scratch.h"
+#include "daemon/image/shapes.h"
 
 #define ROWS 24u
 #define SEQUENCES 5u
@@ -198,12 +200,75 @@ static void test_no_memory(void **unused) {
         }
 }
 
+/* Weights that nobody reads. */
+static int fill_nothing(struct backend *be, struct weight *w, float deviation, uint64_t seed) {
+        static uintptr_t next = 1u << 30;
+
+        w->data = (void *)next;
+        next += 1u << 30;
+        return 0;
+}
+
+/* Of steps by default, in MiB. */
+static uint64_t shape_takes(const char *name, enum fmt fmt, uint32_t context) {
+        struct image_step steps = { .rows = 0 };
+        struct kv_config kv = { .n_pages = 1, .page_tokens = 32, .format = KV_F16 };
+        struct backend_error why = { .text = "" };
+        struct subject s = { .be = open_cuda("auto", 0, &why) };
+        struct model_error error = { .text = "" };
+        struct forward_reserve reserve = { .context = context, .top = 256 };
+        struct backend_ops ops;
+        struct image_hparams hp;
+        struct model_shape shape;
+        bool tied;
+
+        assert_true(image_shape_find(name, &hp, &tied));
+        assert_int_equal(model_read_shape(&shape, &hp, &error), 0);
+        ops = *s.be->ops;
+        ops.fill = fill_nothing;
+        s.be->ops = &ops;
+        assert_int_equal(model_new_synthetic(&s.m, s.be, &shape, fmt_info(fmt), 1, &error), 0);
+        kv.n_layers = shape.n_layer;
+        kv.n_kv_heads = shape.n_head_kv;
+        kv.head_dim = shape.head_dim;
+        assert_int_equal(ops.kv_new(s.be, &kv, &s.kv), 0);
+        image_step_defaults(&steps, shape.n_vocab);
+        reserve.sequences = steps.sequences;
+        assert_int_equal(forward_new(&s.f, s.m, s.kv, steps.rows, steps.logits), 0);
+        assert_int_equal(forward_reserve(s.f, &reserve), 0);
+        subject_free(&s);
+        return reserve.bytes >> 20;
+}
+
+/* What docs/cuda.md says of it. */
+static void test_shapes(void **unused) {
+        static const struct {
+                const char *name;
+                enum fmt fmt;
+                uint32_t context;
+                uint64_t most;
+        } shapes[] = {
+                { "llama-1b", FMT_Q4_K, 131072, 120 }, { "llama-8b", FMT_Q4_K, 8192, 70 },
+                { "llama-8b", FMT_Q4_K, 131072, 220 }, { "llama-70b", FMT_Q4_K, 8192, 125 },
+                { "llama-70b", FMT_Q4_K, 131072, 420 }, { "qwen3-32b", FMT_Q4_K, 40960, 235 },
+                { "gpt-oss-20b", FMT_MXFP4, 131072, 220 }, { "gpt-oss-120b", FMT_MXFP4, 131072, 220 },
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(shapes); i++) {
+                uint64_t takes = shape_takes(shapes[i].name, shapes[i].fmt, shapes[i].context);
+
+                if (takes > shapes[i].most || takes < shapes[i].most * 9 / 10)
+                        fail_msg("%s, context %u: %llu MiB", shapes[i].name, shapes[i].context, (unsigned long long)takes);
+        }
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_steady),
                 cmocka_unit_test(test_bits),
                 cmocka_unit_test(test_sums),
                 cmocka_unit_test(test_no_memory),
+                cmocka_unit_test(test_shapes),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
