@@ -193,7 +193,11 @@ static const char *cuda_describe(const struct backend *base) {
 static void cuda_facts(const struct backend *base, struct backend_facts *ret) {
         const struct cuda_backend *be = (const struct cuda_backend *)base;
 
-        *ret = (struct backend_facts){ .device_bytes = be->device_bytes };
+        uint64_t host, device;
+
+        cuda_reserved(be, &host, &device);
+        *ret = (struct backend_facts){ .device_bytes = be->device_bytes,
+                                       .host_bytes = be->placement == CUDA_DEVICE ? host : host + device };
         (void)snprintf(ret->device, sizeof(ret->device), "%.48s (sm_%u)", be->name, be->arch);
         (void)snprintf(ret->placement, sizeof(ret->placement), "%s", placement_name(be));
         (void)snprintf(ret->kv_memory, sizeof(ret->kv_memory), "%s", be->kv_on_host ? "host" : "device");
@@ -261,6 +265,7 @@ static const struct backend_ops backend_cuda = {
         .kv_import = cuda_kv_import,
         .begin = cuda_record_begin,
         .end = cuda_run_end,
+        .reserve = cuda_reserve,
         .embed = cuda_record_embed,
         .rmsnorm = cuda_record_rmsnorm,
         .matmul = cuda_record_matmul,

@@ -109,7 +109,7 @@ bool cuda_mm_can_gate(enum fmt fmt, uint32_t n_out, uint32_t n_in) {
 uint32_t cuda_mm_group_rows(uint32_t max_slots, uint32_t n_experts) {
         uint32_t rows = CUDA_TILE_ROWS;
 
-        while (rows < 128 && (uint64_t)rows * n_experts < 2 * (uint64_t)max_slots)
+        while (rows < CUDA_MM_GROUP_ROWS && (uint64_t)rows * n_experts < 2 * (uint64_t)max_slots)
                 rows *= 2;
         return rows;
 }
