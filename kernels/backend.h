@@ -30,7 +30,7 @@ enum {
 
 /* What a shared object with a backend must have been built for: the version counts changes of what this header and format.h
  * define, operations that come or go change the rest by themselves. */
-#define BACKEND_VERSION 2u
+#define BACKEND_VERSION 3u
 #define BACKEND_ABI ((uint32_t)(BACKEND_VERSION * 65536u + sizeof(struct backend_ops)))
 
 struct backend; /* each backend embeds it first */
@@ -61,6 +61,8 @@ struct backend_facts {
         char placement[16];    /* where weights are: "host", "unified", "device" */
         char kv_memory[16];    /* and KV */
         uint64_t device_bytes; /* memory of a device of its own that is allocated */
+        uint64_t steps, graph_steps; /* run so far, and how many of them as one launch of a graph */
+        uint64_t graph_nodes;        /* kernels and copies of the graph that was launched last */
 };
 
 /* Of a row of logits: sum of e^(x - largest) over all, in double. bad: not-a-number or +infinity among them, or nothing but

@@ -192,7 +192,8 @@ static const char *cuda_describe(const struct backend *base) {
 static void cuda_facts(const struct backend *base, struct backend_facts *ret) {
         const struct cuda_backend *be = (const struct cuda_backend *)base;
 
-        *ret = (struct backend_facts){ .device_bytes = be->device_bytes };
+        *ret = (struct backend_facts){ .device_bytes = be->device_bytes, .steps = be->runner.steps,
+                                       .graph_steps = be->runner.graph_steps, .graph_nodes = be->runner.graph_nodes };
         (void)snprintf(ret->device, sizeof(ret->device), "%.48s (sm_%u)", be->name, be->arch);
         (void)snprintf(ret->placement, sizeof(ret->placement), "%s", placement_name(be));
         (void)snprintf(ret->kv_memory, sizeof(ret->kv_memory), "%s", be->kv_on_host ? "host" : "device");
