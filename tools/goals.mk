@@ -88,10 +88,9 @@ GPU_ARCHS = $(if $(filter file,$(origin CUDA_ARCHS)),$(if $(GPUS),CUDA_ARCHS="$(
 GPU_MAKE  = $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc)) $(GPU_ARCHS)
 
 .PHONY: gpu-programs
-gpu-programs: $(BIN) $(LIB_cuda)
+gpu-programs: $(if $(NEED_DEPS),deps-check) $(BIN) $(LIB_cuda)
 
 gpu-check:
-	@tools/deps.sh --check build || { echo "gpu-check: run 'make deps' first" >&2; exit 1; }
 	@tools/deps.sh --check gpu || echo "gpu-check: some parts need these (apt-get install)" >&2
 	+@$(GPU_MAKE) gpu-programs
 	+@$(GPU_MAKE) -k gpu-tests || echo "gpu-check: not all of the kernels' tests could be built" >&2
