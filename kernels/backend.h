@@ -62,6 +62,8 @@ struct backend_facts {
         char kv_memory[16];    /* and KV */
         uint64_t device_bytes; /* memory of a device of its own that is allocated */
         uint64_t host_bytes;   /* of the host's memory, that it takes beside weights, KV caches and what alloc() gave */
+        uint64_t steps, graph_steps; /* run so far, and how many of them as one launch of a graph */
+        uint64_t graph_nodes;        /* kernels and copies of the graph that was launched last */
 };
 
 /* How large steps get. */

@@ -17,7 +17,8 @@ $(error CUDA=1, but there is no nvcc: set NVCC or CUDA_HOME)
 endif
 
 # Machine code for these, and PTX for what comes after them (compute_90: the oldest that has programmatic dependent launch).
-CUDA_ARCHS ?= 80 86 89 90 120 121
+CUDA_RELEASE := $(if $(NVCC),$(shell $(NVCC) --version 2>/dev/null | sed -n 's/.*release \([0-9.]*\).*/\1/p'))
+CUDA_ARCHS ?= 80 86 89 90 120 $(if $(filter-out 12.8,$(CUDA_RELEASE)),121)
 CUDA_PTX   ?= 90
 
 CUDA_CU  := $(wildcard kernels/cuda/*.cu)
@@ -39,8 +40,9 @@ all: $(LIB_cuda)
 .PHONY: cuda
 cuda: $(BUILD)/lib/libspark-cuda.so
 
-# These have instructions of one family of GPUs, and are there for its members alone.
-$(BUILD)/obj/kernels/cuda/mm-fp8.cu.o: private CUDA_CODE = -gencode arch=compute_120f,code=sm_120f -gencode arch=compute_120f,code=sm_121f
+# These have instructions of one family of GPUs, and are there for its members alone; CUDA 12.8 knows but one of them.
+$(BUILD)/obj/kernels/cuda/mm-fp8.cu.o: private CUDA_CODE = $(if $(filter 12.8,$(CUDA_RELEASE)),-gencode arch=compute_120a$(comma)code=sm_120a,\
+    -gencode arch=compute_120f$(comma)code=sm_120f -gencode arch=compute_120f$(comma)code=sm_121f)
 
 # Objects are made again when their flags change.
 .PHONY: FORCE

@@ -11,7 +11,7 @@ help:
 	@echo "make check        the quick part of it: unit, fuzz corpora and integration tests of one build"
 	@echo "make system-test  the installed service under a real systemd, in a container (as root)"
 	@echo "make cuda-check   that the CUDA kernels compile and spill no registers (needs nvcc, no GPU)"
-	@echo "make gpu-check    the CUDA backend on this machine's GPU, against the CPU backend"
+	@echo "make gpu-check    the CUDA backend on this machine's GPU, against the CPU backend; GPU_CHECK=\"--minutes 4\""
 	@echo "make asan tsan cross lint   the other parts: sanitizers, aarch64 under qemu, clang-tidy and cppcheck"
 	@echo "make fuzz         fuzz targets for libFuzzer below $(BUILD)-fuzz/fuzz/"
 	@echo "make deps         install the packages that building needs (apt)"
@@ -80,8 +80,21 @@ else
 	@$(if $(RECORD),echo "0 0 1" >>$(RECORD))
 endif
 
-gpu-check: all gpu-tests
-	@$(PYTHON) tests/gpu/gpu-check.py --build $(BUILD)
+# For this machine's GPU alone, as far as nvcc knows it; others translate the PTX. Without -j as many at once as there are processors.
+# What is missing for a part is said, and leaves the others to run. GPU_CHECK: further arguments, as --minutes and --only.
+GPU_CHECK ?=
+GPU_CODE  = $(shell $(NVCC) --list-gpu-code 2>/dev/null | tr -dc '0-9\n')
+GPU_ARCHS = $(if $(filter file,$(origin CUDA_ARCHS)),$(if $(GPUS),CUDA_ARCHS="$(filter $(GPU_CODE),$(GPUS))"))
+GPU_MAKE  = $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc)) $(GPU_ARCHS)
+
+.PHONY: gpu-programs
+gpu-programs: $(if $(NEED_DEPS),deps-check) $(BIN) $(LIB_cuda)
+
+gpu-check:
+	@tools/deps.sh --check gpu || echo "gpu-check: some parts need these (apt-get install)" >&2
+	+@$(GPU_MAKE) gpu-programs
+	+@$(GPU_MAKE) -k gpu-tests || echo "gpu-check: not all of the kernels' tests could be built" >&2
+	@$(PYTHON) tests/gpu/gpu-check.py --build $(BUILD) $(GPU_CHECK)
 
 lint: $(GEN_H)
 	@tools/lint.sh $(BUILD)

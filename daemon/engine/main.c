@@ -143,12 +143,19 @@ static void end_lost(const char *why) {
         _exit(EXIT_LOST);
 }
 
+/* A driver brings kernels to the device when they are launched first, and translates them then where the device is newer than they
+ * are: with a library that the sandbox does not let it open. So they are all brought when the device is opened. */
+static void want_kernels_at_once(void) {
+        (void)setenv("CUDA_MODULE_LOADING", "EAGER", 0);
+}
+
 /* The backend before the sandbox where it has a device, everything else behind it. */
 static int open_host(struct program *p, struct host_config *config, uint32_t jobs, struct failure *f) {
         unsigned waited_ms = 0;
         bool device;
         int r;
 
+        want_kernels_at_once();
         do
                 r = host_open_device(&p->host, config, f);
         while (wait_for_memory(p, r, f, &waited_ms));

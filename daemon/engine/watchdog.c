@@ -3,7 +3,8 @@
 /*
  * Tried for the patience: a fixed one (a prompt of many rows takes as long as many decoded tokens, so what is right for one
  * is wrong for the other), and the prediction alone (it is off by a factor where steps so far were all of one size, and where
- * contexts have grown since).
+ * contexts have grown since). And one thread for both: the driver may have health() wait for what hangs, and then nobody looks at
+ * the step any more.
  */
 
 #include <errno.h>
@@ -16,7 +17,7 @@
 #include "watchdog.h"
 
 #define POLL_MS 100u
-#define HEALTH_EVERY 2u          /* polls: 200 ms */
+#define HEALTH_MS 200u
 #define UNKNOWN_US 30000000.0    /* first steps make graphs and take kernels to the device */
 #define PREDICTED 4.0            /* times what was predicted */
 #define ROW_US 10000.0           /* a row of the largest models beside others, with a context of 128 Ki tokens */
@@ -27,7 +28,8 @@ struct watchdog {
         uint64_t timeout_us;
         void (*lost)(const char *why);
         atomic_uint_fast64_t due_us; /* when the call in progress is overdue; 0 = there is none */
-        pthread_t thread;
+        atomic_flag bitten;
+        pthread_t steps, health;
         pthread_mutex_t lock;
         pthread_cond_t wake;
         bool stop; /* under lock */
@@ -57,38 +59,64 @@ void watchdog_end(struct watchdog *w) {
                 atomic_store_explicit(&w->due_us, 0, memory_order_release);
 }
 
-static void look(struct watchdog *w, bool at_health) {
-        uint64_t due = atomic_load_explicit(&w->due_us, memory_order_acquire);
-
-        if (due && now_us() > due)
-                w->lost("the device does not come to an end with a step");
-        else if (at_health && w->be->ops->health && w->be->ops->health(w->be) < 0)
-                w->lost("the device is lost");
+static void bite(struct watchdog *w, const char *why) {
+        if (!atomic_flag_test_and_set(&w->bitten))
+                w->lost(why);
 }
 
 /* False when it is to end. */
-static bool rest(struct watchdog *w) {
+static bool rest(struct watchdog *w, unsigned ms) {
         struct timespec until;
-        bool stop;
+        bool ends;
 
         (void)clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_nsec += POLL_MS * 1000000L;
+        until.tv_nsec += ms * 1000000L;
         until.tv_sec += until.tv_nsec / 1000000000L;
         until.tv_nsec %= 1000000000L;
         (void)pthread_mutex_lock(&w->lock);
         while (!w->stop && pthread_cond_clockwait(&w->wake, &w->lock, CLOCK_MONOTONIC, &until) != ETIMEDOUT)
                 ;
-        stop = w->stop;
+        ends = w->stop;
         (void)pthread_mutex_unlock(&w->lock);
-        return !stop;
+        return !ends;
 }
 
-static void *watch(void *userdata) {
+static void *watch_steps(void *userdata) {
         struct watchdog *w = userdata;
 
-        for (unsigned n = 0; rest(w); n++)
-                look(w, n % HEALTH_EVERY == 0);
+        while (rest(w, POLL_MS)) {
+                uint64_t due = atomic_load_explicit(&w->due_us, memory_order_acquire);
+
+                if (due && now_us() > due)
+                        bite(w, "the device does not come to an end with a step");
+        }
         return NULL;
+}
+
+static void *watch_health(void *userdata) {
+        struct watchdog *w = userdata;
+
+        while (rest(w, HEALTH_MS))
+                if (w->be->ops->health && w->be->ops->health(w->be) < 0)
+                        bite(w, "the device is lost");
+        return NULL;
+}
+
+/* Wakes the threads up to end them, as many as there are. */
+static void stop(struct watchdog *w, bool has_health) {
+        (void)pthread_mutex_lock(&w->lock);
+        w->stop = true;
+        (void)pthread_cond_broadcast(&w->wake);
+        (void)pthread_mutex_unlock(&w->lock);
+        (void)pthread_join(w->steps, NULL);
+        if (has_health)
+                (void)pthread_join(w->health, NULL);
+}
+
+static void destroy(struct watchdog *w) {
+        (void)pthread_cond_destroy(&w->wake);
+        (void)pthread_mutex_destroy(&w->lock);
+        free(w);
 }
 
 int watchdog_new(struct watchdog **ret, struct backend *be, uint32_t timeout_ms, void (*lost)(const char *why)) {
@@ -102,11 +130,15 @@ int watchdog_new(struct watchdog **ret, struct backend *be, uint32_t timeout_ms,
         w->lost = lost;
         (void)pthread_mutex_init(&w->lock, NULL);
         (void)pthread_cond_init(&w->wake, NULL);
-        r = pthread_create(&w->thread, NULL, watch, w);
+        atomic_flag_clear(&w->bitten);
+        r = pthread_create(&w->steps, NULL, watch_steps, w);
+        if (r == 0) {
+                r = pthread_create(&w->health, NULL, watch_health, w);
+                if (r != 0)
+                        stop(w, false);
+        }
         if (r != 0) {
-                (void)pthread_cond_destroy(&w->wake);
-                (void)pthread_mutex_destroy(&w->lock);
-                free(w);
+                destroy(w);
                 return -r;
         }
         *ret = w;
@@ -116,13 +148,7 @@ int watchdog_new(struct watchdog **ret, struct backend *be, uint32_t timeout_ms,
 struct watchdog *watchdog_free(struct watchdog *w) {
         if (!w)
                 return NULL;
-        (void)pthread_mutex_lock(&w->lock);
-        w->stop = true;
-        (void)pthread_cond_signal(&w->wake);
-        (void)pthread_mutex_unlock(&w->lock);
-        (void)pthread_join(w->thread, NULL);
-        (void)pthread_cond_destroy(&w->wake);
-        (void)pthread_mutex_destroy(&w->lock);
-        free(w);
+        stop(w, true);
+        destroy(w);
         return NULL;
 }

@@ -3,8 +3,8 @@
 
 /*
  * Watches a backend that has a device. Calls into a driver may never return, and a lost device may show nowhere but in its
- * health: either way the step thread can't end the process. So this thread does, through `lost`, which must not return; control
- * then starts another engine, and goes on with what was in flight.
+ * health: either way the step thread can't end the process. So these two threads do, one for each, through `lost`; control then
+ * starts another engine, and goes on with what was in flight.
  *
  * Owned by the program; the backend is borrowed. Where there is none (NULL), all calls do nothing.
  */
@@ -16,10 +16,10 @@
 
 struct watchdog;
 
-/* timeout_ms: by which a call may exceed what it was expected to take; 0 = health alone is looked at. lost(): called once, from
- * the watchdog's thread. 0 or -errno. */
+/* timeout_ms: by which a call may exceed what it was expected to take; 0 = health alone is looked at. lost(): called at
+ * most once, from one of the watchdog's threads. 0 or -errno. */
 int watchdog_new(struct watchdog **ret, struct backend *be, uint32_t timeout_ms, void (*lost)(const char *why));
-/* Ends the thread. */
+/* Ends the threads. */
 struct watchdog *watchdog_free(struct watchdog *w);
 DEFINE_CLEANUP(struct watchdog *, watchdog_free)
 

@@ -192,12 +192,14 @@ static const char *cuda_describe(const struct backend *base) {
 
 static void cuda_facts(const struct backend *base, struct backend_facts *ret) {
         const struct cuda_backend *be = (const struct cuda_backend *)base;
-
         uint64_t host, device;
 
         cuda_reserved(be, &host, &device);
         *ret = (struct backend_facts){ .device_bytes = be->device_bytes,
-                                       .host_bytes = be->placement == CUDA_DEVICE ? host : host + device };
+                                       .host_bytes = be->placement == CUDA_DEVICE ? host : host + device,
+                                       .steps = be->runner.steps,
+                                       .graph_steps = be->runner.graph_steps,
+                                       .graph_nodes = be->runner.graph_nodes };
         (void)snprintf(ret->device, sizeof(ret->device), "%.48s (sm_%u)", be->name, be->arch);
         (void)snprintf(ret->placement, sizeof(ret->placement), "%s", placement_name(be));
         (void)snprintf(ret->kv_memory, sizeof(ret->kv_memory), "%s", be->kv_on_host ? "host" : "device");

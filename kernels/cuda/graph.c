@@ -25,6 +25,7 @@ struct cuda_graph {
         uint64_t generation;
         cudaGraphExec_t exec; /* NULL: was launched directly */
         struct cuda_pace pace;
+        size_t n_nodes;
 };
 
 static struct cuda_graph *graph_free(struct cuda_backend *be, struct cuda_graph *g) {
@@ -75,7 +76,7 @@ static void drop_oldest(struct cuda_backend *be) {
 }
 
 /* Nothing has run when it fails, and the stream is as before. */
-static cudaError_t capture(const struct cuda_step *s, cudaGraphExec_t *ret) {
+static cudaError_t capture(const struct cuda_step *s, cudaGraphExec_t *ret, size_t *ret_nodes) {
         cudaGraph_t graph = NULL;
         cudaError_t error, ended;
 
@@ -85,6 +86,8 @@ static cudaError_t capture(const struct cuda_step *s, cudaGraphExec_t *ret) {
         error = cuda_launch_plan(s);
         ended = cudaStreamEndCapture(s->be->stream, &graph);
         error = error != cudaSuccess ? error : ended;
+        if (error == cudaSuccess)
+                error = cudaGraphGetNodes(graph, NULL, ret_nodes);
         if (error == cudaSuccess)
                 error = cudaGraphInstantiate(ret, graph, 0);
         if (graph)
@@ -130,7 +133,7 @@ int cuda_graph_run(const struct cuda_step *s, struct cuda_pace **ret) {
         if (!g)
                 return add_graph(s);
         if (!g->exec) {
-                error = capture(s, &g->exec);
+                error = capture(s, &g->exec, &g->n_nodes);
                 if (error != cudaSuccess) {
                         graph_free(be, g);
                         give_up(be, error);
@@ -147,5 +150,6 @@ int cuda_graph_run(const struct cuda_step *s, struct cuda_pace **ret) {
         s->plan->graphs = g;
         *ret = &g->pace;
         be->runner.graph_steps++;
+        be->runner.graph_nodes = g->n_nodes;
         return cuda_check(be, error, "launching a step's graph");
 }

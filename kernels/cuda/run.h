@@ -40,6 +40,7 @@ struct cuda_runner {
         void *attn_host; /* a plan of attention as it is made */
         size_t attn_host_bytes;
         uint64_t steps, graph_steps; /* run, and of these as graphs */
+        size_t graph_nodes; /* of the graph that was launched last */
         bool warned;
 };
 

@@ -4,7 +4,7 @@
  * spark-bench device: matrix products of a backend with a device, format by format, in the shapes of models of 8 and 70 billion
  * parameters, for one row to 2,048. Few rows are set against what the device reads, many against its rate of matrix products,
  * both measured in the same run. A step goes through several matrices of a shape, more than the device's caches hold, as a model's
- * layers do; the best of a number of steps counts. Each format has a backend of its own, which gives the memory back.
+ * layers do; the median of a number of steps counts, behind two that make and keep the graph. Each format has a backend of its own, which gives the memory back.
  */
 
 #include <getopt.h>
@@ -20,6 +20,7 @@
 
 #define STEP_BYTES (256ull << 20) /* of weights that a step reads, at least */
 #define COPIES_MAX 64u
+#define WARM_UP 2u
 #define ROUND_US 150e3 /* what is measured for each figure, at least */
 #define ROWS_MAX 2048u
 
@@ -133,21 +134,24 @@ static int run_step(struct subject *s, uint32_t n_rows) {
         return r ? r : ops->end(s->be);
 }
 
-/* Seconds of one matrix's product, of the best step. 0 or as backend.h has it. */
+/* Seconds of one matrix's product, of the median step. 0 or as backend.h has it. */
 static int time_step(struct subject *s, uint32_t n_rows, bool quick, double *ret) {
-        double began, best = 0;
-        int r = run_step(s, n_rows); /* graphs are made, kernels come to the device */
+        struct samples all = { 0 };
+        double began;
+        int r = 0;
 
+        for (unsigned i = 0; r == 0 && i < (quick ? 1 : WARM_UP); i++) /* kernels come to the device, then graphs are made */
+                r = run_step(s, n_rows);
         began = measure_now_us();
-        for (unsigned round = 0; r == 0 && (round < 1 || (!quick && (round < 3 || measure_now_us() - began < ROUND_US)));
-             round++) {
-                double start = measure_now_us(), took;
+        while (r == 0 && (all.n < 1 || (!quick && (all.n < 3 || measure_now_us() - began < ROUND_US)))) {
+                double start = measure_now_us();
 
                 r = run_step(s, n_rows);
-                took = measure_now_us() - start;
-                best = round == 0 || took < best ? took : best;
+                if (r == 0 && samples_add(&all, measure_now_us() - start) < 0)
+                        r = BACKEND_E_NO_MEMORY;
         }
-        *ret = best * 1e-6 / s->n_weights;
+        *ret = samples_quantile(&all, 0.5) * 1e-6 / s->n_weights;
+        samples_deinit(&all);
         return r;
 }
 
@@ -196,7 +200,7 @@ static int measure_matrix(struct subject *s, const struct options *o, const stru
 }
 
 static int open_backend(const struct options *o, struct backend **ret) {
-        const struct backend_config config = { .isa = "auto", .library = o->library, .log_name = "spark-bench",
+        const struct backend_config config = { .isa = "auto", .library = o->library, .hang_ms = BENCH_HANG_MS, .log_name = "spark-bench",
                                                .log_level = LOG_LEVEL_WARNING };
         struct backend_error error;
         int r;

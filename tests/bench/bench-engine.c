@@ -4,6 +4,10 @@
  * spark-bench engine: prefill and decode speed of the engine itself, in this process: no IPC, no detours. What decoding
  * reads from memory is set against what a plain multi-threaded read loop reaches in the same run, because that is what
  * limits it.
+ *
+ * On a device each figure has a run before it that does not count: it takes kernels to the device, memory to its size and steps to
+ * graphs. Then prefill is the median of some runs, decoding the median of a run's steps. Tried for decoding: the whole run's time,
+ * which counts a graph for each room that contexts grow into, however few steps there are between them.
  */
 
 #include <errno.h>
@@ -25,6 +29,7 @@
 
 #define BATCH_MAX 256u
 #define TOKENS_MAX (1u << 20)
+#define PREFILL_ROUNDS 3u
 #define GIB (1024.0 * 1024 * 1024)
 
 static const char *const kv_formats[] = { [KV_F16] = "f16", [KV_F32] = "f32", [KV_Q8_0] = "q8_0" };
@@ -56,6 +61,9 @@ struct figures {
         double ops_per_token;     /* of prefill: a multiply-add is two */
         double bandwidth;         /* bytes/s of the read loop */
         double copy, ops;         /* of a device: bytes/s copied, operations/s of matrix products; 0 = not measured */
+        double decode_all;        /* tokens/s of the whole run */
+        double step_us;           /* of decoding: median */
+        uint64_t steps, graph_steps, graph_nodes; /* of decoding, where the backend says */
 };
 
 static int say(const char *what, const char *text, int status) {
@@ -119,12 +127,17 @@ static const struct engine_events events = {
         .failed = report_failed,
 };
 
+static void get_facts(const struct backend *be, struct backend_facts *ret) {
+        *ret = (struct backend_facts){ .placement = "host" };
+        if (be->ops->facts)
+                be->ops->facts(be, ret);
+}
+
 /* Memory of its own, which says itself when it is full. */
 static bool is_elsewhere(const struct backend *be) {
-        struct backend_facts facts = { .placement = "host" };
+        struct backend_facts facts;
 
-        if (be->ops->facts)
-                be->ops->facts(be, &facts);
+        get_facts(be, &facts);
         return strcmp(facts.placement, "device") == 0;
 }
 
@@ -207,9 +220,24 @@ static void subject_close(struct subject *s) {
 
 /* --- measuring --------------------------------------------------------------------------------------------------- */
 
+/* Steps until there is nothing to do any more, each with its time. 0 or negative. */
+static int run_steps(struct engine *e, struct samples *steps_us) {
+        int r;
+
+        do {
+                double began = measure_now_us();
+
+                r = engine_step(e); /* 0 once there is nothing to do */
+                if (r > 0 && steps_us && samples_add(steps_us, measure_now_us() - began) < 0)
+                        return -ENOMEM;
+        } while (r > 0);
+        return r;
+}
+
 /* Seconds that a batch of requests takes, none of which finds in the prefix cache what an earlier one computed; negative where
- * it fails. */
-static double run_batch(struct engine *e, uint32_t n_vocab, unsigned batch, unsigned prompt, unsigned tokens) {
+ * it fails. steps_us: where each step's time goes, or NULL. */
+static double run_batch(struct engine *e, uint32_t n_vocab, unsigned batch, unsigned prompt, unsigned tokens,
+                        struct samples *steps_us) {
         struct request *r = calloc(batch, sizeof(*r));
         double began, seconds;
         struct failure f;
@@ -235,9 +263,7 @@ static double run_batch(struct engine *e, uint32_t n_vocab, unsigned batch, unsi
                 atomic_store(&r[i].granted, UINT32_MAX);
                 c = engine_submit(e, &r[i]);
         }
-        while (c == 0 && (c = engine_step(e)) > 0)
-                c = 0;
-        /* engine_step() says 0 once there is nothing to do any more */
+        c = c ? c : run_steps(e, steps_us);
         seconds = (measure_now_us() - began) / 1e6;
         for (unsigned i = 0; r && i < batch; i++) {
                 if (r[i].key != 0)
@@ -263,19 +289,55 @@ static void measure_limits(struct backend *be, unsigned threads, struct figures 
                 f->bandwidth = f->copy = f->ops = 0;
 }
 
-static int measure(struct engine *e, const struct lm *m, const struct options *o, struct figures *f) {
-        double seconds;
+static int measure_prefill(struct engine *e, const struct lm *m, const struct options *o, struct figures *f) {
+        unsigned rounds = m->backend->ops->device ? PREFILL_ROUNDS : 1;
+        struct samples all = { 0 };
+        double seconds = 0;
 
-        if (run_batch(e, m->shape.n_vocab, 1, MIN(o->prompt, 32u), 2) < 0) /* touches everything once */
-                return -EIO;
-        seconds = run_batch(e, m->shape.n_vocab, o->batch, o->prompt, 1);
+        if (m->backend->ops->device)
+                seconds = run_batch(e, m->shape.n_vocab, o->batch, o->prompt, 1, NULL);
+        for (unsigned i = 0; seconds >= 0 && i < rounds; i++) {
+                seconds = run_batch(e, m->shape.n_vocab, o->batch, o->prompt, 1, NULL);
+                if (seconds >= 0 && samples_add(&all, seconds) < 0)
+                        seconds = -1;
+        }
+        f->prefill = (double)o->batch * o->prompt / samples_quantile(&all, 0.5);
+        samples_deinit(&all);
+        return seconds < 0 ? -EIO : 0;
+}
+
+static int measure_decode(struct engine *e, const struct lm *m, const struct options *o, struct figures *f) {
+        struct backend_facts before, after;
+        struct samples steps_us = { 0 };
+        double seconds = 0;
+
+        if (m->backend->ops->device)
+                seconds = run_batch(e, m->shape.n_vocab, o->batch, 1, o->tokens, NULL);
         if (seconds < 0)
                 return -EIO;
-        f->prefill = (double)o->batch * o->prompt / seconds;
-        seconds = run_batch(e, m->shape.n_vocab, o->batch, 1, o->tokens);
-        if (seconds < 0)
+        get_facts(m->backend, &before);
+        seconds = run_batch(e, m->shape.n_vocab, o->batch, 1, o->tokens, &steps_us);
+        get_facts(m->backend, &after);
+        f->decode = f->decode_all = (double)o->batch * o->tokens / seconds;
+        f->step_us = samples_quantile(&steps_us, 0.5);
+        samples_deinit(&steps_us);
+        if (m->backend->ops->device && f->step_us > 0)
+                f->decode = o->batch / f->step_us * 1e6;
+        f->steps = after.steps - before.steps;
+        f->graph_steps = after.graph_steps - before.graph_steps;
+        f->graph_nodes = after.graph_nodes;
+        return seconds < 0 ? -EIO : 0;
+}
+
+static int measure(struct engine *e, const struct lm *m, const struct options *o, struct figures *f) {
+        int r;
+
+        if (run_batch(e, m->shape.n_vocab, 1, MIN(o->prompt, 32u), 2, NULL) < 0) /* touches everything once */
                 return -EIO;
-        f->decode = (double)o->batch * o->tokens / seconds;
+        r = measure_prefill(e, m, o, f);
+        r = r ? r : measure_decode(e, m, o, f);
+        if (r != 0)
+                return r;
         f->ops_per_token = ops_of_row(&m->shape);
         f->bytes_per_token = (double)m->weight_bytes / o->batch +
                              (double)model_kv_bytes(&m->shape, o->kv) * o->tokens / 2;
@@ -292,17 +354,24 @@ static void print(const struct options *o, const struct lm *m, const char *backe
                              "\"backend\":\"%s\",\"threads\":%u,\"batch\":%u,\"prompt\":%u,\"tokens\":%u,"
                              "\"prefill_tokens_per_second\":%.2f,\"decode_tokens_per_second\":%.2f,"
                              "\"bytes_per_token\":%.0f,\"read_bandwidth\":%.0f,\"bandwidth_share\":%.4f,"
-                             "\"copy_bandwidth\":%.0f,\"copy_share\":%.4f,\"matrix_ops\":%.4g,\"prefill_share\":%.4f}\n",
+                             "\"copy_bandwidth\":%.0f,\"copy_share\":%.4f,\"matrix_ops\":%.4g,\"prefill_share\":%.4f,"
+                             "\"decode_run_tokens_per_second\":%.2f,\"decode_step_us\":%.1f,\"decode_steps\":%llu,"
+                             "\"decode_graph_steps\":%llu,\"graph_nodes\":%llu}\n",
                              o->model ? o->model : o->shape, m->format, kv_formats[o->kv],
                              (unsigned long long)m->n_params, backend, threads, o->batch, o->prompt, o->tokens,
                              f->prefill, f->decode, f->bytes_per_token, f->bandwidth, share, f->copy,
-                             f->copy > 0 ? f->decode * f->bytes_per_token / f->copy : 0, f->ops, matrix);
+                             f->copy > 0 ? f->decode * f->bytes_per_token / f->copy : 0, f->ops, matrix, f->decode_all, f->step_us,
+                             (unsigned long long)f->steps, (unsigned long long)f->graph_steps, (unsigned long long)f->graph_nodes);
                 return;
         }
         (void)printf("%s, %s, %.2f billion parameters, KV %s, %s\n", o->model ? o->model : o->shape, m->format,
                      (double)m->n_params / 1e9, kv_formats[o->kv], backend);
         (void)printf("  prefill  %10.2f tokens/s   (%u x %u)\n", f->prefill, o->batch, o->prompt);
         (void)printf("  decode   %10.2f tokens/s   (%u x %u)\n", f->decode, o->batch, o->tokens);
+        if (f->steps > 0)
+                (void)printf("  steps    %10.1f us: %llu of %llu were one graph of %llu nodes; the whole run %.2f tokens/s\n", f->step_us,
+                             (unsigned long long)f->graph_steps, (unsigned long long)f->steps, (unsigned long long)f->graph_nodes,
+                             f->decode_all);
         if (f->ops > 0)
                 (void)printf("  reads    %10.2f MiB per token: %.1f %% of the %.1f GB/s that the device reads, %.1f %% of the\n"
                              "           %.1f GB/s that it copies; prefill takes %.1f %% of its %.1f TFLOP/s\n",
@@ -316,7 +385,7 @@ static void print(const struct options *o, const struct lm *m, const char *backe
 
 static int run(const struct options *o) {
         const struct backend_config be = { .threads = o->threads, .isa = "auto", .library = o->library,
-                                           .placement = o->placement, .log_name = "spark-bench",
+                                           .placement = o->placement, .hang_ms = BENCH_HANG_MS, .log_name = "spark-bench",
                                            .log_level = LOG_LEVEL_WARNING };
         struct engine_config engine = { .max_sequences = o->batch, .max_rows = o->rows, .kv_format = o->kv };
         struct figures f = { 0 };

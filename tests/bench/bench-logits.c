@@ -94,7 +94,7 @@ static int run(const struct options *o) {
         const struct host_config config = {
                 .backend = o->backend,
                 .be = { .isa = "auto", .threads = o->threads, .library = o->library, .placement = o->placement,
-                        .log_name = "spark-bench", .log_level = LOG_LEVEL_WARNING },
+                        .hang_ms = BENCH_HANG_MS, .log_name = "spark-bench", .log_level = LOG_LEVEL_WARNING },
                 .engine = { .max_sequences = 1, .kv_format = KV_F32 },
         };
         struct buf text = BUF_NULL(TEXT_LIMIT);

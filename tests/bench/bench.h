@@ -7,6 +7,8 @@
  * sparkctl has them: 64 usage, 65 bad data, 69 daemon not there, 1 anything else).
  */
 
+#define BENCH_HANG_MS 600000u /* that a device may take for a step: the largest models' prompts, or a sanitizer around it */
+
 int bench_tokenize_main(int argc, char **argv);
 int bench_template_main(int argc, char **argv);
 int bench_logits_main(int argc, char **argv);

@@ -3,16 +3,20 @@
 """The CUDA backend on this machine's GPU: that it computes what the CPU backend computes, that answers are the same in any
 company and after the loss of an engine, and how fast it is. `make gpu-check` builds what is needed and runs it.
 
-Each part says passed, failed, or skipped and why; with --output, results go to gpu-check.json and gpu-check.md there. Exit
-status: 0, 1 where a part failed, 77 where there is no usable GPU. It takes at most about --minutes (8), what is left over goes to
-the benchmarks. With --emulated all but these runs on the emulated device, with shorter texts.
+Each part says passed, failed, or skipped and why, and has a time limit; a part that fails leaves the others as they are. Results go
+to gpu-check.json and gpu-check.md below the build folder, or where --output says, after every part. Exit status: 0, 1 where a part
+failed, 77 where there is no GPU. It takes at most about --minutes (8), what is left over goes to the benchmarks. With --emulated all
+but these runs on the emulated device, with shorter texts.
 """
 
 import argparse
 import array
+import contextlib
+import datetime
 import json
 import os
 import pathlib
+import platform
 import shutil
 import signal
 import subprocess
@@ -24,7 +28,14 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 TEXT = ("Once upon a time there was a little girl who lived near the forest. She liked to play with her red ball, and one day "
         "the ball rolled far away between the trees. She went after it, and she was not afraid, for the sun was warm and the birds "
         "were singing.")
-PARTS = ("device", "kernels", "models", "company", "loss", "sanitizer", "benchmarks")
+# Parts and how long each may take, in seconds. The benchmarks have what is left of --minutes, a third of it at least.
+PARTS = {"device": 120, "kernels": 200, "models": 150, "company": 100, "loss": 60, "sanitizer": 100, "benchmarks": 0}
+BENCHMARKS_SHARE = 0.35
+EMULATED_SLOWER = 10
+GRACE_SECONDS = 15  # behind the end of a part, for what looks at the time itself
+KILLED_SECONDS = 10  # until a process that was killed is given up: a driver may hold it
+NO_GPU = ("no NVIDIA GPU", "no NVIDIA driver")
+NO_HARNESS = "the programs can't be asked: {} (apt-get install python3-protobuf protobuf-compiler)"
 
 # Normalized mean square error of logits against the CPU backend's, by the format of weights. Float weights differ in the order of
 # sums and, unless they are F32, by activations that are rounded to bfloat16; quantized ones, on the CPU, by activations of 8 bits.
@@ -37,6 +48,40 @@ class Skip(Exception):
 
 class Fail(Exception):
     """What was found to be wrong."""
+
+
+def run_command(command, timeout, **options):
+    """(exit status, stdout, stderr); subprocess.TimeoutExpired after so many seconds, and then the whole group is gone."""
+    with contextlib.ExitStack() as stack:
+        process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+                                   start_new_session=True, **options)
+        stack.callback(process.stdout.close)
+        stack.callback(process.stderr.close)
+        try:
+            out, errors = process.communicate(timeout=timeout)
+        except BaseException:
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(KILLED_SECONDS)
+            raise
+        return process.returncode, out, errors
+
+
+def describe_machine():
+    """What figures depend on beside the device's name; what can't be found out is left out."""
+    commands = {"gpu": ["nvidia-smi", "--query-gpu=name,compute_cap,driver_version,memory.total,power.limit,clocks.max.sm,clocks.max.memory,"
+                        "temperature.gpu", "--format=csv"],
+                "nvcc": [shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc", "--version"],
+                "commit": ["git", "-C", ROOT, "describe", "--always", "--dirty"]}
+    machine = {"date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "kernel": platform.release(),
+               "architecture": platform.machine(), "processors": os.cpu_count()}
+    for name, command in commands.items():
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            status, out, _ = run_command(command, 20)
+            if status == 0:
+                lines = out.decode(errors="replace").strip().splitlines()
+                machine[name] = lines[-1] if name == "commit" else "; ".join(lines[-2:])
+    return machine
 
 
 def floats(path):
@@ -60,11 +105,16 @@ class Check:
     def __init__(self, options):
         self.build = pathlib.Path(options.build).resolve()
         self.emulated = options.emulated
-        self.deadline = time.monotonic() + options.minutes * 60
+        self.slower = EMULATED_SLOWER if self.emulated else 1
+        self.minutes = options.minutes * self.slower
+        self.deadline = time.monotonic() + self.minutes * 60
+        self.until = self.deadline  # the end of the part in progress
         self.library = self.build / "lib" / ("libspark-cuda-emu.so" if self.emulated else "libspark-cuda.so")
+        self.output = options.output or self.build / "gpu-check"
         testdata = pathlib.Path(os.environ.get("SPARK_TESTDATA", ROOT / "../shared/testdata")).resolve()
         self.models = testdata / "models"
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="gpu-check-"))
+        self.machine = {} if self.emulated else describe_machine()
         self.results = {}
         self.device = ""
         self.benchmarks = {}
@@ -72,25 +122,48 @@ class Check:
         sys.path.insert(0, str(ROOT / "tests" / "integration"))
         sys.path.insert(0, str(ROOT / "tests" / "gpu"))
 
-    def bench(self, *arguments, timeout=300, **options):
-        """spark-bench; a failure is Fail with what it said."""
-        command = [str(self.build / "bin" / "spark-bench"), *map(str, arguments)]
+    def rest(self, most=3600):
+        """Seconds that something in this part may take."""
+        seconds = min(most, self.until - time.monotonic())
+        if seconds < 1:
+            raise Fail("its time is over")
+        return seconds
+
+    def bench(self, *arguments, timeout=3600):
+        """What spark-bench writes; a failure is Fail with what it said."""
+        command = [self.build / "bin" / "spark-bench", *arguments]
+        seconds = self.rest(timeout)
+        said = " ".join(map(str, arguments))
         try:
-            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout, check=False, **options)
+            status, out, errors = run_command(command, seconds)
         except subprocess.TimeoutExpired as error:
-            raise Fail(f"{' '.join(command[1:])}: no end after {timeout} s") from error
-        if done.returncode != 0:
-            raise Fail(f"{' '.join(command[1:])}: exit status {done.returncode}: "
-                       f"{done.stderr.decode(errors='replace').strip()[-400:]}")
-        return done.stdout
+            raise Fail(f"{said}: no end after {seconds:.0f} s") from error
+        if status != 0:
+            raise Fail(f"{said}: exit status {status}: {errors.decode(errors='replace').strip()[-400:]}")
+        return out
+
+    @staticmethod
+    def harness():
+        """The tests' own client and daemon."""
+        try:
+            import harness  # pylint: disable=import-outside-toplevel
+        except (ImportError, OSError, subprocess.SubprocessError) as error:
+            raise Skip(NO_HARNESS.format(error)) from error
+        return harness
 
     # --- parts ---------------------------------------------------------------------------------------------------
 
     def part_device(self):
         """The library opens the device and multiplies."""
         if not self.library.exists():
-            raise Skip(f"there is no {self.library} (is there nvcc?)")
-        said = json.loads(self.bench("device", "--library", self.library, "--quick", "--json", "--format", "q8_0"))
+            said = f"there is no {self.library}: it is built where there is nvcc (make CUDA=1)"
+            raise Fail(said) if pathlib.Path("/dev/nvidiactl").exists() else Skip(said)
+        try:
+            said = json.loads(self.bench("device", "--library", self.library, "--quick", "--json", "--format", "q8_0"))
+        except Fail as fail:
+            if any(sentence in str(fail) for sentence in NO_GPU):
+                raise Skip(str(fail)) from fail
+            raise
         self.device = said["device"]
         return self.device
 
@@ -101,15 +174,27 @@ class Check:
         tests = sorted((self.build / "gpu").glob("test-cuda-*[!o]"))
         tests = [t for t in tests if os.access(t, os.X_OK) and t.suffix == ""]
         if not tests:
-            raise Skip("they are not built (make gpu-tests)")
-        failed = []
+            raise Skip("they are not built: make gpu-tests, which needs libcmocka-dev")
+        details = self.results["kernels"]["details"] = {}
         for test in tests:
-            done = subprocess.run([test], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=240, check=False)
-            if done.returncode != 0:
-                failed.append(f"{test.name}: {done.stdout.decode(errors='replace')[-600:]}")
+            details[test.name] = self.run_kernels(test)
+            print(f"         kernels     {test.name} {details[test.name]['status']}", flush=True)
+        failed = [f"{name}: {r['said']}" for name, r in details.items() if r["status"] != "passed"]
         if failed:
             raise Fail("\n".join(failed))
         return f"{len(tests)} programs"
+
+    def run_kernels(self, test):
+        began = time.monotonic()
+        try:
+            status, out, errors = run_command([test], self.rest())
+            said = (out + errors).decode(errors="replace")
+        except subprocess.TimeoutExpired:
+            status, said = -1, "no end in this part's time"
+        except Fail as fail:
+            status, said = -1, str(fail)
+        return {"status": "failed" if status else "passed", "seconds": round(time.monotonic() - began, 1),
+                "said": f"exit status {status}: {said[-600:]}" if status else ""}
 
     def logits(self, model, backend, text):
         out = self.folder / f"{backend}.f32"
@@ -142,24 +227,24 @@ class Check:
         if self.emulated:
             models = [m for m in models if m.stem in ("mini-llama-f32", "rand-llama-q8_0")]
         models = models or [ROOT / "share/models/spark-tiny.gguf"]
-        self.results["models"] = {"details": {}}
+        details = self.results["models"]["details"] = {}
         for model in models:
             try:
                 error, share = self.check_model(model, text)
             except Fail as fail:
-                if "has no attention for heads" not in str(fail):
-                    raise
-                self.results["models"]["details"][model.stem] = {"skipped": str(fail).rsplit(": ", 1)[-1]}
+                kind = "skipped" if "has no attention for heads" in str(fail) else "failed"
+                details[model.stem] = {kind: str(fail).rsplit(": ", 1)[-1] if kind == "skipped" else str(fail)}
             else:
-                self.results["models"]["details"][model.stem] = {"nmse": error, "same_greedy": share}
-        errors = [d["nmse"] for d in self.results["models"]["details"].values() if "nmse" in d]
+                details[model.stem] = {"nmse": error, "same_greedy": share}
+        failed = [d["failed"] for d in details.values() if "failed" in d]
+        errors = [d["nmse"] for d in details.values() if "nmse" in d]
+        if failed:
+            raise Fail("\n".join(failed))
         if not errors:
             raise Fail("none of the models was computed")
         return f"{len(errors)} of {len(models)} models, the largest error {max(errors):.1e}"
 
     def daemon(self, **settings):
-        import harness  # pylint: disable=import-outside-toplevel
-
         model = self.models / "mini-llama-f32.gguf"
         if not model.exists() or not self.emulated:
             model = ROOT / "share/models/spark-tiny.gguf"
@@ -167,7 +252,7 @@ class Check:
                     "models": [{"name": "m", "path": str(model), "default": True, "context": 256}], **settings}
         if self.emulated:
             settings["limits"] = {"step_timeout_ms": 120000, "sequences": 4}
-        return harness.Daemon(**settings)
+        return self.harness().Daemon(**settings)
 
     @staticmethod
     def requests(harness, count, n):
@@ -195,19 +280,22 @@ class Check:
 
     def part_company(self):
         """The same answers alone and together, bit for bit."""
-        import harness  # pylint: disable=import-outside-toplevel
-
+        harness = self.harness()
         count, n = (3, 4) if self.emulated else (24, 48)
         daemon = self.daemon()
         try:
             with daemon.connect() as client:
-                client.sock.settimeout(300)
+                client.sock.settimeout(self.rest())
                 asked = self.requests(harness, count, n)
                 alone = [self.collect(client, [client.generate(p, sampling=s)])[0] for p, s in asked]
                 together = self.collect(client, [client.generate(p, sampling=s) for p, s in asked])
+                model, = client.ask(models=harness.pb.Models()).done.models.models
         finally:
+            log = daemon.log()
             daemon.stop()
             daemon.remove()
+        if model.engine_restarts:
+            raise Fail(f"the engine was lost {model.engine_restarts} times meanwhile: {log[-600:]}")
         for i, (a, b) in enumerate(zip(alone, together)):
             if a != b:
                 raise Fail(f"request {i} got other tokens in company: {b} instead of {a}")
@@ -215,15 +303,14 @@ class Check:
 
     def part_loss(self):
         """An engine that is killed: its streams go on with the token that was due."""
-        import harness  # pylint: disable=import-outside-toplevel
-
+        harness = self.harness()
         n = 8 if self.emulated else 64
         sampling = harness.pb.Sampling(max_tokens=n, temperature=0)
         daemon = self.daemon()
         try:
             engine = daemon.wait_engine()
             with daemon.connect() as client:
-                client.sock.settimeout(300)
+                client.sock.settimeout(self.rest())
                 whole = client.answer(client.generate(TEXT[:40].encode(), sampling=sampling))[0]
                 id = client.generate(TEXT[:40].encode(), sampling=sampling)
                 got = client.tokens(id, 3)
@@ -248,11 +335,15 @@ class Check:
         model = model if model.exists() else ROOT / "share/models/spark-tiny.gguf"
         text = self.folder / "short"
         text.write_text(TEXT[:60], encoding="utf-8")
-        done = subprocess.run([tool, "--tool", "memcheck", "--error-exitcode", "9", self.build / "bin/spark-bench", "logits", "-m", model,
-                               "-f", text, "-o", self.folder / "san.f32", "--backend", "cuda", "--library", self.library],
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=180, check=False)
-        if done.returncode != 0:
-            raise Fail(done.stdout.decode(errors="replace")[-1500:])
+        seconds = self.rest()
+        command = [tool, "--tool", "memcheck", "--error-exitcode", "9", self.build / "bin/spark-bench", "logits", "-m", model, "-f", text,
+                   "-o", self.folder / "san.f32", "--backend", "cuda", "--library", self.library]
+        try:
+            status, out, errors = run_command(command, seconds)
+        except subprocess.TimeoutExpired as error:
+            raise Skip(f"it is too slow here: no end after {seconds:.0f} s") from error
+        if status != 0:
+            raise Fail((out + errors).decode(errors="replace")[-1500:])
         return "memcheck found nothing"
 
     def part_benchmarks(self):
@@ -261,36 +352,59 @@ class Check:
 
         if self.emulated:
             raise Skip("an emulated device has no speed")
-        self.benchmarks = gpu_bench.run(self)
+        gpu_bench.run(self, self.benchmarks)
         return gpu_bench.summary(self.benchmarks)
 
     # --- the report ----------------------------------------------------------------------------------------------
 
+    def begin_part(self, name):
+        """Sets its end, and an alarm for whatever does not look at that."""
+        now = time.monotonic()
+        if name == "benchmarks":
+            self.until = self.deadline
+        else:
+            self.until = min(now + PARTS[name] * self.slower, self.deadline - BENCHMARKS_SHARE * self.minutes * 60)
+        if self.until - now < 5:
+            raise Skip("no time")
+
+        def ring(number, frame):
+            raise Fail(f"no end after {time.monotonic() - now:.0f} s")
+        signal.signal(signal.SIGALRM, ring)
+        signal.setitimer(signal.ITIMER_REAL, self.until - now + GRACE_SECONDS)
+
     def run_part(self, name):
         began = time.monotonic()
         part = getattr(self, f"part_{name}")
+        self.results[name] = {"status": "failed", "text": "it did not come to its end", "seconds": 0}
+        print(f"         {name}: {part.__doc__}", flush=True)
         try:
+            self.begin_part(name)
             text, status = part(), "passed"
         except Skip as error:
             text, status = str(error), "skipped"
-        except (Fail, AssertionError, OSError, subprocess.SubprocessError, ValueError) as error:
-            text, status = str(error) or type(error).__name__, "failed"
+        except Exception as error:  # pylint: disable=broad-exception-caught
+            text, status = str(error) if isinstance(error, (Fail, AssertionError)) and str(error) else repr(error), "failed"
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         seconds = time.monotonic() - began
-        self.results[name] = {**self.results.get(name, {}), "status": status, "text": text, "seconds": round(seconds, 1)}
+        self.results[name].update(status=status, text=text, seconds=round(seconds, 1))
         print(f"{status:8} {name:11} {text} ({seconds:.1f} s)", flush=True)
         return status
 
-    def write(self, folder):
+    def write(self):
         import gpu_bench  # pylint: disable=import-outside-toplevel
 
-        folder.mkdir(parents=True, exist_ok=True)
-        report = {"device": self.device, "emulated": self.emulated, "parts": self.results, "benchmarks": self.benchmarks}
-        (folder / "gpu-check.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        lines = [f"# GPU check: {self.device or 'no device'}", "", "| part | result | |", "|---|---|---|"]
-        lines += ["| {} | {} | {} |".format(name, r["status"], str(r["text"]).replace("\n", " ").replace("|", "/"))
-                  for name, r in self.results.items()]
+        self.output.mkdir(parents=True, exist_ok=True)
+        report = {"device": self.device, "emulated": self.emulated, "machine": self.machine, "parts": self.results,
+                  "benchmarks": self.benchmarks}
+        (self.output / "gpu-check.json").write_text(json.dumps(report, indent=1, default=str) + "\n", encoding="utf-8")
+        lines = [f"# GPU check: {self.device or 'no device'}", ""]
+        lines += [f"- {name}: {value}" for name, value in self.machine.items()]
+        lines += ["", "| part | result | s | |", "|---|---|---|---|"]
+        lines += [f"| {name} | {r['status']} | {r['seconds']} | {gpu_bench.cell(r['text'])} |" for name, r in self.results.items()]
+        lines += gpu_bench.details(self.results)
         lines += gpu_bench.table(self.benchmarks)
-        (folder / "gpu-check.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (self.output / "gpu-check.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def run(self, only):
         statuses = {}
@@ -298,9 +412,10 @@ class Check:
             if name != "device" and only and name not in only:
                 continue
             statuses[name] = self.run_part(name)
+            self.write()
             if name == "device" and statuses[name] != "passed":
                 break
-        if statuses["device"] == "skipped" or (statuses["device"] == "failed" and "cannot be used" in self.results["device"]["text"]):
+        if statuses["device"] == "skipped":
             return 77
         return 1 if "failed" in statuses.values() else 0
 
@@ -311,12 +426,12 @@ def main():
     parser.add_argument("--emulated", action="store_true", help="on the emulated device, without benchmarks")
     parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--output", type=pathlib.Path, help="a folder for gpu-check.json and gpu-check.md")
-    parser.add_argument("--only", action="append", choices=PARTS, help="this part; may be repeated")
+    parser.add_argument("--only", action="append", choices=list(PARTS), help="this part; may be repeated")
     options = parser.parse_args()
     check = Check(options)
     try:
         status = check.run(options.only)
-        check.write(options.output or check.build / "gpu-check")
+        print(f"results are in {check.output}/gpu-check.json and .md", flush=True)
     finally:
         shutil.rmtree(check.folder, ignore_errors=True)
     return status

@@ -4,6 +4,7 @@ telling first, as long as there is time."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,24 +16,42 @@ ENGINE = [("llama-8b", "q4_k", 1), ("llama-8b", "bf16", 1), ("llama-70b", "q4_k"
           ("llama-8b", "mxfp4", 8), ("qwen3-32b", "q4_k", 1), ("llama-70b", "mxfp4", 8), ("llama-70b", "q8_0", 8),
           ("llama-70b", "bf16", 1), ("llama-70b", "bf16", 8)]
 FORMATS = ["bf16", "q8_0", "q4_k", "mxfp4", "q4_0", "q6_k", "nvfp4"]
+# The shapes of spark-bench device, as many copies as it has, launched as a graph as it does: the processor's time does not count.
 TORCH = """
-import json, time, torch
+import json, sys, time, torch
 out = []
-for name, n, k in (("8b attn_q", 4096, 4096), ("8b ffn_up", 14336, 4096), ("70b attn_q", 8192, 8192), ("70b ffn_up", 28672, 8192)):
-    w = [torch.randn(n, k, device="cuda", dtype=torch.bfloat16) * 0.02 for _ in range(max(1, (256 << 20) // (2 * n * k)))]
+for model, name, n, k in (("8b", "attn_q", 4096, 4096), ("8b", "attn_k", 1024, 4096), ("8b", "ffn_up", 14336, 4096), ("8b", "ffn_down", 4096, 14336),
+                          ("8b", "output", 128256, 4096), ("70b", "attn_q", 8192, 8192), ("70b", "ffn_up", 28672, 8192), ("70b", "ffn_down", 8192, 28672)):
+    w = [torch.randn(n, k, device="cuda", dtype=torch.bfloat16) * 0.02 for _ in range(max(1, -(-(256 << 20) // (2 * n * k))))]
     for rows in (1, 8, 64, 2048):
         x = torch.randn(rows, k, device="cuda", dtype=torch.bfloat16)
-        best = 1e9
-        for _ in range(8):
+        y = torch.empty(rows, n, device="cuda", dtype=torch.bfloat16)
+        def step():
+            for m in w:
+                torch.mm(x, m.t(), out=y)
+        step()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            step()
+        took = []
+        ends = time.perf_counter() + 0.15
+        while len(took) < 4 or time.perf_counter() < ends:
             torch.cuda.synchronize()
             began = time.perf_counter()
-            for m in w:
-                torch.nn.functional.linear(x, m)
+            graph.replay()
             torch.cuda.synchronize()
-            best = min(best, (time.perf_counter() - began) / len(w))
-        out.append({"matrix": name, "rows": rows, "us": best * 1e6, "bytes_per_second": 2 * n * k / best, "ops_per_second": 2 * n * k * rows / best})
-print(json.dumps({"torch": torch.__version__, "device": torch.cuda.get_device_name(), "products": out}))
+            took.append((time.perf_counter() - began) / len(w))
+        seconds = sorted(took[1:])[(len(took) - 1) // 2]
+        out.append({"model": model, "matrix": name, "rows": rows, "us": seconds * 1e6, "bytes_per_second": 2 * n * k / seconds,
+                    "ops_per_second": 2 * n * k * rows / seconds})
+        del graph
+    del w
+    torch.cuda.empty_cache()
+print(json.dumps({"torch": torch.__version__, "cuda": torch.version.cuda, "device": torch.cuda.get_device_name(), "products": out}))
 """
+RUN_SECONDS = 100  # of one of the programs
+PROBE_SECONDS = 60  # PyTorch takes its time to be imported
 
 
 def left(check):
@@ -43,19 +62,30 @@ def engine(check, shape, fmt, batch):
     """One run; where it can't be done, why."""
     prompt, tokens = (2048, 64) if batch == 1 else (2048 // batch, 32)
     rows = ["-r", "2048"] if batch == 1 else []
+    return measured(check, "engine", "--backend", "cuda", "--library", check.library, "--shape", shape, "--format", fmt, "-b", batch,
+                    "-p", prompt, "-n", tokens, *rows, "--json")
+
+
+def measured(check, *arguments):
+    """What spark-bench says, or why it says nothing."""
     try:
-        return json.loads(check.bench("engine", "--backend", "cuda", "--library", check.library, "--shape", shape, "--format", fmt, "-b", batch,
-                                      "-p", prompt, "-n", tokens, *rows, "--json", timeout=max(20, left(check))))
+        return json.loads(check.bench(*arguments, timeout=RUN_SECONDS))
     except Exception as error:  # pylint: disable=broad-exception-caught
         return {"skipped": str(error)[-200:]}
 
 
 def torch_python():
-    """A Python that has PyTorch with a GPU: $SPARK_TORCH_PYTHON, or this one."""
-    python = os.environ.get("SPARK_TORCH_PYTHON", sys.executable)
-    probe = subprocess.run([python, "-c", "import torch; assert torch.cuda.is_available()"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                           check=False)
-    return python if probe.returncode == 0 else None
+    """A Python that has PyTorch with a GPU: $SPARK_TORCH_PYTHON, or the first in the path, or this one."""
+    pythons = [os.environ.get("SPARK_TORCH_PYTHON"), shutil.which("python3"), shutil.which("python"), sys.executable]
+    for python in dict.fromkeys(p for p in pythons if p):
+        try:
+            probe = subprocess.run([python, "-c", "import torch; assert torch.cuda.is_available()"], stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL, timeout=PROBE_SECONDS, check=False)
+        except (OSError, subprocess.SubprocessError):
+            continue
+        if probe.returncode == 0:
+            return python
+    return None
 
 
 def side_by_side(check):
@@ -63,35 +93,38 @@ def side_by_side(check):
     if not python:
         return {"skipped": "no PyTorch with a GPU ($SPARK_TORCH_PYTHON)"}
     try:
-        done = subprocess.run([python, "-c", TORCH], stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=True, timeout=max(20, min(90, left(check))))
-        return json.loads(done.stdout)
-    except (subprocess.SubprocessError, ValueError) as error:
+        done = subprocess.run([python, "-c", TORCH], stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False,
+                              timeout=max(5, min(RUN_SECONDS, left(check))))
+    except (OSError, subprocess.SubprocessError) as error:
         return {"skipped": str(error)[-200:]}
+    if done.returncode != 0:
+        return {"skipped": done.stderr.decode(errors="replace").strip()[-300:]}
+    return json.loads(done.stdout)
 
 
 def products(check, fmt):
-    try:
-        return json.loads(check.bench("device", "--library", check.library, "--format", fmt, "--json", timeout=max(20, left(check))))
-    except Exception as error:  # pylint: disable=broad-exception-caught
-        return {"skipped": str(error)[-200:]}
+    return measured(check, "device", "--library", check.library, "--format", fmt, "--json")
 
 
-def run(check):
-    """What there was time for; the rest is listed as skipped."""
-    results = {"engine": [], "products": {}, "torch": {"skipped": "no time"}}
-    steps = [("engine", e) for e in ENGINE[:6]] + [("products", f) for f in FORMATS[:4]] + [("torch", None)]
+def run(check, results):
+    """Fills results with what there is time for; the rest is listed as skipped."""
+    results.update(engine=[], products={}, torch={"skipped": "no time"})
+    steps = [("engine", e) for e in ENGINE[:2]] + [("products", f) for f in FORMATS[:2]] + [("torch", None)]
+    steps += [("engine", e) for e in ENGINE[2:6]] + [("products", f) for f in FORMATS[2:4]]
     steps += [("engine", e) for e in ENGINE[6:]] + [("products", f) for f in FORMATS[4:]]
     for kind, what in steps:
         late = {"skipped": "no time"} if left(check) < 10 else None
         if kind == "engine":
             shape, fmt, batch = what
-            results["engine"].append({"shape": shape, "format": fmt, "batch": batch, **(late or engine(check, *what))})
+            got = late or engine(check, *what)
+            results["engine"].append({"shape": shape, "format": fmt, "batch": batch, **got})
         elif kind == "products":
-            results["products"][what] = late or products(check, what)
+            got = results["products"][what] = late or products(check, what)
         else:
-            results["torch"] = late or side_by_side(check)
-        print(f"         {kind:11} {what or ''}", flush=True)
-    return results
+            got = results["torch"] = late or side_by_side(check)
+        name = what if isinstance(what, str) else " ".join(map(str, what or ()))
+        print(f"         {kind:11} {name}{': ' + cell(got['skipped']) if 'skipped' in got else ''}", flush=True)
+        check.write()
 
 
 def summary(results):
@@ -103,33 +136,72 @@ def share(value):
     return f"{100 * value:.1f} %" if value else "-"
 
 
+def cell(text):
+    return str(text).replace("|", "/").replace("\n", " ")
+
+
+def graphs(r):
+    """Of the measured steps of decoding: how many were one launch of a graph, of how many nodes."""
+    if not r.get("decode_steps"):
+        return "-"
+    return f"{r.get('decode_graph_steps', 0)} of {r['decode_steps']}, {r.get('graph_nodes', 0)} nodes"
+
+
+def details(parts):
+    """Lines of Markdown: kernels' programs and models, one by one."""
+    lines = []
+    for name, part in parts.items():
+        if not part.get("details"):
+            continue
+        lines += ["", f"## {name.capitalize()}", "", "| | |", "|---|---|"]
+        for what, d in part["details"].items():
+            lines.append(f"| {what} | {cell(', '.join(f'{k} {v:.3g}' if isinstance(v, float) else f'{k} {v}' for k, v in d.items() if v != ''))} |")
+    return lines
+
+
+def engine_lines(results):
+    lines = ["", "## Models of random weights", "",
+             "Decoding is the median step behind a run that made the graphs; shares are of what this device reads, copies and multiplies "
+             "with mma.sync in bfloat16, measured in the same run.", "",
+             "| shape | format | sequences | decode, tokens/s | of copy bandwidth | of read bandwidth | prefill, tokens/s | of mma rate | graphs |",
+             "|---|---|---|---|---|---|---|---|---|"]
+    for r in results:
+        head = f"| {r['shape']} | {r['format']} | {r['batch']} | "
+        if "skipped" in r:
+            lines.append(f"{head}skipped: {cell(r['skipped'])} | | | | | |")
+        else:
+            lines.append(f"{head}{r['decode_tokens_per_second']:.1f} | {share(r['copy_share'])} | {share(r['bandwidth_share'])} | "
+                         f"{r['prefill_tokens_per_second']:.0f} | {share(r['prefill_share'])} | {graphs(r)} |")
+    return lines
+
+
+def product_lines(results, torch):
+    """Each with the same product by PyTorch (cuBLAS) in bfloat16: what weights take that a framework has taken apart beforehand."""
+    others = {(p["model"], p["matrix"], p["rows"]): p["us"] for p in torch.get("products", [])}
+    lines = ["", "## Products", "", "cuBLAS: the same product in PyTorch, weights in bfloat16 (quantized ones taken apart beforehand).", "",
+             "| format | matrix | rows | us | GB/s | of read bandwidth | TFLOP/s | of mma rate | cuBLAS, us | cuBLAS / ours |",
+             "|---|---|---|---|---|---|---|---|---|---|"]
+    for fmt, r in results.items():
+        if "skipped" in r:
+            lines.append(f"| {fmt} | skipped: {cell(r['skipped'])} | | | | | | | | |")
+        for p in r.get("products", []):
+            other = others.get((p["model"], p["matrix"], p["rows"]))
+            side = f"{other:.1f} | {other / p['us']:.2f}" if other else "- | -"
+            lines.append(f"| {fmt} | {p['model']} {p['matrix']} | {p['rows']} | {p['us']:.1f} | {p['bytes_per_second'] / 1e9:.0f} | "
+                         f"{share(p['of_read'])} | {p['ops_per_second'] / 1e12:.2f} | {share(p['of_ops'])} | {side} |")
+    return lines
+
+
 def table(results):
     """Lines of Markdown."""
     if not results:
         return []
-    lines = ["", "## Models of random weights", "",
-             "| shape | format | sequences | decode, tokens/s | of copy bandwidth | of read bandwidth | prefill, tokens/s | of matrix rate |",
-             "|---|---|---|---|---|---|---|---|"]
-    for r in results["engine"]:
-        head = f"| {r['shape']} | {r['format']} | {r['batch']} | "
-        if "skipped" in r:
-            lines.append(f"{head}skipped: {r['skipped'].replace('|', '/')} | | | | |".replace("\n", " "))
-        else:
-            lines.append(f"{head}{r['decode_tokens_per_second']:.1f} | {share(r['copy_share'])} | {share(r['bandwidth_share'])} | "
-                         f"{r['prefill_tokens_per_second']:.0f} | {share(r['prefill_share'])} |")
-    lines += ["", "## Products", "", "| format | matrix | rows | us | GB/s | of read bandwidth | TFLOP/s | of matrix rate |",
-              "|---|---|---|---|---|---|---|---|"]
-    for fmt, r in results["products"].items():
-        if "skipped" in r:
-            lines.append(f"| {fmt} | skipped: {r['skipped'].replace('|', '/')} | | | | | | |".replace("\n", " "))
-        for p in r.get("products", []):
-            lines.append(f"| {fmt} | {p['model']} {p['matrix']} | {p['rows']} | {p['us']:.1f} | {p['bytes_per_second'] / 1e9:.0f} | "
-                         f"{share(p['of_read'])} | {p['ops_per_second'] / 1e12:.2f} | {share(p['of_ops'])} |")
     torch = results["torch"]
+    lines = engine_lines(results["engine"]) + product_lines(results["products"], torch)
     lines += ["", f"## PyTorch {torch.get('torch', '')} (cuBLAS, bfloat16)", ""]
     if "skipped" in torch:
-        return lines + [f"skipped: {torch['skipped']}"]
+        return lines + [f"skipped: {cell(torch['skipped'])}"]
     lines += ["| matrix | rows | us | GB/s | TFLOP/s |", "|---|---|---|---|---|"]
-    lines += [f"| {p['matrix']} | {p['rows']} | {p['us']:.1f} | {p['bytes_per_second'] / 1e9:.0f} | {p['ops_per_second'] / 1e12:.2f} |"
-              for p in torch["products"]]
+    lines += [f"| {p['model']} {p['matrix']} | {p['rows']} | {p['us']:.1f} | {p['bytes_per_second'] / 1e9:.0f} | "
+              f"{p['ops_per_second'] / 1e12:.2f} |" for p in torch["products"]]
     return lines

@@ -159,6 +159,7 @@ static void test_company(void **unused) {
 static void test_graphs(void **unused) {
         struct emu_counts before, after;
         struct cuda_backend *be = cuda(models, "auto");
+        struct backend_facts facts;
         struct subject s;
 
         subject_make(&s, models, &be->base, SUBJECT_TOKENS);
@@ -175,6 +176,10 @@ static void test_graphs(void **unused) {
                         assert_int_equal(after.launches, before.launches);
                 assert_int_equal(after.graph_launches, before.graph_launches + (step > 0));
         }
+        be->base.ops->facts(&be->base, &facts);
+        assert_int_equal(facts.steps, 3 + 12);
+        assert_true(facts.graph_steps >= 11 && facts.graph_steps < facts.steps);
+        assert_true(facts.graph_nodes > 10);
         subject_free(&s);
 }
 

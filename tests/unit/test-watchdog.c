@@ -18,8 +18,18 @@ static atomic_int health, asked;
 static atomic_int bites;
 static const char *_Atomic bitten;
 
+static atomic_bool stuck;
+
+static void pause_ms(unsigned ms) {
+        const struct timespec ts = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L };
+
+        (void)nanosleep(&ts, NULL);
+}
+
 static int fake_health(struct backend *be) {
         atomic_fetch_add(&asked, 1);
+        while (atomic_load(&stuck))
+                pause_ms(5);
         return atomic_load(&health);
 }
 
@@ -27,16 +37,10 @@ static const struct backend_ops ops = { .name = "fake", .health = fake_health };
 static const struct backend_ops ops_without = { .name = "fake" };
 static struct backend backend = { &ops }, without = { &ops_without };
 
-/* The real one ends the process; this one leaves the watchdog in its loop, where it may bite again. */
+/* The real one ends the process; this one leaves the watchdog in its loop. */
 static void bite(const char *why) {
         atomic_store(&bitten, why);
         atomic_fetch_add(&bites, 1);
-}
-
-static void pause_ms(unsigned ms) {
-        const struct timespec ts = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L };
-
-        (void)nanosleep(&ts, NULL);
 }
 
 static bool bites_within(unsigned ms) {
@@ -48,6 +52,7 @@ static bool bites_within(unsigned ms) {
 static int setup(void **state) {
         atomic_store(&health, 0);
         atomic_store(&asked, 0);
+        atomic_store(&stuck, false);
         atomic_store(&bites, 0);
         atomic_store(&bitten, "");
         return 0;
@@ -71,6 +76,25 @@ static void test_hang(void **state) {
         watchdog_end(w);
         w = watchdog_free(w);
         assert_null(w);
+}
+
+/* The driver does not even say how the device is. */
+static void test_hang_with_health(void **state) {
+        struct watchdog *w = NULL;
+
+        atomic_store(&stuck, true);
+        assert_int_equal(watchdog_new(&w, &backend, 200, bite), 0);
+        for (unsigned i = 0; i < 500 && atomic_load(&asked) == 0; i++)
+                pause_ms(10);
+        assert_int_equal(atomic_load(&asked), 1);
+        watchdog_begin(w, 1000, 1);
+        assert_true(bites_within(5000));
+        assert_non_null(strstr(atomic_load(&bitten), "does not come to an end"));
+        atomic_store(&stuck, false);
+        atomic_store(&health, -5);
+        pause_ms(500);
+        assert_int_equal(atomic_load(&bites), 1); /* once is enough */
+        (void)watchdog_free(w);
 }
 
 static void test_calls_that_end(void **state) {
@@ -123,6 +147,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_patience),
                 cmocka_unit_test_setup(test_hang, setup),
+                cmocka_unit_test_setup(test_hang_with_health, setup),
                 cmocka_unit_test_setup(test_calls_that_end, setup),
                 cmocka_unit_test_setup(test_no_timeout, setup),
                 cmocka_unit_test_setup(test_lost_device, setup),
