@@ -86,8 +86,9 @@ static struct backend *cuda_close(struct backend *base) {
 
         if (!be)
                 return NULL;
-        if (be->stream && atomic_load(&be->lost) == 0)
+        if (be->stream && be->done && atomic_load(&be->lost) == 0)
                 (void)cuda_wait_all(be, "waiting for the last step");
+        cuda_uploader_close(be);
         cuda_run_close(be);
         cuda_record_close(be);
         cuda_copy_close(be);
@@ -95,7 +96,7 @@ static struct backend *cuda_close(struct backend *base) {
         cuda_memory_close(be);
         if (be->done)
                 (void)cudaEventDestroy(be->done);
-        if (be->stream && atomic_load(&be->lost) != -ETIMEDOUT)
+        if (be->stream && cuda_answers(be))
                 (void)cudaStreamDestroy(be->stream);
         cuda_nvml_free(be->nvml);
         free(be);
@@ -192,7 +193,11 @@ static const char *cuda_describe(const struct backend *base) {
 static void cuda_facts(const struct backend *base, struct backend_facts *ret) {
         const struct cuda_backend *be = (const struct cuda_backend *)base;
 
-        *ret = (struct backend_facts){ .device_bytes = be->device_bytes };
+        uint64_t host, device;
+
+        cuda_reserved(be, &host, &device);
+        *ret = (struct backend_facts){ .device_bytes = be->device_bytes,
+                                       .host_bytes = be->placement == CUDA_DEVICE ? host : host + device };
         (void)snprintf(ret->device, sizeof(ret->device), "%.48s (sm_%u)", be->name, be->arch);
         (void)snprintf(ret->placement, sizeof(ret->placement), "%s", placement_name(be));
         (void)snprintf(ret->kv_memory, sizeof(ret->kv_memory), "%s", be->kv_on_host ? "host" : "device");
@@ -210,7 +215,7 @@ static int cuda_health(struct backend *base) {
         if (xid == 0)
                 return 0;
         (void)snprintf(sentence, sizeof(sentence), "the driver reports Xid %llu", (unsigned long long)xid);
-        return cuda_lose(be, -EIO, sentence);
+        return cuda_lose(be, -ENODEV, sentence); /* what it runs now may never end */
 }
 
 static int cuda_limits(struct backend *base, double *ret_read_bytes_s, double *ret_copy_bytes_s, double *ret_ops_s) {
@@ -247,6 +252,7 @@ static const struct backend_ops backend_cuda = {
         .upload = cuda_upload,
         .download = cuda_download,
         .bind = cuda_bind,
+        .settle = cuda_settle,
         .fill = cuda_fill_weight,
         .facts = cuda_facts,
         .health = cuda_health,
@@ -259,6 +265,7 @@ static const struct backend_ops backend_cuda = {
         .kv_import = cuda_kv_import,
         .begin = cuda_record_begin,
         .end = cuda_run_end,
+        .reserve = cuda_reserve,
         .embed = cuda_record_embed,
         .rmsnorm = cuda_record_rmsnorm,
         .matmul = cuda_record_matmul,

@@ -31,7 +31,7 @@ struct cuda_launch {
 };
 
 /* Rows of an operation: *count * per, known on the device only, so that one graph serves every number up to max (of these
- * rows, per included), which the grid covers. */
+ * rows, per included), which the grid covers. No kernel writes count: it is there before the first one of a step starts. */
 struct cuda_rows {
         const uint32_t *count;
         uint32_t per;
