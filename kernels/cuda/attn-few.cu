@@ -32,11 +32,15 @@ DEVICE uint32_t attn_few_chunks(const struct cuda_attn &a) {
 }
 
 DEVICE attn_few_item attn_few_item_at(const struct cuda_attn &a, uint32_t index) {
-        const struct cuda_attn_item *items = (const struct cuda_attn_item *)((const uint8_t *)a.plan + a.plan->items_at);
+        const uint8_t *items = (const uint8_t *)a.plan + step_number(&a.plan->items_at);
         uint32_t group = a.attention.n_heads / a.kv.n_kv_heads, chunks = attn_few_chunks(a), chunk = index % chunks;
+        const struct cuda_attn_item *item;
         attn_few_item w;
 
-        w.item = items[index / chunks / a.kv.n_kv_heads];
+        item = (const struct cuda_attn_item *)items + index / chunks / a.kv.n_kv_heads;
+        w.item.row = step_number(&item->row);
+        w.item.split = step_number(&item->split);
+        w.item.partial = step_number(&item->partial);
         w.kv_head = index / chunks % a.kv.n_kv_heads;
         w.head = w.kv_head * group + 16 * chunk;
         w.n = min(group - 16 * chunk, 16u);
@@ -79,11 +83,12 @@ template <int D, bool q8> DEVICE void attn_few_work(const struct cuda_attn &a, c
         attn_query<D> q;
         attn_ring ring;
 
-        source.to = a.batch.pos[w.item.row] + 1;
+        source.to = step_number(a.batch.pos + w.item.row) + 1;
         source.from = attn_from(a.attention.window, source.to);
         scorer.to[0] = scorer.to[1] = scorer.low = scorer.high = source.to;
         first = max(source.from, cuda_attn_split_first(w.item.split)) / CUDA_ATTN_TILE;
         end = (min(source.to, cuda_attn_split_first(w.item.split + 1)) + CUDA_ATTN_TILE - 1) / CUDA_ATTN_TILE;
+        grid_wait();  /* what is above are the step's numbers */
         __syncwarp(); /* the ring of the item before is read to its end */
         ring = attn_ring_start<D, q8, S>(source, shared, first, end);
         attn_query_load<D>(q, heads, a.kv.head_dim, shared + S::bytes);
@@ -98,10 +103,10 @@ __global__ void __launch_bounds__(WARP * attn_shape<D>::warps, 1) attn_few_kerne
         uint8_t *shared = shared_memory() + warp * attn_few_shape<D, q8>::warp_bytes;
 
         grid_launch_dependents();
-        grid_wait();
-        n = a.plan->n_items * a.kv.n_kv_heads * attn_few_chunks(a);
+        n = step_number(&a.plan->n_items) * a.kv.n_kv_heads * attn_few_chunks(a);
         for (uint32_t i = warp * gridDim.x + blockIdx.x; i < n; i += attn_shape<D>::warps * gridDim.x)
                 attn_few_work<D, q8>(a, attn_few_item_at(a, i), shared);
+        grid_wait(); /* warps that had no item, too */
 }
 
 #define COMBINE_THREADS 128u
@@ -143,16 +148,21 @@ DEVICE void attn_combine_head(const struct cuda_attn &a, const struct cuda_attn_
 /* A thread combines four elements of a row: block (row of the plan, 512 of its elements). */
 __global__ void __launch_bounds__(COMBINE_THREADS) attn_combine_kernel(struct cuda_attn a) {
         uint32_t k = 4 * (blockIdx.y * COMBINE_THREADS + threadIdx.x), dim = a.kv.head_dim, n_heads = a.attention.n_heads;
-        const struct cuda_attn_row *rows;
-        struct cuda_attn_row row;
+        struct cuda_attn_row row = {};
         float total[4] = {};
 
         grid_launch_dependents();
+        if (blockIdx.x < step_number(&a.plan->n_rows)) {
+                const uint8_t *rows = (const uint8_t *)a.plan + step_number(&a.plan->rows_at);
+                const struct cuda_attn_row *own = (const struct cuda_attn_row *)rows + blockIdx.x;
+
+                row.row = step_number(&own->row);
+                row.first_partial = step_number(&own->first_partial);
+                row.n_partials = step_number(&own->n_partials);
+        }
         grid_wait();
-        if (blockIdx.x >= a.plan->n_rows)
+        if (row.n_partials == 0) /* a row there is has some */
                 return;
-        rows = (const struct cuda_attn_row *)((const uint8_t *)a.plan + a.plan->rows_at);
-        row = rows[blockIdx.x];
         if (k < n_heads * dim)
                 attn_combine_head(a, row, k / dim, k % dim, total);
         attn_store(a.out, row.row, k, total, k < (n_heads * dim + 31) / 32 * 32);

@@ -20,6 +20,7 @@ struct attn_source {
         uint32_t from, to; /* positions that are seen */
 };
 
+/* May be made before grid_wait(). */
 DEVICE attn_source attn_source_make(const struct cuda_attn &a, uint32_t row, uint32_t kv_head) {
         attn_source s;
 
@@ -27,7 +28,7 @@ DEVICE attn_source attn_source_make(const struct cuda_attn &a, uint32_t row, uin
                        (a.kv.format == KV_F16 ? 2 * a.kv.head_dim : a.kv.head_dim + (a.kv.head_dim + KV_BLOCK - 1) / KV_BLOCK * 2);
         s.data = a.kv.data + ((uint64_t)a.attention.layer * a.kv.n_kv_heads + kv_head) * 2 * s.part_bytes;
         s.page_bytes = a.kv.page_bytes;
-        s.table = a.batch.table + a.batch.table_start[a.batch.seq[row]];
+        s.table = a.batch.table + step_number(a.batch.table_start + step_number(a.batch.seq + row));
         s.page_shift = 31 - __clz((int)a.kv.page_tokens);
         s.page_mask = a.kv.page_tokens - 1;
         s.head_dim = a.kv.head_dim;

@@ -14,11 +14,12 @@
 #define EACH_PER_BLOCK (EACH_THREADS * EACH_PER_THREAD)
 
 template <typename A> __global__ void __launch_bounds__(EACH_THREADS) each_kernel(A a) {
-        uint32_t row = blockIdx.x, first = blockIdx.y * EACH_PER_BLOCK + threadIdx.x;
+        uint32_t row = blockIdx.x, first = blockIdx.y * EACH_PER_BLOCK + threadIdx.x, n_rows;
 
         grid_launch_dependents();
+        n_rows = rows_count(a.rows);
         grid_wait();
-        if (row >= rows_count(a.rows))
+        if (row >= n_rows)
                 return;
 #pragma unroll
         for (uint32_t j = 0; j < EACH_PER_THREAD; j++) {

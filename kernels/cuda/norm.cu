@@ -114,14 +114,15 @@ DEVICE void norm_residual(const struct cuda_norm &a, uint32_t row, uint32_t thre
 template <uint32_t per, bool warp_rows, bool aligned>
 __global__ void __launch_bounds__(norm_threads_max(per)) norm_kernel(struct cuda_norm a) {
         uint32_t threads = warp_rows ? WARP : blockDim.x, thread = threadIdx.x % threads;
-        uint32_t row = blockIdx.x * (blockDim.x / threads) + threadIdx.x / threads;
+        uint32_t row = blockIdx.x * (blockDim.x / threads) + threadIdx.x / threads, n_rows;
         float v[per][8], w[per <= NORM_EARLY ? per : 1][8];
 
         grid_launch_dependents();
+        n_rows = rows_count(a.rows);
         if (per <= NORM_EARLY && a.norm)
                 norm_load<per <= NORM_EARLY ? per : 1>(a.norm, a.dim, aligned, thread, threads, w);
         grid_wait();
-        if (row >= rows_count(a.rows))
+        if (row >= n_rows)
                 return;
         norm_load<per>(a.x + row * a.x_stride, a.dim, aligned, thread, threads, v);
         if (a.post_norm)

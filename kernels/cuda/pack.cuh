@@ -15,9 +15,16 @@
 #define WARP_ALL 0xffffffffu
 #define PACK_CHUNK 32u /* elements of K */
 
-/* How many rows there are; after grid_wait(). */
+/* A number of the step's (counts, positions, plans): a copy puts them there in front of its first kernel, and no kernel writes
+ * them, so that they may be read before grid_wait(), which hides their way from memory. Not through the first-level cache, which
+ * may have those of an earlier step. */
+DEVICE uint32_t step_number(const uint32_t *p) {
+        return __ldcg(p);
+}
+
+/* How many rows there are. */
 DEVICE uint32_t rows_count(const struct cuda_rows &rows) {
-        return *rows.count * rows.per;
+        return step_number(rows.count) * rows.per;
 }
 
 /* Whether rows of dim floats, stride apart, can be read and written 16 bytes at a time. */

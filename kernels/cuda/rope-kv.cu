@@ -129,6 +129,16 @@ DEVICE float temperature(const struct rope &rope, uint32_t pos) {
         return (float)(1.0 + (double)rope.temp_scale * log((double)steps + 1.0));
 }
 
+/* What depends on the row's position alone, and on no kernel of the step. */
+DEVICE void find_position(const struct cuda_rope_kv &a, uint32_t row, rope_shared *shared) {
+        uint32_t pos = step_number(a.batch.pos + row);
+
+        if (a.rope.kind != ROPE_NONE)
+                find_angles(a.rope, pos, shared);
+        if (threadIdx.x / WARP == WARPS - 1) /* the first ones have the angles */
+                shared->temperature = temperature(a.rope, pos);
+}
+
 /* --- the cache --- */
 
 DEVICE void store_floats(const float *head, uint32_t dim, float *to) {
@@ -223,22 +233,20 @@ DEVICE void finish_head(const struct cuda_rope_kv &a, uint32_t row, const rope_h
 
 __global__ void __launch_bounds__(WARP * WARPS, 4) rope_kv_kernel(struct cuda_rope_kv a) {
         rope_shared *shared = (rope_shared *)shared_memory();
-        uint32_t row = blockIdx.x, warp = threadIdx.x / WARP, n_kv = a.kv.n_kv_heads, pos;
+        uint32_t row = blockIdx.x, warp = threadIdx.x / WARP, n_kv = a.kv.n_kv_heads, n_rows;
         float *head = shared->heads[warp], q_scale = 1.0f, k_scale = 1.0f;
 
         grid_launch_dependents();
+        n_rows = rows_count(a.rows);
+        if (row < n_rows)
+                find_position(a, row, shared);
         grid_wait();
-        if (row >= rows_count(a.rows))
+        if (row >= n_rows)
                 return;
-        pos = a.batch.pos[row];
         if (a.norm_width && a.q_norm)
                 q_scale = width_scale(shared, a.q + row * a.q_stride, a.n_heads * a.kv.head_dim, a.norm_eps);
         if (a.norm_width && a.k_norm)
                 k_scale = width_scale(shared, a.k + row * a.k_stride, n_kv * a.kv.head_dim, a.norm_eps);
-        if (a.rope.kind != ROPE_NONE)
-                find_angles(a.rope, pos, shared);
-        if (warp == WARPS - 1) /* the first ones have the angles */
-                shared->temperature = temperature(a.rope, pos);
         __syncthreads();
         for (uint32_t i = blockIdx.y * WARPS + warp; i < a.n_heads + 2 * n_kv; i += gridDim.y * WARPS) {
                 rope_head h = rope_head_at(a, row, i);

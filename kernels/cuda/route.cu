@@ -173,11 +173,12 @@ template <uint32_t per> DEVICE void route_row(const struct cuda_route &a, uint32
 }
 
 template <uint32_t per> __global__ void __launch_bounds__(WARP *ROUTE_WARPS) route_kernel(struct cuda_route a) {
-        uint32_t row = blockIdx.x * ROUTE_WARPS + threadIdx.x / WARP;
+        uint32_t row = blockIdx.x * ROUTE_WARPS + threadIdx.x / WARP, n_rows;
 
         grid_launch_dependents();
+        n_rows = rows_count(a.rows);
         grid_wait();
-        if (row < rows_count(a.rows))
+        if (row < n_rows)
                 route_row<per>(a, row);
 }
 
@@ -306,12 +307,12 @@ template <uint32_t per> __global__ void __launch_bounds__(SORT_THREADS, 1) sort_
         uint32_t warp = threadIdx.x / WARP, n_rows, n_slots, run, n_warps;
 
         grid_launch_dependents();
+        n_rows = rows_count(a.rows);
         for (uint32_t i = threadIdx.x; i < SORT_WARPS * a.routing.n_experts; i += SORT_THREADS)
                 s.counts[i] = 0;
         for (uint32_t i = threadIdx.x; i < CUDA_ROUTE_EXPERTS; i += SORT_THREADS)
                 s.slots[i] = 0;
         grid_wait();
-        n_rows = rows_count(a.rows);
         if constexpr (per > 0)
                 for (uint32_t row = warp; row < n_rows; row += SORT_WARPS)
                         route_row<per>(a, row);

@@ -22,12 +22,13 @@ struct packed_args {
 
 template <enum activation act> __global__ void __launch_bounds__(PACKED_THREADS) packed_kernel(struct packed_args a) {
         uint32_t row = blockIdx.x, at = blockIdx.y * PACKED_THREADS + threadIdx.x, chunk = at / 4;
-        uint32_t k = PACK_CHUNK * chunk + at % 4 * 4;
+        uint32_t k = PACK_CHUNK * chunk + at % 4 * 4, n_rows;
         float x[8];
 
         grid_launch_dependents();
+        n_rows = rows_count(a.rows);
         grid_wait();
-        if (row >= rows_count(a.rows))
+        if (row >= n_rows)
                 return;
         row_load_pair(a.x + row * a.stride, k, a.out.n_in, a.aligned_in, x);
         if (act != PACKED_COPY) {

@@ -150,7 +150,8 @@ DEVICE float fast_exp2(float x) {
 }
 
 /* Programmatic dependent launch (from sm_90 on; before, kernels start one after another anyway): what may be read before
- * grid_wait() is what no kernel of the step writes, that is weights and how many rows there are (struct cuda_rows). After it everything that earlier kernels wrote is there.
+ * grid_wait() is what no kernel of the step writes, that is weights and the step's own numbers (struct cuda_rows, pack.cuh). After
+ * it everything that earlier kernels wrote is there.
  * grid_launch_dependents() lets the next kernel start as soon as all blocks have called it or ended.
  * Every kernel calls grid_wait() in all blocks before they end, those with nothing to do too: a grid that ended without it may end
  * before the one in front of it has, and the next one's grid_wait() would then wait for too little. */
