@@ -68,18 +68,22 @@ static void sleep_ns(uint64_t ns, bool *slack) {
         (void)nanosleep(&(struct timespec){ .tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u) }, NULL);
 }
 
-/* What is not done before quiet_ns is not asked for meanwhile. */
+/* What is not done before quiet_ns is not asked for meanwhile. The clock is read before the device is asked: a process that was
+ * stopped for long asks once more. */
 static int wait_event(struct cuda_backend *be, cudaEvent_t event, uint64_t quiet_ns, const char *what) {
         uint64_t start = now_ns(), limit = be->hang_ms * UINT64_C(1000000), passed;
         bool slack = false;
         cudaError_t error;
 
-        while ((error = cudaEventQuery(event)) == cudaErrorNotReady) {
+        for (;;) {
                 char sentence[128];
 
+                passed = now_ns() - start;
+                error = cudaEventQuery(event);
+                if (error != cudaErrorNotReady)
+                        return cuda_check(be, error, what);
                 if (atomic_load(&be->lost) != 0) /* health() saw it first */
                         return atomic_load(&be->lost);
-                passed = now_ns() - start;
                 if (passed > limit) {
                         (void)snprintf(sentence, sizeof(sentence), "%s: no answer within %u ms", what, be->hang_ms);
                         return cuda_lose(be, -ETIMEDOUT, sentence);
@@ -89,7 +93,6 @@ static int wait_event(struct cuda_backend *be, cudaEvent_t event, uint64_t quiet
                 else if (passed >= SPIN_NS)
                         sleep_ns(MIN(MAX(passed / SLEEP_SHARE, UINT64_C(1) * SLEEP_MIN_NS), UINT64_C(1) * SLEEP_MAX_NS), &slack);
         }
-        return cuda_check(be, error, what);
 }
 
 int cuda_wait_event(struct cuda_backend *be, cudaEvent_t event, const char *what) {

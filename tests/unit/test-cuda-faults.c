@@ -8,6 +8,11 @@
 #include "cuda-backend-fixture.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/fd.h"
 
 static const struct traits plain = { .name = "plain", .fmt = FMT_Q8_0, .kv = KV_F16 };
 static const struct traits experts = { .name = "experts", .fmt = FMT_Q8_0, .kv = KV_F16, .experts = true, .window = true };
@@ -102,6 +107,49 @@ static void test_facts(void **unused) {
         subject_free(&s);
         check_nothing_left();
         emu_reset();
+}
+
+/* Pages of a mapping that the process's page tables have; SIZE_MAX: this kernel does not say. */
+static size_t count_mapped(const uint8_t *data, size_t bytes) {
+        _cleanup_fd_ int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+        size_t page = (size_t)sysconf(_SC_PAGESIZE), n = 0;
+        uint64_t entry;
+
+        for (size_t at = 0; at < bytes; at += page) {
+                if (pread(fd, &entry, sizeof(entry), (off_t)(((uintptr_t)data + at) / page * sizeof(entry))) != sizeof(entry))
+                        return SIZE_MAX;
+                n += entry >> 63;
+        }
+        return n;
+}
+
+/* A weight in place: none of its pages is missing when the device comes to it. */
+static void test_populated(void **unused) {
+        const struct fmt_info *info = fmt_info(FMT_Q8_0);
+        struct weight w = { .info = info, .layout = WEIGHT_PANELS, .n_out = 1024, .n_in = 1024 };
+        _cleanup_fd_ int fd = memfd_create("weights", MFD_CLOEXEC);
+        size_t page = (size_t)sysconf(_SC_PAGESIZE);
+        struct backend_error error = { .text = "" };
+        struct backend *be;
+        uint64_t bytes;
+        uint8_t *data;
+
+        assert_true(weight_bytes(info, WEIGHT_PANELS, w.n_out, w.n_in, &bytes));
+        assert_int_equal(ftruncate(fd, (off_t)bytes), 0);
+        data = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
+        assert_true(data != MAP_FAILED);
+        if (madvise(data, page, MADV_POPULATE_READ) < 0 || count_mapped(data, page) != 1) {
+                print_message("this kernel fills no page tables, or does not say which are\n");
+                skip();
+        }
+        assert_true(count_mapped(data, bytes) < bytes / page);
+        w.data = data;
+        be = open_cuda("unified", 0, &error);
+        assert_int_equal(be->ops->bind(be, &w), 0);
+        assert_ptr_equal(w.data, data);
+        assert_int_equal(count_mapped(data, bytes), (bytes + page - 1) / page);
+        be->ops->close(be);
+        (void)munmap(data, bytes);
 }
 
 /* From opening to the second step. *ret_failed: where it was, if it was not the last of these. */
@@ -313,6 +361,7 @@ int main(void) {
                 cmocka_unit_test(test_no_device), cmocka_unit_test(test_facts),     cmocka_unit_test(test_no_memory),
                 cmocka_unit_test(test_no_graphs), cmocka_unit_test(test_sticky),    cmocka_unit_test(test_release),
                 cmocka_unit_test(test_pages),     cmocka_unit_test(test_no_memory_for_kernels),
+                cmocka_unit_test(test_populated),
                 cmocka_unit_test(test_hang), /* last: it leaves something behind */
         };
 
