@@ -86,7 +86,7 @@ static struct backend *cuda_close(struct backend *base) {
 
         if (!be)
                 return NULL;
-        if (be->stream && atomic_load(&be->lost) == 0)
+        if (be->stream && be->done && atomic_load(&be->lost) == 0)
                 (void)cuda_wait_all(be, "waiting for the last step");
         cuda_uploader_close(be);
         cuda_run_close(be);
@@ -96,7 +96,7 @@ static struct backend *cuda_close(struct backend *base) {
         cuda_memory_close(be);
         if (be->done)
                 (void)cudaEventDestroy(be->done);
-        if (be->stream && atomic_load(&be->lost) != -ETIMEDOUT)
+        if (be->stream && cuda_answers(be))
                 (void)cudaStreamDestroy(be->stream);
         cuda_nvml_free(be->nvml);
         free(be);
@@ -193,7 +193,11 @@ static const char *cuda_describe(const struct backend *base) {
 static void cuda_facts(const struct backend *base, struct backend_facts *ret) {
         const struct cuda_backend *be = (const struct cuda_backend *)base;
 
-        *ret = (struct backend_facts){ .device_bytes = be->device_bytes };
+        uint64_t host, device;
+
+        cuda_reserved(be, &host, &device);
+        *ret = (struct backend_facts){ .device_bytes = be->device_bytes,
+                                       .host_bytes = be->placement == CUDA_DEVICE ? host : host + device };
         (void)snprintf(ret->device, sizeof(ret->device), "%.48s (sm_%u)", be->name, be->arch);
         (void)snprintf(ret->placement, sizeof(ret->placement), "%s", placement_name(be));
         (void)snprintf(ret->kv_memory, sizeof(ret->kv_memory), "%s", be->kv_on_host ? "host" : "device");
@@ -211,19 +215,18 @@ static int cuda_health(struct backend *base) {
         if (xid == 0)
                 return 0;
         (void)snprintf(sentence, sizeof(sentence), "the driver reports Xid %llu", (unsigned long long)xid);
-        return cuda_lose(be, -EIO, sentence);
+        return cuda_lose(be, -ENODEV, sentence); /* what it runs now may never end */
 }
-
-#define LIMITS_BYTES (256u << 20)
 
 static int cuda_limits(struct backend *base, double *ret_read_bytes_s, double *ret_copy_bytes_s, double *ret_ops_s) {
         struct cuda_backend *be = cuda_of(base);
         struct cuda_memory from = {}, to = {};
+        size_t bytes = cuda_measure_bytes();
         double read = 0, copy = 0, ops = 0;
         int r = atomic_load(&be->lost);
 
-        r = r ? r : cuda_memory_take(be, LIMITS_BYTES, false, &from);
-        r = r ? r : cuda_memory_take(be, LIMITS_BYTES, false, &to);
+        r = r ? r : cuda_memory_take(be, bytes, false, &from);
+        r = r ? r : cuda_memory_take(be, bytes, false, &to);
         r = r ? r : cuda_memory_clear(be, &from);
         r = r ? r : cuda_check(be, cuda_measure_read(be->stream, from.data, from.bytes, &read), "measuring reads");
         r = r ? r : cuda_check(be, cuda_measure_copy(be->stream, to.data, from.data, from.bytes, &copy), "measuring copies");
@@ -262,6 +265,7 @@ static const struct backend_ops backend_cuda = {
         .kv_import = cuda_kv_import,
         .begin = cuda_record_begin,
         .end = cuda_run_end,
+        .reserve = cuda_reserve,
         .embed = cuda_record_embed,
         .rmsnorm = cuda_record_rmsnorm,
         .matmul = cuda_record_matmul,

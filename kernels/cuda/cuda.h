@@ -100,10 +100,14 @@ int cuda_check(struct cuda_backend *be, cudaError_t error, const char *what);
 /* The same, but for memory that is not there. */
 int cuda_check_memory(struct cuda_backend *be, cudaError_t error, const char *what);
 int cuda_lose(struct cuda_backend *be, int r, const char *sentence);
+/* Whether calls that wait for the device come back: one that hangs, or is gone, is left alone. */
+bool cuda_answers(const struct cuda_backend *be);
 /* Until an event has come, polling; -ETIMEDOUT after hang_ms. */
 int cuda_wait_event(struct cuda_backend *be, cudaEvent_t event, const char *what);
 /* Until all that was started on the stream is done. */
 int cuda_wait_all(struct cuda_backend *be, const char *what);
+/* The same for a step, when others like it have been met. */
+int cuda_wait_step(struct cuda_backend *be, struct cuda_pace *pace);
 
 /* memory.c */
 

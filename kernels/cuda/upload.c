@@ -247,7 +247,7 @@ void cuda_uploader_close(struct cuda_backend *be) {
         (void)wait_sent(be, u);
         for (size_t i = 0; i < CUDA_UPLOAD_STAGES; i++)
                 cuda_stage_close(be, &u->stages[i].pinned);
-        if (atomic_load(&be->lost) != -ETIMEDOUT)
+        if (cuda_answers(be))
                 (void)cudaStreamDestroy(u->stream);
         pthread_cond_destroy(&u->filled_one);
         pthread_cond_destroy(&u->asked_one);

@@ -24,8 +24,8 @@
 #define SLAB_BYTES (32u << 20)
 #define OWN_BYTES (8u << 20) /* weights from this size on have memory of their own */
 #define ALIGN 256u
-#define MEASURE_BYTES (64u << 20)
 #define KV_LARGE (256u << 20)
+#define MEASURE_BYTES KV_LARGE /* there is room for these, and they are ten times the target's second-level cache */
 
 static uintptr_t page_size(void) {
         return (uintptr_t)sysconf(_SC_PAGESIZE);
@@ -37,19 +37,40 @@ static bool attribute(const struct cuda_backend *be, enum cudaDeviceAttr which) 
         return cudaDeviceGetAttribute(&value, which, be->device) == cudaSuccess && value != 0;
 }
 
+/*
+ * Page tables as the device will need them: else it finds each page missing when it comes to it first, and the driver serves that
+ * while a step waits. Only a hint: kernels before 5.14 do not know it.
+ */
+static void populate(uintptr_t first, uintptr_t end) {
+        (void)madvise((void *)first, end - first, MADV_POPULATE_READ);
+}
+
 static cudaError_t register_range(uintptr_t first, uintptr_t end) {
         return cudaHostRegister((void *)first, end - first, cudaHostRegisterReadOnly | cudaHostRegisterMapped);
 }
 
-/* Tries it: whether read-only memory can be registered depends on the driver, too. */
+/* A page like the image's: of a memfd, shared, and read only. */
+static void *map_probe(size_t bytes) {
+        int fd = memfd_create("spark-probe", MFD_CLOEXEC);
+        void *page = MAP_FAILED;
+
+        if (fd >= 0 && ftruncate(fd, (off_t)bytes) == 0)
+                page = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
+        if (fd >= 0)
+                (void)close(fd);
+        return page;
+}
+
+/* Tries it: whether such memory can be registered depends on the driver and on the kernel, too. */
 static bool can_register(const struct cuda_backend *be) {
         uintptr_t bytes = page_size();
         cudaError_t error;
         void *page;
 
-        if (!attribute(be, cudaDevAttrIntegrated) || !attribute(be, cudaDevAttrCanUseHostPointerForRegisteredMem))
+        if (!attribute(be, cudaDevAttrIntegrated) || !attribute(be, cudaDevAttrCanUseHostPointerForRegisteredMem) ||
+            !attribute(be, cudaDevAttrHostRegisterReadOnlySupported))
                 return false;
-        page = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        page = map_probe(bytes);
         if (page == MAP_FAILED)
                 return false;
         error = register_range((uintptr_t)page, (uintptr_t)page + bytes);
@@ -62,13 +83,11 @@ static bool can_register(const struct cuda_backend *be) {
 
 static bool measure(struct cuda_backend *be, bool host, double *ret) {
         struct cuda_memory m = {};
-        double again;
         bool ok;
 
         if (cuda_memory_take(be, MEASURE_BYTES, host, &m) != 0)
                 return false;
         ok = cuda_memory_clear(be, &m) == 0 &&
-             cuda_measure_read(be->stream, m.data, m.bytes, &again) == cudaSuccess && /* warms up */
              cuda_measure_read(be->stream, m.data, m.bytes, ret) == cudaSuccess;
         cuda_memory_give(be, &m);
         return ok;
@@ -174,7 +193,7 @@ static bool bytes_of(const struct weight *w, uint64_t *ret) {
 
 int cuda_bind(struct backend *base, struct weight *w) {
         struct cuda_backend *be = cuda_of(base);
-        uintptr_t mask = ~(page_size() - 1), at = (uintptr_t)w->data;
+        uintptr_t mask = ~(page_size() - 1), at = (uintptr_t)w->data, end;
         int r = atomic_load(&be->lost);
         uint64_t bytes;
         void *dev;
@@ -183,10 +202,13 @@ int cuda_bind(struct backend *base, struct weight *w) {
                 return r;
         if (!bytes_of(w, &bytes) || !cuda_mm_has(w->info->fmt))
                 return BACKEND_E_UNSUPPORTED;
-        if (be->placement == CUDA_PAGEABLE)
+        end = (at + bytes + page_size() - 1) & mask;
+        if (be->placement == CUDA_PAGEABLE) {
+                populate(at & mask, end);
                 return 0;
+        }
         if (be->placement == CUDA_REGISTERED)
-                return register_pages(be, at & mask, (at + bytes + page_size() - 1) & mask);
+                return register_pages(be, at & mask, end);
         r = take(be, bytes, &dev);
         if (r != 0)
                 return r;
@@ -228,7 +250,7 @@ int cuda_settle(struct backend *base) {
 void cuda_weights_close(struct cuda_backend *be) {
         for (size_t i = 0; i < be->n_weights; i++)
                 cuda_memory_give(be, be->weights + i);
-        for (size_t i = 0; i < be->n_registered; i++)
+        for (size_t i = 0; cuda_answers(be) && i < be->n_registered; i++)
                 (void)cudaHostUnregister(be->registered[i].data); /* the process's mapping may be gone already */
         free(be->weights);
         free(be->registered);
