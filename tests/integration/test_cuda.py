@@ -95,6 +95,7 @@ class Answers(CudaCase):
         self.assertIn("sm_", model.device)
         self.assertTrue(model.backend.startswith("cuda ("), model.backend)
         self.assertEqual(self.ask(daemon)[0], self.cpu_tokens())
+        self.assertNotIn("thread for uploading", daemon.log())  # the sandbox lets them be made
 
     def test_same_in_company(self):
         """Bit for bit: tokens and log-probabilities, greedy, cut, and of whole rows."""

@@ -190,7 +190,7 @@ static void test_again(void **unused) {
 static void test_no_stages(void **unused) {
         uint8_t *x = pattern(STAGE, 9);
 
-        for (unsigned n = 1; n <= CUDA_UPLOAD_STAGES; n++) {
+        for (unsigned n = 1; n <= CUDA_UPLOAD_STAGES; n += n < 3 ? 1 : 5) { /* 1, 2, 3, 8 */
                 struct weight w = { .info = fmt_info(FMT_F32), .layout = WEIGHT_PANELS, .n_out = 32, .n_in = N_IN, .data = x };
                 struct backend *be;
 
