@@ -97,6 +97,19 @@ class Answers(CudaCase):
         self.assertEqual(self.ask(daemon)[0], self.cpu_tokens())
         self.assertNotIn("thread for uploading", daemon.log())  # the sandbox lets them be made
 
+    def test_ledger(self):
+        """What the backend takes for itself is charged: with unified memory more than the two pinned buffers of 8 MiB that it
+        always has, and activations; else those and what is pinned beside them."""
+        def engine(**settings):
+            daemon = self.cuda(**settings)
+            with daemon.connect() as client:
+                until(lambda: client.ask(models=pb.Models()).done.models.models[0].state == "ready", 60)
+                return client.ask(status=pb.Status()).done.status.memory_engine
+        cpu, unified, device = engine(backend="cpu"), engine(), engine(cuda_placement="device")
+        self.assertGreater(unified, cpu + (16 << 20))
+        self.assertGreater(device, 16 << 20)
+        self.assertLess(device, unified)
+
     def test_same_in_company(self):
         """Bit for bit: tokens and log-probabilities, greedy, cut, and of whole rows."""
         daemon = self.cuda()
