@@ -30,7 +30,7 @@ enum {
 
 /* What a shared object with a backend must have been built for: the version counts changes of what this header and format.h
  * define, operations that come or go change the rest by themselves. */
-#define BACKEND_VERSION 3u
+#define BACKEND_VERSION 4u
 #define BACKEND_ABI ((uint32_t)(BACKEND_VERSION * 65536u + sizeof(struct backend_ops)))
 
 struct backend; /* each backend embeds it first */
@@ -175,8 +175,12 @@ struct backend_ops {
         void (*release)(struct backend *be, void *dev);
         int (*upload)(struct backend *be, void *dev, const void *host, size_t bytes);
         int (*download)(struct backend *be, void *host, const void *dev, size_t bytes);
-        /* Makes a weight's data reachable for this backend; may replace w->data by a device pointer. */
+        /* Makes a weight's data reachable for this backend; may replace w->data by a device pointer. What w->data pointed to must
+         * stay as it is: for good where it was not replaced, else until settle() or close(). */
         int (*bind)(struct backend *be, struct weight *w);
+        /* Returns when nothing of what bind() replaced is read any more. 0, or negative: copying it may fail as late as here. Steps
+         * wait for that by themselves. NULL: bind() has done everything. */
+        int (*settle)(struct backend *be);
         /* Makes a weight of random values, of about that standard deviation, in the backend's memory, which it keeps; for
          * models of a shape. NULL: the backend has no memory of its own, make it on the host and bind(). */
         int (*fill)(struct backend *be, struct weight *w, float deviation, uint64_t seed);

@@ -70,8 +70,11 @@ GPU_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/gpu/%,$(if $(filter 1,$(CUDA)),$
     grep -LE 'emu_(fail|hang|get_|configure|set_device|set_lazy)|cuda-backend-fixture|reference-fixture|test-kernels' tests/unit/test-cuda-*.c)))
 $(BUILD)/gpu/test-cuda-mm%: TEST_LIBS := -Wl,--wrap=cudaMalloc,--wrap=cudaFree
 
+# What benchmarks compare with, where the toolkit has it.
+CUBLAS := $(if $(and $(filter 1,$(CUDA)),$(wildcard $(CUDA_HOME)/include/cublasLt.h)),$(BUILD)/gpu/cublas)
+
 .PHONY: gpu-tests
-gpu-tests: $(GPU_TESTS)
+gpu-tests: $(GPU_TESTS) $(CUBLAS)
 
 GPU_CC = $(call QUIET,CC)$(CC) $(ALL_CFLAGS) -isystem $(CUDA_HOME)/include -MMD -MP -c $< -o $@
 
@@ -79,9 +82,13 @@ $(BUILD)/gpu/%.o: tests/unit/%.c | $(GEN_H)
 	@mkdir -p $(@D)
 	$(GPU_CC)
 
-$(BUILD)/gpu/device.o: tests/gpu/device.c
+$(BUILD)/gpu/%.o: tests/gpu/%.c
 	@mkdir -p $(@D)
 	$(GPU_CC)
+
+$(BUILD)/gpu/cublas: $(BUILD)/gpu/cublas.o
+	$(call QUIET,LD)$(CC) $< $(CUDA_LIBDIRS) $(patsubst -L%,-Wl$(comma)-rpath$(comma)%,$(CUDA_LIBDIRS)) -lcublasLt -lcudart_static -ldl -lrt -lm \
+	    $(ALL_LDFLAGS) -o $@
 
 $(BUILD)/gpu/test-cuda-%: $(BUILD)/gpu/test-cuda-%.o $(BUILD)/gpu/device.o $(call objs,$(CUDA_C)) $(CUDA_OBJ) $(LIB_kernels) $(LIB_base)
 	$(call QUIET,LD)$(CC) $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(CUDA_LIBDIRS) -lcudart_static -ldl -lrt -lm \

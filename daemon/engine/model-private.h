@@ -17,6 +17,8 @@ struct binder {
 };
 
 int model_refuse(struct model_error *error, int code, const char *format, ...) _printf_(3, 4);
+/* Waits until the backend has all weights that it was given (backend.h, settle). 0, or negative. */
+int model_settle(const struct lm *m);
 /* All weights. */
 int model_bind(struct binder *b);
 /* All rotary embeddings. */

@@ -126,6 +126,12 @@ int model_read_shape(struct model_shape *s, const struct image_hparams *h, struc
         return check_shape(s, error);
 }
 
+int model_settle(const struct lm *m) {
+        const struct backend_ops *ops = m->backend->ops;
+
+        return ops->settle ? ops->settle(m->backend) : 0;
+}
+
 static const char *most_used_format(const struct binder *b) {
         size_t best = 0;
 
@@ -153,6 +159,8 @@ int model_new_image(struct lm **ret, struct backend *be, const struct image *ima
                 r = model_bind_rope(&b);
         if (r == 0)
                 r = model_bind(&b);
+        if (r == 0)
+                r = model_settle(m);
         if (r != 0)
                 return r;
         m->n_params = image->n_params;
@@ -193,6 +201,7 @@ static void release_layer(struct backend *be, struct model_layer *l) {
 struct lm *model_free(struct lm *m) {
         if (!m)
                 return NULL;
+        (void)model_settle(m); /* the weights' memory goes next; an error comes again from the next call */
         for (uint32_t i = 0; m->layers && i < m->shape.n_layer; i++)
                 release_layer(m->backend, &m->layers[i]);
         if (m->output_norm)

@@ -14,7 +14,7 @@
 #include <sys/mman.h>
 
 #include "base/checked.h"
-#include "model.h"
+#include "model-private.h"
 
 #define DRAWN_MAX (1u << 20) /* weights of a matrix that are drawn */
 #define ALIGN 4096u
@@ -243,6 +243,7 @@ int model_new_synthetic(struct lm **ret, struct backend *be, const struct model_
         r = be->ops->fill ? 0 : map_weights(m, bytes);
         k.next = m->synthetic;
         r = r ? r : make_all(&k);
+        r = r ? r : model_settle(m);
         if (r == MODEL_E_UNSUPPORTED)
                 (void)snprintf(error->text, sizeof(error->text), "no synthetic weights in format %s", info->name);
         if (r != 0)

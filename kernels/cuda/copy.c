@@ -11,7 +11,7 @@
 #include "base/macro.h"
 #include "cuda.h"
 
-static int open_stage(struct cuda_backend *be, struct cuda_stage *s) {
+int cuda_stage_open(struct cuda_backend *be, struct cuda_stage *s) {
         int r;
 
         if (s->memory.data)
@@ -28,7 +28,7 @@ static int open_stages(struct cuda_backend *be) {
         int r = atomic_load(&be->lost);
 
         for (size_t i = 0; r == 0 && i < CUDA_STAGES; i++)
-                r = open_stage(be, be->stages + i);
+                r = cuda_stage_open(be, be->stages + i);
         return r;
 }
 
@@ -38,10 +38,11 @@ static int next_stage(struct cuda_backend *be, struct cuda_stage **ret) {
         return cuda_wait_event(be, (*ret)->done, "waiting for a copy");
 }
 
-static int start(struct cuda_backend *be, struct cuda_stage *s, void *to, const void *from, size_t bytes) {
-        int r = cuda_check(be, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, be->stream), "copying");
+int cuda_stage_start(struct cuda_backend *be, struct cuda_stage *s, cudaStream_t stream, void *to, const void *from,
+                     size_t bytes) {
+        int r = cuda_check(be, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream), "copying");
 
-        return r ? r : cuda_check(be, cudaEventRecord(s->done, be->stream), "copying");
+        return r ? r : cuda_check(be, cudaEventRecord(s->done, stream), "copying");
 }
 
 int cuda_copy_in(struct cuda_backend *be, void *dev, const void *host, size_t bytes) {
@@ -55,7 +56,7 @@ int cuda_copy_in(struct cuda_backend *be, void *dev, const void *host, size_t by
                 if (r != 0)
                         break;
                 memcpy(s->memory.data, (const uint8_t *)host + at, n);
-                r = start(be, s, (uint8_t *)dev + at, s->memory.data, n);
+                r = cuda_stage_start(be, s, be->stream, (uint8_t *)dev + at, s->memory.data, n);
         }
         return r;
 }
@@ -77,7 +78,7 @@ int cuda_copy_out(struct cuda_backend *be, void *host, const void *dev, size_t b
         for (size_t at = 0, n; r == 0 && at < bytes; at += n, before = s) {
                 n = MIN(bytes - at, (size_t)CUDA_STAGE_BYTES);
                 r = next_stage(be, &s);
-                r = r ? r : start(be, s, s->memory.data, (const uint8_t *)dev + at, n);
+                r = r ? r : cuda_stage_start(be, s, be->stream, s->memory.data, (const uint8_t *)dev + at, n);
                 if (r == 0 && before)
                         r = finish(be, before, (uint8_t *)host + at - CUDA_STAGE_BYTES, CUDA_STAGE_BYTES);
         }
@@ -105,13 +106,17 @@ int cuda_download(struct backend *base, void *host, const void *dev, size_t byte
         struct cuda_backend *be = cuda_of(base);
         int r = not_in_step(be);
 
+        r = r ? r : cuda_uploader_finish(be); /* it may be of a weight */
         return r ? r : cuda_copy_out(be, host, dev, bytes);
 }
 
+void cuda_stage_close(struct cuda_backend *be, struct cuda_stage *s) {
+        cuda_memory_give(be, &s->memory);
+        if (s->done)
+                (void)cudaEventDestroy(s->done); /* nothing depends on it any more */
+}
+
 void cuda_copy_close(struct cuda_backend *be) {
-        for (size_t i = 0; i < CUDA_STAGES; i++) {
-                cuda_memory_give(be, &be->stages[i].memory);
-                if (be->stages[i].done)
-                        (void)cudaEventDestroy(be->stages[i].done); /* nothing depends on it any more */
-        }
+        for (size_t i = 0; i < CUDA_STAGES; i++)
+                cuda_stage_close(be, be->stages + i);
 }

@@ -86,8 +86,9 @@ static struct backend *cuda_close(struct backend *base) {
 
         if (!be)
                 return NULL;
-        if (be->stream && atomic_load(&be->lost) == 0)
+        if (be->stream && be->done && atomic_load(&be->lost) == 0)
                 (void)cuda_wait_all(be, "waiting for the last step");
+        cuda_uploader_close(be);
         cuda_run_close(be);
         cuda_record_close(be);
         cuda_copy_close(be);
@@ -95,7 +96,7 @@ static struct backend *cuda_close(struct backend *base) {
         cuda_memory_close(be);
         if (be->done)
                 (void)cudaEventDestroy(be->done);
-        if (be->stream && atomic_load(&be->lost) != -ETIMEDOUT)
+        if (be->stream && cuda_answers(be))
                 (void)cudaStreamDestroy(be->stream);
         cuda_nvml_free(be->nvml);
         free(be);
@@ -211,7 +212,7 @@ static int cuda_health(struct backend *base) {
         if (xid == 0)
                 return 0;
         (void)snprintf(sentence, sizeof(sentence), "the driver reports Xid %llu", (unsigned long long)xid);
-        return cuda_lose(be, -EIO, sentence);
+        return cuda_lose(be, -ENODEV, sentence); /* what it runs now may never end */
 }
 
 #define LIMITS_BYTES (256u << 20)
@@ -249,6 +250,7 @@ static const struct backend_ops backend_cuda = {
         .upload = cuda_upload,
         .download = cuda_download,
         .bind = cuda_bind,
+        .settle = cuda_settle,
         .fill = cuda_fill_weight,
         .facts = cuda_facts,
         .health = cuda_health,

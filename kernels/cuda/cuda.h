@@ -17,9 +17,11 @@
 #include "run.h"
 
 struct cuda_nvml;
+struct cuda_uploader;
 
 #define CUDA_STAGES 2u
 #define CUDA_STAGE_BYTES (8u << 20)
+#define CUDA_UPLOAD_STAGES 8u
 
 enum cuda_placement {
         CUDA_DEVICE = 0,  /* weights are copied to the device's memory */
@@ -73,6 +75,7 @@ struct cuda_backend {
         size_t n_registered, registered_allocated;
         struct cuda_stage stages[CUDA_STAGES];
         unsigned next_stage;
+        struct cuda_uploader *uploader; /* while weights are under way, else NULL */
         struct cuda_constant *constants[CUDA_CONSTANT_CHAINS];
 
         struct cuda_recorder recorder;
@@ -97,10 +100,14 @@ int cuda_check(struct cuda_backend *be, cudaError_t error, const char *what);
 /* The same, but for memory that is not there. */
 int cuda_check_memory(struct cuda_backend *be, cudaError_t error, const char *what);
 int cuda_lose(struct cuda_backend *be, int r, const char *sentence);
+/* Whether calls that wait for the device come back: one that hangs, or is gone, is left alone. */
+bool cuda_answers(const struct cuda_backend *be);
 /* Until an event has come, polling; -ETIMEDOUT after hang_ms. */
 int cuda_wait_event(struct cuda_backend *be, cudaEvent_t event, const char *what);
 /* Until all that was started on the stream is done. */
 int cuda_wait_all(struct cuda_backend *be, const char *what);
+/* The same for a step, when others like it have been met. */
+int cuda_wait_step(struct cuda_backend *be, struct cuda_pace *pace);
 
 /* memory.c */
 
@@ -128,6 +135,22 @@ int cuda_copy_out(struct cuda_backend *be, void *host, const void *dev, size_t b
 int cuda_upload(struct backend *base, void *dev, const void *host, size_t bytes);
 int cuda_download(struct backend *base, void *host, const void *dev, size_t bytes);
 void cuda_copy_close(struct cuda_backend *be);
+/* A stage of zeros gets memory and event; one that has them keeps them. */
+int cuda_stage_open(struct cuda_backend *be, struct cuda_stage *s);
+/* Starts a copy from or to its memory. */
+int cuda_stage_start(struct cuda_backend *be, struct cuda_stage *s, cudaStream_t stream, void *to, const void *from,
+                     size_t bytes);
+void cuda_stage_close(struct cuda_backend *be, struct cuda_stage *s);
+
+/* upload.c: weights to the device's memory, by several threads */
+
+/* Returns when the last of it has begun. `host` must stay as it is until finish() or close(). BACKEND_E_NO_MEMORY: nothing
+ * has begun. */
+int cuda_uploader_put(struct cuda_backend *be, void *dev, const void *host, size_t bytes);
+/* Returns when all is there; ends the threads, and gives the memory between back. */
+int cuda_uploader_finish(struct cuda_backend *be);
+/* The same, without what has not been sent. */
+void cuda_uploader_close(struct cuda_backend *be);
 
 /* weights.c */
 
@@ -136,6 +159,7 @@ const char *cuda_weights_place(struct cuda_backend *be, const char *placement);
 /* And where a KV cache of so many bytes. */
 void cuda_weights_place_kv(struct cuda_backend *be, uint64_t bytes);
 int cuda_bind(struct backend *base, struct weight *w);
+int cuda_settle(struct backend *base);
 int cuda_fill_weight(struct backend *base, struct weight *w, float deviation, uint64_t seed);
 void cuda_weights_close(struct cuda_backend *be);
 

@@ -25,11 +25,11 @@ struct cuda_graph {
         uint64_t generation;
         cudaGraphExec_t exec; /* NULL: was launched directly */
         size_t n_nodes;
+        struct cuda_pace pace;
 };
 
 static struct cuda_graph *graph_free(struct cuda_backend *be, struct cuda_graph *g) {
-        /* A device that does not answer still runs it. */
-        if (g->exec && atomic_load(&be->lost) != -ETIMEDOUT)
+        if (g->exec && cuda_answers(be)) /* or it may still run */
                 (void)cuda_check(be, cudaGraphExecDestroy(g->exec), "freeing a graph");
         free(g);
         be->runner.n_graphs--;
@@ -125,7 +125,7 @@ static int add_graph(const struct cuda_step *s) {
         return 0;
 }
 
-int cuda_graph_run(const struct cuda_step *s, bool *ret_done) {
+int cuda_graph_run(const struct cuda_step *s, struct cuda_pace **ret) {
         struct cuda_backend *be = s->be;
         struct cuda_graph *g = take_graph(s);
         cudaError_t error;
@@ -140,10 +140,16 @@ int cuda_graph_run(const struct cuda_step *s, bool *ret_done) {
                         return 0;
                 }
         }
+        error = cudaGraphLaunch(g->exec, be->stream);
+        if (error == cudaErrorMemoryAllocation) { /* the first launch takes it to the device */
+                graph_free(be, g);
+                give_up(be, error);
+                return 0;
+        }
         g->next = s->plan->graphs;
         s->plan->graphs = g;
-        *ret_done = true;
+        *ret = &g->pace;
         be->runner.graph_steps++;
         be->runner.graph_nodes = g->n_nodes;
-        return cuda_check(be, cudaGraphLaunch(g->exec, be->stream), "launching a step's graph");
+        return cuda_check(be, error, "launching a step's graph");
 }

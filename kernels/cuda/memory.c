@@ -41,8 +41,7 @@ void cuda_memory_give(struct cuda_backend *be, struct cuda_memory *m) {
                 return;
         if (!m->host)
                 be->device_bytes -= m->bytes;
-        /* A device that does not answer would not answer now either. */
-        error = atomic_load(&be->lost) == -ETIMEDOUT ? cudaSuccess : m->host ? cudaFreeHost(m->data) : cudaFree(m->data);
+        error = !cuda_answers(be) ? cudaSuccess : m->host ? cudaFreeHost(m->data) : cudaFree(m->data);
         (void)cuda_check(be, error, "freeing memory"); /* the next call says so */
         *m = (struct cuda_memory){};
 }

@@ -63,20 +63,29 @@ static int find_plan(struct cuda_backend *be, struct cuda_plan **ret) {
         return 0;
 }
 
+/* Kernels are taken to the device when they are launched first, for which memory may lack: what was started before it still works
+ * with the step's data, which the next step overwrites. */
 static int launch(const struct cuda_step *s) {
         struct cuda_backend *be = s->be;
-        bool done = false;
+        struct cuda_pace *pace = NULL;
         int r = cuda_step_send(s);
 
         if (r == 0 && s->small && !be->no_graphs)
-                r = cuda_graph_run(s, &done);
-        if (r == 0 && !done)
-                r = cuda_check(be, cuda_launch_plan(s), "launching a step");
+                r = cuda_graph_run(s, &pace);
+        if (r == 0 && !pace)
+                r = cuda_check_memory(be, cuda_launch_plan(s), "launching a step");
+        if (r == BACKEND_E_NO_MEMORY) {
+                int waited = cuda_wait_all(be, "waiting for a part of a step");
+
+                return waited ? waited : r;
+        }
         if (r == 0 && s->plan->needs.n_tops > 0)
                 r = cuda_check(be, cudaMemcpyAsync(be->runner.results_host.data, be->runner.scratch[CUDA_SCRATCH_RESULTS].data,
                                                    cuda_step_results(s), cudaMemcpyDeviceToHost, be->stream),
                                "copying a step's results");
-        return r ? r : cuda_wait_all(be, "waiting for a step");
+        if (r != 0)
+                return r;
+        return pace ? cuda_wait_step(be, pace) : cuda_wait_all(be, "waiting for a step");
 }
 
 static void hand_over(const struct cuda_step *s, uint32_t top, const struct cuda_top_result *to) {
@@ -114,6 +123,7 @@ int cuda_run_end(struct backend *base) {
 
         if (r == 0 && !be->recorder.batch)
                 return BACKEND_E_UNSUPPORTED;
+        r = r ? r : cuda_uploader_finish(be);
         if (r == 0 && be->recorder.list.n > 0)
                 r = run_step(be);
         be->recorder.batch = NULL;

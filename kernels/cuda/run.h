@@ -68,6 +68,11 @@ struct cuda_step {
 
 #define CUDA_GRAPH_ROWS 64u
 
+/* How long the last two steps of a kind took; 0: there were none. */
+struct cuda_pace {
+        uint64_t took_ns[2];
+};
+
 /* run.c */
 
 int cuda_run_end(struct backend *base);
@@ -98,6 +103,7 @@ cudaError_t cuda_launch_plan(const struct cuda_step *s);
 
 /* graph.c */
 
-/* Launches the step as a graph, if one like it has been met before. *ret_done false: it is to be launched directly. */
-int cuda_graph_run(const struct cuda_step *s, bool *ret_done);
+/* Launches the step as a graph, if one like it has been met before: *ret is its pace, valid until the next step. NULL: it is to be
+ * launched directly. */
+int cuda_graph_run(const struct cuda_step *s, struct cuda_pace **ret);
 void cuda_graphs_free(struct cuda_backend *be, struct cuda_plan *plan);

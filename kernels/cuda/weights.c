@@ -37,19 +37,40 @@ static bool attribute(const struct cuda_backend *be, enum cudaDeviceAttr which) 
         return cudaDeviceGetAttribute(&value, which, be->device) == cudaSuccess && value != 0;
 }
 
+/*
+ * Page tables as the device will need them: else it finds each page missing when it comes to it first, and the driver serves that
+ * while a step waits. Only a hint: kernels before 5.14 do not know it.
+ */
+static void populate(uintptr_t first, uintptr_t end) {
+        (void)madvise((void *)first, end - first, MADV_POPULATE_READ);
+}
+
 static cudaError_t register_range(uintptr_t first, uintptr_t end) {
         return cudaHostRegister((void *)first, end - first, cudaHostRegisterReadOnly | cudaHostRegisterMapped);
 }
 
-/* Tries it: whether read-only memory can be registered depends on the driver, too. */
+/* A page like the image's: of a memfd, shared, and read only. */
+static void *map_probe(size_t bytes) {
+        int fd = memfd_create("spark-probe", MFD_CLOEXEC);
+        void *page = MAP_FAILED;
+
+        if (fd >= 0 && ftruncate(fd, (off_t)bytes) == 0)
+                page = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
+        if (fd >= 0)
+                (void)close(fd);
+        return page;
+}
+
+/* Tries it: whether such memory can be registered depends on the driver and on the kernel, too. */
 static bool can_register(const struct cuda_backend *be) {
         uintptr_t bytes = page_size();
         cudaError_t error;
         void *page;
 
-        if (!attribute(be, cudaDevAttrIntegrated) || !attribute(be, cudaDevAttrCanUseHostPointerForRegisteredMem))
+        if (!attribute(be, cudaDevAttrIntegrated) || !attribute(be, cudaDevAttrCanUseHostPointerForRegisteredMem) ||
+            !attribute(be, cudaDevAttrHostRegisterReadOnlySupported))
                 return false;
-        page = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        page = map_probe(bytes);
         if (page == MAP_FAILED)
                 return false;
         error = register_range((uintptr_t)page, (uintptr_t)page + bytes);
@@ -174,7 +195,7 @@ static bool bytes_of(const struct weight *w, uint64_t *ret) {
 
 int cuda_bind(struct backend *base, struct weight *w) {
         struct cuda_backend *be = cuda_of(base);
-        uintptr_t mask = ~(page_size() - 1), at = (uintptr_t)w->data;
+        uintptr_t mask = ~(page_size() - 1), at = (uintptr_t)w->data, end;
         int r = atomic_load(&be->lost);
         uint64_t bytes;
         void *dev;
@@ -183,14 +204,17 @@ int cuda_bind(struct backend *base, struct weight *w) {
                 return r;
         if (!bytes_of(w, &bytes) || !cuda_mm_has(w->info->fmt))
                 return BACKEND_E_UNSUPPORTED;
-        if (be->placement == CUDA_PAGEABLE)
+        end = (at + bytes + page_size() - 1) & mask;
+        if (be->placement == CUDA_PAGEABLE) {
+                populate(at & mask, end);
                 return 0;
+        }
         if (be->placement == CUDA_REGISTERED)
-                return register_pages(be, at & mask, (at + bytes + page_size() - 1) & mask);
+                return register_pages(be, at & mask, end);
         r = take(be, bytes, &dev);
         if (r != 0)
                 return r;
-        r = cuda_copy_in(be, dev, w->data, bytes);
+        r = cuda_uploader_put(be, dev, w->data, bytes);
         if (r != 0) {
                 untake(be, dev, bytes);
                 return r;
@@ -221,10 +245,14 @@ int cuda_fill_weight(struct backend *base, struct weight *w, float deviation, ui
         return r;
 }
 
+int cuda_settle(struct backend *base) {
+        return cuda_uploader_finish(cuda_of(base));
+}
+
 void cuda_weights_close(struct cuda_backend *be) {
         for (size_t i = 0; i < be->n_weights; i++)
                 cuda_memory_give(be, be->weights + i);
-        for (size_t i = 0; i < be->n_registered; i++)
+        for (size_t i = 0; cuda_answers(be) && i < be->n_registered; i++)
                 (void)cudaHostUnregister(be->registered[i].data); /* the process's mapping may be gone already */
         free(be->weights);
         free(be->registered);

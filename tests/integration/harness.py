@@ -369,6 +369,14 @@ class TestCase(unittest.TestCase):
         daemon.start()
         return daemon
 
+    def make_model(self, path, *arguments):
+        """A model of random weights; arguments of tests/reference/make-gguf.py."""
+        made = subprocess.run([sys.executable, ROOT / "tests/reference/make-gguf.py", *arguments, path],
+                              stderr=subprocess.PIPE, text=True)
+        if made.returncode and "numpy" in made.stderr:
+            self.skipTest("no numpy")
+        self.assertEqual(made.returncode, 0, made.stderr)
+
     def _end(self, daemon):
         status = daemon.stop() if daemon.process else 0
         log = daemon.log() if daemon.log_path.exists() else ""

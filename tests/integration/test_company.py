@@ -19,7 +19,10 @@ PROMPTS = ["Once upon a time", "The cat", "One day a little girl", "What is the 
 @unittest.skipUnless(MODEL.exists(), "the bundled model is not there")
 class Company(TestCase):
     def bundled(self, **settings):
-        return self.daemon(backend="cpu", models=[{"name": "tiny", "path": str(MODEL), "default": True}], **settings)
+        daemon = self.daemon(backend="cpu", models=[{"name": "tiny", "path": str(MODEL), "default": True}], **settings)
+        with daemon.connect() as client:  # loaded: streams have no progress of that between their tokens
+            self.assertDone(client.answer(client.generate(n=1))[2])
+        return daemon
 
     @staticmethod
     def ask(client, number, n=48):

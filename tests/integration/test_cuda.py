@@ -199,9 +199,14 @@ class Refused(CudaCase):
         self.assertIn("the cuda backend is not used", daemon.log())
 
     def test_heads_that_it_has_no_kernels_for(self):
-        end = self.fails(model="stories260K-f32")[1]
+        path = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory(prefix="sparkd-"))) / "odd.gguf"
+        self.make_model(path, "--shape", "tiny", "--format", "f32", "--head-dim", "12", "--embd", "64", "--ff", "64", "--layers", "1")
+        end = self.fails(models=[{"name": "m", "path": str(path), "default": True}])[1]
         self.assertError(end, "MODEL_INVALID")
-        self.assertIn("heads of 8 elements", end.error.message)
+        self.assertIn("heads of 12 elements", end.error.message)
+
+    def test_heads_of_8(self):
+        self.assertEqual(len(self.ask(self.cuda(model="stories260K-f32"))[0]), TOKENS)
 
     def test_no_memory(self):
         """A device whose memory is short: an error with the sums, and no engine that is started again and again."""

@@ -119,20 +119,23 @@ static int try_all(const struct traits *t, bool *ret_stepped) {
         return r;
 }
 
+/* Uploading weights does with fewer stages than it wants: not each lack is the end of the load. */
 static void check_no_memory(const char *function, const struct traits *t) {
-        unsigned in_step = 0, n = 1;
+        unsigned in_step = 0, n = 1, done = 0;
         bool stepped;
         int r;
 
         do {
+                emu_reset();
                 emu_fail(function, n++, cudaErrorMemoryAllocation, false);
                 r = try_all(t, &stepped);
                 if (r > 3 || (r < 0 && !stepped))
                         print_error("%s %u: %d\n", function, n - 1, r);
                 assert_true(r == 0 || r == BACKEND_E_NO_MEMORY || r == MODEL_E_NO_MEMORY || (r == -ENOMEM && stepped));
                 in_step += stepped;
+                done = r == 0 ? done + 1 : 0;
                 check_nothing_left();
-        } while (r != 0 && n < 200);
+        } while (done <= CUDA_UPLOAD_STAGES && n < 200);
         assert_int_equal(r, 0);
         assert_true(in_step > 0);
         emu_reset();
@@ -144,29 +147,53 @@ static void test_no_memory(void **unused) {
         check_no_memory("cudaHostAlloc", &plain);
 }
 
-/* No graph: the same bits, kernel by kernel. */
+/* No graph: the same bits, kernel by kernel; where memory was lacking, one is made when it is there. */
 static void test_no_graphs(void **unused) {
-        static const cudaError_t errors[] = { cudaErrorMemoryAllocation, cudaErrorNotSupported };
+        static const struct {
+                const char *where;
+                cudaError_t error;
+        } faults[] = { { "cudaGraphInstantiate", cudaErrorMemoryAllocation },
+                       { "cudaGraphInstantiate", cudaErrorNotSupported },
+                       { "cudaGraphLaunch", cudaErrorMemoryAllocation } };
         struct backend_error error = { .text = "" };
         struct subject s;
 
         subject_make(&s, &plain, open_cuda("auto", 0, &error), SUBJECT_TOKENS);
         assert_int_equal(subject_step(&s, 0, 8, 0, logits[0]), 0);
         subject_free(&s);
-        for (size_t i = 0; i < ARRAY_SIZE(errors); i++) {
+        for (size_t i = 0; i < ARRAY_SIZE(faults); i++) {
                 subject_make(&s, &plain, open_cuda("auto", 0, &error), SUBJECT_TOKENS);
-                emu_fail("cudaGraphInstantiate", 1, errors[i], false);
+                emu_fail(faults[i].where, 1, faults[i].error, false);
                 assert_int_equal(subject_step(&s, 0, 8, 0, logits[1]), 0);
                 assert_int_equal(subject_step(&s, 0, 8, 0, logits[1]), 0);
                 assert_memory_equal(logits[0], logits[1], 8 * SUBJECT_VOCAB * sizeof(float));
                 assert_int_equal(cuda_of(s.be)->runner.graph_steps, 0);
                 assert_int_equal(subject_step(&s, 0, 8, 0, logits[1]), 0);
                 assert_int_equal(subject_step(&s, 0, 8, 0, logits[1]), 0);
-                assert_int_equal(cuda_of(s.be)->runner.graph_steps, errors[i] == cudaErrorMemoryAllocation);
+                assert_int_equal(cuda_of(s.be)->runner.graph_steps, faults[i].error == cudaErrorMemoryAllocation);
                 subject_free(&s);
                 check_nothing_left();
         }
         emu_reset();
+}
+
+/* A kernel that finds no memory to be taken to the device: the step fails, the next one is as ever. */
+static void test_no_memory_for_kernels(void **unused) {
+        struct backend_error error = { .text = "" };
+        struct subject s;
+
+        subject_make(&s, &plain, open_cuda("auto", 0, &error), SUBJECT_TOKENS);
+        assert_int_equal(subject_step(&s, 0, 8, 0, logits[0]), 0);
+        subject_free(&s);
+        for (unsigned n = 1; n < 12; n++) {
+                subject_make(&s, &plain, open_cuda("auto", 0, &error), SUBJECT_TOKENS);
+                emu_fail("cudaLaunchKernelEx", n, cudaErrorMemoryAllocation, false);
+                assert_int_equal(subject_step(&s, 0, 8, 0, logits[1]), -ENOMEM);
+                assert_int_equal(subject_step(&s, 0, 8, 0, logits[1]), 0);
+                assert_memory_equal(logits[0], logits[1], 8 * SUBJECT_VOCAB * sizeof(float));
+                subject_free(&s);
+                check_nothing_left();
+        }
 }
 
 static void check_lost(struct subject *s, int r) {
@@ -197,18 +224,31 @@ static void test_sticky(void **unused) {
         }
 }
 
-static void test_hang(void **unused) {
+/* Closing waits for nothing, and so leaves the device's memory, and what is registered, to the process's end. */
+static void check_hang(unsigned steps) {
         struct backend_error error = { .text = "" };
         struct subject s;
 
         subject_make(&s, &plain, open_cuda("auto", 60, &error), SUBJECT_TOKENS);
-        assert_int_equal(subject_step(&s, 0, 8, 0, logits[0]), 0);
+        for (unsigned i = 0; i < steps; i++)
+                assert_int_equal(subject_step(&s, 0, 8, 0, logits[0]), 0);
         emu_hang(3);
-        assert_int_equal(subject_step(&s, 8, 1, 0, logits[0]), -ETIMEDOUT);
+        assert_int_equal(subject_step(&s, 0, 8, 0, logits[0]), -ETIMEDOUT);
         check_lost(&s, -ETIMEDOUT);
-        subject_free(&s); /* waits for nothing, and so leaves the device's memory to the process's end */
+        subject_free(&s);
         emu_unhang();
         emu_reset();
+}
+
+static void test_hang(void **unused) {
+        struct emu_device_config d;
+
+        check_hang(0);
+        check_hang(4); /* in a graph, whose time is known */
+        emu_get_device(&d);
+        d.pageable = false;
+        emu_set_device(&d);
+        check_hang(1);
 }
 
 /* A released buffer's address may come back with other things in it. */
@@ -264,7 +304,8 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_no_device), cmocka_unit_test(test_facts),     cmocka_unit_test(test_no_memory),
                 cmocka_unit_test(test_no_graphs), cmocka_unit_test(test_sticky),    cmocka_unit_test(test_release),
-                cmocka_unit_test(test_pages),     cmocka_unit_test(test_hang), /* last: it leaves something behind */
+                cmocka_unit_test(test_pages),     cmocka_unit_test(test_no_memory_for_kernels),
+                cmocka_unit_test(test_hang), /* last: it leaves something behind */
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
