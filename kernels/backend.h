@@ -30,7 +30,7 @@ enum {
 
 /* What a shared object with a backend must have been built for: the version counts changes of what this header and format.h
  * define, operations that come or go change the rest by themselves. */
-#define BACKEND_VERSION 4u
+#define BACKEND_VERSION 3u
 #define BACKEND_ABI ((uint32_t)(BACKEND_VERSION * 65536u + sizeof(struct backend_ops)))
 
 struct backend; /* each backend embeds it first */
@@ -61,8 +61,16 @@ struct backend_facts {
         char placement[16];    /* where weights are: "host", "unified", "device" */
         char kv_memory[16];    /* and KV */
         uint64_t device_bytes; /* memory of a device of its own that is allocated */
+        uint64_t host_bytes;   /* of the host's memory, that it takes beside weights, KV caches and what alloc() gave */
         uint64_t steps, graph_steps; /* run so far, and how many of them as one launch of a graph */
         uint64_t graph_nodes;        /* kernels and copies of the graph that was launched last */
+};
+
+/* How large steps get. */
+struct backend_limits {
+        uint32_t rows, gathered; /* gathered: that gather() takes */
+        uint32_t sequences;      /* of a step */
+        uint32_t context;        /* positions of a sequence */
 };
 
 /* Of a row of logits: sum of e^(x - largest) over all, in double. bad: not-a-number or +infinity among them, or nothing but
@@ -209,6 +217,10 @@ struct backend_ops {
          * the cache that the step's rows extend, NULL for steps without attention. */
         int (*begin)(struct backend *be, const struct batch *batch, struct kv_cache *kv);
         int (*end)(struct backend *be);
+        /* In the place of end(): nothing is computed. Whatever memory the backend needs for steps of the same operations, of other
+         * rows and up to these limits, is taken, so that they take none. *ret_bytes: how much that is, with what it has for this
+         * already; also where it is not there (BACKEND_E_NO_MEMORY). NULL: steps take no memory. */
+        int (*reserve)(struct backend *be, const struct backend_limits *limits, uint64_t *ret_bytes);
 
         /* out[r] = row token[r] of w, times scale; out is [n_rows][w->n_in]. */
         int (*embed)(struct backend *be, const struct weight *w, const struct batch *batch, float scale, float *out);

@@ -60,6 +60,9 @@ $(BUILD)/tests/test-cuda-%: $(BUILD)/obj/tests/unit/test-cuda-%.o $(LIB_emu_kern
 	@mkdir -p $(@D)
 	$(call QUIET,LD)$(CC) $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(ALL_LDFLAGS) $(PKG_LIBS) -lcmocka $(TEST_LIBS) -o $@
 
+# It delays, refuses and counts threads, and says how many cores there are.
+$(BUILD)/tests/test-cuda-upload: TEST_LIBS := -Wl,--wrap=pthread_create,--wrap=pthread_join,--wrap=sched_getaffinity
+
 # The emulator's own tests, without the kernels.
 $(filter $(BUILD)/tests/test-cuda-emu%,$(UNIT)): $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(LIB_emu) $(LIB_base)
 	@mkdir -p $(@D)

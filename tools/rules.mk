@@ -158,6 +158,8 @@ $(BUILD)/tests/test-store-file: TEST_LIBS := -Wl,--wrap=write,--wrap=fsync,--wra
 
 # Shared objects that it opens.
 $(BUILD)/tests/test-backend-load: $(patsubst tests/unit/objects/%.c,$(BUILD)/tests/%.so,$(wildcard tests/unit/objects/*.c))
+$(BUILD)/tests/test-cuda-nvml: $(BUILD)/tests/object-nvml.so
+$(BUILD)/tests/object-nvml.so: private ALL_LDFLAGS += -Wl,-soname,libnvidia-ml.so.1
 $(BUILD)/tests/%.so: $(BUILD)/obj/tests/unit/objects/%.o
 	@mkdir -p $(@D)
 	$(call QUIET,LD)$(CC) -shared $< $(ALL_LDFLAGS) -o $@

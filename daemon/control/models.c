@@ -339,6 +339,13 @@ bool model_kv_is_away(const struct model *model) {
         return strcmp(model->facts.placement, "device") == 0 && strcmp(model->facts.kv_memory, "device") == 0;
 }
 
+/* What an engine has touched or a driver has taken for it, which is not among the process's pages. */
+static uint64_t taken_by(const struct model *model) {
+        bool unified = strcmp(model->facts.placement, "unified") == 0;
+
+        return memory_of_process(model->engine->pid) + (unified ? model->facts.device_bytes : 0);
+}
+
 void models_count_memory(struct manager *m) {
         struct memory *mem = &m->memory;
         struct list *pos, *tmp;
@@ -363,7 +370,7 @@ void models_count_memory(struct manager *m) {
 
                         mem->kv += kv;
                         mem->engine += model->facts.other_bytes;
-                        mem->untouched += less(holds, memory_of_process(model->engine->pid));
+                        mem->untouched += less(holds, taken_by(model));
                 }
         }
 }

@@ -12,6 +12,11 @@
 
 /* --- self-test, statistics --------------------------------------------------------------------------------------- */
 
+static int refuse_model(const struct engine *e, struct failure *f) {
+        return failure_set(f, SPARK__V1__ERROR_CODE__MODEL_INVALID, "self-test: the %s backend cannot compute with this model",
+                           e->model->backend->ops->name);
+}
+
 /* Logits come to e->logits. */
 static int run_once(struct engine *e, int32_t token, const struct forward_top *top) {
         const uint32_t pos = 0, seq = 0, row = 0;
@@ -53,8 +58,7 @@ static int step_twice(struct engine *e, float *before, struct failure *f) {
 
         r = run_once(e, token, NULL);
         if (r == -EOPNOTSUPP)
-                return failure_set(f, SPARK__V1__ERROR_CODE__MODEL_INVALID,
-                                   "self-test: the %s backend cannot compute with this model", e->model->backend->ops->name);
+                return refuse_model(e, f);
         if (r < 0)
                 return r;
         memcpy(before, e->logits, n_vocab * sizeof(*before));
@@ -314,6 +318,25 @@ static int alloc_arrays(struct engine *e) {
         return r < 0 ? r : sampler_init(&e->sampler, e->model->shape.n_vocab);
 }
 
+/* After this a step takes no memory. */
+static int reserve_steps(struct engine *e, struct failure *f) {
+        struct forward_reserve reserve = {
+                .sequences = e->config.max_sequences,
+                .context = e->config.context,
+                .top = e->top.rows ? MIN(SAMPLER_TOP_MAX, e->model->shape.n_vocab) : 0,
+        };
+        int r = forward_reserve(e->forward, &reserve);
+
+        if (r == BACKEND_E_NO_MEMORY)
+                return failure_set(f, SPARK__V1__ERROR_CODE__NO_MEMORY,
+                                   "no memory for steps of %u rows of %u sequences, which take %llu bytes besides %llu of "
+                                   "activations and %llu of KV cache", e->config.max_rows, e->config.max_sequences,
+                                   (unsigned long long)reserve.bytes,
+                                   (unsigned long long)forward_bytes(&e->model->shape, e->config.max_rows, e->max_logits),
+                                   (unsigned long long)(e->pool.n_pages * e->page_bytes));
+        return r > 0 ? refuse_model(e, f) : r;
+}
+
 int engine_new(struct engine **ret, struct lm *model, const struct tokenizer *tokenizer,
                const struct engine_config *config, const struct engine_events *events, void *userdata,
                struct failure *f) {
@@ -351,7 +374,9 @@ int engine_new(struct engine **ret, struct lm *model, const struct tokenizer *to
         if (r > 0)
                 return failure_set(f, SPARK__V1__ERROR_CODE__NO_MEMORY, "no memory for activations of %llu bytes",
                                    (unsigned long long)forward_bytes(&model->shape, e->config.max_rows, e->max_logits));
-        if (r < 0)
+        if (r == 0)
+                r = reserve_steps(e, f);
+        if (r != 0)
                 return r;
         *ret = steal_ptr(&e);
         return 0;

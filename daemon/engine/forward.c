@@ -279,13 +279,12 @@ static int lost(int r) {
         return r == BACKEND_E_NO_MEMORY ? -ENOMEM : r > 0 ? -EOPNOTSUPP : r;
 }
 
-int forward_run(struct forward *f, const struct batch *b, const uint32_t *logit_rows, uint32_t n,
-                const struct forward_top *top) {
+/* All of a step but its end. */
+static int begin(struct forward *f, const struct batch *b, const uint32_t *logit_rows, uint32_t n,
+                 const struct forward_top *top) {
         const struct backend_ops *ops = f->be->ops;
         int r;
 
-        if (b->n_rows > f->max_rows || n > f->max_logits)
-                return -EINVAL;
         r = ops->begin(f->be, b, f->kv);
         if (r == 0 && !f->m->fake)
                 r = run_blocks(f, b);
@@ -293,9 +292,48 @@ int forward_run(struct forward *f, const struct batch *b, const uint32_t *logit_
                 r = run_logits(f, logit_rows, n);
         if (r == 0 && n > 0 && top && top->k > 0)
                 r = ops->top(f->be, f->logits, n, f->m->shape.n_vocab, top->k, top->rows, top->values, top->ids);
+        return r;
+}
+
+int forward_run(struct forward *f, const struct batch *b, const uint32_t *logit_rows, uint32_t n,
+                const struct forward_top *top) {
+        int r;
+
+        if (b->n_rows > f->max_rows || n > f->max_logits)
+                return -EINVAL;
+        r = begin(f, b, logit_rows, n, top);
         if (r == 0)
-                r = ops->end(f->be);
+                r = f->be->ops->end(f->be);
         return lost(r);
+}
+
+/* The operations of a step are those of one row, of three kinds: no logits are wanted, logits, or the best of them. */
+int forward_reserve(struct forward *f, struct forward_reserve *reserve) {
+        const struct backend_ops *ops = f->be->ops;
+        const struct backend_limits limits = { .rows = f->max_rows, .gathered = f->max_logits,
+                                               .sequences = reserve->sequences, .context = reserve->context };
+        const int32_t token = 0;
+        const uint32_t zero = 0, *table = &zero;
+        const struct batch b = { .n_rows = 1, .token = &token, .pos = &zero, .seq = &zero, .n_seqs = 1, .page_table = &table };
+        struct forward_top top = { .k = reserve->top };
+        uint64_t bytes;
+        int r = 0;
+
+        reserve->bytes = 0;
+        if (!ops->reserve || f->m->fake)
+                return 0;
+        for (uint32_t kind = 0; r == 0 && kind < (top.k > 0 ? 3 : 2); kind++) {
+                r = begin(f, &b, &zero, kind > 0, kind > 1 ? &top : NULL);
+                while (r == BACKEND_E_UNSUPPORTED && kind > 1 && top.k > 1) { /* of a large vocabulary fewer are found */
+                        top.k /= 2;
+                        r = begin(f, &b, &zero, 1, &top);
+                }
+                if (r != 0)
+                        break;
+                r = ops->reserve(f->be, &limits, &bytes);
+                reserve->bytes = MAX(reserve->bytes, bytes);
+        }
+        return r;
 }
 
 int forward_logits(struct forward *f, uint32_t first, uint32_t n, float *out) {

@@ -20,6 +20,16 @@ DEFINE_CLEANUP(struct forward *, forward_free)
 /* Bytes of activations that forward_new() takes. */
 uint64_t forward_bytes(const struct model_shape *s, uint32_t max_rows, uint32_t max_logits);
 
+/* What forward_reserve() has found. */
+struct forward_reserve {
+        uint32_t sequences, context; /* of steps that come */
+        uint32_t top;                /* the largest k */
+        uint64_t bytes;              /* out: what the backend takes for steps, or lacks */
+};
+
+/* Has the backend take all memory that any step may need. 0, BACKEND_E_*, or negative. */
+int forward_reserve(struct forward *f, struct forward_reserve *reserve);
+
 /* The k best logits of each row, where the backend finds them: backend.h, top. */
 struct forward_top {
         struct backend_top *rows; /* [n] */

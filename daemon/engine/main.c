@@ -116,6 +116,7 @@ static struct frame *ready_frame(struct host *h) {
         ready.placement = facts.placement;
         if (strcmp(facts.placement, "device") == 0)
                 ready.other_bytes -= stats.scratch_bytes;
+        ready.other_bytes += facts.host_bytes;
         ready.kv_memory = facts.kv_memory;
         ready.device_bytes = facts.device_bytes;
         frame.body_case = SPARK__ENGINE__V1__ENGINE_FRAME__BODY_READY;

@@ -17,6 +17,7 @@ template <int D, bool q8> struct attn_few_shape {
         using ring = attn_ring_shape<D, q8, 1, q8 ? 6 : 4, 32>;
         static constexpr uint32_t warp_bytes = ring::bytes + attn_shape<D>::query_bytes;
         static constexpr uint32_t bytes = attn_shape<D>::warps * warp_bytes;
+        static_assert(bytes <= 99 * 1024, "what a block has on the smallest device");
 };
 
 /* What a warp works on. */
@@ -104,13 +105,47 @@ __global__ void __launch_bounds__(WARP * attn_shape<D>::warps, 1) attn_few_kerne
 }
 
 #define COMBINE_THREADS 128u
+#define COMBINE_AHEAD 8u /* partial results that are on their way together: 32,768 positions have 80 */
+
+/* Four elements of a head of a row, of all its splits in order, finished. */
+DEVICE void attn_combine_head(const struct cuda_attn &a, const struct cuda_attn_row &row, uint32_t head, uint32_t d, float total[4]) {
+        uint32_t dim = a.kv.head_dim, n_heads = a.attention.n_heads;
+        const float2 *states = (const float2 *)(a.partials + (size_t)a.plan->n_partials * n_heads * dim);
+        float top = -attn_infinity(), sum = 0.0f, scale;
+
+        for (uint32_t first = 0; first < row.n_partials; first += COMBINE_AHEAD) {
+                float4 v[COMBINE_AHEAD];
+                float2 state[COMBINE_AHEAD];
+
+#pragma unroll
+                for (uint32_t i = 0; i < COMBINE_AHEAD; i++) {
+                        size_t at = (size_t)(row.first_partial + min(first + i, row.n_partials - 1)) * n_heads + head;
+
+                        v[i] = *(const float4 *)(a.partials + at * dim + d);
+                        state[i] = states[at];
+                }
+#pragma unroll
+                for (uint32_t i = 0; i < COMBINE_AHEAD; i++)
+                        if (first + i < row.n_partials) {
+                                attn_fold f = attn_fold_state(top, sum, state[i].x, state[i].y);
+
+                                total[0] = attn_fold_element(f, total[0], v[i].x);
+                                total[1] = attn_fold_element(f, total[1], v[i].y);
+                                total[2] = attn_fold_element(f, total[2], v[i].z);
+                                total[3] = attn_fold_element(f, total[3], v[i].w);
+                        }
+        }
+        scale = attn_finish(top, sum, a.attention.sinks, head);
+        for (uint32_t i = 0; i < 4; i++)
+                total[i] *= scale;
+}
 
 /* A thread combines four elements of a row: block (row of the plan, 512 of its elements). */
 __global__ void __launch_bounds__(COMBINE_THREADS) attn_combine_kernel(struct cuda_attn a) {
         uint32_t k = 4 * (blockIdx.y * COMBINE_THREADS + threadIdx.x), dim = a.kv.head_dim, n_heads = a.attention.n_heads;
-        float total[4] = {}, top = -attn_infinity(), sum = 0.0f;
         const struct cuda_attn_row *rows;
         struct cuda_attn_row row;
+        float total[4] = {};
 
         grid_launch_dependents();
         grid_wait();
@@ -118,27 +153,8 @@ __global__ void __launch_bounds__(COMBINE_THREADS) attn_combine_kernel(struct cu
                 return;
         rows = (const struct cuda_attn_row *)((const uint8_t *)a.plan + a.plan->rows_at);
         row = rows[blockIdx.x];
-        if (k < n_heads * dim) {
-                const float2 *states = (const float2 *)(a.partials + (size_t)a.plan->n_partials * n_heads * dim);
-                uint32_t head = k / dim;
-                float scale;
-
-#pragma unroll 4
-                for (uint32_t i = 0; i < row.n_partials; i++) {
-                        size_t at = (size_t)(row.first_partial + i) * n_heads + head;
-                        float4 v = *(const float4 *)(a.partials + at * dim + k % dim);
-                        float2 state = states[at];
-                        attn_fold f = attn_fold_state(top, sum, state.x, state.y);
-
-                        total[0] = attn_fold_element(f, total[0], v.x);
-                        total[1] = attn_fold_element(f, total[1], v.y);
-                        total[2] = attn_fold_element(f, total[2], v.z);
-                        total[3] = attn_fold_element(f, total[3], v.w);
-                }
-                scale = attn_finish(top, sum, a.attention.sinks, head);
-                for (uint32_t i = 0; i < 4; i++)
-                        total[i] *= scale;
-        }
+        if (k < n_heads * dim)
+                attn_combine_head(a, row, k / dim, k % dim, total);
         attn_store(a.out, row.row, k, total, k < (n_heads * dim + 31) / 32 * 32);
 }
 

@@ -23,11 +23,6 @@ static struct run run_at(const struct batch *batch, uint32_t row) {
         return run;
 }
 
-/* Whether the kernel for many rows serves it. */
-static bool is_long(struct run run, uint32_t tile_rows) {
-        return tile_rows > 0 && run.n >= CUDA_ATTN_RUN;
-}
-
 static uint32_t first_split(const struct batch *batch, uint32_t window, uint32_t row) {
         uint32_t pos = batch->pos[row];
 
@@ -38,22 +33,53 @@ static uint32_t last_split(const struct batch *batch, uint32_t row) {
         return cuda_attn_split_of(batch->pos[row]);
 }
 
-static void count_rows(const struct batch *batch, uint32_t window, struct run run, struct cuda_attn_plan *plan) {
+static uint32_t count_items(const struct batch *batch, uint32_t window, struct run run) {
+        uint32_t n = 0;
+
         for (uint32_t row = run.first; row < run.first + run.n; row++)
-                plan->n_items += last_split(batch, row) - first_split(batch, window, row) + 1;
-        plan->n_rows += run.n;
+                n += last_split(batch, row) - first_split(batch, window, row) + 1;
+        return n;
+}
+
+/* How many items are left for runs of several rows when single ones have theirs. */
+static uint32_t count_left(const struct batch *batch, uint32_t window, uint32_t max_items) {
+        for (uint32_t row = 0; row < batch->n_rows;) {
+                struct run run = run_at(batch, row);
+
+                if (run.n == 1)
+                        max_items -= MIN(max_items, count_items(batch, window, run));
+                row += run.n;
+        }
+        return max_items;
+}
+
+/* Whether the kernel for many rows serves it; if not it takes of the items that are left. */
+static bool is_long(const struct batch *batch, uint32_t window, uint32_t tile_rows, struct run run, uint32_t *left) {
+        uint32_t n;
+
+        if (tile_rows == 0 || run.n == 1)
+                return false;
+        if (run.n >= CUDA_ATTN_RUN)
+                return true;
+        n = count_items(batch, window, run);
+        if (n > *left)
+                return true;
+        *left -= n;
+        return false;
 }
 
 /* How many there are of everything, and where. */
-static void count(const struct batch *batch, uint32_t window, uint32_t tile_rows, struct cuda_attn_plan *plan) {
+static void count(const struct batch *batch, uint32_t window, uint32_t tile_rows, uint32_t left, struct cuda_attn_plan *plan) {
         *plan = (struct cuda_attn_plan){ 0 };
         for (uint32_t row = 0; row < batch->n_rows;) {
                 struct run run = run_at(batch, row);
 
-                if (is_long(run, tile_rows))
+                if (is_long(batch, window, tile_rows, run, &left)) {
                         plan->n_tiles += (run.n + tile_rows - 1) / tile_rows;
-                else
-                        count_rows(batch, window, run, plan);
+                } else {
+                        plan->n_items += count_items(batch, window, run);
+                        plan->n_rows += run.n;
+                }
                 row += run.n;
         }
         plan->n_partials = plan->n_items;
@@ -63,10 +89,10 @@ static void count(const struct batch *batch, uint32_t window, uint32_t tile_rows
         plan->bytes = plan->tiles_at + plan->n_tiles * (uint32_t)sizeof(struct cuda_attn_tile);
 }
 
-size_t cuda_attn_plan_bytes(const struct batch *batch, uint32_t window, uint32_t tile_rows) {
+size_t cuda_attn_plan_bytes(const struct batch *batch, uint32_t window, uint32_t tile_rows, uint32_t max_items) {
         struct cuda_attn_plan plan;
 
-        count(batch, window, tile_rows, &plan);
+        count(batch, window, tile_rows, count_left(batch, window, max_items), &plan);
         return plan.bytes;
 }
 
@@ -106,20 +132,21 @@ static uint32_t make_tiles(struct run run, uint32_t tile_rows, struct cuda_attn_
         return n;
 }
 
-void cuda_attn_plan_make(const struct batch *batch, uint32_t window, uint32_t tile_rows, struct cuda_attn_plan *ret) {
-        uint32_t n_rows = 0, n_tiles = 0, partial = 0;
+void cuda_attn_plan_make(const struct batch *batch, uint32_t window, uint32_t tile_rows, uint32_t max_items,
+                         struct cuda_attn_plan *ret) {
+        uint32_t n_rows = 0, n_tiles = 0, partial = 0, left = count_left(batch, window, max_items);
         struct cuda_attn_item *items;
         struct cuda_attn_row *rows;
         struct cuda_attn_tile *tiles;
 
-        count(batch, window, tile_rows, ret);
+        count(batch, window, tile_rows, left, ret);
         items = (struct cuda_attn_item *)((uint8_t *)ret + ret->items_at);
         rows = (struct cuda_attn_row *)((uint8_t *)ret + ret->rows_at);
         tiles = (struct cuda_attn_tile *)((uint8_t *)ret + ret->tiles_at);
         for (uint32_t row = 0; row < batch->n_rows;) {
                 struct run run = run_at(batch, row);
 
-                if (is_long(run, tile_rows)) {
+                if (is_long(batch, window, tile_rows, run, &left)) {
                         n_tiles += make_tiles(run, tile_rows, tiles + n_tiles);
                 } else {
                         partial = make_items(batch, window, run, partial, rows + n_rows, items + partial);

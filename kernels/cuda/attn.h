@@ -85,7 +85,9 @@ CUDA_API cudaError_t cuda_rope_kv(const struct cuda_launch *l, const struct cuda
 /*
  * Who computes what in a step, for one window: made on the host from a batch, copied to the device. Runs of at least
  * CUDA_ATTN_RUN rows of a sequence are cut into tiles for the kernel for many rows; all other rows are items of the kernel for few,
- * row by row: one for each split that the row sees. Nothing of a row's result depends on where it is served.
+ * row by row: one for each split that the row sees. Items have partial results in memory, which may be bounded: shorter runs, but for
+ * single rows, are tiles too, in order, once there would be more than max_items. Nothing of a row's result depends on where it is
+ * served.
  */
 #define CUDA_ATTN_RUN 16u
 
@@ -109,9 +111,10 @@ struct cuda_attn_plan {
         uint32_t items_at, rows_at, tiles_at, bytes;
 };
 
-/* Host: exact bytes of a batch's plan, and making it at `ret`. tile_rows: cuda_attn_tile_rows(). */
-CUDA_API size_t cuda_attn_plan_bytes(const struct batch *batch, uint32_t window, uint32_t tile_rows);
-CUDA_API void cuda_attn_plan_make(const struct batch *batch, uint32_t window, uint32_t tile_rows, struct cuda_attn_plan *ret);
+/* Host: exact bytes of a batch's plan, and making it at `ret`. tile_rows: cuda_attn_tile_rows(); max_items: UINT32_MAX = any. */
+CUDA_API size_t cuda_attn_plan_bytes(const struct batch *batch, uint32_t window, uint32_t tile_rows, uint32_t max_items);
+CUDA_API void cuda_attn_plan_make(const struct batch *batch, uint32_t window, uint32_t tile_rows, uint32_t max_items,
+                                  struct cuda_attn_plan *ret);
 /* Rows of a tile for so many query heads per KV head; 0: all rows are items (heads that are not whole 16, whose packed forms only
  * a whole row's heads together can make). */
 CUDA_API uint32_t cuda_attn_tile_rows(uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_dim);
@@ -122,8 +125,15 @@ static inline uint32_t cuda_attn_partials_max(uint32_t max_rows, uint32_t max_po
         return max_rows * (max_positions > 0 ? cuda_attn_split_of(max_positions - 1) + 1 : 0);
 }
 
+/* At worst, for one row of each of so many sequences, with a window. */
+static inline uint32_t cuda_attn_items_max(uint32_t n_sequences, uint32_t max_positions, uint32_t window) {
+        uint32_t all = cuda_attn_partials_max(1, max_positions), seen = window / CUDA_ATTN_SPLIT + 2;
+
+        return n_sequences * (window > 0 && seen < all ? seen : all);
+}
+
 static inline uint32_t cuda_attn_tiles_max(uint32_t max_rows, uint32_t tile_rows) {
-        return tile_rows > 0 ? max_rows / CUDA_ATTN_RUN + max_rows / tile_rows : 0;
+        return tile_rows > 0 ? max_rows / 2 + max_rows / tile_rows : 0; /* a run has two rows at least */
 }
 
 static inline size_t cuda_attn_plan_bytes_max(uint32_t max_rows, uint32_t max_positions, uint32_t tile_rows) {

@@ -2,7 +2,8 @@
 
 /*
  * Copies between the process's memory and the device's. Two pinned buffers take turns: while the device fetches one the processor
- * fills the other. A buffer is used again when the copy from or to it has ended, which its event says.
+ * fills the other. A buffer is used again when the copy from or to it has ended, which its event says. Weights pass through buffers
+ * of their own (upload.c).
  */
 
 #include <errno.h>

@@ -192,9 +192,14 @@ static const char *cuda_describe(const struct backend *base) {
 
 static void cuda_facts(const struct backend *base, struct backend_facts *ret) {
         const struct cuda_backend *be = (const struct cuda_backend *)base;
+        uint64_t host, device;
 
-        *ret = (struct backend_facts){ .device_bytes = be->device_bytes, .steps = be->runner.steps,
-                                       .graph_steps = be->runner.graph_steps, .graph_nodes = be->runner.graph_nodes };
+        cuda_reserved(be, &host, &device);
+        *ret = (struct backend_facts){ .device_bytes = be->device_bytes,
+                                       .host_bytes = be->placement == CUDA_DEVICE ? host : host + device,
+                                       .steps = be->runner.steps,
+                                       .graph_steps = be->runner.graph_steps,
+                                       .graph_nodes = be->runner.graph_nodes };
         (void)snprintf(ret->device, sizeof(ret->device), "%.48s (sm_%u)", be->name, be->arch);
         (void)snprintf(ret->placement, sizeof(ret->placement), "%s", placement_name(be));
         (void)snprintf(ret->kv_memory, sizeof(ret->kv_memory), "%s", be->kv_on_host ? "host" : "device");
@@ -215,16 +220,15 @@ static int cuda_health(struct backend *base) {
         return cuda_lose(be, -ENODEV, sentence); /* what it runs now may never end */
 }
 
-#define LIMITS_BYTES (256u << 20)
-
 static int cuda_limits(struct backend *base, double *ret_read_bytes_s, double *ret_copy_bytes_s, double *ret_ops_s) {
         struct cuda_backend *be = cuda_of(base);
         struct cuda_memory from = {}, to = {};
+        size_t bytes = cuda_measure_bytes();
         double read = 0, copy = 0, ops = 0;
         int r = atomic_load(&be->lost);
 
-        r = r ? r : cuda_memory_take(be, LIMITS_BYTES, false, &from);
-        r = r ? r : cuda_memory_take(be, LIMITS_BYTES, false, &to);
+        r = r ? r : cuda_memory_take(be, bytes, false, &from);
+        r = r ? r : cuda_memory_take(be, bytes, false, &to);
         r = r ? r : cuda_memory_clear(be, &from);
         r = r ? r : cuda_check(be, cuda_measure_read(be->stream, from.data, from.bytes, &read), "measuring reads");
         r = r ? r : cuda_check(be, cuda_measure_copy(be->stream, to.data, from.data, from.bytes, &copy), "measuring copies");
@@ -263,6 +267,7 @@ static const struct backend_ops backend_cuda = {
         .kv_import = cuda_kv_import,
         .begin = cuda_record_begin,
         .end = cuda_run_end,
+        .reserve = cuda_reserve,
         .embed = cuda_record_embed,
         .rmsnorm = cuda_record_rmsnorm,
         .matmul = cuda_record_matmul,

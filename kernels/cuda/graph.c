@@ -24,8 +24,8 @@ struct cuda_graph {
         struct cuda_rooms rooms;
         uint64_t generation;
         cudaGraphExec_t exec; /* NULL: was launched directly */
-        size_t n_nodes;
         struct cuda_pace pace;
+        size_t n_nodes;
 };
 
 static struct cuda_graph *graph_free(struct cuda_backend *be, struct cuda_graph *g) {

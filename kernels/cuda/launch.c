@@ -29,7 +29,7 @@ static void add_value(const struct cuda_step *s, uint32_t value, struct cuda_pac
                 out->f32 = v.f32;
 }
 
-struct cuda_mm cuda_launch_mm(const struct cuda_step *s, const struct cuda_op *op) {
+static cudaError_t launch_mm(const struct cuda_step *s, const struct cuda_op *op, const struct cuda_launch *l) {
         struct cuda_mm mm = op->mm.mm;
 
         mm.rows = rows_of(s, op->span);
@@ -45,12 +45,6 @@ struct cuda_mm cuda_launch_mm(const struct cuda_step *s, const struct cuda_op *o
         mm.scratch = s->be->runner.scratch[CUDA_SCRATCH_MM].data;
         mm.tickets = s->be->runner.scratch[CUDA_SCRATCH_TICKETS].data;
         mm.n_sms = s->be->n_sms;
-        return mm;
-}
-
-static cudaError_t launch_mm(const struct cuda_step *s, const struct cuda_op *op, const struct cuda_launch *l) {
-        const struct cuda_mm mm = cuda_launch_mm(s, op);
-
         return cuda_mm(l, &mm);
 }
 

@@ -2,7 +2,10 @@
 
 /*
  * What the machine can do at most, for benchmarks to be compared with: bytes read and copied in a second, products of the tensor
- * cores. Each is the median of several runs after one that does not count.
+ * cores. Each is the median of several runs after some that do not count, for clocks rise when there is work. All blocks fit on
+ * the device at a time. A benchmark's buffers must be much larger than the second-level cache, or what that keeps from one run to
+ * the next counts as memory. What is multiplied is random: equal numbers take less power, and so may be multiplied faster than
+ * a model's.
  */
 
 #include "launch.cuh"
@@ -12,7 +15,11 @@
 
 #define LIMITS_RUNS 7u
 #define LIMITS_THREADS 512u
-#define LIMITS_PER_SM 4u
+#define LIMITS_PER_SM 2u
+#define LIMITS_BYTES_MIN ((size_t)256 << 20)
+#define LIMITS_CACHES 16u /* of the second level, in a buffer */
+#define WARM_MS 50.0f     /* until this is over, or so many runs are */
+#define WARM_RUNS 64u
 #define LIMITS_UNROLL 8u
 #define MMA_THREADS 256u
 #define MMA_PER_SM 4u
@@ -62,8 +69,17 @@ __global__ void __launch_bounds__(LIMITS_THREADS) copy_kernel(struct limits_args
         }
 }
 
+/* Two numbers of bfloat16 between 1/2 and 1, of either sign: sums stay finite for MMA_STEPS_MAX steps. */
+DEVICE uint32_t mma_random(uint32_t i) {
+        uint32_t z = (blockIdx.x * MMA_THREADS + threadIdx.x) * 6 + i;
+
+        z = (z ^ z >> 16) * 0x7feb352du; /* a mix of 32 bits (Wellons 2018) */
+        z = (z ^ z >> 15) * 0x846ca68bu;
+        return and_or(z ^ z >> 16, 0x807f807fu, 0x3f003f00u);
+}
+
 __global__ void __launch_bounds__(MMA_THREADS) mma_kernel(struct limits_args a) {
-        uint32_t x = 0x3f803f80u + threadIdx.x, wa[4] = { x, x + 1, x + 2, x + 3 }, xb[2] = { x + 4, x + 5 };
+        uint32_t wa[4] = { mma_random(0), mma_random(1), mma_random(2), mma_random(3) }, xb[2] = { mma_random(4), mma_random(5) };
         float d[MMA_CHAINS][4] = {}, all = 0.0f;
 
         for (size_t i = 0; i < a.n; i++)
@@ -73,7 +89,7 @@ __global__ void __launch_bounds__(MMA_THREADS) mma_kernel(struct limits_args a) 
 #pragma unroll
         for (uint32_t j = 0; j < MMA_CHAINS; j++)
                 all += d[j][0] + d[j][1] + d[j][2] + d[j][3];
-        if (all < 0.0f && a.sink) /* these are sums of positive numbers */
+        if (all == 0x1p-100f && a.sink)
                 *a.sink = 1;
 }
 
@@ -108,9 +124,13 @@ static void sort_floats(float *x, uint32_t n) {
 }
 
 static cudaError_t run_all(const struct limits_run *run, float *ret_ms) {
-        float ms[LIMITS_RUNS], unused;
-        cudaError_t e = run_once(run, &unused);
+        float ms[LIMITS_RUNS], warm = 0.0f;
+        cudaError_t e = cudaSuccess;
 
+        for (uint32_t i = 0; e == cudaSuccess && i < WARM_RUNS && warm < WARM_MS; i++) {
+                e = run_once(run, &ms[0]);
+                warm += e == cudaSuccess ? ms[0] : 0.0f;
+        }
         for (uint32_t i = 0; e == cudaSuccess && i < LIMITS_RUNS; i++)
                 e = run_once(run, &ms[i]);
         if (e != cudaSuccess)
@@ -176,6 +196,14 @@ static cudaError_t measure_bytes(void (*kernel)(struct limits_args), cudaStream_
         if (e == cudaSuccess)
                 *ret_bytes_s = (double)(run.args.n * sizeof(uint4)) / seconds;
         return e;
+}
+
+size_t cuda_measure_bytes(void) {
+        int device, l2;
+
+        if (cudaGetDevice(&device) != cudaSuccess || cudaDeviceGetAttribute(&l2, cudaDevAttrL2CacheSize, device) != cudaSuccess)
+                return LIMITS_BYTES_MIN;
+        return LIMITS_CACHES * (size_t)l2 > LIMITS_BYTES_MIN ? LIMITS_CACHES * (size_t)l2 : LIMITS_BYTES_MIN;
 }
 
 cudaError_t cuda_measure_read(cudaStream_t stream, const void *data, size_t bytes, double *ret_bytes_s) {

@@ -132,39 +132,36 @@ template <typename L> DEVICE struct mm_panel mm_panel_of(const struct mm_args &a
         return r;
 }
 
-/* The block's rows: where they are in x, and then in out. After grid_wait(); returns how many. */
-template <typename L> DEVICE uint32_t mm_rows(const struct mm_args &a, struct mm_block *b, uint32_t *table) {
+/* The block's rows: where they are in x, and then in out. Returns how many. */
+template <typename L> DEVICE uint32_t mm_rows(const struct mm_args &a, uint32_t *table) {
+        uint32_t end = *a.mm.rows.count * a.mm.rows.per, first = blockIdx.x * L::rows, n = first < end ? end - first : 0;
+
+        for (uint32_t i = threadIdx.x; i < L::rows; i += L::threads)
+                table[i] = table[L::rows + i] = i < n ? first + i : MM_NO_ROW;
+        return n < L::rows ? n : L::rows;
+}
+
+/* The same of an expert's slots; after grid_wait(). */
+template <typename L> DEVICE uint32_t mm_slots(const struct mm_args &a, struct mm_block *b, uint32_t *table) {
         const struct cuda_slots &s = a.mm.slots;
-        uint32_t first, n;
+        uint32_t before = blockIdx.x % a.group_tiles * L::rows, n;
+        struct cuda_group group = { 0, 0, 0 };
 
-        if (s.groups) {
-                struct cuda_group group = { 0, 0, 0 };
-
-                uint32_t before = blockIdx.x % a.group_tiles * L::rows;
-
-                if (blockIdx.x / a.group_tiles < *s.n_groups)
-                        group = s.groups[blockIdx.x / a.group_tiles];
-                first = group.first + before;
-                n = before < group.n ? group.n - before : 0;
-                b->expert = group.expert;
-        } else {
-                uint32_t end = *a.mm.rows.count * a.mm.rows.per;
-
-                first = blockIdx.x * L::rows;
-                n = first < end ? end - first : 0;
-        }
-        n = n < L::rows ? n : L::rows;
+        if (blockIdx.x / a.group_tiles < *s.n_groups)
+                group = s.groups[blockIdx.x / a.group_tiles];
+        n = before < group.n ? group.n - before : 0;
+        b->expert = group.expert;
         for (uint32_t i = threadIdx.x; i < L::rows; i += L::threads) {
                 uint32_t x = MM_NO_ROW, out = MM_NO_ROW;
 
                 if (i < n) {
-                        out = s.groups ? s.slot[first + i] : first + i;
-                        x = s.groups && a.mm.x_per_row ? s.row[first + i] : out;
+                        out = s.slot[group.first + before + i];
+                        x = a.mm.x_per_row ? s.row[group.first + before + i] : out;
                 }
                 table[i] = x;
                 table[L::rows + i] = out;
         }
-        return n;
+        return n < L::rows ? n : L::rows;
 }
 
 /* Where a warp's panel is; NULL beyond the last one. */

@@ -15,7 +15,17 @@
 #define F32_ROWS 8u
 #define F32_SLICES 16u
 #define F32_SLICE_MIN 128u
-#define F32_AHEAD 8u /* elements of K that are loaded at a time */
+#define F32_EARLY_ROWS 64u /* up to so many, weights are brought near before the kernel in front has ended */
+
+/* Elements of K that are loaded at a time; those that are left one by one, of a single row by `last`. As many blocks as `blocks` on
+ * an SM: left alone the compiler aims at five, and spills. */
+template <uint32_t n_rows> struct f32_shape {
+        static constexpr uint32_t ahead = 8, last = 1, blocks = 3;
+};
+
+template <> struct f32_shape<1> {
+        static constexpr uint32_t ahead = 32, last = 4, blocks = 2;
+};
 
 uint32_t mm_f32_slices(uint32_t n_in) {
         uint32_t n = 1;
@@ -53,14 +63,17 @@ template <uint32_t n_rows, uint32_t n>
 DEVICE void f32_multiply(const float *w, const struct f32_rows &r, uint32_t k, float acc[n_rows]) {
         float v[n];
 
+        w += (size_t)k * WEIGHT_PANEL; /* what the compiler can't know of k + i: that it is less than 2^32 */
 #pragma unroll
         for (uint32_t i = 0; i < n; i++)
-                v[i] = __ldg(w + (size_t)(k + i) * WEIGHT_PANEL);
+                v[i] = __ldg(w + i * WEIGHT_PANEL);
 #pragma unroll
         for (uint32_t row = 0; row < n_rows; row++) {
+                const float *x = r.x[row] + k;
+
 #pragma unroll
                 for (uint32_t i = 0; i < n; i++)
-                        acc[row] = fmaf(v[i], r.x[row][k + i], acc[row]);
+                        acc[row] = fmaf(v[i], x[i], acc[row]);
         }
 }
 
@@ -76,44 +89,69 @@ DEVICE void f32_store(const struct cuda_mm_product &p, uint32_t expert, uint32_t
         p.out[row * p.out_stride + o] = v;
 }
 
+/* A thread's output of a panel and its slice of K. */
+struct f32_part {
+        const float *w;
+        uint32_t o, slice, k, end;
+};
+
+DEVICE struct f32_part f32_part_of(const struct mm_args &a, uint32_t product, uint32_t panel, uint32_t expert) {
+        uint32_t n_slices = a.slices[product], length = (a.mm.n_in + n_slices - 1) / n_slices;
+        struct f32_part p = { NULL, threadIdx.x % WEIGHT_PANEL, threadIdx.x / WEIGHT_PANEL, 0, 0 };
+
+        p.w = (const float *)a.mm.product[product].w + ((size_t)expert * a.n_panels[product] + panel) * a.mm.n_in * WEIGHT_PANEL + p.o;
+        p.k = p.slice * length;
+        p.end = p.k + length < a.mm.n_in ? p.k + length : a.mm.n_in;
+        return p;
+}
+
+/* A slice's weights, a line of 128 bytes and so two elements of K for each of its threads, to the second-level cache. */
+DEVICE void f32_prefetch(const struct f32_part &p) {
+        for (uint32_t k = p.k + 2 * p.o; k < p.end; k += 2 * WEIGHT_PANEL)
+                prefetch_l2(p.w - p.o + (size_t)k * WEIGHT_PANEL);
+}
+
 /* The rows of a group from `at` on. */
 template <uint32_t n_rows>
 DEVICE void f32_rows_compute(const struct mm_args &a, uint32_t product, uint32_t panel, const struct cuda_group &group,
                              uint32_t at) {
+        constexpr uint32_t ahead = f32_shape<n_rows>::ahead, last = f32_shape<n_rows>::last;
         const struct cuda_mm_product &p = a.mm.product[product];
-        uint32_t o = threadIdx.x % WEIGHT_PANEL, slice = threadIdx.x / WEIGHT_PANEL, n_slices = a.slices[product];
-        uint32_t length = (a.mm.n_in + n_slices - 1) / n_slices, k = slice * length, end = k + length;
-        const float *w = (const float *)p.w + ((size_t)group.expert * a.n_panels[product] + panel) * a.mm.n_in * WEIGHT_PANEL + o;
+        const struct f32_part part = f32_part_of(a, product, panel, group.expert);
+        uint32_t o = part.o, k = part.k;
         struct f32_rows r = f32_rows_of<n_rows>(a, group, at);
         float acc[n_rows] = {}, *slices = (float *)shared_memory();
 
-        end = end < a.mm.n_in ? end : a.mm.n_in;
-        for (; k + F32_AHEAD <= end; k += F32_AHEAD)
-                f32_multiply<n_rows, F32_AHEAD>(w, r, k, acc);
-        for (; k < end; k++)
-                f32_multiply<n_rows, 1>(w, r, k, acc);
+        for (; k + ahead <= part.end; k += ahead)
+                f32_multiply<n_rows, ahead>(part.w, r, k, acc);
+        for (; last > 1 && k + last <= part.end; k += last)
+                f32_multiply<n_rows, last>(part.w, r, k, acc);
+        for (; k < part.end; k++)
+                f32_multiply<n_rows, 1>(part.w, r, k, acc);
 #pragma unroll
         for (uint32_t i = 0; i < n_rows; i++)
-                slices[(slice * n_rows + i) * WEIGHT_PANEL + o] = acc[i];
+                slices[(part.slice * n_rows + i) * WEIGHT_PANEL + o] = acc[i];
         __syncthreads();
-        if (slice == 0) {
+        if (part.slice == 0) {
 #pragma unroll
                 for (uint32_t i = 0; i < n_rows; i++)
                         f32_store(p, group.expert, r.out[i], panel * WEIGHT_PANEL + o, slices + i * WEIGHT_PANEL + o,
-                                  n_rows * WEIGHT_PANEL, n_slices);
+                                  n_rows * WEIGHT_PANEL, a.slices[product]);
         }
         __syncthreads();
 }
 
-/* Three blocks an SM: left alone the compiler aims at five, and spills. */
-template <uint32_t n_rows> __global__ void __launch_bounds__(WEIGHT_PANEL *F32_SLICES, 3) mm_f32_kernel(struct mm_args a) {
+template <uint32_t n_rows>
+__global__ void __launch_bounds__(WEIGHT_PANEL *F32_SLICES, f32_shape<n_rows>::blocks) mm_f32_kernel(struct mm_args a) {
         struct cuda_group group = { 0, 0, 0 };
         uint32_t product = 0, count;
 
         grid_launch_dependents();
-        grid_wait();
         while (product + 1 < a.mm.n_products && blockIdx.y >= a.first_tile[product + 1])
                 product++;
+        if (!a.mm.slots.groups && a.mm.rows.max <= F32_EARLY_ROWS && blockIdx.x == 0)
+                f32_prefetch(f32_part_of(a, product, blockIdx.y - a.first_tile[product], 0));
+        grid_wait();
         if (a.mm.slots.groups) {
                 if (blockIdx.x < *a.mm.slots.n_groups)
                         group = a.mm.slots.groups[blockIdx.x];

@@ -68,6 +68,21 @@ DEVICE void mm_compute_stage(const struct mm_block &b, const struct mm_rings<F, 
                 mm_step_of<F, V>(acc, weights, in_chunk + i, x, sums, i, lane);
 }
 
+/* Begins with the first stages. Each is a commit of its own, which is all that its step waits for, unless their weights are on their
+ * way already (fetched): then the first one has all of these. */
+template <typename F, typename V>
+DEVICE void mm_begin(const struct mm_args &a, const struct mm_block &b, const struct mm_rings<F, V> &r, const uint8_t *panel,
+                     bool fetched) {
+        uint32_t warp = threadIdx.x / MM_WARP, lane = threadIdx.x % MM_WARP;
+
+        for (uint32_t s = 0; s < mm_layout<F, V>::stages - 1; s++) {
+                if (!fetched)
+                        mm_fetch_chunk<F, V>(b, r, panel, s, warp, lane);
+                mm_fetch_stage<F, V>(a, b, r, s, warp, lane);
+                cp_async_commit();
+        }
+}
+
 /* All of the block's K: leaves its last slice's sums in acc, those of slices before in total or, without registers for these, in
  * out. */
 template <typename F, typename V>
@@ -78,10 +93,6 @@ DEVICE void mm_loop(const struct mm_args &a, const struct mm_block &b, const str
         uint32_t slice_end = mm_slice_begin(slice + 1, b.slices, a.mm.n_in);
         uint32_t n_steps = (b.k_end - b.k_first + L::k_step - 1) / L::k_step;
 
-        for (uint32_t s = 0; s < L::stages - 1; s++) {
-                mm_fetch_stage<F, V>(a, b, r, s, warp, lane);
-                cp_async_commit();
-        }
         for (uint32_t s = 0; s < n_steps; s++) {
                 if (b.k_first + s * L::k_step == slice_end) {
                         if (L::totals)
@@ -115,19 +126,20 @@ __global__ void __launch_bounds__(mm_layout<F, V>::threads, mm_layout<F, V>::blo
                 for (uint32_t s = 0; s < L::stages - 1; s++)
                         mm_fetch_chunk<F, V>(b, r, panel, s, warp, lane);
         }
+        if (!a.mm.slots.groups)
+                b.n_rows = mm_rows<L>(a, r.table);
         grid_wait();
-        b.n_rows = b.slice < b.slices ? mm_rows<L>(a, &b, r.table) : 0;
-        if (b.n_rows == 0) { /* shared memory goes to the next block when all copies have come */
+        if (a.mm.slots.groups)
+                b.n_rows = mm_slots<L>(a, &b, r.table);
+        if (b.n_rows == 0 || b.slice >= b.slices) { /* shared memory goes to the next block when all copies have come */
                 cp_async_commit();
                 cp_async_wait<0>();
                 return;
         }
-        if (!early) {
+        if (!early)
                 panel = mm_weights<F, L>(a, b, warp);
-                for (uint32_t s = 0; s < L::stages - 1; s++)
-                        mm_fetch_chunk<F, V>(b, r, panel, s, warp, lane);
-        }
         __syncthreads();
+        mm_begin<F, V>(a, b, r, panel, early);
         if (L::totals)
                 mm_initial<F, V>(a, b, r.table, warp, lane, total);
         mm_loop<F, V>(a, b, r, panel, acc, total);

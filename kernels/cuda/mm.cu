@@ -15,11 +15,16 @@
  *   by each warp for the rows that it has; with two warps side by side (128 rows) that is done twice.
  * - wgmma (H100 only) and tcgen05 (not on GB10): other orders of sums on other machines, and no fragments in registers.
  * - Split K by atomics: no order. Slices with a ticket are as parallel.
- * - Larger blocks for few rows. With 64 outputs a matrix of 4,096 has 256 blocks in 4 slices, and one of 12,288 has 192 without:
- *   two or more on each SM, so that one computes while the other's data is on its way. Each block reads x, 512 bytes beside
- *   1,152 of Q4_0 for a step of up to 8 rows, from the second-level cache.
+ * - Larger blocks for few rows. With 64 outputs a matrix of 4,096 has 256 blocks in 4 slices, one of 8,192 with as long a K in 2, and
+ *   one of 12,288 has 192 without: two or more on each SM, so that one computes while the other's data is on its way. Each block
+ *   reads x, 512 bytes beside 1,152 of Q4_0 for a step of up to 8 rows, from the second-level cache: 64 with one row.
  * - Totals of slices in registers for more than 32 rows too: they need 32 or 64 of them, and the kernels spilled. These add
- *   slices up in out, once in 1,024 elements of K or more.
+ *   slices up in out, once in 1,024 elements of K or more. Gated products, which have no out, are computed in tiles of 32 rows
+ *   instead where K is in slices and blocks are not split: each panel is then read, and decoded, two or four times.
+ * - Other places for a panel's units of 4 bytes. The four of a step are 64 bytes apart, so that a load of 8 bytes for each lane
+ *   takes four turns at shared memory where two would do; of the 20 clocks above these are 2.
+ * - Weights past the second-level cache (evict first), which has to keep no more than x for a product.
+ * - A commit for each stage of weights that is fetched before x: copies come in order, so that x's would wait for all of them anyway.
  */
 
 #include "launch.cuh"
@@ -29,7 +34,8 @@
 #define MM_SLICES_MAX 4u
 #define MM_SLICE_MIN 1024u     /* elements of K; shorter ones do not fill the pipeline */
 #define MM_SLICE_BLOCKS 256u   /* blocks of 64 outputs that all GPUs are busy with */
-#define MM_SLICE_OUTPUTS 8192u /* from here on there are enough of them */
+#define MM_SLICE_OUTPUTS 8192u /* from here on there are enough of them, */
+#define MM_SLICE_LONG 8192u    /* but where K is as long as this, one for each SM or two take too long */
 #define MM_FEW_ROWS 64u
 #define MM_TOTALS_ROWS 32u /* of the largest variant that has registers for totals (struct mm_variant) */
 
@@ -72,7 +78,7 @@ uint32_t cuda_mm_slices(enum fmt fmt, uint32_t n_out, uint32_t n_in) {
 
         if (fmt == FMT_F32)
                 return mm_f32_slices(n_in);
-        if (n_out >= MM_SLICE_OUTPUTS)
+        if (n_out >= MM_SLICE_OUTPUTS && n_in < MM_SLICE_LONG)
                 return 1;
         while (n < MM_SLICES_MAX && blocks * n < MM_SLICE_BLOCKS && n_in / (2 * n) >= MM_SLICE_MIN)
                 n *= 2;
@@ -103,7 +109,7 @@ bool cuda_mm_can_gate(enum fmt fmt, uint32_t n_out, uint32_t n_in) {
 uint32_t cuda_mm_group_rows(uint32_t max_slots, uint32_t n_experts) {
         uint32_t rows = CUDA_TILE_ROWS;
 
-        while (rows < 128 && (uint64_t)rows * n_experts < 2 * (uint64_t)max_slots)
+        while (rows < CUDA_MM_GROUP_ROWS && (uint64_t)rows * n_experts < 2 * (uint64_t)max_slots)
                 rows *= 2;
         return rows;
 }
@@ -211,12 +217,14 @@ static cudaError_t mm_prepare(const struct mm_format_entry *entry) {
         return cudaSuccess;
 }
 
+/* Kernels between products prefer what these have, too: an SM divides its memory anew only when no block is on it, so that a product
+ * could not begin there before another kernel has ended. */
 cudaError_t cuda_mm_prepare(void) {
-        for (size_t i = 0; i < MM_FORMATS; i++) {
-                cudaError_t error = mm_prepare(mm_formats[i]);
+        cudaError_t error = cudaDeviceSetCacheConfig(cudaFuncCachePreferShared);
 
-                if (error != cudaSuccess)
-                        return error;
-        }
-        return cuda_mm_has_fp8(FMT_MXFP4) ? mm_prepare(&mm_mxfp4_fp8) : cudaSuccess;
+        for (size_t i = 0; error == cudaSuccess && i < MM_FORMATS; i++)
+                error = mm_prepare(mm_formats[i]);
+        if (error == cudaSuccess && cuda_mm_has_fp8(FMT_MXFP4))
+                error = mm_prepare(&mm_mxfp4_fp8);
+        return error;
 }

@@ -70,9 +70,11 @@ CUDA_API bool cuda_mm_wants_f32(enum fmt fmt); /* and not x.x */
 CUDA_API bool cuda_mm_has_fp8(enum fmt fmt);
 /* Whether gate and up of such a shape can be gated in one go. */
 CUDA_API bool cuda_mm_can_gate(enum fmt fmt, uint32_t n_out, uint32_t n_in);
-/* Rows of a group of slots that the kernel for so many slots handles best. */
+#define CUDA_MM_GROUP_ROWS 128u
+
+/* Rows of a group of slots that the kernel for so many slots handles best: CUDA_MM_GROUP_ROWS at most. */
 CUDA_API uint32_t cuda_mm_group_rows(uint32_t max_slots, uint32_t n_experts);
 CUDA_API size_t cuda_mm_scratch_bytes(const struct cuda_mm *a);
 CUDA_API cudaError_t cuda_mm(const struct cuda_launch *l, const struct cuda_mm *a);
-/* Once per process and device: allows the kernels their shared memory. */
+/* Once per process and device: allows the kernels their shared memory, and asks for the same share of it for all others. */
 CUDA_API cudaError_t cuda_mm_prepare(void);

@@ -19,6 +19,9 @@
 
 #define LIBRARY "libnvidia-ml.so.1"
 #define EVENT_XID 8ull /* nvmlEventTypeXidCriticalError */
+#define GPU_IS_LOST 15 /* NVML_ERROR_GPU_IS_LOST */
+#define XID_OFF_BUS 79u
+#define EVENTS_MAX 16u /* taken at a time */
 
 typedef struct nvml_device *nvml_device_t;
 typedef struct nvml_events *nvml_events_t;
@@ -115,7 +118,7 @@ bool cuda_nvml_driver(struct cuda_nvml *n, char *ret, size_t size) {
 
 /* Fallen off the bus, its microcontrollers or its memory given up; others are some process's own, perhaps not ours. */
 static bool is_fatal(uint64_t xid) {
-        static const uint64_t fatal[] = { 62, 79, 95, 119, 120 };
+        static const uint64_t fatal[] = { 62, XID_OFF_BUS, 95, 119, 120 };
 
         for (size_t i = 0; i < ARRAY_SIZE(fatal); i++)
                 if (xid == fatal[i])
@@ -126,10 +129,16 @@ static bool is_fatal(uint64_t xid) {
 uint64_t cuda_nvml_poll(struct cuda_nvml *n) {
         struct nvml_event event;
         uint64_t fatal = 0;
+        int r;
 
         if (!n || !n->events || pthread_mutex_trylock(&n->lock) != 0)
                 return 0; /* nobody to ask, or somebody does */
-        while (fatal == 0 && n->events_wait(n->events, &event, 0) == 0) {
+        for (unsigned i = 0; i < EVENTS_MAX && fatal == 0; i++) {
+                r = n->events_wait(n->events, &event, 0);
+                if (r == GPU_IS_LOST)
+                        fatal = XID_OFF_BUS;
+                if (r != 0)
+                        break;
                 if (event.type != EVENT_XID)
                         continue;
                 if (is_fatal(event.data))

@@ -31,7 +31,7 @@ struct cuda_launch {
 };
 
 /* Rows of an operation: *count * per, known on the device only, so that one graph serves every number up to max (of these
- * rows, per included), which the grid covers. */
+ * rows, per included), which the grid covers. No kernel writes count: it is there before the first one of a step starts. */
 struct cuda_rows {
         const uint32_t *count;
         uint32_t per;
@@ -181,6 +181,7 @@ static inline uint32_t cuda_groups_max(uint32_t max_slots, uint32_t n_experts, u
 #define CUDA_ROUTE_EXPERTS 512u /* at most; and of the others */
 #define CUDA_ROUTE_USED 32u
 #define CUDA_ROUTE_SLOTS (1u << 19)
+#define CUDA_ROUTE_ROWS 65536u /* what of an expert's is in front of other slots of it fits 16 bits */
 
 struct cuda_route {
         struct cuda_rows rows;
@@ -242,3 +243,5 @@ CUDA_API cudaError_t cuda_fill(const struct cuda_launch *l, enum fmt fmt, uint64
 CUDA_API cudaError_t cuda_measure_read(cudaStream_t stream, const void *data, size_t bytes, double *ret_bytes_s);
 CUDA_API cudaError_t cuda_measure_copy(cudaStream_t stream, void *to, const void *from, size_t bytes, double *ret_bytes_s);
 CUDA_API cudaError_t cuda_measure_mma(cudaStream_t stream, double *ret_ops_s);
+/* How many bytes to read or copy so that they come from memory, not from a cache. */
+CUDA_API size_t cuda_measure_bytes(void);

@@ -149,7 +149,7 @@ int cuda_record_route(struct backend *base, const struct routing *routing, const
 
         if (routing->n_used < 1 || routing->n_used > MIN(routing->n_experts, CUDA_ROUTE_USED) ||
             routing->n_experts > CUDA_ROUTE_EXPERTS || routing->gating > GATING_SOFTMAX_CHOSEN ||
-            (uint64_t)n_rows * routing->n_used > CUDA_ROUTE_SLOTS)
+            n_rows > CUDA_ROUTE_ROWS || (uint64_t)n_rows * routing->n_used > CUDA_ROUTE_SLOTS)
                 return BACKEND_E_UNSUPPORTED;
         memset(&choice, 0, sizeof(choice));
         r = cuda_record_span(be, n_rows, &choice.span);

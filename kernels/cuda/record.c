@@ -292,17 +292,16 @@ int cuda_record_slice(struct backend *base, const float *x, size_t x_stride, uin
         return 0;
 }
 
-static int keep_rows(struct cuda_recorder *rec, const uint32_t *rows, uint32_t n) {
-        if (n > rec->gather_allocated) {
-                uint32_t *grown = reallocarray(rec->gather, n, sizeof(*grown));
+int cuda_record_take_gather(struct cuda_recorder *rec, uint32_t n) {
+        uint32_t *grown;
 
-                if (!grown)
-                        return BACKEND_E_NO_MEMORY;
-                rec->gather = grown;
-                rec->gather_allocated = n;
-        }
-        if (n > 0)
-                memcpy(rec->gather, rows, n * sizeof(*rows));
+        if (n <= rec->gather_allocated)
+                return 0;
+        grown = reallocarray(rec->gather, n, sizeof(*grown));
+        if (!grown)
+                return BACKEND_E_NO_MEMORY;
+        rec->gather = grown;
+        rec->gather_allocated = n;
         return 0;
 }
 
@@ -319,7 +318,9 @@ int cuda_record_gather(struct backend *base, const float *x, const uint32_t *row
         for (uint32_t i = 0; i < n; i++)
                 if (rows[i] >= rec->batch->n_rows)
                         return BACKEND_E_UNSUPPORTED;
-        r = keep_rows(rec, rows, n);
+        r = cuda_record_take_gather(rec, n);
+        if (r == 0 && n > 0)
+                memcpy(rec->gather, rows, n * sizeof(*rows));
         if (r == 0 && n > 0)
                 r = cuda_record_op(be, CUDA_OP_GATHER, (struct cuda_span){ CUDA_GATHERED, 1 }, &op);
         if (r != 0)

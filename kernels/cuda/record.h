@@ -32,6 +32,8 @@ struct cuda_recorder {
 
 int cuda_record_begin(struct backend *base, const struct batch *batch, struct kv_cache *kv);
 void cuda_record_close(struct cuda_backend *be);
+/* Room for the rows of a gather(). */
+int cuda_record_take_gather(struct cuda_recorder *rec, uint32_t n);
 int cuda_record_embed(struct backend *base, const struct weight *w, const struct batch *batch, float scale, float *out);
 int cuda_record_rmsnorm(struct backend *base, const float *x, const float *weight, float eps, uint32_t n, uint32_t dim,
                         float *out);

@@ -28,6 +28,7 @@ struct rope_shared {
         float heads[WARPS][HEAD_MAX];
         float cosines[HEAD_MAX / 2], sines[HEAD_MAX / 2];
         float partial[WARPS];
+        float temperature;
 };
 
 /* One head of a row. */
@@ -118,11 +119,12 @@ DEVICE void rotate(const struct rope &rope, const rope_shared *shared, float *he
         __syncwarp();
 }
 
-/* What queries at this position are multiplied by. */
+/* What queries at this position are multiplied by. By one warp: devices that are not made for double precision take some
+ * 16 clocks for each of a warp's instructions, of which a logarithm is dozens. */
 DEVICE float temperature(const struct rope &rope, uint32_t pos) {
         uint32_t steps = rope.temp_length > 0 ? pos / rope.temp_length : 0;
 
-        if (rope.temp_scale == 0.0f)
+        if (rope.temp_scale == 0.0f || steps == 0)
                 return 1.0f;
         return (float)(1.0 + (double)rope.temp_scale * log((double)steps + 1.0));
 }
@@ -207,14 +209,13 @@ DEVICE void load_head(const struct cuda_rope_kv &a, const rope_head &h, float sc
         __syncwarp();
 }
 
-DEVICE void finish_head(const struct cuda_rope_kv &a, uint32_t row, uint32_t pos, const rope_head &h, const float *head) {
-        float factor, *q;
+DEVICE void finish_head(const struct cuda_rope_kv &a, uint32_t row, const rope_head &h, float factor, const float *head) {
+        float *q;
 
         if (h.part != PART_Q) {
                 store_head(a, row, h, head);
                 return;
         }
-        factor = temperature(a.rope, pos);
         q = a.q + row * a.q_stride + (size_t)h.head * a.kv.head_dim;
         for (uint32_t d = threadIdx.x % WARP; d < a.kv.head_dim; d += 32)
                 q[d] = head[d] * factor;
@@ -236,6 +237,8 @@ __global__ void __launch_bounds__(WARP * WARPS, 4) rope_kv_kernel(struct cuda_ro
                 k_scale = width_scale(shared, a.k + row * a.k_stride, n_kv * a.kv.head_dim, a.norm_eps);
         if (a.rope.kind != ROPE_NONE)
                 find_angles(a.rope, pos, shared);
+        if (warp == WARPS - 1) /* the first ones have the angles */
+                shared->temperature = temperature(a.rope, pos);
         __syncthreads();
         for (uint32_t i = blockIdx.y * WARPS + warp; i < a.n_heads + 2 * n_kv; i += gridDim.y * WARPS) {
                 rope_head h = rope_head_at(a, row, i);
@@ -243,7 +246,7 @@ __global__ void __launch_bounds__(WARP * WARPS, 4) rope_kv_kernel(struct cuda_ro
                 load_head(a, h, h.part == PART_Q ? q_scale : k_scale, head);
                 if (a.rope.kind != ROPE_NONE && h.part != PART_V)
                         rotate(a.rope, shared, head);
-                finish_head(a, row, pos, h, head);
+                finish_head(a, row, h, shared->temperature, head);
                 __syncwarp();
         }
 }

@@ -333,7 +333,7 @@ cudaError_t cuda_route(const struct cuda_launch *l, const struct cuda_route *a) 
         cudaError_t e;
 
         if (r->n_experts > CUDA_ROUTE_EXPERTS || r->n_used < 1 || r->n_used > CUDA_ROUTE_USED || r->n_used > r->n_experts ||
-            a->rows.max > CUDA_ROUTE_SLOTS / r->n_used || a->slots.group_rows < 1 ||
+            a->rows.max > CUDA_ROUTE_ROWS || a->rows.max > CUDA_ROUTE_SLOTS / r->n_used || a->slots.group_rows < 1 ||
             a->slots.max_groups < cuda_groups_max(a->rows.max * r->n_used, r->n_experts, a->slots.group_rows))
                 return cudaErrorInvalidValue;
         if (few)

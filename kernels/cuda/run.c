@@ -34,8 +34,7 @@ static bool is_for(const struct cuda_plan *p, const struct cuda_ops *list) {
         return p->key.n == list->n && memcmp(p->key.ops, list->ops, list->n * sizeof(*list->ops)) == 0;
 }
 
-/* The plan of the recorded operations, at the head of the list then. */
-static int find_plan(struct cuda_backend *be, struct cuda_plan **ret) {
+int cuda_run_plan(struct cuda_backend *be, struct cuda_plan **ret) {
         struct cuda_plan **at = &be->runner.plans, *p;
         size_t n = 0;
         int r;
@@ -108,7 +107,7 @@ static int run_step(struct cuda_backend *be) {
         struct cuda_step step;
         int r;
 
-        r = find_plan(be, &plan);
+        r = cuda_run_plan(be, &plan);
         r = r ? r : cuda_step_prepare(be, plan, &step);
         r = r ? r : launch(&step);
         for (uint32_t i = 0; r == 0 && i < plan->needs.n_tops; i++)

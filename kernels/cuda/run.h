@@ -2,7 +2,8 @@
 #pragma once
 
 /*
- * Running a plan: scratch memory that grows and is kept, a step's own data in fixed device memory, launches and graphs.
+ * Running a plan: scratch memory that is taken once for the largest step, or grows where nobody says how large that is (reserve.c),
+ * and is kept; a step's own data in fixed device memory, launches and graphs.
  *
  * A step waits for its end, so there is one of everything. A graph has addresses in it: whenever a piece of scratch moves, the
  * generation changes and older graphs are not used again.
@@ -33,6 +34,7 @@ struct cuda_runner {
         struct cuda_plan *plans; /* latest first */
         size_t n_graphs;
         uint64_t generation;
+        struct backend_limits limits; /* what scratch memory is enough for; none: it grows */
         struct cuda_memory scratch[CUDA_SCRATCH_COUNT];
         struct cuda_memory step_host, results_host; /* pinned */
         void *attn_host; /* a plan of attention as it is made */
@@ -80,7 +82,33 @@ void cuda_run_close(struct cuda_backend *be);
 /* All plans and graphs: what they point to is going. */
 void cuda_run_forget(struct cuda_backend *be);
 
+/* The plan of the recorded operations, at the head of the list then. */
+int cuda_run_plan(struct cuda_backend *be, struct cuda_plan **ret);
+
+/* reserve.c */
+
+int cuda_reserve(struct backend *base, const struct backend_limits *limits, uint64_t *ret_bytes);
+/* Bytes that steps have of the host's memory, and of the device's. */
+void cuda_reserved(const struct cuda_backend *be, uint64_t *ret_host, uint64_t *ret_device);
+
 /* step.c: sizes, memory and data of a step */
+
+/* The power of two that holds n; 0 for 0. */
+static inline uint32_t cuda_step_bucket(uint32_t n) {
+        return n <= 1 ? n : 1u << (32 - __builtin_clz(n - 1));
+}
+
+/* Bytes of scratch that the plan's operations take, by their rows; what is larger already stays. */
+void cuda_step_measure(const struct cuda_step *s, size_t bytes[CUDA_SCRATCH_COUNT]);
+/* Items that a window's plan may have for short runs of rows. */
+uint32_t cuda_step_items_max(const struct cuda_backend *be, const struct cuda_window *w);
+/* By its rooms. */
+void cuda_step_lay_out(struct cuda_step *s, size_t n_pages);
+/* Memory for at least so many bytes, with new contents if it was smaller. */
+int cuda_step_grow(struct cuda_backend *be, struct cuda_memory *m, size_t bytes, bool host);
+int cuda_step_take_tickets(struct cuda_backend *be);
+/* Room for attention's plans of a step, on the host. */
+int cuda_step_take_plans(struct cuda_runner *run, size_t bytes);
 
 int cuda_step_prepare(struct cuda_backend *be, struct cuda_plan *plan, struct cuda_step *ret);
 /* Starts the copy of the step's data to the device. */
@@ -96,8 +124,6 @@ void *cuda_step_at(const struct cuda_step *s, size_t offset);
 
 /* launch.c */
 
-/* An operation's product with all that the step knows. */
-struct cuda_mm cuda_launch_mm(const struct cuda_step *s, const struct cuda_op *op);
 /* The whole plan, onto the stream. */
 cudaError_t cuda_launch_plan(const struct cuda_step *s);
 

@@ -18,11 +18,6 @@ static size_t align(size_t n) {
         return (n + ALIGN - 1) / ALIGN * ALIGN;
 }
 
-/* The power of two that holds n; 0 for 0. */
-static uint32_t bucket(uint32_t n) {
-        return n <= 1 ? n : 1u << (32 - __builtin_clz(n - 1));
-}
-
 uint32_t cuda_step_max(const struct cuda_step *s, struct cuda_span span) {
         return s->rooms.rows[span.base] * span.per;
 }
@@ -120,51 +115,80 @@ size_t cuda_step_results(const struct cuda_step *s) {
         return bytes;
 }
 
-static int reserve(struct cuda_backend *be, struct cuda_memory *m, size_t bytes, bool host) {
+int cuda_step_grow(struct cuda_backend *be, struct cuda_memory *m, size_t bytes, bool host) {
         if (bytes <= m->bytes)
                 return 0;
-        bytes += bytes / 8; /* or a context that grows would move it again and again */
         be->runner.generation++;
         cuda_memory_give(be, m);
         return cuda_memory_take(be, bytes, host, m);
+}
+
+static int reserve(struct cuda_backend *be, struct cuda_memory *m, size_t bytes, bool host) {
+        if (bytes <= m->bytes)
+                return 0;
+        /* where nobody has said how large steps get; or a context that grows would move it again and again */
+        return cuda_step_grow(be, m, bytes + bytes / 8, host);
 }
 
 static int reserve_scratch(struct cuda_backend *be, unsigned which, size_t bytes) {
         return reserve(be, be->runner.scratch + which, bytes, false);
 }
 
+static size_t mm_bytes(const struct cuda_step *s, const struct cuda_op *op) {
+        static struct cuda_group somewhere; /* whether there are groups decides, not what is in them */
+        struct cuda_mm a = op->mm.mm;
+
+        a.rows.max = cuda_step_max(s, op->span);
+        a.n_sms = s->be->n_sms;
+        if (op->index) {
+                (void)shape_slots(s, op->index, &a.slots);
+                a.slots.groups = &somewhere;
+        }
+        return cuda_mm_scratch_bytes(&a);
+}
+
+static void keep_larger(size_t *bytes, size_t n) {
+        *bytes = MAX(*bytes, n);
+}
+
+void cuda_step_measure(const struct cuda_step *s, size_t bytes[CUDA_SCRATCH_COUNT]) {
+        const struct cuda_plan *plan = s->plan;
+
+        for (size_t i = 0; i < plan->n_values; i++) {
+                const struct parts p = value_parts(s, plan->values + i);
+
+                keep_larger(bytes + CUDA_SCRATCH_VALUES + plan->values[i].buffer, p.x + p.x8 + p.sums + p.f32);
+        }
+        for (uint32_t i = 0; i < plan->needs.n_choices; i++) {
+                struct cuda_slots slots;
+                uint32_t max_slots = shape_slots(s, i + 1, &slots);
+
+                keep_larger(bytes + CUDA_SCRATCH_SLOTS + i, slots_bytes(max_slots, slots.max_groups));
+        }
+        for (size_t i = 0; i < plan->list.n; i++)
+                if (plan->list.ops[i].kind == CUDA_OP_MM)
+                        keep_larger(bytes + CUDA_SCRATCH_MM, mm_bytes(s, plan->list.ops + i));
+        for (uint32_t i = 0; i < plan->needs.n_tops; i++) {
+                const struct cuda_top_shape *t = plan->needs.tops + i;
+
+                keep_larger(bytes + CUDA_SCRATCH_TOP, cuda_top_scratch_bytes(cuda_step_max(s, t->span), t->dim));
+        }
+        keep_larger(bytes + CUDA_SCRATCH_RESULTS, cuda_step_results(s));
+}
+
 /* What operations need besides buffers, by their rows. */
 static int reserve_for_ops(const struct cuda_step *s) {
         struct cuda_runner *run = &s->be->runner;
+        size_t bytes[CUDA_SCRATCH_COUNT] = {};
         struct cuda_plan *plan = s->plan;
-        size_t mm = 0, top = 0;
         int r = 0;
 
         if (memcmp(plan->sized, s->rooms.rows, sizeof(plan->sized)) == 0 && plan->sized_generation == run->generation)
                 return 0;
-        for (size_t i = 0; r == 0 && i < plan->n_values; i++) {
-                const struct parts p = value_parts(s, plan->values + i);
-
-                r = reserve_scratch(s->be, CUDA_SCRATCH_VALUES + plan->values[i].buffer, p.x + p.x8 + p.sums + p.f32);
-        }
-        for (uint32_t i = 0; r == 0 && i < plan->needs.n_choices; i++) {
-                struct cuda_slots slots;
-                uint32_t max_slots = shape_slots(s, i + 1, &slots);
-
-                r = reserve_scratch(s->be, CUDA_SCRATCH_SLOTS + i, slots_bytes(max_slots, slots.max_groups));
-        }
-        for (size_t i = 0; r == 0 && i < plan->list.n; i++)
-                if (plan->list.ops[i].kind == CUDA_OP_MM) {
-                        const struct cuda_mm a = cuda_launch_mm(s, plan->list.ops + i);
-
-                        mm = MAX(mm, cuda_mm_scratch_bytes(&a));
-                }
-        for (uint32_t i = 0; i < plan->needs.n_tops; i++)
-                top = MAX(top, cuda_top_scratch_bytes(cuda_step_max(s, plan->needs.tops[i].span), plan->needs.tops[i].dim));
-        r = r ? r : reserve_scratch(s->be, CUDA_SCRATCH_MM, mm);
-        r = r ? r : reserve_scratch(s->be, CUDA_SCRATCH_TOP, top);
-        r = r ? r : reserve_scratch(s->be, CUDA_SCRATCH_RESULTS, cuda_step_results(s));
-        r = r ? r : reserve(s->be, &run->results_host, cuda_step_results(s), true);
+        cuda_step_measure(s, bytes);
+        for (unsigned i = 0; r == 0 && i < CUDA_SCRATCH_COUNT; i++)
+                r = reserve_scratch(s->be, i, bytes[i]);
+        r = r ? r : reserve(s->be, &run->results_host, bytes[CUDA_SCRATCH_RESULTS], true);
         if (r != 0)
                 return r;
         memcpy(plan->sized, s->rooms.rows, sizeof(plan->sized));
@@ -173,7 +197,7 @@ static int reserve_for_ops(const struct cuda_step *s) {
 }
 
 /* The counters of split products, which every product leaves as zeros. */
-static int reserve_tickets(struct cuda_backend *be) {
+int cuda_step_take_tickets(struct cuda_backend *be) {
         struct cuda_memory *m = be->runner.scratch + CUDA_SCRATCH_TICKETS;
         int r;
 
@@ -185,8 +209,35 @@ static int reserve_tickets(struct cuda_backend *be) {
 }
 
 static size_t attn_bytes(const struct cuda_room *room) {
-        return sizeof(struct cuda_attn_plan) + room->items * sizeof(struct cuda_attn_item) +
-               room->rows * sizeof(struct cuda_attn_row) + room->tiles * sizeof(struct cuda_attn_tile);
+        return align(sizeof(struct cuda_attn_plan) + room->items * sizeof(struct cuda_attn_item) +
+                     room->rows * sizeof(struct cuda_attn_row) + room->tiles * sizeof(struct cuda_attn_tile));
+}
+
+uint32_t cuda_step_items_max(const struct cuda_backend *be, const struct cuda_window *w) {
+        const struct backend_limits *l = &be->runner.limits;
+
+        if (l->sequences == 0)
+                return UINT32_MAX;
+        return cuda_attn_items_max(w->tile_rows > 0 ? MIN(l->sequences, l->rows) : l->rows, l->context, w->window);
+}
+
+/* Rounded up, but not beyond what is enough for every step. */
+static uint32_t round_items(uint32_t n, uint32_t most) {
+        return n <= most ? MIN(cuda_step_bucket(n), most) : cuda_step_bucket(n);
+}
+
+int cuda_step_take_plans(struct cuda_runner *run, size_t bytes) {
+        void *grown;
+
+        if (bytes <= run->attn_host_bytes)
+                return 0;
+        grown = aligned_alloc(ALIGN, bytes);
+        if (!grown)
+                return BACKEND_E_NO_MEMORY;
+        free(run->attn_host);
+        run->attn_host = grown;
+        run->attn_host_bytes = bytes;
+        return 0;
 }
 
 /* Makes all plans of attention on the host, one after another, and rounds their rooms. */
@@ -195,29 +246,28 @@ static int plan_attention(struct cuda_step *s) {
         const struct batch *batch = s->be->recorder.batch;
         const struct cuda_needs *needs = &s->plan->needs;
         size_t bytes = 0, at = 0, partials = 0;
+        int r;
 
-        for (uint32_t i = 0; i < needs->n_windows; i++)
-                bytes += align(cuda_attn_plan_bytes(batch, needs->windows[i].window, needs->windows[i].tile_rows));
-        if (bytes > run->attn_host_bytes) {
-                void *grown = aligned_alloc(ALIGN, bytes);
-
-                if (!grown)
-                        return BACKEND_E_NO_MEMORY;
-                free(run->attn_host);
-                run->attn_host = grown;
-                run->attn_host_bytes = bytes;
-        }
         for (uint32_t i = 0; i < needs->n_windows; i++) {
                 const struct cuda_window *w = needs->windows + i;
+
+                bytes += align(cuda_attn_plan_bytes(batch, w->window, w->tile_rows, cuda_step_items_max(s->be, w)));
+        }
+        r = cuda_step_take_plans(run, bytes);
+        if (r != 0)
+                return r;
+        for (uint32_t i = 0; i < needs->n_windows; i++) {
+                const struct cuda_window *w = needs->windows + i;
+                uint32_t most = cuda_step_items_max(s->be, w);
                 struct cuda_attn_plan *plan = (struct cuda_attn_plan *)(void *)((uint8_t *)run->attn_host + at);
                 struct cuda_room *room = s->rooms.attn + i;
 
-                cuda_attn_plan_make(batch, w->window, w->tile_rows, plan);
+                cuda_attn_plan_make(batch, w->window, w->tile_rows, most, plan);
                 at += align(plan->bytes);
                 *room = (struct cuda_room){ plan->n_items, plan->n_rows, plan->n_tiles, plan->n_partials };
                 if (s->small)
-                        *room = (struct cuda_room){ bucket(room->items), bucket(room->rows), bucket(room->tiles),
-                                                    bucket(room->partials) };
+                        *room = (struct cuda_room){ round_items(room->items, most), cuda_step_bucket(room->rows), cuda_step_bucket(room->tiles),
+                                                    round_items(room->partials, most) };
                 partials = MAX(partials, cuda_attn_partial_bytes(room->partials, w->n_heads, w->head_dim));
         }
         return reserve_scratch(s->be, CUDA_SCRATCH_PARTIALS, partials);
@@ -234,7 +284,7 @@ static size_t count_pages(const struct cuda_recorder *rec) {
         return n;
 }
 
-static void lay_out(struct cuda_step *s) {
+void cuda_step_lay_out(struct cuda_step *s, size_t n_pages) {
         struct cuda_layout *l = &s->layout;
         size_t rows = align(s->rooms.rows[CUDA_ROWS] * sizeof(uint32_t)), at;
 
@@ -247,10 +297,10 @@ static void lay_out(struct cuda_step *s) {
         at = l->gather + align(s->rooms.rows[CUDA_GATHERED] * sizeof(uint32_t));
         for (uint32_t i = 0; i < s->plan->needs.n_windows; i++) {
                 l->attn[i] = at;
-                at += align(attn_bytes(s->rooms.attn + i));
+                at += attn_bytes(s->rooms.attn + i);
         }
         l->table = at;
-        l->end = at + count_pages(&s->be->recorder) * sizeof(uint32_t);
+        l->end = at + n_pages * sizeof(uint32_t);
 }
 
 int cuda_step_prepare(struct cuda_backend *be, struct cuda_plan *plan, struct cuda_step *ret) {
@@ -259,15 +309,15 @@ int cuda_step_prepare(struct cuda_backend *be, struct cuda_plan *plan, struct cu
         struct cuda_step s = { .be = be, .plan = plan, .small = rows <= CUDA_GRAPH_ROWS && gathered <= CUDA_GRAPH_ROWS };
         int r;
 
-        s.rooms.rows[CUDA_ROWS] = s.small ? bucket(rows) : rows;
-        s.rooms.rows[CUDA_GATHERED] = s.small ? bucket(gathered) : gathered;
+        s.rooms.rows[CUDA_ROWS] = s.small ? cuda_step_bucket(rows) : rows;
+        s.rooms.rows[CUDA_GATHERED] = s.small ? cuda_step_bucket(gathered) : gathered;
         s.rooms.rows[CUDA_FIXED] = 1;
-        r = reserve_tickets(be);
+        r = cuda_step_take_tickets(be);
         r = r ? r : plan_attention(&s);
         r = r ? r : reserve_for_ops(&s);
         if (r != 0)
                 return r;
-        lay_out(&s);
+        cuda_step_lay_out(&s, count_pages(rec));
         r = reserve_scratch(be, CUDA_SCRATCH_STEP, s.layout.end);
         r = r ? r : reserve(be, &be->runner.step_host, s.layout.end, true);
         if (r != 0)

@@ -160,7 +160,8 @@ static int open_stage(struct cuda_backend *be, struct cuda_uploader *u) {
 
         if (r != BACKEND_E_NO_MEMORY || u->asked == 0)
                 return r;
-        log_info("weights are uploaded through %u buffers, for more there is no pinned memory", (unsigned)u->asked);
+        log_info("weights are uploaded through %u of %u buffers: there is no pinned memory for more", (unsigned)u->asked,
+                 CUDA_UPLOAD_STAGES);
         pthread_mutex_lock(&u->lock);
         u->ring = (uint32_t)u->asked; /* all pieces so far are below: each stays where it is */
         pthread_mutex_unlock(&u->lock);
@@ -246,7 +247,7 @@ void cuda_uploader_close(struct cuda_backend *be) {
         (void)wait_sent(be, u);
         for (size_t i = 0; i < CUDA_UPLOAD_STAGES; i++)
                 cuda_stage_close(be, &u->stages[i].pinned);
-        if (atomic_load(&be->lost) != -ETIMEDOUT)
+        if (cuda_answers(be))
                 (void)cudaStreamDestroy(u->stream);
         pthread_cond_destroy(&u->filled_one);
         pthread_cond_destroy(&u->asked_one);

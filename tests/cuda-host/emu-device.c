@@ -42,6 +42,13 @@ cudaError_t cudaSetDevice(int device) {
         return emu_end(error ? error : device_check(device));
 }
 
+/* Only a wish on a device, too. */
+cudaError_t cudaDeviceSetCacheConfig(enum cudaFuncCache config) {
+        cudaError_t error = emu_begin(__func__);
+
+        return emu_end(error ? error : config > cudaFuncCachePreferEqual ? cudaErrorInvalidValue : cudaSuccess);
+}
+
 cudaError_t cudaInitDevice(int device, unsigned device_flags, unsigned flags) {
         cudaError_t error = emu_begin(__func__);
 

@@ -5,8 +5,10 @@
  * first. All pieces are in a list, which says what a copy may touch.
  */
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "emu-private.h"
 
@@ -140,24 +142,58 @@ cudaError_t cudaFreeHost(void *ptr) {
         return emu_end(error ? error : freed);
 }
 
-static cudaError_t memory_register(void *ptr, size_t size) {
-        if (!ptr || size == 0)
+/* Whether a page of a range is registered already, or one of its bytes is other memory of the runtime's. */
+static bool is_taken(const void *ptr, size_t size) {
+        uintptr_t in_page = (uintptr_t)sysconf(_SC_PAGESIZE) - 1, first = (uintptr_t)ptr, last = first + size - 1;
+
+        for (const struct piece *p = pieces; p; p = p->next) {
+                uintptr_t grain = p->kind == EMU_MEMORY_REGISTERED ? in_page : 0, at = (uintptr_t)p->ptr;
+
+                if ((at & ~grain) <= (last | grain) && ((at + p->bytes - 1) | grain) >= (first & ~grain))
+                        return true;
+        }
+        return false;
+}
+
+/* A byte through a pipe and back: the kernel says where that can't be. */
+static bool is_writable(void *ptr) {
+        int ends[2];
+        bool ok;
+
+        if (pipe2(ends, O_CLOEXEC) < 0)
+                emu_die("no pipe");
+        ok = write(ends[1], ptr, 1) == 1 && read(ends[0], ptr, 1) == 1;
+        (void)close(ends[0]);
+        (void)close(ends[1]);
+        return ok;
+}
+
+static cudaError_t memory_register(void *ptr, size_t size, unsigned flags) {
+        const unsigned known = cudaHostRegisterPortable | cudaHostRegisterMapped | cudaHostRegisterReadOnly;
+
+        if (!ptr || size == 0 || flags & ~known)
                 return cudaErrorInvalidValue;
-        if (piece_find(ptr, 1) || piece_find((uint8_t *)ptr + size - 1, 1))
+        if (emu_capture_forbids())
+                return cudaErrorStreamCaptureUnsupported;
+        if (is_taken(ptr, size))
                 return cudaErrorHostMemoryAlreadyRegistered;
+        if (!(flags & cudaHostRegisterReadOnly) && !emu_state.device.pageable && !is_writable(ptr))
+                return cudaErrorInvalidValue;
         return piece_add(ptr, size, EMU_MEMORY_REGISTERED);
 }
 
 cudaError_t cudaHostRegister(void *ptr, size_t size, unsigned flags) {
         cudaError_t error = emu_begin(__func__);
 
-        (void)flags;
-        return emu_end(error ? error : memory_register(ptr, size));
+        return emu_end(error ? error : memory_register(ptr, size, flags));
 }
 
 cudaError_t cudaHostUnregister(void *ptr) {
-        cudaError_t error = emu_begin(__func__), drained = emu_drain_all(true);
+        cudaError_t error = emu_begin(__func__), drained;
 
+        if (emu_capture_forbids())
+                return emu_end(cudaErrorStreamCaptureUnsupported);
+        drained = emu_drain_all(true);
         if (!piece_remove(ptr, EMU_MEMORY_REGISTERED))
                 drained = cudaErrorHostMemoryNotRegistered;
         return emu_end(error ? error : drained);

@@ -442,6 +442,8 @@ static bool event_reached(const struct CUevent_st *event) {
 cudaError_t cudaEventQuery(cudaEvent_t event) {
         cudaError_t error = emu_begin(__func__);
 
+        if (!error && emu_capture_forbids())
+                error = cudaErrorStreamCaptureUnsupported;
         if (!error && !event_reached(event)) {
                 if (!running)
                         (void)stream_advance(event->stream, event->number);
@@ -453,6 +455,8 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
         cudaError_t error = emu_begin(__func__);
 
+        if (!error && emu_capture_forbids())
+                error = cudaErrorStreamCaptureUnsupported;
         if (!error && !event_reached(event))
                 error = emu_stream_drain(event->stream, event->number);
         return emu_end(error);

@@ -238,13 +238,13 @@ static inline void *rows_tables(const struct attn_world *w, const struct attn_ro
 static inline void *rows_plan(const struct attn_world *w, const struct attn_rows *r, struct cuda_attn *a) {
         struct batch batch = { .n_rows = r->n, .pos = r->pos, .seq = r->seq, .n_seqs = r->n_seqs };
         uint32_t tile_rows = cuda_attn_tile_rows(w->a.n_heads, w->kv.n_kv_heads, w->kv.head_dim);
-        size_t bytes = cuda_attn_plan_bytes(&batch, w->a.window, tile_rows);
+        size_t bytes = cuda_attn_plan_bytes(&batch, w->a.window, tile_rows, UINT32_MAX);
         struct cuda_attn_plan *plan = malloc(bytes);
         void *p;
 
         assert_non_null(plan);
         assert_true(bytes <= cuda_attn_plan_bytes_max(r->n, w->n_pos, tile_rows));
-        cuda_attn_plan_make(&batch, w->a.window, tile_rows, plan);
+        cuda_attn_plan_make(&batch, w->a.window, tile_rows, UINT32_MAX, plan);
         assert_int_equal(plan->bytes, bytes);
         p = device_copy(plan, bytes);
         a->max_items = plan->n_items;

@@ -22,19 +22,20 @@ static void test_splits(void **unused) {
 }
 
 /* Every row is in a tile, or has an item for each split that it sees. */
-static void check_plan(const struct attn_rows *r, uint32_t window, uint32_t tile_rows, uint32_t tiles) {
+static void check_bounded(const struct attn_rows *r, uint32_t window, uint32_t tile_rows, uint32_t max_items, uint32_t tiles) {
         struct batch batch = { .n_rows = r->n, .pos = r->pos, .seq = r->seq, .n_seqs = r->n_seqs };
-        struct cuda_attn_plan *plan = malloc(cuda_attn_plan_bytes(&batch, window, tile_rows));
+        struct cuda_attn_plan *plan = malloc(cuda_attn_plan_bytes(&batch, window, tile_rows, max_items));
         uint32_t *served = calloc(r->n, sizeof(*served)), *partial;
         const struct cuda_attn_item *items;
         const struct cuda_attn_row *rows;
         const struct cuda_attn_tile *tile;
 
         assert_true(plan && served);
-        cuda_attn_plan_make(&batch, window, tile_rows, plan);
+        cuda_attn_plan_make(&batch, window, tile_rows, max_items, plan);
         partial = calloc(plan->n_partials + 1, sizeof(*partial));
         assert_non_null(partial);
         assert_int_equal(plan->n_tiles, tiles);
+        assert_true(plan->n_items <= max_items && tiles <= cuda_attn_tiles_max(r->n, tile_rows));
         items = (const struct cuda_attn_item *)((const uint8_t *)plan + plan->items_at);
         rows = (const struct cuda_attn_row *)((const uint8_t *)plan + plan->rows_at);
         tile = (const struct cuda_attn_tile *)((const uint8_t *)plan + plan->tiles_at);
@@ -63,6 +64,32 @@ static void check_plan(const struct attn_rows *r, uint32_t window, uint32_t tile
         free(plan);
         free(served);
         free(partial);
+}
+
+static void check_plan(const struct attn_rows *r, uint32_t window, uint32_t tile_rows, uint32_t tiles) {
+        check_bounded(r, window, tile_rows, UINT32_MAX, tiles);
+}
+
+/* A row of each sequence always has its items; of the others those that fit. */
+static void test_bounded(void **unused) {
+        struct attn_rows r = { 0 };
+
+        rows_add(&r, 0, 1000, 2);  /* 4 splits each */
+        rows_add(&r, 0, 17000, 1); /* 65 */
+        rows_add(&r, 0, 0, 15);    /* 1 each */
+        rows_add(&r, 0, 0, 16);    /* a tile in any case */
+        check_bounded(&r, 0, 16, 8 + 65 + 15, 1);
+        check_bounded(&r, 0, 16, 8 + 65 + 14, 2);
+        check_bounded(&r, 0, 16, 7 + 65, 3); /* the second run does not fit either */
+        check_bounded(&r, 0, 16, 7 + 65 + 8, 2);
+        check_bounded(&r, 0, 1, 65, 2 + 15 + 16);
+        for (uint32_t window = 1; window < 2000; window++)
+                for (uint32_t pos = 0; pos < 40000; pos += 111) {
+                        uint32_t first = pos >= window ? pos - window + 1 : 0;
+
+                        assert_true(cuda_attn_split_of(pos) - cuda_attn_split_of(first) + 1 <=
+                                    cuda_attn_items_max(1, pos + 1, window));
+                }
 }
 
 static void test_plan(void **unused) {
@@ -264,7 +291,8 @@ static void test_queries(void **unused) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_splits),  cmocka_unit_test(test_plan), cmocka_unit_test(test_has),
+                cmocka_unit_test(test_splits),  cmocka_unit_test(test_plan),
+                cmocka_unit_test(test_bounded), cmocka_unit_test(test_has),
                 cmocka_unit_test(test_f16),     cmocka_unit_test(test_q8_0), cmocka_unit_test(test_f32),
                 cmocka_unit_test(test_far),     cmocka_unit_test(test_queries),
         };

@@ -8,6 +8,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -258,6 +260,54 @@ static void test_capture_broken(void **state) {
         assert_int_equal(cudaStreamEndCapture(f->stream, &graph), cudaErrorInvalidValue);
 }
 
+/* What is not put on a stream a graph would not repeat, or waits for what has not been started. */
+static void test_capture_forbids(void **state) {
+        struct fixture *f = *state;
+        cudaGraph_t graph;
+        cudaEvent_t event;
+        void *page = aligned_alloc(65536, 65536);
+
+        assert_non_null(page);
+        ok(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+        for (unsigned i = 0; i < 3; i++) {
+                cudaError_t error;
+
+                ok(cudaStreamBeginCapture(f->stream, cudaStreamCaptureModeThreadLocal));
+                error = i == 0 ? cudaEventQuery(event) :
+                        i == 1 ? cudaEventSynchronize(event) : cudaHostRegister(page, 65536, cudaHostRegisterMapped);
+                assert_int_equal(error, cudaErrorStreamCaptureUnsupported);
+                assert_int_equal(cudaStreamEndCapture(f->stream, &graph), cudaErrorStreamCaptureInvalidated);
+        }
+        ok(cudaEventQuery(event));
+        ok(cudaEventDestroy(event));
+        free(page);
+}
+
+/* Pages are registered, each once, and such as can't be written to as what they are. */
+static void test_register(void **state) {
+        struct emu_device_config d;
+        size_t size = (size_t)sysconf(_SC_PAGESIZE);
+        char *p = mmap(NULL, 2 * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+        assert_true(p != MAP_FAILED);
+        emu_get_device(&d);
+        d.pageable = false;
+        emu_set_device(&d);
+        p[0] = 5;
+        ok(cudaHostRegister(p, 16, cudaHostRegisterMapped));
+        assert_int_equal(p[0], 5);
+        assert_int_equal(cudaHostRegister(p + 32, 16, cudaHostRegisterMapped), cudaErrorHostMemoryAlreadyRegistered);
+        assert_int_equal(cudaHostRegister(p + size - 1, 2, cudaHostRegisterMapped), cudaErrorHostMemoryAlreadyRegistered);
+        ok(cudaHostRegister(p + size, 16, cudaHostRegisterMapped));
+        ok(cudaHostUnregister(p + size));
+        ok(cudaHostUnregister(p));
+        assert_int_equal(mprotect(p, size, PROT_READ), 0);
+        assert_int_equal(cudaHostRegister(p, size, cudaHostRegisterMapped), cudaErrorInvalidValue);
+        ok(cudaHostRegister(p, size, cudaHostRegisterMapped | cudaHostRegisterReadOnly));
+        ok(cudaHostUnregister(p));
+        (void)munmap(p, 2 * size);
+}
+
 static void test_failures(void **state) {
         struct fixture *f = *state;
         void *p;
@@ -373,7 +423,8 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 TEST(test_garbage), TEST(test_late), TEST(test_at_once), TEST(test_pageable), TEST(test_copies),
                 TEST(test_discrete), TEST(test_events), TEST(test_legacy), TEST(test_graph), TEST(test_capture_broken),
-                TEST(test_failures), TEST(test_sticky), TEST(test_hang), TEST(test_device), TEST(test_configure),
+                TEST(test_capture_forbids), TEST(test_register), TEST(test_failures), TEST(test_sticky), TEST(test_hang),
+                TEST(test_device), TEST(test_configure),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

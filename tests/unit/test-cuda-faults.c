@@ -86,8 +86,16 @@ static void test_facts(void **unused) {
         assert_int_equal(be->ops->health(be), 0);
         be->ops->close(be);
         emu_get_device(&d);
-        d.pageable = false; /* registered memory instead */
+        d.pageable = false; /* registered memory instead, where that can be */
         emu_set_device(&d);
+        emu_fail("cudaHostRegister", 1, cudaErrorNotSupported, false);
+        assert_null(open_cuda("unified", 0, &error));
+        assert_non_null(strstr(error.text, "unified"));
+        emu_fail("cudaHostRegister", 1, cudaErrorNotSupported, false);
+        be = open_cuda("auto", 0, &error);
+        be->ops->facts(be, &facts);
+        assert_string_equal(facts.placement, "device");
+        be->ops->close(be);
         subject_make(&s, &plain, open_cuda("unified", 0, &error), 8);
         assert_int_equal(subject_step(&s, 0, 4, 0, logits[0]), 0);
         assert_true(counts().pinned > 3);

@@ -36,6 +36,16 @@ static void test_limits(void **state) {
         free(is);
 }
 
+/* Enough that a cache keeps next to nothing from one run to the next. */
+static void test_limits_bytes(void **state) {
+        int l2;
+
+        must(cudaDeviceGetAttribute(&l2, cudaDevAttrL2CacheSize, 0));
+        assert_true(l2 > 0);
+        assert_true(cuda_measure_bytes() >= 16 * (size_t)l2);
+        assert_true(cuda_measure_bytes() >= (size_t)256 << 20);
+}
+
 /* An error of the device is said, and nothing stays behind. */
 static void test_limits_lost(void **state) {
         struct emu_counts counts;
@@ -51,6 +61,7 @@ static void test_limits_lost(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup(test_limits, setup),
+                cmocka_unit_test_setup(test_limits_bytes, setup),
                 cmocka_unit_test_setup(test_limits_lost, setup),
         };
 

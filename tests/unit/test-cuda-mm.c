@@ -96,6 +96,7 @@ static void test_odd_widths(void **unused) {
                 product_at(floats[i], 18, 33, 3);
                 product_at(floats[i], 65, 81, 12);
                 product_at(floats[i], 31, 130, 130);
+                product_at(floats[i], 20, 2909, 1);
         }
 }
 
@@ -164,7 +165,9 @@ static void test_slices(void **unused) {
                 bits_at(some[i], 20, 2048 + 288, 48);
                 bits_at(some[i], 20, 2048 + 288, 0);
         }
-        assert_int_equal(cuda_mm_slices(FMT_Q4_0, 8192, 65536), 1);
+        assert_int_equal(cuda_mm_slices(FMT_Q4_0, 8192, 65536), 2);
+        assert_int_equal(cuda_mm_slices(FMT_Q4_0, 8192, 4096), 1);
+        assert_int_equal(cuda_mm_slices(FMT_Q4_0, 16384, 65536), 1);
         assert_int_equal(cuda_mm_slices(FMT_Q4_0, 64, 1024), 1);
 }
 

@@ -299,6 +299,9 @@ static void test_refusals(void **state) {
         a.rows.max = CUDA_ROUTE_SLOTS;
         a.slots.max_groups = UINT32_MAX;
         assert_int_equal(cuda_route(&launch_plain, &a), cudaErrorInvalidValue);
+        a.rows.max = CUDA_ROUTE_ROWS + 1;
+        a.routing.n_used = 1;
+        assert_int_equal(cuda_route(&launch_plain, &a), cudaErrorInvalidValue);
 }
 
 int main(void) {

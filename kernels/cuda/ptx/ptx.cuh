@@ -76,6 +76,11 @@ template <int pending> DEVICE void cp_async_wait(void) {
         asm volatile("cp.async.wait_group %0;" :: "n"(pending) : "memory");
 }
 
+/* Brings the 128 bytes around an address of global memory to the second-level cache. */
+DEVICE void prefetch_l2(const void *p) {
+        asm volatile("prefetch.global.L2 [%0];" :: "l"(p));
+}
+
 /* Two floats to two 16-bit ones, round to nearest even; lo in the lower bits. f16: beyond its range infinity. */
 DEVICE uint32_t bf16x2(float lo, float hi) {
         uint32_t r;
@@ -145,7 +150,7 @@ DEVICE float fast_exp2(float x) {
 }
 
 /* Programmatic dependent launch (from sm_90 on; before, kernels start one after another anyway): what may be read before
- * grid_wait() is what no kernel of the step writes, that is weights. After it everything that earlier kernels wrote is there.
+ * grid_wait() is what no kernel of the step writes, that is weights and how many rows there are (struct cuda_rows). After it everything that earlier kernels wrote is there.
  * grid_launch_dependents() lets the next kernel start as soon as all blocks have called it or ended.
  * Every kernel calls grid_wait() in all blocks before they end, those with nothing to do too: a grid that ended without it may end
  * before the one in front of it has, and the next one's grid_wait() would then wait for too little. */

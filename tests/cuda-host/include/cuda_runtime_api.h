@@ -26,6 +26,13 @@ enum cudaFuncAttribute {
         cudaFuncAttributePreferredSharedMemoryCarveout = 9,
 };
 
+enum cudaFuncCache {
+        cudaFuncCachePreferNone = 0,
+        cudaFuncCachePreferShared = 1,
+        cudaFuncCachePreferL1 = 2,
+        cudaFuncCachePreferEqual = 3,
+};
+
 enum cudaMemoryType {
         cudaMemoryTypeUnregistered = 0,
         cudaMemoryTypeHost = 1,

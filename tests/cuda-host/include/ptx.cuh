@@ -57,6 +57,11 @@ template <int pending> DEVICE void cp_async_wait(void) {
         emu_copy_wait(pending);
 }
 
+/* Nothing, but of memory that is there. */
+DEVICE void prefetch_l2(const void *p) {
+        (void)*(const volatile uint8_t *)p;
+}
+
 DEVICE uint32_t bf16x2(float lo, float hi) {
         return (uint32_t)emu_float_to_bf16(hi) << 16 | emu_float_to_bf16(lo);
 }

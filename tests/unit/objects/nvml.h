@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* What test-cuda-nvml tells the stand-in for the driver's management library, object-nvml.so, and sees of it. */
+
+#include <stdbool.h>
+
+struct fake_event {
+        unsigned long long type, data;
+};
+
+struct fake_nvml {
+        bool no_events; /* none are known of this device */
+        int dry;        /* what a wait returns when there is no event (more) */
+        struct fake_event events[100];
+        unsigned n_events, n_waits;
+        int users, sets; /* now */
+};
+
+/* Of the object: found by dlsym(). */
+__attribute__((visibility("default"))) extern struct fake_nvml fake_nvml;

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* The part of NVIDIA's management library that the CUDA backend uses, with types written down from its documentation. */
+
+#include "nvml.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define EXPORT __attribute__((visibility("default")))
+
+#define INVALID_ARGUMENT 2
+#define NOT_SUPPORTED 3
+#define NOT_FOUND 6
+#define TIMEOUT 10
+
+typedef struct {
+        void *device;
+        unsigned long long eventType, eventData;
+        unsigned int gpuInstanceId, computeInstanceId;
+} nvmlEventData_t;
+
+EXPORT int nvmlInit_v2(void);
+EXPORT int nvmlShutdown(void);
+EXPORT int nvmlSystemGetDriverVersion(char *version, unsigned int length);
+EXPORT int nvmlDeviceGetHandleByPciBusId_v2(const char *bus_id, void **device);
+EXPORT int nvmlEventSetCreate(void **set);
+EXPORT int nvmlEventSetFree(void *set);
+EXPORT int nvmlDeviceRegisterEvents(void *device, unsigned long long types, void *set);
+EXPORT int nvmlEventSetWait_v2(void *set, nvmlEventData_t *data, unsigned int timeout_ms);
+
+struct fake_nvml fake_nvml = { .dry = TIMEOUT };
+
+static char device, events;
+
+int nvmlInit_v2(void) {
+        fake_nvml.users++;
+        return 0;
+}
+
+int nvmlShutdown(void) {
+        fake_nvml.users--;
+        return 0;
+}
+
+int nvmlSystemGetDriverVersion(char *version, unsigned int length) {
+        (void)snprintf(version, length, "580.95.05");
+        return 0;
+}
+
+int nvmlDeviceGetHandleByPciBusId_v2(const char *bus_id, void **ret) {
+        if (strcmp(bus_id, "0000:01:00.0") != 0)
+                return NOT_FOUND;
+        *ret = &device;
+        return 0;
+}
+
+int nvmlEventSetCreate(void **set) {
+        fake_nvml.sets++;
+        *set = &events;
+        return 0;
+}
+
+int nvmlEventSetFree(void *set) {
+        fake_nvml.sets--;
+        return set == &events ? 0 : INVALID_ARGUMENT;
+}
+
+int nvmlDeviceRegisterEvents(void *of, unsigned long long types, void *set) {
+        if (of != &device || set != &events || types != 8)
+                return INVALID_ARGUMENT;
+        return fake_nvml.no_events ? NOT_SUPPORTED : 0;
+}
+
+int nvmlEventSetWait_v2(void *set, nvmlEventData_t *data, unsigned int timeout_ms) {
+        const struct fake_event *first = fake_nvml.events;
+
+        fake_nvml.n_waits++;
+        if (set != &events || timeout_ms != 0)
+                return INVALID_ARGUMENT;
+        if (fake_nvml.n_events == 0)
+                return fake_nvml.dry;
+        *data = (nvmlEventData_t){ .device = &device, .eventType = first->type, .eventData = first->data,
+                                   .gpuInstanceId = 0xffffffff, .computeInstanceId = 0xffffffff };
+        fake_nvml.n_events--;
+        memmove(fake_nvml.events, first + 1, fake_nvml.n_events * sizeof(*first));
+        return 0;
+}

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* What the driver's management library reports of a device, and what becomes of a backend then. A stand-in is there for it. */
+
+#include "cuda-backend-fixture.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <unistd.h>
+
+#include "objects/nvml.h"
+
+#define XID 8
+#define CLOCKS 16 /* an event that nobody asked for */
+#define GPU_IS_LOST 15
+#define TIMEOUT 10
+
+static struct fake_nvml *fake;
+
+/* Under the name of the real one, which is found by its name among what is open already. */
+static void open_fake(void) {
+        char path[1200];
+        ssize_t n = readlink("/proc/self/exe", path, 1000);
+        void *object;
+
+        assert_true(n > 0);
+        path[n] = 0;
+        (void)strcpy(strrchr(path, '/'), "/object-nvml.so");
+        object = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+        if (!object)
+                fail_msg("%s", dlerror());
+        fake = dlsym(object, "fake_nvml");
+        assert_non_null(fake);
+}
+
+static int setup(void **state) {
+        if (!fake)
+                open_fake();
+        *fake = (struct fake_nvml){ .dry = TIMEOUT };
+        return 0;
+}
+
+static int teardown(void **state) {
+        return fake->users + fake->sets; /* all was given back */
+}
+
+static void report(unsigned long long type, unsigned long long data) {
+        fake->events[fake->n_events++] = (struct fake_event){ type, data };
+}
+
+static void test_driver(void **unused) {
+        struct cuda_nvml *n = cuda_nvml_new(NULL);
+        char driver[80];
+
+        assert_non_null(n);
+        assert_true(cuda_nvml_driver(n, driver, sizeof(driver)));
+        assert_string_equal(driver, "580.95.05");
+        report(XID, 79);
+        assert_int_equal(cuda_nvml_poll(n), 0); /* of no device */
+        cuda_nvml_free(n);
+        assert_false(cuda_nvml_driver(NULL, driver, sizeof(driver)));
+        assert_int_equal(cuda_nvml_poll(NULL), 0);
+}
+
+static void test_events(void **unused) {
+        struct cuda_nvml *n = cuda_nvml_new("0000:01:00.0");
+
+        assert_int_equal(cuda_nvml_poll(n), 0);
+        report(XID, 13); /* of some process */
+        report(CLOCKS, 79);
+        assert_int_equal(cuda_nvml_poll(n), 0);
+        assert_int_equal(fake->n_events, 0);
+        report(XID, 31);
+        report(XID, 119);
+        report(XID, 79);
+        assert_int_equal(cuda_nvml_poll(n), 119);
+        assert_int_equal(cuda_nvml_poll(n), 79);
+        fake->dry = GPU_IS_LOST;
+        assert_int_equal(cuda_nvml_poll(n), 79);
+        cuda_nvml_free(n);
+}
+
+/* Whoever asks is not kept by a device that reports without end. */
+static void test_flood(void **unused) {
+        struct cuda_nvml *n = cuda_nvml_new("0000:01:00.0");
+
+        for (unsigned i = 0; i < ARRAY_SIZE(fake->events); i++)
+                report(CLOCKS, 0);
+        assert_int_equal(cuda_nvml_poll(n), 0);
+        assert_in_range(fake->n_waits, 1, ARRAY_SIZE(fake->events) - 1);
+        cuda_nvml_free(n);
+}
+
+static void test_without_events(void **unused) {
+        struct cuda_nvml *n;
+
+        fake->no_events = true;
+        n = cuda_nvml_new("0000:01:00.0");
+        assert_non_null(n);
+        assert_int_equal(fake->sets, 0);
+        assert_int_equal(cuda_nvml_poll(n), 0);
+        cuda_nvml_free(n);
+        n = cuda_nvml_new("0000:02:00.0");
+        assert_non_null(n);
+        assert_int_equal(cuda_nvml_poll(n), 0);
+        assert_int_equal(fake->n_waits, 0);
+        cuda_nvml_free(n);
+}
+
+/* Memory of a device that is gone is left alone: whoever gave it back would wait. */
+static void test_lost(void **unused) {
+        struct backend_error error = { .text = "" };
+        struct backend *be = open_cuda("auto", 0, &error);
+        struct emu_counts counts;
+        void *dev = NULL;
+
+        assert_non_null(be);
+        assert_int_equal(be->ops->alloc(be, 1000, &dev), 0);
+        report(XID, 31);
+        assert_int_equal(be->ops->health(be), 0);
+        report(XID, 79);
+        assert_int_equal(be->ops->health(be), -ENODEV);
+        assert_int_equal(be->ops->health(be), -ENODEV);
+        assert_int_equal(be->ops->alloc(be, 1000, &dev), -ENODEV);
+        be->ops->close(be);
+        emu_get_counts(&counts);
+        assert_int_equal(counts.allocations, 1);
+        free(dev); /* the emulated device's is the host's: for LeakSanitizer */
+        emu_reset();
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                TEST(test_driver), TEST(test_events), TEST(test_flood), TEST(test_without_events), TEST(test_lost),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
