@@ -31,7 +31,9 @@ deps-check:
 
 # Whoever wants to see it now does not wait for the machine code of other machines' GPUs.
 GPUS      = $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | tr -dc '0-9\n' | sort -u)
-DEMO_CUDA = $(if $(filter file,$(origin CUDA_ARCHS)),$(if $(GPUS),CUDA_ARCHS="$(GPUS)",CUDA=0))
+GPU_CODE  = $(shell $(NVCC) --list-gpu-code 2>/dev/null | tr -dc '0-9\n')
+GPU_ARCHS = $(if $(filter file,$(origin CUDA_ARCHS)),$(if $(GPUS),CUDA_ARCHS="$(filter $(GPU_CODE),$(GPUS))"))
+DEMO_CUDA = $(if $(filter file,$(origin CUDA_ARCHS)),$(or $(GPU_ARCHS),CUDA=0))
 
 demo:
 	@tools/deps.sh build
@@ -83,8 +85,6 @@ endif
 # For this machine's GPU alone, as far as nvcc knows it; others translate the PTX. Without -j as many at once as there are processors.
 # What is missing for a part is said, and leaves the others to run. GPU_CHECK: further arguments, as --minutes and --only.
 GPU_CHECK ?=
-GPU_CODE  = $(shell $(NVCC) --list-gpu-code 2>/dev/null | tr -dc '0-9\n')
-GPU_ARCHS = $(if $(filter file,$(origin CUDA_ARCHS)),$(if $(GPUS),CUDA_ARCHS="$(filter $(GPU_CODE),$(GPUS))"))
 GPU_MAKE  = $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc)) $(GPU_ARCHS)
 
 .PHONY: gpu-programs

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmarks of gpu-check.py: whole models of random weights, single products, and the same products in PyTorch (cuBLAS), most
-telling first, as long as there is time."""
+"""The benchmarks of gpu-check.py: whole models of random weights, single products, and the same products in cuBLASLt and in PyTorch,
+most telling first, as long as there is time."""
 
 import json
 import os
@@ -20,8 +20,9 @@ FORMATS = ["bf16", "q8_0", "q4_k", "mxfp4", "q4_0", "q6_k", "nvfp4"]
 TORCH = """
 import json, sys, time, torch
 out = []
-for model, name, n, k in (("8b", "attn_q", 4096, 4096), ("8b", "attn_k", 1024, 4096), ("8b", "ffn_up", 14336, 4096), ("8b", "ffn_down", 4096, 14336),
-                          ("8b", "output", 128256, 4096), ("70b", "attn_q", 8192, 8192), ("70b", "ffn_up", 28672, 8192), ("70b", "ffn_down", 8192, 28672)):
+for model, name, n, k in (("8b", "attn_q", 4096, 4096), ("8b", "attn_k", 1024, 4096), ("8b", "ffn_up", 14336, 4096),
+                          ("8b", "ffn_down", 4096, 14336), ("8b", "output", 128256, 4096), ("70b", "attn_q", 8192, 8192),
+                          ("70b", "ffn_up", 28672, 8192), ("70b", "ffn_down", 8192, 28672)):
     w = [torch.randn(n, k, device="cuda", dtype=torch.bfloat16) * 0.02 for _ in range(max(1, -(-(256 << 20) // (2 * n * k))))]
     for rows in (1, 8, 64, 2048):
         x = torch.randn(rows, k, device="cuda", dtype=torch.bfloat16)
@@ -102,14 +103,32 @@ def side_by_side(check):
     return json.loads(done.stdout)
 
 
+def yardstick(check):
+    """The same products by cuBLASLt (tests/gpu/cublas.c)."""
+    program = check.build / "gpu" / "cublas"
+    if not program.exists():
+        return {"skipped": "not built: the toolkit has no cuBLASLt"}
+    try:
+        done = subprocess.run([program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False,
+                              timeout=max(5, min(RUN_SECONDS, left(check))))
+        if done.returncode != 0:
+            return {"skipped": done.stderr.decode(errors="replace").strip()[-300:]}
+        said = json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        return {"skipped": str(error)[-200:]}
+    for p in said["products"]:
+        p["model"], p["matrix"] = p["matrix"].split(" ", 1)
+    return said
+
+
 def products(check, fmt):
     return measured(check, "device", "--library", check.library, "--format", fmt, "--json")
 
 
 def run(check, results):
     """Fills results with what there is time for; the rest is listed as skipped."""
-    results.update(engine=[], products={}, torch={"skipped": "no time"})
-    steps = [("engine", e) for e in ENGINE[:2]] + [("products", f) for f in FORMATS[:2]] + [("torch", None)]
+    results.update(engine=[], products={}, cublas={"skipped": "no time"}, torch={"skipped": "no time"})
+    steps = [("engine", e) for e in ENGINE[:2]] + [("products", f) for f in FORMATS[:2]] + [("cublas", None), ("torch", None)]
     steps += [("engine", e) for e in ENGINE[2:6]] + [("products", f) for f in FORMATS[2:4]]
     steps += [("engine", e) for e in ENGINE[6:]] + [("products", f) for f in FORMATS[4:]]
     for kind, what in steps:
@@ -121,7 +140,7 @@ def run(check, results):
         elif kind == "products":
             got = results["products"][what] = late or products(check, what)
         else:
-            got = results["torch"] = late or side_by_side(check)
+            got = results[kind] = late or (yardstick if kind == "cublas" else side_by_side)(check)
         name = what if isinstance(what, str) else " ".join(map(str, what or ()))
         print(f"         {kind:11} {name}{': ' + cell(got['skipped']) if 'skipped' in got else ''}", flush=True)
         check.write()
@@ -155,7 +174,8 @@ def details(parts):
             continue
         lines += ["", f"## {name.capitalize()}", "", "| | |", "|---|---|"]
         for what, d in part["details"].items():
-            lines.append(f"| {what} | {cell(', '.join(f'{k} {v:.3g}' if isinstance(v, float) else f'{k} {v}' for k, v in d.items() if v != ''))} |")
+            said = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in d.items() if v != "")
+            lines.append(f"| {what} | {cell(said)} |")
     return lines
 
 
@@ -175,10 +195,14 @@ def engine_lines(results):
     return lines
 
 
-def product_lines(results, torch):
-    """Each with the same product by PyTorch (cuBLAS) in bfloat16: what weights take that a framework has taken apart beforehand."""
-    others = {(p["model"], p["matrix"], p["rows"]): p["us"] for p in torch.get("products", [])}
-    lines = ["", "## Products", "", "cuBLAS: the same product in PyTorch, weights in bfloat16 (quantized ones taken apart beforehand).", "",
+def product_lines(results, *sides):
+    """Each with the same product by cuBLAS in bfloat16, the faster one of those there are."""
+    others = {}
+    for p in (p for side in sides for p in side.get("products", [])):
+        key = (p["model"], p["matrix"], p["rows"])
+        others[key] = min(p["us"], others.get(key, p["us"]))
+    lines = ["", "## Products", "", "cuBLAS: the same product with weights in bfloat16 (quantized ones taken apart beforehand), the faster of the "
+             "two programs below.", "",
              "| format | matrix | rows | us | GB/s | of read bandwidth | TFLOP/s | of mma rate | cuBLAS, us | cuBLAS / ours |",
              "|---|---|---|---|---|---|---|---|---|---|"]
     for fmt, r in results.items():
@@ -196,12 +220,16 @@ def table(results):
     """Lines of Markdown."""
     if not results:
         return []
-    torch = results["torch"]
-    lines = engine_lines(results["engine"]) + product_lines(results["products"], torch)
-    lines += ["", f"## PyTorch {torch.get('torch', '')} (cuBLAS, bfloat16)", ""]
-    if "skipped" in torch:
-        return lines + [f"skipped: {cell(torch['skipped'])}"]
+    cublas, torch = results.get("cublas", {"skipped": "none"}), results["torch"]
+    lines = engine_lines(results["engine"]) + product_lines(results["products"], cublas, torch)
+    lines += side_lines(f"cuBLASLt {cublas.get('cublaslt', '')}, bfloat16 (the best of eight rounds)", cublas)
+    return lines + side_lines(f"PyTorch {torch.get('torch', '')}, bfloat16", torch)
+
+
+def side_lines(title, side):
+    lines = ["", f"## {title}", ""]
+    if "skipped" in side:
+        return lines + [f"skipped: {cell(side['skipped'])}"]
     lines += ["| matrix | rows | us | GB/s | TFLOP/s |", "|---|---|---|---|---|"]
-    lines += [f"| {p['model']} {p['matrix']} | {p['rows']} | {p['us']:.1f} | {p['bytes_per_second'] / 1e9:.0f} | "
-              f"{p['ops_per_second'] / 1e12:.2f} |" for p in torch["products"]]
-    return lines
+    return lines + [f"| {p['model']} {p['matrix']} | {p['rows']} | {p['us']:.1f} | {p['bytes_per_second'] / 1e9:.0f} | "
+                    f"{p['ops_per_second'] / 1e12:.2f} |" for p in side["products"]]

@@ -122,6 +122,8 @@ class Table(unittest.TestCase):
                               {"shape": "llama-70b", "format": "bf16", "batch": 8, "skipped": "no | memory"}],
                    "products": {"q4_k": {"products": [{"model": "8b", "matrix": "ffn_up", "rows": 1, "us": 5, "bytes_per_second": 1e9,
                                                        "of_read": 0.9, "ops_per_second": 1e12, "of_ops": 0}]}},
+                   "cublas": {"products": [{"model": "8b", "matrix": "ffn_up", "rows": 1, "us": 30, "bytes_per_second": 1e9,
+                                            "ops_per_second": 1e12}]},
                    "torch": {"products": [{"model": "8b", "matrix": "ffn_up", "rows": 1, "us": 20, "bytes_per_second": 1e9,
                                            "ops_per_second": 1e12}]}}
         lines = gpu_bench.table(results)
@@ -129,11 +131,27 @@ class Table(unittest.TestCase):
         self.assertIn("| llama-70b | bf16 | 8 | skipped: no / memory | | | | | |", lines)
         self.assertIn("| q4_k | 8b ffn_up | 1 | 5.0 | 1 | 90.0 % | 1.00 | - | 20.0 | 4.00 |", lines)
         self.assertIn("| 8b ffn_up | 1 | 20.0 | 1 | 1.00 |", lines)
-        results["torch"] = {"skipped": "none"}
+        self.assertIn("| 8b ffn_up | 1 | 30.0 | 1 | 1.00 |", lines)
+        results["torch"] = results["cublas"] = {"skipped": "none"}
         lines = gpu_bench.table(results)
         self.assertIn("| q4_k | 8b ffn_up | 1 | 5.0 | 1 | 90.0 % | 1.00 | - | - | - |", lines)
         self.assertEqual(lines[-1], "skipped: none")
         self.assertEqual(gpu_bench.table({}), [])
+
+    def test_yardstick(self):
+        build = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory(prefix="gpu-check-")))
+        check = argparse.Namespace(build=build, deadline=time.monotonic() + 60)
+        self.assertIn("not built", gpu_bench.yardstick(check)["skipped"])
+        (build / "gpu").mkdir()
+        program = build / "gpu" / "cublas"
+        for text, key, value in (("echo no device >&2; exit 1", "skipped", "no device"), ("echo nonsense", "skipped", None),
+                                 ("""echo '{"products": [{"matrix": "8b ffn_up", "us": 2}]}'""", "products",
+                                  [{"model": "8b", "matrix": "ffn_up", "us": 2}])):
+            program.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+            program.chmod(0o755)
+            got = gpu_bench.yardstick(check)[key]
+            if value is not None:
+                self.assertEqual(got, value)
 
     def test_details(self):
         lines = gpu_bench.details({"models": {"details": {"a": {"nmse": 1.25e-6}, "b": {"failed": "x | y\nz"}}}, "device": {}})
