@@ -18,6 +18,7 @@
  */
 
 #include "mm-format.cuh"
+#include "pack.cuh"
 
 #define MM_WARP 32u
 #define MM_NO_ROW UINT32_MAX
@@ -134,7 +135,7 @@ template <typename L> DEVICE struct mm_panel mm_panel_of(const struct mm_args &a
 
 /* The block's rows: where they are in x, and then in out. Returns how many. */
 template <typename L> DEVICE uint32_t mm_rows(const struct mm_args &a, uint32_t *table) {
-        uint32_t end = *a.mm.rows.count * a.mm.rows.per, first = blockIdx.x * L::rows, n = first < end ? end - first : 0;
+        uint32_t end = rows_count(a.mm.rows), first = blockIdx.x * L::rows, n = first < end ? end - first : 0;
 
         for (uint32_t i = threadIdx.x; i < L::rows; i += L::threads)
                 table[i] = table[L::rows + i] = i < n ? first + i : MM_NO_ROW;

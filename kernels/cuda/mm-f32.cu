@@ -156,7 +156,7 @@ __global__ void __launch_bounds__(WEIGHT_PANEL *F32_SLICES, f32_shape<n_rows>::b
                 if (blockIdx.x < *a.mm.slots.n_groups)
                         group = a.mm.slots.groups[blockIdx.x];
         } else {
-                count = *a.mm.rows.count * a.mm.rows.per;
+                count = rows_count(a.mm.rows);
                 group.first = blockIdx.x * n_rows;
                 if (group.first < count)
                         group.n = count - group.first < n_rows ? count - group.first : n_rows;
