@@ -320,13 +320,12 @@ static int alloc_arrays(struct engine *e) {
 
 /* After this a step takes no memory. */
 static int reserve_steps(struct engine *e, struct failure *f) {
-        struct forward_reserve reserve = {
-                .sequences = e->config.max_sequences,
-                .context = e->config.context,
-                .top = e->top.rows ? MIN(SAMPLER_TOP_MAX, e->model->shape.n_vocab) : 0,
-        };
-        int r = forward_reserve(e->forward, &reserve);
+        struct forward_reserve reserve = { .sequences = e->config.max_sequences, .context = e->config.context };
+        int r;
 
+        if (e->top.rows)
+                reserve.top = MIN(SAMPLER_TOP_MAX, e->model->shape.n_vocab);
+        r = forward_reserve(e->forward, &reserve);
         if (r == BACKEND_E_NO_MEMORY)
                 return failure_set(f, SPARK__V1__ERROR_CODE__NO_MEMORY,
                                    "no memory for steps of %u rows of %u sequences, which take %llu bytes besides %llu of "

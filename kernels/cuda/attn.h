@@ -85,8 +85,8 @@ CUDA_API cudaError_t cuda_rope_kv(const struct cuda_launch *l, const struct cuda
 /*
  * Who computes what in a step, for one window: made on the host from a batch, copied to the device. Runs of at least
  * CUDA_ATTN_RUN rows of a sequence are cut into tiles for the kernel for many rows; all other rows are items of the kernel for few,
- * row by row: one for each split that the row sees. Items have partial results in memory, which may be bounded: shorter runs, but for
- * single rows, are tiles too, in order, once there would be more than max_items. Nothing of a row's result depends on where it is
+ * row by row: one for each split that the row sees. Items have partial results in memory, which may be bounded: shorter runs, but
+ * for single rows, are tiles too, in order, once there would be more than max_items. Nothing of a row's result depends on where it is
  * served.
  */
 #define CUDA_ATTN_RUN 16u

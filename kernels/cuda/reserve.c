@@ -115,8 +115,8 @@ int cuda_reserve(struct backend *base, const struct backend_limits *limits, uint
                 return BACKEND_E_UNSUPPORTED;
         *ret_bytes = 0;
         be->runner.limits = *limits;
-        if (r == 0)
-                r = reserve(be, ret_bytes);
+        r = r ? r : cuda_uploader_finish(be); /* what it has is free then */
+        r = r ? r : reserve(be, ret_bytes);
         be->recorder.batch = NULL;
         return r;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * What steps take of memory on the emulated device: all of it before the first one, none afterwards, however large a step and however
+ * What steps take of memory on the emulated device: all of it before the first one, none afterwards, however large a step and how
  * far its sequences are; and the bits do not tell.
  */
 
@@ -158,6 +158,7 @@ static void test_sums(void **unused) {
                 struct subject s;
 
                 make(&s, models, placements[i]);
+                assert_int_equal(cuda_uploader_finish(cuda_of(s.be)), 0);
                 s.be->ops->facts(s.be, &before);
                 emu_get_counts(&had);
                 assert_int_equal(forward_reserve(s.f, &reserve), 0);
@@ -222,9 +223,10 @@ static uint64_t shape_takes(const char *name, enum fmt fmt, uint32_t context) {
         struct model_shape shape;
         bool tied;
 
+        assert_non_null(s.be);
         assert_true(image_shape_find(name, &hp, &tied));
         assert_int_equal(model_read_shape(&shape, &hp, &error), 0);
-        ops = *s.be->ops;
+        ops = *s.be->ops; /* NOLINT(clang-analyzer-core.NullDereference): the assertion above */
         ops.fill = fill_nothing;
         s.be->ops = &ops;
         assert_int_equal(model_new_synthetic(&s.m, s.be, &shape, fmt_info(fmt), 1, &error), 0);
