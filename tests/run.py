@@ -62,6 +62,10 @@ def report(name, status, output, counts, seconds):
     return passed, failed, skipped
 
 
+# Tests that take minutes where the emulated device is itself emulated.
+TOO_SLOW_EMULATED = {"test-cuda-" + name for name in ("attn", "backend", "faults", "mm", "reference", "scratch", "steps", "upload")}
+
+
 def run_unit(options, totals, env):
     if options.emulator:
         env = {**env, "SPARK_TEST_EMULATED": "1"}  # some things are the kernel's and not the emulator's to show
@@ -69,6 +73,9 @@ def run_unit(options, totals, env):
                       if os.access(path, os.X_OK) and path.is_file() and not path.suffix)
     for path in binaries:
         if options.only and not any(part in path.name for part in options.only):
+            continue
+        if options.emulator and path.name in TOO_SLOW_EMULATED:
+            totals.add(*report(path.name, 0, "skipped: an emulated device on an emulated processor takes minutes", (0, 0, 1), 0.0))
             continue
         began = time.monotonic()
         status, output = run(options.emulator + [str(path)], UNIT_TIMEOUT_S, env)

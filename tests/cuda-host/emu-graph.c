@@ -132,6 +132,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsig
                         return emu_end(cudaErrorMemoryAllocation);
                 e->ops.last = &e->ops.first;
                 e->refs = 1;
+                emu_exec_add(e);
                 ops_copy(&e->ops, graph);
                 emu_state.counts.execs++;
                 *exec = e;

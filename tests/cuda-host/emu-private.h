@@ -70,10 +70,12 @@ struct CUgraph_st {
 };
 
 struct CUgraphExec_st {
+        struct CUgraphExec_st *next; /* of all: those of a device that hangs are never destroyed */
         struct CUgraph_st ops;
         unsigned refs;
 };
 
+void emu_exec_add(cudaGraphExec_t exec);
 cudaGraph_t emu_graph_new(void);
 void emu_graph_append(cudaGraph_t graph, struct emu_op *op);
 cudaGraph_t emu_graph_free(cudaGraph_t graph);

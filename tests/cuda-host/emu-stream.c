@@ -54,6 +54,21 @@ static void event_release(cudaEvent_t event) {
                 free(event);
 }
 
+static cudaGraphExec_t execs; /* all there are */
+
+void emu_exec_add(cudaGraphExec_t exec) {
+        exec->next = execs;
+        execs = exec;
+}
+
+static void exec_remove(const struct CUgraphExec_st *exec) {
+        cudaGraphExec_t *at = &execs;
+
+        while (*at != exec)
+                at = &(*at)->next;
+        *at = exec->next;
+}
+
 struct emu_op *emu_op_free(struct emu_op *op) {
         if (!op)
                 return NULL;
@@ -68,6 +83,7 @@ struct emu_op *emu_op_free(struct emu_op *op) {
                         op->exec->ops.first = first->next;
                         emu_op_free(first);
                 }
+                exec_remove(op->exec);
                 free(op->exec);
         }
         free(op);
