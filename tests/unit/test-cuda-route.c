@@ -2,6 +2,7 @@
 
 /* The choice of experts on the emulated device against the CPU's, and the order of slots against the rule. */
 
+#include "cuda-rows-cpu.h"
 #include "cuda-rows-fixture.h"
 
 struct shape {
@@ -18,23 +19,6 @@ struct result {
         float *weights;
         struct cuda_group *groups;
 };
-
-static struct backend *cpu;
-
-static int setup(void **state) {
-        emu_reset();
-        return 0;
-}
-
-static int setup_all(void **state) {
-        cpu = open_family("c", 1);
-        return cpu ? 0 : -1;
-}
-
-static int teardown_all(void **state) {
-        cpu = cpu->ops->close(cpu);
-        return 0;
-}
 
 static struct routing routing_of(const struct shape *s, const float *bias) {
         return (struct routing){ .n_experts = s->n_experts, .n_used = s->n_used, .gating = s->gating, .bias = bias,

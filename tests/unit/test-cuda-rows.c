@@ -3,24 +3,8 @@
 /* The CUDA backend's operations on rows, element by element: bit for bit what the CPU's plain C gives, in whatever order threads
  * run, and nothing beyond the rows that there are. */
 
+#include "cuda-rows-cpu.h"
 #include "cuda-rows-fixture.h"
-
-static struct backend *cpu;
-
-static int setup(void **state) {
-        emu_reset();
-        return 0;
-}
-
-static int setup_all(void **state) {
-        cpu = open_family("c", 1);
-        return cpu ? 0 : -1;
-}
-
-static int teardown_all(void **state) {
-        cpu = cpu->ops->close(cpu);
-        return 0;
-}
 
 /* Odd numbers of rows and elements, and the orders of threads one after another. */
 static void each_shape(void (*check)(uint32_t n, uint32_t dim)) {
