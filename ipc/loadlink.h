@@ -6,13 +6,17 @@
  * SCM_RIGHTS. Kept free of protobuf, so that the process that reads hostile model files links as little as possible.
  *
  *   loader  -> control  PLAN      once the file's tables are understood: what the image will take
- *   control -> loader   SEGMENTS  one memfd of the planned size per segment (up to LOADLINK_SEGMENTS_MAX)
- *   loader  -> control  PROGRESS  bytes of tensor data written so far, at most ten a second
+ *   control -> loader   SEGMENTS  one memfd of the planned size per segment (up to LOADLINK_SEGMENTS_MAX); where the image is
+ *                                 packed, one file of all segments' size, in which they lie one after another
+ *   loader  -> control  PROGRESS  bytes of tensor data written so far, at most ten a second; where weights are to be coded
+ *                                 losslessly, also in front of PLAN: bytes looked through (phase)
  *   loader  -> control  DONE      everything is written and unmapped; the loader exits with 0
  *   loader  -> control  ERROR     at any time instead; the loader exits with 1
  *
  * The loader's command line is: spark-loader --link FD (--input FD [--split FD]... | --file NAME=FD...) [--plan-only]
- * [--rows N] [--sequences N]. A directory's files go by name (modeldir.h). Rows and sequences are what the engine's steps
+ * [--lossless] [--pack] [--rows N] [--sequences N]. --lossless: BF16 weights are coded (kernels/lossless.h); what they take depends
+ * on their values, so all of them are read before there is a plan. --pack: the image goes to a file, with checksums. An input may be
+ * such a packed image. A directory's files go by name (modeldir.h). Rows and sequences are what the engine's steps
  * are to be (0 = its own default). Instead of files, --shape NAME --format FORMAT plans a model of a known shape
  * (daemon/image/shapes.h) and ends.
  * Control seals the segments after the loader has exited.
@@ -23,7 +27,7 @@
 
 #include "base/macro.h"
 
-#define LOADLINK_VERSION 2u
+#define LOADLINK_VERSION 3u
 #define LOADLINK_SEGMENTS_MAX 64u
 #define LOADLINK_SEGMENT_BYTES (4ull << 30) /* a segment holds at most this much (a single larger tensor gets its own) */
 
@@ -33,6 +37,27 @@ enum loadlink_type {
         LOADLINK_PROGRESS = 3,
         LOADLINK_DONE = 4,
         LOADLINK_ERROR = 5,
+};
+
+/* PROGRESS */
+enum loadlink_phase {
+        LOADLINK_PHASE_WRITE = 0,
+        LOADLINK_PHASE_SURVEY = 1, /* values are looked through, for the plan */
+};
+
+/* What tensors are for; of experts all their matrices. */
+enum loadlink_kind {
+        LOADLINK_KIND_EMBEDDING = 0, /* also where it is the output matrix, too */
+        LOADLINK_KIND_ATTENTION = 1,
+        LOADLINK_KIND_FEED_FORWARD = 2,
+        LOADLINK_KIND_EXPERTS = 3,
+        LOADLINK_KIND_OUTPUT = 4,
+        LOADLINK_KIND_OTHER = 5, /* norms, biases, scales, routers */
+        LOADLINK_KINDS,
+};
+
+struct loadlink_share {
+        uint64_t params, bytes;
 };
 
 enum loadlink_code {
@@ -57,7 +82,11 @@ struct loadlink_record {
         uint32_t context; /* PLAN: what the model was trained for */
         uint32_t vocabulary; /* PLAN: tokens */
         uint32_t has_chat_template; /* PLAN */
-        uint32_t reserved;
+        uint32_t phase; /* PROGRESS: enum loadlink_phase */
+        struct loadlink_share kinds[LOADLINK_KINDS]; /* PLAN: bytes in the image */
+        struct loadlink_share coded; /* PLAN: of these, coded losslessly */
+        uint32_t packed; /* PLAN: the input is a packed image */
+        uint32_t estimated; /* PLAN: of a shape whose bytes depend on values */
         char architecture[64], format[32]; /* PLAN: for people, the format of most weights; NUL-terminated where shorter */
         char text[512]; /* ERROR: a sentence, NUL-terminated */
 };

@@ -30,7 +30,7 @@ enum {
 
 /* What a shared object with a backend must have been built for: the version counts changes of what this header and format.h
  * define, operations that come or go change the rest by themselves. */
-#define BACKEND_VERSION 3u
+#define BACKEND_VERSION 4u
 #define BACKEND_ABI ((uint32_t)(BACKEND_VERSION * 65536u + sizeof(struct backend_ops)))
 
 struct backend; /* each backend embeds it first */

@@ -29,7 +29,7 @@ struct fmt_field {
 
 struct fmt_family {
         struct fmt_info info;
-        void (*decode)(const void *src, size_t n_blocks, float *dst);
+        void (*decode)(const void *src, size_t n_blocks, float *dst); /* NULL: coded */
         void (*encode)(const float *src, size_t n_blocks, void *dst); /* may be NULL */
         struct fmt_field fields[FMT_FIELDS_MAX];
 };
@@ -39,6 +39,7 @@ extern const struct fmt_family fmt_families_q[5];
 extern const struct fmt_family fmt_families_k[3];
 extern const struct fmt_family fmt_families_k_low[2];
 extern const struct fmt_family fmt_families_lut[4];
+extern const struct fmt_family fmt_families_lossless[1];
 
 /* NULL when not known. */
 const struct fmt_family *fmt_family(uint32_t fmt);

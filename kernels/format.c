@@ -23,6 +23,7 @@ static const struct {
         { fmt_families_k, ARRAY_SIZE(fmt_families_k) },
         { fmt_families_k_low, ARRAY_SIZE(fmt_families_k_low) },
         { fmt_families_lut, ARRAY_SIZE(fmt_families_lut) },
+        { fmt_families_lossless, ARRAY_SIZE(fmt_families_lossless) },
 };
 
 const struct fmt_family *fmt_family(uint32_t fmt) {

@@ -46,6 +46,7 @@ enum fmt {
         FMT_NVFP4 = 40,
         FMT_NOT_GGUF = 1000, /* no format: where those begin that GGUF does not have */
         FMT_F8_E4M3 = 1000,
+        FMT_BF16_LL = 1001, /* coded: lossless.h */
         FMT_END, /* one more than the largest number */
 };
 
@@ -62,6 +63,12 @@ struct fmt_info {
         uint32_t bytes;
         uint32_t panel_bytes; /* bytes of one block column of a panel (WEIGHT_PANEL rows x block elements) */
 };
+
+/* Coded formats are those of images alone: no file order, no packing, and further bytes follow the panels (tail in struct
+ * weight). */
+static inline bool fmt_is_coded(const struct fmt_info *info) {
+        return info->fmt == FMT_BF16_LL;
+}
 
 /* NULL for a number that is no format or one that the kernels cannot compute with. */
 const struct fmt_info *fmt_info(uint32_t fmt);
@@ -103,6 +110,7 @@ struct weight {
         uint32_t n_out; /* rows: outputs */
         uint32_t n_in;  /* elements per row: inputs */
         const void *data;
+        uint64_t tail; /* bytes of data behind the panels of all matrices, where the format is coded */
         float scale; /* of all values, 0 = none */
         uint32_t n_experts;  /* so many matrices of this shape lie one after another, in whole panels each; 0 = one */
         const float *scales; /* host, of each of these; NULL = scale */
