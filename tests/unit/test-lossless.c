@@ -130,10 +130,30 @@ static void test_gaussian(void **unused) {
         free(w);
 }
 
+/* What plans reckon with. */
+static void test_gaussian_bits(void **unused) {
+        const unsigned steps = 16, n_in = 16384;
+        uint16_t *w = malloc(WEIGHT_PANEL * n_in * sizeof(*w));
+        double bits = 0;
+
+        assert_non_null(w);
+        for (unsigned s = 0; s < steps; s++) {
+                double sigma = exp2(-6.0 + (s + 0.5) / steps);
+
+                for (size_t i = 0; i < WEIGHT_PANEL * n_in; i++)
+                        w[i] = bf16_from_float((float)(sigma * gaussian()));
+                bits += 8.0 * (double)lossless_measure(w, 2 * n_in, WEIGHT_PANEL, n_in);
+        }
+        bits /= (double)steps * WEIGHT_PANEL * n_in / 0x1p20;
+        assert_true(fabs(bits - LOSSLESS_GAUSSIAN_BITS) < 0.01 * LOSSLESS_GAUSSIAN_BITS);
+        free(w);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_all_patterns),
                 cmocka_unit_test(test_gaussian),
+                cmocka_unit_test(test_gaussian_bits),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
