@@ -11,5 +11,5 @@ static bool usable(void) {
 }
 
 const struct lossless_kernels lossless_avx2 = {
-        .name = "avx2", .usable = usable, .encode = encode, .decode = decode, .decode_row = decode_row
+        .name = "avx2", .usable = usable, .count = count, .encode = encode, .decode = decode, .decode_row = decode_row
 };

@@ -10,12 +10,19 @@ static bool usable(void) {
         return true;
 }
 
-static uint8_t *encode(const uint8_t *const rows[WEIGHT_PANEL], uint8_t base, uint8_t *column, uint8_t *found) {
+static void count(const uint8_t *src, size_t stride, unsigned n_rows, unsigned n, uint16_t counts[LOSSLESS_EXPONENTS]) {
+        memset(counts, 0, LOSSLESS_EXPONENTS * sizeof(*counts));
+        for (unsigned row = 0; row < n_rows; row++)
+                for (unsigned k = 0; k < n; k++)
+                        counts[load_u16(src + row * stride + 2 * k) >> 7 & 0xff]++;
+}
+
+static uint8_t *encode(const uint8_t *rows, size_t stride, uint8_t base, uint8_t *column, uint8_t *found) {
         memset(column, 0, LOSSLESS_COLUMN_BYTES);
         for (unsigned group = 0; group < LOSSLESS_COLUMN / 4; group++)
                 for (unsigned row = 0; row < WEIGHT_PANEL; row++)
                         for (unsigned k = 4 * group; k < 4 * group + 4; k++) {
-                                unsigned v = load_u16(rows[row] + 2 * k), exponent = v >> 7 & 0xffu, code = exponent - base;
+                                unsigned v = load_u16(rows + row * stride + 2 * k), exponent = v >> 7 & 0xffu, code = exponent - base;
 
                                 if (code >= LOSSLESS_ESCAPE) {
                                         code = LOSSLESS_ESCAPE;
@@ -53,5 +60,5 @@ static void decode_row(const uint8_t *column, struct lossless_unit *unit, unsign
 }
 
 const struct lossless_kernels lossless_plain = {
-        .name = "c", .usable = usable, .encode = encode, .decode = decode, .decode_row = decode_row
+        .name = "c", .usable = usable, .count = count, .encode = encode, .decode = decode, .decode_row = decode_row
 };

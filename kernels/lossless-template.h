@@ -16,6 +16,7 @@
 #define BLOCK 8u                       /* elements of K */
 #define BLOCKS (LANES / WEIGHT_PANEL)  /* that a vector does */
 #define AHEAD 4u
+#define CANDIDATES 8u /* exponents that are counted at a time: so many registers there are for them */
 
 typedef uint8_t vec __attribute__((vector_size(LANES)));
 typedef uint16_t vec16 __attribute__((vector_size(LANES)));
@@ -124,14 +125,82 @@ static inline uint8_t *append_escapes(uint8_t *found, uint64_t mask, const uint8
         return found;
 }
 
-static uint8_t *encode(const uint8_t *const rows[WEIGHT_PANEL], uint8_t base, uint8_t *column, uint8_t *found) {
+/* Exponents as bytes, in any order. Returns the largest. */
+static inline uint8_t gather_exponents(const uint8_t *src, size_t stride, unsigned n_rows, unsigned n, uint8_t *exponents) {
+        vec top = { 0 };
+        uint8_t largest = 0;
+
+        for (unsigned row = 0; row < n_rows; row++, src += stride) {
+                lossless_prefetch(src, 2 * n);
+                for (unsigned k = 0; k < n; k += LANES, exponents += LANES) {
+                        vec16 first = (vec16)load_all(src + 2 * k), second = (vec16)load_all(src + 2 * k + LANES);
+                        vec both = EVEN((vec)(first >> 7), (vec)(second >> 7)), more = (vec)(both > top);
+
+                        store_all(exponents, both);
+                        top = (both & more) | (top & ~more);
+                }
+        }
+        for (unsigned i = 0; i < LANES; i++)
+                largest = top[i] > largest ? top[i] : largest;
+        return largest;
+}
+
+/* How often CANDIDATES bytes, all different, are among n of them. */
+static inline void count_bytes(const uint8_t *bytes, unsigned n, const uint8_t candidates[CANDIDATES], uint16_t *counts) {
+        vec16 sums[CANDIDATES] = { { 0 } };
+
+        for (unsigned end, i = 0; i < n; i = end) {
+                vec minus[CANDIDATES] = { { 0 } };
+
+                end = i + 128 * LANES < n ? i + 128 * LANES : n; /* no byte of minus gets below -128 */
+                for (unsigned k = i; k < end; k += LANES) {
+                        vec v = load_all(bytes + k);
+
+#pragma GCC unroll 8
+                        for (unsigned c = 0; c < CANDIDATES; c++)
+                                minus[c] += (vec)(v == candidates[c]);
+                }
+                for (unsigned c = 0; c < CANDIDATES; c++)
+                        sums[c] += ((vec16)-minus[c] & 0xff) + ((vec16)-minus[c] >> 8);
+        }
+        for (unsigned c = 0; c < CANDIDATES; c++) {
+                counts[candidates[c]] = 0;
+                for (unsigned i = 0; i < LANES / 2; i++)
+                        counts[candidates[c]] = (uint16_t)(counts[candidates[c]] + sums[c][i]);
+        }
+}
+
+/* Nearly always all exponents are among the largest 23, and zero. */
+static void count(const uint8_t *src, size_t stride, unsigned n_rows, unsigned n, uint16_t counts[LOSSLESS_EXPONENTS]) {
+        uint8_t exponents[LOSSLESS_UNIT_MAX], candidates[CANDIDATES], exponent;
+        unsigned total = n_rows * n, found = 0;
+
+        memset(counts, 0, LOSSLESS_EXPONENTS * sizeof(*counts));
+        exponent = gather_exponents(src, stride, n_rows, n, exponents);
+        for (unsigned i = 0; i < 3; i++) {
+                for (unsigned c = 0; c < CANDIDATES; c++, exponent--)
+                        candidates[c] = exponent;
+                if (i == 2)
+                        candidates[CANDIDATES - 1] = 0;
+                count_bytes(exponents, total, candidates, counts);
+        }
+        for (unsigned e = 0; e < LOSSLESS_EXPONENTS; e++)
+                found += counts[e];
+        if (found == total)
+                return;
+        memset(counts, 0, LOSSLESS_EXPONENTS * sizeof(*counts));
+        for (unsigned i = 0; i < total; i++)
+                counts[exponents[i]]++;
+}
+
+static uint8_t *encode(const uint8_t *rows, size_t stride, uint8_t base, uint8_t *column, uint8_t *found) {
         for (unsigned block = 0; block < LOSSLESS_COLUMN / BLOCK; block += BLOCKS) {
                 uint8_t *signs = column + block * BLOCK * WEIGHT_PANEL, exponents[BLOCK][LANES];
                 vec v[16], low[2] = { { 0 } }, high = { 0 }, escaped = { 0 };
                 uint64_t masks[2 * BLOCKS];
 
                 for (unsigned row = 0; row < WEIGHT_PANEL; row++)
-                        v[row] = load(rows[row] + block * BLOCK * 2, BLOCK * 2);
+                        v[row] = load_all(rows + row * stride + block * BLOCK * 2);
                 transpose(v);
                 for (unsigned k = 0; k < BLOCK; k++) {
                         vec exponent = (v[2 * k + 1] + v[2 * k + 1]) | (shift_right(v[2 * k], 7) & 1);
@@ -170,29 +239,48 @@ static inline void decode_exponents(const uint8_t *column, unsigned block, uint8
         make_masks(escaped, masks);
 }
 
-static inline uint16_t *append_places(uint16_t *places, uint64_t mask, unsigned at) {
+/* Escape i of a mask is `at` and its bit. */
+static inline uint16_t *append_bits(uint16_t *bits, uint64_t mask, unsigned at) {
         for (unsigned i = 0; i < AHEAD; i++) {
-                *places = (uint16_t)(at + place_of(mask));
-                places += mask != 0;
+                *bits = (uint16_t)(at + (unsigned)__builtin_ctzll(mask | 1ull << 63));
+                bits += mask != 0;
                 mask &= mask - 1;
         }
         for (; mask != 0; mask &= mask - 1)
-                *places++ = (uint16_t)(at + place_of(mask));
-        return places;
+                *bits++ = (uint16_t)(at + (unsigned)__builtin_ctzll(mask));
+        return bits;
+}
+
+/* Bit 64 i + 4 row + k of a column's masks. */
+static inline unsigned place_in_column(unsigned bit) {
+        unsigned i = bit / 64;
+
+        return i / (2 * BLOCKS) * (BLOCK * LANES) + (i % 2 * 4 + bit % 4) * LANES + i / 2 % BLOCKS * WEIGHT_PANEL + bit / 4 % WEIGHT_PANEL;
+}
+
+static inline void put_escapes(struct lossless_unit *unit, const uint16_t *bits, const uint16_t *end, uint8_t *exponents) {
+        uint32_t next = unit->next;
+
+        unit->next += (uint32_t)(end - bits);
+        if (unit->wide)
+                for (; bits < end; bits++, next++)
+                        exponents[place_in_column(*bits)] = unit->escapes[next];
+        else
+                for (; bits < end; bits++, next++)
+                        exponents[place_in_column(*bits)] = unit->narrow[unit->escapes[next / 2] >> 4 * (next % 2) & 15u];
 }
 
 static void decode(const uint8_t *column, struct lossless_unit *unit, uint16_t *rows) {
         uint8_t exponents[LOSSLESS_COLUMN * WEIGHT_PANEL];
-        uint16_t places[LOSSLESS_COLUMN * WEIGHT_PANEL + AHEAD], *end = places;
+        uint16_t bits[LOSSLESS_COLUMN * WEIGHT_PANEL + AHEAD], *end = bits;
         uint64_t masks[2 * BLOCKS];
 
         for (unsigned block = 0; block < LOSSLESS_COLUMN / BLOCK; block += BLOCKS) {
                 decode_exponents(column, block, unit->base, exponents + block * BLOCK * WEIGHT_PANEL, masks);
                 for (unsigned i = 0; i < 2 * BLOCKS; i++)
-                        end = append_places(end, masks[i], block * BLOCK * WEIGHT_PANEL + i % 2 * 4 * LANES + i / 2 * WEIGHT_PANEL);
+                        end = append_bits(end, masks[i], (2 * block + i) * 64);
         }
-        for (const uint16_t *place = places; place < end; place++)
-                exponents[*place] = lossless_next(unit);
+        put_escapes(unit, bits, end, exponents);
         for (unsigned block = 0; block < LOSSLESS_COLUMN / BLOCK; block += BLOCKS) {
                 unsigned at = block * BLOCK * WEIGHT_PANEL;
                 vec v[16];

@@ -11,5 +11,5 @@ static bool usable(void) {
 }
 
 const struct lossless_kernels lossless_vec = {
-        .name = "16 bytes", .usable = usable, .encode = encode, .decode = decode, .decode_row = decode_row
+        .name = "16 bytes", .usable = usable, .count = count, .encode = encode, .decode = decode, .decode_row = decode_row
 };

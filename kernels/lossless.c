@@ -12,7 +12,6 @@
 #include "half.h"
 #include "lossless-kernels.h"
 
-#define UNIT_MAX (LOSSLESS_UNIT * WEIGHT_PANEL) /* elements of a unit */
 #define BASES (LOSSLESS_BASE_MAX + 1)
 #define BELOW 13u /* exponents in front of the codes' ones that escapes of four bits reach, and behind them */
 #define ABOVE 2u
@@ -64,23 +63,6 @@ struct unit_code {
         uint32_t bytes; /* of its escapes */
 };
 
-/* In four places, since neighbours mostly have the same exponent, and an increment has to wait for the last one there. */
-static void count_exponents(const uint8_t *src, size_t stride, unsigned n_rows, unsigned n, uint16_t *count) {
-        uint16_t part[4][LOSSLESS_EXPONENTS] = { { 0 } };
-
-        for (unsigned row = 0; row < n_rows; row++)
-                for (unsigned k = 0; k < n; k += 4) {
-                        uint64_t four = load_u64(src + row * stride + 2 * k);
-
-                        part[0][four >> 7 & 0xff]++;
-                        part[1][four >> 23 & 0xff]++;
-                        part[2][four >> 39 & 0xff]++;
-                        part[3][four >> 55 & 0xff]++;
-                }
-        for (unsigned e = 0; e < LOSSLESS_EXPONENTS; e++)
-                count[e] = (uint16_t)(part[0][e] + part[1][e] + part[2][e] + part[3][e]);
-}
-
 /* The fewest bytes; of several such codes a narrow one, then the one with the smallest base. Escapes of four bits reach 22 exponents
  * in a row, with those of codes among them, and zero. */
 static struct unit_code choose_code(const uint16_t *count, uint16_t total) {
@@ -103,18 +85,21 @@ static struct unit_code choose_code(const uint16_t *count, uint16_t total) {
         return (struct unit_code){ .base = (uint8_t)base, .wide = least % 2, .bytes = least / 2 };
 }
 
-static struct unit_code unit_code(const uint8_t *src, size_t stride, unsigned n_rows, unsigned n) {
+static struct unit_code unit_code(const struct lossless_kernels *kernels, const uint8_t *src, size_t stride, unsigned n_rows,
+                                  unsigned n) {
         uint16_t count[LOSSLESS_EXPONENTS];
 
-        count_exponents(src, stride, n_rows, n, count);
+        kernels->count(src, stride, n_rows, n, count);
         return choose_code(count, (uint16_t)(n_rows * n));
 }
 
 uint64_t lossless_measure(const void *src, size_t stride, unsigned n_rows, uint64_t n_in) {
+        const struct lossless_kernels *kernels = kernels_find();
         uint64_t bytes = 0;
 
         for (uint64_t k = 0; k < n_in; k += LOSSLESS_UNIT)
-                bytes += unit_code((const uint8_t *)src + 2 * k, stride, n_rows, (unsigned)MIN(n_in - k, LOSSLESS_UNIT)).bytes;
+                bytes += unit_code(kernels, (const uint8_t *)src + 2 * k, stride, n_rows,
+                                   (unsigned)MIN(n_in - k, LOSSLESS_UNIT)).bytes;
         return bytes;
 }
 
@@ -132,23 +117,30 @@ static void write_narrow(const uint8_t *exponents, size_t n, uint8_t base, uint8
                 dst[n / 2] = narrow[exponents[n - 1]];
 }
 
-static void encode_unit(const struct lossless_kernels *kernels, const uint8_t *src, size_t stride, unsigned n_rows, unsigned n,
-                        const struct unit_code *code, uint8_t *column, uint8_t *escapes) {
-        uint8_t found[UNIT_MAX + LOSSLESS_AHEAD], *end = found;
-        const uint8_t *rows[WEIGHT_PANEL];
-        uint16_t none[LOSSLESS_COLUMN];
+/* The unit's rows are copied first: where they are apart by a power of two, they would drive each other out of the cache. */
+static struct unit_code encode_unit(const struct lossless_kernels *kernels, const uint8_t *src, size_t stride, unsigned n_rows,
+                                    unsigned n, uint8_t *column, uint8_t *escapes) {
+        uint8_t found[LOSSLESS_UNIT_MAX + LOSSLESS_AHEAD], *end = found;
+        uint16_t rows[WEIGHT_PANEL][LOSSLESS_UNIT];
+        struct unit_code code;
 
-        for (unsigned k = 0; k < LOSSLESS_COLUMN; k++)
-                none[k] = (uint16_t)(code->base << 7);
-        for (unsigned k = 0; k < n; k += LOSSLESS_COLUMN, column += LOSSLESS_COLUMN_BYTES) {
-                for (unsigned row = 0; row < WEIGHT_PANEL; row++)
-                        rows[row] = row < n_rows ? src + row * stride + 2 * k : (const uint8_t *)none;
-                end = kernels->encode(rows, code->base, column, end);
+        for (unsigned row = 0; row < WEIGHT_PANEL; row++) {
+                const uint8_t *from = src + (row < n_rows ? row : 0) * stride;
+
+                lossless_prefetch(from, 2 * n);
+                memcpy(rows[row], from, 2 * (size_t)n);
         }
-        if (code->wide)
+        code = unit_code(kernels, (const uint8_t *)rows, sizeof(rows[0]), n_rows, n);
+        for (unsigned row = n_rows; row < WEIGHT_PANEL; row++)
+                for (unsigned k = 0; k < n; k++)
+                        rows[row][k] = (uint16_t)(code.base << 7);
+        for (unsigned k = 0; k < n; k += LOSSLESS_COLUMN, column += LOSSLESS_COLUMN_BYTES)
+                end = kernels->encode((const uint8_t *)&rows[0][k], sizeof(rows[0]), code.base, column, end);
+        if (code.wide)
                 memcpy(escapes, found, (size_t)(end - found));
         else
-                write_narrow(found, (size_t)(end - found), code->base, escapes);
+                write_narrow(found, (size_t)(end - found), code.base, escapes);
+        return code;
 }
 
 uint64_t lossless_encode(const void *src, size_t stride, unsigned n_rows, uint64_t n_in, uint64_t at, void *columns, void *index,
@@ -158,12 +150,11 @@ uint64_t lossless_encode(const void *src, size_t stride, unsigned n_rows, uint64
         uint64_t bytes = 0;
 
         for (uint64_t k = 0; k < n_in; k += LOSSLESS_UNIT, entry += sizeof(uint64_t)) {
-                const uint8_t *from = (const uint8_t *)src + 2 * k;
                 unsigned n = (unsigned)MIN(n_in - k, LOSSLESS_UNIT);
-                struct unit_code code = unit_code(from, stride, n_rows, n);
+                struct unit_code code = encode_unit(kernels, (const uint8_t *)src + 2 * k, stride, n_rows, n, column,
+                                                    (uint8_t *)escapes + at + bytes);
 
                 store_u64(entry, (at + bytes) | (uint64_t)code.base << LOSSLESS_BASE_SHIFT | (code.wide ? LOSSLESS_WIDE : 0));
-                encode_unit(kernels, from, stride, n_rows, n, &code, column, (uint8_t *)escapes + at + bytes);
                 column += n / LOSSLESS_COLUMN * LOSSLESS_COLUMN_BYTES;
                 bytes += code.bytes;
         }
@@ -236,6 +227,8 @@ bool lossless_verify(const void *columns, const void *index, const void *escapes
 
         for (uint64_t k = 0; k < n_in; k += LOSSLESS_COLUMN) {
                 p.kernels->decode(next_column(&p, k), &p.unit, rows[0]);
+                for (unsigned row = 0; row < n_rows; row++)
+                        lossless_prefetch((const uint8_t *)src + row * stride + 2 * k, 2 * LOSSLESS_COLUMN);
                 for (unsigned row = 0; row < n_rows; row++)
                         if (!same((const uint8_t *)src + row * stride + 2 * k, (const uint8_t *)rows[row]))
                                 return false;
