@@ -27,6 +27,7 @@
 #define DEVIATIONS 8u
 #define TILE_MOST (4 * LAYOUT_TILE) /* bytes, whatever its exponents are; with what readers run over */
 #define ROUND_US 200e3
+#define ENTRY 8u /* bytes of an index entry */
 
 typedef uint8_t vec __attribute__((vector_size(16)));
 
@@ -170,13 +171,13 @@ static bool units_make(struct units *u, const struct numbers *a) {
         uint64_t end = 0;
 
         u->columns = malloc(n_tiles * column);
-        u->index = malloc(n_tiles * sizeof(uint64_t));
+        u->index = malloc(n_tiles * ENTRY);
         u->escapes = malloc(a->n + LOSSLESS_SLACK);
         if (!u->columns || !u->index || !u->escapes)
                 return false;
         for (size_t tile = 0; tile < n_tiles; tile++) {
                 const uint8_t *src = (const uint8_t *)(a->w + tile * LAYOUT_TILE);
-                uint8_t *to = u->columns + tile * column, *entry = u->index + tile * sizeof(uint64_t), *found = u->escapes + end;
+                uint8_t *to = u->columns + tile * column, *entry = u->index + tile * ENTRY, *found = u->escapes + end;
                 uint8_t base;
                 uint64_t bytes = lossless_encode(src, 2 * LOSSLESS_UNIT, WEIGHT_PANEL, LOSSLESS_UNIT, end, to, entry, u->escapes);
 
@@ -190,7 +191,7 @@ static bool units_make(struct units *u, const struct numbers *a) {
                 }
                 end += bytes;
         }
-        u->bits = ((uint64_t)n_tiles * (column + sizeof(uint64_t)) + end) * 8;
+        u->bits = ((uint64_t)n_tiles * (column + ENTRY) + end) * 8;
         return true;
 }
 
@@ -204,7 +205,7 @@ static void units_decode(const struct units *u, struct numbers *a) {
         const size_t column = LOSSLESS_UNIT / LOSSLESS_COLUMN * LOSSLESS_COLUMN_BYTES;
 
         for (size_t tile = 0; tile < a->n / LAYOUT_TILE; tile++)
-                lossless_decode(u->columns + tile * column, u->index + tile * sizeof(uint64_t), u->escapes, WEIGHT_PANEL,
+                lossless_decode(u->columns + tile * column, u->index + tile * ENTRY, u->escapes, WEIGHT_PANEL,
                                 LOSSLESS_UNIT, a->back + tile * LAYOUT_TILE, 2 * LOSSLESS_UNIT);
 }
 

@@ -14,6 +14,7 @@
 #include "kernels/lossless.h"
 
 #define COLUMNS_MAX 6u
+#define ENTRY 8u /* bytes of an index entry */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -39,7 +40,7 @@ static bool panel_new(struct panel *p, uint8_t shape) {
         p->n_in = (size_t)p->n_columns * LOSSLESS_COLUMN;
         p->n_units = (p->n_columns * LOSSLESS_COLUMN + LOSSLESS_UNIT - 1) / LOSSLESS_UNIT;
         p->columns = calloc(p->n_columns, LOSSLESS_COLUMN_BYTES);
-        p->index = calloc(p->n_units, sizeof(uint64_t));
+        p->index = calloc(p->n_units, ENTRY);
         p->numbers = calloc(p->n_rows * p->n_in, sizeof(uint16_t));
         p->back = calloc(p->n_rows * p->n_in, sizeof(uint16_t));
         return p->columns && p->index && p->numbers && p->back;
@@ -75,7 +76,7 @@ static void decode_any(struct panel *p, const uint8_t *data, size_t size) {
         const size_t stride = p->n_in * sizeof(uint16_t);
         uint64_t bytes;
 
-        (void)take(p->index, p->n_units * sizeof(uint64_t), &data, &size);
+        (void)take(p->index, p->n_units * ENTRY, &data, &size);
         (void)take(p->columns, (size_t)p->n_columns * LOSSLESS_COLUMN_BYTES, &data, &size);
         bytes = size + LOSSLESS_SLACK;
         p->escapes = calloc(1, bytes);
@@ -83,7 +84,7 @@ static void decode_any(struct panel *p, const uint8_t *data, size_t size) {
                 return;
         (void)take(p->escapes, size, &data, &size);
         for (unsigned i = 0; !lossless_index_valid(p->index, p->n_units, bytes) && i < p->n_units; i++) {
-                uint8_t *entry = p->index + i * sizeof(uint64_t);
+                uint8_t *entry = p->index + i * ENTRY;
                 uint64_t v = load_u64(entry), base = (v >> LOSSLESS_BASE_SHIFT) % (LOSSLESS_BASE_MAX + 1);
 
                 store_u64(entry, (v & LOSSLESS_OFFSET_MASK) % (bytes - LOSSLESS_SLACK + 1) | base << LOSSLESS_BASE_SHIFT |
