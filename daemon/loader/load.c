@@ -90,6 +90,8 @@ static int make_pieces(struct loader *l) {
 int loader_plan(struct loader *l) {
         int r;
 
+        if (l->options.lossless || l->options.pack)
+                return loader_fail(l->error, LOADER_E_UNSUPPORTED, "weights cannot be coded or packed yet");
         if (l->hf)
                 return hf_plan(l->hf, &l->model, &l->plan, LOADLINK_SEGMENT_BYTES);
         r = split_read_metadata(l->parts, l->sources, l->n_sources, l->error);

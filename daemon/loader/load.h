@@ -11,13 +11,21 @@
 #include "hf.h"
 #include "model.h"
 
+struct loader_options {
+        bool lossless; /* weights in BF16 are coded (kernels/lossless.h), and all of them read for the plan */
+        bool pack;     /* the image goes to one file, with checksums (pack.h) */
+        const struct copy_progress *survey; /* how far reading for the plan is; NULL = nobody wants to know */
+};
+
 struct loader {
         struct loader_error *error;
+        struct loader_options options; /* set between init and plan, if at all */
         struct source sources[SOURCES_MAX];
         size_t n_sources;
         struct copy copy;
         struct gguf parts[SOURCES_MAX]; /* the first one knows the others */
         struct hf *hf; /* a directory's files instead of these */
+        struct packed *packed; /* a packed image instead of these */
         struct model model;
         struct image_plan plan;
         struct copy_piece *pieces;

@@ -61,7 +61,7 @@ static int in_child(int (*fn)(void)) {
 static bool enter(void) {
         struct sandbox_features features;
 
-        return sandbox_enter_files(&features) == 0 && sandbox_enter_calls() == 0;
+        return sandbox_enter_files(&features) == 0 && sandbox_enter_calls(false) == 0;
 }
 
 static bool refused(long r) {
@@ -142,7 +142,7 @@ static int check_state(void) {
                 return 1;
         if (prctl(PR_GET_DUMPABLE) != 0 || prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1)
                 return 3;
-        if (sandbox_enter_calls() < 0)
+        if (sandbox_enter_calls(false) < 0)
                 return 101;
         errno = 0;
         if (write(fd, "x", 1) != -1 || errno != EFBIG)
@@ -165,7 +165,7 @@ static int take_all_descriptors(void) {
         if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) < 0 ||
             loadlink_send(pair[0], &record, fds, LOADLINK_SEGMENTS_MAX) != 0)
                 return 2;
-        if (sandbox_enter_files(&features) < 0 || sandbox_enter_calls() < 0)
+        if (sandbox_enter_files(&features) < 0 || sandbox_enter_calls(false) < 0)
                 return 100;
         return loadlink_recv(pair[1], &record, fds, &n) == 1 && n == LOADLINK_SEGMENTS_MAX ? 0 : 3;
 }
@@ -190,7 +190,7 @@ static int try_thread(void) {
                 return 100;
         if (pthread_create(&thread, NULL, thread_main, NULL) != 0)
                 return 101;
-        if (sandbox_enter_calls() < 0)
+        if (sandbox_enter_calls(false) < 0)
                 return 102;
         if (write(pipe_fds[1], "x", 1) != 1 || pthread_join(thread, &result) != 0)
                 return 103;
