@@ -68,5 +68,6 @@ $(filter $(BUILD)/tests/test-cuda-emu%,$(UNIT)): $(BUILD)/tests/%: $(BUILD)/obj/
 	@mkdir -p $(@D)
 	$(call QUIET,LD)$(CC) $(filter %.o,$^) $(filter %.a,$^) $(ALL_LDFLAGS) -lcmocka -o $@
 
-all: $(SO_emu)
+# What integration tests take for a device; programs do without it.
+unit integration-test: $(SO_emu)
 -include $(shell find $(BUILD)/emu -name '*.d' 2>/dev/null)

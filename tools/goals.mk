@@ -35,9 +35,12 @@ GPU_CODE  = $(shell $(NVCC) --list-gpu-code 2>/dev/null | tr -dc '0-9\n')
 GPU_ARCHS = $(if $(filter file,$(origin CUDA_ARCHS)),$(if $(GPUS),CUDA_ARCHS="$(filter $(GPU_CODE),$(GPUS))"))
 DEMO_CUDA = $(if $(filter file,$(origin CUDA_ARCHS)),$(or $(GPU_ARCHS),CUDA=0))
 
+# Without -j as many at once as there are processors.
+PARALLEL = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
+
 demo:
 	@tools/deps.sh build
-	@$(MAKE) --no-print-directory $(DEMO_CUDA) all
+	@$(MAKE) --no-print-directory $(PARALLEL) $(DEMO_CUDA) all
 	@tools/demo.sh $(BUILD)
 
 # One configuration's tests; RECORD collects the counts for the sum at the end.
@@ -82,10 +85,10 @@ else
 	@$(if $(RECORD),echo "0 0 1" >>$(RECORD))
 endif
 
-# For this machine's GPU alone, as far as nvcc knows it; others translate the PTX. Without -j as many at once as there are processors.
+# For this machine's GPU alone, as far as nvcc knows it; others translate the PTX.
 # What is missing for a part is said, and leaves the others to run. GPU_CHECK: further arguments, as --minutes and --only.
 GPU_CHECK ?=
-GPU_MAKE  = $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc)) $(GPU_ARCHS)
+GPU_MAKE  = $(MAKE) --no-print-directory $(PARALLEL) $(GPU_ARCHS)
 
 .PHONY: gpu-programs
 gpu-programs: $(if $(NEED_DEPS),deps-check) $(BIN) $(LIB_cuda)

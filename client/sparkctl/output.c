@@ -35,7 +35,7 @@ static const struct {
         { SPARK_ENGINE_LOST, EXIT_OTHER, "The service's log says why: journalctl -u sparkd" },
         { SPARK_STOPPING, EXIT_BUSY, "The service is shutting down: try again when it is back." },
         { SPARK_UNIMPLEMENTED, EXIT_OTHER,
-          "The service is older than sparkctl, or lacks the feature: see `sparkctl status`." },
+          "The service is older than sparkctl, or runs without this: see its log, journalctl -u sparkd" },
         { SPARK_INTERNAL, EXIT_OTHER, "The service's log says more: journalctl -u sparkd" },
         { SPARK_DISCONNECTED, EXIT_NO_DAEMON,
           "See whether it is back: sparkctl status; its log: journalctl -u sparkd" },

@@ -104,11 +104,12 @@ int main(int argc, char **argv) {
         }
         log_init("sparkd", (enum log_level)config->log_level, for_journal);
         close_to_others();
-        r = manager_new(&m, config, o.config_file);
-        if (r == 0)
+        r = manager_new(&m, config, o.config_file); /* says what is wrong */
+        if (r == 0) {
                 r = manager_run(m);
-        if (r < 0)
-                log_error("ended: %s", strerror(-r));
+                if (r < 0)
+                        log_error("ended: %s", strerror(-r));
+        }
         (void)manager_free(m);
         return r < 0 ? 1 : 0;
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -237,7 +238,7 @@ static int listen_at_path(struct manager *m) {
         int r = listener_init(&m->listener, path, (mode_t)m->config->socket_mode, (gid_t)-1);
 
         if (r == LISTENER_E_IN_USE)
-                log_error("somebody listens at %s already", path);
+                log_error("somebody listens at %s already; another sparkd? Stop it, or give this one a socket of its own", path);
         else if (r == LISTENER_E_NOT_SOCKET)
                 log_error("%s is there and is no socket; it is left alone", path);
         else if (r == LISTENER_E_PATH)
@@ -246,7 +247,7 @@ static int listen_at_path(struct manager *m) {
                 log_error("the folder of the socket %s does not exist", path);
         else if (r < 0)
                 log_error("listening at %s: %s", path, strerror(-r));
-        return r > 0 ? -EADDRNOTAVAIL : r;
+        return r > 0 ? -EADDRINUSE : r;
 }
 
 static int manager_listen(struct manager *m) {
@@ -378,9 +379,21 @@ static int add_sources(struct manager *m) {
         return r;
 }
 
+/* Under systemd it is there (StateDirectory=). Where there is not even a place for it, what is kept on disk says so. */
+static void make_state_dir(const struct manager *m) {
+        const char *path = m->config->state_dir;
+
+        if (mkdir(path, 0700) == 0)
+                log_info("made the folder %s for sessions, usage and the model store", path);
+        else if (errno != EEXIST)
+                log_warning("there is no folder %s for sessions, usage and the model store (state_dir), and it can't be made: %s", path,
+                            strerror(errno));
+}
+
 static int manager_set_up(struct manager *m) {
         int r;
 
+        make_state_dir(m);
         r = memory_init(&m->memory, m->config->memory_floor);
         if (r < 0)
                 return r;

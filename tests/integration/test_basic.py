@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Null backend: hello, requests of every kind, many at once, cancel, credit."""
 
+import subprocess
 import time
 import unittest
 
@@ -14,6 +15,16 @@ class Basic(TestCase):
         with daemon.connect() as client:
             self.assertEqual(client.hello.protocol_version, 1)
             self.assertTrue(client.hello.software.startswith("sparkd "))
+
+    def test_second_daemon_is_refused(self):
+        daemon = self.daemon()
+        second = subprocess.run([daemon.program, "--config", daemon.config], stdin=subprocess.DEVNULL, capture_output=True,
+                                text=True, timeout=30, check=False)
+        self.assertEqual(second.returncode, 1)
+        self.assertIn("somebody listens at", second.stderr)
+        self.assertNotIn("ended:", second.stderr)
+        with daemon.connect() as client:
+            self.assertDone(client.answer(client.generate(n=1))[2])
 
     def test_generate(self):
         daemon = self.daemon()

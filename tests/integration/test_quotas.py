@@ -465,12 +465,18 @@ class Usage(QuotaTest):
         row, = self.usage(client).rows
         self.assertEqual(row.completion_tokens, 9)
 
+    def test_folder_is_made(self):
+        daemon = self.daemon(state_dir="new")
+        self.assertFalse(self.status(self.connect(daemon)).warnings)
+        self.assertEqual((daemon.folder / "new").stat().st_mode & 0o777, 0o700)
+        self.assertTrue((daemon.folder / "new" / "store").is_dir())
+
     def test_folder_comes_later(self):
-        daemon = self.daemon(state_dir="later")
+        daemon = self.daemon(state_dir="not/yet")
         client = self.connect(daemon)
         self.assertDone(client.answer(client.generate(n=9))[2])
         self.assertTrue(self.status(client).warnings)
-        (daemon.folder / "later").mkdir()
+        (daemon.folder / "not" / "yet").mkdir(parents=True)
         until(lambda: not self.status(client).warnings, 40, "a ledger on disk")
         self.assertEqual(daemon.log().count("usage is counted, but not kept"), 1)  # said once
         self.assertIn("kept over a restart again", daemon.log())
