@@ -11,6 +11,10 @@
 #include "format-family.h"
 #include "half.h"
 
+#define EXPONENTS 256u
+#define UNIT_COLUMNS (LOSSLESS_UNIT / LOSSLESS_COLUMN)
+#define NARROW 16u /* what an escape of four bits may be */
+
 const struct fmt_family fmt_families_lossless[1] = {
         { .info = { FMT_BF16_LL, "BF16_LL", LOSSLESS_COLUMN, LOSSLESS_COLUMN_BYTES / WEIGHT_PANEL, LOSSLESS_COLUMN_BYTES } },
 };
@@ -32,198 +36,232 @@ bool lossless_layout(uint64_t n_matrices, uint64_t n_out, uint64_t n_in, struct 
         return true;
 }
 
-/* How a unit's exponents are coded. */
-struct choice {
+/* --- how a unit is coded ----------------------------------------------------------------------------------------- */
+
+struct unit_code {
         unsigned base;
         bool wide;
-        uint64_t bytes; /* of escapes */
+        uint32_t bytes; /* of its escapes */
 };
 
-static unsigned exponent_of(const uint8_t *number) {
-        return (unsigned)(load_u16(number) >> 7 & 0xff);
+static inline unsigned exponent(uint16_t v) {
+        return v >> 7 & 0xffu;
 }
 
-static const uint8_t *number_at(const void *src, size_t stride, unsigned row, uint64_t k) {
-        return (const uint8_t *)src + row * stride + 2 * k;
+static void count_exponents(const uint8_t *src, size_t stride, unsigned n_rows, unsigned n, uint32_t *count) {
+        for (unsigned row = 0; row < n_rows; row++)
+                for (unsigned k = 0; k < n; k++)
+                        count[exponent(load_u16(src + row * stride + 2 * k))]++;
 }
 
-/* Of escaped exponents, which can be had in four bits: the first code for each, or 16. */
-static unsigned escape_code(unsigned base, unsigned exponent) {
-        unsigned n = 0;
+/* What of the unit's numbers an escape of four bits stands for, besides codes themselves: 22 exponents in a row with the seven of
+ * codes among them, and zero. */
+static uint32_t count_narrow(const uint32_t *count, unsigned base) {
+        bool zero = false;
+        uint32_t n = 0;
 
-        while (n < 16 && lossless_escape(base, n) != exponent)
-                n++;
-        return n;
+        for (unsigned e = base - 13; e != base + LOSSLESS_ESCAPE + 2; e++) {
+                n += count[e % EXPONENTS];
+                zero |= e % EXPONENTS == 0;
+        }
+        return n + (zero ? 0 : count[0]);
 }
 
-static struct choice choose(const uint32_t counts[256]) {
-        struct choice best = { .bytes = UINT64_MAX };
+/* The fewest bytes; of several such codes the narrow one, then the one with the smallest base. */
+static struct unit_code choose_code(const uint32_t *count, uint32_t total) {
+        struct unit_code best = { .bytes = UINT32_MAX };
 
         for (unsigned base = 0; base <= LOSSLESS_BASE_MAX; base++) {
-                uint64_t n = 0, far = 0, bytes;
+                uint32_t escapes = total, bytes;
+                bool wide;
 
-                for (unsigned e = 0; e < 256; e++) {
-                        if (counts[e] == 0 || (e >= base && e < base + LOSSLESS_ESCAPE))
-                                continue;
-                        n += counts[e];
-                        far += escape_code(base, e) == 16;
-                }
-                bytes = far ? n : (n + 1) / 2;
-                if (bytes < best.bytes)
-                        best = (struct choice){ base, far > 0, bytes };
+                for (unsigned c = 0; c < LOSSLESS_ESCAPE; c++)
+                        escapes -= count[base + c];
+                wide = count_narrow(count, base) < total;
+                bytes = wide ? escapes : (escapes + 1) / 2;
+                if (bytes < best.bytes || (bytes == best.bytes && best.wide && !wide))
+                        best = (struct unit_code){ .base = base, .wide = wide, .bytes = bytes };
         }
         return best;
 }
 
-static struct choice choose_unit(const void *src, size_t stride, unsigned n_rows, uint64_t first, uint64_t n) {
-        uint32_t counts[256] = { 0 };
+static struct unit_code unit_code(const uint8_t *src, size_t stride, unsigned n_rows, unsigned n) {
+        uint32_t count[EXPONENTS] = { 0 };
 
-        for (unsigned row = 0; row < n_rows; row++)
-                for (uint64_t k = first; k < first + n; k++)
-                        counts[exponent_of(number_at(src, stride, row, k))]++;
-        return choose(counts);
-}
-
-static uint64_t unit_length(uint64_t first, uint64_t n_in) {
-        return MIN(n_in - first, (uint64_t)LOSSLESS_UNIT);
+        count_exponents(src, stride, n_rows, n, count);
+        return choose_code(count, (uint32_t)n_rows * n);
 }
 
 uint64_t lossless_measure(const void *src, size_t stride, unsigned n_rows, uint64_t n_in) {
         uint64_t bytes = 0;
 
         for (uint64_t k = 0; k < n_in; k += LOSSLESS_UNIT)
-                bytes += choose_unit(src, stride, n_rows, k, unit_length(k, n_in)).bytes;
+                bytes += unit_code((const uint8_t *)src + 2 * k, stride, n_rows, (unsigned)MIN(n_in - k, LOSSLESS_UNIT)).bytes;
         return bytes;
 }
 
-static void put_escape(const struct choice *c, uint64_t number, unsigned exponent, uint8_t *escapes) {
-        unsigned code = escape_code(c->base, exponent);
+/* --- coding ------------------------------------------------------------------------------------------------------ */
 
-        if (c->wide)
-                escapes[number] = (uint8_t)exponent;
-        else if (number % 2 == 0)
-                escapes[number / 2] = (uint8_t)code;
+struct escape_sink {
+        uint8_t *to;
+        uint32_t n;
+        bool wide;
+        uint8_t narrow[EXPONENTS]; /* the escape that stands for an exponent; of several the smallest */
+};
+
+static void start_sink(struct escape_sink *sink, const struct unit_code *code, uint8_t *to) {
+        sink->to = to;
+        sink->n = 0;
+        sink->wide = code->wide;
+        for (unsigned i = NARROW; i-- > 0;)
+                sink->narrow[lossless_escape(code->base, i)] = (uint8_t)i;
+}
+
+static void put_escape(struct escape_sink *sink, unsigned e) {
+        if (sink->wide)
+                sink->to[sink->n] = (uint8_t)e;
+        else if (sink->n % 2 == 0)
+                sink->to[sink->n / 2] = sink->narrow[e];
         else
-                escapes[number / 2] |= (uint8_t)(code << 4);
+                sink->to[sink->n / 2] |= (uint8_t)(sink->narrow[e] << 4);
+        sink->n++;
 }
 
-/* Codes number (k, row); k is within the panel. True: it is an escape. */
-static bool put_number(uint8_t *columns, uint64_t k, unsigned row, unsigned base, unsigned number) {
-        uint8_t *column = columns + k / LOSSLESS_COLUMN * LOSSLESS_COLUMN_BYTES;
-        unsigned in = (unsigned)(k % LOSSLESS_COLUMN), exponent = number >> 7 & 0xff, code;
-
-        code = exponent >= base && exponent < base + LOSSLESS_ESCAPE ? exponent - base : LOSSLESS_ESCAPE;
-        column[in * WEIGHT_PANEL + row] = (uint8_t)((number >> 8 & 0x80) | (number & 0x7f));
-        column[LOSSLESS_LOW + in / 4 * WEIGHT_PANEL + row] |= (uint8_t)((code & 3) << 2 * (in % 4));
-        column[LOSSLESS_HIGH + in / 8 * WEIGHT_PANEL + row] |= (uint8_t)(code >> 2 << in % 8);
-        return code == LOSSLESS_ESCAPE;
-}
-
-static uint64_t encode_unit(const void *src, size_t stride, unsigned n_rows, uint64_t first, uint64_t n, const struct choice *c,
-                            uint8_t *columns, uint8_t *escapes) {
-        uint64_t count = 0;
-
-        for (uint64_t k = first; k < first + n; k += 4)
+static void encode_column(const uint8_t *src, size_t stride, unsigned n_rows, unsigned base, struct escape_sink *sink,
+                          uint8_t *column) {
+        memset(column, 0, LOSSLESS_COLUMN_BYTES);
+        for (unsigned group = 0; group < LOSSLESS_COLUMN / 4; group++)
                 for (unsigned row = 0; row < n_rows; row++)
-                        for (unsigned i = 0; i < 4; i++) {
-                                unsigned number = load_u16(number_at(src, stride, row, k + i));
+                        for (unsigned k = 4 * group; k < 4 * group + 4; k++) {
+                                uint16_t v = load_u16(src + row * stride + 2 * k);
+                                unsigned c = exponent(v) - base;
 
-                                if (put_number(columns, k + i, row, c->base, number))
-                                        put_escape(c, count++, number >> 7 & 0xff, escapes);
+                                if (c >= LOSSLESS_ESCAPE) {
+                                        c = LOSSLESS_ESCAPE;
+                                        put_escape(sink, exponent(v));
+                                }
+                                column[k * WEIGHT_PANEL + row] = (uint8_t)((v >> 8 & 0x80u) | (v & 0x7fu));
+                                column[LOSSLESS_LOW + k / 4 * WEIGHT_PANEL + row] |= (uint8_t)((c & 3) << 2 * (k % 4));
+                                column[LOSSLESS_HIGH + k / 8 * WEIGHT_PANEL + row] |= (uint8_t)(c >> 2 << k % 8);
                         }
-        return c->wide ? count : (count + 1) / 2;
 }
 
-uint64_t lossless_encode(const void *src, size_t stride, unsigned n_rows, uint64_t n_in, uint64_t at, void *columns,
-                         void *index, void *escapes) {
-        uint64_t begin = at;
+uint64_t lossless_encode(const void *src, size_t stride, unsigned n_rows, uint64_t n_in, uint64_t at, void *columns, void *index,
+                         void *escapes) {
+        uint8_t *column = columns, *entry = index;
+        struct escape_sink sink;
+        uint64_t bytes = 0;
 
-        memset(columns, 0, n_in / LOSSLESS_COLUMN * LOSSLESS_COLUMN_BYTES);
-        for (uint64_t k = 0; k < n_in; k += LOSSLESS_UNIT) {
-                struct choice c = choose_unit(src, stride, n_rows, k, unit_length(k, n_in));
-                uint64_t entry = at | (uint64_t)c.base << LOSSLESS_BASE_SHIFT | (c.wide ? LOSSLESS_WIDE : 0);
+        for (uint64_t k = 0; k < n_in; k += LOSSLESS_UNIT, entry += sizeof(uint64_t)) {
+                const uint8_t *from = (const uint8_t *)src + 2 * k;
+                unsigned n = (unsigned)MIN(n_in - k, LOSSLESS_UNIT);
+                struct unit_code code = unit_code(from, stride, n_rows, n);
 
-                memcpy((uint8_t *)index + k / LOSSLESS_UNIT * sizeof(entry), &entry, sizeof(entry));
-                at += encode_unit(src, stride, n_rows, k, unit_length(k, n_in), &c, columns, (uint8_t *)escapes + at);
+                store_u64(entry, (at + bytes) | (uint64_t)code.base << LOSSLESS_BASE_SHIFT | (code.wide ? LOSSLESS_WIDE : 0));
+                start_sink(&sink, &code, (uint8_t *)escapes + at + bytes);
+                for (unsigned i = 0; i < n; i += LOSSLESS_COLUMN, column += LOSSLESS_COLUMN_BYTES)
+                        encode_column(from + 2 * i, stride, n_rows, code.base, &sink, column);
+                bytes += code.bytes;
         }
-        return at - begin;
+        return bytes;
 }
 
-static unsigned code_at(const uint8_t *columns, uint64_t k, unsigned row) {
-        const uint8_t *column = columns + k / LOSSLESS_COLUMN * LOSSLESS_COLUMN_BYTES;
-        unsigned in = (unsigned)(k % LOSSLESS_COLUMN);
+/* --- and back ---------------------------------------------------------------------------------------------------- */
 
-        return (column[LOSSLESS_LOW + in / 4 * WEIGHT_PANEL + row] >> 2 * (in % 4) & 3u) |
-               (column[LOSSLESS_HIGH + in / 8 * WEIGHT_PANEL + row] >> in % 8 & 1u) << 2;
+/* A unit that is decoded, and its next escape. It has as many escapes as numbers at most, whatever its codes are. */
+struct unit {
+        const uint8_t *escapes;
+        uint32_t next;
+        unsigned base;
+        bool wide;
+};
+
+static struct unit open_unit(const uint8_t *entry, const uint8_t *escapes) {
+        uint64_t v = load_u64(entry);
+
+        return (struct unit){ .escapes = escapes + (v & LOSSLESS_OFFSET_MASK), .base = v >> LOSSLESS_BASE_SHIFT & 0xffu,
+                              .wide = v & LOSSLESS_WIDE };
 }
 
-static unsigned get_escape(uint64_t entry, uint64_t number, const uint8_t *escapes) {
-        unsigned base = (unsigned)(entry >> LOSSLESS_BASE_SHIFT & 0xff);
+static unsigned get_escape(struct unit *unit) {
+        uint32_t i = unit->next++;
 
-        if (entry & LOSSLESS_WIDE)
-                return escapes[number];
-        return lossless_escape(base, escapes[number / 2] >> 4 * (number % 2) & 15u);
+        return unit->wide ? unit->escapes[i] : lossless_escape(unit->base, unit->escapes[i / 2] >> 4 * (i % 2) & 15u);
 }
 
-/* Rows [first_row, end_row) of a panel go to dst. */
-static void decode_rows(const void *columns, const void *index, const void *escapes, unsigned first_row, unsigned end_row,
-                        uint64_t n_in, uint8_t *dst, size_t stride) {
-        uint64_t entry = 0, count = 0;
+static unsigned code_at(const uint8_t *column, unsigned row, unsigned k) {
+        return (column[LOSSLESS_LOW + k / 4 * WEIGHT_PANEL + row] >> 2 * (k % 4) & 3u) |
+               (column[LOSSLESS_HIGH + k / 8 * WEIGHT_PANEL + row] >> k % 8 & 1u) << 2;
+}
 
-        for (uint64_t k = 0; k < n_in; k += 4) {
-                if (k % LOSSLESS_UNIT == 0) {
-                        memcpy(&entry, (const uint8_t *)index + k / LOSSLESS_UNIT * sizeof(entry), sizeof(entry));
-                        count = 0;
-                }
+/* All rows of a column: [row][LOSSLESS_COLUMN]. */
+static void decode_column(const uint8_t *column, struct unit *unit, uint16_t *dst) {
+        for (unsigned group = 0; group < LOSSLESS_COLUMN / 4; group++)
                 for (unsigned row = 0; row < WEIGHT_PANEL; row++)
-                        for (unsigned i = 0; i < 4; i++) {
-                                unsigned code = code_at(columns, k + i, row), exponent = code + (unsigned)(entry >> LOSSLESS_BASE_SHIFT & 0xff);
-                                unsigned sign = ((const uint8_t *)columns)[(k + i) / LOSSLESS_COLUMN * LOSSLESS_COLUMN_BYTES +
-                                                                           (k + i) % LOSSLESS_COLUMN * WEIGHT_PANEL + row];
+                        for (unsigned k = 4 * group; k < 4 * group + 4; k++) {
+                                unsigned c = code_at(column, row, k), sign = column[k * WEIGHT_PANEL + row];
+                                unsigned e = c == LOSSLESS_ESCAPE ? get_escape(unit) : unit->base + c;
 
-                                if (code == LOSSLESS_ESCAPE)
-                                        exponent = get_escape(entry, count++, (const uint8_t *)escapes + (entry & LOSSLESS_OFFSET_MASK));
-                                if (row >= first_row && row < end_row)
-                                        store_u16(dst + (row - first_row) * stride + 2 * (k + i),
-                                                  (uint16_t)((sign & 0x80) << 8 | exponent << 7 | (sign & 0x7f)));
+                                dst[row * LOSSLESS_COLUMN + k] = (uint16_t)((sign & 0x80u) << 8 | e << 7 | (sign & 0x7fu));
                         }
-        }
 }
 
 void lossless_decode(const void *columns, const void *index, const void *escapes, unsigned n_rows, uint64_t n_in, void *dst,
                      size_t stride) {
-        decode_rows(columns, index, escapes, 0, n_rows, n_in, dst, stride);
+        const uint8_t *column = columns, *entry = index;
+        uint16_t rows[WEIGHT_PANEL * LOSSLESS_COLUMN];
+        struct unit unit = { 0 };
+
+        for (uint64_t k = 0; k < n_in; k += LOSSLESS_COLUMN, column += LOSSLESS_COLUMN_BYTES) {
+                if (k % LOSSLESS_UNIT == 0)
+                        unit = open_unit(entry + k / LOSSLESS_UNIT * sizeof(uint64_t), escapes);
+                decode_column(column, &unit, rows);
+                for (unsigned row = 0; row < n_rows; row++)
+                        memcpy((uint8_t *)dst + row * stride + 2 * k, rows + (size_t)row * LOSSLESS_COLUMN, 2 * LOSSLESS_COLUMN);
+        }
 }
 
 void lossless_decode_row(const void *columns, const void *index, const void *escapes, unsigned row, uint64_t n_in, void *dst) {
-        decode_rows(columns, index, escapes, row, row + 1, n_in, dst, 0);
+        const uint8_t *column = columns, *entry = index;
+        uint16_t rows[WEIGHT_PANEL * LOSSLESS_COLUMN];
+        struct unit unit = { 0 };
+
+        for (uint64_t k = 0; k < n_in; k += LOSSLESS_COLUMN, column += LOSSLESS_COLUMN_BYTES) {
+                if (k % LOSSLESS_UNIT == 0)
+                        unit = open_unit(entry + k / LOSSLESS_UNIT * sizeof(uint64_t), escapes);
+                decode_column(column, &unit, rows);
+                memcpy((uint8_t *)dst + 2 * k, rows + (size_t)row * LOSSLESS_COLUMN, 2 * LOSSLESS_COLUMN);
+        }
 }
 
-bool lossless_verify(const void *columns, const void *index, const void *escapes, const void *src, size_t stride,
-                     unsigned n_rows, uint64_t n_in) {
-        uint8_t row_bytes[2 * LOSSLESS_UNIT * WEIGHT_PANEL];
-        const uint64_t *entries = index;
+bool lossless_verify(const void *columns, const void *index, const void *escapes, const void *src, size_t stride, unsigned n_rows,
+                     uint64_t n_in) {
+        const uint8_t *column = columns, *entry = index;
+        uint16_t rows[WEIGHT_PANEL * LOSSLESS_COLUMN];
+        struct unit unit = { 0 };
 
-        for (uint64_t k = 0; k < n_in; k += LOSSLESS_UNIT) {
-                uint64_t n = unit_length(k, n_in);
-
-                decode_rows((const uint8_t *)columns + k / LOSSLESS_COLUMN * LOSSLESS_COLUMN_BYTES, entries + k / LOSSLESS_UNIT, escapes,
-                            0, n_rows, n, row_bytes, 2 * LOSSLESS_UNIT);
+        for (uint64_t k = 0; k < n_in; k += LOSSLESS_COLUMN, column += LOSSLESS_COLUMN_BYTES) {
+                if (k % LOSSLESS_UNIT == 0)
+                        unit = open_unit(entry + k / LOSSLESS_UNIT * sizeof(uint64_t), escapes);
+                decode_column(column, &unit, rows);
                 for (unsigned row = 0; row < n_rows; row++)
-                        if (memcmp(row_bytes + row * 2 * LOSSLESS_UNIT, number_at(src, stride, row, k), 2 * n) != 0)
+                        if (memcmp((const uint8_t *)src + row * stride + 2 * k, rows + (size_t)row * LOSSLESS_COLUMN,
+                                   2 * LOSSLESS_COLUMN) != 0)
                                 return false;
         }
         return true;
 }
 
 bool lossless_index_valid(const void *index, uint64_t n, uint64_t bytes) {
-        for (uint64_t i = 0; i < n; i++) {
-                uint64_t entry, offset;
+        const uint64_t known = LOSSLESS_OFFSET_MASK | 0xffull << LOSSLESS_BASE_SHIFT | LOSSLESS_WIDE;
 
-                memcpy(&entry, (const uint8_t *)index + i * sizeof(entry), sizeof(entry));
-                offset = entry & LOSSLESS_OFFSET_MASK;
-                if (entry >> 49 || (entry >> LOSSLESS_BASE_SHIFT & 0xff) > LOSSLESS_BASE_MAX || bytes < LOSSLESS_SLACK ||
-                    offset > bytes - LOSSLESS_SLACK)
+        if (bytes < LOSSLESS_SLACK)
+                return n == 0;
+        for (uint64_t i = 0; i < n; i++) {
+                uint64_t v = load_u64((const uint8_t *)index + i * sizeof(v));
+
+                if ((v & ~known) != 0 || (v >> LOSSLESS_BASE_SHIFT & 0xffu) > LOSSLESS_BASE_MAX ||
+                    (v & LOSSLESS_OFFSET_MASK) > bytes - LOSSLESS_SLACK)
                         return false;
         }
         return true;
