@@ -9,8 +9,6 @@
 
 #include "shape.h"
 
-#define LOSSLESS_UNIT_ESCAPES 70u /* bytes */
-
 struct listing {
         struct image_plan *plan;
         const struct fmt_info *info;
@@ -39,10 +37,11 @@ static int add_output(struct listing *l) {
 
 /* Escapes as Gaussian weights have them. */
 static void estimate(struct image_plan *plan, size_t i) {
+        const struct image_tensor *t = &plan->tensors[i];
         struct lossless_parts parts;
 
-        if (image_tensor_parts(&plan->tensors[i], &parts))
-                (void)image_plan_code_tensor(plan, i, parts.n_entries * LOSSLESS_UNIT_ESCAPES);
+        if (image_tensor_parts(t, &parts)) /* of a million numbers at a time: shapes have no odd ones that would matter */
+                (void)image_plan_code_tensor(plan, i, ((t->dims[0] * t->dims[1] * t->dims[2]) >> 20) * (LOSSLESS_GAUSSIAN_BITS / 8));
 }
 
 int shape_plan(struct image_plan *plan, const char *shape, const char *format, uint64_t segment_max,

@@ -171,7 +171,7 @@ static void test_shapes(void **state) {
                 { "llama-8b", "q8_0", 8.030, 7.95 },    { "llama-70b", "bf16", 70.554, 131.4 },
                 { "llama-70b", "q4_k", 70.554, 37.0 },  { "qwen3-32b", "bf16", 32.762, 61.0 },
                 { "gpt-oss-20b", "mxfp4", 20.91, 10.4 }, { "gpt-oss-120b", "mxfp4", 116.83, 57.8 },
-                { "llama-70b", "bf16_ll", 70.554, 91.6 },
+                { "llama-70b", "bf16_ll", 70.554, 91.3 },
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(expect); i++) {
