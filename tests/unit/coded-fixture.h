@@ -32,8 +32,8 @@ static inline uint16_t coded_value(uint32_t *state) {
         return (uint16_t)(bits >> 16);
 }
 
-/* A llama of two layers: attn_q of the first one is noise and does not get smaller, attn_k has every pattern of 16 bits. */
-static inline void coded_model(struct maker *m) {
+/* A llama of two layers. noise: attn_q of the first one is any bits, NaNs among them, and does not get smaller. */
+static inline void coded_model(struct maker *m, bool noise) {
         static const struct {
                 const char *name;
                 unsigned in, out;
@@ -82,7 +82,7 @@ static inline void coded_model(struct maker *m) {
                 data[i] = coded_value(&state);
         /* the first block's attn_q lies behind embedding, norms of the end and the block's */
         data += (9 + 3) * CODED_EMBD * 2;
-        for (size_t i = 0; i < CODED_EMBD * CODED_EMBD; i++) {
+        for (size_t i = 0; noise && i < CODED_EMBD * CODED_EMBD; i++) {
                 state = state * 1664525u + 1013904223u;
                 data[i] = (uint16_t)(state >> 13);
         }

@@ -44,7 +44,7 @@ static void test_gguf(void **state) {
         struct maker m;
         int fd;
 
-        coded_model(&m);
+        coded_model(&m, true);
         fd = maker_memfd(m.data, m.n);
         load_fd(&plain, fd, false, true);
         for (unsigned ring = 0; ring < 2; ring++) {
@@ -130,7 +130,7 @@ static void test_plan(void **state) {
         uint64_t bytes = 0, params = 0;
         int fd;
 
-        coded_model(&m);
+        coded_model(&m, true);
         fd = maker_memfd(m.data, m.n);
         assert_int_equal(loader_init(&l, &fd, 1, &error), 0);
         assert_int_equal(loader_plan(&l), 0);
@@ -174,7 +174,7 @@ static void test_changing_file(void **state) {
                 struct maker m;
                 int fd, segment;
 
-                coded_model(&m);
+                coded_model(&m, true);
                 fd = maker_memfd(m.data, m.n);
                 assert_int_equal(loader_init(&l, &fd, 1, &error), 0);
                 l.options.lossless = true;

@@ -43,7 +43,7 @@ static int pack_made(bool lossless) {
         struct maker m;
         int fd, packed;
 
-        coded_model(&m);
+        coded_model(&m, true);
         fd = maker_memfd(m.data, m.n);
         assert_int_equal(loader_init(&l, &fd, 1, &error), 0);
         packed = pack(&l, lossless, &error);
@@ -57,7 +57,7 @@ static void load_made(struct loaded *l) {
         struct maker m;
         int fd;
 
-        coded_model(&m);
+        coded_model(&m, true);
         fd = maker_memfd(m.data, m.n);
         if (loader_load(fd, l->fds, &l->n_fds, &error) != 0)
                 fail_msg("%s", error.text);
@@ -144,7 +144,7 @@ static void test_several_segments(void **state) {
         char path[] = "./test-packed-XXXXXX";
 
         load_made(&plain);
-        coded_model(&m);
+        coded_model(&m, true);
         fd = maker_memfd(m.data, m.n);
         assert_int_equal(loader_init(&l, &fd, 1, &error), 0);
         l.options = (struct loader_options){ .lossless = true, .pack = true };
@@ -382,7 +382,7 @@ static void test_wrong_files(void **state) {
         struct maker m;
         int fd, out;
 
-        coded_model(&m);
+        coded_model(&m, true);
         fd = maker_memfd(m.data, m.n);
         assert_int_equal(loader_init(&l, &fd, 1, &error), 0);
         l.options.pack = true;
