@@ -95,6 +95,7 @@ static enum coder_fault code(const struct copy *c, const struct copy_slot *slot,
         const struct image_tensor *t = &c->plan->tensors[tensor];
         const char *src = slot->buf + (chunk->offset - slot->start);
         char *data = c->segments ? (char *)c->segments[t->segment] + t->offset : NULL;
+        uint64_t matrix = 0;
 
         if (piece->transform == COPY_PLACE)
                 return coder_columns(c->coder, tensor, t, chunk->row / piece->matrix_rows, chunk->row % piece->matrix_rows,
@@ -103,6 +104,8 @@ static enum coder_fault code(const struct copy *c, const struct copy_slot *slot,
                 piece->fn(arg, chunk->row - piece->first_row, chunk->n_rows, src, slot->rows);
                 src = slot->rows;
         }
+        if (data && weight_bytes(fmt_info(t->fmt), WEIGHT_PANELS, t->dims[1], t->dims[0], &matrix))
+                populate(t, chunk->row % t->dims[1], chunk->n_rows, data + chunk->row / t->dims[1] * matrix);
         return coder_rows(c->coder, tensor, t, chunk->row, chunk->n_rows, src, data);
 }
 

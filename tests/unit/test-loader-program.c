@@ -178,7 +178,7 @@ static void test_lossless_and_pack(void **state) {
         struct run r;
         int input, packed, segment;
 
-        coded_model(&m);
+        coded_model(&m, true);
         input = maker_memfd(m.data, m.n);
         r = start_with(input, "--lossless", "--plan-only");
         exact = expect_record(&r, LOADLINK_PLAN);
@@ -219,7 +219,7 @@ static void test_bad_packed(void **state) {
         struct run r;
         int input, packed, segment;
 
-        coded_model(&m);
+        coded_model(&m, true);
         input = maker_memfd(m.data, m.n);
         r = start_with(input, "--pack", NULL);
         plan = expect_record(&r, LOADLINK_PLAN);
