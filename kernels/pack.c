@@ -10,6 +10,7 @@
 
 #include "format-family.h"
 #include "half.h"
+#include "lossless.h"
 
 /* Bit 4g + b of v moves to bit 8b + g: the fifth bits of the four elements of group g are then g-th in four bytes,
  * and one shift and one mask bring them above a vector of nibbles. */
@@ -114,12 +115,32 @@ static void unpack_block(const struct fmt_family *family, const uint8_t *column,
         }
 }
 
+/* By way of the upper half of dst, where a number is read before its place is written. */
+static void decode_coded_row(const struct weight *w, uint32_t row, float *dst) {
+        uint8_t *numbers = (uint8_t *)(dst + w->n_in) - (size_t)w->n_in * 2;
+        const uint8_t *data = w->data;
+        size_t panel = row / WEIGHT_PANEL;
+        struct lossless_parts parts;
+
+        if (!lossless_layout(w->n_experts > 0 ? w->n_experts : 1, w->n_out, w->n_in, &parts))
+                return;
+        lossless_decode_row(data + panel * (w->n_in / LOSSLESS_COLUMN) * LOSSLESS_COLUMN_BYTES,
+                            data + parts.index + panel * parts.units * sizeof(uint64_t), data + parts.escapes, row % WEIGHT_PANEL,
+                            w->n_in, numbers);
+        for (uint32_t i = 0; i < w->n_in; i++)
+                dst[i] = bf16_to_float(load_u16(numbers + 2 * (size_t)i));
+}
+
 static void decode_row(const struct weight *w, uint32_t row, float *dst) {
         const struct fmt_family *family = fmt_family(w->info->fmt);
         const uint8_t *src = w->data;
         size_t n_blocks = w->n_in / w->info->block, row_bytes = n_blocks * w->info->bytes;
         uint8_t block[FMT_BLOCK_BYTES_MAX];
 
+        if (fmt_is_coded(w->info)) {
+                decode_coded_row(w, row, dst);
+                return;
+        }
         if (w->layout == WEIGHT_ROWS) {
                 family->decode(src + row * row_bytes, n_blocks, dst);
                 return;

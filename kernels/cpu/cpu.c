@@ -113,7 +113,7 @@ static int cpu_download(struct backend *be, void *host, const void *dev, size_t 
 }
 
 static int cpu_bind(struct backend *be, struct weight *w) {
-        return cpu_kernels_matmul(cpu_of(be)->kernels, w->info->fmt) ? 0 : BACKEND_E_UNSUPPORTED;
+        return fmt_is_coded(w->info) || cpu_kernels_matmul(cpu_of(be)->kernels, w->info->fmt) ? 0 : BACKEND_E_UNSUPPORTED;
 }
 
 static int cpu_begin(struct backend *be, const struct batch *batch, struct kv_cache *kv) {

@@ -61,6 +61,18 @@ enum act_form {
  * rows: out[panel][row][lane]. x is a tile of rows in the format's act_form. */
 typedef void (*panel_fn)(const void *w, size_t panel_stride, unsigned n_panels, const void *x, size_t n_in, float *out);
 
+/* Coded panels (kernels/lossless.h), whose index and escapes are elsewhere. */
+struct coded_panels {
+        const uint8_t *columns; /* of the first panel; behind the last one there are LOSSLESS_COLUMN_BYTES more that can be read */
+        size_t stride;
+        const uint8_t *index;   /* of the first panel */
+        size_t units;           /* of a panel */
+        const uint8_t *escapes; /* of the tensor */
+};
+
+/* The same products with them; rows are ACT_BF16S. */
+typedef void (*coded_fn)(const struct coded_panels *w, unsigned n_panels, const float *x, size_t n_in, float *out);
+
 /* By log2 of the rows. */
 struct matmul_kernels {
         const panel_fn *f32, *f16, *bf16;
@@ -135,6 +147,7 @@ struct cpu_kernels {
         unsigned tile;               /* rows that its matmul kernels take at most: 1, 2, 4 or 8 */
         unsigned attn_tile;          /* queries that its attention kernels take at most */
         const struct matmul_kernels *matmul;
+        const coded_fn *coded;       /* by log2 of the rows */
         const struct row_kernels *rows;
         const struct attn_kernels *attn;
         const struct peak_kernels *peak;
@@ -146,7 +159,7 @@ extern const size_t cpu_kernels_n;
 
 /* By name, or the best usable one for NULL and "auto"; NULL when there is none. */
 const struct cpu_kernels *cpu_kernels_find(const char *name);
-/* The matmul kernels of a format by log2 of the rows; NULL when there are none. */
+/* The matmul kernels of a format by log2 of the rows; NULL when there are none, as for a coded one. */
 const panel_fn *cpu_kernels_matmul(const struct cpu_kernels *k, enum fmt fmt);
 /* What these kernels want of the activations. */
 enum act_form cpu_kernels_act(enum fmt fmt);
@@ -155,6 +168,7 @@ size_t cpu_act_bytes(enum act_form form, size_t n_in);
 
 extern const struct matmul_kernels matmul_kernels_c, matmul_kernels_avx2, matmul_kernels_avx512, matmul_kernels_neon,
                                    matmul_kernels_i8mm;
+extern const coded_fn coded_kernels_c[4], coded_kernels_avx2[4], coded_kernels_neon[4];
 extern const struct row_kernels row_kernels_c, row_kernels_avx2, row_kernels_avx512, row_kernels_neon;
 extern const struct attn_kernels attn_kernels_c, attn_kernels_avx2, attn_kernels_avx512, attn_kernels_neon;
 extern const struct peak_kernels peak_kernels_c, peak_kernels_avx2, peak_kernels_avx512, peak_kernels_neon;

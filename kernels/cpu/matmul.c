@@ -16,6 +16,7 @@
 #include "base/macro.h"
 #include "cpu.h"
 #include "kernels/half.h"
+#include "kernels/lossless.h"
 
 #define ITEM_BYTES (128u << 10)  /* weights of an item: in the second-level cache together with a tile */
 #define CALL_PANELS 4u           /* panels of one call of a kernel */
@@ -57,6 +58,8 @@ static uint32_t item_panels(const struct weight *w) {
         uint64_t panel_bytes = (uint64_t)w->n_in / w->info->block * w->info->panel_bytes;
         uint64_t n = panel_bytes > 0 ? ITEM_BYTES / panel_bytes : CALL_PANELS;
 
+        if (fmt_is_coded(w->info)) /* kernels take several at a time */
+                n = (n + CALL_PANELS - 1) / CALL_PANELS * CALL_PANELS;
         return n < 1 ? 1 : n > 64 ? 64 : (uint32_t)n;
 }
 
@@ -140,11 +143,29 @@ static void finish(const struct job *job, const struct matmul *m, uint32_t exper
         }
 }
 
+/* Panels p, p + 1 ... of a matrix with a tile of rows. */
+static void multiply_panels(const struct job *job, const struct weight *w, uint32_t matrix, uint32_t p, uint32_t n, uint32_t rows,
+                            const void *x, float *acc) {
+        const panel_fn *fns = cpu_kernels_matmul(job->kernels, w->info->fmt);
+        size_t stride = (size_t)job->n_in / w->info->block * w->info->panel_bytes;
+        const uint8_t *data = w->data, *panel = data + ((size_t)matrix * n_panels(w) + p) * stride;
+        struct lossless_parts parts;
+        struct coded_panels coded;
+
+        if (!fmt_is_coded(w->info)) {
+                fns[log2_rows(rows)](panel, stride, n, x, job->n_in, acc);
+                return;
+        }
+        (void)lossless_layout(MAX(w->n_experts, 1u), w->n_out, w->n_in, &parts); /* fits() has seen it */
+        coded = (struct coded_panels){
+                .columns = panel, .stride = stride, .units = parts.units, .escapes = data + parts.escapes,
+                .index = data + parts.index + ((size_t)matrix * parts.panels + p) * parts.units * sizeof(uint64_t),
+        };
+        job->kernels->coded[log2_rows(rows)](&coded, n, x, job->n_in, acc);
+}
+
 static void run_panels(const struct job *job, const struct matmul *m, const struct group *g, uint32_t first, uint32_t n) {
-        const panel_fn *fns = cpu_kernels_matmul(job->kernels, m->w->info->fmt);
         enum act_form form = cpu_kernels_act(m->w->info->fmt);
-        size_t stride = (size_t)job->n_in / m->w->info->block * m->w->info->panel_bytes;
-        const uint8_t *w = (const uint8_t *)m->w->data + g->expert * stride * n_panels(m->w);
         float acc[CALL_PANELS * TILE_MAX * WEIGHT_PANEL];
 
         for (uint32_t row = g->first, rows; row < g->end; row += rows) {
@@ -153,7 +174,7 @@ static void run_panels(const struct job *job, const struct matmul *m, const stru
                 rows = tile_rows(job, row, g->end);
                 for (uint32_t p = first, k; p < first + n; p += k) {
                         k = MIN(first + n - p, CALL_PANELS);
-                        fns[log2_rows(rows)](w + p * stride, stride, k, x, job->n_in, acc);
+                        multiply_panels(job, m->w, g->expert, p, k, rows, x, acc);
                         for (uint32_t i = 0; i < k; i++)
                                 finish(job, m, g->expert, p + i, row, rows, acc + i * rows * WEIGHT_PANEL);
                 }
@@ -174,8 +195,14 @@ static void multiply(void *context, uint32_t item, unsigned worker) {
 }
 
 static bool fits(const struct cpu_kernels *kernels, const struct matmul *m, uint32_t n_in) {
-        return m->w->layout == WEIGHT_PANELS && m->w->n_in == n_in && n_in % m->w->info->block == 0 &&
-               cpu_kernels_matmul(kernels, m->w->info->fmt);
+        struct lossless_parts parts;
+
+        if (m->w->layout != WEIGHT_PANELS || m->w->n_in != n_in || n_in % m->w->info->block != 0)
+                return false;
+        if (fmt_is_coded(m->w->info))
+                return lossless_layout(MAX(m->w->n_experts, 1u), m->w->n_out, n_in, &parts) &&
+                       m->w->tail >= parts.least - parts.index;
+        return cpu_kernels_matmul(kernels, m->w->info->fmt) != NULL;
 }
 
 static int reserve(struct cpu_backend *cpu, struct job *job) {

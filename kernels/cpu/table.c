@@ -29,8 +29,8 @@ static bool have_f16c(void) {
 static bool have_avx512_vnni(void) {
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-               __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma") &&
-               have_f16c();
+               __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx2") &&
+               __builtin_cpu_supports("fma") && have_f16c();
 }
 
 static bool have_avx2(void) {
@@ -48,19 +48,20 @@ static bool have_neon_i8mm(void) {
 }
 #endif
 
-#define KERNELS(isa) &matmul_kernels_##isa, &row_kernels_##isa, &attn_kernels_##isa, &peak_kernels_##isa
+#define KERNELS(isa, coded_isa) &matmul_kernels_##isa, coded_kernels_##coded_isa, &row_kernels_##isa, &attn_kernels_##isa, &peak_kernels_##isa
 
 const struct cpu_kernels cpu_kernels[] = {
 #if defined(__x86_64__)
-        { "avx512-vnni", have_avx512_vnni, 8, 8, KERNELS(avx512) },
-        { "avx2", have_avx2, 8, 4, KERNELS(avx2) },
+        /* Coded panels: those of AVX2, which every such machine has. */
+        { "avx512-vnni", have_avx512_vnni, 8, 8, KERNELS(avx512, avx2) },
+        { "avx2", have_avx2, 8, 4, KERNELS(avx2, avx2) },
 #elif defined(__aarch64__)
         /* All but products of integers is that of NEON; so is the peak, which is one of dot products. */
-        { "neon-i8mm", have_neon_i8mm, 4, 4, &matmul_kernels_i8mm, &row_kernels_neon, &attn_kernels_neon,
-          &peak_kernels_neon },
-        { "neon-dotprod", have_neon_dotprod, 4, 4, KERNELS(neon) },
+        { "neon-i8mm", have_neon_i8mm, 4, 4, &matmul_kernels_i8mm, coded_kernels_neon, &row_kernels_neon,
+          &attn_kernels_neon, &peak_kernels_neon },
+        { "neon-dotprod", have_neon_dotprod, 4, 4, KERNELS(neon, neon) },
 #endif
-        { "c", always, 1, 1, KERNELS(c) },
+        { "c", always, 1, 1, KERNELS(c, c) },
 };
 const size_t cpu_kernels_n = ARRAY_SIZE(cpu_kernels);
 
@@ -104,6 +105,7 @@ enum act_form cpu_kernels_act(enum fmt fmt) {
         case FMT_F8_E4M3:
                 return ACT_FLOATS;
         case FMT_BF16:
+        case FMT_BF16_LL:
                 return ACT_BF16S;
         case FMT_Q2_K:
         case FMT_Q3_K:
