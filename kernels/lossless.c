@@ -10,10 +10,11 @@
 #include "base/macro.h"
 #include "format-family.h"
 #include "half.h"
+#include "lossless-kernels.h"
 
-#define EXPONENTS 256u
-#define UNIT_COLUMNS (LOSSLESS_UNIT / LOSSLESS_COLUMN)
-#define NARROW 16u /* what an escape of four bits may be */
+#define BASES (LOSSLESS_BASE_MAX + 1)
+#define BELOW 13u /* exponents in front of the codes' ones that escapes of four bits reach, and behind them */
+#define ABOVE 2u
 
 const struct fmt_family fmt_families_lossless[1] = {
         { .info = { FMT_BF16_LL, "BF16_LL", LOSSLESS_COLUMN, LOSSLESS_COLUMN_BYTES / WEIGHT_PANEL, LOSSLESS_COLUMN_BYTES } },
@@ -36,131 +37,125 @@ bool lossless_layout(uint64_t n_matrices, uint64_t n_out, uint64_t n_in, struct 
         return true;
 }
 
+
+const struct lossless_kernels *const lossless_kernels[] = {
+#if defined(__x86_64__)
+        &lossless_avx2,
+#endif
+        &lossless_vec,
+        &lossless_plain,
+};
+const size_t lossless_kernels_n = ARRAY_SIZE(lossless_kernels);
+
+static const struct lossless_kernels *kernels_find(void) {
+        size_t i = 0;
+
+        while (!lossless_kernels[i]->usable())
+                i++;
+        return lossless_kernels[i];
+}
+
 /* --- how a unit is coded ----------------------------------------------------------------------------------------- */
 
 struct unit_code {
-        unsigned base;
+        uint8_t base;
         bool wide;
         uint32_t bytes; /* of its escapes */
 };
 
-static inline unsigned exponent(uint16_t v) {
-        return v >> 7 & 0xffu;
-}
+/* The fewest bytes; of several such codes a narrow one, then the one with the smallest base. Escapes of four bits reach 22 exponents
+ * in a row, with those of codes among them, and zero. */
+static struct unit_code choose_code(const uint16_t *count, uint16_t total) {
+        uint16_t sum[BELOW + LOSSLESS_EXPONENTS + ABOVE], cost[BASES], least = UINT16_MAX; /* twice the bytes, and one more for wide */
+        unsigned base = 0;
 
-static void count_exponents(const uint8_t *src, size_t stride, unsigned n_rows, unsigned n, uint32_t *count) {
-        for (unsigned row = 0; row < n_rows; row++)
-                for (unsigned k = 0; k < n; k++)
-                        count[exponent(load_u16(src + row * stride + 2 * k))]++;
-}
+        sum[0] = 0; /* how many are below exponent i - BELOW, counted from -BELOW, which is modulo 256 like all of them */
+        for (unsigned i = 0; i + 1 < ARRAY_SIZE(sum); i++)
+                sum[i + 1] = (uint16_t)(sum[i] + count[(i - BELOW) % LOSSLESS_EXPONENTS]);
+        for (unsigned b = 0; b < BASES; b++) {
+                uint16_t zeros = b > BELOW && b + LOSSLESS_ESCAPE + ABOVE <= LOSSLESS_EXPONENTS ? count[0] : 0;
+                uint16_t near = (uint16_t)(sum[b + BELOW + LOSSLESS_ESCAPE + ABOVE] - sum[b] + zeros);
+                uint16_t escapes = (uint16_t)(total - (sum[b + BELOW + LOSSLESS_ESCAPE] - sum[b + BELOW]));
 
-/* What of the unit's numbers an escape of four bits stands for, besides codes themselves: 22 exponents in a row with the seven of
- * codes among them, and zero. */
-static uint32_t count_narrow(const uint32_t *count, unsigned base) {
-        bool zero = false;
-        uint32_t n = 0;
-
-        for (unsigned e = base - 13; e != base + LOSSLESS_ESCAPE + 2; e++) {
-                n += count[e % EXPONENTS];
-                zero |= e % EXPONENTS == 0;
+                cost[b] = (uint16_t)(near < total ? 2 * escapes + 1 : (escapes + 1) / 2 * 2);
+                least = cost[b] < least ? cost[b] : least;
         }
-        return n + (zero ? 0 : count[0]);
+        while (cost[base] != least)
+                base++;
+        return (struct unit_code){ .base = (uint8_t)base, .wide = least % 2, .bytes = least / 2 };
 }
 
-/* The fewest bytes; of several such codes the narrow one, then the one with the smallest base. */
-static struct unit_code choose_code(const uint32_t *count, uint32_t total) {
-        struct unit_code best = { .bytes = UINT32_MAX };
+static struct unit_code unit_code(const struct lossless_kernels *kernels, const uint8_t *src, size_t stride, unsigned n_rows,
+                                  unsigned n) {
+        uint16_t count[LOSSLESS_EXPONENTS];
 
-        for (unsigned base = 0; base <= LOSSLESS_BASE_MAX; base++) {
-                uint32_t escapes = total, bytes;
-                bool wide;
-
-                for (unsigned c = 0; c < LOSSLESS_ESCAPE; c++)
-                        escapes -= count[base + c];
-                wide = count_narrow(count, base) < total;
-                bytes = wide ? escapes : (escapes + 1) / 2;
-                if (bytes < best.bytes || (bytes == best.bytes && best.wide && !wide))
-                        best = (struct unit_code){ .base = base, .wide = wide, .bytes = bytes };
-        }
-        return best;
-}
-
-static struct unit_code unit_code(const uint8_t *src, size_t stride, unsigned n_rows, unsigned n) {
-        uint32_t count[EXPONENTS] = { 0 };
-
-        count_exponents(src, stride, n_rows, n, count);
-        return choose_code(count, (uint32_t)n_rows * n);
+        kernels->count(src, stride, n_rows, n, count);
+        return choose_code(count, (uint16_t)(n_rows * n));
 }
 
 uint64_t lossless_measure(const void *src, size_t stride, unsigned n_rows, uint64_t n_in) {
+        const struct lossless_kernels *kernels = kernels_find();
         uint64_t bytes = 0;
 
         for (uint64_t k = 0; k < n_in; k += LOSSLESS_UNIT)
-                bytes += unit_code((const uint8_t *)src + 2 * k, stride, n_rows, (unsigned)MIN(n_in - k, LOSSLESS_UNIT)).bytes;
+                bytes += unit_code(kernels, (const uint8_t *)src + 2 * k, stride, n_rows,
+                                   (unsigned)MIN(n_in - k, LOSSLESS_UNIT)).bytes;
         return bytes;
 }
 
 /* --- coding ------------------------------------------------------------------------------------------------------ */
 
-struct escape_sink {
-        uint8_t *to;
-        uint32_t n;
-        bool wide;
-        uint8_t narrow[EXPONENTS]; /* the escape that stands for an exponent; of several the smallest */
-};
+/* Of several escapes that stand for an exponent, the smallest. The last byte's upper half is 0 where it is not needed. */
+static void write_narrow(const uint8_t *exponents, size_t n, uint8_t base, uint8_t *dst) {
+        uint8_t narrow[LOSSLESS_EXPONENTS] = { 0 };
 
-static void start_sink(struct escape_sink *sink, const struct unit_code *code, uint8_t *to) {
-        sink->to = to;
-        sink->n = 0;
-        sink->wide = code->wide;
-        for (unsigned i = NARROW; i-- > 0;)
-                sink->narrow[lossless_escape(code->base, i)] = (uint8_t)i;
+        for (unsigned i = 16; i-- > 0;)
+                narrow[lossless_escape(base, i)] = (uint8_t)i;
+        for (size_t i = 0; i + 1 < n; i += 2)
+                dst[i / 2] = (uint8_t)(narrow[exponents[i]] | narrow[exponents[i + 1]] << 4);
+        if (n % 2 != 0)
+                dst[n / 2] = narrow[exponents[n - 1]];
 }
 
-static void put_escape(struct escape_sink *sink, unsigned e) {
-        if (sink->wide)
-                sink->to[sink->n] = (uint8_t)e;
-        else if (sink->n % 2 == 0)
-                sink->to[sink->n / 2] = sink->narrow[e];
+/* The unit's rows are copied first: where they are apart by a power of two, they would drive each other out of the cache. */
+static struct unit_code encode_unit(const struct lossless_kernels *kernels, const uint8_t *src, size_t stride, unsigned n_rows,
+                                    unsigned n, uint8_t *column, uint8_t *escapes) {
+        uint8_t found[LOSSLESS_UNIT_MAX + LOSSLESS_AHEAD], *end = found;
+        uint16_t rows[WEIGHT_PANEL][LOSSLESS_UNIT];
+        struct unit_code code;
+
+        for (unsigned row = 0; row < WEIGHT_PANEL; row++) {
+                const uint8_t *from = src + (row < n_rows ? row : 0) * stride;
+
+                lossless_prefetch(from, 2 * n);
+                memcpy(rows[row], from, 2 * (size_t)n);
+        }
+        code = unit_code(kernels, (const uint8_t *)rows, sizeof(rows[0]), n_rows, n);
+        for (unsigned row = n_rows; row < WEIGHT_PANEL; row++)
+                for (unsigned k = 0; k < n; k++)
+                        rows[row][k] = (uint16_t)(code.base << 7);
+        for (unsigned k = 0; k < n; k += LOSSLESS_COLUMN, column += LOSSLESS_COLUMN_BYTES)
+                end = kernels->encode((const uint8_t *)&rows[0][k], sizeof(rows[0]), code.base, column, end);
+        if (code.wide)
+                memcpy(escapes, found, (size_t)(end - found));
         else
-                sink->to[sink->n / 2] |= (uint8_t)(sink->narrow[e] << 4);
-        sink->n++;
-}
-
-static void encode_column(const uint8_t *src, size_t stride, unsigned n_rows, unsigned base, struct escape_sink *sink,
-                          uint8_t *column) {
-        memset(column, 0, LOSSLESS_COLUMN_BYTES);
-        for (unsigned group = 0; group < LOSSLESS_COLUMN / 4; group++)
-                for (unsigned row = 0; row < n_rows; row++)
-                        for (unsigned k = 4 * group; k < 4 * group + 4; k++) {
-                                uint16_t v = load_u16(src + row * stride + 2 * k);
-                                unsigned c = exponent(v) - base;
-
-                                if (c >= LOSSLESS_ESCAPE) {
-                                        c = LOSSLESS_ESCAPE;
-                                        put_escape(sink, exponent(v));
-                                }
-                                column[k * WEIGHT_PANEL + row] = (uint8_t)((v >> 8 & 0x80u) | (v & 0x7fu));
-                                column[LOSSLESS_LOW + k / 4 * WEIGHT_PANEL + row] |= (uint8_t)((c & 3) << 2 * (k % 4));
-                                column[LOSSLESS_HIGH + k / 8 * WEIGHT_PANEL + row] |= (uint8_t)(c >> 2 << k % 8);
-                        }
+                write_narrow(found, (size_t)(end - found), code.base, escapes);
+        return code;
 }
 
 uint64_t lossless_encode(const void *src, size_t stride, unsigned n_rows, uint64_t n_in, uint64_t at, void *columns, void *index,
                          void *escapes) {
+        const struct lossless_kernels *kernels = kernels_find();
         uint8_t *column = columns, *entry = index;
-        struct escape_sink sink;
         uint64_t bytes = 0;
 
         for (uint64_t k = 0; k < n_in; k += LOSSLESS_UNIT, entry += sizeof(uint64_t)) {
-                const uint8_t *from = (const uint8_t *)src + 2 * k;
                 unsigned n = (unsigned)MIN(n_in - k, LOSSLESS_UNIT);
-                struct unit_code code = unit_code(from, stride, n_rows, n);
+                struct unit_code code = encode_unit(kernels, (const uint8_t *)src + 2 * k, stride, n_rows, n, column,
+                                                    (uint8_t *)escapes + at + bytes);
 
                 store_u64(entry, (at + bytes) | (uint64_t)code.base << LOSSLESS_BASE_SHIFT | (code.wide ? LOSSLESS_WIDE : 0));
-                start_sink(&sink, &code, (uint8_t *)escapes + at + bytes);
-                for (unsigned i = 0; i < n; i += LOSSLESS_COLUMN, column += LOSSLESS_COLUMN_BYTES)
-                        encode_column(from + 2 * i, stride, n_rows, code.base, &sink, column);
+                column += n / LOSSLESS_COLUMN * LOSSLESS_COLUMN_BYTES;
                 bytes += code.bytes;
         }
         return bytes;
@@ -168,85 +163,74 @@ uint64_t lossless_encode(const void *src, size_t stride, unsigned n_rows, uint64
 
 /* --- and back ---------------------------------------------------------------------------------------------------- */
 
-/* A unit that is decoded, and its next escape. It has as many escapes as numbers at most, whatever its codes are. */
-struct unit {
-        const uint8_t *escapes;
-        uint32_t next;
-        unsigned base;
-        bool wide;
+/* A panel on the way: which column is next. */
+struct panel {
+        const struct lossless_kernels *kernels;
+        const uint8_t *column, *entry, *escapes;
+        struct lossless_unit unit;
 };
 
-static struct unit open_unit(const uint8_t *entry, const uint8_t *escapes) {
-        uint64_t v = load_u64(entry);
+static void start_unit(struct panel *p) {
+        uint64_t entry = load_u64(p->entry);
 
-        return (struct unit){ .escapes = escapes + (v & LOSSLESS_OFFSET_MASK), .base = v >> LOSSLESS_BASE_SHIFT & 0xffu,
-                              .wide = v & LOSSLESS_WIDE };
+        p->entry += sizeof(entry);
+        p->unit = (struct lossless_unit){ .escapes = p->escapes + (entry & LOSSLESS_OFFSET_MASK),
+                                          .base = (uint8_t)(entry >> LOSSLESS_BASE_SHIFT), .wide = entry & LOSSLESS_WIDE };
+        for (unsigned i = 0; i < ARRAY_SIZE(p->unit.narrow); i++)
+                p->unit.narrow[i] = lossless_escape(p->unit.base, i);
 }
 
-static unsigned get_escape(struct unit *unit) {
-        uint32_t i = unit->next++;
+/* The column at k, which is the next one. */
+static const uint8_t *next_column(struct panel *p, uint64_t k) {
+        const uint8_t *column = p->column;
 
-        return unit->wide ? unit->escapes[i] : lossless_escape(unit->base, unit->escapes[i / 2] >> 4 * (i % 2) & 15u);
-}
-
-static unsigned code_at(const uint8_t *column, unsigned row, unsigned k) {
-        return (column[LOSSLESS_LOW + k / 4 * WEIGHT_PANEL + row] >> 2 * (k % 4) & 3u) |
-               (column[LOSSLESS_HIGH + k / 8 * WEIGHT_PANEL + row] >> k % 8 & 1u) << 2;
-}
-
-/* All rows of a column: [row][LOSSLESS_COLUMN]. */
-static void decode_column(const uint8_t *column, struct unit *unit, uint16_t *dst) {
-        for (unsigned group = 0; group < LOSSLESS_COLUMN / 4; group++)
-                for (unsigned row = 0; row < WEIGHT_PANEL; row++)
-                        for (unsigned k = 4 * group; k < 4 * group + 4; k++) {
-                                unsigned c = code_at(column, row, k), sign = column[k * WEIGHT_PANEL + row];
-                                unsigned e = c == LOSSLESS_ESCAPE ? get_escape(unit) : unit->base + c;
-
-                                dst[row * LOSSLESS_COLUMN + k] = (uint16_t)((sign & 0x80u) << 8 | e << 7 | (sign & 0x7fu));
-                        }
+        if (k % LOSSLESS_UNIT == 0)
+                start_unit(p);
+        p->column += LOSSLESS_COLUMN_BYTES;
+        return column;
 }
 
 void lossless_decode(const void *columns, const void *index, const void *escapes, unsigned n_rows, uint64_t n_in, void *dst,
                      size_t stride) {
-        const uint8_t *column = columns, *entry = index;
-        uint16_t rows[WEIGHT_PANEL * LOSSLESS_COLUMN];
-        struct unit unit = { 0 };
+        struct panel p = { .kernels = kernels_find(), .column = columns, .entry = index, .escapes = escapes };
+        uint16_t rows[WEIGHT_PANEL][LOSSLESS_COLUMN];
 
-        for (uint64_t k = 0; k < n_in; k += LOSSLESS_COLUMN, column += LOSSLESS_COLUMN_BYTES) {
-                if (k % LOSSLESS_UNIT == 0)
-                        unit = open_unit(entry + k / LOSSLESS_UNIT * sizeof(uint64_t), escapes);
-                decode_column(column, &unit, rows);
+        for (uint64_t k = 0; k < n_in; k += LOSSLESS_COLUMN) {
+                p.kernels->decode(next_column(&p, k), &p.unit, rows[0]);
                 for (unsigned row = 0; row < n_rows; row++)
-                        memcpy((uint8_t *)dst + row * stride + 2 * k, rows + (size_t)row * LOSSLESS_COLUMN, 2 * LOSSLESS_COLUMN);
+                        memcpy((uint8_t *)dst + row * stride + 2 * k, rows[row], sizeof(rows[row]));
         }
 }
 
 void lossless_decode_row(const void *columns, const void *index, const void *escapes, unsigned row, uint64_t n_in, void *dst) {
-        const uint8_t *column = columns, *entry = index;
-        uint16_t rows[WEIGHT_PANEL * LOSSLESS_COLUMN];
-        struct unit unit = { 0 };
+        struct panel p = { .kernels = kernels_find(), .column = columns, .entry = index, .escapes = escapes };
+        uint16_t numbers[LOSSLESS_COLUMN];
 
-        for (uint64_t k = 0; k < n_in; k += LOSSLESS_COLUMN, column += LOSSLESS_COLUMN_BYTES) {
-                if (k % LOSSLESS_UNIT == 0)
-                        unit = open_unit(entry + k / LOSSLESS_UNIT * sizeof(uint64_t), escapes);
-                decode_column(column, &unit, rows);
-                memcpy((uint8_t *)dst + 2 * k, rows + (size_t)row * LOSSLESS_COLUMN, 2 * LOSSLESS_COLUMN);
+        for (uint64_t k = 0; k < n_in; k += LOSSLESS_COLUMN) {
+                p.kernels->decode_row(next_column(&p, k), &p.unit, row, numbers);
+                memcpy((uint8_t *)dst + 2 * k, numbers, sizeof(numbers));
         }
+}
+
+static bool same(const uint8_t *a, const uint8_t *b) {
+        uint64_t differ = 0;
+
+        for (unsigned i = 0; i < 2 * LOSSLESS_COLUMN; i += sizeof(differ))
+                differ |= load_u64(a + i) ^ load_u64(b + i);
+        return differ == 0;
 }
 
 bool lossless_verify(const void *columns, const void *index, const void *escapes, const void *src, size_t stride, unsigned n_rows,
                      uint64_t n_in) {
-        const uint8_t *column = columns, *entry = index;
-        uint16_t rows[WEIGHT_PANEL * LOSSLESS_COLUMN];
-        struct unit unit = { 0 };
+        struct panel p = { .kernels = kernels_find(), .column = columns, .entry = index, .escapes = escapes };
+        uint16_t rows[WEIGHT_PANEL][LOSSLESS_COLUMN];
 
-        for (uint64_t k = 0; k < n_in; k += LOSSLESS_COLUMN, column += LOSSLESS_COLUMN_BYTES) {
-                if (k % LOSSLESS_UNIT == 0)
-                        unit = open_unit(entry + k / LOSSLESS_UNIT * sizeof(uint64_t), escapes);
-                decode_column(column, &unit, rows);
+        for (uint64_t k = 0; k < n_in; k += LOSSLESS_COLUMN) {
+                p.kernels->decode(next_column(&p, k), &p.unit, rows[0]);
                 for (unsigned row = 0; row < n_rows; row++)
-                        if (memcmp((const uint8_t *)src + row * stride + 2 * k, rows + (size_t)row * LOSSLESS_COLUMN,
-                                   2 * LOSSLESS_COLUMN) != 0)
+                        lossless_prefetch((const uint8_t *)src + row * stride + 2 * k, 2 * LOSSLESS_COLUMN);
+                for (unsigned row = 0; row < n_rows; row++)
+                        if (!same((const uint8_t *)src + row * stride + 2 * k, (const uint8_t *)rows[row]))
                                 return false;
         }
         return true;
