@@ -4,8 +4,13 @@
  * Models of random weights, for measuring and for tests without a file. Every weight of a matrix is drawn as long as
  * that is quick; of large matrices only the first panels are, and the others repeat them, which takes as long to
  * compute with. A backend with memory of its own draws them there.
+ *
+ * Weights are spread evenly, but for BF16, plain and coded: those are about normally distributed, because it is their exponents
+ * that a code is about. Both have the same weights for the same seed, and coded panels that repeat have escapes of their own, so that
+ * computing reads as much as it does with a trained model.
  */
 
+#include <endian.h>
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -14,6 +19,7 @@
 #include <sys/mman.h>
 
 #include "base/checked.h"
+#include "kernels/lossless.h"
 #include "model-private.h"
 
 #define DRAWN_MAX (1u << 20) /* weights of a matrix that are drawn */
@@ -26,20 +32,43 @@ struct maker {
         uint8_t *next;   /* in m->synthetic; NULL: the backend fills */
 };
 
-/* SplitMix64 (Steele, Lea and Flood 2014) to about [-1.7, 1.7): variance 1. */
-static float draw(uint64_t *state) {
+/* SplitMix64 (Steele, Lea and Flood 2014) */
+static uint64_t draw_bits(uint64_t *state) {
         uint64_t z = *state += 0x9E3779B97F4A7C15u;
 
         z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
         z = (z ^ z >> 27) * 0x94D049BB133111EBu;
-        z ^= z >> 31;
-        return ((float)(z >> 40) * 0x1p-23f - 1.0f) * 1.7320508f;
+        return z ^ z >> 31;
+}
+
+/* To about [-1.7, 1.7): variance 1. */
+static float draw(uint64_t *state) {
+        return ((float)(draw_bits(state) >> 40) * 0x1p-23f - 1.0f) * 1.7320508f;
+}
+
+/* About normally distributed: the sum of four even ones. Variance 1. */
+static float draw_normal(uint64_t *state) {
+        uint64_t z = draw_bits(state);
+        uint32_t sum = (uint32_t)(z & 0xffff) + (uint32_t)(z >> 16 & 0xffff) + (uint32_t)(z >> 32 & 0xffff) + (uint32_t)(z >> 48);
+
+        return ((float)sum * 0x1p-16f - 2.0f) * 1.7320508f;
+}
+
+/* Coded ones at most, for the weights that are drawn: a bit of each for escapes. */
+static bool coded_bytes(uint64_t n_out, uint64_t n_in, uint32_t n_experts, uint64_t *ret) {
+        struct lossless_parts parts;
+        uint64_t n;
+
+        return lossless_layout(MAX(n_experts, 1u), n_out, n_in, &parts) && checked_add(parts.least, parts.index / 8, &n) &&
+               checked_align(n, ALIGN, ret);
 }
 
 /* Matrices of all experts, one after another; no experts: one. */
 static bool matrices_bytes(const struct fmt_info *info, uint64_t n_out, uint64_t n_in, uint32_t n_experts, uint64_t *ret) {
         uint64_t n;
 
+        if (fmt_is_coded(info))
+                return coded_bytes(n_out, n_in, n_experts, ret);
         return weight_bytes(info, WEIGHT_PANELS, n_out, n_in, &n) && checked_mul(n, MAX(n_experts, 1u), &n) &&
                checked_align(n, ALIGN, ret);
 }
@@ -66,23 +95,38 @@ uint64_t model_synthetic_bytes(const struct model_shape *s, const struct fmt_inf
         return 0;
 }
 
+/* How many of the panels are drawn. */
+static uint64_t n_drawn(const struct weight *w, uint64_t panels) {
+        return MIN(panels, 1 + DRAWN_MAX / WEIGHT_PANEL / (w->n_in + 1ull));
+}
+
+/* WEIGHT_PANEL rows in file order. */
+static int draw_rows(struct maker *k, const struct fmt_info *info, uint32_t n_in, float *row, uint8_t *rows) {
+        bool normal = info->fmt == FMT_BF16;
+        float scale = 1 / sqrtf((float)n_in);
+
+        for (unsigned r = 0; r < WEIGHT_PANEL; r++) {
+                for (uint32_t i = 0; i < n_in; i++)
+                        row[i] = (normal ? draw_normal(&k->random) : draw(&k->random)) * scale;
+                if (!fmt_encode(info, row, n_in, rows + r * fmt_row_bytes(info, n_in)))
+                        return MODEL_E_UNSUPPORTED;
+        }
+        return 0;
+}
+
 static int fill_panels(struct maker *k, const struct weight *w, void *data) {
-        uint64_t row_bytes = fmt_row_bytes(k->info, w->n_in), panel_bytes = row_bytes * WEIGHT_PANEL;
-        uint64_t panels = ((uint64_t)w->n_out + WEIGHT_PANEL - 1) / WEIGHT_PANEL * MAX(w->n_experts, 1u);
-        uint64_t drawn = MIN(panels, 1 + DRAWN_MAX / WEIGHT_PANEL / (w->n_in + 1ull));
+        uint64_t panel_bytes = fmt_row_bytes(k->info, w->n_in) * WEIGHT_PANEL;
+        uint64_t panels = ((uint64_t)w->n_out + WEIGHT_PANEL - 1) / WEIGHT_PANEL * MAX(w->n_experts, 1u), drawn = n_drawn(w, panels);
         _cleanup_free_ float *row = calloc(w->n_in, sizeof(*row));
         _cleanup_free_ uint8_t *rows = malloc(panel_bytes);
-        float scale = 1 / sqrtf((float)w->n_in);
 
         if (!row || !rows)
                 return MODEL_E_NO_MEMORY;
         for (uint64_t p = 0; p < drawn; p++) {
-                for (unsigned r = 0; r < WEIGHT_PANEL; r++) {
-                        for (uint32_t i = 0; i < w->n_in; i++)
-                                row[i] = draw(&k->random) * scale;
-                        if (!fmt_encode(k->info, row, w->n_in, rows + r * row_bytes))
-                                return MODEL_E_UNSUPPORTED;
-                }
+                int r = draw_rows(k, k->info, w->n_in, row, rows);
+
+                if (r != 0)
+                        return r;
                 weight_pack(k->info, WEIGHT_PANEL, w->n_in, 0, WEIGHT_PANEL, rows, (uint8_t *)data + p * panel_bytes);
         }
         for (uint64_t p = drawn; drawn > 0 && p < panels; p++)
@@ -90,20 +134,84 @@ static int fill_panels(struct maker *k, const struct weight *w, void *data) {
         return 0;
 }
 
+/* Where the parts of a coded tensor are that is being made. */
+struct coded {
+        uint8_t *data;
+        struct lossless_parts parts;
+        uint64_t panel_bytes; /* of columns */
+        uint64_t at;          /* bytes of escapes so far */
+        uint64_t room;        /* for them */
+};
+
+static uint8_t *index_of(const struct coded *c, uint64_t panel) {
+        return c->data + c->parts.index + panel * c->parts.units * sizeof(uint64_t);
+}
+
+/* Panels [0, n) again, as panels [to, to + n): their `bytes` of escapes follow those that there are. */
+static int repeat_coded(struct coded *c, uint64_t to, uint64_t n, uint64_t bytes) {
+        uint8_t *escapes = c->data + c->parts.escapes;
+
+        if (bytes > c->room - c->at)
+                return MODEL_E_UNSUPPORTED;
+        memcpy(c->data + to * c->panel_bytes, c->data, n * c->panel_bytes);
+        memcpy(escapes + c->at, escapes, bytes);
+        for (uint64_t i = 0; i < n * c->parts.units; i++) {
+                uint64_t entry;
+
+                memcpy(&entry, index_of(c, 0) + i * sizeof(entry), sizeof(entry));
+                entry = htole64(le64toh(entry) + c->at);
+                memcpy(index_of(c, to) + i * sizeof(entry), &entry, sizeof(entry));
+        }
+        c->at += bytes;
+        return 0;
+}
+
+/* Coded BF16, within `bytes`; says how many of these it takes. */
+static int fill_coded(struct maker *k, struct weight *w, uint8_t *data, uint64_t bytes, uint64_t *ret) {
+        struct coded c = { .data = data, .panel_bytes = w->n_in / LOSSLESS_COLUMN * (uint64_t)LOSSLESS_COLUMN_BYTES };
+        _cleanup_free_ float *row = calloc(w->n_in, sizeof(*row));
+        _cleanup_free_ uint8_t *rows = malloc(2ull * WEIGHT_PANEL * w->n_in);
+        uint64_t panels, drawn, once;
+        int r = 0;
+
+        if (!row || !rows)
+                return MODEL_E_NO_MEMORY;
+        if (!lossless_layout(MAX(w->n_experts, 1u), w->n_out, w->n_in, &c.parts))
+                return MODEL_E_UNSUPPORTED;
+        c.room = bytes - c.parts.least;
+        panels = (uint64_t)c.parts.panels * MAX(w->n_experts, 1u);
+        drawn = n_drawn(w, panels);
+        for (uint64_t p = 0; r == 0 && p < drawn; p++) {
+                r = draw_rows(k, fmt_info(FMT_BF16), w->n_in, row, rows);
+                if (r == 0 && lossless_measure(rows, 2ull * w->n_in, WEIGHT_PANEL, w->n_in) > c.room - c.at)
+                        r = MODEL_E_UNSUPPORTED;
+                if (r == 0)
+                        c.at += lossless_encode(rows, 2ull * w->n_in, WEIGHT_PANEL, w->n_in, c.at, data + p * c.panel_bytes,
+                                                index_of(&c, p), data + c.parts.escapes);
+        }
+        once = c.at;
+        for (uint64_t p = drawn; r == 0 && drawn > 0 && p < panels; p += drawn)
+                r = repeat_coded(&c, p, MIN(drawn, panels - p), once);
+        *ret = c.parts.least + c.at;
+        w->tail = *ret - c.parts.index;
+        return r;
+}
+
 static int from_backend(int r) {
         return r <= 0 ? r : r == BACKEND_E_NO_MEMORY ? MODEL_E_NO_MEMORY : MODEL_E_UNSUPPORTED;
 }
 
-/* On the host, and bound; or in the backend's own memory. */
-static int fill_matrices(struct maker *k, struct weight *w, uint64_t bytes) {
+/* On the host, and bound; or in the backend's own memory. *bytes: the room for it, then what it takes. */
+static int fill_matrices(struct maker *k, struct weight *w, uint64_t *bytes) {
         const struct backend_ops *ops = k->m->backend->ops;
+        uint64_t room = *bytes;
         int r;
 
         if (!k->next)
                 return from_backend(ops->fill(k->m->backend, w, 1 / sqrtf((float)w->n_in), k->random++));
         w->data = k->next;
-        r = fill_panels(k, w, k->next);
-        k->next += bytes;
+        r = fmt_is_coded(k->info) ? fill_coded(k, w, k->next, room, bytes) : fill_panels(k, w, k->next);
+        k->next += room;
         return r ? r : from_backend(ops->bind(k->m->backend, w));
 }
 
@@ -118,7 +226,7 @@ static int make_matrices(struct maker *k, uint32_t n_out, uint32_t n_in, uint32_
 
         if (n_out == 0 || n_in == 0 || !matrices_bytes(k->info, n_out, n_in, n_experts, &bytes))
                 return MODEL_E_UNSUPPORTED;
-        r = fill_matrices(k, &w, bytes);
+        r = fill_matrices(k, &w, &bytes);
         if (r != 0)
                 return r;
         k->m->n_params += (uint64_t)n_out * n_in * MAX(n_experts, 1u);

@@ -114,7 +114,7 @@ static ALWAYS_INLINE lb next_reversed(const struct coded_unit *u) {
         return lb_zip(lb_and(lb_shr(x, 4), lb_set1(0x0f)), lb_and(x, lb_set1(0x0f)));
 }
 
-/* The exponents of eight escapes of either size, from `done` after u->at on, in bytes 0-7; not where a lane has no more than `done`. */
+/* The exponents of eight escapes of either size, from `done` after u->at on, in bytes 0-7 before zeros; not where a lane has no more than `done`. */
 static ALWAYS_INLINE lb next_exponents(const struct coded_unit *u, unsigned done, const unsigned *n) {
         uint64_t v[LANES];
         lb x;
@@ -132,7 +132,8 @@ static ALWAYS_INLINE lb next_exponents(const struct coded_unit *u, unsigned done
                 }
         }
         x = lb_set_u64(v);
-        return lb_if(lb_set(u->wide), x, lb_lut(exponents_of_escapes(u->base), x));
+        x = lb_if(lb_set(u->wide), x, lb_lut(exponents_of_escapes(u->base), x));
+        return lb_halves(x, lb_set1(0));
 }
 
 /* --- a line's codes ---------------------------------------------------------------------------------------------- */

@@ -18,6 +18,7 @@
 #include "bench.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/kernels.h"
+#include "kernels/lossless.h"
 #include "measure.h"
 
 #define N_IN 2048u
@@ -26,7 +27,7 @@
 #define ROUND_US 250e3          /* what is measured for each figure, at least */
 #define PEAK_ROUNDS (1u << 18)
 
-static const enum fmt formats[] = { FMT_F32,  FMT_F16,  FMT_BF16, FMT_F8_E4M3, FMT_Q8_0,   FMT_Q4_0,  FMT_Q4_1,
+static const enum fmt formats[] = { FMT_F32,  FMT_F16,  FMT_BF16, FMT_BF16_LL, FMT_F8_E4M3, FMT_Q8_0,   FMT_Q4_0,  FMT_Q4_1,
                                     FMT_Q5_0, FMT_Q5_1, FMT_Q2_K, FMT_Q3_K,    FMT_Q4_K,   FMT_Q5_K,  FMT_Q6_K,
                                     FMT_IQ4_NL, FMT_IQ4_XS, FMT_MXFP4, FMT_NVFP4 };
 
@@ -47,32 +48,69 @@ static int usage(FILE *f, int status) {
         return status;
 }
 
-/* A matrix of `n_out` rows, the same 16 over and over. Returns the data, to be freed, or NULL. */
-static void *make_weight(const struct fmt_info *info, uint32_t n_out, struct weight *ret) {
-        size_t panel = fmt_row_bytes(info, N_IN) * WEIGHT_PANEL, n = (size_t)WEIGHT_PANEL * N_IN;
-        float *values = malloc(n * sizeof(*values));
-        void *file = malloc(panel), *data = NULL;
-
-        if (values && file && posix_memalign(&data, 64, panel * (n_out / WEIGHT_PANEL)) == 0) {
-                for (size_t i = 0; i < n; i++)
-                        values[i] = (float)((int)(i * 7919 % 2003) - 1001) * 2e-5f;
-                if (fmt_encode(info, values, n, file)) {
-                        weight_pack(info, WEIGHT_PANEL, N_IN, 0, WEIGHT_PANEL, file, data);
-                        for (uint32_t p = 1; p < n_out / WEIGHT_PANEL; p++)
-                                memcpy((uint8_t *)data + p * panel, data, panel);
-                        *ret = (struct weight){ .info = info, .layout = WEIGHT_PANELS, .n_out = n_out, .n_in = N_IN, .data = data };
-                } else {
-                        free(data);
-                        data = NULL;
-                }
+/* About normally distributed, as trained weights are: it matters where exponents are coded. */
+static void make_values(size_t n, float *ret) {
+        for (size_t i = 0; i < n; i++) {
+                ret[i] = 0;
+                for (size_t j = 1; j < 5; j++)
+                        ret[i] += (float)((int)(i * (7919 + 1009 * j) % (1990 + 13 * j)) - (int)(1990 + 13 * j) / 2) * 1e-5f;
         }
-        free(values);
-        free(file);
+}
+
+/* Coded BF16: each of the same panels with escapes of its own. */
+static void *make_coded(const uint8_t *rows, uint32_t n_out, struct weight *ret) {
+        size_t stride = fmt_row_bytes(fmt_info(FMT_BF16), N_IN);
+        uint64_t once = lossless_measure(rows, stride, WEIGHT_PANEL, N_IN), at = 0, size;
+        struct lossless_parts parts;
+        void *data;
+
+        if (!lossless_layout(1, n_out, N_IN, &parts))
+                return NULL;
+        size = parts.least + parts.panels * once;
+        if (posix_memalign(&data, 64, size) != 0)
+                return NULL;
+        for (uint32_t p = 0; p < parts.panels; p++)
+                at += lossless_encode(rows, stride, WEIGHT_PANEL, N_IN, at,
+                                      (uint8_t *)data + (size_t)p * (N_IN / LOSSLESS_COLUMN) * LOSSLESS_COLUMN_BYTES,
+                                      (uint8_t *)data + parts.index + (size_t)p * parts.units * sizeof(uint64_t),
+                                      (uint8_t *)data + parts.escapes);
+        *ret = (struct weight){ .info = fmt_info(FMT_BF16_LL), .layout = WEIGHT_PANELS, .n_out = n_out, .n_in = N_IN, .data = data,
+                                .tail = size - parts.index };
         return data;
 }
 
-/* Seconds of a product of n_rows rows, the best of some; 0 where it fails. */
-static double time_product(struct backend *be, const struct fmt_info *info, uint32_t n_out, uint32_t n_rows) {
+static void *make_plain(const struct fmt_info *info, const void *rows, uint32_t n_out, struct weight *ret) {
+        size_t panel = fmt_row_bytes(info, N_IN) * WEIGHT_PANEL;
+        void *data;
+
+        if (posix_memalign(&data, 64, panel * (n_out / WEIGHT_PANEL)) != 0)
+                return NULL;
+        weight_pack(info, WEIGHT_PANEL, N_IN, 0, WEIGHT_PANEL, rows, data);
+        for (uint32_t p = 1; p < n_out / WEIGHT_PANEL; p++)
+                memcpy((uint8_t *)data + p * panel, data, panel);
+        *ret = (struct weight){ .info = info, .layout = WEIGHT_PANELS, .n_out = n_out, .n_in = N_IN, .data = data };
+        return data;
+}
+
+/* A matrix of `n_out` rows, the same 16 over and over. Returns the data, to be freed, or NULL. */
+static void *make_weight(const struct fmt_info *info, uint32_t n_out, struct weight *ret) {
+        const struct fmt_info *file_info = fmt_is_coded(info) ? fmt_info(FMT_BF16) : info;
+        size_t n = (size_t)WEIGHT_PANEL * N_IN;
+        float *values = malloc(n * sizeof(*values));
+        void *rows = malloc(fmt_row_bytes(file_info, N_IN) * WEIGHT_PANEL), *data = NULL;
+
+        if (values && rows) {
+                make_values(n, values);
+                if (fmt_encode(file_info, values, n, rows))
+                        data = fmt_is_coded(info) ? make_coded(rows, n_out, ret) : make_plain(info, rows, n_out, ret);
+        }
+        free(values);
+        free(rows);
+        return data;
+}
+
+/* Seconds of a product of n_rows rows, the best of some; 0 where it fails. *ret_bytes: of the weights. */
+static double time_product(struct backend *be, const struct fmt_info *info, uint32_t n_out, uint32_t n_rows, double *ret_bytes) {
         float *x = malloc((size_t)n_rows * N_IN * sizeof(*x)), *out = malloc((size_t)n_rows * n_out * sizeof(*out));
         struct weight w;
         struct matmul product = { .w = &w, .out = out, .out_stride = n_out };
@@ -95,6 +133,7 @@ static double time_product(struct backend *be, const struct fmt_info *info, uint
                         best = round == 0 || took < best ? took : best;
                 }
                 (void)be->ops->end(be);
+                *ret_bytes = (double)n_out * (double)fmt_row_bytes(info, N_IN) + (double)w.tail;
         }
         free(data);
         free(out);
@@ -157,15 +196,14 @@ static double share(double part, double whole) {
 
 static bool measure_format(struct backend *be, const struct options *o, const struct fmt_info *info,
                            const struct peaks *peaks, bool first) {
-        double row_bytes = (double)fmt_row_bytes(info, N_IN);
+        double row_bytes = (double)fmt_row_bytes(info, N_IN), bytes = 0, other, macs;
         uint32_t n_out = (uint32_t)((double)ONE_BYTES / row_bytes) / WEIGHT_PANEL * WEIGHT_PANEL;
-        double one = time_product(be, info, n_out, 1), many = time_product(be, info, MANY_OUT, o->rows);
-        bool floats = info->block == 1 || info->fmt == FMT_F8_E4M3;
-        double bytes, macs;
+        double one = time_product(be, info, n_out, 1, &bytes), many = time_product(be, info, MANY_OUT, o->rows, &other);
+        bool floats = info->block == 1 || info->fmt == FMT_F8_E4M3 || info->fmt == FMT_BF16_LL;
 
         if (one <= 0 || many <= 0)
                 return false;
-        bytes = (double)n_out * row_bytes / one;
+        bytes /= one;
         macs = (double)MANY_OUT * N_IN * o->rows / many;
         if (o->json)
                 printf("%s{\"format\":\"%s\",\"one_row_bytes_per_second\":%.4g,\"of_bandwidth\":%.3f,"
