@@ -159,6 +159,8 @@ const char *cuda_weights_place(struct cuda_backend *be, const char *placement);
 /* And where a KV cache of so many bytes. */
 void cuda_weights_place_kv(struct cuda_backend *be, uint64_t bytes);
 int cuda_bind(struct backend *base, struct weight *w);
+/* Where the parts of a bound weight are; false where it is coded, but can't be. */
+bool cuda_coded_parts(const struct weight *w, struct cuda_coded *ret);
 int cuda_settle(struct backend *base);
 int cuda_fill_weight(struct backend *base, struct weight *w, float deviation, uint64_t seed);
 void cuda_weights_close(struct cuda_backend *be);

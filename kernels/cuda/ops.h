@@ -70,6 +70,12 @@ static inline size_t cuda_packed_sums_bytes(uint32_t max_rows, uint32_t n_in) {
         return (size_t)max_rows * ((n_in + 31u) / 32u) * 2u * sizeof(float);
 }
 
+/* Where what follows the panels of a matrix that is losslessly coded is (kernels/lossless.h), of all its experts. NULLs of others. */
+struct cuda_coded {
+        const uint64_t *index;
+        const uint8_t *escapes;
+};
+
 /* A step's rows on the device; host arrays of struct batch, copied. Page table of sequence s: table[table_start[s]] and on. */
 struct cuda_batch {
         const int32_t *token;
@@ -82,6 +88,7 @@ struct cuda_embed {
         struct cuda_rows rows;
         const int32_t *token;
         const void *w;
+        struct cuda_coded coded;
         enum fmt fmt;
         enum weight_layout layout;
         uint32_t n_in;

@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "base/macro.h"
 #include "cuda.h"
+#include "kernels/lossless.h"
 
 #define SLAB_BYTES (32u << 20)
 #define OWN_BYTES (8u << 20) /* weights from this size on have memory of their own */
@@ -188,7 +189,20 @@ static int register_pages(struct cuda_backend *be, uintptr_t first, uintptr_t en
 
 static bool bytes_of(const struct weight *w, uint64_t *ret) {
         return w->info && w->n_out > 0 && w->n_in > 0 && weight_bytes(w->info, w->layout, w->n_out, w->n_in, ret) &&
-               checked_mul(*ret, MAX(w->n_experts, 1u), ret) && *ret <= SIZE_MAX / 2;
+               checked_mul(*ret, MAX(w->n_experts, 1u), ret) && checked_add(*ret, w->tail, ret) && *ret <= SIZE_MAX / 2;
+}
+
+bool cuda_coded_parts(const struct weight *w, struct cuda_coded *ret) {
+        struct lossless_parts parts;
+
+        *ret = (struct cuda_coded){ NULL, NULL };
+        if (!fmt_is_coded(w->info))
+                return true;
+        if (w->layout != WEIGHT_PANELS || !lossless_layout(MAX(w->n_experts, 1u), w->n_out, w->n_in, &parts))
+                return false;
+        ret->index = (const uint64_t *)((const uint8_t *)w->data + parts.index);
+        ret->escapes = (const uint8_t *)w->data + parts.escapes;
+        return true;
 }
 
 int cuda_bind(struct backend *base, struct weight *w) {
