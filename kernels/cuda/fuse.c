@@ -15,7 +15,6 @@
 
 #include "base/macro.h"
 #include "cuda.h"
-#include "kernels/lossless.h"
 
 static size_t next_op(const struct cuda_ops *list, size_t i) {
         do

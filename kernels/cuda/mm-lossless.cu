@@ -168,7 +168,12 @@ DEVICE void coded_look_ahead(struct coded_state &s, uint32_t n, uint32_t lane) {
                 s.ahead_first = (s.first + n) & (s.wide ? 3 : 7);
         }
         /* Where escapes are bytes no more than these is known to be there. */
-        s.ahead = __ldg(s.ahead_from + (s.wide && !new_unit ? 0 : lane));
+        if (s.wide && !new_unit) {
+                s.ahead = 0;
+                return;
+        }
+        s.ahead = __ldg(s.ahead_from + lane);
+        prefetch_l2(s.ahead_from + 2 * MM_WARP);
 }
 
 /* The next column: codes, and where escapes are. codes_at: what this lane's ldmatrix reads. */

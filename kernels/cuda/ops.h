@@ -241,7 +241,7 @@ static inline bool cuda_top_has(uint32_t dim, uint32_t k) {
 CUDA_API cudaError_t cuda_top(const struct cuda_launch *l, const struct cuda_top *a);
 
 /* Random weights of a format for models of a shape, in panels: values of about the given standard deviation (more than 0) and no
- * mean, all finite. */
+ * mean, all finite. Not of coded formats. */
 CUDA_API cudaError_t cuda_fill(const struct cuda_launch *l, enum fmt fmt, uint64_t n_blocks_of_panels, float deviation,
                                uint64_t seed, void *data);
 

@@ -265,7 +265,7 @@ static void test_lying_codes(void **unused) {
                 for (size_t i = 0; i < ARRAY_SIZE(flags); i++) {
                         struct both b = both_new(0, OUT, IN, zero);
                         uint8_t *data = (uint8_t *)(uintptr_t)b.coded.data;
-                        uint64_t entry = flags[i] | (uint64_t)LOSSLESS_BASE_MAX << LOSSLESS_BASE_SHIFT | (b.escapes + 1);
+                        uint64_t entry = flags[i] | (uint64_t)LOSSLESS_BASE_MAX << LOSSLESS_BASE_SHIFT | b.escapes;
 
                         for (size_t j = 0; j < b.parts.index; j++)
                                 data[j] = ones ? 0xff : (uint8_t)(int)(noise() * 128.0f);
