@@ -66,27 +66,34 @@ DEVICE uint32_t coded_mask(uint32_t low, uint32_t high) {
 }
 
 struct coded_line {
-        uint32_t low[4], high[4]; /* of 16 rows, in the lower nibbles */
-        uint32_t before, n;       /* escapes of rows before the wanted one, and of all */
+        uint32_t low, high; /* of the wanted row: bytes of the column, the latter's nibble */
+        uint32_t before, n; /* escapes of rows in front of it, and of all */
 };
+
+/* Rows 4i to 4i + 3 of a line. */
+DEVICE void coded_line_add(struct coded_line &l, uint32_t i, uint32_t low, uint32_t high, uint32_t row) {
+        uint32_t mask = coded_mask(low, high), at = row % 4 * 8;
+
+        l.n += __popc(mask);
+        if (i < row / 4)
+                l.before += __popc(mask);
+        if (i != row / 4)
+                return;
+        l.before += __popc(mask & ((1u << at) - 1));
+        l.low = low >> at & 255u;
+        l.high = high >> at & 15u;
+}
 
 /* Line j of a column. */
 DEVICE struct coded_line coded_line_of(const uint8_t *column, uint32_t j, uint32_t row) {
         uint4 low = *(const uint4 *)(column + LOSSLESS_LOW + 16 * j), high = *(const uint4 *)(column + LOSSLESS_HIGH + 16 * (j / 2));
-        struct coded_line l = { { low.x, low.y, low.z, low.w }, { high.x, high.y, high.z, high.w }, 0, 0 };
+        uint32_t half = j % 2 * 4;
+        struct coded_line l = { 0, 0, 0, 0 };
 
-#pragma unroll
-        for (uint32_t i = 0; i < 4; i++) {
-                uint32_t mask;
-
-                l.high[i] = l.high[i] >> j % 2 * 4 & 0x0f0f0f0fu;
-                mask = coded_mask(l.low[i], l.high[i]);
-                l.n += __popc(mask);
-                if (4 * i + 4 <= row)
-                        l.before += __popc(mask);
-                else if (4 * i < row)
-                        l.before += __popc(mask & ((1u << row % 4 * 8) - 1));
-        }
+        coded_line_add(l, 0, low.x, high.x >> half & 0x0f0f0f0fu, row);
+        coded_line_add(l, 1, low.y, high.y >> half & 0x0f0f0f0fu, row);
+        coded_line_add(l, 2, low.z, high.z >> half & 0x0f0f0f0fu, row);
+        coded_line_add(l, 3, low.w, high.w >> half & 0x0f0f0f0fu, row);
         return l;
 }
 
@@ -108,7 +115,7 @@ DEVICE uint32_t coded_before(uint32_t n, uint32_t *shared) {
 __global__ void __launch_bounds__(CODED_THREADS) embed_coded_kernel(struct cuda_embed a) {
         uint32_t row = blockIdx.x, k = blockIdx.y * LOSSLESS_UNIT + threadIdx.x * 4, units = (a.n_in + LOSSLESS_UNIT - 1) / LOSSLESS_UNIT;
         uint32_t n_rows, p, escape, j = k % LOSSLESS_COLUMN / 4;
-        struct coded_line l = {};
+        struct coded_line l = { 0, 0, 0, 0 };
         const uint8_t *column;
         size_t panel;
         uint64_t entry;
@@ -126,15 +133,10 @@ __global__ void __launch_bounds__(CODED_THREADS) embed_coded_kernel(struct cuda_
                 l = coded_line_of(column, j, p);
         escape = coded_before(l.n, (uint32_t *)shared_memory()) + l.before;
         for (uint32_t i = 0; i < 4 && k < a.n_in; i++) {
-                uint32_t at = p % 4 * 8, low = 0, high = 0, sign = column[(k % LOSSLESS_COLUMN + i) * WEIGHT_PANEL + p], code, exponent;
+                uint32_t sign = column[(k % LOSSLESS_COLUMN + i) * WEIGHT_PANEL + p];
+                uint32_t code = (l.low >> 2 * i & 3u) | (l.high >> i & 1u) << 2, exponent;
                 float v;
 
-#pragma unroll
-                for (uint32_t w = 0; w < 4; w++) {
-                        low = w == p / 4 ? l.low[w] : low;
-                        high = w == p / 4 ? l.high[w] : high;
-                }
-                code = (low >> (at + 2 * i) & 3u) | (high >> (at + i) & 1u) << 2;
                 exponent = ((uint32_t)(entry >> LOSSLESS_BASE_SHIFT) + code) & 255u;
                 if (code == LOSSLESS_ESCAPE)
                         exponent = coded_escape(a.coded.escapes, entry, escape++);
