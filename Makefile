@@ -19,7 +19,7 @@ export PKG_CONFIG_LIBDIR := /usr/lib/$(TRIPLET)/pkgconfig:/usr/share/pkgconfig
 endif
 
 ARCH := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine 2>/dev/null)))
-DEPS := libsystemd libprotobuf-c libconfig liburing libseccomp sqlite3 ncursesw nettle json-c
+DEPS := libsystemd libprotobuf-c libconfig liburing libseccomp sqlite3 ncursesw nettle json-c libxxhash
 QUIET = $(if $(V),,@echo "  $(1)	$@";)
 
 CFLAGS   ?= -O2 -g

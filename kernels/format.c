@@ -56,8 +56,13 @@ uint64_t fmt_row_bytes(const struct fmt_info *info, uint64_t n) {
         return bytes;
 }
 
-void fmt_decode(const struct fmt_info *info, const void *src, size_t n, float *dst) {
-        fmt_family(info->fmt)->decode(src, n / info->block, dst);
+bool fmt_decode(const struct fmt_info *info, const void *src, size_t n, float *dst) {
+        const struct fmt_family *family = fmt_family(info->fmt);
+
+        if (!family->decode)
+                return false;
+        family->decode(src, n / info->block, dst);
+        return true;
 }
 
 bool fmt_encode(const struct fmt_info *info, const float *src, size_t n, void *dst) {

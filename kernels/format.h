@@ -78,8 +78,9 @@ const struct fmt_info *fmt_info_by_name(const char *name);
 /* Bytes of n elements in file order; n must be a multiple of the block. Checks for overflow: 0 when it does not fit. */
 uint64_t fmt_row_bytes(const struct fmt_info *info, uint64_t n);
 
-/* Decodes n elements (a multiple of the block) of file-order data. */
-void fmt_decode(const struct fmt_info *info, const void *src, size_t n, float *dst);
+/* Decodes n elements (a multiple of the block) of file-order data. Returns false, and writes nothing, where the format has no
+ * file order: coded ones. */
+bool fmt_decode(const struct fmt_info *info, const void *src, size_t n, float *dst);
 /* Codes n elements (a multiple of the block), round to nearest as the format's reference does; for synthetic models
  * and tests. Returns false where the format has no encoder here. */
 bool fmt_encode(const struct fmt_info *info, const float *src, size_t n, void *dst);
@@ -93,7 +94,7 @@ bool weight_bytes(const struct fmt_info *info, enum weight_layout layout, uint64
                   uint64_t *ret);
 /* Packs rows [first, first + n) of a matrix, given in file order at src, into the panels at dst (the whole matrix's
  * packed data). first is a multiple of WEIGHT_PANEL, and so is n unless the last row is among them; padding rows are
- * written as zeros then. Calls for different rows may run in parallel. */
+ * written as zeros then. Calls for different rows may run in parallel. Coded formats are not packed but coded (lossless.h). */
 void weight_pack(const struct fmt_info *info, uint64_t n_out, uint64_t n_in, uint64_t first, uint64_t n,
                  const void *src, void *dst);
 

@@ -10,6 +10,11 @@
 #include "base/macro.h"
 #include "format-family.h"
 #include "half.h"
+#include "lossless-kernels.h"
+
+#define BASES (LOSSLESS_BASE_MAX + 1)
+#define BELOW 13u /* exponents in front of the codes' ones that escapes of four bits reach, and behind them */
+#define ABOVE 2u
 
 const struct fmt_family fmt_families_lossless[1] = {
         { .info = { FMT_BF16_LL, "BF16_LL", LOSSLESS_COLUMN, LOSSLESS_COLUMN_BYTES / WEIGHT_PANEL, LOSSLESS_COLUMN_BYTES } },
@@ -32,198 +37,214 @@ bool lossless_layout(uint64_t n_matrices, uint64_t n_out, uint64_t n_in, struct 
         return true;
 }
 
-/* How a unit's exponents are coded. */
-struct choice {
-        unsigned base;
+
+const struct lossless_kernels *const lossless_kernels[] = {
+#if defined(__x86_64__)
+        &lossless_avx2,
+#endif
+        &lossless_vec,
+        &lossless_plain,
+};
+const size_t lossless_kernels_n = ARRAY_SIZE(lossless_kernels);
+
+static const struct lossless_kernels *kernels_find(void) {
+        for (size_t i = 0; i < lossless_kernels_n; i++)
+                if (lossless_kernels[i]->usable())
+                        return lossless_kernels[i];
+        return &lossless_plain;
+}
+
+/* --- how a unit is coded ----------------------------------------------------------------------------------------- */
+
+struct unit_code {
+        uint8_t base;
         bool wide;
-        uint64_t bytes; /* of escapes */
+        uint32_t bytes; /* of its escapes */
 };
 
-static unsigned exponent_of(const uint8_t *number) {
-        return (unsigned)(load_u16(number) >> 7 & 0xff);
-}
+/* The fewest bytes; of several such codes a narrow one, then the one with the smallest base. Escapes of four bits reach 22 exponents
+ * in a row, with those of codes among them, and zero. */
+static struct unit_code choose_code(const uint16_t *count, uint16_t total) {
+        uint16_t sum[BELOW + LOSSLESS_EXPONENTS + ABOVE], cost[BASES], least = UINT16_MAX; /* twice the bytes, and one more for wide */
+        unsigned base = 0;
 
-static const uint8_t *number_at(const void *src, size_t stride, unsigned row, uint64_t k) {
-        return (const uint8_t *)src + row * stride + 2 * k;
-}
+        sum[0] = 0; /* how many are below exponent i - BELOW, counted from -BELOW, which is modulo 256 like all of them */
+        for (unsigned i = 0; i + 1 < ARRAY_SIZE(sum); i++)
+                sum[i + 1] = (uint16_t)(sum[i] + count[(i - BELOW) % LOSSLESS_EXPONENTS]);
+        for (unsigned b = 0; b < BASES; b++) {
+                uint16_t zeros = b > BELOW && b + LOSSLESS_ESCAPE + ABOVE <= LOSSLESS_EXPONENTS ? count[0] : 0;
+                uint16_t near = (uint16_t)(sum[b + BELOW + LOSSLESS_ESCAPE + ABOVE] - sum[b] + zeros);
+                uint16_t escapes = (uint16_t)(total - (sum[b + BELOW + LOSSLESS_ESCAPE] - sum[b + BELOW]));
 
-/* Of escaped exponents, which can be had in four bits: the first code for each, or 16. */
-static unsigned escape_code(unsigned base, unsigned exponent) {
-        unsigned n = 0;
-
-        while (n < 16 && lossless_escape(base, n) != exponent)
-                n++;
-        return n;
-}
-
-static struct choice choose(const uint32_t counts[256]) {
-        struct choice best = { .bytes = UINT64_MAX };
-
-        for (unsigned base = 0; base <= LOSSLESS_BASE_MAX; base++) {
-                uint64_t n = 0, far = 0, bytes;
-
-                for (unsigned e = 0; e < 256; e++) {
-                        if (counts[e] == 0 || (e >= base && e < base + LOSSLESS_ESCAPE))
-                                continue;
-                        n += counts[e];
-                        far += escape_code(base, e) == 16;
-                }
-                bytes = far ? n : (n + 1) / 2;
-                if (bytes < best.bytes)
-                        best = (struct choice){ base, far > 0, bytes };
+                cost[b] = (uint16_t)(near < total ? 2 * escapes + 1 : (escapes + 1) / 2 * 2);
+                least = cost[b] < least ? cost[b] : least;
         }
-        return best;
+        while (cost[base] != least)
+                base++;
+        return (struct unit_code){ .base = (uint8_t)base, .wide = least % 2, .bytes = least / 2 };
 }
 
-static struct choice choose_unit(const void *src, size_t stride, unsigned n_rows, uint64_t first, uint64_t n) {
-        uint32_t counts[256] = { 0 };
+static struct unit_code unit_code(const struct lossless_kernels *kernels, const uint8_t *src, size_t stride, unsigned n_rows,
+                                  unsigned n) {
+        uint16_t count[LOSSLESS_EXPONENTS];
 
-        for (unsigned row = 0; row < n_rows; row++)
-                for (uint64_t k = first; k < first + n; k++)
-                        counts[exponent_of(number_at(src, stride, row, k))]++;
-        return choose(counts);
-}
-
-static uint64_t unit_length(uint64_t first, uint64_t n_in) {
-        return MIN(n_in - first, (uint64_t)LOSSLESS_UNIT);
+        kernels->count(src, stride, n_rows, n, count);
+        return choose_code(count, (uint16_t)(n_rows * n));
 }
 
 uint64_t lossless_measure(const void *src, size_t stride, unsigned n_rows, uint64_t n_in) {
+        const struct lossless_kernels *kernels = kernels_find();
         uint64_t bytes = 0;
 
         for (uint64_t k = 0; k < n_in; k += LOSSLESS_UNIT)
-                bytes += choose_unit(src, stride, n_rows, k, unit_length(k, n_in)).bytes;
+                bytes += unit_code(kernels, (const uint8_t *)src + 2 * k, stride, n_rows,
+                                   (unsigned)MIN(n_in - k, LOSSLESS_UNIT)).bytes;
         return bytes;
 }
 
-static void put_escape(const struct choice *c, uint64_t number, unsigned exponent, uint8_t *escapes) {
-        unsigned code = escape_code(c->base, exponent);
+/* --- coding ------------------------------------------------------------------------------------------------------ */
 
-        if (c->wide)
-                escapes[number] = (uint8_t)exponent;
-        else if (number % 2 == 0)
-                escapes[number / 2] = (uint8_t)code;
+/* Of several escapes that stand for an exponent, the smallest. The last byte's upper half is 0 where it is not needed. */
+static void write_narrow(const uint8_t *exponents, size_t n, uint8_t base, uint8_t *dst) {
+        uint8_t narrow[LOSSLESS_EXPONENTS] = { 0 };
+
+        for (unsigned i = 16; i-- > 0;)
+                narrow[lossless_escape(base, i)] = (uint8_t)i;
+        for (size_t i = 0; i + 1 < n; i += 2)
+                dst[i / 2] = (uint8_t)(narrow[exponents[i]] | narrow[exponents[i + 1]] << 4);
+        if (n % 2 != 0)
+                dst[n / 2] = narrow[exponents[n - 1]];
+}
+
+/* The unit's rows are copied first: where they are apart by a power of two, they would drive each other out of the cache. */
+static struct unit_code encode_unit(const struct lossless_kernels *kernels, const uint8_t *src, size_t stride, unsigned n_rows,
+                                    unsigned n, uint8_t *column, uint8_t *escapes) {
+        uint8_t found[LOSSLESS_UNIT_MAX + LOSSLESS_AHEAD], *end = found;
+        uint16_t rows[WEIGHT_PANEL][LOSSLESS_UNIT];
+        struct unit_code code;
+
+        for (unsigned row = 0; row < WEIGHT_PANEL; row++) {
+                const uint8_t *from = src + (row < n_rows ? row : 0) * stride;
+
+                lossless_prefetch(from, 2 * n);
+                memcpy(rows[row], from, 2 * (size_t)n);
+        }
+        code = unit_code(kernels, (const uint8_t *)rows, sizeof(rows[0]), n_rows, n);
+        for (unsigned row = n_rows; row < WEIGHT_PANEL; row++)
+                for (unsigned k = 0; k < n; k++)
+                        rows[row][k] = (uint16_t)(code.base << 7);
+        for (unsigned k = 0; k < n; k += LOSSLESS_COLUMN, column += LOSSLESS_COLUMN_BYTES)
+                end = kernels->encode((const uint8_t *)&rows[0][k], sizeof(rows[0]), code.base, column, end);
+        if (code.wide)
+                memcpy(escapes, found, (size_t)(end - found));
         else
-                escapes[number / 2] |= (uint8_t)(code << 4);
+                write_narrow(found, (size_t)(end - found), code.base, escapes);
+        return code;
 }
 
-/* Codes number (k, row); k is within the panel. True: it is an escape. */
-static bool put_number(uint8_t *columns, uint64_t k, unsigned row, unsigned base, unsigned number) {
-        uint8_t *column = columns + k / LOSSLESS_COLUMN * LOSSLESS_COLUMN_BYTES;
-        unsigned in = (unsigned)(k % LOSSLESS_COLUMN), exponent = number >> 7 & 0xff, code;
+uint64_t lossless_encode(const void *src, size_t stride, unsigned n_rows, uint64_t n_in, uint64_t at, void *columns, void *index,
+                         void *escapes) {
+        const struct lossless_kernels *kernels = kernels_find();
+        uint8_t *column = columns, *entry = index;
+        uint64_t bytes = 0;
 
-        code = exponent >= base && exponent < base + LOSSLESS_ESCAPE ? exponent - base : LOSSLESS_ESCAPE;
-        column[in * WEIGHT_PANEL + row] = (uint8_t)((number >> 8 & 0x80) | (number & 0x7f));
-        column[LOSSLESS_LOW + in / 4 * WEIGHT_PANEL + row] |= (uint8_t)((code & 3) << 2 * (in % 4));
-        column[LOSSLESS_HIGH + in / 8 * WEIGHT_PANEL + row] |= (uint8_t)(code >> 2 << in % 8);
-        return code == LOSSLESS_ESCAPE;
-}
+        for (uint64_t k = 0; k < n_in; k += LOSSLESS_UNIT, entry += sizeof(uint64_t)) {
+                unsigned n = (unsigned)MIN(n_in - k, LOSSLESS_UNIT);
+                struct unit_code code = encode_unit(kernels, (const uint8_t *)src + 2 * k, stride, n_rows, n, column,
+                                                    (uint8_t *)escapes + at + bytes);
 
-static uint64_t encode_unit(const void *src, size_t stride, unsigned n_rows, uint64_t first, uint64_t n, const struct choice *c,
-                            uint8_t *columns, uint8_t *escapes) {
-        uint64_t count = 0;
-
-        for (uint64_t k = first; k < first + n; k += 4)
-                for (unsigned row = 0; row < n_rows; row++)
-                        for (unsigned i = 0; i < 4; i++) {
-                                unsigned number = load_u16(number_at(src, stride, row, k + i));
-
-                                if (put_number(columns, k + i, row, c->base, number))
-                                        put_escape(c, count++, number >> 7 & 0xff, escapes);
-                        }
-        return c->wide ? count : (count + 1) / 2;
-}
-
-uint64_t lossless_encode(const void *src, size_t stride, unsigned n_rows, uint64_t n_in, uint64_t at, void *columns,
-                         void *index, void *escapes) {
-        uint64_t begin = at;
-
-        memset(columns, 0, n_in / LOSSLESS_COLUMN * LOSSLESS_COLUMN_BYTES);
-        for (uint64_t k = 0; k < n_in; k += LOSSLESS_UNIT) {
-                struct choice c = choose_unit(src, stride, n_rows, k, unit_length(k, n_in));
-                uint64_t entry = at | (uint64_t)c.base << LOSSLESS_BASE_SHIFT | (c.wide ? LOSSLESS_WIDE : 0);
-
-                memcpy((uint8_t *)index + k / LOSSLESS_UNIT * sizeof(entry), &entry, sizeof(entry));
-                at += encode_unit(src, stride, n_rows, k, unit_length(k, n_in), &c, columns, (uint8_t *)escapes + at);
+                store_u64(entry, (at + bytes) | (uint64_t)code.base << LOSSLESS_BASE_SHIFT | (code.wide ? LOSSLESS_WIDE : 0));
+                column += n / LOSSLESS_COLUMN * LOSSLESS_COLUMN_BYTES;
+                bytes += code.bytes;
         }
-        return at - begin;
+        return bytes;
 }
 
-static unsigned code_at(const uint8_t *columns, uint64_t k, unsigned row) {
-        const uint8_t *column = columns + k / LOSSLESS_COLUMN * LOSSLESS_COLUMN_BYTES;
-        unsigned in = (unsigned)(k % LOSSLESS_COLUMN);
+/* --- and back ---------------------------------------------------------------------------------------------------- */
 
-        return (column[LOSSLESS_LOW + in / 4 * WEIGHT_PANEL + row] >> 2 * (in % 4) & 3u) |
-               (column[LOSSLESS_HIGH + in / 8 * WEIGHT_PANEL + row] >> in % 8 & 1u) << 2;
+/* A panel on the way: which column is next. */
+struct panel {
+        const struct lossless_kernels *kernels;
+        const uint8_t *column, *entry, *escapes;
+        struct lossless_unit unit;
+};
+
+static void start_unit(struct panel *p) {
+        uint64_t entry = load_u64(p->entry);
+
+        p->entry += sizeof(entry);
+        p->unit = (struct lossless_unit){ .escapes = p->escapes + (entry & LOSSLESS_OFFSET_MASK),
+                                          .base = (uint8_t)(entry >> LOSSLESS_BASE_SHIFT), .wide = entry & LOSSLESS_WIDE };
+        for (unsigned i = 0; i < ARRAY_SIZE(p->unit.narrow); i++)
+                p->unit.narrow[i] = lossless_escape(p->unit.base, i);
 }
 
-static unsigned get_escape(uint64_t entry, uint64_t number, const uint8_t *escapes) {
-        unsigned base = (unsigned)(entry >> LOSSLESS_BASE_SHIFT & 0xff);
+/* The column at k, which is the next one. */
+static const uint8_t *next_column(struct panel *p, uint64_t k) {
+        const uint8_t *column = p->column;
 
-        if (entry & LOSSLESS_WIDE)
-                return escapes[number];
-        return lossless_escape(base, escapes[number / 2] >> 4 * (number % 2) & 15u);
-}
-
-/* Rows [first_row, end_row) of a panel go to dst. */
-static void decode_rows(const void *columns, const void *index, const void *escapes, unsigned first_row, unsigned end_row,
-                        uint64_t n_in, uint8_t *dst, size_t stride) {
-        uint64_t entry = 0, count = 0;
-
-        for (uint64_t k = 0; k < n_in; k += 4) {
-                if (k % LOSSLESS_UNIT == 0) {
-                        memcpy(&entry, (const uint8_t *)index + k / LOSSLESS_UNIT * sizeof(entry), sizeof(entry));
-                        count = 0;
-                }
-                for (unsigned row = 0; row < WEIGHT_PANEL; row++)
-                        for (unsigned i = 0; i < 4; i++) {
-                                unsigned code = code_at(columns, k + i, row), exponent = code + (unsigned)(entry >> LOSSLESS_BASE_SHIFT & 0xff);
-                                unsigned sign = ((const uint8_t *)columns)[(k + i) / LOSSLESS_COLUMN * LOSSLESS_COLUMN_BYTES +
-                                                                           (k + i) % LOSSLESS_COLUMN * WEIGHT_PANEL + row];
-
-                                if (code == LOSSLESS_ESCAPE)
-                                        exponent = get_escape(entry, count++, (const uint8_t *)escapes + (entry & LOSSLESS_OFFSET_MASK));
-                                if (row >= first_row && row < end_row)
-                                        store_u16(dst + (row - first_row) * stride + 2 * (k + i),
-                                                  (uint16_t)((sign & 0x80) << 8 | exponent << 7 | (sign & 0x7f)));
-                        }
-        }
+        if (k % LOSSLESS_UNIT == 0)
+                start_unit(p);
+        p->column += LOSSLESS_COLUMN_BYTES;
+        return column;
 }
 
 void lossless_decode(const void *columns, const void *index, const void *escapes, unsigned n_rows, uint64_t n_in, void *dst,
                      size_t stride) {
-        decode_rows(columns, index, escapes, 0, n_rows, n_in, dst, stride);
+        struct panel p = { .kernels = kernels_find(), .column = columns, .entry = index, .escapes = escapes };
+        uint16_t rows[WEIGHT_PANEL][LOSSLESS_COLUMN];
+
+        for (uint64_t k = 0; k < n_in; k += LOSSLESS_COLUMN) {
+                p.kernels->decode(next_column(&p, k), &p.unit, rows[0]);
+                for (unsigned row = 0; row < n_rows; row++)
+                        memcpy((uint8_t *)dst + row * stride + 2 * k, rows[row], sizeof(rows[row]));
+        }
 }
 
 void lossless_decode_row(const void *columns, const void *index, const void *escapes, unsigned row, uint64_t n_in, void *dst) {
-        decode_rows(columns, index, escapes, row, row + 1, n_in, dst, 0);
+        struct panel p = { .kernels = kernels_find(), .column = columns, .entry = index, .escapes = escapes };
+        uint16_t numbers[LOSSLESS_COLUMN];
+
+        for (uint64_t k = 0; k < n_in; k += LOSSLESS_COLUMN) {
+                p.kernels->decode_row(next_column(&p, k), &p.unit, row, numbers);
+                memcpy((uint8_t *)dst + 2 * k, numbers, sizeof(numbers));
+        }
 }
 
-bool lossless_verify(const void *columns, const void *index, const void *escapes, const void *src, size_t stride,
-                     unsigned n_rows, uint64_t n_in) {
-        uint8_t row_bytes[2 * LOSSLESS_UNIT * WEIGHT_PANEL];
-        const uint64_t *entries = index;
+static bool same(const uint8_t *a, const uint8_t *b) {
+        uint64_t differ = 0;
 
-        for (uint64_t k = 0; k < n_in; k += LOSSLESS_UNIT) {
-                uint64_t n = unit_length(k, n_in);
+        for (unsigned i = 0; i < 2 * LOSSLESS_COLUMN; i += sizeof(differ))
+                differ |= load_u64(a + i) ^ load_u64(b + i);
+        return differ == 0;
+}
 
-                decode_rows((const uint8_t *)columns + k / LOSSLESS_COLUMN * LOSSLESS_COLUMN_BYTES, entries + k / LOSSLESS_UNIT, escapes,
-                            0, n_rows, n, row_bytes, 2 * LOSSLESS_UNIT);
+bool lossless_verify(const void *columns, const void *index, const void *escapes, const void *src, size_t stride, unsigned n_rows,
+                     uint64_t n_in) {
+        struct panel p = { .kernels = kernels_find(), .column = columns, .entry = index, .escapes = escapes };
+        uint16_t rows[WEIGHT_PANEL][LOSSLESS_COLUMN];
+
+        for (uint64_t k = 0; k < n_in; k += LOSSLESS_COLUMN) {
+                p.kernels->decode(next_column(&p, k), &p.unit, rows[0]);
                 for (unsigned row = 0; row < n_rows; row++)
-                        if (memcmp(row_bytes + row * 2 * LOSSLESS_UNIT, number_at(src, stride, row, k), 2 * n) != 0)
+                        lossless_prefetch((const uint8_t *)src + row * stride + 2 * k, 2 * LOSSLESS_COLUMN);
+                for (unsigned row = 0; row < n_rows; row++)
+                        if (!same((const uint8_t *)src + row * stride + 2 * k, (const uint8_t *)rows[row]))
                                 return false;
         }
         return true;
 }
 
 bool lossless_index_valid(const void *index, uint64_t n, uint64_t bytes) {
-        for (uint64_t i = 0; i < n; i++) {
-                uint64_t entry, offset;
+        const uint64_t known = LOSSLESS_OFFSET_MASK | 0xffull << LOSSLESS_BASE_SHIFT | LOSSLESS_WIDE;
 
-                memcpy(&entry, (const uint8_t *)index + i * sizeof(entry), sizeof(entry));
-                offset = entry & LOSSLESS_OFFSET_MASK;
-                if (entry >> 49 || (entry >> LOSSLESS_BASE_SHIFT & 0xff) > LOSSLESS_BASE_MAX || bytes < LOSSLESS_SLACK ||
-                    offset > bytes - LOSSLESS_SLACK)
+        if (bytes < LOSSLESS_SLACK)
+                return n == 0;
+        for (uint64_t i = 0; i < n; i++) {
+                uint64_t v = load_u64((const uint8_t *)index + i * sizeof(v));
+
+                if ((v & ~known) != 0 || (v >> LOSSLESS_BASE_SHIFT & 0xffu) > LOSSLESS_BASE_MAX ||
+                    (v & LOSSLESS_OFFSET_MASK) > bytes - LOSSLESS_SLACK)
                         return false;
         }
         return true;

@@ -10,7 +10,7 @@ mkdir -p "$build"
 echo '#define SPARK_VERSION "lint"' >"$build/lint.h"
 # the emulator's CUDA: what it declares is the same, and it is always there
 flags="-std=gnu17 -D_GNU_SOURCE -include $build/lint.h -I. -Iipc -I$build/gen -Itests/cuda-host/include"
-flags="$flags $(pkg-config --cflags libsystemd libprotobuf-c libconfig liburing libseccomp sqlite3 ncursesw nettle json-c)"
+flags="$flags $(pkg-config --cflags libsystemd libprotobuf-c libconfig liburing libseccomp sqlite3 ncursesw nettle json-c libxxhash)"
 sources=$(git ls-files -- '*.c' 2>/dev/null || find daemon ipc kernels client tests -name '*.c')
 # Kernels of other instruction sets need other flags (or another machine's headers), and cuBLAS its own; their compilers check them.
 plain=$(echo "$sources" | grep -vE -- '-(avx2|avx512|neon|i8mm)\.c$|/gpu/cublas\.c$')

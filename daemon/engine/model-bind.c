@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "daemon/image/tensor-size.h"
+
 #include "model-private.h"
 
 static int from_backend(struct model_error *error, int r) {
@@ -80,6 +82,7 @@ static int refuse_memory(const struct binder *b, const struct image_tensor *t, c
 static int bind_matrix(struct binder *b, const char *name, uint32_t n_out, uint32_t n_in, uint32_t n_experts,
                        double share, struct weight *ret) {
         const struct image_tensor *t = image_find(b->image, name);
+        struct lossless_parts parts;
         struct weight w;
         int r;
 
@@ -97,6 +100,8 @@ static int bind_matrix(struct binder *b, const char *name, uint32_t n_out, uint3
                 .n_experts = n_experts,
                 .data = image_data(b->image, t),
         };
+        if (image_tensor_parts(t, &parts))
+                w.tail = t->size - parts.index; /* which begins right behind the columns */
         if (!w.info)
                 return model_refuse(b->error, MODEL_E_UNSUPPORTED, "tensor %s has format %u, which is not known", name,
                                     t->fmt);

@@ -19,7 +19,9 @@
 #include "base/checked.h"
 #include "base/macro.h"
 #include "kernels/format.h"
+#include "kernels/lossless.h"
 
+#include "checksum.h"
 #include "layout.h"
 #include "schema.h"
 #include "tensor-size.h"
@@ -89,11 +91,11 @@ static int map_segments(struct reader *r, const int *fds, size_t n_fds) {
         return 0;
 }
 
-static int check_header(struct reader *r) {
-        const struct image *image = r->image;
+/* What a reader has to know before it can look for anything else. */
+static int check_begin(struct reader *r, uint64_t size) {
         const struct image_header *h = r->header;
 
-        if (image->map_size[0] < sizeof(*h))
+        if (size < sizeof(*h))
                 return fault(r, 0, "too short for a header");
         if (memcmp(h->magic, IMAGE_MAGIC, sizeof(h->magic)) != 0)
                 return fault(r, 0, "no image: the first eight bytes are not " IMAGE_MAGIC);
@@ -101,6 +103,13 @@ static int check_header(struct reader *r) {
                 return fault(r, offsetof(struct image_header, version),
                              "version %u with a header of %u bytes, this program reads version %u", h->version,
                              h->header_size, IMAGE_VERSION);
+        return 0;
+}
+
+static int check_header(struct reader *r) {
+        const struct image *image = r->image;
+        const struct image_header *h = r->header;
+
         if (h->n_segments != image->n_segments)
                 return fault(r, offsetof(struct image_header, n_segments), "%u segments, %zu are here", h->n_segments,
                              image->n_segments);
@@ -157,18 +166,30 @@ static int check_string(struct reader *r, enum image_section i) {
         return fault(r, section_offset(r, i, 0), "the string '%s' does not end where it should", section_names[i]);
 }
 
+/* A coded tensor has escapes, at most one of a byte for each element of whole panels, besides what it takes at least. */
+static uint64_t size_at_most(const struct image_tensor *t, uint64_t least) {
+        struct lossless_parts parts;
+        uint64_t most;
+
+        if (!image_tensor_parts(t, &parts))
+                return least;
+        return checked_mul(parts.n_entries, LOSSLESS_UNIT * WEIGHT_PANEL, &most) && checked_add(most, least, &most) ? most : least;
+}
+
 static int check_tensor(struct reader *r, size_t i, uint32_t *segment, uint64_t *end) {
         const struct image_tensor *t = &r->image->tensors[i];
         uint64_t at = section_offset(r, IMAGE_SECTION_TENSORS, i * sizeof(*t));
-        uint64_t size, elements;
+        uint64_t size, elements, most;
 
         if (!string_ends(t->name, sizeof(t->name)) || !t->name[0])
                 return fault(r, at, "tensor %zu has no proper name", i);
         if (!image_tensor_size(t, &size, &elements))
                 return fault(r, at, "tensor '%s': format, layout and dimensions do not go together", t->name);
-        if (t->size != size)
+        most = size_at_most(t, size);
+        if (t->size < size || t->size > most)
                 return fault(r, at, "tensor '%s': %llu bytes instead of %llu", t->name, (unsigned long long)t->size,
-                             (unsigned long long)size);
+                             (unsigned long long)(t->size < size ? size : most));
+        size = t->size;
         if (t->segment >= r->image->n_segments || t->segment < *segment)
                 return fault(r, at, "tensor '%s': segment %u is out of order or range", t->name, t->segment);
         if (t->segment > *segment) {
@@ -409,6 +430,43 @@ static int check_model(struct reader *r) {
         return e < 0 ? e : check_kernel_forms(r);
 }
 
+/* Kernels read escapes where an index says they are: that nothing leads out of a tensor is seen here, once. */
+static int check_coded(struct reader *r) {
+        for (size_t i = 0; i < r->image->n_tensors; i++) {
+                const struct image_tensor *t = &r->image->tensors[i];
+                struct lossless_parts parts;
+
+                if (image_tensor_parts(t, &parts) &&
+                    !lossless_index_valid((const char *)image_data(r->image, t) + parts.index, parts.n_entries, t->size - parts.escapes))
+                        return fault(r, t->offset + parts.index, "tensor '%s', segment %u: its index leads out of it", t->name, t->segment);
+        }
+        return 0;
+}
+
+static int check_tables_sum(struct reader *r) {
+        const struct image_header *h = r->header;
+
+        if (h->tables_checksum == 0 || h->tables_checksum == image_checksum_tables(r->base, (size_t)h->tables_size))
+                return 0;
+        return fault(r, offsetof(struct image_header, tables_checksum), "header or tables are damaged: their checksum is another one");
+}
+
+static int check_tables(struct reader *r) {
+        int e = check_header(r);
+
+        if (!e)
+                e = check_sections(r);
+        if (!e)
+                e = check_tables_sum(r);
+        if (!e)
+                e = check_tensors(r);
+        if (!e)
+                e = check_vocab(r);
+        if (!e)
+                e = check_template(r);
+        return e ? e : check_model(r);
+}
+
 int image_open(struct image *ret, const int *fds, size_t n_fds, struct image_error *error) {
         _cleanup_(image_close) struct image image = IMAGE_NULL;
         struct reader r = { .image = &image, .error = error };
@@ -419,17 +477,11 @@ int image_open(struct image *ret, const int *fds, size_t n_fds, struct image_err
                 return e;
         r.base = image.map[0];
         r.header = image.map[0];
-        e = check_header(&r);
+        e = check_begin(&r, image.map_size[0]);
         if (!e)
-                e = check_sections(&r);
+                e = check_tables(&r);
         if (!e)
-                e = check_tensors(&r);
-        if (!e)
-                e = check_vocab(&r);
-        if (!e)
-                e = check_template(&r);
-        if (!e)
-                e = check_model(&r);
+                e = check_coded(&r);
         if (e)
                 return e;
         *ret = image;
@@ -437,9 +489,44 @@ int image_open(struct image *ret, const int *fds, size_t n_fds, struct image_err
         return 0;
 }
 
+uint64_t image_tables_size(const void *begin, size_t n, struct image_error *error) {
+        struct reader r = { .header = begin, .error = error };
+
+        if (check_begin(&r, n))
+                return 0;
+        if (r.header->tables_size >= sizeof(*r.header) && r.header->tables_size <= r.header->segment_size[0])
+                return r.header->tables_size;
+        (void)fault(&r, offsetof(struct image_header, tables_size), "tables of %llu bytes do not fit",
+                    (unsigned long long)r.header->tables_size);
+        return 0;
+}
+
+int image_open_tables(struct image *ret, const void *tables, uint64_t size, struct image_error *error) {
+        struct image image = IMAGE_NULL;
+        struct reader r = { .image = &image, .header = tables, .base = tables, .error = error };
+        uint64_t whole = image_tables_size(tables, (size_t)size, error);
+        int e;
+
+        if (whole == 0)
+                return IMAGE_E_INVALID;
+        if (whole != size)
+                return fault(&r, offsetof(struct image_header, tables_size), "the tables are not whole");
+        if (r.header->n_segments < 1 || r.header->n_segments > IMAGE_SEGMENTS_MAX)
+                return fault(&r, offsetof(struct image_header, n_segments), "%u segments, at least 1 and at most %u are possible",
+                             r.header->n_segments, IMAGE_SEGMENTS_MAX);
+        image.n_segments = r.header->n_segments;
+        for (size_t i = 0; i < image.n_segments; i++)
+                image.map_size[i] = r.header->segment_size[i];
+        e = check_tables(&r);
+        if (!e)
+                *ret = image;
+        return e;
+}
+
 void image_close(struct image *image) {
         for (size_t i = 0; i < image->n_segments; i++)
-                (void)munmap(image->map[i], (size_t)image->map_size[i]);
+                if (image->map[i])
+                        (void)munmap(image->map[i], (size_t)image->map_size[i]);
         *image = IMAGE_NULL;
 }
 

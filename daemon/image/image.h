@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 #define IMAGE_MAGIC "SPARKIMG"
-#define IMAGE_VERSION 2u
+#define IMAGE_VERSION 3u
 #define IMAGE_SEGMENTS_MAX 64u
 #define IMAGE_TENSORS_MAX 65536u
 #define IMAGE_NAME_MAX 64u /* NUL included */
@@ -119,8 +119,8 @@ struct image_tensor {
         uint32_t segment;
         uint64_t dims[IMAGE_DIMS_MAX]; /* dims[0] runs fastest (n_in), dims[1] = n_out, ...; unused ones are 1 */
         uint64_t offset;           /* in its segment */
-        uint64_t size;             /* bytes */
-        uint64_t checksum;         /* 0 = none */
+        uint64_t size;             /* bytes; where the format is coded (kernels/lossless.h), with index and escapes */
+        uint64_t checksum;         /* of its data (checksum.h), 0 = none: images that are files have them */
 };
 
 enum image_vocab_model {
@@ -194,8 +194,14 @@ static inline void image_layers_add(struct image_layers *set, uint32_t layer) {
         set->words[layer / 32] |= 1u << layer % 32;
 }
 
-/* Maps and checks the segments (fds are borrowed). 0, IMAGE_E_INVALID with *error filled, or -errno. */
+/* Maps and checks the segments (fds are borrowed). Of what tensors contain, only what kernels follow without looking is checked
+ * (indexes of coded ones); checksums are not. 0, IMAGE_E_INVALID with *error filled, or -errno. */
 int image_open(struct image *image, const int *fds, size_t n_fds, struct image_error *error);
+/* Checks header and tables alone, `size` bytes at tables, of an image that says itself how large its segments are; tables must
+ * outlive what it hands out, and image_data() is not to be called. 0 or IMAGE_E_INVALID with *error filled, or -ENOMEM. */
+int image_open_tables(struct image *image, const void *tables, uint64_t size, struct image_error *error);
+/* Bytes of header and tables together, from an image's first bytes (n of them); 0 where that is no header of this version. */
+uint64_t image_tables_size(const void *begin, size_t n, struct image_error *error);
 void image_close(struct image *image);
 /* NULL when there is no tensor of this name. */
 const struct image_tensor *image_find(const struct image *image, const char *name);

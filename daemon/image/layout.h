@@ -46,6 +46,7 @@ struct image_header {
         uint32_t n_tensors;
         uint64_t tables_size; /* header and sections */
         uint64_t n_params;
+        uint64_t tables_checksum; /* 0 = none; checksum.h */
         uint64_t segment_size[IMAGE_SEGMENTS_MAX];
         struct image_span sections[IMAGE_SECTION_N];
 };

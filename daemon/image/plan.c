@@ -8,6 +8,7 @@
 #include "base/macro.h"
 #include "kernels/format.h"
 
+#include "checksum.h"
 #include "layout.h"
 #include "plan.h"
 #include "tensor-size.h"
@@ -52,6 +53,17 @@ int image_plan_add_tensor(struct image_plan *plan, const char *name, uint32_t fm
                 return r;
         plan->n_params = n_elements;
         plan->tensors[plan->n_tensors++] = t;
+        return 0;
+}
+
+int image_plan_code_tensor(struct image_plan *plan, size_t i, uint64_t escapes) {
+        struct image_tensor t = plan->tensors[i];
+        struct lossless_parts parts;
+
+        t.fmt = FMT_BF16_LL;
+        if (!image_tensor_parts(&t, &parts) || !checked_add(parts.least, escapes, &t.size))
+                return IMAGE_PLAN_E_SHAPE;
+        plan->tensors[i] = t;
         return 0;
 }
 
@@ -214,6 +226,10 @@ void image_plan_write_tables(const struct image_plan *plan, void *segment0) {
 
                 if (n > 0)
                         (void)memcpy((char *)segment0 + header.sections[i].offset, data[i], n);
+        }
+        if (plan->checked) {
+                header.tables_checksum = image_checksum_tables(segment0, (size_t)header.tables_size);
+                (void)memcpy(segment0, &header, sizeof(header));
         }
 }
 

@@ -7,6 +7,8 @@
  * and each tensor's data at its place. Owned by the caller; zero-initialise (IMAGE_PLAN_NULL).
  */
 
+#include <stdbool.h>
+
 #include "image.h"
 
 enum {
@@ -32,6 +34,7 @@ struct image_plan {
         uint64_t data_size; /* bytes of tensor data */
         size_t n_segments;
         uint64_t segment_size[IMAGE_SEGMENTS_MAX];
+        bool checked; /* tensors have their checksums: the tables get one, too */
 };
 
 #define IMAGE_PLAN_NULL ((struct image_plan){ 0 })
@@ -41,8 +44,11 @@ void image_plan_deinit(struct image_plan *plan);
  * IMAGE_PLAN_E_*, or -ENOMEM. */
 int image_plan_add_tensor(struct image_plan *plan, const char *name, uint32_t fmt, uint32_t layout, uint32_t n_dims,
                           const uint64_t *dims);
+/* Tensor i, a matrix in BF16 or coded already, is to be coded losslessly, with so many bytes of escapes. 0, or IMAGE_PLAN_E_SHAPE and
+ * it stays as it is: the form is not possible. Layout comes after. */
+int image_plan_code_tensor(struct image_plan *plan, size_t i, uint64_t escapes);
 /* Gives every tensor its segment and offset; no segment gets longer than segment_max unless one tensor is. 0,
- * IMAGE_PLAN_E_*, or -ENOMEM. */
+ * IMAGE_PLAN_E_*, or -ENOMEM. May be called again when tensors have changed. */
 int image_plan_layout(struct image_plan *plan, uint64_t segment_max);
 /* The format of most weights, by bytes; "" where there is no matrix. */
 const char *image_plan_format(const struct image_plan *plan);

@@ -13,9 +13,16 @@ uint32_t image_tensor_layout(const char *name, uint32_t n_dims) {
         return n_dims == 1 || (n > 5 && strcmp(name + n - 5, ".bias") == 0) ? WEIGHT_ROWS : WEIGHT_PANELS;
 }
 
+bool image_tensor_parts(const struct image_tensor *t, struct lossless_parts *ret) {
+        const struct fmt_info *info = fmt_info(t->fmt);
+
+        return info && fmt_is_coded(info) && t->layout == WEIGHT_PANELS && lossless_layout(t->dims[2], t->dims[1], t->dims[0], ret);
+}
+
 bool image_tensor_size(const struct image_tensor *t, uint64_t *ret_size, uint64_t *ret_elements) {
         const struct fmt_info *info = fmt_info(t->fmt);
         uint64_t rows = 1, matrices = 1, elements, size;
+        struct lossless_parts parts;
 
         if (!info || t->n_dims < 1 || t->n_dims > IMAGE_DIMS_MAX)
                 return false;
@@ -38,6 +45,11 @@ bool image_tensor_size(const struct image_tensor *t, uint64_t *ret_size, uint64_
             !weight_bytes(info, (enum weight_layout)t->layout, rows, t->dims[0], &size) ||
             !checked_mul(size, matrices, &size))
                 return false;
+        if (fmt_is_coded(info)) {
+                if (!image_tensor_parts(t, &parts))
+                        return false;
+                size = parts.least;
+        }
         *ret_size = size;
         *ret_elements = elements;
         return true;

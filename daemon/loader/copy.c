@@ -26,19 +26,20 @@ static uint64_t row_bytes(const struct copy_piece *p) {
         return p->size / p->n_rows;
 }
 
-/* Describes the chunk that starts at this row: whole panels, and it ends with its matrix. */
+/* Describes the chunk that starts at this row: whole panels (or units, of columns), and it ends with its matrix. */
 static struct copy_chunk chunk_at(const struct copy *c, size_t piece, uint64_t row) {
         struct copy_chunk chunk = { .piece = piece, .row = row };
         const struct copy_piece *p;
-        uint64_t bytes, rows, matrix;
+        uint64_t bytes, rows, matrix, unit;
 
         if (piece >= c->n_pieces)
                 return chunk;
         p = &c->pieces[piece];
         bytes = row_bytes(p);
         matrix = p->matrix_rows;
-        rows = CHUNK_BYTES / bytes / WEIGHT_PANEL * WEIGHT_PANEL;
-        rows = MAX(rows, (uint64_t)WEIGHT_PANEL);
+        unit = c->coder && p->gather ? LOSSLESS_UNIT : WEIGHT_PANEL;
+        rows = CHUNK_BYTES / bytes / unit * unit;
+        rows = MAX(rows, unit);
         rows = MIN(rows, matrix - row % matrix);
         chunk.n_rows = MIN(rows, p->first_row + p->n_rows - row);
         chunk.offset = p->offset + (row - p->first_row) * bytes;
@@ -87,6 +88,27 @@ static void pack(const struct image_tensor *t, const struct copy_chunk *chunk, c
         weight_pack(fmt_info(t->fmt), t->dims[1], t->dims[0], row, chunk->n_rows, src, dst);
 }
 
+/* What becomes a coded tensor, or is measured to be one. */
+static enum coder_fault code(const struct copy *c, const struct copy_slot *slot, uint32_t tensor, const void *arg) {
+        const struct copy_chunk *chunk = &slot->chunk;
+        const struct copy_piece *piece = &c->pieces[chunk->piece];
+        const struct image_tensor *t = &c->plan->tensors[tensor];
+        const char *src = slot->buf + (chunk->offset - slot->start);
+        char *data = c->segments ? (char *)c->segments[t->segment] + t->offset : NULL;
+        uint64_t matrix = 0;
+
+        if (piece->transform == COPY_PLACE)
+                return coder_columns(c->coder, tensor, t, chunk->row / piece->matrix_rows, chunk->row % piece->matrix_rows,
+                                     chunk->n_rows, piece->gather, arg, src, data);
+        if (piece->transform == COPY_CONVERT) {
+                piece->fn(arg, chunk->row - piece->first_row, chunk->n_rows, src, slot->rows);
+                src = slot->rows;
+        }
+        if (data && weight_bytes(fmt_info(t->fmt), WEIGHT_PANELS, t->dims[1], t->dims[0], &matrix))
+                populate(t, chunk->row % t->dims[1], chunk->n_rows, data + chunk->row / t->dims[1] * matrix);
+        return coder_rows(c->coder, tensor, t, chunk->row, chunk->n_rows, src, data);
+}
+
 static void transform(const struct copy *c, const struct copy_slot *slot, uint32_t tensor, const void *arg) {
         const struct copy_chunk *chunk = &slot->chunk;
         const struct copy_piece *piece = &c->pieces[chunk->piece];
@@ -110,19 +132,45 @@ static void transform(const struct copy *c, const struct copy_slot *slot, uint32
         case COPY_PLACE:
                 piece->fn(arg, row, chunk->n_rows, src, dst);
                 break;
+        case COPY_SEGMENT:
+                break; /* it is in place */
         }
 }
 
-static void transform_slot(const struct copy *c, const struct copy_slot *slot) {
-        const struct copy_piece *piece = &c->pieces[slot->chunk.piece];
+/* A slot's rows for one of the tensors that they are for. */
+static void transform_for(const struct copy *c, const struct copy_slot *slot, uint32_t tensor, const void *arg, struct copy_fault *f) {
+        f->tensor = tensor;
+        if (coder_has(c->coder, tensor))
+                f->coder = code(c, slot, tensor, arg);
+        else if (c->segments)
+                transform(c, slot, tensor, arg);
+        if (c->sums && f->coder == CODER_OK)
+                f->sums = sums_add(c->sums, tensor, slot->chunk.n_rows);
+}
 
-        transform(c, slot, piece->tensor, piece->arg);
-        if (piece->has_twin)
-                transform(c, slot, piece->twin, piece->twin_arg);
+static void transform_slot(const struct copy *c, const struct copy_slot *slot, struct copy_fault *f) {
+        const struct copy_chunk *chunk = &slot->chunk;
+        const struct copy_piece *piece = &c->pieces[chunk->piece];
+
+        f->source = piece->source;
+        if (piece->aside) {
+                piece->fn(piece->arg, chunk->row - piece->first_row, chunk->n_rows, slot->buf + (chunk->offset - slot->start), NULL);
+        } else if (piece->transform == COPY_SEGMENT) {
+                f->sums = sums_add_bytes(c->sums, piece->tensor, chunk->row * SOURCE_ALIGN, chunk->size, &f->tensor);
+        } else {
+                transform_for(c, slot, piece->tensor, piece->arg, f);
+                if (piece->has_twin && f->coder == CODER_OK && f->sums == SUMS_OK)
+                        transform_for(c, slot, piece->twin, piece->twin_arg, f);
+        }
+}
+
+static bool is_fault(const struct copy_fault *f) {
+        return f->coder != CODER_OK || f->sums != SUMS_OK;
 }
 
 /* Takes a ready slot, if any, and transforms it. Called and left with the lock held. */
 static bool transform_one(struct copy *c) {
+        struct copy_fault fault = { .coder = CODER_OK };
         unsigned slot;
 
         if (c->n_ready == 0)
@@ -130,8 +178,10 @@ static bool transform_one(struct copy *c) {
         slot = c->ready[--c->n_ready];
         c->n_packing++;
         (void)pthread_mutex_unlock(&c->lock);
-        transform_slot(c, &c->slots[slot]);
+        transform_slot(c, &c->slots[slot], &fault);
         (void)pthread_mutex_lock(&c->lock);
+        if (is_fault(&fault) && !is_fault(&c->fault))
+                c->fault = fault;
         c->n_packing--;
         c->done += c->slots[slot].chunk.size;
         c->free[c->n_free++] = slot;
@@ -199,12 +249,12 @@ static int pool_init(struct copy *c) {
         uint64_t largest = CHUNK_BYTES, most_rows = 0, read_size, size, n;
 
         for (size_t i = 0; i < c->n_pieces; i++) {
-                const struct image_tensor *t = &c->plan->tensors[c->pieces[i].tensor];
+                const struct copy_piece *p = &c->pieces[i];
                 struct copy_chunk chunk = chunk_first(c, i);
 
                 largest = MAX(largest, chunk.size);
-                if (c->pieces[i].transform == COPY_CONVERT)
-                        most_rows = MAX(most_rows, chunk.n_rows * fmt_row_bytes(fmt_info(t->fmt), t->dims[0]));
+                if (p->transform == COPY_CONVERT)
+                        most_rows = MAX(most_rows, chunk.n_rows * fmt_row_bytes(fmt_info(p->fmt), c->plan->tensors[p->tensor].dims[0]));
         }
         read_size = align_up(largest) + 2 * SOURCE_ALIGN;
         size = read_size + align_up(most_rows);
@@ -221,8 +271,8 @@ static int pool_init(struct copy *c) {
                 c->pool_size = size * c->n_slots;
         }
         for (unsigned i = 0; i < c->n_slots; i++) {
-                c->slots[i].buf = c->pool + i * size;
-                c->slots[i].rows = c->slots[i].buf + read_size;
+                c->slots[i].own = c->pool + i * size;
+                c->slots[i].rows = c->slots[i].own + read_size;
                 c->free[i] = i;
         }
         c->n_free = c->n_slots;
@@ -247,9 +297,21 @@ static int read_slot(struct copy *c, unsigned slot, struct loader_error *error) 
         struct copy_slot *s = &c->slots[slot];
         int r = source_read(slot_source(c, s), s->start, s->buf, s->len, s->need, error);
 
-        if (r > 0)
+        if (r > 0 && c->pieces[s->chunk.piece].transform != COPY_SEGMENT)
                 loader_add(error, ", in what becomes '%s'", c->plan->tensors[c->pieces[s->chunk.piece].tensor].name);
         return r;
+}
+
+/* Where a chunk is read to: bytes of an image go straight to their place, taken in one call as in populate(). */
+static char *destination(const struct copy *c, const struct copy_chunk *chunk, char *own) {
+        const struct copy_piece *p = &c->pieces[chunk->piece];
+        char *dst;
+
+        if (p->transform != COPY_SEGMENT)
+                return own;
+        dst = (char *)c->segments[p->tensor] + chunk->row * SOURCE_ALIGN;
+        (void)madvise(dst, chunk->size, MADV_POPULATE_WRITE);
+        return dst;
 }
 
 /* Starts reading the next chunk into a free slot; without a ring it is read at once. 1 = started, 0 = nothing to do. */
@@ -270,6 +332,7 @@ static int start_one(struct copy *c, struct loader_error *error) {
         s->start = align_down(s->chunk.offset);
         s->need = s->chunk.offset + s->chunk.size - s->start;
         s->len = align_up(s->need);
+        s->buf = destination(c, &s->chunk, s->own);
         c->next = chunk_after(c, &c->next);
         if (ring_read(&c->ring, c->pieces[s->chunk.piece].source, s->start, s->buf, (unsigned)s->len, (uint64_t)slot))
                 return 1;
@@ -323,10 +386,42 @@ static uint64_t bytes_done(struct copy *c) {
         return done;
 }
 
+/* Puts a thread's fault into words. 0, or -LOADER_E_*. */
+static int tell_fault(struct copy *c, struct loader_error *error) {
+        const struct source *source;
+        const struct image_tensor *t;
+        struct copy_fault f;
+        uint64_t at;
+
+        (void)pthread_mutex_lock(&c->lock);
+        f = c->fault;
+        (void)pthread_mutex_unlock(&c->lock);
+        if (!is_fault(&f))
+                return 0;
+        t = &c->plan->tensors[f.tensor];
+        source = &c->sources[f.source];
+        if (f.coder == CODER_UNFAITHFUL)
+                return -loader_fail(error, LOADER_E_INTERNAL, "tensor '%s' was coded and did not decode to what it was: this is a defect "
+                                    "of this program", t->name);
+        error->part = source->part;
+        if (f.coder == CODER_CHANGED)
+                return -loader_fail(error, LOADER_E_IO, "%s%sthe file has changed while it was read: what becomes '%s' is not what it was "
+                                    "when it was looked through", source->name ? source->name : "", source->name ? ": " : "", t->name);
+        at = t->offset;
+        for (uint32_t i = 0; i < t->segment; i++)
+                at += c->plan->segment_size[i];
+        return -loader_fail(error, LOADER_E_INVALID, f.sums == SUMS_DAMAGED ?
+                            "tensor '%s' at offset %llu is damaged: its checksum is another one" :
+                            "tensor '%s' at offset %llu is not as it should be: its index leads out of it",
+                            t->name, (unsigned long long)at);
+}
+
 /* One turn: keep the queue deep, take what has come, transform. 1 = go on, 0 = all done, negative LOADER_E_*. */
 static int turn(struct copy *c, struct loader_error *error) {
-        int r;
+        int r = tell_fault(c, error);
 
+        if (r < 0)
+                return r;
         do
                 r = start_one(c, error);
         while (r > 0);
@@ -371,6 +466,7 @@ int copy_run(struct copy *c, const struct copy_piece *pieces, size_t n_pieces, c
         c->segments = segments;
         c->next = chunk_first(c, 0);
         c->done = 0;
+        c->fault = (struct copy_fault){ .coder = CODER_OK };
         r = pool_init(c);
         if (r < 0)
                 return r;
@@ -380,5 +476,7 @@ int copy_run(struct copy *c, const struct copy_piece *pieces, size_t n_pieces, c
                         progress->fn(progress->arg, bytes_done(c), total);
         } while (r > 0);
         drain(c);
+        if (r == 0)
+                r = tell_fault(c, error);
         return -r;
 }

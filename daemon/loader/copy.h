@@ -13,8 +13,10 @@
 
 #include "daemon/image/plan.h"
 
+#include "coder.h"
 #include "ring.h"
 #include "source.h"
+#include "sums.h"
 
 #define COPY_SLOTS 16u
 #define COPY_HELPERS_MAX 3u
@@ -24,6 +26,7 @@ enum copy_transform {
         COPY_DECODE = 1, /* rows of any format to rows of F32 */
         COPY_CONVERT = 2, /* rows become such of the image's format by the piece's function, and are packed */
         COPY_PLACE = 3,   /* the piece's function does it all */
+        COPY_SEGMENT = 4, /* bytes of an image, read to where they belong: rows are pages, and `tensor` is the segment */
 };
 
 /* Takes n rows of a piece, from its row'th on, that lie at src as in the file. COPY_CONVERT: dst gets the rows in the image's
@@ -41,7 +44,9 @@ struct copy_piece {
                                      * with a panel and ends with one or with its matrix */
         uint64_t matrix_rows; /* of one matrix */
         copy_fn *fn;          /* COPY_CONVERT, COPY_PLACE */
+        coder_gather *gather; /* COPY_PLACE, where rows are columns of a matrix: how to take rows from them */
         const void *arg;
+        bool aside;    /* COPY_PLACE: what is read goes nowhere in the image */
         bool has_twin; /* another tensor of this form and these rows is made of the same bytes */
         uint32_t twin;
         const void *twin_arg;
@@ -57,11 +62,20 @@ struct copy_chunk {
 
 struct copy_slot {
         struct copy_chunk chunk;
-        char *buf;
+        char *buf;      /* own, or a place in the image */
+        char *own;
         char *rows;     /* converted ones */
         uint64_t start; /* aligned offset of buf's first byte in the file */
         size_t len;     /* bytes asked for */
         size_t need;    /* bytes that must come */
+};
+
+/* What a thread found wrong, in what becomes (or is) this tensor. */
+struct copy_fault {
+        enum coder_fault coder;
+        enum sums_fault sums;
+        uint32_t tensor;
+        uint32_t source;
 };
 
 struct copy {
@@ -75,11 +89,15 @@ struct copy {
         const struct copy_piece *pieces;
         size_t n_pieces;
         const struct image_plan *plan;
-        void *const *segments;
+        void *const *segments; /* NULL = weights are only looked through, for the coder */
         char *pool; /* kept from run to run */
         size_t pool_size;
         unsigned n_slots;
         struct copy_slot slots[COPY_SLOTS];
+
+        /* set by the owner between runs */
+        struct coder *coder; /* which tensors are coded, or measured; NULL = none */
+        struct sums *sums;   /* NULL = no checksums */
 
         /* only the running thread */
         struct copy_chunk next; /* not handed out yet; piece == n_pieces: none left */
@@ -92,6 +110,7 @@ struct copy {
         unsigned n_packing;
         uint64_t done; /* bytes of the files' tensor data that are in place */
         bool stop;
+        struct copy_fault fault; /* the first one ends the run */
 };
 
 struct copy_progress {
@@ -102,7 +121,8 @@ struct copy_progress {
 /* Makes ring and helpers for these files; fewer or none where the system refuses. 0 or -errno. */
 int copy_init(struct copy *c, struct source *sources, size_t n_sources);
 void copy_deinit(struct copy *c);
-/* Copies all pieces. segments are mapped writable as the plan lays them out. 0, LOADER_E_IO, or -errno. */
+/* Copies all pieces. segments are mapped writable as the plan lays them out; without any, what the coder has is measured. 0,
+ * LOADER_E_*, or -errno. */
 int copy_run(struct copy *c, const struct copy_piece *pieces, size_t n_pieces, const struct image_plan *plan,
              void *const *segments, const struct copy_progress *progress, struct loader_error *error);
 /* Bytes of tensor data in the files. */

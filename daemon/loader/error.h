@@ -14,6 +14,7 @@ enum {
         LOADER_E_INVALID = 1,
         LOADER_E_UNSUPPORTED = 2,
         LOADER_E_IO = 3,
+        LOADER_E_INTERNAL = 4, /* our own fault, and yet there is something to say */
 };
 
 struct loader_error {

@@ -132,6 +132,16 @@ static void transposed_rows(const void *arg, uint64_t row, uint64_t n, const cha
                             (char *)dst + p->expert * matrix);
 }
 
+void hf_gather(const void *arg, uint64_t row, unsigned n_rows, uint64_t first, uint64_t n, const char *src, void *dst) {
+        const struct hf_part *p = ((const struct hf_rows *)arg)->part;
+        uint16_t *to = dst;
+
+        for (uint64_t k = 0; k < n; k++)
+                for (uint64_t r = 0; r < n_rows; r++) /* a file's numbers need not be aligned */
+                        (void)memcpy(&to[r * n + k], src + (((first + k) * p->n_rows + row + r) * p->step + p->first) * sizeof(*to),
+                                     sizeof(*to));
+}
+
 /* Vectors and biases, to F32: every `step`th element. */
 static void vector_rows(const void *arg, uint64_t row, uint64_t n, const char *src, void *dst) {
         const struct hf_part *p = ((const struct hf_rows *)arg)->part;

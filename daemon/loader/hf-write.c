@@ -77,6 +77,7 @@ static int add_part(struct hf *h, const struct hf_part *p, uint32_t tensor, bool
 
                 n = MIN(most, n_rows - first);
                 piece.transform = hf_transform(p, panels, &piece.fn);
+                piece.gather = columns && p->fmt == FMT_BF16 ? hf_gather : NULL;
                 piece.offset = p->tensor->offset + (p->matrix * n_rows + first) * row_bytes;
                 piece.size = n * row_bytes;
                 piece.first_row = p->expert * n_rows + first;
@@ -121,6 +122,15 @@ static void join_twins(struct hf *h) {
         h->n_pieces = n;
 }
 
+/* Bytes that are read for these. */
+static uint64_t total(const struct copy_piece *pieces, size_t n) {
+        uint64_t bytes = 0;
+
+        for (size_t i = 0; i < n; i++)
+                bytes += pieces[i].size + scales_in_file(&pieces[i], part_of(&pieces[i]));
+        return bytes;
+}
+
 int hf_plan_pieces(struct hf *h, const struct image_plan *plan) {
         int r = 0;
 
@@ -138,8 +148,7 @@ int hf_plan_pieces(struct hf *h, const struct image_plan *plan) {
         if (h->n_pieces > 0)
                 qsort(h->pieces, h->n_pieces, sizeof(*h->pieces), by_place);
         join_twins(h);
-        for (size_t i = 0; i < h->n_pieces; i++)
-                h->total += h->pieces[i].size + scales_in_file(&h->pieces[i], part_of(&h->pieces[i]));
+        h->total = total(h->pieces, h->n_pieces);
         return 0;
 }
 
@@ -149,7 +158,7 @@ struct writer {
         const struct image_plan *plan;
         void *const *segments;
         const struct copy_progress *progress;
-        uint64_t done; /* by runs before */
+        uint64_t done, total; /* done: by runs before */
 };
 
 static void report(void *arg, uint64_t done, uint64_t total) {
@@ -157,7 +166,7 @@ static void report(void *arg, uint64_t done, uint64_t total) {
 
         (void)total;
         if (w->progress && w->progress->fn)
-                w->progress->fn(w->progress->arg, w->done + done, w->h->total);
+                w->progress->fn(w->progress->arg, w->done + done, w->total);
 }
 
 static int run(struct writer *w, const struct copy_piece *pieces, size_t n) {
@@ -176,7 +185,7 @@ static struct copy_piece scales_piece(const struct copy_piece *piece) {
 
         return (struct copy_piece){ .source = p->scale->file, .tensor = piece->tensor, .transform = COPY_PLACE,
                                     .offset = p->scale->offset + before, .size = size, .n_rows = size / unit,
-                                    .matrix_rows = size / unit, .fn = hf_take_scales, .arg = rows };
+                                    .matrix_rows = size / unit, .fn = hf_take_scales, .arg = rows, .aside = true };
 }
 
 /* Reads the scales of these pieces into memory [bytes] that they point to then. */
@@ -200,20 +209,20 @@ static int read_scales(struct writer *w, struct copy_piece *pieces, size_t n, ch
         return run(w, scales, n_scales);
 }
 
-/* As many pieces from here on as have their scales in memory together, one at least. */
-static size_t batch(const struct hf *h, size_t first, uint64_t *ret_bytes) {
-        uint64_t bytes = scales_in_memory(&h->pieces[first], part_of(&h->pieces[first]));
-        size_t n = 1;
+/* As many of n pieces as have their scales in memory together, one at least. */
+static size_t batch(const struct hf *h, const struct copy_piece *pieces, size_t n, uint64_t *ret_bytes) {
+        uint64_t bytes = scales_in_memory(&pieces[0], part_of(&pieces[0]));
+        size_t i = 1;
 
-        for (; first + n < h->n_pieces; n++) {
-                uint64_t more = scales_in_memory(&h->pieces[first + n], part_of(&h->pieces[first + n]));
+        for (; i < n; i++) {
+                uint64_t more = scales_in_memory(&pieces[i], part_of(&pieces[i]));
 
                 if (bytes + more > h->scales_max)
                         break;
                 bytes += more;
         }
         *ret_bytes = bytes;
-        return n;
+        return i;
 }
 
 static int write_batch(struct writer *w, struct copy_piece *pieces, size_t n, uint64_t bytes) {
@@ -238,16 +247,29 @@ static void write_factors(const struct hf *h, const struct image_plan *plan, voi
         }
 }
 
-int hf_write(struct hf *h, struct copy *copy, const struct image_plan *plan, void *const *segments,
-             const struct copy_progress *progress) {
-        struct writer w = { .h = h, .copy = copy, .plan = plan, .segments = segments, .progress = progress };
+static int write_pieces(struct writer *w, struct copy_piece *pieces, size_t n) {
         uint64_t bytes = 0;
         int r = 0;
 
-        write_factors(h, plan, segments);
-        for (size_t i = 0, n; i < h->n_pieces && r == 0; i += n) {
-                n = batch(h, i, &bytes);
-                r = write_batch(&w, h->pieces + i, n, bytes);
+        w->total = total(pieces, n);
+        for (size_t i = 0, k; i < n && r == 0; i += k) {
+                k = batch(w->h, pieces + i, n - i, &bytes);
+                r = write_batch(w, pieces + i, k, bytes);
         }
         return r;
+}
+
+int hf_write(struct hf *h, struct copy *copy, const struct image_plan *plan, void *const *segments,
+             const struct copy_progress *progress) {
+        struct writer w = { .h = h, .copy = copy, .plan = plan, .segments = segments, .progress = progress };
+
+        write_factors(h, plan, segments);
+        return write_pieces(&w, h->pieces, h->n_pieces);
+}
+
+int hf_measure(struct hf *h, struct copy *copy, const struct image_plan *plan, struct copy_piece *pieces, size_t n,
+               const struct copy_progress *progress) {
+        struct writer w = { .h = h, .copy = copy, .plan = plan, .progress = progress };
+
+        return write_pieces(&w, pieces, n);
 }

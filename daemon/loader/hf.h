@@ -107,6 +107,9 @@ int hf_plan(struct hf *h, struct model *m, struct image_plan *plan, uint64_t seg
 /* copy is made for h->sources. */
 int hf_write(struct hf *h, struct copy *copy, const struct image_plan *plan, void *const *segments,
              const struct copy_progress *progress);
+/* Reads some of its pieces for the copy's coder alone, before anything is written. */
+int hf_measure(struct hf *h, struct copy *copy, const struct image_plan *plan, struct copy_piece *pieces, size_t n,
+               const struct copy_progress *progress);
 
 /* Parts of hf_plan(). */
 const struct hf_family *hf_family_find(const char *type);
@@ -122,5 +125,7 @@ int hf_plan_pieces(struct hf *h, const struct image_plan *plan);
 uint64_t hf_row_bytes(const struct hf_part *p);
 /* What a piece of this part has to do; arg is a struct hf_rows. *ret: NULL where the copy knows by itself. */
 enum copy_transform hf_transform(const struct hf_part *p, bool panels, copy_fn **ret);
+/* Rows of a matrix that the file has as columns, in BF16. */
+void hf_gather(const void *arg, uint64_t row, unsigned n_rows, uint64_t first, uint64_t n, const char *src, void *dst);
 /* Scales: arg is a struct hf_rows, rows are elements of the file. */
 void hf_take_scales(const void *arg, uint64_t row, uint64_t n, const char *src, void *dst);

@@ -1,16 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-#include "base/fd.h"
-#include "base/splitname.h"
+#include "base/macro.h"
 #include "kernels/format.h"
 #include "loadlink.h"
 #include "modeldir.h"
@@ -54,6 +50,10 @@ void loader_deinit(struct loader *l) {
         if (l->hf)
                 hf_deinit(l->hf);
         free(l->hf);
+        if (l->packed)
+                packed_deinit(l->packed);
+        free(l->packed);
+        coder_deinit(&l->coder);
         image_plan_deinit(&l->plan);
         model_deinit(&l->model);
         free(l->pieces);
@@ -87,20 +87,86 @@ static int make_pieces(struct loader *l) {
         return 0;
 }
 
-int loader_plan(struct loader *l) {
-        int r;
+/* What is in BF16 and could get smaller is to be measured. */
+static int add_coded(struct loader *l, const struct copy_piece *p, uint32_t tensor, bool *ret_any) {
+        if (!coder_can(&l->plan.tensors[tensor]) || (p->transform == COPY_PLACE && !p->gather))
+                return 0;
+        *ret_any = true;
+        return coder_add(&l->coder, &l->plan, tensor, p->transform == COPY_PLACE);
+}
 
+/* Looks through the weights that could be coded, for what they take, and plans again. */
+static int survey(struct loader *l) {
+        const struct copy_piece *all = l->hf ? l->hf->pieces : l->pieces;
+        size_t n_all = l->hf ? l->hf->n_pieces : l->n_pieces, n = 0;
+        _cleanup_free_ struct copy_piece *some = calloc(n_all + 1, sizeof(*some));
+        int r = some ? coder_init(&l->coder, &l->plan) : -ENOMEM;
+
+        for (size_t i = 0; i < n_all && r == 0; i++) {
+                bool any = false;
+
+                r = add_coded(l, &all[i], all[i].tensor, &any);
+                if (!r && all[i].has_twin)
+                        r = add_coded(l, &all[i], all[i].twin, &any);
+                if (any)
+                        some[n++] = all[i];
+        }
+        if (r || n == 0)
+                return r;
+        l->copy.coder = &l->coder;
         if (l->hf)
-                return hf_plan(l->hf, &l->model, &l->plan, LOADLINK_SEGMENT_BYTES);
-        r = split_read_metadata(l->parts, l->sources, l->n_sources, l->error);
+                r = hf_measure(l->hf, &l->copy, &l->plan, some, n, l->options.survey);
+        else
+                r = copy_run(&l->copy, some, n, &l->plan, NULL, l->options.survey, l->error);
+        if (r)
+                return r;
+        coder_decide(&l->coder, &l->plan);
+        r = image_plan_layout(&l->plan, LOADLINK_SEGMENT_BYTES);
+        return r > 0 ? loader_fail(l->error, LOADER_E_INVALID, "the model is too large for an image") : r;
+}
+
+static int plan_gguf(struct loader *l) {
+        int r = split_read_metadata(l->parts, l->sources, l->n_sources, l->error);
+
         if (!r)
                 r = model_plan(&l->model, &l->parts[0], &l->plan, LOADLINK_SEGMENT_BYTES);
         l->error->part = r > 0 ? l->error->part : 0;
         return r ? r : make_pieces(l);
 }
 
+/* It is as it is: what is asked of it beyond that needs the file that it was made of. */
+static int plan_packed(struct loader *l) {
+        bool coded = false, could = false;
+        int r;
+
+        l->packed = calloc(1, sizeof(*l->packed));
+        r = l->packed ? packed_plan(l->packed, &l->sources[0], &l->plan, l->error) : -ENOMEM;
+        for (size_t i = 0; i < l->plan.n_tensors && r == 0; i++) {
+                coded |= l->plan.tensors[i].fmt == FMT_BF16_LL;
+                could |= coder_can(&l->plan.tensors[i]);
+        }
+        if (r == 0 && (l->options.pack || (l->options.lossless && could && !coded)))
+                return loader_fail(l->error, LOADER_E_UNSUPPORTED, "the model is packed already; pack it from its source");
+        return r;
+}
+
+int loader_plan(struct loader *l) {
+        bool packed = false;
+        int r = 0;
+
+        if (l->hf) {
+                r = hf_plan(l->hf, &l->model, &l->plan, LOADLINK_SEGMENT_BYTES);
+        } else {
+                if (l->n_sources == 1)
+                        r = packed_probe(&l->sources[0], &packed, l->error);
+                if (!r)
+                        r = packed ? plan_packed(l) : plan_gguf(l);
+        }
+        return r || packed || !l->options.lossless ? r : survey(l);
+}
+
 uint64_t loader_total(const struct loader *l) {
-        return l->hf ? l->hf->total : copy_total(l->pieces, l->n_pieces);
+        return l->packed ? pack_size(&l->plan) : l->hf ? l->hf->total : copy_total(l->pieces, l->n_pieces);
 }
 
 static void unmap(const struct loader *l, void **maps) {
@@ -130,125 +196,56 @@ static int map(const struct loader *l, const int *fds, size_t n_fds, void **maps
         return 0;
 }
 
+static int write_tensors(struct loader *l, void *const *maps, const struct copy_progress *progress) {
+        if (l->packed)
+                return packed_write(l->packed, &l->copy, &l->plan, maps, progress, l->error);
+        if (l->hf)
+                return hf_write(l->hf, &l->copy, &l->plan, maps, progress);
+        return copy_run(&l->copy, l->pieces, l->n_pieces, &l->plan, maps, progress, l->error);
+}
+
+static int write_file(struct loader *l, int fd, const struct copy_progress *progress) {
+        const struct copy_piece *pieces = l->hf ? l->hf->pieces : l->pieces;
+        size_t n = l->hf ? l->hf->n_pieces : l->n_pieces;
+        struct sums sums = SUMS_NULL;
+        struct pack pack;
+        int r = pack_init(&pack, &l->plan, fd, l->error);
+
+        if (!r)
+                r = sums_init(&sums, &l->plan, pack.maps, false);
+        if (!r) {
+                sums.whole = pack_tensor;
+                sums.arg = &pack;
+                for (size_t i = 0; i < n; i++) {
+                        sums_expect(&sums, pieces[i].tensor, pieces[i].n_rows);
+                        if (pieces[i].has_twin)
+                                sums_expect(&sums, pieces[i].twin, pieces[i].n_rows);
+                }
+                l->copy.sums = &sums;
+                r = write_tensors(l, pack.maps, progress);
+                l->copy.sums = NULL;
+        }
+        if (!r) {
+                sums_finish(&sums);
+                r = pack_finish(&pack);
+        }
+        sums_deinit(&sums);
+        pack_deinit(&pack);
+        return r;
+}
+
 int loader_write(struct loader *l, const int *fds, size_t n_fds, const struct copy_progress *progress) {
         void *maps[IMAGE_SEGMENTS_MAX] = { 0 };
         int r;
 
+        if (l->options.pack)
+                return n_fds == 1 ? write_file(l, fds[0], progress) : -EINVAL;
         r = map(l, fds, n_fds, maps);
         if (!r) {
-                image_plan_write_tables(&l->plan, maps[0]);
-                if (l->hf)
-                        r = hf_write(l->hf, &l->copy, &l->plan, maps, progress);
-                else
-                        r = copy_run(&l->copy, l->pieces, l->n_pieces, &l->plan, maps, progress, l->error);
+                if (!l->packed)
+                        image_plan_write_tables(&l->plan, maps[0]);
+                r = write_tensors(l, maps, progress);
         }
         unmap(l, maps);
-        return r;
-}
-
-static int make_segments(const struct image_plan *plan, int *fds) {
-        for (size_t i = 0; i < plan->n_segments; i++) {
-                fds[i] = fd_memfd_new("spark-image", plan->segment_size[i]);
-                if (fds[i] < 0)
-                        return fds[i];
-        }
-        return 0;
-}
-
-static int seal_segments(const struct image_plan *plan, const int *fds) {
-        for (size_t i = 0; i < plan->n_segments; i++) {
-                int r = fd_memfd_seal(fds[i]);
-
-                if (r < 0)
-                        return r;
-        }
-        return 0;
-}
-
-static int load(struct loader *l, int *fds) {
-        int r;
-
-        r = loader_plan(l);
-        if (!r)
-                r = make_segments(&l->plan, fds);
-        if (!r)
-                r = loader_write(l, fds, l->plan.n_segments, NULL);
-        if (!r)
-                r = seal_segments(&l->plan, fds);
-        return r;
-}
-
-/* After an init, whose result this takes. Deinits the loader. */
-static int finish(struct loader *l, int r, int *ret_fds, size_t *ret_n_fds) {
-        int fds[IMAGE_SEGMENTS_MAX];
-
-        for (size_t i = 0; i < IMAGE_SEGMENTS_MAX; i++)
-                fds[i] = -1;
-        if (r == 0)
-                r = load(l, fds);
-        if (r == 0) {
-                *ret_n_fds = l->plan.n_segments;
-                (void)memcpy(ret_fds, fds, l->plan.n_segments * sizeof(*fds));
-        } else {
-                for (size_t i = 0; i < IMAGE_SEGMENTS_MAX; i++)
-                        fds[i] = fd_close(fds[i]);
-        }
-        loader_deinit(l);
-        return r;
-}
-
-int loader_load_files(const int *inputs, size_t n_inputs, int *ret_fds, size_t *ret_n_fds,
-                      struct loader_error *error) {
-        struct loader l;
-
-        return finish(&l, loader_init(&l, inputs, n_inputs, error), ret_fds, ret_n_fds);
-}
-
-static int load_directory(int dir, const char *path, int *ret_fds, size_t *ret_n_fds, struct loader_error *error) {
-        const char *names[MODELDIR_FILES_MAX];
-        struct modeldir d = { .n = 0 };
-        struct loader l;
-        int r = modeldir_open(&d, dir, path, error->text);
-
-        if (r)
-                return r > 0 ? LOADER_E_IO : r;
-        for (size_t i = 0; i < d.n; i++)
-                names[i] = d.names[i];
-        r = finish(&l, loader_init_directory(&l, names, d.fds, d.n, error), ret_fds, ret_n_fds);
-        modeldir_close(&d);
-        return r;
-}
-
-int loader_load(int input_fd, int *ret_fds, size_t *ret_n_fds, struct loader_error *error) {
-        return loader_load_files(&input_fd, 1, ret_fds, ret_n_fds, error);
-}
-
-int loader_load_path(const char *path, int *ret_fds, size_t *ret_n_fds, struct loader_error *error) {
-        char name[PATH_MAX];
-        unsigned n = splitname_part(path, 1, name, sizeof(name));
-        int fds[SOURCES_MAX], r = 0;
-        size_t n_fds = 0;
-        _cleanup_fd_ int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-        error->part = 0;
-        if (dir >= 0)
-                return load_directory(dir, path, ret_fds, ret_n_fds, error);
-        if (n > SOURCES_MAX)
-                return loader_fail(error, LOADER_E_UNSUPPORTED, "'%s' has %u parts; %u are possible", path, n, SOURCES_MAX);
-        while (n_fds < MAX(n, 1u) && !r) {
-                const char *p = n ? name : path;
-
-                if (n)
-                        (void)splitname_part(path, (unsigned)n_fds + 1, name, sizeof(name));
-                fds[n_fds] = open(p, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-                if (fds[n_fds] < 0)
-                        r = loader_fail(error, LOADER_E_IO, "cannot open '%s': %s", p, strerror(errno));
-                else
-                        n_fds++;
-        }
-        if (!r)
-                r = loader_load_files(fds, n_fds, ret_fds, ret_n_fds, error);
-        while (n_fds > 0)
-                (void)fd_close(fds[--n_fds]);
         return r;
 }

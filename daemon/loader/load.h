@@ -10,14 +10,25 @@
 #include "copy.h"
 #include "hf.h"
 #include "model.h"
+#include "pack.h"
+#include "packed.h"
+
+struct loader_options {
+        bool lossless; /* weights in BF16 are coded (kernels/lossless.h), and all of them read for the plan */
+        bool pack;     /* the image goes to one file, with checksums (pack.h) */
+        const struct copy_progress *survey; /* how far reading for the plan is; NULL = nobody wants to know */
+};
 
 struct loader {
         struct loader_error *error;
+        struct loader_options options; /* set between init and plan, if at all */
         struct source sources[SOURCES_MAX];
         size_t n_sources;
         struct copy copy;
         struct gguf parts[SOURCES_MAX]; /* the first one knows the others */
         struct hf *hf; /* a directory's files instead of these */
+        struct packed *packed; /* a packed image instead of these */
+        struct coder coder; /* lossless: which tensors are coded, and how */
         struct model model;
         struct image_plan plan;
         struct copy_piece *pieces;
@@ -30,9 +41,10 @@ int loader_init(struct loader *l, const int *fds, size_t n_fds, struct loader_er
 /* The same for the files of a directory, by name (modeldir.h). */
 int loader_init_directory(struct loader *l, const char *const *names, const int *fds, size_t n, struct loader_error *error);
 void loader_deinit(struct loader *l);
-/* Reads and checks the files' headers; fills l->plan. 0, LOADER_E_*, or -errno. */
+/* Reads and checks the files' headers; fills l->plan. A single file may be a packed image (packed.h). 0, LOADER_E_*, or -errno. */
 int loader_plan(struct loader *l);
-/* Writes the image into memfds (borrowed) of the planned sizes; they are unmapped again when this returns. */
+/* Writes the image into memfds (borrowed) of the planned sizes, or into one file of all of them together where it is packed; they are
+ * unmapped again when this returns. */
 int loader_write(struct loader *l, const int *fds, size_t n_fds, const struct copy_progress *progress);
 /* Bytes of tensor data that loader_write() will report progress on. */
 uint64_t loader_total(const struct loader *l);
@@ -44,3 +56,7 @@ int loader_load_files(const int *inputs, size_t n_inputs, int *ret_fds, size_t *
 /* The same for a path; that of the first part stands for all, that of a directory for its files. What
  * cannot be opened is LOADER_E_IO. */
 int loader_load_path(const char *path, int *ret_fds, size_t *ret_n_fds, struct loader_error *error);
+/* The same, with weights in BF16 coded losslessly where they get smaller. */
+int loader_load_path_as(const char *path, bool lossless, int *ret_fds, size_t *ret_n_fds, struct loader_error *error);
+/* Packs it into a file (borrowed, open for reading and writing) instead, which gets the size that it needs. */
+int loader_pack_path(const char *path, bool lossless, int file, struct loader_error *error);

@@ -36,7 +36,7 @@ struct options {
         size_t n_inputs;
         const char *names[SOURCES_MAX]; /* of a directory's files */
         size_t n_names;
-        bool plan_only;
+        bool plan_only, lossless, pack;
         const char *shape, *format; /* instead of inputs */
         struct image_step step;
 };
@@ -44,15 +44,16 @@ struct options {
 struct reporter {
         int link_fd;
         int64_t last_ns;
+        enum loadlink_phase phase;
 };
 
 _Static_assert(LOADER_E_INVALID == (int)LOADLINK_CODE_MODEL_INVALID && LOADER_E_UNSUPPORTED == (int)LOADLINK_CODE_UNSUPPORTED &&
-                       LOADER_E_IO == (int)LOADLINK_CODE_IO,
+                       LOADER_E_IO == (int)LOADLINK_CODE_IO && LOADER_E_INTERNAL == (int)LOADLINK_CODE_INTERNAL,
                "codes go over the link as they are");
 
 static int usage(void) {
         (void)fprintf(stderr, "usage: spark-loader --link FD (--input FD [--split FD]... | --file NAME=FD...) [--plan-only]\n"
-                              "           [--rows N] [--sequences N]\n"
+                              "           [--lossless] [--pack] [--rows N] [--sequences N]\n"
                               "       spark-loader --link FD --shape NAME --format FORMAT [--rows N] [--sequences N]\n"
                               "Started by sparkd; see ipc/loadlink.h for what it says on its link.\n");
         return EX_USAGE;
@@ -101,6 +102,12 @@ static bool parse_option(struct options *o, int c, char *s) {
         case 'p':
                 o->plan_only = true;
                 return true;
+        case 'L':
+                o->lossless = true;
+                return true;
+        case 'P':
+                o->pack = true;
+                return true;
         case 'l':
                 return parse_number(s, &o->link_fd);
         case 'i':
@@ -132,6 +139,8 @@ static bool parse_options(int argc, char **argv, struct options *o) {
                 { "split", required_argument, NULL, 's' },
                 { "file", required_argument, NULL, 'f' },
                 { "plan-only", no_argument, NULL, 'p' },
+                { "lossless", no_argument, NULL, 'L' },
+                { "pack", no_argument, NULL, 'P' },
                 { "shape", required_argument, NULL, 'S' },
                 { "format", required_argument, NULL, 'F' },
                 { "rows", required_argument, NULL, 'r' },
@@ -146,7 +155,7 @@ static bool parse_options(int argc, char **argv, struct options *o) {
                         return false;
         if (optind != argc || o->link_fd < 0 || !o->shape != !o->format)
                 return false;
-        return o->shape ? o->n_inputs == 0 : o->n_inputs > 0;
+        return o->shape ? o->n_inputs == 0 && !o->lossless && !o->pack : o->n_inputs > 0;
 }
 
 static int compare_fds(const void *a, const void *b) {
@@ -182,7 +191,7 @@ static int64_t now_ns(void) {
 
 static void report_progress(void *arg, uint64_t done, uint64_t total) {
         struct reporter *r = arg;
-        struct loadlink_record record = { .type = LOADLINK_PROGRESS, .done = done, .total = total };
+        struct loadlink_record record = { .type = LOADLINK_PROGRESS, .done = done, .total = total, .phase = r->phase };
         int64_t now = now_ns();
 
         if (now - r->last_ns < PROGRESS_INTERVAL_NS)
@@ -191,10 +200,11 @@ static void report_progress(void *arg, uint64_t done, uint64_t total) {
         (void)loadlink_send(r->link_fd, &record, NULL, 0); /* nobody there: the kernel ends us (PDEATHSIG) */
 }
 
-static int send_plan(const struct image_plan *plan, uint64_t total, const struct options *o) {
+static int send_plan(const struct loader *l, const struct options *o) {
         struct loadlink_record record;
 
-        record_plan(plan, total, &o->step, &record);
+        record_plan(&l->plan, loader_total(l), &o->step, &record);
+        record.packed = l->packed != NULL;
         return loadlink_send(o->link_fd, &record, NULL, 0);
 }
 
@@ -221,11 +231,14 @@ static int write_segments(struct loader *l, int link_fd) {
 
 static int work(struct loader *l, const struct options *o) {
         const struct loadlink_record done = { .type = LOADLINK_DONE };
+        struct reporter reporter = { .link_fd = o->link_fd, .last_ns = now_ns(), .phase = LOADLINK_PHASE_SURVEY };
+        const struct copy_progress survey = { report_progress, &reporter };
         int r;
 
+        l->options = (struct loader_options){ .lossless = o->lossless, .pack = o->pack, .survey = &survey };
         r = loader_plan(l);
         if (!r)
-                r = send_plan(&l->plan, loader_total(l), o);
+                r = send_plan(l, o);
         if (!r && !o->plan_only)
                 r = write_segments(l, o->link_fd);
         if (!r)
@@ -237,13 +250,18 @@ static int work(struct loader *l, const struct options *o) {
 static int work_shape(const struct options *o, struct loader_error *error) {
         const struct loadlink_record done = { .type = LOADLINK_DONE };
         struct image_plan plan = IMAGE_PLAN_NULL;
+        struct loadlink_record record;
+        bool estimated = false;
         int r;
 
-        r = sandbox_enter_calls();
+        r = sandbox_enter_calls(false);
         if (!r)
-                r = shape_plan(&plan, o->shape, o->format, LOADLINK_SEGMENT_BYTES, error);
-        if (!r)
-                r = send_plan(&plan, plan.data_size, o);
+                r = shape_plan(&plan, o->shape, o->format, LOADLINK_SEGMENT_BYTES, &estimated, error);
+        if (!r) {
+                record_plan(&plan, plan.data_size, &o->step, &record);
+                record.estimated = estimated;
+                r = loadlink_send(o->link_fd, &record, NULL, 0);
+        }
         if (!r)
                 r = loadlink_send(o->link_fd, &done, NULL, 0);
         image_plan_deinit(&plan);
@@ -269,7 +287,7 @@ static int run(const struct options *o, struct loader_error *error) {
         else
                 r = loader_init(&l, o->inputs, o->n_inputs, error);
         if (!r)
-                r = sandbox_enter_calls();
+                r = sandbox_enter_calls(o->pack);
         if (!r)
                 r = work(&l, o);
         loader_deinit(&l);

@@ -128,7 +128,18 @@ static int allow_narrow(scmp_filter_ctx ctx) {
         return r;
 }
 
-int sandbox_enter_calls(void) {
+/* What a file needs that is to be there after a crash. Blocks are for what the file is long already: no holes, no other length. */
+static int allow_pack(scmp_filter_ctx ctx) {
+        int r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(fdatasync), 0);
+
+        if (!r)
+                r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(sync_file_range), 0);
+        if (!r)
+                r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(fallocate), 1, SCMP_A1(SCMP_CMP_EQ, 0, 0));
+        return r;
+}
+
+int sandbox_enter_calls(bool pack) {
         scmp_filter_ctx ctx;
         int r;
 
@@ -143,6 +154,8 @@ int sandbox_enter_calls(void) {
                 r = allow_plain(ctx);
         if (!r)
                 r = allow_narrow(ctx);
+        if (!r && pack)
+                r = allow_pack(ctx);
         if (!r)
                 r = seccomp_load(ctx);
         seccomp_release(ctx);

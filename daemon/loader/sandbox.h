@@ -19,5 +19,6 @@ struct sandbox_features {
 
 /* 0 or -errno. A kernel without Landlock is no error; see the features. */
 int sandbox_enter_files(struct sandbox_features *ret);
-/* 0 or -errno. Everything that is not allowed fails with EPERM afterwards. */
-int sandbox_enter_calls(void);
+/* 0 or -errno. Everything that is not allowed fails with EPERM afterwards. pack: a file, written through a mapping, may also be given
+ * its blocks and be brought to its disk. */
+int sandbox_enter_calls(bool pack);

@@ -35,8 +35,17 @@ static int add_output(struct listing *l) {
         return add_tensor(l, "output.weight", 2, dims);
 }
 
+/* Escapes as Gaussian weights have them. */
+static void estimate(struct image_plan *plan, size_t i) {
+        const struct image_tensor *t = &plan->tensors[i];
+        struct lossless_parts parts;
+
+        if (image_tensor_parts(t, &parts)) /* of a million numbers at a time: shapes have no odd ones that would matter */
+                (void)image_plan_code_tensor(plan, i, ((t->dims[0] * t->dims[1] * t->dims[2]) >> 20) * (LOSSLESS_GAUSSIAN_BITS / 8));
+}
+
 int shape_plan(struct image_plan *plan, const char *shape, const char *format, uint64_t segment_max,
-               struct loader_error *error) {
+               bool *ret_estimated, struct loader_error *error) {
         struct listing l = { .plan = plan, .info = fmt_info_by_name(format), .error = error };
         char show[LOADER_SHOW_MAX], names[256];
         bool tied = false;
@@ -54,6 +63,9 @@ int shape_plan(struct image_plan *plan, const char *shape, const char *format, u
                 r = add_output(&l);
         if (r)
                 return r;
+        *ret_estimated = fmt_is_coded(l.info);
+        for (size_t i = 0; i < plan->n_tensors && *ret_estimated; i++)
+                estimate(plan, i);
         r = image_plan_layout(plan, segment_max);
         return r > 0 ? loader_fail(error, LOADER_E_UNSUPPORTED, "the model is too large for an image") : r;
 }

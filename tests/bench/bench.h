@@ -14,6 +14,7 @@ int bench_template_main(int argc, char **argv);
 int bench_logits_main(int argc, char **argv);
 int bench_engine_main(int argc, char **argv);
 int bench_kernels_main(int argc, char **argv);
+int bench_lossless_main(int argc, char **argv);
 int bench_device_main(int argc, char **argv);
 int bench_clients_main(int argc, char **argv);
 int bench_ipc_main(int argc, char **argv);

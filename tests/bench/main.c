@@ -18,6 +18,7 @@ static const struct {
         { "template", bench_template_main, "render a chat template with the JSON on standard input" },
         { "engine", bench_engine_main, "prefill and decode speed of the engine itself, against memory bandwidth" },
         { "kernels", bench_kernels_main, "matrix products format by format, against memory bandwidth and peak rates" },
+        { "lossless", bench_lossless_main, "coding BF16 losslessly: speed of one core, and size" },
         { "device", bench_device_main, "matrix products on a device, against its memory and its rate of products" },
         { "load", bench_load_main, "how fast a model gets into memory, against reading its file" },
         { "simulate", bench_simulate_main, "the scheduler on a virtual machine with any number of clients" },

@@ -278,7 +278,7 @@ static void test_faults(void **state) {
                         fail_msg("'%s' does not say '%s'", error.text, says); \
                 field = good;                                              \
         } while (0)
-        FAULT(h->version, 3, "version 3");
+        FAULT(h->version, 2, "version 2");
         FAULT(h->n_tensors, 10, "'tensors'");
         FAULT(h->n_tensors, UINT32_MAX, "too many");
         FAULT(h->sections[IMAGE_SECTION_SCORES].size, UINT64_MAX - 63, "past the end");

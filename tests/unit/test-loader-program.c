@@ -18,7 +18,7 @@
 #include "daemon/image/image.h"
 #include "loadlink.h"
 
-#include "gguf-maker.h"
+#include "coded-fixture.h"
 
 struct run {
         pid_t pid;
@@ -58,9 +58,9 @@ static const char *program_path(void) {
 }
 
 /* Child side: link is 5, input is 9, and a descriptor 20 that the loader must close. */
-static void child(const char *path, int link, int input, bool plan_only) {
+static void child(const char *path, int link, int input, const char *more, const char *more2) {
         char *const argv[] = { (char *)"spark-loader", (char *)"--link", (char *)"5", (char *)"--input", (char *)"9",
-                               plan_only ? (char *)"--plan-only" : NULL, NULL };
+                               (char *)(uintptr_t)more, (char *)(uintptr_t)more2, NULL };
         int l = fcntl(link, F_DUPFD, 50), i = fcntl(input, F_DUPFD, 50);
 
         (void)close_range(STDERR_FILENO + 1, 49, 0);
@@ -70,20 +70,26 @@ static void child(const char *path, int link, int input, bool plan_only) {
         _exit(99);
 }
 
-static struct run start(const void *data, size_t n, bool plan_only) {
+/* Options, NULL where there is none (more). */
+static struct run start_with(int input, const char *more, const char *more2) {
         const char *path = program_path();
-        int s[2], input = maker_memfd(data, n);
         struct run r;
+        int s[2];
 
         assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, s), 0);
         r.pid = fork();
         assert_true(r.pid >= 0);
         if (r.pid == 0)
-                child(path, s[1], input, plan_only);
+                child(path, s[1], input, more, more2);
         (void)fd_close(s[1]);
-        (void)fd_close(input);
         r.link = s[0];
         return r;
+}
+
+static struct run start(const void *data, size_t n, bool plan_only) {
+        _cleanup_fd_ int input = maker_memfd(data, n);
+
+        return start_with(input, plan_only ? "--plan-only" : NULL, NULL);
 }
 
 static int finish(struct run *r) {
@@ -149,6 +155,96 @@ static void test_plan_only(void **state) {
         (void)expect_record(&r, LOADLINK_PLAN);
         (void)expect_record(&r, LOADLINK_DONE);
         assert_int_equal(finish(&r), 0);
+        maker_deinit(&m);
+}
+
+/* A file on a disk; nothing of it stays. */
+static int disk_file(uint64_t size) {
+        char path[] = "./test-loader-program-XXXXXX";
+        int fd = mkostemp(path, O_CLOEXEC);
+
+        assert_true(fd >= 0);
+        (void)unlink(path);
+        assert_int_equal(ftruncate(fd, (off_t)size), 0);
+        return fd;
+}
+
+/* The plan is exact: packing, and loading what was packed, take what it says. All of it within the sandbox. */
+static void test_lossless_and_pack(void **state) {
+        struct loadlink_record plan, exact, give = { .type = LOADLINK_SEGMENTS, .n_segments = 1 };
+        struct image_error error = { 0 };
+        struct image image = IMAGE_NULL;
+        struct maker m;
+        struct run r;
+        int input, packed, segment;
+
+        coded_model(&m, true);
+        input = maker_memfd(m.data, m.n);
+        r = start_with(input, "--lossless", "--plan-only");
+        exact = expect_record(&r, LOADLINK_PLAN);
+        (void)expect_record(&r, LOADLINK_DONE);
+        assert_int_equal(finish(&r), 0);
+        assert_true(exact.coded.params > exact.n_params / 10 * 9 && exact.coded.bytes < exact.coded.params * 13 / 8);
+        assert_true(!exact.packed && !exact.estimated);
+
+        r = start_with(input, "--lossless", "--pack");
+        plan = expect_record(&r, LOADLINK_PLAN);
+        assert_memory_equal(plan.segment_bytes, exact.segment_bytes, sizeof(plan.segment_bytes));
+        assert_memory_equal(plan.kinds, exact.kinds, sizeof(plan.kinds));
+        packed = disk_file(plan.segment_bytes[0]);
+        assert_int_equal(loadlink_send(r.link, &give, &packed, 1), 0);
+        (void)expect_record(&r, LOADLINK_DONE);
+        assert_int_equal(finish(&r), 0);
+
+        r = start_with(packed, NULL, NULL);
+        plan = expect_record(&r, LOADLINK_PLAN);
+        assert_true(plan.packed && plan.coded.bytes == exact.coded.bytes && plan.n_params == exact.n_params);
+        assert_int_equal(plan.total, exact.segment_bytes[0]);
+        segment = fd_memfd_new("segment", plan.segment_bytes[0]);
+        assert_int_equal(loadlink_send(r.link, &give, &segment, 1), 0);
+        (void)expect_record(&r, LOADLINK_DONE);
+        assert_int_equal(finish(&r), 0);
+        assert_int_equal(image_open(&image, &segment, 1, &error), 0);
+        image_close(&image);
+        (void)fd_close(segment);
+        (void)fd_close(packed);
+        (void)fd_close(input);
+        maker_deinit(&m);
+}
+
+/* Damage is the file's fault, and named; what is packed is not packed again. */
+static void test_bad_packed(void **state) {
+        struct loadlink_record plan, record, give = { .type = LOADLINK_SEGMENTS, .n_segments = 1 };
+        struct maker m;
+        struct run r;
+        int input, packed, segment;
+
+        coded_model(&m, true);
+        input = maker_memfd(m.data, m.n);
+        r = start_with(input, "--pack", NULL);
+        plan = expect_record(&r, LOADLINK_PLAN);
+        packed = disk_file(plan.segment_bytes[0]);
+        assert_int_equal(loadlink_send(r.link, &give, &packed, 1), 0);
+        (void)expect_record(&r, LOADLINK_DONE);
+        assert_int_equal(finish(&r), 0);
+
+        r = start_with(packed, "--pack", NULL);
+        record = expect_record(&r, LOADLINK_ERROR);
+        assert_int_equal(record.code, LOADLINK_CODE_UNSUPPORTED);
+        assert_int_equal(finish(&r), 1);
+
+        assert_int_equal(pwrite(packed, "x", 1, (off_t)(plan.segment_bytes[0] / 2)), 1);
+        r = start_with(packed, NULL, NULL);
+        plan = expect_record(&r, LOADLINK_PLAN);
+        segment = fd_memfd_new("segment", plan.segment_bytes[0]);
+        assert_int_equal(loadlink_send(r.link, &give, &segment, 1), 0);
+        record = expect_record(&r, LOADLINK_ERROR);
+        assert_int_equal(record.code, LOADLINK_CODE_MODEL_INVALID);
+        assert_non_null(strstr(record.text, "is damaged"));
+        assert_int_equal(finish(&r), 1);
+        (void)fd_close(segment);
+        (void)fd_close(packed);
+        (void)fd_close(input);
         maker_deinit(&m);
 }
 
@@ -227,6 +323,8 @@ static void test_usage(void **state) {
                 { "spark-loader", "--link", "5", "--file", "passwd=9", NULL },
                 { "spark-loader", "--link", "5", "--input", "9", "--file", "config.json=10", NULL },
                 { "spark-loader", "--nonsense", NULL },
+                { "spark-loader", "--link", "5", "--lossless", NULL },
+                { "spark-loader", "--link", "5", "--input", "9", "--pack=1", NULL },
                 { "spark-loader", "--link", "5", "--split", "9", NULL }, /* what it would be split from is missing */
                 { "spark-loader", "--link", "105", "--input", "109", "--split", NULL },
         };
@@ -239,6 +337,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_whole_load),   cmocka_unit_test(test_plan_only), cmocka_unit_test(test_bad_files),
                 cmocka_unit_test(test_refused_plan), cmocka_unit_test(test_usage),
+                cmocka_unit_test(test_lossless_and_pack), cmocka_unit_test(test_bad_packed),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

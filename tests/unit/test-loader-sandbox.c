@@ -58,10 +58,14 @@ static int in_child(int (*fn)(void)) {
         return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-static bool enter(void) {
+static bool enter_for(bool pack) {
         struct sandbox_features features;
 
-        return sandbox_enter_files(&features) == 0 && sandbox_enter_calls() == 0;
+        return sandbox_enter_files(&features) == 0 && sandbox_enter_calls(pack) == 0;
+}
+
+static bool enter(void) {
+        return enter_for(false);
 }
 
 static bool refused(long r) {
@@ -100,8 +104,38 @@ static int try_forbidden(void) {
         FORBID(setuid(0));
         FORBID(syscall(SYS_process_vm_readv, getppid(), NULL, 0, NULL, 0, 0));
         FORBID(ioctl(0, 0x5401, NULL));
+        FORBID(fdatasync(0));
+        FORBID(sync_file_range(0, 0, 0, 0));
+        FORBID(fallocate(0, 0, 0, 1));
 #undef FORBID
         return 0;
+}
+
+/* Who packs may do three things more, to a file that was made as long as it is to be. */
+static int try_pack(void) {
+        char path[] = "./test-loader-sandbox-XXXXXX";
+        int fd = mkostemp(path, O_CLOEXEC);
+        char *p;
+
+        if (fd < 0 || unlink(path) < 0 || ftruncate(fd, 8192) < 0 || !enter_for(true))
+                return 100;
+        if (fallocate(fd, 0, 0, 8192) < 0 && errno != EOPNOTSUPP)
+                return 1;
+        p = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (p == MAP_FAILED)
+                return 2;
+        (void)memset(p, 1, 8192);
+        if (madvise(p, 4096, MADV_DONTNEED) < 0 || p[0] != 1)
+                return 3;
+        if (sync_file_range(fd, 0, 4096, SYNC_FILE_RANGE_WRITE) < 0 || posix_fadvise(fd, 0, 4096, POSIX_FADV_DONTNEED) != 0)
+                return 4;
+        if (fdatasync(fd) < 0)
+                return 5;
+        if (!refused(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096)) || !refused(ftruncate(fd, 0)))
+                return 6;
+        if (fallocate(fd, 0, 0, 16384) == 0 || write(fd, "x", 1) == 1) /* no longer, and through the mapping alone */
+                return 7;
+        return refused(open("/etc/passwd", O_RDONLY)) && refused(fsync(fd)) && refused(socket(AF_UNIX, SOCK_STREAM, 0)) ? 0 : 8;
 }
 
 static int try_allowed(void) {
@@ -142,7 +176,7 @@ static int check_state(void) {
                 return 1;
         if (prctl(PR_GET_DUMPABLE) != 0 || prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1)
                 return 3;
-        if (sandbox_enter_calls() < 0)
+        if (sandbox_enter_calls(false) < 0)
                 return 101;
         errno = 0;
         if (write(fd, "x", 1) != -1 || errno != EFBIG)
@@ -165,7 +199,7 @@ static int take_all_descriptors(void) {
         if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) < 0 ||
             loadlink_send(pair[0], &record, fds, LOADLINK_SEGMENTS_MAX) != 0)
                 return 2;
-        if (sandbox_enter_files(&features) < 0 || sandbox_enter_calls() < 0)
+        if (sandbox_enter_files(&features) < 0 || sandbox_enter_calls(false) < 0)
                 return 100;
         return loadlink_recv(pair[1], &record, fds, &n) == 1 && n == LOADLINK_SEGMENTS_MAX ? 0 : 3;
 }
@@ -190,7 +224,7 @@ static int try_thread(void) {
                 return 100;
         if (pthread_create(&thread, NULL, thread_main, NULL) != 0)
                 return 101;
-        if (sandbox_enter_calls() < 0)
+        if (sandbox_enter_calls(false) < 0)
                 return 102;
         if (write(pipe_fds[1], "x", 1) != 1 || pthread_join(thread, &result) != 0)
                 return 103;
@@ -267,6 +301,10 @@ static void test_forbidden(void **state) {
         assert_int_equal(in_child(try_forbidden), 0);
 }
 
+static void test_pack(void **state) {
+        assert_int_equal(in_child(try_pack), 0);
+}
+
 static void test_allowed(void **state) {
         assert_int_equal(in_child(try_allowed), 0);
 }
@@ -303,7 +341,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_forbidden), cmocka_unit_test(test_allowed),  cmocka_unit_test(test_state),
                 cmocka_unit_test(test_thread),    cmocka_unit_test(test_landlock), cmocka_unit_test(test_ring),
-                cmocka_unit_test(test_descriptors),
+                cmocka_unit_test(test_descriptors), cmocka_unit_test(test_pack),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

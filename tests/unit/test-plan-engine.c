@@ -171,6 +171,7 @@ static void test_shapes(void **state) {
                 { "llama-8b", "q8_0", 8.030, 7.95 },    { "llama-70b", "bf16", 70.554, 131.4 },
                 { "llama-70b", "q4_k", 70.554, 37.0 },  { "qwen3-32b", "bf16", 32.762, 61.0 },
                 { "gpt-oss-20b", "mxfp4", 20.91, 10.4 }, { "gpt-oss-120b", "mxfp4", 116.83, 57.8 },
+                { "llama-70b", "bf16_ll", 70.554, 91.3 },
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(expect); i++) {
@@ -178,16 +179,21 @@ static void test_shapes(void **state) {
                 struct loader_error error = { .text = "" };
                 struct image_error fault;
                 struct loadlink_record r;
-                uint64_t sum = 0;
+                bool estimated = false;
+                uint64_t sum = 0, kinds = 0;
                 size_t at;
 
-                if (shape_plan(&plan, expect[i].name, expect[i].format, LOADLINK_SEGMENT_BYTES, &error) != 0)
+                if (shape_plan(&plan, expect[i].name, expect[i].format, LOADLINK_SEGMENT_BYTES, &estimated, &error) != 0)
                         fail_msg("%s: %s", expect[i].name, error.text);
                 assert_null(image_schema_check_hparams(&plan.hparams));
                 assert_int_equal(image_schema_check(&plan.hparams, plan.tensors, plan.n_tensors, &at, &fault), 0);
                 record_plan(&plan, plan.data_size, &steps[0], &r);
                 for (size_t k = 0; k < r.n_segments; k++)
                         sum += r.segment_bytes[k];
+                for (size_t k = 0; k < LOADLINK_KINDS; k++)
+                        kinds += r.kinds[k].bytes;
+                assert_true(kinds == plan.data_size && estimated == (r.coded.bytes > 0));
+                assert_true(!estimated || (r.coded.params > r.n_params / 1000 * 999 && strcmp(r.format, "BF16_LL") == 0));
                 print_message("%s in %s: %.3f billion, %.2f GiB, engine %.2f GiB\n", expect[i].name, expect[i].format,
                               (double)r.n_params / 1e9, (double)sum / (1 << 30), (double)r.engine_bytes / (1 << 30));
                 assert_float_equal((double)r.n_params / 1e9, expect[i].params, expect[i].params * 0.005);
@@ -210,8 +216,9 @@ static void test_shape_faults(void **state) {
         for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
                 struct image_plan plan = IMAGE_PLAN_NULL;
                 struct loader_error error = { .text = "" };
+                bool estimated = false;
 
-                assert_int_equal(shape_plan(&plan, bad[i][0], bad[i][1], LOADLINK_SEGMENT_BYTES, &error), LOADER_E_UNSUPPORTED);
+                assert_int_equal(shape_plan(&plan, bad[i][0], bad[i][1], LOADLINK_SEGMENT_BYTES, &estimated, &error), LOADER_E_UNSUPPORTED);
                 if (!strcasestr(error.text, bad[i][2]))
                         fail_msg("'%s': %s", bad[i][0], error.text);
                 image_plan_deinit(&plan);
