@@ -1,16 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-#include "base/fd.h"
-#include "base/splitname.h"
+#include "base/macro.h"
 #include "kernels/format.h"
 #include "loadlink.h"
 #include "modeldir.h"
@@ -251,118 +247,5 @@ int loader_write(struct loader *l, const int *fds, size_t n_fds, const struct co
                 r = write_tensors(l, maps, progress);
         }
         unmap(l, maps);
-        return r;
-}
-
-static int make_segments(const struct image_plan *plan, int *fds) {
-        for (size_t i = 0; i < plan->n_segments; i++) {
-                fds[i] = fd_memfd_new("spark-image", plan->segment_size[i]);
-                if (fds[i] < 0)
-                        return fds[i];
-        }
-        return 0;
-}
-
-static int seal_segments(const struct image_plan *plan, const int *fds) {
-        for (size_t i = 0; i < plan->n_segments; i++) {
-                int r = fd_memfd_seal(fds[i]);
-
-                if (r < 0)
-                        return r;
-        }
-        return 0;
-}
-
-static int load(struct loader *l, int *fds) {
-        int r;
-
-        r = loader_plan(l);
-        if (!r)
-                r = make_segments(&l->plan, fds);
-        if (!r)
-                r = loader_write(l, fds, l->plan.n_segments, NULL);
-        if (!r)
-                r = seal_segments(&l->plan, fds);
-        return r;
-}
-
-/* After an init, whose result this takes. Deinits the loader. */
-static int finish(struct loader *l, int r, bool lossless, int *ret_fds, size_t *ret_n_fds) {
-        int fds[IMAGE_SEGMENTS_MAX];
-
-        l->options.lossless = lossless;
-        for (size_t i = 0; i < IMAGE_SEGMENTS_MAX; i++)
-                fds[i] = -1;
-        if (r == 0)
-                r = load(l, fds);
-        if (r == 0) {
-                *ret_n_fds = l->plan.n_segments;
-                (void)memcpy(ret_fds, fds, l->plan.n_segments * sizeof(*fds));
-        } else {
-                for (size_t i = 0; i < IMAGE_SEGMENTS_MAX; i++)
-                        fds[i] = fd_close(fds[i]);
-        }
-        loader_deinit(l);
-        return r;
-}
-
-int loader_load_files(const int *inputs, size_t n_inputs, int *ret_fds, size_t *ret_n_fds,
-                      struct loader_error *error) {
-        struct loader l;
-
-        return finish(&l, loader_init(&l, inputs, n_inputs, error), false, ret_fds, ret_n_fds);
-}
-
-static int load_directory(int dir, const char *path, bool lossless, int *ret_fds, size_t *ret_n_fds, struct loader_error *error) {
-        const char *names[MODELDIR_FILES_MAX];
-        struct modeldir d = { .n = 0 };
-        struct loader l;
-        int r = modeldir_open(&d, dir, path, error->text);
-
-        if (r)
-                return r > 0 ? LOADER_E_IO : r;
-        for (size_t i = 0; i < d.n; i++)
-                names[i] = d.names[i];
-        r = finish(&l, loader_init_directory(&l, names, d.fds, d.n, error), lossless, ret_fds, ret_n_fds);
-        modeldir_close(&d);
-        return r;
-}
-
-int loader_load(int input_fd, int *ret_fds, size_t *ret_n_fds, struct loader_error *error) {
-        return loader_load_files(&input_fd, 1, ret_fds, ret_n_fds, error);
-}
-
-int loader_load_path(const char *path, int *ret_fds, size_t *ret_n_fds, struct loader_error *error) {
-        return loader_load_path_as(path, false, ret_fds, ret_n_fds, error);
-}
-
-int loader_load_path_as(const char *path, bool lossless, int *ret_fds, size_t *ret_n_fds, struct loader_error *error) {
-        char name[PATH_MAX];
-        unsigned n = splitname_part(path, 1, name, sizeof(name));
-        int fds[SOURCES_MAX], r = 0;
-        struct loader l;
-        size_t n_fds = 0;
-        _cleanup_fd_ int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-        error->part = 0;
-        if (dir >= 0)
-                return load_directory(dir, path, lossless, ret_fds, ret_n_fds, error);
-        if (n > SOURCES_MAX)
-                return loader_fail(error, LOADER_E_UNSUPPORTED, "'%s' has %u parts; %u are possible", path, n, SOURCES_MAX);
-        while (n_fds < MAX(n, 1u) && !r) {
-                const char *p = n ? name : path;
-
-                if (n)
-                        (void)splitname_part(path, (unsigned)n_fds + 1, name, sizeof(name));
-                fds[n_fds] = open(p, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-                if (fds[n_fds] < 0)
-                        r = loader_fail(error, LOADER_E_IO, "cannot open '%s': %s", p, strerror(errno));
-                else
-                        n_fds++;
-        }
-        if (!r)
-                r = finish(&l, loader_init(&l, fds, n_fds, error), lossless, ret_fds, ret_n_fds);
-        while (n_fds > 0)
-                (void)fd_close(fds[--n_fds]);
         return r;
 }

@@ -58,3 +58,5 @@ int loader_load_files(const int *inputs, size_t n_inputs, int *ret_fds, size_t *
 int loader_load_path(const char *path, int *ret_fds, size_t *ret_n_fds, struct loader_error *error);
 /* The same, with weights in BF16 coded losslessly where they get smaller. */
 int loader_load_path_as(const char *path, bool lossless, int *ret_fds, size_t *ret_n_fds, struct loader_error *error);
+/* Packs it into a file (borrowed, open for reading and writing) instead, which gets the size that it needs. */
+int loader_pack_path(const char *path, bool lossless, int file, struct loader_error *error);

@@ -39,6 +39,7 @@ struct options {
         enum kv_format kv;
         unsigned prompt, tokens, batch, rows, threads; /* rows: of a step; 0 = as an engine has it */
         int json;
+        int lossless;
 };
 
 /* What is measured, whichever way it came to be. */
@@ -193,7 +194,7 @@ static int open_file(struct subject *s, const struct options *o, const struct ba
         struct failure f = { .text = "" };
         int r;
 
-        r = loader_load_path(o->model, s->fds, &s->n_fds, &error);
+        r = loader_load_path_as(o->model, o->lossless, s->fds, &s->n_fds, &error);
         if (r != 0)
                 return say(o->model, r < 0 ? strerror(-r) : error.text, 65);
         r = host_open(&s->host, &config, s->fds, s->n_fds, &events, NULL, &f);
@@ -416,7 +417,7 @@ static int run(const struct options *o) {
 static int usage(FILE *f, int status) {
         (void)fprintf(f, "Usage: spark-bench engine -m FILE|--shape SHAPE [--format F] [-p PROMPT] [-n TOKENS] [-b BATCH]\n"
                          "                          [-t THREADS] [-r ROWS] [--kv KV] [--backend B] [--library FILE]\n"
-                         "                          [--placement P] [--json]\n\n"
+                         "                          [--placement P] [--lossless] [--json]\n\n"
                          "  -m FILE       a model; or\n"
                          "  --shape S     random weights: llama-1b, llama-8b, llama-70b, qwen3-32b, gpt-oss-20b, gpt-oss-120b\n"
                          "  --format F    of random weights: q4_0 (default), q8_0, f16, q4_k ...\n"
@@ -428,7 +429,8 @@ static int usage(FILE *f, int status) {
                          "  --backend B   auto (default), cpu, cuda\n"
                          "  --library F   the CUDA backend's shared object\n"
                          "  --placement P where weights are: auto, unified, device\n"
-                         "  --kv KV       the KV cache's format: f16 (default), f32, q8_0\n");
+                         "  --kv KV       the KV cache's format: f16 (default), f32, q8_0\n"
+                         "  --lossless    code a model's weights in BF16\n");
         return status;
 }
 
@@ -457,7 +459,7 @@ int bench_engine_main(int argc, char **argv) {
                 { "library", required_argument, NULL, 'L' }, { "placement", required_argument, NULL, 'P' },
                 { "backend", required_argument, NULL, 'B' }, { "json", no_argument, NULL, 'j' },
                 { "kv", required_argument, NULL, 'K' },       { "help", no_argument, NULL, 'h' },
-                { 0 },
+                { "lossless", no_argument, NULL, 'l' },       { 0 },
         };
         struct options o = { .backend = "auto", .format = "q4_0", .prompt = 512, .tokens = 128, .batch = 1 };
         bool ok = true;
@@ -504,6 +506,9 @@ int bench_engine_main(int argc, char **argv) {
                 case 'j':
                         o.json = 1;
                         break;
+                case 'l':
+                        o.lossless = 1;
+                        break;
                 case 'h':
                         return usage(stdout, 0);
                 default:
@@ -511,7 +516,7 @@ int bench_engine_main(int argc, char **argv) {
                         break;
                 }
         }
-        if (!ok || !o.model == !o.shape || optind != argc)
+        if (!ok || !o.model == !o.shape || (o.shape && o.lossless) || optind != argc)
                 return usage(stderr, 64);
         return run(&o);
 }

@@ -3,7 +3,8 @@
 /*
  * spark-bench load: how fast a model gets into memory, against what the disk gives. By turns, the files are read whole
  * with O_DIRECT and a deep queue into buffers that nobody looks at, and loaded into memfds by a child of ours, whose
- * private memory is watched. Neither may leave the files in the page cache, and what is there at first is dropped.
+ * private memory is watched. Neither may leave the files in the page cache, and what is there at first is dropped. With --pack, each
+ * round also packs the model into a file, and loads that.
  */
 
 #include <dirent.h>
@@ -33,13 +34,14 @@
 #define ROUNDS_MAX 20u
 
 struct options {
-        const char *model;
+        const char *model, *pack;
         unsigned rounds;
-        bool json;
+        bool json, lossless;
 };
 
 struct figures {
-        struct samples read_s, load_s;
+        struct samples read_s, load_s, pack_s, packed_s; /* packed: loading what was packed */
+        uint64_t packed_bytes;
         uint64_t bytes;      /* of the files */
         uint64_t anon_peak;  /* private memory of the loading process, above what it had before */
         uint64_t cached;     /* bytes of the files that were in the page cache after a load, at most */
@@ -185,14 +187,26 @@ static int count_cached(const char *path, uint64_t *bytes) {
 
 /* ---- loading ---- */
 
-/* In the child: loads, and says how long it took. */
-static void child(const char *path, int out) {
+/* What a child does: loads a model, or packs it. */
+struct task {
+        const char *path, *pack;
+        bool lossless;
+};
+
+static int pack(const struct task *t, struct loader_error *error) {
+        _cleanup_fd_ int fd = open(t->pack, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+        return fd < 0 ? -errno : loader_pack_path(t->path, t->lossless, fd, error);
+}
+
+/* In the child: says how long it took. */
+static void child(const struct task *t, int out) {
         struct loader_error error = { 0 };
         int fds[IMAGE_SEGMENTS_MAX], r;
         double start = measure_now_us(), took;
         size_t n = 0;
 
-        r = loader_load_path(path, fds, &n, &error);
+        r = t->pack ? pack(t, &error) : loader_load_path_as(t->path, t->lossless, fds, &n, &error);
         took = r ? -1 : (measure_now_us() - start) / 1e6;
         if (r)
                 (void)fprintf(stderr, "spark-bench: load: %s\n", r > 0 ? error.text : strerror(-r));
@@ -216,7 +230,7 @@ static uint64_t anon_bytes(pid_t pid) {
         return kib * 1024;
 }
 
-static int load_once(const char *path, struct figures *f) {
+static int run_task(const struct task *task, struct figures *f, struct samples *ret_s) {
         uint64_t first, now;
         double took = -1;
         int pipe_fds[2], status, r;
@@ -232,7 +246,7 @@ static int load_once(const char *path, struct figures *f) {
                 return r;
         }
         if (pid == 0)
-                child(path, pipe_fds[1]);
+                child(task, pipe_fds[1]);
         (void)fd_close(pipe_fds[1]);
         first = anon_bytes(pid);
         while ((r = waitpid(pid, &status, WNOHANG)) == 0) {
@@ -245,10 +259,34 @@ static int load_once(const char *path, struct figures *f) {
         (void)fd_close(pipe_fds[0]);
         if (took < 0)
                 return -EIO;
-        return samples_add(&f->load_s, took);
+        return samples_add(ret_s, took);
+}
+
+static int add_size(const char *path, uint64_t *bytes) {
+        struct stat st;
+
+        if (stat(path, &st) < 0)
+                return -errno;
+        *bytes += (uint64_t)st.st_size;
+        return 0;
+}
+
+/* Packs, and loads what was packed. */
+static int measure_packed(const struct options *o, struct figures *f, uint64_t *cached) {
+        const struct task to = { .path = o->model, .pack = o->pack, .lossless = o->lossless }, from = { .path = o->pack };
+        int r = run_task(&to, f, &f->pack_s);
+
+        f->packed_bytes = 0;
+        if (r >= 0)
+                r = add_size(o->pack, &f->packed_bytes);
+        if (r >= 0)
+                r = run_task(&from, f, &f->packed_s);
+        return r < 0 ? r : count_cached(o->pack, cached);
 }
 
 static int measure(const struct options *o, struct figures *f) {
+        const struct task load = { .path = o->model, .lossless = o->lossless };
+
         for (unsigned i = 0; i < o->rounds; i++) {
                 uint64_t cached = 0, none = 0;
                 double start;
@@ -262,7 +300,9 @@ static int measure(const struct options *o, struct figures *f) {
                 if (r >= 0)
                         r = samples_add(&f->read_s, (measure_now_us() - start) / 1e6);
                 if (r >= 0)
-                        r = load_once(o->model, f);
+                        r = run_task(&load, f, &f->load_s);
+                if (r >= 0 && o->pack)
+                        r = measure_packed(o, f, &cached);
                 if (r >= 0)
                         r = for_each_file(o->model, count_cached, &cached);
                 if (r < 0)
@@ -274,26 +314,32 @@ static int measure(const struct options *o, struct figures *f) {
 
 static void report(const struct options *o, struct figures *f) {
         double read_s = samples_quantile(&f->read_s, 0.5), load_s = samples_quantile(&f->load_s, 0.5);
-        double mb = (double)f->bytes / 1e6;
+        double pack_s = o->pack ? samples_quantile(&f->pack_s, 0.5) : 0, packed_s = o->pack ? samples_quantile(&f->packed_s, 0.5) : 0;
+        double mb = (double)f->bytes / 1e6, packed_mb = (double)f->packed_bytes / 1e6;
 
         if (o->json)
                 (void)printf("{\"bytes\":%llu,\"rounds\":%u,\"read_s\":%.3f,\"load_s\":%.3f,\"load_s_best\":%.3f,"
                              "\"read_bytes_per_s\":%.0f,\"load_bytes_per_s\":%.0f,\"ratio\":%.3f,\"anon_peak_bytes\":%llu,"
-                             "\"cached_bytes\":%llu}\n",
+                             "\"cached_bytes\":%llu,\"packed_bytes\":%llu,\"pack_s\":%.3f,\"load_packed_s\":%.3f}\n",
                              (unsigned long long)f->bytes, o->rounds, read_s, load_s, samples_quantile(&f->load_s, 0),
                              mb * 1e6 / read_s, mb * 1e6 / load_s, load_s / read_s, (unsigned long long)f->anon_peak,
-                             (unsigned long long)f->cached);
+                             (unsigned long long)f->cached, (unsigned long long)f->packed_bytes, pack_s, packed_s);
         else
                 (void)printf("read  %8.0f MB in %6.2f s: %6.0f MB/s\nload  %8.0f MB in %6.2f s: %6.0f MB/s, %.2f times as long "
                              "(medians of %u rounds)\nmemory besides the image: %.0f MB; left in the page cache: %.0f MB\n",
                              mb, read_s, mb / read_s, mb, load_s, mb / load_s, load_s / read_s, o->rounds,
                              (double)f->anon_peak / 1e6, (double)f->cached / 1e6);
+        if (o->pack && !o->json)
+                (void)printf("pack  %8.0f MB in %6.2f s: %6.0f MB/s of the model\nload of it %3.0f MB in %6.2f s: %6.0f MB/s, %.2f times "
+                             "as long as the model's\n", packed_mb, pack_s, mb / pack_s, packed_mb, packed_s, packed_mb / packed_s,
+                             packed_s / load_s);
 }
 
 static int usage(FILE *out, int status) {
-        (void)fprintf(out, "Usage: spark-bench load -m FILE|DIR [-r ROUNDS] [--json]\n\n"
+        (void)fprintf(out, "Usage: spark-bench load -m FILE|DIR [-r ROUNDS] [--lossless] [--pack FILE] [--json]\n\n"
                            "By turns reads FILE (all parts of a split one) or DIR's weights with O_DIRECT and loads them into\n"
-                           "memory.\n");
+                           "memory. --lossless: weights in BF16 are coded. --pack FILE: each round also packs the model there and\n"
+                           "loads what it packed; the file stays.\n");
         return status;
 }
 
@@ -301,6 +347,7 @@ int bench_load_main(int argc, char **argv) {
         static const struct option long_options[] = {
                 { "model", required_argument, NULL, 'm' }, { "rounds", required_argument, NULL, 'r' },
                 { "json", no_argument, NULL, 'j' },        { "help", no_argument, NULL, 'h' },
+                { "lossless", no_argument, NULL, 'l' },    { "pack", required_argument, NULL, 'p' },
                 { NULL, 0, NULL, 0 },
         };
         struct options o = { .rounds = 3 };
@@ -316,6 +363,10 @@ int bench_load_main(int argc, char **argv) {
                         o.rounds = (unsigned)strtoul(optarg, NULL, 10);
                 else if (c == 'j')
                         o.json = true;
+                else if (c == 'l')
+                        o.lossless = true;
+                else if (c == 'p')
+                        o.pack = optarg;
                 else
                         return usage(stderr, 64);
         }
@@ -326,5 +377,7 @@ int bench_load_main(int argc, char **argv) {
                 report(&o, &f);
         samples_deinit(&f.read_s);
         samples_deinit(&f.load_s);
+        samples_deinit(&f.pack_s);
+        samples_deinit(&f.packed_s);
         return r < 0 ? say(o.model, r) : 0;
 }

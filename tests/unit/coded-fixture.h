@@ -32,8 +32,39 @@ static inline uint16_t coded_value(uint32_t *state) {
         return (uint16_t)(bits >> 16);
 }
 
-/* A llama of two layers: attn_q of the first one is noise and does not get smaller, attn_k has every pattern of 16 bits. */
-static inline void coded_model(struct maker *m) {
+#define CODED_LAYERS 2u
+#define CODED_VECTORS 6u  /* tensors that are no matrices, or not in BF16: embedding, norms */
+#define CODED_MATRICES 14u
+
+static inline void coded_metadata(struct maker *m) {
+        maker_kv_str(m, "general.architecture", "llama", 5);
+        maker_kv_str(m, "general.name", "made by a test", 14);
+        maker_kv_u32(m, "llama.context_length", 128);
+        maker_kv_u32(m, "llama.embedding_length", CODED_EMBD);
+        maker_kv_u32(m, "llama.block_count", CODED_LAYERS);
+        maker_kv_u32(m, "llama.feed_forward_length", CODED_FF);
+        maker_kv_u32(m, "llama.attention.head_count", 4);
+        maker_kv_u32(m, "llama.attention.head_count_kv", 2);
+        maker_kv_u32(m, "llama.rope.dimension_count", 32);
+        maker_kv_f32(m, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
+        maker_kv_f32(m, "llama.rope.freq_base", 10000.0f);
+        maker_vocab(m, &(struct maker_model){ 0 });
+}
+
+static inline void coded_vectors(struct maker *m) {
+        maker_f32(m, "token_embd.weight", CODED_EMBD, 9);
+        maker_f32(m, "output_norm.weight", CODED_EMBD, 0);
+        for (unsigned l = 0; l < CODED_LAYERS; l++) {
+                char name[64];
+
+                (void)snprintf(name, sizeof(name), "blk.%u.attn_norm.weight", l);
+                maker_f32(m, name, CODED_EMBD, 0);
+                (void)snprintf(name, sizeof(name), "blk.%u.ffn_norm.weight", l);
+                maker_f32(m, name, CODED_EMBD, 0);
+        }
+}
+
+static inline void coded_matrices(struct maker *m) {
         static const struct {
                 const char *name;
                 unsigned in, out;
@@ -42,52 +73,44 @@ static inline void coded_model(struct maker *m) {
                 { "attn_output", CODED_EMBD, CODED_EMBD }, { "ffn_gate", CODED_EMBD, CODED_FF }, { "ffn_up", CODED_EMBD, CODED_FF },
                 { "ffn_down", CODED_FF, CODED_EMBD },
         };
-        uint32_t state = 1;
-        uint16_t *data;
-        size_t n;
 
-        maker_begin(m);
-        maker_kv_str(m, "general.architecture", "llama", 5);
-        maker_kv_str(m, "general.name", "made by a test", 14);
-        maker_kv_u32(m, "llama.context_length", 128);
-        maker_kv_u32(m, "llama.embedding_length", CODED_EMBD);
-        maker_kv_u32(m, "llama.block_count", 2);
-        maker_kv_u32(m, "llama.feed_forward_length", CODED_FF);
-        maker_kv_u32(m, "llama.attention.head_count", 4);
-        maker_kv_u32(m, "llama.attention.head_count_kv", 2);
-        maker_kv_u32(m, "llama.rope.dimension_count", 32);
-        maker_kv_f32(m, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
-        maker_kv_f32(m, "llama.rope.freq_base", 10000.0f);
-        maker_vocab(m, &(struct maker_model){ 0 });
-        maker_f32(m, "token_embd.weight", CODED_EMBD, 9);
-        maker_f32(m, "output_norm.weight", CODED_EMBD, 0);
-        for (unsigned l = 0; l < 2; l++) {
-                char name[64];
-
-                (void)snprintf(name, sizeof(name), "blk.%u.attn_norm.weight", l);
-                maker_f32(m, name, CODED_EMBD, 0);
-                (void)snprintf(name, sizeof(name), "blk.%u.ffn_norm.weight", l);
-                maker_f32(m, name, CODED_EMBD, 0);
+        for (unsigned l = 0; l < CODED_LAYERS; l++)
                 for (size_t i = 0; i < ARRAY_SIZE(block); i++) {
                         const uint64_t dims[2] = { block[i].in, block[i].out };
+                        char name[64];
 
                         (void)snprintf(name, sizeof(name), "blk.%u.%s.weight", l, block[i].name);
                         maker_tensor(m, name, FMT_BF16, 2, dims, dims[0] * dims[1] * 2, UINT64_MAX);
                 }
-        }
-        maker_end(m);
-        n = (m->n - m->header) / 2 - 16;
-        data = (uint16_t *)(void *)(m->data + (m->header + 31) / 32 * 32);
-        for (size_t i = 0; i < n - 16; i++)
+}
+
+/* All data as if it were weights in BF16, when the file has ended; returns where they begin. */
+static inline uint16_t *coded_fill(struct maker *m) {
+        size_t begin = (m->header + 31) / 32 * 32;
+        uint16_t *data = (uint16_t *)(void *)(m->data + begin);
+        uint32_t state = 1;
+
+        for (size_t i = 0; i < (m->n - begin) / 2; i++)
                 data[i] = coded_value(&state);
-        /* the first block's attn_q lies behind embedding, norms of the end and the block's */
-        data += (9 + 3) * CODED_EMBD * 2;
-        for (size_t i = 0; i < CODED_EMBD * CODED_EMBD; i++) {
+        return data;
+}
+
+/* A llama of two layers. noise: attn_q of the first one is any bits, NaNs among them, and does not get smaller. */
+static inline void coded_model(struct maker *m, bool noise) {
+        uint32_t state = 1;
+        uint16_t *data;
+
+        maker_begin(m);
+        coded_metadata(m);
+        coded_vectors(m);
+        coded_matrices(m);
+        maker_end(m);
+        data = coded_fill(m) + (9 + 1 + 2 * CODED_LAYERS) * CODED_EMBD * 2; /* behind the vectors, which are F32 */
+        for (size_t i = 0; noise && i < CODED_EMBD * CODED_EMBD; i++) {
                 state = state * 1664525u + 1013904223u;
                 data[i] = (uint16_t)(state >> 13);
         }
 }
-
 
 /* The BF16 numbers of a row, whichever of the two forms the tensor has. */
 static inline void coded_row(const struct image *image, const struct image_tensor *t, uint64_t matrix, uint64_t row, uint16_t *ret) {
