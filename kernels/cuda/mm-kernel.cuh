@@ -55,7 +55,7 @@ template <typename F, typename V>
 DEVICE void mm_compute_stage(const struct mm_block &b, const struct mm_rings<F, V> &r, uint32_t step, uint32_t warp,
                              uint32_t lane, typename F::state states[V::panels], float acc[V::panels][V::tiles][4]) {
         using L = mm_layout<F, V>;
-        uint32_t left = (b.k_end - b.k_first - step * L::k_step + 31) / 32, n = F::coded || left >= L::steps ? L::steps : left;
+        uint32_t left = (b.k_end - b.k_first - step * L::k_step + 31) / 32, n = F::coded ? L::steps : left < L::steps ? left : L::steps;
         uint32_t in_chunk = step % L::chunk_steps * L::steps;
         const uint8_t *x = r.x + step % L::stages * L::x_stage_bytes;
         const float *sums = (const float *)(x + L::x_bytes) + warp % V::warps_n * V::tiles * CUDA_TILE_ROWS * 4;

@@ -49,6 +49,13 @@ static inline uint16_t ends(uint32_t matrix, uint32_t row, uint32_t k) {
         return (uint16_t)((k / 256 % 2 ? 248u + (k + row) % 8 : (k + row) % 5) << 7 | (k & 0x7f));
 }
 
+/* Escapes of four bits of all kinds, more than half of what a column can have. */
+static inline uint16_t scattered(uint32_t matrix, uint32_t row, uint32_t k) {
+        uint32_t spread = (uint32_t)((noise() + 1.0f) * 6.49f), exponent = noise() < 0.2f ? 118 + spread % 7 : 105 + spread;
+
+        return (uint16_t)(exponent << 7 | (k & 0x7f) | (row & 1) << 15);
+}
+
 static const struct kind {
         const char *name;
         number_fn number;
@@ -57,4 +64,5 @@ static const struct kind {
         { "trained", trained, false, true },     { "zero", zero, false, false },         { "any bits", any_bits, true, true },
         { "in turn", in_turn, true, true },      { "sparse", sparse, false, true },      { "two crowds", two_crowds, false, true },
         { "lines", lines, true, true },          { "few infinite", few_infinite, true, true }, { "ends", ends, false, false },
+        { "scattered", scattered, false, true },
 };
