@@ -12,6 +12,7 @@
 #include "model-file.h"
 #include "models.h"
 #include "options.h"
+#include "status.h"
 #include "weights.h"
 
 /* ---- answers ---- */
@@ -239,6 +240,38 @@ static int run_each(struct ctl *ctl, const struct option_spec *spec, int argc, c
         return status;
 }
 
+/* A model that is not of the store: what lists say of it. */
+struct show {
+        const char *name;
+        bool found;
+};
+
+static bool is_meant(const struct spark_model *m, const char *name) {
+        return !m->digest[0] && strcmp(m->name, name) == 0;
+}
+
+static void done_find(struct call *call, const struct spark_done *done) {
+        struct show *show = call->data;
+
+        for (size_t i = 0; i < done->n_models && !show->found; i++) {
+                if (!is_meant(done->models[i], show->name))
+                        continue;
+                show->found = true;
+                status_model_show(done->models[i], call->ctl->json);
+        }
+}
+
+static int show_model(struct ctl *ctl, const char *name) {
+        struct show show = { .name = name };
+        struct call find = { .ctl = ctl, .on_done = done_find, .data = &show };
+        struct call stored = { .ctl = ctl, .on_done = done_show };
+        int status = call_wait(&find, spark_models(ctl->spark, call_event, &find, &find.id));
+
+        if (status || show.found)
+                return status;
+        return call_wait(&stored, spark_model_show(ctl->spark, name, call_event, &stored, &stored.id));
+}
+
 static int run_show(struct ctl *ctl, int argc, char **argv) {
         const struct option_spec spec = {
                 .verb = "models show",
@@ -248,12 +281,19 @@ static int run_show(struct ctl *ctl, int argc, char **argv) {
                         "names, files (role, name, bytes, sha256), bytes, imported, uid, pinned, damaged, state,\n"
                         "architecture, format, parameters, context, vocabulary, has_chat_template, image_bytes, kv_bytes,\n"
                         "available_bytes, floor_bytes, freed_bytes, method, bits_per_weight, coded_parameters, coded_bytes, packed,\n"
-                        "estimated, kinds (kind, parameters, bytes, bits_per_weight, share).\n",
+                        "estimated, kinds (kind, parameters, bytes, bits_per_weight, share). Of a model that is not of the store, what\n"
+                        "models ls says of it, with its kinds where it is loaded.\n",
                 .min_arguments = 1,
                 .max_arguments = 1,
         };
 
-        return run_each(ctl, &spec, argc, argv, spark_model_show, done_show);
+        struct string_list arguments = { 0 };
+        int status = options_parse(ctl, &spec, argc, argv, &arguments);
+
+        if (status < 0)
+                status = ctl_connect(ctl) ?: show_model(ctl, arguments.items[0]);
+        string_list_deinit(&arguments);
+        return status;
 }
 
 static int run_verify(struct ctl *ctl, int argc, char **argv) {

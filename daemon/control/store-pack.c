@@ -215,10 +215,11 @@ static bool make_manifest(struct store_op *op) {
 void store_pack_begin(struct store_op *op) {
         struct request_error error;
         Spark__V1__ErrorCode code;
+        const struct store_alias *old = store_get_name(op->store, op->name);
         const char *why = store_op_why_not_named(op, NULL, &code);
         int r;
 
-        if (why) { /* as it would be in the end, after all that work */
+        if (why && !(old && old->of->damaged)) { /* which would be so in the end, after all that work; the same again heals */
                 store_op_fail(op, code, "'%s' %s.", op->name, why);
                 return;
         }
