@@ -48,6 +48,7 @@ int verb_ps(struct ctl *ctl, int argc, char **argv);
 int verb_top(struct ctl *ctl, int argc, char **argv);
 int verb_usage(struct ctl *ctl, int argc, char **argv);
 int verb_load(struct ctl *ctl, int argc, char **argv);
+int verb_pack(struct ctl *ctl, int argc, char **argv);
 int verb_unload(struct ctl *ctl, int argc, char **argv);
 int verb_generate(struct ctl *ctl, int argc, char **argv);
 int verb_chat(struct ctl *ctl, int argc, char **argv);

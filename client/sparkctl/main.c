@@ -20,6 +20,7 @@ static const struct {
         { "top", verb_top, "who is using it, as it goes" },
         { "usage", verb_usage, "tokens and requests used, by day and model" },
         { "load", verb_load, "load a model and keep it resident" },
+        { "pack", verb_pack, "write a model's image into the store, losslessly coded or as it is" },
         { "unload", verb_unload, "give a model's memory back" },
         { "generate", verb_generate, "answer or continue one prompt" },
         { "chat", verb_chat, "talk" },

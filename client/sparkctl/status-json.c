@@ -6,8 +6,7 @@
 #include "status.h"
 #include "weights.h"
 
-static void json_model(struct json *j, const struct spark_model *m) {
-        json_open(j, NULL, '{');
+void status_json_model(struct json *j, const struct spark_model *m) {
         json_string(j, "name", m->name);
         json_string(j, "state", m->state);
         json_bool(j, "default", m->is_default);
@@ -35,12 +34,7 @@ static void json_model(struct json *j, const struct spark_model *m) {
         json_u64(j, "load_percent", m->load_percent);
         json_string(j, "load_stage", m->load_stage);
         json_bool(j, "lossless", m->lossless);
-        json_u64(j, "coded_bytes", m->weights ? m->weights->coded_bytes : 0);
-        json_bool(j, "packed", m->packed);
-        if (m->weights && m->weights->parameters)
-                json_number(j, "bits_per_weight", weights_bits(m->weights), 9);
-        else
-                json_null(j, "bits_per_weight");
+        weights_json(j, m->weights);
         if (m->digest[0]) {
                 json_string(j, "digest", m->digest);
                 json_open(j, "aliases", '[');
@@ -53,13 +47,15 @@ static void json_model(struct json *j, const struct spark_model *m) {
         }
         if (m->error[0])
                 json_string(j, "error", m->error);
-        json_close(j, '}');
 }
 
 void status_json_models(struct json *j, const struct spark_model *const *models, size_t n) {
         json_open(j, "models", '[');
-        for (size_t i = 0; i < n; i++)
-                json_model(j, models[i]);
+        for (size_t i = 0; i < n; i++) {
+                json_open(j, NULL, '{');
+                status_json_model(j, models[i]);
+                json_close(j, '}');
+        }
         json_close(j, ']');
 }
 

@@ -2,23 +2,18 @@
 
 /* models ls, show, import, verify, rm, pin, alias: what the service knows, and what its store keeps. */
 
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 
-#include "base/fd.h"
-#include "base/splitname.h"
+#include "import-files.h"
 #include "json.h"
 #include "model-file.h"
-#include "modeldir.h"
+#include "models.h"
 #include "options.h"
+#include "status.h"
 #include "weights.h"
-
-#define FILES_MAX MODELDIR_FILES_MAX
 
 /* ---- answers ---- */
 
@@ -68,8 +63,7 @@ static void json_stored(const struct spark_stored *s) {
         (void)json_print(&j);
 }
 
-/* True where --json has said it all. */
-static bool done_json(const struct call *call, const struct spark_done *done) {
+bool models_done_json(const struct call *call, const struct spark_done *done) {
         if (call->ctl->json && done->stored)
                 json_stored(done->stored);
         return call->ctl->json || !done->stored;
@@ -116,7 +110,7 @@ static void print_stored(const struct spark_stored *s) {
 }
 
 static void done_show(struct call *call, const struct spark_done *done) {
-        if (!done_json(call, done))
+        if (!models_done_json(call, done))
                 print_stored(done->stored);
 }
 
@@ -124,7 +118,7 @@ static void done_import(struct call *call, const struct spark_done *done) {
         const struct spark_stored *s = done->stored;
         char bytes[32];
 
-        if (done_json(call, done))
+        if (models_done_json(call, done))
                 return;
         (void)printf("sha256:%s\n%s, %s.\n", s->digest, format_bytes(s->bytes, bytes),
                      strcmp(s->method, "known") == 0     ? "which the store had already"
@@ -136,7 +130,7 @@ static void done_remove(struct call *call, const struct spark_done *done) {
         const struct spark_stored *s = done->stored;
         char bytes[32], name[80];
 
-        if (done_json(call, done))
+        if (models_done_json(call, done))
                 return;
         if (s->n_files == 0)
                 (void)printf("The model is removed; %s are free again.\n", format_bytes(s->freed_bytes, bytes));
@@ -148,15 +142,15 @@ static void done_remove(struct call *call, const struct spark_done *done) {
 static void done_verify(struct call *call, const struct spark_done *done) {
         char bytes[32];
 
-        if (!done_json(call, done))
+        if (!models_done_json(call, done))
                 (void)printf("%s verified: as they were stored.\n", format_bytes(done->stored->bytes, bytes));
 }
 
 static void done_quiet(struct call *call, const struct spark_done *done) {
-        (void)done_json(call, done);
+        (void)models_done_json(call, done);
 }
 
-static int bar_event(struct spark *s, const struct spark_event *event, void *userdata) {
+int models_event_bar(struct spark *s, const struct spark_event *event, void *userdata) {
         struct call *call = userdata;
 
         if (event->type == SPARK_EVENT_PROGRESS) {
@@ -168,98 +162,26 @@ static int bar_event(struct spark *s, const struct spark_event *event, void *use
 
 /* ---- subverbs ---- */
 
-struct files {
-        int fds[FILES_MAX];
-        char *paths[FILES_MAX];
-        const char *names[FILES_MAX];
-        size_t n;
-};
-
-static void files_deinit(struct files *f) {
-        for (size_t i = 0; i < f->n; i++) {
-                (void)fd_close(f->fds[i]);
-                free(f->paths[i]);
-        }
-}
-
-static int files_add(const struct ctl *ctl, struct files *f, const char *path) {
-        const char *slash;
-        int status;
-
-        if (f->n == FILES_MAX)
-                return ctl_fail(ctl, EXIT_BAD_DATA, "FILE", NULL, "A model has at most %u files.", FILES_MAX);
-        f->fds[f->n] = -1;
-        f->paths[f->n] = strdup(path);
-        if (!f->paths[f->n])
-                return ctl_fail(ctl, EXIT_OTHER, "MEMORY", NULL, "Out of memory.");
-        slash = strrchr(f->paths[f->n], '/');
-        f->names[f->n] = slash ? slash + 1 : f->paths[f->n];
-        status = model_file_open(ctl, path, &f->fds[f->n]);
-        f->n++;
-        return status;
-}
-
-/* The files of a directory that are a model's. */
-static int files_add_directory(const struct ctl *ctl, struct files *f, const char *path) {
-        _cleanup_fd_ int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        char text[MODELDIR_TEXT_MAX];
-        struct modeldir d = { .n = 0 };
-        int r;
-
-        r = fd < 0 ? -errno : modeldir_open(&d, fd, path, text);
-        if (r < 0)
-                return ctl_fail(ctl, r == -EACCES ? EXIT_NOT_PERMITTED : EXIT_BAD_DATA, "FILE", NULL,
-                                "%s can't be read: %s.", path, strerror(-r));
-        if (r > 0)
-                return ctl_fail(ctl, EXIT_BAD_DATA, "FILE", NULL, "%s.", text);
-        for (; f->n < d.n; f->n++) {
-                f->fds[f->n] = d.fds[f->n];
-                f->paths[f->n] = strdup(d.names[f->n]);
-                f->names[f->n] = f->paths[f->n];
-        }
-        for (size_t i = 0; i < f->n; i++)
-                if (!f->names[i])
-                        return ctl_fail(ctl, EXIT_OTHER, "MEMORY", NULL, "Out of memory.");
-        return 0;
-}
-
-/* A file, all parts of a split one, of which the first is named, or what a directory has of a model. */
-static int files_open(const struct ctl *ctl, struct files *f, const char *path) {
-        char part[PATH_MAX];
-        unsigned total = splitname_part(path, 1, part, sizeof(part));
-        int status = 0;
-
-        if (model_file_is_directory(path))
-                return files_add_directory(ctl, f, path);
-        if (total == 0)
-                return files_add(ctl, f, path);
-        for (unsigned i = 1; i <= total && !status; i++) {
-                (void)splitname_part(path, i, part, sizeof(part));
-                status = files_add(ctl, f, part);
-        }
-        return status;
-}
-
-static int import_files(struct ctl *ctl, const char *path, struct spark_import_request *request) {
+static int start_import(struct ctl *ctl, const char *path, struct spark_import_request *request) {
         struct call call = { .ctl = ctl, .on_done = done_import };
         char name[MODEL_NAME_BYTES + 1];
-        struct files files = { .n = 0 };
+        struct import_files files = { .n = 0 };
         int status;
 
         if (!request->name)
                 request->name = model_file_name(path, name);
         if (!request->name)
                 return ctl_fail_usage(ctl, "models import", "'%.100s' gives no name; --name is wanted.", path);
-        status = files_open(ctl, &files, path);
+        status = import_files_open(ctl, &files, path);
         if (!status)
                 status = ctl_connect(ctl);
         if (!status) {
                 request->fds = files.fds;
                 request->files = files.names;
                 request->n_files = files.n;
-                status = call_wait(&call, spark_model_import(ctl->spark, request, bar_event, &call, &call.id));
+                status = call_wait(&call, spark_model_import(ctl->spark, request, models_event_bar, &call, &call.id));
         }
-        files_deinit(&files);
+        import_files_deinit(&files);
         return status;
 }
 
@@ -292,7 +214,7 @@ static int run_import(struct ctl *ctl, int argc, char **argv) {
         if (status < 0) {
                 request.replace = replace;
                 request.pin = pin;
-                status = import_files(ctl, arguments.items[0], &request);
+                status = start_import(ctl, arguments.items[0], &request);
         }
         string_list_deinit(&arguments);
         return status;
@@ -312,10 +234,42 @@ static int run_each(struct ctl *ctl, const struct option_spec *spec, int argc, c
         for (size_t i = 0; i < arguments.n && status == 0; i++) {
                 struct call call = { .ctl = ctl, .on_done = on_done };
 
-                status = call_wait(&call, start(ctl->spark, arguments.items[i], bar_event, &call, &call.id));
+                status = call_wait(&call, start(ctl->spark, arguments.items[i], models_event_bar, &call, &call.id));
         }
         string_list_deinit(&arguments);
         return status;
+}
+
+/* A model that is not of the store: what lists say of it. */
+struct show {
+        const char *name;
+        bool found;
+};
+
+static bool is_meant(const struct spark_model *m, const char *name) {
+        return !m->digest[0] && strcmp(m->name, name) == 0;
+}
+
+static void done_find(struct call *call, const struct spark_done *done) {
+        struct show *show = call->data;
+
+        for (size_t i = 0; i < done->n_models && !show->found; i++) {
+                if (!is_meant(done->models[i], show->name))
+                        continue;
+                show->found = true;
+                status_model_show(done->models[i], call->ctl->json);
+        }
+}
+
+static int show_model(struct ctl *ctl, const char *name) {
+        struct show show = { .name = name };
+        struct call find = { .ctl = ctl, .on_done = done_find, .data = &show };
+        struct call stored = { .ctl = ctl, .on_done = done_show };
+        int status = call_wait(&find, spark_models(ctl->spark, call_event, &find, &find.id));
+
+        if (status || show.found)
+                return status;
+        return call_wait(&stored, spark_model_show(ctl->spark, name, call_event, &stored, &stored.id));
 }
 
 static int run_show(struct ctl *ctl, int argc, char **argv) {
@@ -327,12 +281,19 @@ static int run_show(struct ctl *ctl, int argc, char **argv) {
                         "names, files (role, name, bytes, sha256), bytes, imported, uid, pinned, damaged, state,\n"
                         "architecture, format, parameters, context, vocabulary, has_chat_template, image_bytes, kv_bytes,\n"
                         "available_bytes, floor_bytes, freed_bytes, method, bits_per_weight, coded_parameters, coded_bytes, packed,\n"
-                        "estimated, kinds (kind, parameters, bytes, bits_per_weight, share).\n",
+                        "estimated, kinds (kind, parameters, bytes, bits_per_weight, share). Of a model that is not of the store, what\n"
+                        "models ls says of it, with its kinds where it is loaded.\n",
                 .min_arguments = 1,
                 .max_arguments = 1,
         };
 
-        return run_each(ctl, &spec, argc, argv, spark_model_show, done_show);
+        struct string_list arguments = { 0 };
+        int status = options_parse(ctl, &spec, argc, argv, &arguments);
+
+        if (status < 0)
+                status = ctl_connect(ctl) ?: show_model(ctl, arguments.items[0]);
+        string_list_deinit(&arguments);
+        return status;
 }
 
 static int run_verify(struct ctl *ctl, int argc, char **argv) {

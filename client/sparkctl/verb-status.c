@@ -76,6 +76,20 @@ static void print_model(const struct spark_model *m) {
                 (void)printf("    %s\n", format_safe(m->error, text, sizeof(text)));
 }
 
+void status_model_show(const struct spark_model *m, bool json) {
+        _cleanup_json_ struct json j = JSON_NULL;
+
+        if (!json) {
+                print_model(m);
+                weights_print(m->weights);
+                return;
+        }
+        json_open(&j, NULL, '{');
+        status_json_model(&j, m);
+        json_close(&j, '}');
+        (void)json_print(&j);
+}
+
 static void print_requests(const struct spark_status_result *s) {
         (void)printf("%8s %7s %-11s %-8s %-20s %-10s %8s %8s %8s %7s %10s  %s\n", "PID", "UID", "PRIORITY", "STATE",
                      "MODEL", "KIND", "PROMPT", "CACHED", "TOKENS", "TOK/S", "AGE", "UNIT");

@@ -306,7 +306,7 @@ void bus_call_error(void *userdata, struct request *r, const Spark__V1__Error *e
         fail_call(userdata, error);
 }
 
-static void start_load(struct bus_call *c, const char *model, bool unload) {
+static void start_load(struct bus_call *c, const char *model, bool unload, bool lossless) {
         static const struct request_sink load_sink = {
                 .token = bus_call_ignore_token, .progress = bus_call_ignore_progress, .done = load_done, .error = bus_call_error
         };
@@ -327,6 +327,7 @@ static void start_load(struct bus_call *c, const char *model, bool unload) {
         int r;
 
         load.model = unload_frame.model = (char *)model;
+        load.lossless = lossless;
         if (unload) {
                 frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_UNLOAD;
                 frame.unload = &unload_frame;
@@ -342,16 +343,17 @@ static void start_load(struct bus_call *c, const char *model, bool unload) {
 }
 
 void bus_operation_load(struct bus_call *c) {
+        struct bus_pack_options o;
         struct request_error error;
         const char *model;
         int r = sd_bus_message_read_basic(c->message, 's', &model);
 
         if (r >= 0)
-                r = bus_options_read_none(c->message, &error);
+                r = bus_load_options_read(&o, c->message, &error);
         if (r)
                 bus_call_refuse(c, r, &error);
         else
-                start_load(c, model, false);
+                start_load(c, model, false, o.lossless);
 }
 
 void bus_operation_unload(struct bus_call *c) {
@@ -362,7 +364,7 @@ void bus_operation_unload(struct bus_call *c) {
         if (r < 0)
                 bus_call_refuse(c, r, &error);
         else
-                start_load(c, model, true);
+                start_load(c, model, true, false);
 }
 
 /* The model whose object was called; it may have gone while the caller was looked up. */
@@ -373,7 +375,7 @@ static void start_model_load(struct bus_call *c, bool unload) {
                 bus_call_fail_with(c, SPARK__V1__ERROR_CODE__MODEL_NOT_FOUND, "There is no such model.");
                 return;
         }
-        start_load(c, name, unload);
+        start_load(c, name, unload, false);
         free(name);
 }
 

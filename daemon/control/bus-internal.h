@@ -110,6 +110,7 @@ void bus_call_error(void *userdata, struct request *r, const Spark__V1__Error *e
 
 /* ---- bus-store.c ---- */
 void bus_operation_import_model(struct bus_call *c);
+void bus_operation_pack_model(struct bus_call *c);
 void bus_operation_remove_model(struct bus_call *c);
 int bus_store_list(struct bus *b, sd_bus_message *reply);
 

@@ -101,6 +101,10 @@ static int on_import_model(sd_bus_message *m, void *userdata, sd_bus_error *erro
         return bus_call_begin(userdata, m, bus_operation_import_model, error);
 }
 
+static int on_pack_model(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        return bus_call_begin(userdata, m, bus_operation_pack_model, error);
+}
+
 static int on_remove_model(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         return bus_call_begin(userdata, m, bus_operation_remove_model, error);
 }
@@ -144,6 +148,8 @@ static const sd_bus_vtable manager_vtable[] = {
         SD_BUS_METHOD_WITH_ARGS("ListModels", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(so)", models), on_list_models, METHOD),
         SD_BUS_METHOD_WITH_ARGS("ImportModel", SD_BUS_ARGS("h", file, "s", name, "a{sv}", options),
                                 SD_BUS_RESULT("s", digest), on_import_model, METHOD),
+        SD_BUS_METHOD_WITH_ARGS("PackModel", SD_BUS_ARGS("s", model, "s", name, "a{sv}", options),
+                                SD_BUS_RESULT("s", digest), on_pack_model, METHOD),
         SD_BUS_METHOD_WITH_ARGS("RemoveModel", SD_BUS_ARGS("s", model), SD_BUS_RESULT("t", freed_bytes), on_remove_model,
                                 METHOD),
         SD_BUS_METHOD_WITH_ARGS("ListStored", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(sastbb)", models), on_list_stored, METHOD),

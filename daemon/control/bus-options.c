@@ -43,6 +43,12 @@ static const struct option import_options[] = {
         { "pin", "b", offsetof(struct bus_import_options, pin), 0 },
 };
 
+static const struct option pack_options[] = {
+        { "lossless", "b", offsetof(struct bus_pack_options, lossless), 0 }, /* the first one is Load's, too */
+        { "replace", "b", offsetof(struct bus_pack_options, replace), 0 },
+        { "pin", "b", offsetof(struct bus_pack_options, pin), 0 },
+};
+
 /* A dictionary that is read, and what takes its values. */
 struct reader {
         const struct option *table;
@@ -194,6 +200,20 @@ int bus_import_options_read(struct bus_import_options *o, sd_bus_message *m, str
         struct reader reader = { .table = import_options, .n = ARRAY_SIZE(import_options), .target = o };
 
         *o = (struct bus_import_options){ .file = NULL };
+        return read_options(m, &reader, error);
+}
+
+int bus_pack_options_read(struct bus_pack_options *o, sd_bus_message *m, struct request_error *error) {
+        struct reader reader = { .table = pack_options, .n = ARRAY_SIZE(pack_options), .target = o };
+
+        *o = (struct bus_pack_options){ .lossless = false };
+        return read_options(m, &reader, error);
+}
+
+int bus_load_options_read(struct bus_pack_options *o, sd_bus_message *m, struct request_error *error) {
+        struct reader reader = { .table = pack_options, .n = 1, .target = o };
+
+        *o = (struct bus_pack_options){ .lossless = false };
         return read_options(m, &reader, error);
 }
 

@@ -32,5 +32,12 @@ struct bus_import_options {
 
 /* As bus_options_init(); there is nothing to free. */
 int bus_import_options_read(struct bus_import_options *o, sd_bus_message *m, struct request_error *error);
+/* PackModel's; of these, Load knows lossless alone. */
+struct bus_pack_options {
+        bool lossless, replace, pin;
+};
+
+int bus_pack_options_read(struct bus_pack_options *o, sd_bus_message *m, struct request_error *error);
+int bus_load_options_read(struct bus_pack_options *o, sd_bus_message *m, struct request_error *error);
 /* Reads a dictionary of a method that knows no options yet. */
 int bus_options_read_none(sd_bus_message *m, struct request_error *error);

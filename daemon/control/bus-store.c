@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The model store on the bus: ImportModel, RemoveModel, ListStored. Who may is checked as for the socket. */
+/* The model store on the bus: ImportModel, PackModel, RemoveModel, ListStored. Who may is checked as for the socket. */
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,7 +17,7 @@ static void stored_done(void *userdata, struct request *r, const Spark__V1__Done
 
         c->request = NULL;
         e = sd_bus_message_new_method_return(c->message, &reply);
-        if (e >= 0 && c->operation == bus_operation_import_model)
+        if (e >= 0 && c->operation != bus_operation_remove_model)
                 e = sd_bus_message_append(reply, "s", done->stored->digest);
         else if (e >= 0)
                 e = sd_bus_message_append(reply, "t", done->stored->freed_bytes);
@@ -75,6 +75,27 @@ void bus_operation_import_model(struct bus_call *c) {
         frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_MODEL_IMPORT;
         frame.model_import = &import;
         submit(c, &frame, &fd, 1);
+}
+
+void bus_operation_pack_model(struct bus_call *c) {
+        Spark__V1__ClientFrame frame = SPARK__V1__CLIENT_FRAME__INIT;
+        Spark__V1__ModelPack pack = SPARK__V1__MODEL_PACK__INIT;
+        struct bus_pack_options o;
+        struct request_error error;
+        int r = sd_bus_message_read(c->message, "ss", &pack.model, &pack.name);
+
+        if (r >= 0)
+                r = bus_pack_options_read(&o, c->message, &error);
+        if (r) {
+                bus_call_refuse(c, r, &error);
+                return;
+        }
+        pack.lossless = o.lossless;
+        pack.replace = o.replace;
+        pack.pin = o.pin;
+        frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_MODEL_PACK;
+        frame.model_pack = &pack;
+        submit(c, &frame, NULL, 0);
 }
 
 void bus_operation_remove_model(struct bus_call *c) {

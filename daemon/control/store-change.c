@@ -227,8 +227,7 @@ static void on_added(struct store_op *op) {
         store_op_finish(op, m);
 }
 
-/* NULL, or what is wrong with the name for the model (NULL: a new one). */
-static const char *why_not_named(const struct store_op *op, const struct store_model *m, Spark__V1__ErrorCode *code) {
+const char *store_op_why_not_named(const struct store_op *op, const struct store_model *m, Spark__V1__ErrorCode *code) {
         const struct store_alias *old = store_get_name(op->store, op->name);
         struct list *pos, *tmp;
 
@@ -255,7 +254,7 @@ static bool name_fits(struct store_op *op, const struct store_model *m, uint64_t
                 gib(fresh, a);
                 gib(max, c);
                 store_op_fail(op, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
-                              "The import adds %s to the %s of the store, which may have %s (store.max_bytes).", a, b, c);
+                              "It adds %s to the %s of the store, which may have %s (store.max_bytes).", a, b, c);
                 return false;
         }
         max = op->user->limits[USER_STORE];
@@ -291,7 +290,7 @@ static void begin_alias(struct store_op *op) {
 
         if (!m)
                 return;
-        why = why_not_named(op, m, &code);
+        why = store_op_why_not_named(op, m, &code);
         if (why)
                 store_op_fail(op, code, "'%s' %s.", op->name, why);
         else if (name_fits(op, m, store_manifest_bytes(&m->manifest), 0))
@@ -314,7 +313,7 @@ static void begin_import(struct store_op *op) {
                         return;
                 }
         }
-        why = why_not_named(op, m, &code);
+        why = store_op_why_not_named(op, m, &code);
         if (why) {
                 store_op_fail(op, code, "'%s' %s.", op->name, why);
                 return;
@@ -390,6 +389,7 @@ static void begin_pin(struct store_op *op) {
 void store_change_begin(struct store_op *op) {
         switch (op->verb) {
         case STORE_IMPORT:
+        case STORE_PACK:
                 begin_import(op);
                 return;
         case STORE_ALIAS:

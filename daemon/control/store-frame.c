@@ -92,14 +92,19 @@ static int take_layout(struct store_op *op, struct request_error *error) {
         return 0;
 }
 
-static int take_import(struct store_op *op, const Spark__V1__ModelImport *m, int *fds, size_t n_fds,
-                       struct request_error *error) {
-        int r = 0;
-
-        if (!store_name_valid(m->name))
+static int take_name(struct store_op *op, const char *name, struct request_error *error) {
+        if (!store_name_valid(name))
                 return refuse(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
                               "name: it has 1 to 64 letters, digits or \"._:-\" and does not begin with a dot or \"sha256:\".");
-        if (!m->input_fd || n_fds != m->n_files || n_fds == 0 || n_fds > STORE_FILES_MAX)
+        (void)snprintf(op->name, sizeof(op->name), "%s", name);
+        return 0;
+}
+
+static int take_files(struct store_op *op, Spark__V1__ModelFile *const *files, bool input_fd, size_t n_files, int *fds,
+                      size_t n_fds, struct request_error *error) {
+        int r = 0;
+
+        if (!input_fd || n_fds != n_files || n_fds == 0 || n_fds > STORE_FILES_MAX)
                 return refuse(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
                               "input_fd: there must be 1 to 64 files, and as many descriptors sent along.");
         op->manifest.files = calloc(n_fds, sizeof(*op->manifest.files));
@@ -111,13 +116,18 @@ static int take_import(struct store_op *op, const Spark__V1__ModelImport *m, int
         for (size_t i = 0; i < n_fds; i++)
                 op->inputs[i] = -1;
         for (size_t i = 0; i < n_fds && r == 0; i++)
-                r = take_file(op, i, m->files[i], &fds[i], error);
-        if (r == 0)
-                r = take_layout(op, error);
-        (void)snprintf(op->name, sizeof(op->name), "%s", m->name);
+                r = take_file(op, i, files[i], &fds[i], error);
+        return r ? r : take_layout(op, error);
+}
+
+static int take_import(struct store_op *op, const Spark__V1__ModelImport *m, int *fds, size_t n_fds,
+                       struct request_error *error) {
+        int r = take_name(op, m->name, error);
+
+        op->verb = STORE_IMPORT;
         op->replace = m->replace;
         op->pin = m->pin;
-        return r;
+        return r ? r : take_files(op, m->files, m->input_fd, m->n_files, fds, n_fds, error);
 }
 
 static int take_target(struct store_op *op, enum store_verb verb, const char *model, struct request_error *error) {
@@ -129,14 +139,53 @@ static int take_target(struct store_op *op, enum store_verb verb, const char *mo
         return 0;
 }
 
+/* The files that came are what is packed; what comes of it is another one. */
+static int move_to_source(struct store_op *op) {
+        struct model_files *s = &op->source;
+
+        if (store_manifest_is_directory(&op->manifest)) {
+                s->names = calloc(op->n_inputs, sizeof(*s->names));
+                if (!s->names)
+                        return -ENOMEM;
+        }
+        for (; s->n < op->n_inputs; s->n++) {
+                s->fds[s->n] = fd_steal(&op->inputs[s->n]);
+                if (s->names)
+                        (void)snprintf(s->names[s->n], sizeof(s->names[s->n]), "%.39s", op->manifest.files[s->n].name);
+        }
+        op->n_inputs = 0;
+        free(op->incoming);
+        op->incoming = NULL;
+        op->total = 0;
+        return 0;
+}
+
+static int take_pack(struct store_op *op, const Spark__V1__ModelPack *m, int *fds, size_t n_fds, struct request_error *error) {
+        int r = take_name(op, m->name, error);
+
+        op->verb = STORE_PACK;
+        op->lossless = m->lossless;
+        op->replace = m->replace;
+        op->pin = m->pin;
+        if (r == 0 && !*m->model == (m->n_files == 0))
+                return refuse(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
+                              "model, files: one of them says what is packed.");
+        if (r == 0 && *m->model)
+                r = take_target(op, STORE_PACK, m->model, error);
+        else if (r == 0)
+                r = take_files(op, m->files, m->input_fd, m->n_files, fds, n_fds, error);
+        return r == 0 && m->n_files > 0 ? move_to_source(op) : r;
+}
+
 int store_op_take_frame(struct store_op *op, const Spark__V1__ClientFrame *f, int *fds, size_t n_fds,
                         struct request_error *error) {
         int r;
 
         switch (f->body_case) {
         case SPARK__V1__CLIENT_FRAME__BODY_MODEL_IMPORT:
-                op->verb = STORE_IMPORT;
                 return take_import(op, f->model_import, fds, n_fds, error);
+        case SPARK__V1__CLIENT_FRAME__BODY_MODEL_PACK:
+                return take_pack(op, f->model_pack, fds, n_fds, error);
         case SPARK__V1__CLIENT_FRAME__BODY_MODEL_SHOW:
                 return take_target(op, STORE_SHOW, f->model_show->model, error);
         case SPARK__V1__CLIENT_FRAME__BODY_MODEL_VERIFY:

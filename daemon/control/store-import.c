@@ -31,7 +31,7 @@ static void gib(uint64_t bytes, char out[24]) {
 
 /* ---- the loader's word ---- */
 
-static void take_plan(struct store_op *op, const struct loadlink_record *rec) {
+void store_op_take_plan(struct store_op *op, const struct loadlink_record *rec) {
         struct store_facts *f = &op->manifest.facts;
 
         *f = (struct store_facts){
@@ -56,7 +56,7 @@ static void take_plan(struct store_op *op, const struct loadlink_record *rec) {
         op->planned = true;
 }
 
-static void take_refusal(struct store_op *op, const struct loadlink_record *rec) {
+void store_op_take_refusal(struct store_op *op, const struct loadlink_record *rec) {
         char text[sizeof(rec->text)];
         bool ascii;
 
@@ -87,9 +87,9 @@ static bool on_loader(struct store_worker *w) {
                 for (size_t k = 0; k < n_fds; k++)
                         (void)fd_close(fds[k]);
                 if (rec.type == LOADLINK_PLAN)
-                        take_plan(op, &rec);
+                        store_op_take_plan(op, &rec);
                 else if (rec.type == LOADLINK_ERROR)
-                        take_refusal(op, &rec);
+                        store_op_take_refusal(op, &rec);
         }
         return true;
 }
@@ -124,6 +124,7 @@ static int open_stored(const struct store_op *op, size_t i) {
 }
 
 static void import_check(struct store_op *op) {
+        const char *const plan_only = "--plan-only";
         const bool directory = store_manifest_is_directory(&op->manifest);
         struct store_input inputs[STORE_FILES_MAX];
         size_t n = 0;
@@ -137,8 +138,8 @@ static void import_check(struct store_op *op) {
         op->worker.on_link = on_loader;
         op->worker.on_exit = on_loader_exit;
         if (r >= 0)
-                r = store_worker_start(&op->worker, op->store->manager->event, "spark-loader", inputs, n,
-                                       "--plan-only");
+                r = store_worker_start(&op->worker, op->store->manager->event, "spark-loader", inputs, n, &plan_only,
+                                       1);
         while (n > 0)
                 (void)fd_close(inputs[--n].fd);
         if (r == -ENOENT)
@@ -148,7 +149,7 @@ static void import_check(struct store_op *op) {
 }
 
 /* All files are stored, or known. */
-static void import_complete(struct store_op *op) {
+void store_import_complete(struct store_op *op) {
         const struct store_model *known;
 
         store_manifest_id(op->manifest.files, op->manifest.n_files, op->manifest.id);
@@ -190,9 +191,28 @@ static void run_create(struct disk_job *job) {
                 op->result = store_incoming_create(&op->store->dirs, op->incoming[op->at]);
 }
 
+void store_op_create(struct store_op *op, size_t i, void (*next)(struct store_op *op)) {
+        op->at = i;
+        (void)snprintf(op->incoming[i], sizeof(op->incoming[i]), "%" PRIu64, ++op->store->last_number);
+        store_op_disk(op, run_create, next);
+}
+
+bool store_op_has_room(struct store_op *op, const char *name, uint64_t size) {
+        char need[24], have[24], reserve[24];
+
+        if (size <= op->free_bytes && op->free_bytes - size >= limits(op)->reserve)
+                return true;
+        gib(size, need);
+        gib(op->free_bytes, have);
+        gib(limits(op)->reserve, reserve);
+        store_op_fail(op, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
+                      "File '%.100s' has %s; %s are free where the store is, of which %s stay free (store.reserve).", name, need,
+                      have, reserve);
+        return false;
+}
+
 static void import_copy(struct store_op *op) {
         const struct store_file *f = &op->manifest.files[op->at];
-        char need[24], have[24], reserve[24];
 
         if (op->result < 0) {
                 op->incoming[op->at][0] = 0;
@@ -200,21 +220,12 @@ static void import_copy(struct store_op *op) {
                 return;
         }
         op->output = op->result;
-        if (f->size > op->free_bytes || op->free_bytes - f->size < limits(op)->reserve) {
-                gib(f->size, need);
-                gib(op->free_bytes, have);
-                gib(limits(op)->reserve, reserve);
-                store_op_fail(op, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
-                              "File '%.100s' has %s; %s are free where the store is, of which %s stay free "
-                              "(store.reserve).", f->name, need, have, reserve);
-                return;
-        }
-        (void)store_op_hash(op, op->inputs[op->at], op->output, on_copied);
+        if (store_op_has_room(op, f->name, f->size))
+                (void)store_op_hash(op, op->inputs[op->at], op->output, on_copied);
 }
 
 static void import_create(struct store_op *op) {
-        (void)snprintf(op->incoming[op->at], sizeof(op->incoming[op->at]), "%" PRIu64, ++op->store->last_number);
-        store_op_disk(op, run_create, import_copy);
+        store_op_create(op, op->at, import_copy);
 }
 
 /* Hashed, to see whether it is known. */
@@ -234,7 +245,7 @@ static void on_looked(struct store_worker *w, const siginfo_t *info) {
 
 static void import_file(struct store_op *op) {
         if (op->at == op->manifest.n_files) {
-                import_complete(op);
+                store_import_complete(op);
                 return;
         }
         if (!op->hashed && store_has_blob_of_size(op->store, op->manifest.files[op->at].size)) {
@@ -246,35 +257,40 @@ static void import_file(struct store_op *op) {
 }
 
 /* What is certainly too much is refused before a byte is read; the exact sums are done with the name. */
-static bool import_fits(struct store_op *op) {
-        uint64_t max = limits(op)->max_bytes, fresh = 0;
+bool store_op_fits(struct store_op *op, const char *what, uint64_t fresh, struct request_error *error) {
+        uint64_t max = limits(op)->max_bytes;
         char need[24], have[24], most[24];
 
-        for (size_t i = 0; i < op->manifest.n_files; i++)
-                if (!store_has_blob_of_size(op->store, op->manifest.files[i].size))
-                        fresh += op->manifest.files[i].size;
         gib(fresh, need);
         gib(op->store->bytes, have);
         gib(max, most);
         if (max && (fresh > max || op->store->bytes > max - fresh)) {
-                store_op_fail(op, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
-                              "The import has %s and the store %s; together it may have %s (store.max_bytes).", need, have,
-                              most);
+                request_error_set(error, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
+                                  "The %s has %s and the store %s; together it may have %s (store.max_bytes).", what, need, have,
+                                  most);
                 return false;
         }
         max = op->user->limits[USER_STORE];
         gib(op->user->charged[USER_STORE], have);
         gib(max, most);
         if (!op->privileged && (fresh > max || op->user->charged[USER_STORE] > max - fresh)) {
-                store_op_fail(op, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
-                              "The import has %s, your user has %s in the store, and may have %s.", need, have, most);
+                request_error_set(error, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
+                                  "The %s has %s, your user has %s in the store, and may have %s.", what, need, have, most);
                 return false;
         }
         return true;
 }
 
 void store_import_begin(struct store_op *op) {
+        struct request_error error;
+        uint64_t fresh = 0;
+
         op->manifest.uid = op->user->uid;
-        if (import_fits(op))
+        for (size_t i = 0; i < op->manifest.n_files; i++)
+                if (!store_has_blob_of_size(op->store, op->manifest.files[i].size))
+                        fresh += op->manifest.files[i].size;
+        if (store_op_fits(op, "import", fresh, &error))
                 import_file(op);
+        else
+                store_op_fail_with(op, &error);
 }

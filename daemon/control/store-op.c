@@ -47,6 +47,7 @@ static struct store_op *op_free(struct store_op *op) {
         close_inputs(op);
         store_manifest_deinit(&op->manifest);
         free(op->inputs);
+        model_files_deinit(&op->source);
         free(op->incoming);
         free(op->removal.names);
         free(op->removal.blobs);
@@ -237,6 +238,8 @@ static void fill_facts(struct answer *a, const struct store_model *m) {
 }
 
 static const char *method_name(const struct store_op *op) {
+        if (op->verb == STORE_PACK)
+                return "pack";
         if (op->verb != STORE_IMPORT)
                 return "";
         return !op->wrote ? "known" : op->method == STORELINK_REFLINK ? "reflink" : "copy";
@@ -309,6 +312,8 @@ static void op_begin(struct store_op *op) {
                 store_op_fail(op, SPARK__V1__ERROR_CODE__UNIMPLEMENTED, "There is no model store: %s.", op->store->why);
         } else if (op->verb == STORE_IMPORT) {
                 store_import_begin(op);
+        } else if (op->verb == STORE_PACK) {
+                store_pack_begin(op);
         } else if (op->verb == STORE_VERIFY) {
                 store_verify_begin(op);
         } else if (op->verb == STORE_SHOW) {
@@ -321,7 +326,7 @@ static void op_begin(struct store_op *op) {
 }
 
 static bool verb_is_long(const struct store_op *op) {
-        return op->verb == STORE_IMPORT || op->verb == STORE_VERIFY;
+        return op->verb == STORE_IMPORT || op->verb == STORE_VERIFY || op->verb == STORE_PACK;
 }
 
 static size_t count_long(const struct store *s) {
@@ -385,7 +390,8 @@ static bool on_record(struct store_worker *w) {
                 if (r <= 0)
                         return false;
                 if (record.type == STORELINK_PROGRESS)
-                        store_op_progress(op, op->verb == STORE_VERIFY ? "verify" : "import", op->done + record.done);
+                        store_op_progress(op, op->verb == STORE_VERIFY ? "verify" : op->verb == STORE_PACK ? "hash" : "import",
+                                          op->done + record.done);
                 else
                         op->said = record;
         }
@@ -400,7 +406,7 @@ bool store_op_hash(struct store_op *op, int input, int output,
         op->said = (struct storelink_record){ .type = 0 };
         op->worker.on_link = on_record;
         op->worker.on_exit = on_exit;
-        r = store_worker_start(&op->worker, op->store->manager->event, "spark-store", fds, output < 0 ? 1 : 2, NULL);
+        r = store_worker_start(&op->worker, op->store->manager->event, "spark-store", fds, output < 0 ? 1 : 2, NULL, 0);
         if (r == -ENOENT)
                 store_op_fail(op, SPARK__V1__ERROR_CODE__INTERNAL, "spark-store is not installed.");
         else if (r < 0)
@@ -445,7 +451,7 @@ int store_submit(struct store *s, struct request *r, const Spark__V1__ClientFram
         }
         for (size_t i = 0; i < n_fds; i++)
                 fds[i] = fd_close(fds[i]);
-        if (e == 0 && (op->verb == STORE_IMPORT || op->verb == STORE_ALIAS) &&
+        if (e == 0 && (op->verb == STORE_IMPORT || op->verb == STORE_ALIAS || op->verb == STORE_PACK) &&
             !policy_may_import(&r->user->policy, op->privileged)) {
                 request_error_set(error, SPARK__V1__ERROR_CODE__PERMISSION_DENIED,
                                   "Your user may not put models into the store (store.import in the configuration).");

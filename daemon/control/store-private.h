@@ -4,7 +4,7 @@
 /*
  * What the parts of the store share. store.c: what is there, and how it shows in the models table; store-op.c: the life
  * of a request about it; store-frame.c: what it asks for; store-import.c, store-verify.c, store-change.c: what such
- * requests do; store-worker.c: the processes that touch bytes.
+ * requests do (store-pack.c, too); store-worker.c: the processes that touch bytes.
  */
 
 #include <systemd/sd-event.h>
@@ -13,6 +13,7 @@
 #include "disk.h"
 #include "loadlink.h"
 #include "manager.h"
+#include "model-files.h"
 #include "store-file.h"
 #include "store.h"
 #include "storelink.h"
@@ -76,16 +77,16 @@ struct store_input {
         int fd;
 };
 
-/* The link is put in front of the inputs. last: a flag without a value, or NULL. 0 or -errno (-ENOENT: the program is not
+/* The link is put in front of the inputs, flags (without a value) behind. 0 or -errno (-ENOENT: the program is not
  * installed). */
 int store_worker_start(struct store_worker *w, sd_event *event, const char *program, const struct store_input *inputs,
-                       size_t n_inputs, const char *last);
+                       size_t n_inputs, const char *const *flags, size_t n_flags);
 /* Kills it; nothing is heard of it any more. */
 void store_worker_stop(struct store_worker *w);
 
 /* ---- requests ---- */
 
-enum store_verb { STORE_IMPORT, STORE_SHOW, STORE_VERIFY, STORE_REMOVE, STORE_PIN, STORE_ALIAS };
+enum store_verb { STORE_IMPORT, STORE_SHOW, STORE_VERIFY, STORE_REMOVE, STORE_PIN, STORE_ALIAS, STORE_PACK };
 
 struct store_op {
         struct disk_job job;
@@ -97,7 +98,7 @@ struct store_op {
         enum store_verb verb;
         char target[CONFIG_MODEL_NAME_MAX + 16]; /* what it is about: a name or a digest */
         char name[CONFIG_MODEL_NAME_MAX + 1];    /* that it shall have */
-        bool replace, pin;
+        bool replace, pin, lossless;
         bool on_disk;  /* a job is under way */
         bool writing;  /* and it is one that changes what counts */
         void (*next)(struct store_op *op); /* after the job */
@@ -118,7 +119,8 @@ struct store_op {
         struct store_worker worker;
         struct storelink_record said; /* spark-store's last word, type 0 = none */
         struct request_error fault;   /* the loader's; code 0 = none */
-        bool planned;
+        bool planned, packed;         /* there was a plan; the loader has written everything */
+        struct model_files source;    /* that is packed */
         enum storelink_method method;
         char bad_file[STORE_FILE_NAME_MAX + 1];
         unsigned n_bad;
@@ -155,6 +157,20 @@ bool store_op_owns(const struct store_op *op, const struct store_model *m);
 
 void store_import_begin(struct store_op *op);
 void store_verify_begin(struct store_op *op);
+void store_pack_begin(struct store_op *op);
+/* Its files are there, hashed: looks at them, then it is a change. */
+void store_import_complete(struct store_op *op);
+/* Of loadlink: notes what the loader planned or refused. */
+void store_op_take_plan(struct store_op *op, const struct loadlink_record *rec);
+void store_op_take_refusal(struct store_op *op, const struct loadlink_record *rec);
+/* False with *error filled where so many new bytes are certainly too many for the store or the user. what: "import". */
+bool store_op_fits(struct store_op *op, const char *what, uint64_t fresh, struct request_error *error);
+/* Makes the i-th incoming file; then next(), with the descriptor in op->result and the file system's free_bytes. */
+void store_op_create(struct store_op *op, size_t i, void (*next)(struct store_op *op));
+/* Whether a file fits where the store is, by what was found then; false: answered. */
+bool store_op_has_room(struct store_op *op, const char *name, uint64_t size);
+/* NULL, or what is wrong with the op's name for the model (NULL: a new one). */
+const char *store_op_why_not_named(const struct store_op *op, const struct store_model *m, Spark__V1__ErrorCode *code);
 /* The op is the one that changes things now. */
 void store_change_begin(struct store_op *op);
 /* Starts spark-store on a file; output -1: only hash. False: answered. */

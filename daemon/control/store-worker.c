@@ -11,6 +11,7 @@
 
 #define OOM_SCORE "500" /* rather the worker than anybody else */
 #define LAST_READS 64
+#define FLAGS_MAX 4u
 
 void store_worker_stop(struct store_worker *w) {
         if (!w->running)
@@ -49,9 +50,9 @@ static int on_exit_of_worker(sd_event_source *source, int fd, uint32_t events, v
 }
 
 static int spawn(struct store_worker *w, int far, const char *program, const struct store_input *inputs, size_t n_inputs,
-                 const char *last) {
+                 const char *const *flags, size_t n_flags) {
         char values[STORE_FILES_MAX + 1][MODELDIR_NAME_MAX + 12];
-        char *argv[2 * (STORE_FILES_MAX + 1) + 3];
+        char *argv[2 * (STORE_FILES_MAX + 1) + 2 + FLAGS_MAX];
         int all[STORE_FILES_MAX + 1];
         const struct spawn s = { .program = program, .argv = argv, .fds = all, .n_fds = n_inputs + 1,
                                  .oom_score_adj = OOM_SCORE };
@@ -65,18 +66,19 @@ static int spawn(struct store_worker *w, int far, const char *program, const str
                 argv[n++] = (char *)(i == 0 ? "--link" : inputs[i - 1].flag);
                 argv[n++] = values[i];
         }
-        if (last)
-                argv[n++] = (char *)last;
+        for (size_t i = 0; i < n_flags; i++)
+                argv[n++] = (char *)flags[i];
         argv[n] = NULL;
         return spawn_process(&s, &pid, &w->pidfd);
 }
 
 int store_worker_start(struct store_worker *w, sd_event *event, const char *program,
-                       const struct store_input *inputs, size_t n_inputs, const char *last) {
+                       const struct store_input *inputs, size_t n_inputs, const char *const *flags,
+                       size_t n_flags) {
         _cleanup_fd_ int far = -1;
         int pair[2], r;
 
-        if (n_inputs > STORE_FILES_MAX)
+        if (n_inputs > STORE_FILES_MAX || n_flags > FLAGS_MAX)
                 return -E2BIG;
         if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
                 return -errno;
@@ -88,7 +90,7 @@ int store_worker_start(struct store_worker *w, sd_event *event, const char *prog
         w->active_us = manager_now_us();
         r = fd_set_nonblock(w->link, 1);
         if (r >= 0)
-                r = spawn(w, far, program, inputs, n_inputs, last);
+                r = spawn(w, far, program, inputs, n_inputs, flags, n_flags);
         if (r >= 0)
                 r = sd_event_add_io(event, &w->link_source, w->link, EPOLLIN, on_link, w);
         if (r >= 0)

@@ -66,6 +66,19 @@ class BusStore(BusTestCase):
         self.assertRefused("ModelNotFound", self.call, self.caller, "RemoveModel", "s", ("nobody",))
         self.assertEqual([names for _, names, *_ in self.stored()], [["a"]])
 
+    def test_pack(self):
+        self.take("a")
+        def pack(name, **options):
+            return self.call(self.caller, "PackModel", "ssa{sv}", ("a", name, dbus.Dictionary(options, signature="sv")))
+        yes = dbus.Boolean(True, variant_level=1)
+        digest = pack("p", lossless=yes, pin=yes)
+        self.assertEqual([(names, bool(pinned)) for d, names, _, pinned, _ in self.stored() if d == digest], [(["p"], True)])
+        self.assertIn("file", self.assertRefused("InvalidArgument", pack, "q", file=text("x")))
+        self.assertRefused("InvalidArgument", pack, ".q")
+        load = lambda name, **options: self.call(self.caller, "Load", "sa{sv}", (name, dbus.Dictionary(options, signature="sv")))
+        self.assertTrue(load("p", lossless=yes))
+        self.assertIn("pin", self.assertRefused("InvalidArgument", load, "p", pin=yes))
+
     def test_not_ours_to_write(self):
         path = self.daemon_.folder / "w.gguf"
         path.write_bytes(TINY.read_bytes())

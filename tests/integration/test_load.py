@@ -401,7 +401,8 @@ class DryRunOfShapes(TestCase):
     def test_sparkctl(self):
         keys = ["model", "dry_run", "image_bytes", "kv_bytes", "available_bytes", "floor_bytes", "load_ms", "fits", "architecture",
                 "format", "parameters", "engine_bytes", "total_bytes", "kv_format", "kv_bytes_per_1000_tokens", "kv_tokens",
-                "context", "context_max", "promised_bytes", "left_bytes"]
+                "context", "context_max", "promised_bytes", "left_bytes", "memory_bytes", "lossless", "bits_per_weight",
+                "coded_parameters", "coded_bytes", "packed", "estimated", "kinds"]
         small, none = self.daemon(memory={"floor": "1M"}), self.daemon(memory={"floor": "1023T"})
         shape = ["--shape", "llama-1b", "--format", "q4_0"]
         fits, refused = self.ctl(small, *shape, "--context", "512", "--json"), self.ctl(none, *shape, "--context", "512", "--json")

@@ -139,13 +139,19 @@ static void test_odd_values(void **state) {
 static void test_shown(void **state) {
         Spark__V1__LoadResult r = SPARK__V1__LOAD_RESULT__INIT;
         struct plan_question q = usual;
+        struct weights_view weights;
         struct plan p;
 
         q.trained = q.asked = UINT64_MAX;
         plan_reckon(&q, &p);
         memcpy(p.format, "Q4_K", 5);
         p.parameters = 7;
-        plan_show(&p, &r);
+        p.machine = 9;
+        plan_show(&p, &weights, &r);
+        assert_true(r.memory_bytes == 9 && !r.weights);
+        p.weights.kinds[LOADLINK_KIND_OTHER] = (struct loadlink_share){ 4, 8 };
+        plan_show(&p, &weights, &r);
+        assert_true(r.weights == &weights.message && r.weights->n_kinds == 1 && r.weights->bytes == 8);
         assert_true(r.image_bytes == q.image && r.kv_bytes == UINT64_MAX && r.engine_bytes == q.engine && !r.fits);
         assert_true(r.context == UINT32_MAX && r.context_max == 88064 && r.left_bytes == INT64_MIN);
         assert_true(r.kv_bytes_per_1000_tokens == p.kv_per_1000 && r.kv_tokens == p.kv_tokens);

@@ -123,7 +123,7 @@ static void test_made_up(void **state) {
                 if (parse_text(bad[i], &fault) != STORE_MANIFEST_E_INVALID || !fault.text[0])
                         fail_msg("taken, or without a word: %s", bad[i]);
         }
-        assert_int_equal(parse_text("sparkd-model 2\nwhat nobody knows\n", &fault), STORE_MANIFEST_E_VERSION);
+        assert_int_equal(parse_text("sparkd-model 3\nwhat nobody knows\n", &fault), STORE_MANIFEST_E_VERSION);
 }
 
 static void test_many_files(void **state) {
