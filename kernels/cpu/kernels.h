@@ -70,8 +70,11 @@ struct coded_panels {
         const uint8_t *escapes; /* of the tensor */
 };
 
-/* The same products with them; rows are ACT_BF16S. */
-typedef void (*coded_fn)(const struct coded_panels *w, unsigned n_panels, const float *x, size_t n_in, float *out);
+/* The same products with them; rows are ACT_BF16S. Of the largest tile there may be several, one after another, which share the work of
+ * decoding: up to CODED_TILES, where a tile has more than one row. out[tile][panel][row][lane]. */
+typedef void (*coded_fn)(const struct coded_panels *w, unsigned n_panels, const float *x, unsigned n_tiles, size_t n_in, float *out);
+
+#define CODED_TILES 8u
 
 /* By log2 of the rows. */
 struct matmul_kernels {

@@ -13,6 +13,9 @@
  * reversed by a scalar: 48. Asking for what comes 1, 2, 3, 4 columns later, one row from memory, GMAC/s: 8.0, 7.9, 7.5, 7.2; not
  * asking: 5.2.
  *
+ * Many rows: up to CODED_TILES tiles share the decoding of a line, with their sums in the first-level cache. A prompt of 128 tokens, against
+ * plain BF16 in the same run: 0.67; with a tile at a time 0.50.
+ *
  * This is used with AVX-512, too: lanes of 512 bits have not been written, for want of a machine to run them.
  */
 

@@ -268,10 +268,12 @@ static ALWAYS_INLINE void many_products(const unsigned rows, lf *acc, const lb (
         }
 }
 
-/* What a tile's sums are in: of few rows `first` and `second`, of more than LANE_ROWS the others. */
+/* What the sums of tiles are in: of one of few rows `first` and `second`, of more than LANE_ROWS the others. */
 struct tile {
         struct sums first, second;
-        lf others[TILE_MAX * 4];
+        lf others[CODED_TILES * TILE_MAX * 4];
+        unsigned n;      /* tiles, more than one only of more than LANE_ROWS rows */
+        size_t x_stride; /* floats from one tile's x to the next one's */
 };
 
 static ALWAYS_INLINE void merge_multiply(const unsigned rows, struct tile *t, const uint8_t *const *column, size_t at, lb exponents,
@@ -314,8 +316,8 @@ static ALWAYS_INLINE void line_multiply(const unsigned rows, struct tile *t, str
         line_end(next);
         for (unsigned l = 0; l < LANES; l++)
                 u->at[l] += c->n[l];
-        if (rows > LANE_ROWS)
-                many_products(rows, t->others, words, x);
+        for (unsigned i = 0; rows > LANE_ROWS && i < t->n; i++)
+                many_products(rows, t->others + i * rows * 4, words, x + i * t->x_stride);
 }
 
 static ALWAYS_INLINE void ask_for(const uint8_t *const *column, unsigned eighth) {
@@ -359,9 +361,9 @@ static ALWAYS_INLINE void store_many(const unsigned rows, const lf *acc, float *
         }
 }
 
-/* LANES panels; out[lane][row][16]. */
+/* LANES panels; out[lane][row][16], of tiles out_stride apart. */
 static ALWAYS_INLINE void lanes_multiply(const unsigned rows, const struct coded_panels *w, const size_t *panel, const float *x,
-                                         size_t n_in, float *const *out) {
+                                         unsigned n_tiles, size_t n_in, float *const *out, size_t out_stride) {
         const uint8_t *column[LANES], *index[LANES];
         struct coded_unit u;
         struct coded_line line;
@@ -373,9 +375,10 @@ static ALWAYS_INLINE void lanes_multiply(const unsigned rows, const struct coded
                 index[l] = w->index + panel[l] * w->units * sizeof(uint64_t);
         }
         t.first = t.second = (struct sums){ lf_zero(), lf_zero(), lf_zero(), lf_zero() };
-        if (rows > LANE_ROWS)
-                UNROLL for (unsigned i = 0; i < rows * 4; i++)
-                        t.others[i] = lf_zero();
+        t.n = n_tiles;
+        t.x_stride = n_in * rows;
+        for (unsigned i = 0; rows > LANE_ROWS && i < n_tiles * rows * 4; i++)
+                t.others[i] = lf_zero();
         high = lb_load(column, LOSSLESS_HIGH);
         line_begin(&line, lb_load(column, LOSSLESS_LOW), lb_and(high, lb_set1(0x0f)));
         UNROLL for (unsigned s = 0; s < 3; s++)
@@ -388,8 +391,13 @@ static ALWAYS_INLINE void lanes_multiply(const unsigned rows, const struct coded
                 for (unsigned l = 0; l < LANES; l++)
                         column[l] += LOSSLESS_COLUMN_BYTES;
         }
-        if (rows > LANE_ROWS)
-                store_many(rows, t.others, out);
+        for (unsigned i = 0; rows > LANE_ROWS && i < n_tiles; i++) {
+                float *to[LANES];
+
+                for (unsigned l = 0; l < LANES; l++)
+                        to[l] = out[l] + i * out_stride;
+                store_many(rows, t.others + i * rows * 4, to);
+        }
         if (rows <= LANE_ROWS)
                 store_row(&t.first, out, 0);
         if (rows <= LANE_ROWS && rows > 1)
@@ -397,8 +405,8 @@ static ALWAYS_INLINE void lanes_multiply(const unsigned rows, const struct coded
 }
 
 /* Where there are fewer panels than lanes, the last one is in several. */
-static ALWAYS_INLINE void coded_kernel(const unsigned rows, const struct coded_panels *w, unsigned n_panels, const float *x, size_t n_in,
-                                       float *out) {
+static ALWAYS_INLINE void coded_kernel(const unsigned rows, const struct coded_panels *w, unsigned n_panels, const float *x,
+                                       unsigned n_tiles, size_t n_in, float *out) {
         for (unsigned p = 0; p < n_panels; p += LANES) {
                 size_t panel[LANES];
                 float *to[LANES];
@@ -407,14 +415,14 @@ static ALWAYS_INLINE void coded_kernel(const unsigned rows, const struct coded_p
                         panel[l] = p + l < n_panels ? p + l : n_panels - 1;
                         to[l] = out + panel[l] * rows * WEIGHT_PANEL;
                 }
-                lanes_multiply(rows, w, panel, x, n_in, to);
+                lanes_multiply(rows, w, panel, x, n_tiles, n_in, to, (size_t)n_panels * rows * WEIGHT_PANEL);
         }
 }
 
 #define CODED_FN(name, rows, unused)                                                                             \
-        static void name##_##rows(const struct coded_panels *w, unsigned n_panels, const float *x, size_t n_in,  \
-                                  float *out) {                                                                  \
-                coded_kernel(rows, w, n_panels, x, n_in, out);                                                   \
+        static void name##_##rows(const struct coded_panels *w, unsigned n_panels, const float *x,               \
+                                  unsigned n_tiles, size_t n_in, float *out) {                                   \
+                coded_kernel(rows, w, n_panels, x, n_tiles, n_in, out);                                          \
         }
 
 TILE_FNS(CODED_FN, panels_bf16_ll, )

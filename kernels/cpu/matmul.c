@@ -143,9 +143,16 @@ static void finish(const struct job *job, const struct matmul *m, uint32_t exper
         }
 }
 
-/* Panels p, p + 1 ... of a matrix with a tile of rows. */
+/* Tiles that are multiplied in one call: several only where decoding is a good part of the work. */
+static uint32_t call_tiles(const struct job *job, const struct weight *w, uint32_t rows, uint32_t left) {
+        if (!fmt_is_coded(w->info) || rows == 1 || rows < job->kernels->tile)
+                return 1;
+        return MIN(left / rows, CODED_TILES);
+}
+
+/* Panels p, p + 1 ... of a matrix with tiles of rows. */
 static void multiply_panels(const struct job *job, const struct weight *w, uint32_t matrix, uint32_t p, uint32_t n, uint32_t rows,
-                            const void *x, float *acc) {
+                            uint32_t tiles, const void *x, float *acc) {
         const panel_fn *fns = cpu_kernels_matmul(job->kernels, w->info->fmt);
         size_t stride = (size_t)job->n_in / w->info->block * w->info->panel_bytes;
         const uint8_t *data = w->data, *panel = data + ((size_t)matrix * n_panels(w) + p) * stride;
@@ -161,22 +168,23 @@ static void multiply_panels(const struct job *job, const struct weight *w, uint3
                 .columns = panel, .stride = stride, .units = parts.units, .escapes = data + parts.escapes,
                 .index = data + parts.index + ((size_t)matrix * parts.panels + p) * parts.units * sizeof(uint64_t),
         };
-        job->kernels->coded[log2_rows(rows)](&coded, n, x, job->n_in, acc);
+        job->kernels->coded[log2_rows(rows)](&coded, n, x, tiles, job->n_in, acc);
 }
 
 static void run_panels(const struct job *job, const struct matmul *m, const struct group *g, uint32_t first, uint32_t n) {
         enum act_form form = cpu_kernels_act(m->w->info->fmt);
-        float acc[CALL_PANELS * TILE_MAX * WEIGHT_PANEL];
+        float acc[CODED_TILES * CALL_PANELS * TILE_MAX * WEIGHT_PANEL];
 
-        for (uint32_t row = g->first, rows; row < g->end; row += rows) {
+        for (uint32_t row = g->first, rows, tiles; row < g->end; row += rows * tiles) {
                 const void *x = tile_at(job, form, row);
 
                 rows = tile_rows(job, row, g->end);
+                tiles = call_tiles(job, m->w, rows, g->end - row);
                 for (uint32_t p = first, k; p < first + n; p += k) {
                         k = MIN(first + n - p, CALL_PANELS);
-                        multiply_panels(job, m->w, g->expert, p, k, rows, x, acc);
-                        for (uint32_t i = 0; i < k; i++)
-                                finish(job, m, g->expert, p + i, row, rows, acc + i * rows * WEIGHT_PANEL);
+                        multiply_panels(job, m->w, g->expert, p, k, rows, tiles, x, acc);
+                        for (uint32_t i = 0; i < k * tiles; i++)
+                                finish(job, m, g->expert, p + i % k, row + i / k * rows, rows, acc + i * rows * WEIGHT_PANEL);
                 }
         }
 }
