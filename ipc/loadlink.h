@@ -18,7 +18,7 @@
  * on their values, so all of them are read before there is a plan. --pack: the image goes to a file, with checksums. An input may be
  * such a packed image. A directory's files go by name (modeldir.h). Rows and sequences are what the engine's steps
  * are to be (0 = its own default). Instead of files, --shape NAME --format FORMAT plans a model of a known shape
- * (daemon/image/shapes.h) and ends.
+ * (daemon/image/shapes.h) and ends; with --lossless, BF16 stands for its coded form.
  * Control seals the segments after the loader has exited.
  */
 

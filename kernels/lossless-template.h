@@ -7,6 +7,15 @@
  *
  * Escapes are rare and come from masks of 64 bits, one for 4 elements of K: bit 4 p + k % 4, which is their order. Nobody can
  * predict how many there are, so room for AHEAD of them is filled in any case, and what was too much is written over.
+ *
+ * On one core of a Zen 3 server, MB/s of BF16 in and out of memory (`spark-bench lossless`: measure, encode, verify, the three
+ * together): 32 bytes 4970, 2390, 2850, 1290; 16 bytes 3400, 1800, 2950, 970. From caches a column is decoded at 7500 with 32
+ * bytes, 6700 with 16, 660 in plain C.
+ *
+ * Tried, with 32 bytes: halves of vectors put together in memory, 680 together, in registers 800; exponents counted by
+ * increments in four tables of 16 bits, 2400 to measure, in eight of 32 bits about 3600, by comparing with 24 values as here 5700 from
+ * caches; rows coded where they lie, whose lines have one place in the cache where rows are a power of two apart, 12 % slower to
+ * code than rows that are not; nothing fetched ahead and increments, 810 together. Bit instructions of BMI: no difference.
  */
 
 #include <string.h>

@@ -48,11 +48,10 @@ const struct lossless_kernels *const lossless_kernels[] = {
 const size_t lossless_kernels_n = ARRAY_SIZE(lossless_kernels);
 
 static const struct lossless_kernels *kernels_find(void) {
-        size_t i = 0;
-
-        while (!lossless_kernels[i]->usable())
-                i++;
-        return lossless_kernels[i];
+        for (size_t i = 0; i < lossless_kernels_n; i++)
+                if (lossless_kernels[i]->usable())
+                        return lossless_kernels[i];
+        return &lossless_plain;
 }
 
 /* --- how a unit is coded ----------------------------------------------------------------------------------------- */

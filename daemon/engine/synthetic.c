@@ -201,14 +201,28 @@ static int from_backend(int r) {
         return r <= 0 ? r : r == BACKEND_E_NO_MEMORY ? MODEL_E_NO_MEMORY : MODEL_E_UNSUPPORTED;
 }
 
+/* What a weight takes that the backend has filled: a coded one tells it. */
+static int taken_bytes(const struct weight *w, uint64_t *ret) {
+        struct lossless_parts parts;
+
+        if (!fmt_is_coded(w->info))
+                return 0;
+        if (!lossless_layout(MAX(w->n_experts, 1u), w->n_out, w->n_in, &parts))
+                return MODEL_E_UNSUPPORTED;
+        *ret = parts.index + w->tail;
+        return 0;
+}
+
 /* On the host, and bound; or in the backend's own memory. *bytes: the room for it, then what it takes. */
 static int fill_matrices(struct maker *k, struct weight *w, uint64_t *bytes) {
         const struct backend_ops *ops = k->m->backend->ops;
         uint64_t room = *bytes;
         int r;
 
-        if (!k->next)
-                return from_backend(ops->fill(k->m->backend, w, 1 / sqrtf((float)w->n_in), k->random++));
+        if (!k->next) {
+                r = ops->fill(k->m->backend, w, 1 / sqrtf((float)w->n_in), k->random++);
+                return r ? from_backend(r) : taken_bytes(w, bytes);
+        }
         w->data = k->next;
         r = fmt_is_coded(k->info) ? fill_coded(k, w, k->next, room, bytes) : fill_panels(k, w, k->next);
         k->next += room;

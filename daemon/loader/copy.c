@@ -302,16 +302,11 @@ static int read_slot(struct copy *c, unsigned slot, struct loader_error *error) 
         return r;
 }
 
-/* Where a chunk is read to: bytes of an image go straight to their place, taken in one call as in populate(). */
+/* Where a chunk is read to: bytes of an image go straight to their place. */
 static char *destination(const struct copy *c, const struct copy_chunk *chunk, char *own) {
         const struct copy_piece *p = &c->pieces[chunk->piece];
-        char *dst;
 
-        if (p->transform != COPY_SEGMENT)
-                return own;
-        dst = (char *)c->segments[p->tensor] + chunk->row * SOURCE_ALIGN;
-        (void)madvise(dst, chunk->size, MADV_POPULATE_WRITE);
-        return dst;
+        return p->transform == COPY_SEGMENT ? (char *)c->segments[p->tensor] + chunk->row * SOURCE_ALIGN : own;
 }
 
 /* Starts reading the next chunk into a free slot; without a ring it is read at once. 1 = started, 0 = nothing to do. */
@@ -334,7 +329,8 @@ static int start_one(struct copy *c, struct loader_error *error) {
         s->len = align_up(s->need);
         s->buf = destination(c, &s->chunk, s->own);
         c->next = chunk_after(c, &c->next);
-        if (ring_read(&c->ring, c->pieces[s->chunk.piece].source, s->start, s->buf, (unsigned)s->len, (uint64_t)slot))
+        if (ring_read(&c->ring, c->pieces[s->chunk.piece].source, s->start, s->buf, (unsigned)s->len,
+                      s->buf != s->own, (uint64_t)slot))
                 return 1;
         r = read_slot(c, (unsigned)slot, error);
         if (r)

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -54,7 +55,7 @@ _Static_assert(LOADER_E_INVALID == (int)LOADLINK_CODE_MODEL_INVALID && LOADER_E_
 static int usage(void) {
         (void)fprintf(stderr, "usage: spark-loader --link FD (--input FD [--split FD]... | --file NAME=FD...) [--plan-only]\n"
                               "           [--lossless] [--pack] [--rows N] [--sequences N]\n"
-                              "       spark-loader --link FD --shape NAME --format FORMAT [--rows N] [--sequences N]\n"
+                              "       spark-loader --link FD --shape NAME --format FORMAT [--lossless] [--rows N] [--sequences N]\n"
                               "Started by sparkd; see ipc/loadlink.h for what it says on its link.\n");
         return EX_USAGE;
 }
@@ -155,7 +156,7 @@ static bool parse_options(int argc, char **argv, struct options *o) {
                         return false;
         if (optind != argc || o->link_fd < 0 || !o->shape != !o->format)
                 return false;
-        return o->shape ? o->n_inputs == 0 && !o->lossless && !o->pack : o->n_inputs > 0;
+        return o->shape ? o->n_inputs == 0 && !o->pack : o->n_inputs > 0;
 }
 
 static int compare_fds(const void *a, const void *b) {
@@ -249,6 +250,7 @@ static int work(struct loader *l, const struct options *o) {
 /* Reads nothing, and yet: the names are a client's. */
 static int work_shape(const struct options *o, struct loader_error *error) {
         const struct loadlink_record done = { .type = LOADLINK_DONE };
+        const char *format = o->lossless && strcasecmp(o->format, "bf16") == 0 ? "bf16_ll" : o->format;
         struct image_plan plan = IMAGE_PLAN_NULL;
         struct loadlink_record record;
         bool estimated = false;
@@ -256,7 +258,7 @@ static int work_shape(const struct options *o, struct loader_error *error) {
 
         r = sandbox_enter_calls(false);
         if (!r)
-                r = shape_plan(&plan, o->shape, o->format, LOADLINK_SEGMENT_BYTES, &estimated, error);
+                r = shape_plan(&plan, o->shape, format, LOADLINK_SEGMENT_BYTES, &estimated, error);
         if (!r) {
                 record_plan(&plan, plan.data_size, &o->step, &record);
                 record.estimated = estimated;

@@ -80,5 +80,10 @@ int pack_finish(struct pack *p) {
         if (fdatasync(p->fd) < 0)
                 return fail(p, "its data", errno);
         (void)memcpy(p->maps[0], tables, header);
-        return fdatasync(p->fd) < 0 ? fail(p, "its header", errno) : 0;
+        if (fdatasync(p->fd) < 0)
+                return fail(p, "its header", errno);
+        for (size_t i = 0; i < p->plan->n_segments; i++) /* what pack_tensor() had to leave, since pages come in larger lots */
+                (void)madvise(p->maps[i], (size_t)p->plan->segment_size[i], MADV_DONTNEED);
+        (void)posix_fadvise(p->fd, 0, 0, POSIX_FADV_DONTNEED);
+        return 0;
 }

@@ -10,7 +10,7 @@
 static int restrict_ring(struct io_uring *uring, const int *fds, unsigned n_fds) {
         struct io_uring_restriction rules[3] = {
                 { .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READ },
-                { .opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED, .sqe_flags = IOSQE_FIXED_FILE },
+                { .opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED, .sqe_flags = IOSQE_FIXED_FILE | IOSQE_ASYNC },
                 { .opcode = IORING_RESTRICTION_SQE_FLAGS_REQUIRED, .sqe_flags = IOSQE_FIXED_FILE },
         };
         int r;
@@ -42,14 +42,14 @@ void ring_deinit(struct ring *r) {
         r->ok = false;
 }
 
-bool ring_read(struct ring *r, unsigned file, uint64_t offset, void *buf, unsigned n, uint64_t tag) {
+bool ring_read(struct ring *r, unsigned file, uint64_t offset, void *buf, unsigned n, bool fresh, uint64_t tag) {
         struct io_uring_sqe *sqe = r->ok ? io_uring_get_sqe(&r->uring) : NULL;
         int e;
 
         if (!sqe)
                 return false;
         io_uring_prep_read(sqe, (int)file, buf, n, offset);
-        sqe->flags |= IOSQE_FIXED_FILE;
+        sqe->flags |= IOSQE_FIXED_FILE | (fresh ? IOSQE_ASYNC : 0);
         sqe->user_data = tag;
         do
                 e = io_uring_submit(&r->uring);

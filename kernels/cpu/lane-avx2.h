@@ -19,8 +19,16 @@ typedef __m256i lb;
 typedef __m256 lf;
 
 static inline __m128i lane_load(const uint8_t *p) { return _mm_loadu_si128((const void *)p); }
+/* Of what was loaded: any unit can blend, where only one inserts. */
+static inline lb lane_join(__m128i low, __m256i high) { return _mm256_blend_epi32(_mm256_castsi128_si256(low), high, 0xf0); }
 static inline lb lb_load(const uint8_t *const *p, size_t at) {
-        return _mm256_inserti128_si256(_mm256_castsi128_si256(lane_load(p[0] + at)), lane_load(p[1] + at), 1);
+        return lane_join(lane_load(p[0] + at), _mm256_broadcastsi128_si256(lane_load(p[1] + at)));
+}
+static inline lb lb_load8(const uint8_t *const *p) {
+        int64_t high;
+
+        memcpy(&high, p[1], sizeof(high));
+        return lane_join(_mm_loadl_epi64((const void *)p[0]), _mm256_set1_epi64x(high));
 }
 static inline lb lb_table(const uint8_t *p) { return _mm256_broadcastsi128_si256(lane_load(p)); }
 static inline lb lb_set1(uint8_t v) { return _mm256_set1_epi8((char)v); }
@@ -40,15 +48,19 @@ static inline lb lb_sub(lb x, lb y) { return _mm256_sub_epi8(x, y); }
 static inline lb lb_lut(lb table, lb index) { return _mm256_shuffle_epi8(table, index); }
 static inline lb lb_index(lb x) { return x; }
 static inline lb lb_pick(lb table, lb index) { return _mm256_shuffle_epi8(table, _mm256_adds_epu8(index, _mm256_set1_epi8(0x70))); }
-static inline lb lb_merge(lb mask, lb x, lb y) { return _mm256_or_si256(_mm256_and_si256(x, mask), y); }
 static inline lb lb_select(lb mask, lb x, lb y) {
         return _mm256_xor_si256(_mm256_and_si256(_mm256_xor_si256(x, y), mask), y);
 }
 static inline lb lb_if(lb mask, lb x, lb y) { return _mm256_blendv_epi8(y, x, mask); }
 static inline lb lb_halves(lb x, lb y) { return _mm256_blend_epi32(x, y, 0xcc); }
 static inline lb lb_zip(lb x, lb y) { return _mm256_unpacklo_epi8(x, y); }
-static inline lb lb_behind(lb x, lb first) { return _mm256_alignr_epi8(x, first, 15); }
-#define lb_up(x, n) _mm256_slli_si256(x, n)
+static inline lb lb_pairs(lb x) { return _mm256_mullo_epi16(x, _mm256_set1_epi16(0x0101)); }
+static inline void lb_exchange(lb x, lb *low, lb *high) {
+        lb differ = _mm256_xor_si256(x, *low);
+
+        *high = _mm256_xor_si256(_mm256_and_si256(differ, _mm256_set1_epi8(0x7f)), *low);
+        *low = _mm256_xor_si256(differ, *high);
+}
 /* By way of memory, which takes no shuffles; written out, because what the compiler makes of it waits for its stores. */
 static inline void lb_last(lb x, uint8_t *ret) {
         uint8_t bytes[32];

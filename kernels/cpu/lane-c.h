@@ -28,6 +28,8 @@ typedef struct { float v[4]; } lf;
 
 /* Bytes at + 0 ... 15 from each lane's address. */
 static inline lb lb_load(const uint8_t *const *p, size_t at) { LANE_BYTES(p[0][at + i]); }
+/* Bytes 0-7 from there; the others are not defined. */
+static inline lb lb_load8(const uint8_t *const *p) { LANE_BYTES(i < 8 ? p[0][i] : 0); }
 /* The same 16 bytes, the same byte, a byte, eight bytes and as many zeros in each lane. */
 static inline lb lb_table(const uint8_t *p) { LANE_BYTES(p[i]); }
 static inline lb lb_set1(uint8_t v) { LANE_BYTES(v); }
@@ -43,17 +45,20 @@ static inline lb lb_index(lb x) { return x; }
 static inline lb lb_lut(lb table, lb index) { LANE_BYTES(index.v[i] & 0x80 ? 0 : table.v[index.v[i] & 15]); }
 /* The same for any index: 0 above 15. */
 static inline lb lb_pick(lb table, lb index) { LANE_BYTES(index.v[i] > 15 ? 0 : table.v[index.v[i]]); }
-/* Bits of x where the mask has them; elsewhere those of y, which in lb_merge() has no others. */
+/* Bits of x where the mask has them, those of y elsewhere. */
 static inline lb lb_select(lb mask, lb x, lb y) { LANE_BYTES((x.v[i] & mask.v[i]) | (y.v[i] & ~mask.v[i])); }
-static inline lb lb_merge(lb mask, lb x, lb y) { return lb_select(mask, x, y); }
 /* Bytes of x where the mask is 0xff, of y where it is 0. */
 static inline lb lb_if(lb mask, lb x, lb y) { return lb_select(mask, x, y); }
 /* Bytes 0-7 of x and 8-15 of y; bytes 0-7 of both in turns. */
 static inline lb lb_halves(lb x, lb y) { LANE_BYTES(i < 8 ? x.v[i] : y.v[i]); }
 static inline lb lb_zip(lb x, lb y) { LANE_BYTES(i % 2 ? y.v[i / 2] : x.v[i / 2]); }
-/* One byte up, with the last one of `first` as byte 0; n bytes up, with zeros. */
-static inline lb lb_behind(lb x, lb first) { LANE_BYTES(i < 1 ? first.v[15] : x.v[i - 1]); }
-static inline lb lb_up(lb x, const unsigned n) { LANE_BYTES(i < n ? 0 : x.v[i - n]); }
+/* To the bytes 1, 3 ..., the byte before. */
+static inline lb lb_pairs(lb x) { LANE_BYTES(i % 2 ? x.v[i] + x.v[i - 1] : x.v[i]); }
+/* high: bit 7 of low, bits 0-6 of x; low: the others. */
+static inline void lb_exchange(lb x, lb *low, lb *high) {
+        *high = lb_select(lb_set1(0x7f), x, *low);
+        *low = lb_select(lb_set1(0x7f), *low, x);
+}
 /* The last byte of each lane. */
 static inline void lb_last(lb x, uint8_t *ret) { ret[0] = x.v[15]; }
 

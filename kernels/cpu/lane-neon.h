@@ -8,12 +8,13 @@
 #include <string.h>
 
 #define LANES 1u
-#define LANE_ROWS 4u
+#define LANE_ROWS 2u
 
 typedef uint8x16_t lb;
 typedef float32x4_t lf;
 
 static inline lb lb_load(const uint8_t *const *p, size_t at) { return vld1q_u8(p[0] + at); }
+static inline lb lb_load8(const uint8_t *const *p) { return vcombine_u8(vld1_u8(p[0]), vcreate_u8(0)); }
 static inline lb lb_table(const uint8_t *p) { return vld1q_u8(p); }
 static inline lb lb_set1(uint8_t v) { return vdupq_n_u8(v); }
 static inline lb lb_set(const uint8_t *v) { return vdupq_n_u8(v[0]); }
@@ -28,12 +29,14 @@ static inline lb lb_index(lb x) { return vandq_u8(x, vdupq_n_u8(0x0f)); }
 static inline lb lb_lut(lb table, lb index) { return vqtbl1q_u8(table, index); }
 static inline lb lb_pick(lb table, lb index) { return vqtbl1q_u8(table, index); }
 static inline lb lb_select(lb mask, lb x, lb y) { return vbslq_u8(mask, x, y); }
-static inline lb lb_merge(lb mask, lb x, lb y) { return vbslq_u8(mask, x, y); }
 static inline lb lb_if(lb mask, lb x, lb y) { return vbslq_u8(mask, x, y); }
 static inline lb lb_halves(lb x, lb y) { return vcombine_u8(vget_low_u8(x), vget_high_u8(y)); }
 static inline lb lb_zip(lb x, lb y) { return vzip1q_u8(x, y); }
-static inline lb lb_behind(lb x, lb first) { return vextq_u8(first, x, 15); }
-#define lb_up(x, n) vextq_u8(vdupq_n_u8(0), x, 16 - (n))
+static inline lb lb_pairs(lb x) { return vreinterpretq_u8_u16(vmulq_n_u16(vreinterpretq_u16_u8(x), 0x0101)); }
+static inline void lb_exchange(lb x, lb *low, lb *high) {
+        *high = vbslq_u8(vdupq_n_u8(0x7f), x, *low);
+        *low = vbslq_u8(vdupq_n_u8(0x7f), *low, x);
+}
 static inline void lb_last(lb x, uint8_t *ret) { ret[0] = vgetq_lane_u8(x, 15); }
 
 static inline lf lf_zero(void) { return vdupq_n_f32(0); }

@@ -7,16 +7,16 @@
  * LANES panels at a time, one in each lane of a register. A line is four k of them, in each lane the 64 codes that stand together:
  *
  *   codes     of the four k of a byte, apart: code[s]. The high bits, spread to where they belong, take the place of two bits.
- *   escapes   escape[s] says which codes are escapes; a running sum over the bytes of a lane says how many are before a byte's
- *             (place: 15 - that).
- *   tables    of a line: bytes 0-7 of a lane are what its unit's codes stand for, bytes 15, 14 ... the line's escapes. So one
- *             look-up is a code's or an escape's, by code or by place.
- *   numbers   low and high bytes of BF16 numbers: looked up, with the significand and the sign put in. Zipped they are floats.
+ *   escapes   escape[s] says which codes are escapes; sums are how many there are up to a byte.
+ *   table     of a line: bytes 0-7 of a lane are what its unit's codes stand for, the others what the line's escapes do. So one
+ *             look-up is a code's by code, or an escape's by place.
+ *   numbers   what is looked up is an exponent, its last bit first: so the halves of a BF16 number come of one exchange of bits
+ *             with the byte of sign and significand. Zipped they are floats.
  *
  * That is for lines of at most 7 escapes in each lane (2.2 in the middle; of Gaussian weights one line in 500 has more), and
  * where no lane's unit is wide; line_slow() does the others, any of them, eight escapes at a time.
  *
- * A line's running sum is made while the line before it is multiplied, so that one of two long chains does not wait for the other.
+ * A line's sums are made while the line before it is multiplied, so that one of two long chains does not wait for the other.
  */
 
 #include <endian.h>
@@ -26,13 +26,13 @@
 #include "vec-math.h"
 
 #define FAST_ESCAPES 7u
-#define AHEAD 3072u /* bytes from what is read to what is asked for */
+#define AHEAD 2112u /* bytes from what is read to what is asked for: a column and a half */
 
-/* What holds for a unit in each lane, and what has been read of it. */
+/* What holds for a unit in each lane, and what has been read of it. Exponents in tables are turned: see turn(). */
 struct coded_unit {
         lb base;
-        lb code_low, code_high;     /* tables by code */
-        lb escape_low, escape_high; /* by an escape's four bits */
+        lb codes;                   /* by code */
+        lb escape_codes;            /* by an escape's four bits */
         const uint8_t *escapes[LANES];
         size_t at[LANES];           /* escapes so far */
         uint8_t wide[LANES];        /* 0xff or 0 */
@@ -43,36 +43,42 @@ struct coded_line {
         lb low, nibbles;            /* as they are read; of nibbles the lower half of bytes */
         lb code[4], escape[4];
         lb count;                   /* - number of escapes of a byte */
-        lb place;
+        lb sum;                     /* of these, up to a byte */
         unsigned n[LANES];          /* escapes */
 };
 
 static const uint8_t code_offsets[16] = { 0, 1, 2, 3, 4, 5, 6 };
 static const uint8_t code_used[16] = { 255, 255, 255, 255, 255, 255, 255 };
+/* lossless_escape() */
+static const uint8_t escape_offsets[16] = { 255, 254, 253, 252, 251, 250, 249, 248, 247, 246, 245, 244, 243, 7, 8 };
+static const uint8_t escape_used[16] = { 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255 };
 static const uint8_t is_escape[16] = { 0, 0, 0, 0, 0, 0, 0, 255 };
 /* Bits 0-3 to bits 2, 0, 6, 4. */
 static const uint8_t spread[16] = { 0x00, 0x04, 0x01, 0x05, 0x40, 0x44, 0x41, 0x45,
                                     0x10, 0x14, 0x11, 0x15, 0x50, 0x54, 0x51, 0x55 };
+/* From where a sum of 2, 4, 8 bytes goes to the 2, 4, 8 bytes behind them. */
+static const uint8_t sums[3][16] = {
+        { 128, 128, 1, 1, 128, 128, 5, 5, 128, 128, 9, 9, 128, 128, 13, 13 },
+        { 128, 128, 128, 128, 3, 3, 3, 3, 128, 128, 128, 128, 11, 11, 11, 11 },
+        { 128, 128, 128, 128, 128, 128, 128, 128, 7, 7, 7, 7, 7, 7, 7, 7 },
+};
+/* The place of a line's first escape, which is the lower or the upper half of a byte. */
+static const uint8_t first_place[2][16] = { { 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8 },
+                                            { 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9 } };
 
-static ALWAYS_INLINE lb exponents_low(lb e) { return lb_and(lb_shl(e, 7), lb_set1(0x80)); }
-static ALWAYS_INLINE lb exponents_high(lb e) { return lb_and(lb_shr(e, 1), lb_set1(0x7f)); }
+/* The last bit of an exponent is the first one: bits 0-6 belong beside a sign, bit 7 beside a significand. */
+static ALWAYS_INLINE lb turn(lb e) {
+        return lb_or(lb_and(lb_shl(e, 7), lb_set1(0x80)), lb_and(lb_shr(e, 1), lb_set1(0x7f)));
+}
 static ALWAYS_INLINE lb exponents_of_codes(lb base) {
         return lb_and(lb_add(base, lb_table(code_offsets)), lb_table(code_used));
 }
 static ALWAYS_INLINE lb exponents_of_escapes(lb base) {
-        uint8_t from0[16], from1[16], used[16];
-
-        for (unsigned n = 0; n < 16; n++) {
-                from0[n] = lossless_escape(0, n);
-                from1[n] = lossless_escape(1, n);
-                used[n] = from0[n] == from1[n] ? 0 : 0xff;
-        }
-        return lb_and(lb_add(base, lb_table(from0)), lb_table(used));
+        return lb_and(lb_add(base, lb_table(escape_offsets)), lb_table(escape_used));
 }
 
 static ALWAYS_INLINE void unit_begin(struct coded_unit *u, const uint8_t *const *index, size_t unit, const uint8_t *escapes) {
         uint8_t bases[LANES];
-        lb e;
 
         u->fast = FAST_ESCAPES;
         for (unsigned l = 0; l < LANES; l++) {
@@ -87,12 +93,8 @@ static ALWAYS_INLINE void unit_begin(struct coded_unit *u, const uint8_t *const 
                 u->fast = u->wide[l] ? 0 : u->fast;
         }
         u->base = lb_set(bases);
-        e = exponents_of_codes(u->base);
-        u->code_low = exponents_low(e);
-        u->code_high = exponents_high(e);
-        e = exponents_of_escapes(u->base);
-        u->escape_low = exponents_low(e);
-        u->escape_high = exponents_high(e);
+        u->codes = turn(exponents_of_codes(u->base));
+        u->escape_codes = turn(exponents_of_escapes(u->base));
 }
 
 /* Escapes of four bits from the at-th on, the first one lowest: 15 or 16 of them. */
@@ -103,15 +105,25 @@ static ALWAYS_INLINE uint64_t next_nibbles(const uint8_t *escapes, size_t at) {
         return le64toh(v) >> 4 * (at % 2);
 }
 
-/* The same in bytes 15, 14 ... of each lane. */
-static ALWAYS_INLINE lb next_reversed(const struct coded_unit *u) {
-        uint64_t v[LANES];
+/* Eight escapes, or seven after one that is done, in bytes 8-15: of bytes 4-7 of what is read, for whose sake nothing moves. There
+ * is an index before all escapes. */
+static ALWAYS_INLINE lb next_few(const struct coded_unit *u) {
+        const uint8_t *p[LANES];
         lb x;
 
         for (unsigned l = 0; l < LANES; l++)
-                v[l] = __builtin_bswap64(next_nibbles(u->escapes[l], u->at[l]));
-        x = lb_set_u64(v);
-        return lb_zip(lb_and(lb_shr(x, 4), lb_set1(0x0f)), lb_and(x, lb_set1(0x0f)));
+                p[l] = u->escapes[l] + u->at[l] / 2 - 4;
+        x = lb_load8(p);
+        return lb_zip(lb_and(x, lb_set1(0x0f)), lb_and(lb_shr(x, 4), lb_set1(0x0f)));
+}
+
+/* Where they are from. */
+static ALWAYS_INLINE lb next_place(const struct coded_unit *u) {
+        const uint8_t *p[LANES];
+
+        for (unsigned l = 0; l < LANES; l++)
+                p[l] = first_place[u->at[l] % 2];
+        return lb_load(p, 0);
 }
 
 /* The exponents of eight escapes of either size, from `done` after u->at on, in bytes 0-7 before zeros; not where a lane has no more than `done`. */
@@ -153,43 +165,38 @@ static ALWAYS_INLINE void line_begin(struct coded_line *c, lb low, lb nibbles) {
                 c->escape[s] = lb_lut(lb_table(is_escape), c->code[s]);
         }
         c->count = lb_add(lb_add(c->escape[0], c->escape[1]), lb_add(c->escape[2], c->escape[3]));
-        c->place = lb_behind(c->count, lb_set1(15));
+        c->sum = lb_pairs(c->count);
 }
 
-/* A fourth of the running sum. */
+/* The s-th third of the sums. */
 static ALWAYS_INLINE void line_sum(struct coded_line *c, const unsigned s) {
-        switch (s) {
-        case 0: c->place = lb_add(c->place, lb_up(c->place, 1)); break;
-        case 1: c->place = lb_add(c->place, lb_up(c->place, 2)); break;
-        case 2: c->place = lb_add(c->place, lb_up(c->place, 4)); break;
-        default: c->place = lb_add(c->place, lb_up(c->place, 8)); break;
-        }
+        c->sum = lb_add(c->sum, lb_lut(c->sum, lb_table(sums[s])));
 }
 
 static ALWAYS_INLINE void line_end(struct coded_line *c) {
         uint8_t last[LANES];
 
-        lb_last(lb_add(c->place, c->count), last);
+        lb_last(c->sum, last);
         UNROLL for (unsigned l = 0; l < LANES; l++) {
                 c->n[l] = last[l];
                 __asm__("" : "+r"(c->n[l])); /* one by one: as vectors of two they would go through memory */
-                c->n[l] = (15 - c->n[l]) & 0xff;
+                c->n[l] = -c->n[l] & 0xff;
         }
 }
 
-/* Low and high bytes of the exponents of any line. */
-static __attribute__((noinline)) void line_slow(const struct coded_unit *u, lb code_low, lb nibbles, lb *low, lb *high) {
+/* The exponents of any line, turned. */
+static __attribute__((noinline)) void line_slow(const struct coded_unit *u, lb low, lb nibbles, lb *ret) {
         lb exponents[4], at[4], before;
         struct coded_line c;
         unsigned most = 0;
 
-        line_begin(&c, code_low, nibbles);
-        UNROLL for (unsigned s = 0; s < 4; s++)
+        line_begin(&c, low, nibbles);
+        UNROLL for (unsigned s = 0; s < 3; s++)
                 line_sum(&c, s);
         line_end(&c);
         for (unsigned l = 0; l < LANES; l++)
                 most = c.n[l] > most ? c.n[l] : most;
-        before = lb_sub(lb_set1(15), c.place);
+        before = lb_sub(c.count, c.sum);
         for (unsigned s = 0; s < 4; s++) {
                 at[s] = lb_if(c.escape[s], before, lb_set1(0xff));
                 before = lb_sub(before, c.escape[s]);
@@ -201,39 +208,42 @@ static __attribute__((noinline)) void line_slow(const struct coded_unit *u, lb c
                 for (unsigned s = 0; s < 4; s++)
                         exponents[s] = lb_or(exponents[s], lb_pick(next, lb_sub(at[s], lb_set1((uint8_t)done))));
         }
-        for (unsigned s = 0; s < 4; s++) {
-                low[s] = exponents_low(exponents[s]);
-                high[s] = exponents_high(exponents[s]);
-        }
+        for (unsigned s = 0; s < 4; s++)
+                ret[s] = turn(exponents[s]);
 }
 
 /* --- products ---------------------------------------------------------------------------------------------------- */
 
 /* The numbers of one k: words of the first and of the last eight. */
-static ALWAYS_INLINE void merge(const uint8_t *const *column, size_t at, lb low, lb high, lb *words) {
-        lb signs = lb_load(column, at);
+static ALWAYS_INLINE void merge(const uint8_t *const *column, size_t at, lb exponents, lb *words) {
+        lb low = lb_load(column, at), high;
 
-        low = lb_merge(lb_set1(0x7f), signs, low);
-        high = lb_merge(lb_set1(0x80), signs, high);
+        lb_exchange(exponents, &low, &high);
         words[0] = lb_words(low, high, 0);
         words[1] = lb_words(low, high, 1);
 }
 
-/* One k; sums are acc[half][row][part] and stay in registers. */
-static ALWAYS_INLINE void few_products(const unsigned rows, lf *acc, const lb *words, const float *x) {
-        lf v[4];
+/* The sums of a row in each lane, as lf_store() wants them. Not an array, which would not stay in registers from line to line. */
+struct sums {
+        lf part0, part1, part2, part3;
+};
 
-        UNROLL for (unsigned i = 0; i < 4; i++)
-                v[i] = lf_words(words[i / 2], i % 2);
-        UNROLL for (unsigned r = 0; r < rows; r++) {
-                lf a = lf_set1(x[r]);
+static ALWAYS_INLINE void one_product(struct sums *sum, const lf *v, float x) {
+        lf a = lf_set1(x);
 
-                UNROLL for (unsigned i = 0; i < 4; i++) {
-                        lf *sum = acc + (i / 2 * rows + r) * 2 + i % 2;
+        sum->part0 = lf_fma(v[0], a, sum->part0);
+        sum->part1 = lf_fma(v[1], a, sum->part1);
+        sum->part2 = lf_fma(v[2], a, sum->part2);
+        sum->part3 = lf_fma(v[3], a, sum->part3);
+}
 
-                        *sum = lf_fma(v[i], a, *sum);
-                }
-        }
+/* One k of one row or two. */
+static ALWAYS_INLINE void few_products(const unsigned rows, struct sums *first, struct sums *second, const lb *words, const float *x) {
+        const lf v[4] = { lf_words(words[0], 0), lf_words(words[0], 1), lf_words(words[1], 0), lf_words(words[1], 1) };
+
+        one_product(first, v, x[0]);
+        if (rows > 1)
+                one_product(second, v, x[1]);
 }
 
 /* Four k, the first and the last eight rows of the panels after each other; sums are fetched and put back. */
@@ -258,8 +268,21 @@ static ALWAYS_INLINE void many_products(const unsigned rows, lf *acc, const lb (
         }
 }
 
+/* What a tile's sums are in: of few rows `first` and `second`, of more than LANE_ROWS the others. */
+struct tile {
+        struct sums first, second;
+        lf others[TILE_MAX * 4];
+};
+
+static ALWAYS_INLINE void merge_multiply(const unsigned rows, struct tile *t, const uint8_t *const *column, size_t at, lb exponents,
+                                         lb *words, const float *x) {
+        merge(column, at, exponents, words);
+        if (rows <= LANE_ROWS)
+                few_products(rows, &t->first, &t->second, words, x);
+}
+
 /* Multiplies line c, whose signs are at `at`, and sums up the next one. */
-static ALWAYS_INLINE void line_multiply(const unsigned rows, lf *acc, struct coded_unit *u, const struct coded_line *c,
+static ALWAYS_INLINE void line_multiply(const unsigned rows, struct tile *t, struct coded_unit *u, const struct coded_line *c,
                                         struct coded_line *next, const uint8_t *const *column, size_t at, const float *x) {
         unsigned most = c->n[0];
         lb words[4][2];
@@ -267,35 +290,32 @@ static ALWAYS_INLINE void line_multiply(const unsigned rows, lf *acc, struct cod
         for (unsigned l = 1; l < LANES; l++)
                 most |= c->n[l];
         if (__builtin_expect(most <= u->fast, 1)) {
-                lb escapes = next_reversed(u), place = c->place;
-                lb table_low = lb_halves(u->code_low, lb_lut(u->escape_low, escapes));
-                lb table_high = lb_halves(u->code_high, lb_lut(u->escape_high, escapes));
+                lb table = lb_halves(u->codes, lb_lut(u->escape_codes, next_few(u)));
+                lb place = lb_add(lb_sub(next_place(u), c->sum), c->count);
 
                 UNROLL for (unsigned s = 0; s < 4; s++) {
                         lb index = lb_if(c->escape[s], place, c->code[s]);
 
-                        line_sum(next, s);
-                        place = lb_add(place, c->escape[s]);
-                        merge(column, at + 16 * s, lb_lut(table_low, index), lb_lut(table_high, index), words[s]);
-                        if (rows <= LANE_ROWS)
-                                few_products(rows, acc, words[s], x + s * rows);
+                        place = lb_sub(place, c->escape[s]);
+                        if (s < 3)
+                                line_sum(next, s);
+                        merge_multiply(rows, t, column, at + 16 * s, lb_lut(table, index), words[s], x + s * rows);
                 }
         } else {
-                lb low[4], high[4];
+                lb exponents[4];
 
-                line_slow(u, c->low, c->nibbles, low, high);
+                line_slow(u, c->low, c->nibbles, exponents);
                 UNROLL for (unsigned s = 0; s < 4; s++) {
-                        line_sum(next, s);
-                        merge(column, at + 16 * s, low[s], high[s], words[s]);
-                        if (rows <= LANE_ROWS)
-                                few_products(rows, acc, words[s], x + s * rows);
+                        if (s < 3)
+                                line_sum(next, s);
+                        merge_multiply(rows, t, column, at + 16 * s, exponents[s], words[s], x + s * rows);
                 }
         }
         line_end(next);
         for (unsigned l = 0; l < LANES; l++)
                 u->at[l] += c->n[l];
         if (rows > LANE_ROWS)
-                many_products(rows, acc, words, x);
+                many_products(rows, t->others, words, x);
 }
 
 static ALWAYS_INLINE void ask_for(const uint8_t *const *column, unsigned eighth) {
@@ -306,7 +326,7 @@ static ALWAYS_INLINE void ask_for(const uint8_t *const *column, unsigned eighth)
 
 /* A column; its first line, and the high bits of that, have been read, and are read of the next one, or of what follows the panel: there
  * is a tensor's index at least. */
-static ALWAYS_INLINE void column_multiply(const unsigned rows, lf *acc, struct coded_unit *u, struct coded_line *even, lb *high,
+static ALWAYS_INLINE void column_multiply(const unsigned rows, struct tile *t, struct coded_unit *u, struct coded_line *even, lb *high,
                                           const uint8_t *const *column, const float *x) {
         for (unsigned pair = 0; pair < 8; pair++, x += 8 * rows) {
                 unsigned following = (pair + 1) % 8;
@@ -315,10 +335,27 @@ static ALWAYS_INLINE void column_multiply(const unsigned rows, lf *acc, struct c
 
                 ask_for(column, pair);
                 line_begin(&odd, lb_load(column, LOSSLESS_LOW + 32 * pair + 16), lb_and(lb_shr(*high, 4), lb_set1(0x0f)));
-                line_multiply(rows, acc, u, even, &odd, column, 128 * pair, x);
+                line_multiply(rows, t, u, even, &odd, column, 128 * pair, x);
                 *high = lb_load(column, end + LOSSLESS_HIGH + 16 * following);
                 line_begin(even, lb_load(column, end + LOSSLESS_LOW + 32 * following), lb_and(*high, lb_set1(0x0f)));
-                line_multiply(rows, acc, u, &odd, even, column, 128 * pair + 64, x + 4 * rows);
+                line_multiply(rows, t, u, &odd, even, column, 128 * pair + 64, x + 4 * rows);
+        }
+}
+
+static ALWAYS_INLINE void store_row(const struct sums *s, float *const *out, unsigned row) {
+        const lf parts[4] = { s->part0, s->part1, s->part2, s->part3 };
+        float *to[LANES];
+
+        for (unsigned l = 0; l < LANES; l++)
+                to[l] = out[l] + row * WEIGHT_PANEL;
+        lf_store(to, parts);
+}
+
+static ALWAYS_INLINE void store_many(const unsigned rows, const lf *acc, float *const *out) {
+        UNROLL for (unsigned r = 0; r < rows; r++) {
+                const struct sums s = { acc[2 * r], acc[2 * r + 1], acc[2 * (rows + r)], acc[2 * (rows + r) + 1] };
+
+                store_row(&s, out, r);
         }
 }
 
@@ -326,39 +363,37 @@ static ALWAYS_INLINE void column_multiply(const unsigned rows, lf *acc, struct c
 static ALWAYS_INLINE void lanes_multiply(const unsigned rows, const struct coded_panels *w, const size_t *panel, const float *x,
                                          size_t n_in, float *const *out) {
         const uint8_t *column[LANES], *index[LANES];
-        lf acc[TILE_MAX * 4];
         struct coded_unit u;
         struct coded_line line;
+        struct tile t;
         lb high;
 
         for (unsigned l = 0; l < LANES; l++) {
                 column[l] = w->columns + panel[l] * w->stride;
                 index[l] = w->index + panel[l] * w->units * sizeof(uint64_t);
         }
-        UNROLL for (unsigned i = 0; i < rows * 4; i++)
-                acc[i] = lf_zero();
+        t.first = t.second = (struct sums){ lf_zero(), lf_zero(), lf_zero(), lf_zero() };
+        if (rows > LANE_ROWS)
+                UNROLL for (unsigned i = 0; i < rows * 4; i++)
+                        t.others[i] = lf_zero();
         high = lb_load(column, LOSSLESS_HIGH);
         line_begin(&line, lb_load(column, LOSSLESS_LOW), lb_and(high, lb_set1(0x0f)));
-        UNROLL for (unsigned s = 0; s < 4; s++)
+        UNROLL for (unsigned s = 0; s < 3; s++)
                 line_sum(&line, s);
         line_end(&line);
         for (size_t k = 0; k < n_in; k += LOSSLESS_COLUMN) {
                 if (k % LOSSLESS_UNIT == 0)
                         unit_begin(&u, index, k / LOSSLESS_UNIT, w->escapes);
-                column_multiply(rows, acc, &u, &line, &high, column, x + k * rows);
+                column_multiply(rows, &t, &u, &line, &high, column, x + k * rows);
                 for (unsigned l = 0; l < LANES; l++)
                         column[l] += LOSSLESS_COLUMN_BYTES;
         }
-        UNROLL for (unsigned r = 0; r < rows; r++) {
-                float *to[LANES];
-                lf sums[4];
-
-                for (unsigned l = 0; l < LANES; l++)
-                        to[l] = out[l] + r * WEIGHT_PANEL;
-                UNROLL for (unsigned i = 0; i < 4; i++)
-                        sums[i] = acc[(i / 2 * rows + r) * 2 + i % 2];
-                lf_store(to, sums);
-        }
+        if (rows > LANE_ROWS)
+                store_many(rows, t.others, out);
+        if (rows <= LANE_ROWS)
+                store_row(&t.first, out, 0);
+        if (rows <= LANE_ROWS && rows > 1)
+                store_row(&t.second, out, 1);
 }
 
 /* Where there are fewer panels than lanes, the last one is in several. */

@@ -13,6 +13,7 @@
 
 #include <stdatomic.h>
 
+#include "kernels/lossless.h"
 #include "record.h"
 #include "run.h"
 
@@ -159,9 +160,30 @@ const char *cuda_weights_place(struct cuda_backend *be, const char *placement);
 /* And where a KV cache of so many bytes. */
 void cuda_weights_place_kv(struct cuda_backend *be, uint64_t bytes);
 int cuda_bind(struct backend *base, struct weight *w);
+/* Where the parts of a bound weight are; false where it is coded, but can't be. */
+bool cuda_coded_parts(const struct weight *w, struct cuda_coded *ret);
 int cuda_settle(struct backend *base);
 int cuda_fill_weight(struct backend *base, struct weight *w, float deviation, uint64_t seed);
 void cuda_weights_close(struct cuda_backend *be);
+
+/* fill-coded.c: random weights in losslessly coded BF16 */
+
+struct cuda_drawn {
+        struct lossless_parts parts; /* of the tensor */
+        uint32_t n_in;
+        size_t panel_bytes;
+        uint64_t n_panels, n_drawn;  /* all, and those that are here */
+        uint8_t *columns;            /* of the latter */
+        uint64_t *index;             /* of all */
+        uint8_t *escapes;
+        uint64_t once, escape_bytes; /* of those that are here, and of all */
+};
+
+/* From the weight's shape. BACKEND_E_*, and it must be freed, too. */
+int cuda_drawn_make(const struct weight *w, float deviation, uint64_t seed, struct cuda_drawn *ret);
+/* To parts.least + escape_bytes bytes of the device's memory. */
+int cuda_drawn_put(struct cuda_backend *be, const struct cuda_drawn *d, void *dev);
+void cuda_drawn_free(struct cuda_drawn *d);
 
 /* kv.c */
 

@@ -57,6 +57,8 @@ static struct cuda_mm_product part_of(const struct cuda_mm *mm, const struct cud
         struct cuda_mm_product p = mm->product[0];
 
         p.w = (const uint8_t *)p.w + slice->first / WEIGHT_PANEL * panel;
+        if (p.coded.index)
+                p.coded.index += (size_t)(slice->first / WEIGHT_PANEL) * ((mm->n_in + LOSSLESS_UNIT - 1) / LOSSLESS_UNIT);
         p.n_out = slice->dim;
         if (p.bias)
                 p.bias += slice->first;

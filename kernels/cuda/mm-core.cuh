@@ -56,7 +56,7 @@ template <typename F, typename V> struct mm_layout {
         static constexpr bool alone = V::panels > 1 || ((F::low || F::many) && V::tiles > 4);
         static constexpr uint32_t k_step = V::k_step < F::chunk ? V::k_step : F::chunk, steps = k_step / 32;
         /* Steps that are computed side by side: with more tiles there is enough to do, and no register left. */
-        static constexpr uint32_t unroll = V::tiles == 1 ? 4 : V::tiles == 2 ? 2 : 1;
+        static constexpr uint32_t unroll = F::coded ? steps : V::tiles == 1 ? 4 : V::tiles == 2 ? 2 : 1;
         static constexpr uint32_t k_chunk = k_step < F::block ? F::block : k_step, chunk_steps = k_chunk / k_step;
         static constexpr uint32_t panel_bytes = k_chunk / F::block * F::column, chunk_bytes = panels * panel_bytes;
         static constexpr uint32_t x_bytes = tiles * steps * 512;
@@ -176,6 +176,26 @@ DEVICE const uint8_t *mm_weights(const struct mm_args &a, const struct mm_block 
         return (const uint8_t *)a.mm.product[p.product].w + ((size_t)b.expert * n + p.panel) * (a.mm.n_in / F::block) * F::column;
 }
 
+/* The states of a warp's panels at the begin of K, where the format has any. */
+template <typename F, typename V>
+DEVICE void mm_begin_states(const struct mm_args &a, const struct mm_block &b, uint32_t warp, uint32_t lane,
+                            typename F::state states[V::panels]) {
+        using L = mm_layout<F, V>;
+
+        if constexpr (F::coded) {
+                uint32_t units = (a.mm.n_in + MM_SLICE - 1) / MM_SLICE;
+
+#pragma unroll
+                for (uint32_t i = 0; i < V::panels; i++) {
+                        struct mm_panel p = mm_panel_of<L>(a, b, warp / V::warps_n * V::panels + i);
+                        uint32_t n = a.n_panels[p.product];
+
+                        F::begin(a.mm.product[p.product].coded, (size_t)b.expert * n + p.panel, units, p.panel < n, b.k_first, b.k_end,
+                                 lane, states[i]);
+                }
+        }
+}
+
 /* A warp's panel of the chunk at k. Zeros beyond K, where that may be within a step. */
 template <typename F, typename L>
 DEVICE void mm_fetch_weights(const struct mm_block &b, const uint8_t *panel, uint32_t k, uint8_t *to, uint32_t lane) {
@@ -285,14 +305,18 @@ DEVICE void mm_multiply(float acc[4], const struct mm_step &w, const uint32_t x[
 
 /* A warp's panels times its tiles, step `step` of a stage. */
 template <typename F, typename V>
-DEVICE void mm_step_of(float acc[V::panels][V::tiles][4], const uint8_t *weights, uint32_t chunk_step, const uint8_t *x,
-                       const float *x_sums, uint32_t step, uint32_t lane) {
+DEVICE void mm_step_of(float acc[V::panels][V::tiles][4], typename F::state states[V::panels], const uint8_t *weights,
+                       uint32_t chunk_step, const uint8_t *x, const float *x_sums, uint32_t step, uint32_t lane) {
         using L = mm_layout<F, V>;
         struct mm_step w[V::panels];
 
 #pragma unroll
-        for (uint32_t p = 0; p < V::panels; p++)
-                F::load(weights + p * L::panel_bytes, chunk_step, lane, w[p]);
+        for (uint32_t p = 0; p < V::panels; p++) {
+                if constexpr (F::coded)
+                        F::load(weights + p * L::panel_bytes, chunk_step, lane, states[p], w[p]);
+                else
+                        F::load(weights + p * L::panel_bytes, chunk_step, lane, w[p]);
+        }
 #pragma unroll
         for (uint32_t t = 0; t < V::tiles; t++) {
                 uint4 v = *(const uint4 *)(x + (t * L::steps + step) * 512 + lane * 16);

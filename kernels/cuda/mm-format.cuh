@@ -15,6 +15,8 @@
  *   pairs    instruction's row g + 8 i is the panel's row 2 g + i; else g + 8 i
  *   swizzle  where a chunk's byte `at` (a multiple of 16) lies in shared memory
  *   load     of a panel's chunk in shared memory, step number `step` (32 elements of K): what the thread `lane` holds
+ *   coded    whether load takes a `state` of the panel, too, which goes along K with it: `begin` makes it at an element of K where
+ *            a slice may begin. Steps of a chunk are always whole then
  *
  * Fragments are those of ptx.cuh, where slots 2t, 2t + 1, 2t + 8, 2t + 9 of a run of 16 hold its elements 4t to 4t + 3 (so does
  * struct cuda_packed). Scales and minima are those of the thread's two rows, [half][row]; [0] alone where both halves share them.
@@ -37,7 +39,8 @@ template <enum fmt f> struct mm_format;
 /* What most formats have in common. */
 template <uint32_t block_, uint32_t column_, uint32_t chunk_, uint32_t scale_, uint32_t minimum_> struct mm_format_base {
         static constexpr uint32_t block = block_, column = column_, chunk = chunk_, scale = scale_, minimum = minimum_;
-        static constexpr bool low = false, many = false, eight = false, pairs = true;
+        static constexpr bool low = false, many = false, eight = false, pairs = true, coded = false;
+        struct state {};
 
         static __device__ __forceinline__ uint32_t swizzle(uint32_t at) {
                 return at;

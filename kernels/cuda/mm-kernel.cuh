@@ -53,9 +53,9 @@ DEVICE void mm_fetch_chunk(const struct mm_block &b, const struct mm_rings<F, V>
 /* Step number `step`, whose data is there. */
 template <typename F, typename V>
 DEVICE void mm_compute_stage(const struct mm_block &b, const struct mm_rings<F, V> &r, uint32_t step, uint32_t warp,
-                             uint32_t lane, float acc[V::panels][V::tiles][4]) {
+                             uint32_t lane, typename F::state states[V::panels], float acc[V::panels][V::tiles][4]) {
         using L = mm_layout<F, V>;
-        uint32_t left = (b.k_end - b.k_first - step * L::k_step + 31) / 32, n = left < L::steps ? left : L::steps;
+        uint32_t left = (b.k_end - b.k_first - step * L::k_step + 31) / 32, n = F::coded ? L::steps : left < L::steps ? left : L::steps;
         uint32_t in_chunk = step % L::chunk_steps * L::steps;
         const uint8_t *x = r.x + step % L::stages * L::x_stage_bytes;
         const float *sums = (const float *)(x + L::x_bytes) + warp % V::warps_n * V::tiles * CUDA_TILE_ROWS * 4;
@@ -65,7 +65,7 @@ DEVICE void mm_compute_stage(const struct mm_block &b, const struct mm_rings<F, 
         weights += warp / V::warps_n * V::panels * L::panel_bytes;
 #pragma unroll L::unroll
         for (uint32_t i = 0; i < n; i++)
-                mm_step_of<F, V>(acc, weights, in_chunk + i, x, sums, i, lane);
+                mm_step_of<F, V>(acc, states, weights, in_chunk + i, x, sums, i, lane);
 }
 
 /* Begins with the first stages. Each is a commit of its own, which is all that its step waits for, unless their weights are on their
@@ -87,7 +87,7 @@ DEVICE void mm_begin(const struct mm_args &a, const struct mm_block &b, const st
  * out. */
 template <typename F, typename V>
 DEVICE void mm_loop(const struct mm_args &a, const struct mm_block &b, const struct mm_rings<F, V> &r, const uint8_t *panel,
-                    float acc[V::panels][V::tiles][4], float total[V::panels][V::tiles][4]) {
+                    typename F::state states[V::panels], float acc[V::panels][V::tiles][4], float total[V::panels][V::tiles][4]) {
         using L = mm_layout<F, V>;
         uint32_t warp = threadIdx.x / MM_WARP, lane = threadIdx.x % MM_WARP, slice = b.slice;
         uint32_t slice_end = mm_slice_begin(slice + 1, b.slices, a.mm.n_in);
@@ -106,7 +106,7 @@ DEVICE void mm_loop(const struct mm_args &a, const struct mm_block &b, const str
                 mm_fetch_chunk<F, V>(b, r, panel, s + L::stages - 1, warp, lane);
                 mm_fetch_stage<F, V>(a, b, r, s + L::stages - 1, warp, lane);
                 cp_async_commit();
-                mm_compute_stage<F, V>(b, r, s, warp, lane, acc);
+                mm_compute_stage<F, V>(b, r, s, warp, lane, states, acc);
         }
 }
 
@@ -117,6 +117,7 @@ __global__ void __launch_bounds__(mm_layout<F, V>::threads, mm_layout<F, V>::blo
         uint32_t warp = threadIdx.x / MM_WARP, lane = threadIdx.x % MM_WARP;
         float acc[V::panels][V::tiles][4] = {}, total[V::panels][V::tiles][4];
         struct mm_block b = mm_block_of(a);
+        typename F::state states[V::panels];
         const uint8_t *panel = NULL;
         bool early = !a.mm.slots.groups && gridDim.x == 1 && b.slice < b.slices;
 
@@ -125,6 +126,7 @@ __global__ void __launch_bounds__(mm_layout<F, V>::threads, mm_layout<F, V>::blo
                 panel = mm_weights<F, L>(a, b, warp);
                 for (uint32_t s = 0; s < L::stages - 1; s++)
                         mm_fetch_chunk<F, V>(b, r, panel, s, warp, lane);
+                mm_begin_states<F, V>(a, b, warp, lane, states);
         }
         if (!a.mm.slots.groups)
                 b.n_rows = mm_rows<L>(a, r.table);
@@ -136,13 +138,15 @@ __global__ void __launch_bounds__(mm_layout<F, V>::threads, mm_layout<F, V>::blo
                 cp_async_wait<0>();
                 return;
         }
-        if (!early)
+        if (!early) {
                 panel = mm_weights<F, L>(a, b, warp);
+                mm_begin_states<F, V>(a, b, warp, lane, states);
+        }
         __syncthreads();
         mm_begin<F, V>(a, b, r, panel, early);
         if (L::totals)
                 mm_initial<F, V>(a, b, r.table, warp, lane, total);
-        mm_loop<F, V>(a, b, r, panel, acc, total);
+        mm_loop<F, V>(a, b, r, panel, states, acc, total);
         if (!L::totals && b.slices > 1 && !a.split) {
                 mm_put_slice<F, V>(a, b, r.table, warp, lane, false, acc);
                 return;

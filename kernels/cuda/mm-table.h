@@ -25,6 +25,7 @@ struct mm_format_entry {
 };
 
 extern const struct mm_format_entry mm_f16, mm_bf16, mm_f8_e4m3, mm_q8_0, mm_q4_0, mm_q4_1, mm_q5_0, mm_q5_1;
+extern const struct mm_format_entry mm_bf16_ll;
 extern const struct mm_format_entry mm_q2_k, mm_q3_k, mm_q4_k, mm_q5_k, mm_q6_k, mm_iq4_nl, mm_iq4_xs, mm_mxfp4, mm_nvfp4;
 extern const struct mm_format_entry mm_mxfp4_fp8; /* there only for GPUs of 12.x */
 

@@ -40,7 +40,7 @@
 #define MM_TOTALS_ROWS 32u /* of the largest variant that has registers for totals (struct mm_variant) */
 
 static const struct mm_format_entry *const mm_formats[] = {
-        &mm_f16, &mm_bf16, &mm_f8_e4m3, &mm_q8_0, &mm_q4_0, &mm_q4_1, &mm_q5_0, &mm_q5_1,
+        &mm_f16, &mm_bf16, &mm_bf16_ll, &mm_f8_e4m3, &mm_q8_0, &mm_q4_0, &mm_q4_1, &mm_q5_0, &mm_q5_1,
         &mm_q2_k, &mm_q3_k, &mm_q4_k, &mm_q5_k, &mm_q6_k, &mm_iq4_nl, &mm_iq4_xs, &mm_mxfp4, &mm_nvfp4,
 };
 

@@ -15,6 +15,7 @@
 
 struct cuda_mm_product {
         const void *w;
+        struct cuda_coded coded;
         uint32_t n_out;
         float scale;         /* of the matrix; 0 = none */
         const float *scales; /* device: of each expert; NULL = scale */

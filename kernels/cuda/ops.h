@@ -70,6 +70,12 @@ static inline size_t cuda_packed_sums_bytes(uint32_t max_rows, uint32_t n_in) {
         return (size_t)max_rows * ((n_in + 31u) / 32u) * 2u * sizeof(float);
 }
 
+/* Where what follows the panels of a matrix that is losslessly coded is (kernels/lossless.h), of all its experts. NULLs of others. */
+struct cuda_coded {
+        const uint64_t *index;
+        const uint8_t *escapes;
+};
+
 /* A step's rows on the device; host arrays of struct batch, copied. Page table of sequence s: table[table_start[s]] and on. */
 struct cuda_batch {
         const int32_t *token;
@@ -82,6 +88,7 @@ struct cuda_embed {
         struct cuda_rows rows;
         const int32_t *token;
         const void *w;
+        struct cuda_coded coded;
         enum fmt fmt;
         enum weight_layout layout;
         uint32_t n_in;
@@ -234,7 +241,7 @@ static inline bool cuda_top_has(uint32_t dim, uint32_t k) {
 CUDA_API cudaError_t cuda_top(const struct cuda_launch *l, const struct cuda_top *a);
 
 /* Random weights of a format for models of a shape, in panels: values of about the given standard deviation (more than 0) and no
- * mean, all finite. */
+ * mean, all finite. Not of coded formats. */
 CUDA_API cudaError_t cuda_fill(const struct cuda_launch *l, enum fmt fmt, uint64_t n_blocks_of_panels, float deviation,
                                uint64_t seed, void *data);
 

@@ -47,6 +47,8 @@ static int put_product(struct cuda_backend *be, const struct call *c, const stru
         const float *scales = NULL;
         int r;
 
+        if (!cuda_coded_parts(m->w, &p->coded))
+                return BACKEND_E_UNSUPPORTED;
         if (m->w->scales) {
                 r = cuda_memory_constant(be, m->w->scales, MAX(m->w->n_experts, 1u), &scales);
                 if (r != 0)

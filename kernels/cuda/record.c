@@ -109,10 +109,11 @@ static bool is_step(const struct cuda_backend *be, const struct batch *batch, co
 }
 
 int cuda_record_embed(struct backend *base, const struct weight *w, const struct batch *batch, float scale, float *out) {
+        struct cuda_coded coded;
         struct cuda_op *op;
         int r;
 
-        if (!is_step(cuda_of(base), batch, cuda_of(base)->recorder.kv) || w->n_experts > 1)
+        if (!is_step(cuda_of(base), batch, cuda_of(base)->recorder.kv) || w->n_experts > 1 || !cuda_coded_parts(w, &coded))
                 return BACKEND_E_UNSUPPORTED;
         for (uint32_t i = 0; i < batch->n_rows; i++)
                 if (batch->token[i] < 0 || (uint32_t)batch->token[i] >= w->n_out)
@@ -121,6 +122,7 @@ int cuda_record_embed(struct backend *base, const struct weight *w, const struct
         if (!op)
                 return r;
         op->embed.w = w->data;
+        op->embed.coded = coded;
         op->embed.fmt = w->info->fmt;
         op->embed.layout = w->layout;
         op->embed.n_in = w->n_in;

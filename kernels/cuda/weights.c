@@ -188,7 +188,28 @@ static int register_pages(struct cuda_backend *be, uintptr_t first, uintptr_t en
 
 static bool bytes_of(const struct weight *w, uint64_t *ret) {
         return w->info && w->n_out > 0 && w->n_in > 0 && weight_bytes(w->info, w->layout, w->n_out, w->n_in, ret) &&
-               checked_mul(*ret, MAX(w->n_experts, 1u), ret) && *ret <= SIZE_MAX / 2;
+               checked_mul(*ret, MAX(w->n_experts, 1u), ret) && checked_add(*ret, w->tail, ret) && *ret <= SIZE_MAX / 2;
+}
+
+bool cuda_coded_parts(const struct weight *w, struct cuda_coded *ret) {
+        struct lossless_parts parts;
+
+        *ret = (struct cuda_coded){ NULL, NULL };
+        if (!fmt_is_coded(w->info))
+                return true;
+        if (w->layout != WEIGHT_PANELS || !lossless_layout(MAX(w->n_experts, 1u), w->n_out, w->n_in, &parts))
+                return false;
+        ret->index = (const uint64_t *)((const uint8_t *)w->data + parts.index);
+        ret->escapes = (const uint8_t *)w->data + parts.escapes;
+        return true;
+}
+
+/* Whether index and escapes of a coded weight can be behind its panels. */
+static bool has_parts(const struct weight *w) {
+        struct lossless_parts parts;
+
+        return !fmt_is_coded(w->info) || (lossless_layout(MAX(w->n_experts, 1u), w->n_out, w->n_in, &parts) &&
+                                          w->tail >= parts.least - parts.index);
 }
 
 int cuda_bind(struct backend *base, struct weight *w) {
@@ -201,6 +222,8 @@ int cuda_bind(struct backend *base, struct weight *w) {
         if (r != 0)
                 return r;
         if (!bytes_of(w, &bytes) || !cuda_mm_has(w->info->fmt))
+                return BACKEND_E_UNSUPPORTED;
+        if (!has_parts(w))
                 return BACKEND_E_UNSUPPORTED;
         end = (at + bytes + page_size() - 1) & mask;
         if (be->placement == CUDA_PAGEABLE) {
@@ -221,6 +244,23 @@ int cuda_bind(struct backend *base, struct weight *w) {
         return 0;
 }
 
+static int fill_coded(struct cuda_backend *be, struct weight *w, float deviation, uint64_t seed) {
+        struct cuda_drawn drawn;
+        int r = cuda_drawn_make(w, deviation, seed, &drawn);
+        uint64_t bytes = drawn.parts.least + drawn.escape_bytes;
+        void *dev = NULL;
+
+        r = r ? r : take(be, bytes, &dev);
+        if (r == 0)
+                r = cuda_drawn_put(be, &drawn, dev);
+        if (r == 0) {
+                w->data = dev;
+                w->tail = bytes - drawn.parts.index;
+        }
+        cuda_drawn_free(&drawn);
+        return r;
+}
+
 int cuda_fill_weight(struct backend *base, struct weight *w, float deviation, uint64_t seed) {
         struct cuda_backend *be = cuda_of(base);
         const struct cuda_launch launch = { .stream = be->stream };
@@ -233,6 +273,8 @@ int cuda_fill_weight(struct backend *base, struct weight *w, float deviation, ui
         w->layout = WEIGHT_PANELS;
         if (!bytes_of(w, &bytes) || !cuda_mm_has(w->info->fmt))
                 return BACKEND_E_UNSUPPORTED;
+        if (fmt_is_coded(w->info))
+                return fill_coded(be, w, deviation, seed);
         r = take(be, bytes, &dev);
         if (r != 0)
                 return r;

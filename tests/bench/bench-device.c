@@ -24,7 +24,7 @@
 #define ROUND_US 150e3 /* what is measured for each figure, at least */
 #define ROWS_MAX 2048u
 
-static const enum fmt formats[] = { FMT_BF16, FMT_F16,  FMT_F32,  FMT_F8_E4M3, FMT_Q8_0,   FMT_Q4_0,   FMT_Q4_1, FMT_Q5_0, FMT_Q5_1,
+static const enum fmt formats[] = { FMT_BF16, FMT_BF16_LL, FMT_F16, FMT_F32,  FMT_F8_E4M3, FMT_Q8_0,   FMT_Q4_0,   FMT_Q4_1, FMT_Q5_0, FMT_Q5_1,
                                     FMT_Q2_K, FMT_Q3_K, FMT_Q4_K, FMT_Q5_K,    FMT_Q6_K,   FMT_IQ4_NL, FMT_IQ4_XS,
                                     FMT_MXFP4, FMT_NVFP4 };
 
@@ -159,13 +159,14 @@ static double share(double part, double whole) {
         return whole > 0 ? part / whole : 0;
 }
 
+/* tail: bytes that a matrix has behind its panels. */
 static void print(const struct options *o, const struct limits *l, const struct fmt_info *info, const struct matrix *m,
-                  uint32_t rows, double seconds, bool first) {
+                  uint64_t tail, uint32_t rows, double seconds, bool first) {
         double bytes = 0, ops = 2.0 * m->n_out * m->n_in * rows / seconds;
         uint64_t n;
 
         if (weight_bytes(info, WEIGHT_PANELS, m->n_out, m->n_in, &n))
-                bytes = (double)n / seconds;
+                bytes = (double)(n + tail) / seconds;
         if (o->json)
                 (void)printf("%s{\"format\":\"%s\",\"model\":\"%s\",\"matrix\":\"%s\",\"n_out\":%u,\"n_in\":%u,\"rows\":%u,"
                              "\"us\":%.2f,\"bytes_per_second\":%.4g,\"of_read\":%.3f,\"ops_per_second\":%.4g,\"of_ops\":%.3f}",
@@ -191,7 +192,7 @@ static int measure_matrix(struct subject *s, const struct options *o, const stru
                         break;
                 r = time_step(s, o->rows ? o->rows : row_counts[i], o->quick, &seconds);
                 if (r == 0)
-                        print(o, l, info, m, o->rows ? o->rows : row_counts[i], seconds, *first);
+                        print(o, l, info, m, s->weights[0].tail, o->rows ? o->rows : row_counts[i], seconds, *first);
                 *first = *first && r != 0;
         }
         if (r >= 0)

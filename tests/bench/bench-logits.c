@@ -23,6 +23,7 @@
 struct options {
         const char *model, *text, *out, *backend, *library, *placement;
         unsigned threads;
+        bool lossless;
 };
 
 static const struct engine_events no_events;
@@ -109,7 +110,7 @@ static int run(const struct options *o) {
                 buf_deinit(&text);
                 return say(o->text, strerror(-r), 65);
         }
-        r = loader_load_path(o->model, fds, &n_fds, &error);
+        r = loader_load_path_as(o->model, o->lossless, fds, &n_fds, &error);
         if (r != 0) {
                 r = say(o->model, r < 0 ? strerror(-r) : error.text, 65);
         } else {
@@ -130,8 +131,9 @@ static int run(const struct options *o) {
 
 static int usage(FILE *f, int status) {
         (void)fprintf(f, "Usage: spark-bench logits -m FILE -f TEXT|- -o OUT.f32 [-t THREADS] [--backend B] [--library FILE]\n"
-                         "                          [--placement P]\n\n"
-                         "Writes every position's logits, little-endian float32, row after row.\n");
+                         "                          [--placement P] [--lossless]\n\n"
+                         "Writes every position's logits, little-endian float32, row after row.\n\n"
+                         "  --lossless    weights in BF16 are coded as they are loaded\n");
         return status;
 }
 
@@ -140,6 +142,7 @@ int bench_logits_main(int argc, char **argv) {
                 { "backend", required_argument, NULL, 'B' },
                 { "library", required_argument, NULL, 'L' },
                 { "placement", required_argument, NULL, 'P' },
+                { "lossless", no_argument, NULL, 'l' },
                 { "help", no_argument, NULL, 'h' },
                 { 0 },
         };
@@ -165,6 +168,9 @@ int bench_logits_main(int argc, char **argv) {
                         break;
                 case 'P':
                         o.placement = optarg;
+                        break;
+                case 'l':
+                        o.lossless = true;
                         break;
                 case 'B':
                         o.backend = optarg;

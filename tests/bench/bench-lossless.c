@@ -7,7 +7,6 @@
  */
 
 #include <getopt.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,9 +14,10 @@
 #include "base/macro.h"
 #include "bench.h"
 #include "kernels/format.h"
-#include "kernels/half.h"
 #include "kernels/lossless.h"
+#include "lossless-layouts.h"
 #include "measure.h"
+#include "random-bf16.h"
 
 #define N_IN 8192u
 #define N_OUT 4096u /* 64 MiB: more than caches hold */
@@ -37,32 +37,10 @@ enum what { COPY, MEASURE, ENCODE, VERIFY, ALL, DECODE, DECODE_ROWS, WHATS };
 static const char *const names[WHATS] = { "copy", "measure", "encode", "verify", "all", "decode", "decode_rows" };
 
 static int usage(FILE *f, int status) {
-        (void)fprintf(f, "Usage: spark-bench lossless [--json]\n\n"
-                         "Lossless coding of BF16 on one core, in MB/s of BF16, and bits per weight.\n");
+        (void)fprintf(f, "Usage: spark-bench lossless [--layouts [-m FILE]] [--json]\n\n"
+                         "Lossless coding of BF16 on one core, in MB/s of BF16, and bits per weight. --layouts compares other\n"
+                         "codes, on Gaussian weights or on those of a GGUF file that are in BF16.\n");
         return status;
-}
-
-static uint64_t random_bits(uint64_t *state) {
-        *state ^= *state << 13;
-        *state ^= *state >> 7;
-        *state ^= *state << 17;
-        return *state * 0x2545f4914f6cdd1dull;
-}
-
-static double uniform(uint64_t *state) {
-        return ((double)(random_bits(state) >> 11) + 0.5) * 0x1p-53;
-}
-
-/* Box and Muller's. */
-static void fill(uint8_t *dst, size_t n, double sigma) {
-        uint64_t state = 88172645463325252ull;
-
-        for (size_t i = 0; i < n; i += 2) {
-                double r = sigma * sqrt(-2.0 * log(uniform(&state))), a = 2.0 * M_PI * uniform(&state);
-
-                store_u16(dst + 2 * i, bf16_from_float((float)(r * cos(a))));
-                store_u16(dst + 2 * i + 2, bf16_from_float((float)(r * sin(a))));
-        }
 }
 
 /* One panel, one thing; false where it went wrong. */
@@ -116,7 +94,7 @@ static bool measure_matrix(struct matrix *m, double sigma, bool json, bool first
         double rates[WHATS], bits;
         uint64_t escapes = 0;
 
-        fill(m->src, (size_t)N_OUT * N_IN, sigma);
+        random_bf16((uint16_t *)m->src, (size_t)N_OUT * N_IN, sigma);
         for (uint64_t panel = 0; panel < N_OUT / WEIGHT_PANEL; panel++)
                 if (!run_panel(m, ALL, panel, &escapes))
                         return false;
@@ -169,16 +147,20 @@ static int run(bool json) {
 }
 
 int bench_lossless_main(int argc, char **argv) {
-        static const struct option longs[] = { { "json", no_argument, NULL, 'j' }, { "help", no_argument, NULL, 'h' }, { 0 } };
-        bool json = false;
+        static const struct option longs[] = { { "json", no_argument, NULL, 'j' }, { "layouts", no_argument, NULL, 'l' },
+                                               { "help", no_argument, NULL, 'h' }, { 0 } };
+        const char *model = NULL;
+        bool json = false, compare = false;
 
-        for (int c; (c = getopt_long(argc, argv, "h", longs, NULL)) >= 0;)
+        for (int c; (c = getopt_long(argc, argv, "m:h", longs, NULL)) >= 0;)
                 switch (c) {
                 case 'j': json = true; break;
+                case 'l': compare = true; break;
+                case 'm': model = optarg; break;
                 case 'h': return usage(stdout, 0);
                 default: return usage(stderr, 64);
                 }
-        if (optind < argc)
+        if (optind < argc || (model && !compare))
                 return usage(stderr, 64);
-        return run(json);
+        return compare ? layouts_compare(model, json) : run(json);
 }

@@ -196,9 +196,9 @@ class Check:
         return {"status": "failed" if status else "passed", "seconds": round(time.monotonic() - began, 1),
                 "said": f"exit status {status}: {said[-600:]}" if status else ""}
 
-    def logits(self, model, backend, text):
+    def logits(self, model, backend, text, *more):
         out = self.folder / f"{backend}.f32"
-        extra = ["--library", self.library] if backend == "cuda" else []
+        extra = [*(["--library", self.library] if backend == "cuda" else []), *more]
         said = self.bench("logits", "-m", model, "-f", text, "-o", out, "--backend", backend, *extra)
         return floats(out), int(said.split()[-1])
 
@@ -217,6 +217,8 @@ class Check:
             raise Fail(f"{model.name}: the error of logits is {error:.2e}, allowed are {most:.0e}")
         if kind == "f32" and "rand" not in model.stem and share < 1:
             raise Fail(f"{model.name}: {len(same) - sum(same)} of {len(same)} greedy tokens differ")
+        if kind == "bf16" and self.logits(model, "cuda", text, "--lossless")[0].tobytes() != got.tobytes():
+            raise Fail(f"{model.name}: losslessly coded, it has other logits")
         return error, share
 
     def part_models(self):
@@ -225,7 +227,7 @@ class Check:
         text.write_text(TEXT[:40] if self.emulated else TEXT, encoding="utf-8")
         models = sorted(self.models.glob("*.gguf")) if self.models.is_dir() else []
         if self.emulated:
-            models = [m for m in models if m.stem in ("mini-llama-f32", "rand-llama-q8_0")]
+            models = [m for m in models if m.stem in ("mini-llama-f32", "rand-llama-q8_0", "rand-llama-bf16")]
         models = models or [ROOT / "share/models/spark-tiny.gguf"]
         details = self.results["models"]["details"] = {}
         for model in models:

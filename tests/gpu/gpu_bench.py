@@ -10,12 +10,13 @@ import sys
 import time
 
 # shape, format, sequences; the prompt is as long as one sequence's share of 2,048 tokens, but of one alone all of them
-ENGINE = [("llama-8b", "q4_k", 1), ("llama-8b", "bf16", 1), ("llama-70b", "q4_k", 1), ("gpt-oss-120b", "mxfp4", 1),
-          ("llama-8b", "q8_0", 1), ("llama-8b", "mxfp4", 1), ("llama-8b", "q4_k", 8), ("llama-8b", "bf16", 8),
+ENGINE = [("llama-8b", "q4_k", 1), ("llama-8b", "bf16", 1), ("llama-8b", "bf16_ll", 1), ("llama-70b", "bf16_ll", 1),
+          ("llama-70b", "q4_k", 1), ("gpt-oss-120b", "mxfp4", 1), ("llama-8b", "q8_0", 1), ("llama-8b", "mxfp4", 1),
+          ("llama-8b", "q4_k", 8), ("llama-8b", "bf16", 8), ("llama-8b", "bf16_ll", 8), ("llama-70b", "bf16_ll", 8),
           ("llama-70b", "q8_0", 1), ("llama-70b", "mxfp4", 1), ("llama-70b", "q4_k", 8), ("llama-8b", "q8_0", 8),
           ("llama-8b", "mxfp4", 8), ("qwen3-32b", "q4_k", 1), ("llama-70b", "mxfp4", 8), ("llama-70b", "q8_0", 8),
           ("llama-70b", "bf16", 1), ("llama-70b", "bf16", 8)]
-FORMATS = ["bf16", "q8_0", "q4_k", "mxfp4", "q4_0", "q6_k", "nvfp4"]
+FORMATS = ["bf16", "bf16_ll", "q8_0", "q4_k", "mxfp4", "q4_0", "q6_k", "nvfp4"]
 # The shapes of spark-bench device, as many copies as it has, launched as a graph as it does: the processor's time does not count.
 TORCH = """
 import json, sys, time, torch
@@ -128,9 +129,9 @@ def products(check, fmt):
 def run(check, results):
     """Fills results with what there is time for; the rest is listed as skipped."""
     results.update(engine=[], products={}, cublas={"skipped": "no time"}, torch={"skipped": "no time"})
-    steps = [("engine", e) for e in ENGINE[:2]] + [("products", f) for f in FORMATS[:2]] + [("cublas", None), ("torch", None)]
-    steps += [("engine", e) for e in ENGINE[2:6]] + [("products", f) for f in FORMATS[2:4]]
-    steps += [("engine", e) for e in ENGINE[6:]] + [("products", f) for f in FORMATS[4:]]
+    steps = [("engine", e) for e in ENGINE[:4]] + [("products", f) for f in FORMATS[:3]] + [("cublas", None), ("torch", None)]
+    steps += [("engine", e) for e in ENGINE[4:8]] + [("products", f) for f in FORMATS[3:5]]
+    steps += [("engine", e) for e in ENGINE[8:]] + [("products", f) for f in FORMATS[5:]]
     for kind, what in steps:
         late = {"skipped": "no time"} if left(check) < 10 else None
         if kind == "engine":
@@ -195,6 +196,21 @@ def engine_lines(results):
     return lines
 
 
+def coded_lines(results):
+    """Losslessly coded BF16 against plain, of the same shape and number of sequences."""
+    done = {(r["shape"], r["batch"], r["format"]): r for r in results if "skipped" not in r}
+    lines = []
+    for (shape, batch, fmt), r in done.items():
+        plain = done.get((shape, batch, "bf16"))
+        if fmt == "bf16_ll" and plain:
+            decode, prefill = (r[k] / plain[k] for k in ("decode_tokens_per_second", "prefill_tokens_per_second"))
+            lines.append(f"| {shape} | {batch} | {decode:.2f} | {prefill:.2f} |")
+    if not lines:
+        return []
+    return ["", "## Losslessly coded BF16 against plain BF16", "", "How many times as fast, in the same run.", "",
+            "| shape | sequences | decode | prefill |", "|---|---|---|---|", *lines]
+
+
 def product_lines(results, *sides):
     """Each with the same product by cuBLAS in bfloat16, the faster one of those there are."""
     others = {}
@@ -221,7 +237,7 @@ def table(results):
     if not results:
         return []
     cublas, torch = results.get("cublas", {"skipped": "none"}), results["torch"]
-    lines = engine_lines(results["engine"]) + product_lines(results["products"], cublas, torch)
+    lines = engine_lines(results["engine"]) + coded_lines(results["engine"]) + product_lines(results["products"], cublas, torch)
     lines += side_lines(f"cuBLASLt {cublas.get('cublaslt', '')}, bfloat16 (the best of eight rounds)", cublas)
     return lines + side_lines(f"PyTorch {torch.get('torch', '')}, bfloat16", torch)
 

@@ -3,7 +3,17 @@
 
 /* A matrix, or several, of BF16 numbers twice: in plain panels, and losslessly coded. */
 
-#include "kernels-fixture.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/macro.h"
+#include "kernels/format.h"
 #include "kernels/half.h"
 #include "kernels/lossless.h"
 

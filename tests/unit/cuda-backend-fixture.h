@@ -17,6 +17,7 @@
 #include "base/macro.h"
 #include "daemon/engine/forward.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/lossless.h"
 #include "tests/cuda-host/emu.h"
 
 #define SUBJECT_TOKENS 112u
@@ -31,6 +32,7 @@ struct traits {
         enum fmt fmt;
         enum kv_format kv;
         bool experts, shared, window, fused, post_norms, head_norms, width_norms, softcap, no_input_norm, fp8;
+        bool whole; /* all widths are multiples of 64 */
         double limit; /* of the difference from the CPU backend */
 };
 
@@ -90,10 +92,32 @@ static inline float *make_vector(struct subject *s, uint32_t n, float middle, fl
         return dev;
 }
 
+/* Rows of BF16 losslessly coded; sets w->tail. To be freed. */
+static inline void *code_matrix(const uint16_t *rows, struct weight *w) {
+        size_t columns = w->n_in / LOSSLESS_COLUMN * LOSSLESS_COLUMN_BYTES, stride = w->n_in * sizeof(*rows);
+        uint64_t escapes = 0, at = 0;
+        struct lossless_parts parts;
+        void *data = NULL;
+
+        assert_true(lossless_layout(1, w->n_out, w->n_in, &parts));
+        for (uint32_t r = 0; r < w->n_out; r += WEIGHT_PANEL)
+                escapes += lossless_measure(rows + (size_t)r * w->n_in, stride, MIN(w->n_out - r, WEIGHT_PANEL), w->n_in);
+        assert_int_equal(posix_memalign(&data, 64, parts.least + escapes), 0);
+        for (uint32_t p = 0; p < parts.panels; p++)
+                at += lossless_encode(rows + (size_t)p * WEIGHT_PANEL * w->n_in, stride,
+                                      MIN(w->n_out - p * WEIGHT_PANEL, WEIGHT_PANEL), w->n_in, at, (uint8_t *)data + p * columns,
+                                      (uint8_t *)data + parts.index + p * parts.units * sizeof(uint64_t),
+                                      (uint8_t *)data + parts.escapes);
+        memset((uint8_t *)data + parts.escapes + at, 0xff, LOSSLESS_SLACK);
+        w->tail = parts.least + escapes - parts.index;
+        return data;
+}
+
 /* A matrix of random values; one that is bound. */
 static inline struct weight make_matrix(struct subject *s, const struct fmt_info *info, uint32_t n_out, uint32_t n_in) {
         struct weight w = { .info = info, .layout = WEIGHT_PANELS, .n_out = n_out, .n_in = n_in };
-        uint64_t rows = fmt_row_bytes(info, (uint64_t)n_out * n_in), bytes;
+        const struct fmt_info *file = fmt_is_coded(info) ? fmt_info(FMT_BF16) : info;
+        uint64_t rows = fmt_row_bytes(file, (uint64_t)n_out * n_in), bytes;
         float *x = calloc((size_t)n_out * n_in, sizeof(*x));
         void *coded = malloc(rows), *data = NULL;
 
@@ -101,9 +125,13 @@ static inline struct weight make_matrix(struct subject *s, const struct fmt_info
         assert_true(weight_bytes(info, WEIGHT_PANELS, n_out, n_in, &bytes));
         for (size_t i = 0; i < (size_t)n_out * n_in; i++)
                 x[i] = 0.2f * next_random(&s->random);
-        assert_true(fmt_encode(info, x, (size_t)n_out * n_in, coded));
-        assert_int_equal(posix_memalign(&data, 64, bytes), 0);
-        weight_pack(info, n_out, n_in, 0, n_out, coded, data);
+        assert_true(fmt_encode(file, x, (size_t)n_out * n_in, coded));
+        if (fmt_is_coded(info)) {
+                data = code_matrix(coded, &w);
+        } else {
+                assert_int_equal(posix_memalign(&data, 64, bytes), 0);
+                weight_pack(info, n_out, n_in, 0, n_out, coded, data);
+        }
         free(x);
         free(coded);
         s->matrices[s->n_matrices++] = data;
@@ -122,6 +150,8 @@ static inline struct model_shape shape_of(const struct traits *t) {
                 s.n_ff = 256;
                 s.n_head = 8;
         }
+        if (t->whole)
+                s.n_ff = 128;
         if (t->experts) {
                 s.n_expert = 6;
                 s.n_expert_used = 2;
@@ -172,10 +202,10 @@ static inline void add_matrices(struct subject *s, const struct traits *t, struc
                 h->fused_gate_up = true;
         }
         if (t->shared) {
-                l->ffn.gate.w = make_matrix(s, info, 32, h->n_embd);
-                l->ffn.up.w = make_matrix(s, info, 32, h->n_embd);
-                l->ffn.down.w = make_matrix(s, info, h->n_embd, 32);
-                h->n_ff_shared = 32;
+                h->n_ff_shared = t->whole ? 64 : 32;
+                l->ffn.gate.w = make_matrix(s, info, h->n_ff_shared, h->n_embd);
+                l->ffn.up.w = make_matrix(s, info, h->n_ff_shared, h->n_embd);
+                l->ffn.down.w = make_matrix(s, info, h->n_embd, h->n_ff_shared);
         }
 }
 

@@ -4,6 +4,7 @@
  * blocks of random bits. */
 
 #include "cuda-rows-fixture.h"
+#include "coded-kinds.h"
 
 #define ROWS 37u /* not whole panels */
 #define TOKENS 9u
@@ -36,12 +37,17 @@ static uint8_t *file_rows(const struct fmt_info *info, uint32_t n_in, bool any_b
 static void check_layout(const struct weight *w, float scale) {
         struct cuda_embed a = { .fmt = w->info->fmt, .layout = w->layout, .n_in = w->n_in, .w_scale = w->scale, .scale = scale };
         float *is = room_floats((size_t)TOKENS * w->n_in), *want = room_floats(w->n_in);
+        struct lossless_parts parts;
         uint64_t bytes;
 
         assert_true(weight_bytes(w->info, w->layout, w->n_out, w->n_in, &bytes));
         a.rows = device_rows(TOKENS, 1, TOKENS + 3);
         a.token = device_copy(tokens, sizeof(tokens));
-        a.w = device_copy(w->data, bytes);
+        a.w = device_copy(w->data, bytes + w->tail);
+        if (fmt_is_coded(w->info)) {
+                assert_true(lossless_layout(1, w->n_out, w->n_in, &parts));
+                a.coded = (struct cuda_coded){ (const void *)((const uint8_t *)a.w + parts.index), (const uint8_t *)a.w + parts.escapes };
+        }
         a.out = device_new((size_t)TOKENS * w->n_in * sizeof(float));
         must(cuda_embed(&launch_dependent, &a));
         device_take(a.out, is, (size_t)TOKENS * w->n_in * sizeof(float));
@@ -79,12 +85,12 @@ static void check_format(const struct fmt_info *info, bool any_bits) {
         free(rows);
 }
 
-/* All that fmt_info() knows: one that is added and not done here is seen. */
+/* All that fmt_info() knows, but those that are coded: one that is added and not done here is seen. */
 static void test_formats(void **state) {
         unsigned n = 0;
 
         for (uint32_t fmt = 0; fmt < FMT_END; fmt++)
-                if (fmt_info(fmt)) {
+                if (fmt_info(fmt) && !fmt_is_coded(fmt_info(fmt))) {
                         emu_set_order(orders[n % ARRAY_SIZE(orders)], n);
                         check_format(fmt_info(fmt), false);
                         check_format(fmt_info(fmt), true);
@@ -93,10 +99,30 @@ static void test_formats(void **state) {
         assert_true(n >= 18);
 }
 
+/* Coded ones: numbers of every kind, in whole units and in broken ones. */
+static void test_coded(void **state) {
+        static const uint32_t widths[] = { 64, 256, 320, 832 };
+
+        for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+                for (size_t j = 0; j < ARRAY_SIZE(widths); j++) {
+                        struct coded_pair p;
+
+                        emu_set_order(orders[j % ARRAY_SIZE(orders)], i);
+                        coded_pair_make(&p, 0, ROWS, widths[j], kinds[i].number);
+                        check_layout(&p.coded, 1.0f);
+                        p.coded.scale = 0.37f;
+                        check_layout(&p.coded, 8.0f);
+                        coded_pair_free(&p);
+                }
+}
+
 static void test_refusals(void **state) {
         struct cuda_embed a = { .rows = { .max = 1 }, .fmt = FMT_Q4_K, .layout = WEIGHT_PANELS, .n_in = 250 };
 
         assert_int_equal(cuda_embed(&launch_plain, &a), cudaErrorInvalidValue); /* no whole blocks */
+        a.fmt = FMT_BF16_LL;
+        a.n_in = 96;
+        assert_int_equal(cuda_embed(&launch_plain, &a), cudaErrorInvalidValue);
         a.fmt = (enum fmt)9;
         a.n_in = 256;
         assert_int_equal(cuda_embed(&launch_plain, &a), cudaErrorInvalidValue);
@@ -105,6 +131,7 @@ static void test_refusals(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_formats),
+                cmocka_unit_test(test_coded),
                 cmocka_unit_test(test_refusals),
         };
 

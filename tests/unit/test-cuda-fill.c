@@ -67,13 +67,13 @@ static void check_format(const struct fmt_info *info, float deviation, uint64_t 
         free(data);
 }
 
-/* All that fmt_info() knows. NVFP4 has no small scales: of the least deviation here, half of its blocks are zeros. */
+/* All that fmt_info() knows, but those that are coded (test-cuda-lossless.c). NVFP4 has no small scales: of the least deviation here, half of its blocks are zeros. */
 static void test_formats(void **state) {
         static const float deviations[] = { 0.02f, 0.9f, 0.004f };
         unsigned n = 0;
 
         for (uint32_t fmt = 0; fmt < FMT_END; fmt++)
-                for (size_t i = 0; fmt_info(fmt) && i < ARRAY_SIZE(deviations); i++, n++) {
+                for (size_t i = 0; fmt_info(fmt) && !fmt_is_coded(fmt_info(fmt)) && i < ARRAY_SIZE(deviations); i++, n++) {
                         emu_set_order(orders[i], fmt);
                         check_format(fmt_info(fmt), deviations[i], fmt + i);
                 }

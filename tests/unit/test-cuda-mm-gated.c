@@ -12,58 +12,6 @@
 
 #define TOLERANCE 1e-5
 
-/* Slots of made-up experts, in the groups that ops.h describes. */
-struct made_slots {
-        struct cuda_slots slots;
-        uint32_t n_slots, n_used, n_experts;
-        uint32_t *expert; /* of each slot */
-};
-
-static struct made_slots slots_new(uint32_t n_rows, uint32_t n_used, uint32_t n_experts, uint32_t group_rows) {
-        uint32_t n = n_rows * n_used, place = 0, n_groups = 0;
-        struct made_slots m = { .n_slots = n, .n_used = n_used, .n_experts = n_experts };
-        struct cuda_slots *s = &m.slots;
-
-        s->group_rows = group_rows;
-        s->max_groups = cuda_groups_max(n, n_experts, group_rows);
-        s->row = device_new(n * sizeof(*s->row));
-        s->slot = device_new(n * sizeof(*s->slot));
-        s->groups = device_new(s->max_groups * sizeof(*s->groups));
-        s->n_groups = device_new(sizeof(*s->n_groups));
-        m.expert = malloc(n * sizeof(*m.expert));
-        assert_non_null(m.expert);
-        for (uint32_t i = 0; i < n; i++) { /* one has most of them, and one has none */
-                float any = (noise() + 1.0f) * 0.499f * (float)(n_experts - 1);
-
-                m.expert[i] = noise() > 0.0f ? n_experts - 1 : (uint32_t)any / 2 * 2;
-        }
-        for (uint32_t e = 0; e < n_experts; e++) {
-                uint32_t in_group = 0;
-
-                for (uint32_t i = 0; i < n; i++) {
-                        if (m.expert[i] != e)
-                                continue;
-                        if (in_group % group_rows == 0)
-                                s->groups[n_groups++] = (struct cuda_group){ .expert = e, .first = place };
-                        s->groups[n_groups - 1].n++;
-                        s->row[place] = i / n_used;
-                        s->slot[place++] = i;
-                        in_group++;
-                }
-        }
-        assert_true(place == n && n_groups <= s->max_groups);
-        *s->n_groups = n_groups;
-        return m;
-}
-
-static void slots_free(struct made_slots *m) {
-        cudaFree(m->slots.row);
-        cudaFree(m->slots.slot);
-        cudaFree(m->slots.groups);
-        cudaFree(m->slots.n_groups);
-        free(m->expert);
-}
-
 static void weight_free(struct weight *w) {
         cudaFree((void *)(uintptr_t)w->data);
 }

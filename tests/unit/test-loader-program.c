@@ -158,6 +158,37 @@ static void test_plan_only(void **state) {
         maker_deinit(&m);
 }
 
+/* Without a file: BF16 coded is an estimate, and BF16 as it is is not. */
+static void test_shape(void **state) {
+        static const char *const formats[][2] = { { "bf16", NULL }, { "bf16", "--lossless" }, { "bf16_ll", NULL }, { "q8_0", "--lossless" } };
+        uint64_t coded[ARRAY_SIZE(formats)];
+
+        for (size_t i = 0; i < ARRAY_SIZE(formats); i++) {
+                const char *path = program_path();
+                char number[16];
+                struct loadlink_record plan;
+                struct run r;
+                int s[2];
+
+                assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, s), 0);
+                (void)snprintf(number, sizeof(number), "%d", s[1]);
+                r = (struct run){ .pid = fork(), .link = s[0] };
+                assert_true(r.pid >= 0);
+                if (r.pid == 0) {
+                        (void)execl(path, "spark-loader", "--link", number, "--shape", "llama-70b", "--format", formats[i][0],
+                                    formats[i][1], NULL);
+                        _exit(99);
+                }
+                (void)fd_close(s[1]);
+                plan = expect_record(&r, LOADLINK_PLAN);
+                (void)expect_record(&r, LOADLINK_DONE);
+                assert_int_equal(finish(&r), 0);
+                assert_int_equal(plan.estimated, i == 1 || i == 2);
+                coded[i] = plan.coded.bytes;
+        }
+        assert_true(coded[0] == 0 && coded[3] == 0 && coded[1] == coded[2] && coded[1] < 99000000000u && coded[1] > 90000000000u);
+}
+
 /* A file on a disk; nothing of it stays. */
 static int disk_file(uint64_t size) {
         char path[] = "./test-loader-program-XXXXXX";
@@ -337,7 +368,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_whole_load),   cmocka_unit_test(test_plan_only), cmocka_unit_test(test_bad_files),
                 cmocka_unit_test(test_refused_plan), cmocka_unit_test(test_usage),
-                cmocka_unit_test(test_lossless_and_pack), cmocka_unit_test(test_bad_packed),
+                cmocka_unit_test(test_lossless_and_pack), cmocka_unit_test(test_bad_packed), cmocka_unit_test(test_shape),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
