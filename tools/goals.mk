@@ -150,7 +150,8 @@ install: programs
 	    $(systemdlibdir)/sysusers.d $(systemdlibdir)/tmpfiles.d \
 	    $(systemdlibdir)/systemd/catalog $(bashcompdir) $(zshcompdir) $(fishcompdir) \
 	    $(datadir)/dbus-1/system.d $(datadir)/dbus-1/system-services \
-	    $(datadir)/dbus-1/interfaces $(datadir)/sparkd $(datadir)/man/man1 $(sysconfdir)/sparkd)
+	    $(datadir)/dbus-1/interfaces $(datadir)/sparkd $(datadir)/man/man1 $(datadir)/man/man8 \
+	    $(sysconfdir)/sparkd)
 	$(INSTALL) -m 755 $(addprefix $(BUILD)/bin/,sparkd sparkctl spark-bench) $(DESTDIR)$(bindir)/
 	$(INSTALL) -m 755 $(addprefix $(BUILD)/bin/,spark-loader spark-store spark-engine) $(DESTDIR)$(libexecdir)/
 ifneq ($(LIB_cuda),)
@@ -176,6 +177,7 @@ endif
 	$(INSTALL) -m 644 systemd/org.sparkd.Spark1.service $(DESTDIR)$(datadir)/dbus-1/system-services/
 	$(INSTALL) -m 644 systemd/org.sparkd.Spark1.xml $(DESTDIR)$(datadir)/dbus-1/interfaces/
 	$(INSTALL) -m 644 client/sparkctl/sparkctl.1 $(DESTDIR)$(datadir)/man/man1/
+	$(INSTALL) -m 644 daemon/control/sparkd.8 $(DESTDIR)$(datadir)/man/man8/
 	$(INSTALL) -m 644 $(BUNDLED_MODEL) $(DESTDIR)$(datadir)/sparkd/spark-tiny.gguf
 	test -e $(DESTDIR)$(sysconfdir)/sparkd/sparkd.conf || \
 	    sed 's#@DATADIR@#$(datadir)#' systemd/sparkd.conf >$(DESTDIR)$(sysconfdir)/sparkd/sparkd.conf
@@ -187,6 +189,6 @@ uninstall:
 	    $(DESTDIR)$(systemdlibdir)/tmpfiles.d/sparkd.conf $(DESTDIR)$(datadir)/dbus-1/system.d/org.sparkd.Spark1.conf \
 	    $(DESTDIR)$(datadir)/dbus-1/system-services/org.sparkd.Spark1.service \
 	    $(DESTDIR)$(datadir)/dbus-1/interfaces/org.sparkd.Spark1.xml $(DESTDIR)$(datadir)/man/man1/sparkctl.1
-	rm -f $(addprefix $(DESTDIR),$(systemdlibdir)/systemd/catalog/sparkd.catalog $(bashcompdir)/sparkctl $(zshcompdir)/_sparkctl \
+	rm -f $(addprefix $(DESTDIR),$(datadir)/man/man8/sparkd.8 $(systemdlibdir)/systemd/catalog/sparkd.catalog $(bashcompdir)/sparkctl $(zshcompdir)/_sparkctl \
 	    $(fishcompdir)/sparkctl.fish)
 	rm -rf $(DESTDIR)$(libexecdir) $(DESTDIR)$(libdir)/sparkd $(DESTDIR)$(datadir)/sparkd
