@@ -9,6 +9,12 @@ cuda=${2:-0}
 out=$build/deb
 tree=$out/sparkd
 
+version=$(sed -n 's/^VERSION := //p' Makefile)
+if [ "$(sed -n '1s/.*(\([0-9.]*\).*/\1/p' debian/changelog)" != "$version" ]; then
+        echo "deb: debian/changelog begins with another version than the Makefile's $version" >&2
+        exit 1
+fi
+
 mkdir -p "$tree"
 find "$tree" -mindepth 1 -maxdepth 1 ! -name build -exec rm -rf {} +
 rm -f "$out"/*.deb "$out"/*.buildinfo "$out"/*.changes
