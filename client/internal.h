@@ -48,6 +48,7 @@ struct reply {
         struct spark_session *sessions;
         const struct spark_session **session_list;
         struct spark_stored stored;
+        struct shown_weights *weights; /* all of them */
         struct spark_stored_file *stored_files;
         const struct spark_stored_file **stored_list;
         char message[256];       /* of an error that the library made */
@@ -161,6 +162,11 @@ void conversation_deinit(struct conversation *c);
 
 int request_grant(struct spark *s, struct request *r, uint32_t tokens);
 int request_send_cancel(struct spark *s, uint64_t id);
+
+/* weights.c: shows weights (NULL: not known, NULL is shown) as long as *all lives. 0 or -ENOMEM. */
+struct shown_weights;
+int weights_show(struct shown_weights **all, const Spark__V1__Weights *p, const struct spark_weights **ret);
+void shown_weights_free(struct shown_weights *all);
 
 /* reply.c */
 int error_code(const Spark__V1__Error *e, int otherwise); /* always positive */

@@ -49,6 +49,7 @@ struct reply *reply_free(struct reply *r) {
         free(r->usage_list);
         free(r->sessions);
         free(r->session_list);
+        shown_weights_free(r->weights);
         free(r->stored_files);
         free(r->stored_list);
         free(r);
@@ -89,6 +90,9 @@ static void model_show(struct spark_model *m, const Spark__V1__ModelInfo *p) {
                 .placement = p->placement,
                 .kv_memory = p->kv_memory,
                 .device_bytes = p->device_bytes,
+                .load_stage = p->load_stage,
+                .lossless = p->lossless,
+                .packed = p->packed,
         };
 }
 
@@ -99,6 +103,8 @@ static int models_show(struct reply *r, Spark__V1__ModelInfo *const *models, siz
                 return -ENOMEM;
         for (size_t i = 0; i < n; i++) {
                 model_show(&r->models[i], models[i]);
+                if (weights_show(&r->weights, models[i]->weights, &r->models[i].weights) < 0)
+                        return -ENOMEM;
                 r->model_list[i] = &r->models[i];
         }
         return 0;
@@ -251,7 +257,7 @@ static int sessions_show(struct reply *r, Spark__V1__SessionInfo *const *session
         return 0;
 }
 
-static void load_show(struct reply *r, const Spark__V1__LoadResult *p) {
+static int load_show(struct reply *r, const Spark__V1__LoadResult *p) {
         r->load = (struct spark_load_result){
                 .model = p->model,
                 .image_bytes = p->image_bytes,
@@ -274,7 +280,9 @@ static void load_show(struct reply *r, const Spark__V1__LoadResult *p) {
                 .read_bytes = p->read_bytes,
                 .read_ms = p->read_ms,
                 .bytes_per_second = p->bytes_per_second,
+                .memory_bytes = p->memory_bytes,
         };
+        return weights_show(&r->weights, p->weights, &r->load.weights);
 }
 
 static int detokenize_show(struct reply *r, const Spark__V1__DetokenizeResult *p) {
@@ -327,7 +335,7 @@ static int stored_show(struct reply *r, const Spark__V1__StoredModel *p) {
                 .method = p->method,
         };
         r->done.stored = &r->stored;
-        return 0;
+        return weights_show(&r->weights, p->weights, &r->stored.weights);
 }
 
 static int done_show(struct reply *r, const Spark__V1__Done *p) {
@@ -364,7 +372,8 @@ static int done_show(struct reply *r, const Spark__V1__Done *p) {
                 d->models = r->model_list;
                 return 0;
         case SPARK__V1__DONE__RESULT_LOAD:
-                load_show(r, p->load);
+                if (load_show(r, p->load) < 0)
+                        return -ENOMEM;
                 r->done.load = &r->load;
                 return 0;
         case SPARK__V1__DONE__RESULT_STATUS:
@@ -415,7 +424,8 @@ int reply_new(struct reply **ret, Spark__V1__ServerFrame *frame) {
                         .max = e->max,
                 };
                 if (e->load) {
-                        load_show(r, e->load);
+                        if (load_show(r, e->load) < 0)
+                                return -ENOMEM;
                         r->refused = &r->load;
                 }
         }

@@ -363,7 +363,7 @@ int spark_load(struct spark *s, const struct spark_load_request *request, spark_
                 return r;
         if ((!a.model && !a.path && !a.use_fd && !a.shape) || (a.path && a.use_fd) || (a.use_fd && a.fd < 0))
                 return -EINVAL;
-        if (!a.shape != !a.format || (a.shape && (a.path || a.use_fd)) || ((a.shape || a.context) && !a.dry_run))
+        if (!a.shape != !a.format || (a.shape && (a.path || a.use_fd)) || ((a.shape || a.context || a.memory_bytes) && !a.dry_run))
                 return -EINVAL;
         m.model = string_or_empty(a.model);
         m.path = string_or_empty(a.path);
@@ -372,6 +372,8 @@ int spark_load(struct spark *s, const struct spark_load_request *request, spark_
         m.shape = string_or_empty(a.shape);
         m.format = string_or_empty(a.format);
         m.context = a.context;
+        m.lossless = a.lossless != 0;
+        m.memory = a.memory_bytes;
         frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_LOAD;
         frame.load = &m;
         return request_start(s, &frame, a.use_fd ? a.fd : -1, &spec, ret_id);

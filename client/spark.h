@@ -153,8 +153,8 @@ struct spark_tokens {
 };
 
 struct spark_progress {
-        const char *stage;          /* "queue", "load", "prefill", "score", "import", "verify" */
-        uint64_t done;              /* bytes for "load", "import" and "verify", tokens else */
+        const char *stage;          /* "queue", "survey", "load", "prefill", "score", "import", "verify", "pack", "hash" */
+        uint64_t done;              /* tokens for "prefill" and "score", bytes else */
         uint64_t total;             /* 0 = unknown */
         uint64_t bytes_per_second;  /* of stages that count bytes, over the last seconds; 0 = not known (yet) */
         uint64_t eta_ms;            /* until the stage is done, at that speed; 0 = not known */
@@ -164,6 +164,25 @@ enum spark_finish {
         SPARK_FINISH_STOP = 1,        /* the model ended its answer */
         SPARK_FINISH_STOP_STRING = 2, /* one of the stop strings was about to come (it is not part of the text) */
         SPARK_FINISH_LENGTH = 3       /* max_tokens, or the end of the context */
+};
+
+/* What weights of one kind take in memory. */
+struct spark_tensor_share {
+        const char *kind;           /* "embedding", "attention", "feed_forward", "experts", "output", "other" */
+        uint64_t parameters;
+        uint64_t bytes;
+};
+
+/* What a model's weights are. */
+struct spark_weights {
+        const struct spark_tensor_share *const *kinds; /* [n_kinds], those that there are */
+        size_t n_kinds;
+        uint64_t parameters;        /* of all kinds; so bytes */
+        uint64_t bytes;
+        uint64_t coded_parameters;  /* of these: coded losslessly */
+        uint64_t coded_bytes;
+        int packed;                 /* from a packed image */
+        int estimated;              /* of a shape: what coded weights take depends on their values */
 };
 
 struct spark_model {
@@ -199,6 +218,10 @@ struct spark_model {
         const char *placement;      /* where weights are: "host", "unified", "device"; "" until it was loaded */
         const char *kv_memory;      /* where the KV cache is: "host", "device" */
         uint64_t device_bytes;      /* of a device's own memory that are taken */
+        const char *load_stage;     /* state "loading": what load_percent is of, "survey" or "load" */
+        int lossless;               /* some of its weights are coded losslessly */
+        int packed;                 /* its file is a packed image */
+        const struct spark_weights *weights; /* NULL where that is not known */
 };
 
 struct spark_stored_file {
@@ -232,7 +255,8 @@ struct spark_stored {
         uint64_t available_bytes;   /* of the machine, now */
         uint64_t floor_bytes;       /* kept free */
         uint64_t freed_bytes;       /* removing: of the disk */
-        const char *method;         /* importing: "reflink", "copy", "known" (the store had it), else "" */
+        const char *method;         /* importing: "reflink", "copy", "known" (the store had it), packing: "pack", else "" */
+        const struct spark_weights *weights; /* NULL where that is not known */
 };
 
 struct spark_request_info {
@@ -308,6 +332,8 @@ struct spark_load_result {
         uint64_t read_bytes;        /* of the model's files; 0: of a dry run */
         float read_ms;              /* that took */
         uint64_t bytes_per_second;  /* the one by the other */
+        const struct spark_weights *weights; /* NULL where that is not known */
+        uint64_t memory_bytes;      /* of a dry run for another machine: as it was asked; else 0 */
 };
 
 struct spark_session {
@@ -554,8 +580,11 @@ struct spark_load_request {
         const char *shape;         /* dry run: instead of a model, "llama-70b"; an unknown one is refused with a list */
         const char *format;        /* with shape: of its weights, "q4_k" */
         uint32_t context;          /* dry run: plan a KV cache of so many tokens; 0 = as a load would choose it */
+        int lossless;              /* BF16 weights are coded: the same bits in about 70 % of the memory; the model is read once
+                                    * more, before its plan (progress "survey"). SPARK_BUSY where it is loaded without */
+        uint64_t memory_bytes;     /* dry run: on a machine with so much memory; 0 = on this one */
 };
-#define SPARK_LOAD_INIT { sizeof(struct spark_load_request), NULL, NULL, 0, 0, 0, NULL, NULL, 0 }
+#define SPARK_LOAD_INIT { sizeof(struct spark_load_request), NULL, NULL, 0, 0, 0, NULL, NULL, 0, 0, 0 }
 int spark_load(struct spark *s, const struct spark_load_request *request, spark_event_fn fn, void *userdata,
                uint64_t *ret_id);
 
@@ -705,6 +734,23 @@ struct spark_import_request {
 #define SPARK_IMPORT_INIT { sizeof(struct spark_import_request), NULL, NULL, NULL, 0, 0, 0 }
 int spark_model_import(struct spark *s, const struct spark_import_request *request, spark_event_fn fn, void *userdata,
                        uint64_t *ret_id);
+/* Packs a model: the image that a load would keep in memory becomes a file of the store, and a model of its own, which loads
+ * as fast as it can be read. Either of a model that the service knows, or of files as spark_model_import() takes them. Events:
+ * progress ("survey" with lossless, "pack", "hash"; bytes), done. */
+struct spark_pack_request {
+        size_t size;
+        const char *name;          /* that the packed model shall have, as spark_import_request.name */
+        const char *model;         /* what is packed; NULL: the files */
+        const int *fds;            /* [n_files] as in spark_import_request; so the next two */
+        const char *const *files;
+        size_t n_files;
+        int lossless;              /* as spark_load_request.lossless */
+        int replace;
+        int pin;
+};
+#define SPARK_PACK_INIT { sizeof(struct spark_pack_request), NULL, NULL, NULL, NULL, 0, 0, 0, 0 }
+int spark_model_pack(struct spark *s, const struct spark_pack_request *request, spark_event_fn fn, void *userdata,
+                     uint64_t *ret_id);
 int spark_model_show(struct spark *s, const char *model, spark_event_fn fn, void *userdata, uint64_t *ret_id);
 /* Hashes what is stored; SPARK_MODEL_INVALID where it is damaged. Events: progress ("verify", bytes), done. */
 int spark_model_verify(struct spark *s, const char *model, spark_event_fn fn, void *userdata, uint64_t *ret_id);

@@ -9,6 +9,21 @@
 
 #define FILES_MAX 64u
 
+/* False where the caller's files make no sense. */
+static bool list_files(const int *fds, const char *const *names, size_t n, Spark__V1__ModelFile files[FILES_MAX],
+                       Spark__V1__ModelFile *list[FILES_MAX]) {
+        if (n > FILES_MAX || (n > 0 && (!fds || !names)))
+                return false;
+        for (size_t i = 0; i < n; i++) {
+                if (fds[i] < 0)
+                        return false;
+                files[i] = (Spark__V1__ModelFile)SPARK__V1__MODEL_FILE__INIT;
+                files[i].name = string_or_empty(names[i]);
+                list[i] = &files[i];
+        }
+        return true;
+}
+
 int spark_model_import(struct spark *s, const struct spark_import_request *request, spark_event_fn fn, void *userdata,
                        uint64_t *ret_id) {
         Spark__V1__ClientFrame frame = SPARK__V1__CLIENT_FRAME__INIT;
@@ -21,15 +36,8 @@ int spark_model_import(struct spark *s, const struct spark_import_request *reque
         r = arguments_copy(&a, sizeof(a), request);
         if (r < 0)
                 return r;
-        if (!a.name || !a.fds || !a.files || a.n_files == 0 || a.n_files > FILES_MAX)
+        if (!a.name || a.n_files == 0 || !list_files(a.fds, a.files, a.n_files, files, list))
                 return -EINVAL;
-        for (size_t i = 0; i < a.n_files; i++) {
-                if (a.fds[i] < 0)
-                        return -EINVAL;
-                files[i] = (Spark__V1__ModelFile)SPARK__V1__MODEL_FILE__INIT;
-                files[i].name = string_or_empty(a.files[i]);
-                list[i] = &files[i];
-        }
         m.name = string_or_empty(a.name);
         m.files = list;
         m.n_files = a.n_files;
@@ -38,6 +46,33 @@ int spark_model_import(struct spark *s, const struct spark_import_request *reque
         m.pin = a.pin != 0;
         frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_MODEL_IMPORT;
         frame.model_import = &m;
+        return request_start_fds(s, &frame, a.fds, a.n_files, &spec, ret_id);
+}
+
+int spark_model_pack(struct spark *s, const struct spark_pack_request *request, spark_event_fn fn, void *userdata,
+                     uint64_t *ret_id) {
+        Spark__V1__ClientFrame frame = SPARK__V1__CLIENT_FRAME__INIT;
+        Spark__V1__ModelPack m = SPARK__V1__MODEL_PACK__INIT;
+        Spark__V1__ModelFile files[FILES_MAX], *list[FILES_MAX];
+        const struct request_spec spec = { .fn = fn, .userdata = userdata };
+        struct spark_pack_request a;
+        int r;
+
+        r = arguments_copy(&a, sizeof(a), request);
+        if (r < 0)
+                return r;
+        if (!a.name || !a.model == (a.n_files == 0) || !list_files(a.fds, a.files, a.n_files, files, list))
+                return -EINVAL;
+        m.name = string_or_empty(a.name);
+        m.model = string_or_empty(a.model);
+        m.files = list;
+        m.n_files = a.n_files;
+        m.input_fd = a.n_files > 0;
+        m.lossless = a.lossless != 0;
+        m.replace = a.replace != 0;
+        m.pin = a.pin != 0;
+        frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_MODEL_PACK;
+        frame.model_pack = &m;
         return request_start_fds(s, &frame, a.fds, a.n_files, &spec, ret_id);
 }
 

@@ -7,6 +7,7 @@
 #include "base/checked.h"
 #include "ctl.h"
 #include "load-plan.h"
+#include "weights.h"
 
 #define GIB (1024.0 * 1024 * 1024)
 
@@ -27,6 +28,8 @@ static void print_head(const struct spark_load_result *r) {
                 (void)printf(": %s, %.1f %s parameters, %s", format_safe(r->architecture, architecture, sizeof(architecture)),
                              (double)r->parameters / (large ? 1e9 : 1e6), large ? "billion" : "million",
                              format_safe(r->format, format, sizeof(format)));
+        if (r->weights && r->weights->parameters)
+                (void)printf(", %s%.2f bits per weight", r->weights->estimated ? "about " : "", weights_bits(r->weights));
         (void)printf("\n");
 }
 
@@ -34,13 +37,13 @@ void load_plan_print(const struct spark_load_result *r) {
         char format[32], text[96];
 
         print_head(r);
-        row("weights", (double)r->image_bytes);
+        row(r->weights && r->weights->estimated ? "weights (estimated)" : "weights", (double)r->image_bytes);
         (void)snprintf(text, sizeof(text), "KV cache for %" PRIu64 " tokens, %s", r->kv_tokens,
                        format_safe(r->kv_format, format, sizeof(format)));
         row(text, (double)r->kv_bytes);
         row("activations and logits", (double)r->engine_bytes);
         row("together", total_of(r));
-        row("available", (double)r->available_bytes);
+        row(r->memory_bytes ? "of the machine that was asked about" : "available", (double)r->available_bytes);
         row("  kept free (the floor)", (double)r->floor_bytes);
         if (r->promised_bytes > 0)
                 row("  promised to others", (double)r->promised_bytes);
@@ -83,4 +86,7 @@ void load_plan_json(struct json *j, const struct spark_load_result *r, bool dry_
         json_u64(j, "context_max", r->context_max);
         json_u64(j, "promised_bytes", r->promised_bytes);
         json_i64(j, "left_bytes", r->left_bytes);
+        json_u64(j, "memory_bytes", r->memory_bytes);
+        json_bool(j, "lossless", r->weights && r->weights->coded_parameters > 0);
+        weights_json(j, r->weights);
 }

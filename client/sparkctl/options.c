@@ -258,3 +258,37 @@ int options_parse_global(struct ctl *ctl, int argc, char **argv, int *ret_first)
         *ret_first = p.help ? p.argc : p.i;
         return -1;
 }
+
+bool parse_size(const char *text, uint64_t *ret) {
+        static const char units[] = "KMGT";
+        size_t digits = strspn(text, "0123456789"), n = digits;
+        const char *unit;
+        double value = 0, place = 0.1;
+
+        if (digits == 0 || digits > 16)
+                return false;
+        if (text[n] == '.') {
+                size_t fraction = strspn(text + n + 1, "0123456789");
+
+                if (fraction == 0 || fraction > 16)
+                        return false;
+                n += 1 + fraction;
+        }
+        unit = text[n] ? strchr(units, text[n]) : NULL;
+        if (text[n] && (!unit || text[n + 1]))
+                return false;
+        if (!unit && n > digits)
+                return false;
+        for (size_t i = 0; i < digits; i++)
+                value = value * 10 + (text[i] - '0');
+        for (size_t i = digits + 1; i < n; i++) {
+                value += (text[i] - '0') * place;
+                place /= 10;
+        }
+        for (const char *u = units; unit && u <= unit; u++)
+                value *= 1024;
+        if (value < 1 || value > (double)(1ull << 50))
+                return false;
+        *ret = (uint64_t)value;
+        return true;
+}

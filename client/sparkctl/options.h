@@ -57,3 +57,6 @@ void options_print_global_help(void);
 
 /* Whole decimal numbers only: no sign, no blanks. */
 bool parse_u64(const char *text, uint64_t max, uint64_t *ret);
+/* Bytes: a whole number, or one, with or without a fraction, followed by K, M, G or T, which are powers of 1024. More than
+ * nothing, and no more than 2^50. */
+bool parse_size(const char *text, uint64_t *ret);

@@ -4,6 +4,7 @@
 
 #include "priority.h"
 #include "status.h"
+#include "weights.h"
 
 static void json_model(struct json *j, const struct spark_model *m) {
         json_open(j, NULL, '{');
@@ -32,6 +33,14 @@ static void json_model(struct json *j, const struct spark_model *m) {
         json_u64(j, "generated_tokens", m->generated_tokens);
         json_number(j, "tokens_per_second", m->tokens_per_second, 9);
         json_u64(j, "load_percent", m->load_percent);
+        json_string(j, "load_stage", m->load_stage);
+        json_bool(j, "lossless", m->lossless);
+        json_u64(j, "coded_bytes", m->weights ? m->weights->coded_bytes : 0);
+        json_bool(j, "packed", m->packed);
+        if (m->weights && m->weights->parameters)
+                json_number(j, "bits_per_weight", weights_bits(m->weights), 9);
+        else
+                json_null(j, "bits_per_weight");
         if (m->digest[0]) {
                 json_string(j, "digest", m->digest);
                 json_open(j, "aliases", '[');

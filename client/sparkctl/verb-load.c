@@ -15,12 +15,16 @@
 #include "load-plan.h"
 #include "model-file.h"
 #include "options.h"
+#include "weights.h"
 
 struct load {
         bool dry_run;
         const char *name; /* that a file is to go by; NULL: made from the file's */
         const char *shape, *format;
         uint32_t context;
+        bool lossless;
+        const char *memory; /* as it was written */
+        uint64_t memory_bytes;
         const struct spark_load_result *refused; /* while it is reported */
         int status;       /* of a call whose error was reported; else 0 */
 };
@@ -93,6 +97,10 @@ static void load_done(struct call *call, const struct spark_done *done) {
         if (r->bytes_per_second > 0)
                 (void)printf(" (read at %s/s)", format_bytes(r->bytes_per_second, d));
         (void)printf(".\n");
+        if (r->weights && r->weights->coded_parameters > 0)
+                (void)printf("Its weights are losslessly coded, in %.2f bits each.\n", weights_bits(r->weights));
+        else if (load->lossless)
+                (void)printf("None of its weights could be coded: they are not BF16, or do not get smaller.\n");
 }
 
 /* Opens what is a file; names are the service's business. 0 or the exit status, reported. */
@@ -131,6 +139,8 @@ static int load_start(struct ctl *ctl, struct call *call, const char *what) {
         request.shape = load->shape;
         request.format = load->format;
         request.context = load->context;
+        request.lossless = load->lossless;
+        request.memory_bytes = load->memory_bytes;
         if (what && strchr(what, '/')) {
                 request.model = load->name || model_file_is_directory(what) ? load->name : model_file_name(what, name);
                 status = request_file(ctl, what, &request, &fd, &path);
@@ -148,14 +158,16 @@ static int load_start(struct ctl *ctl, struct call *call, const char *what) {
 }
 
 /* -1, or the exit status. */
-static int check_options(const struct ctl *ctl, const struct load *load, size_t n_arguments) {
+static int check_options(const struct ctl *ctl, struct load *load, size_t n_arguments) {
         if (n_arguments != (load->shape ? 0 : 1))
                 return ctl_fail_usage(ctl, "load", load->shape ? "--shape stands instead of a model." :
                                                                  "It takes the name or the file of a model.");
         if (!load->shape != !load->format)
                 return ctl_fail_usage(ctl, "load", "--shape and --format go together.");
-        if (!load->dry_run && (load->shape || load->context))
-                return ctl_fail_usage(ctl, "load", "--shape and --context go with --dry-run.");
+        if (!load->dry_run && (load->shape || load->context || load->memory))
+                return ctl_fail_usage(ctl, "load", "--shape, --context and --memory go with --dry-run.");
+        if (load->memory && !parse_size(load->memory, &load->memory_bytes))
+                return ctl_fail_usage(ctl, "load", "--memory takes bytes, or a number with K, M, G or T (GiB), such as 121.7G.");
         return -1;
 }
 
@@ -170,11 +182,15 @@ int verb_load(struct ctl *ctl, int argc, char **argv) {
                 { "shape", 0, OPTION_STRING, &load.shape, NULL, 0, "SHAPE",
                   "dry run: of no file, but a model of this shape (llama-70b, ...)" },
                 { "format", 0, OPTION_STRING, &load.format, NULL, 0, "FORMAT", "of the shape's weights (q4_k, bf16, ...)" },
+                { "lossless", 0, OPTION_FLAG, &load.lossless, NULL, 0, NULL,
+                  "BF16 weights are coded: the same bits in about 70 % of the memory" },
+                { "memory", 0, OPTION_STRING, &load.memory, NULL, 0, "SIZE",
+                  "dry run: on a machine with so much memory (121.7G)" },
                 OPTION_END,
         };
         const struct option_spec spec = {
                 .verb = "load",
-                .usage = "[--dry-run] [--context N] [--name NAME] NAME|FILE|--shape SHAPE --format FORMAT",
+                .usage = "[--dry-run] [--lossless] [--context N] [--memory SIZE] [--name NAME] NAME|FILE|--shape SHAPE --format FORMAT",
                 .text = "Loads a model and keeps it resident. NAME is a model of the service's configuration. FILE is\n"
                         "a path with a '/' in it (./model.gguf): it is opened with your permissions and handed to the\n"
                         "service (a directory's files and the parts of a split model are found by their path, which the\n"
@@ -182,7 +198,9 @@ int verb_load(struct ctl *ctl, int argc, char **argv) {
                         "with the sums (exit status 1).\n"
                         "With --json: model, dry_run, image_bytes, kv_bytes, available_bytes, floor_bytes, load_ms, fits,\n"
                         "architecture, format, parameters, engine_bytes, total_bytes, kv_format, kv_bytes_per_1000_tokens,\n"
-                        "kv_tokens, context, context_max, promised_bytes, left_bytes (negative: missing); of a load also\n"
+                        "kv_tokens, context, context_max, promised_bytes, left_bytes (negative: missing), memory_bytes,\n"
+                        "lossless, bits_per_weight, coded_parameters, coded_bytes, packed, estimated, kinds (kind,\n"
+                        "parameters, bytes, bits_per_weight, share); of a load also\n"
                         "bytes, ms, bytes_per_second (of reading); of one for which there is no memory also error.\n",
                 .options = options,
                 .min_arguments = 0,

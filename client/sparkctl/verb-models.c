@@ -16,6 +16,7 @@
 #include "model-file.h"
 #include "modeldir.h"
 #include "options.h"
+#include "weights.h"
 
 #define FILES_MAX MODELDIR_FILES_MAX
 
@@ -62,6 +63,7 @@ static void json_stored(const struct spark_stored *s) {
         json_u64(&j, "floor_bytes", s->floor_bytes);
         json_u64(&j, "freed_bytes", s->freed_bytes);
         json_string(&j, "method", s->method);
+        weights_json(&j, s->weights);
         json_close(&j, '}');
         (void)json_print(&j);
 }
@@ -106,6 +108,7 @@ static void print_stored(const struct spark_stored *s) {
                      format_safe(s->format, text, sizeof(text)));
         (void)printf("context       %u tokens\nvocabulary    %u tokens\nchat template %s\n", s->context, s->vocabulary,
                      s->has_chat_template ? "yes" : "no");
+        weights_print(s->weights);
         print_plan(s);
         for (size_t i = 0; i < s->n_files; i++)
                 (void)printf("%-13s %s  %s  %s\n", s->files[i]->role, s->files[i]->sha256,
@@ -323,7 +326,8 @@ static int run_show(struct ctl *ctl, int argc, char **argv) {
                         "MODEL is any of its names, or sha256: and the first digits of its digest. With --json: digest,\n"
                         "names, files (role, name, bytes, sha256), bytes, imported, uid, pinned, damaged, state,\n"
                         "architecture, format, parameters, context, vocabulary, has_chat_template, image_bytes, kv_bytes,\n"
-                        "available_bytes, floor_bytes, freed_bytes, method.\n",
+                        "available_bytes, floor_bytes, freed_bytes, method, bits_per_weight, coded_parameters, coded_bytes, packed,\n"
+                        "estimated, kinds (kind, parameters, bytes, bits_per_weight, share).\n",
                 .min_arguments = 1,
                 .max_arguments = 1,
         };

@@ -8,6 +8,7 @@
 #include "priority.h"
 #include "status.h"
 #include "users.h"
+#include "weights.h"
 
 /* "7.2 B", "260 K": how people speak of parameters. */
 static const char *format_count(uint64_t n, char out[32]) {
@@ -49,13 +50,16 @@ static void print_model(const struct spark_model *m) {
         (void)printf("%c %-24s %-10s", m->is_default ? '*' : ' ', format_safe(m->name, name, sizeof(name)),
                      format_safe(m->state, state, sizeof(state)));
         if (strcmp(m->state, "loading") == 0)
-                (void)printf(" %u %%", m->load_percent);
+                (void)printf("%s %u %%", strcmp(m->load_stage, "survey") == 0 ? " survey" : "", m->load_percent);
         if (m->architecture[0])
                 (void)printf(" %s %s %s, context %u", format_safe(m->architecture, arch, sizeof(arch)),
                              format_count(m->parameters, count), format_safe(m->format, format, sizeof(format)),
                              m->context);
         if (m->image_bytes)
                 (void)printf(", %s + %s KV", format_bytes(m->image_bytes, bytes), format_bytes(m->kv_bytes, kv));
+        if (m->lossless || m->packed)
+                (void)printf("; %s%s%.2f bits per weight", m->packed ? "packed, " : "", m->lossless ? "losslessly coded, " : "",
+                             weights_bits(m->weights));
         (void)printf("\n");
         if (m->digest[0])
                 print_stored(m);

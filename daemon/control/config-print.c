@@ -66,8 +66,8 @@ static void print_models(const struct config *c, FILE *out) {
                         (void)fputs("; path = ", out);
                         config_print_string(out, m->path);
                 }
-                (void)fprintf(out, "; default = %s; context = %llu; }", m->is_default ? "true" : "false",
-                              (unsigned long long)m->context);
+                (void)fprintf(out, "; default = %s; context = %llu; lossless = %s; }", m->is_default ? "true" : "false",
+                              (unsigned long long)m->context, m->lossless ? "true" : "false");
         }
         (void)fputs("\n);\n", out);
 }

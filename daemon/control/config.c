@@ -120,6 +120,13 @@ static int read_group(struct reader *r, const char *group, config_setting_t *s) 
         return 0;
 }
 
+static int read_flag(struct reader *r, config_setting_t *s, bool *ret) {
+        if (config_setting_type(s) != CONFIG_TYPE_BOOL)
+                return config_fault(r, s, "'%s' must be true or false", config_setting_name(s));
+        *ret = config_setting_get_bool(s);
+        return 0;
+}
+
 static int read_model_key(struct reader *r, struct config_model *m, config_setting_t *s) {
         const char *name = config_setting_name(s), *text = config_setting_get_string(s);
         static const struct key context = {
@@ -137,12 +144,10 @@ static int read_model_key(struct reader *r, struct config_model *m, config_setti
 
                 return config_set_key(r, &path, s, m);
         }
-        if (strcmp(name, "default") == 0) {
-                if (config_setting_type(s) != CONFIG_TYPE_BOOL)
-                        return config_fault(r, s, "'default' must be true or false");
-                m->is_default = config_setting_get_bool(s);
-                return 0;
-        }
+        if (strcmp(name, "default") == 0)
+                return read_flag(r, s, &m->is_default);
+        if (strcmp(name, "lossless") == 0)
+                return read_flag(r, s, &m->lossless);
         if (strcmp(name, "context") == 0)
                 return config_set_key(r, &context, s, m);
         return config_fault(r, s, "unknown key '%.64s' in 'models'", name);

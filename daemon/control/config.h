@@ -35,6 +35,7 @@ struct config_model {
         char *name;
         char *path; /* absolute; "" with the null backend */
         bool is_default;
+        bool lossless; /* its BF16 weights are coded when it is loaded */
         uint64_t context; /* 0 = the model's own */
 };
 

@@ -76,11 +76,15 @@ static bool frame_has_input(const Spark__V1__ClientFrame *f) {
         }
 }
 
-/* ModelImport alone comes with several: one for each of its files. */
+/* ModelImport and ModelPack alone come with several: one for each of their files. */
 static size_t frame_count_fds(const Spark__V1__ClientFrame *f) {
-        if (f->body_case != SPARK__V1__CLIENT_FRAME__BODY_MODEL_IMPORT || !f->model_import->input_fd)
-                return 0;
-        return MIN(f->model_import->n_files, (size_t)FDS_MAX);
+        size_t n = 0;
+
+        if (f->body_case == SPARK__V1__CLIENT_FRAME__BODY_MODEL_IMPORT && f->model_import->input_fd)
+                n = f->model_import->n_files;
+        else if (f->body_case == SPARK__V1__CLIENT_FRAME__BODY_MODEL_PACK && f->model_pack->input_fd)
+                n = f->model_pack->n_files;
+        return MIN(n, (size_t)FDS_MAX);
 }
 
 static void close_all(int *fds, size_t n) {

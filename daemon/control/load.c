@@ -14,17 +14,14 @@
 #include "base/checked.h"
 #include "base/fd.h"
 #include "base/log.h"
-#include "base/splitname.h"
 #include "base/utf8.h"
 #include "load.h"
 #include "manager.h"
 #include "plan.h"
 #include "spawn.h"
-#include "store.h"
-
-_Static_assert(MODELDIR_FILES_MAX <= LOAD_SPLITS_MAX, "a directory's files must fit");
 
 #define OOM_SCORE "500"         /* rather the loader than anybody else */
+#define CODED_FORMAT "bf16_ll"  /* of a shape whose weights are coded */
 
 /* ---- ends ---- */
 
@@ -35,11 +32,9 @@ struct load *load_free(struct load *load) {
         load->exit_source = sd_event_source_disable_unref(load->exit_source);
         load->pidfd = spawn_abandon(load->manager->event, load->pidfd);
         load->link = fd_close(load->link);
-        for (size_t i = 0; i < load->n_inputs; i++)
-                (void)fd_close(load->inputs[i]);
+        model_files_deinit(&load->files);
         for (size_t i = 0; i < load->n_segments; i++)
                 (void)fd_close(load->segments[i]);
-        free(load->directory);
         free(load);
         return NULL;
 }
@@ -55,8 +50,9 @@ static void load_fail(struct load *load, Spark__V1__ErrorCode code, const char *
 static void answer_dry_run(struct load *load) {
         Spark__V1__Done done = SPARK__V1__DONE__INIT;
         Spark__V1__LoadResult result = SPARK__V1__LOAD_RESULT__INIT;
+        struct weights_view weights;
 
-        plan_show(&load->plan, &result);
+        plan_show(&load->plan, &weights, &result);
         result.model = load->model->name;
         result.kv_format = load->manager->config->kv_format;
         result.load_ms = (float)((double)(manager_now_us() - load->started_us) / 1000.0);
@@ -153,10 +149,12 @@ static bool plan_fits(struct load *load, const struct loadlink_record *plan, uin
         };
 
         models_count_memory(m);
-        q.available = memory_available(&m->memory);
-        q.floor = m->memory.floor;
-        q.promised = m->memory.untouched;
+        q.available = load->machine ? load->machine : memory_available(&m->memory);
+        q.floor = load->machine ? memory_floor_of(m->config->memory_floor, load->machine) : m->memory.floor;
+        q.promised = load->machine ? 0 : m->memory.untouched;
         plan_reckon(&q, &load->plan);
+        load->plan.machine = load->machine;
+        load->plan.weights = weights_of_plan(plan);
         load->plan.parameters = plan->n_params;
         take_text(load->plan.architecture, sizeof(load->plan.architecture), plan->architecture, sizeof(plan->architecture));
         take_text(load->plan.format, sizeof(load->plan.format), plan->format, sizeof(plan->format));
@@ -226,6 +224,26 @@ static void on_error(struct load *load, const struct loadlink_record *rec) {
         load_fail(load, code, *text ? text : "The loader failed without saying why.");
 }
 
+static void on_survey(struct load *load, const struct loadlink_record *rec) {
+        load->stage = "survey";
+        load->stage_done = MIN(rec->done, rec->total);
+        load->stage_total = rec->total;
+        speed_add(&load->speed, load->active_us, load->stage_done);
+        if (load->request)
+                request_progress_at(load->request, load->stage, &load->speed, load->stage_done, load->stage_total);
+        else
+                model_load_progress(load->model, load);
+}
+
+static void on_written(struct load *load, const struct loadlink_record *rec) {
+        load->stage = "load";
+        load->done_bytes = load->stage_done = MIN(rec->done, load->image_bytes);
+        load->stage_total = load->image_bytes;
+        speed_add(&load->speed, load->active_us, load->done_bytes);
+        if (!load->request)
+                model_load_progress(load->model, load);
+}
+
 static void on_record(struct load *load, const struct loadlink_record *rec) {
         load->active_us = manager_now_us();
         switch (rec->type) {
@@ -233,10 +251,7 @@ static void on_record(struct load *load, const struct loadlink_record *rec) {
                 on_plan(load, rec);
                 return;
         case LOADLINK_PROGRESS:
-                load->done_bytes = MIN(rec->done, load->image_bytes);
-                speed_add(&load->speed, load->active_us, load->done_bytes);
-                if (!load->request)
-                        model_load_progress(load->model, &load->speed, load->done_bytes, load->image_bytes);
+                (rec->phase == LOADLINK_PHASE_SURVEY ? on_survey : on_written)(load, rec);
                 return;
         case LOADLINK_DONE:
                 load->written = true;
@@ -311,108 +326,24 @@ static int on_exit_of_loader(sd_event_source *source, int fd, uint32_t events, v
 
 /* ---- start ---- */
 
-static int open_input(struct load *load, const char *path, struct request_error *error) {
-        _cleanup_fd_ int fd = -1;
-        struct stat st;
-        Spark__V1__ErrorCode code = SPARK__V1__ERROR_CODE__MODEL_INVALID;
-
-        fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-        if (fd < 0 || fstat(fd, &st) < 0) {
-                if (errno == ENOENT || errno == ENOTDIR)
-                        code = SPARK__V1__ERROR_CODE__MODEL_NOT_FOUND;
-                request_error_set(error, code, "%.300s: %s.", path, strerror(errno));
-                return REQUEST_E_REFUSED;
-        }
-        if (!S_ISREG(st.st_mode)) {
-                request_error_set(error, code, "%.300s is no regular file.", path);
-                return REQUEST_E_REFUSED;
-        }
-        (void)fd_set_nonblock(fd, 0);
-        load->inputs[load->n_inputs++] = fd_steal(&fd);
-        return 0;
-}
-
-/* -ENOTDIR: open_input() takes it, or says what is wrong. */
-static int open_directory(struct load *load, const char *path, struct request_error *error) {
-        _cleanup_fd_ int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        char text[MODELDIR_TEXT_MAX];
-        int r;
-
-        if (fd < 0)
-                return -ENOTDIR;
-        load->directory = calloc(1, sizeof(*load->directory));
-        if (!load->directory)
-                return -ENOMEM;
-        r = modeldir_open(load->directory, fd, path, text);
-        if (r > 0) {
-                request_error_set(error, SPARK__V1__ERROR_CODE__MODEL_INVALID, "%s.", text);
-                return REQUEST_E_REFUSED;
-        }
-        if (r < 0)
-                return r;
-        load->n_inputs = load->directory->n;
-        (void)memcpy(load->inputs, load->directory->fds, load->n_inputs * sizeof(*load->inputs));
-        return 0;
-}
-
-static int open_stored(struct load *load, const struct store_model *stored, struct request_error *error) {
-        if (store_is_directory(stored)) {
-                load->directory = calloc(1, sizeof(*load->directory));
-                if (!load->directory)
-                        return -ENOMEM;
-        }
-        return store_open_files(stored, load->inputs, load->directory ? load->directory->names : NULL, LOAD_SPLITS_MAX,
-                                &load->n_inputs, error);
-}
-
-static int open_inputs(struct load *load, struct model *model, struct request_error *error) {
-        char name[4096];
-        unsigned parts;
-        int r;
-
-        if (model->stored)
-                return open_stored(load, model->stored, error);
-        if (model->input_fd >= 0) {
-                int fd = fcntl(model->input_fd, F_DUPFD_CLOEXEC, 0);
-
-                if (fd < 0)
-                        return -errno;
-                load->inputs[load->n_inputs++] = fd;
-                return 0;
-        }
-        r = open_directory(load, model->path, error);
-        if (r != -ENOTDIR)
-                return r;
-        parts = splitname_part(model->path, 1, name, sizeof(name));
-        if (parts > LOAD_SPLITS_MAX) {
-                request_error_set(error, SPARK__V1__ERROR_CODE__MODEL_INVALID, "%u parts, at most %u are read.", parts,
-                                  LOAD_SPLITS_MAX);
-                return REQUEST_E_REFUSED;
-        }
-        r = open_input(load, model->path, error);
-        for (unsigned i = 2; i <= parts && r == 0; i++) {
-                (void)splitname_part(model->path, i, name, sizeof(name));
-                r = open_input(load, name, error);
-        }
-        return r;
-}
-
 /* wanted: of a dry run, else NULL. */
 static int spawn_loader(struct load *load, int link, const Spark__V1__Load *wanted) {
         const struct config_limits *limits = &load->manager->config->limits;
-        char arguments[LOAD_SPLITS_MAX + 1][MODELDIR_NAME_MAX + 12], rows[24], sequences[24];
-        char *argv[2 * (LOAD_SPLITS_MAX + 1) + 10];
-        int fds[LOAD_SPLITS_MAX + 1];
+        char arguments[MODEL_FILES_MAX + 1][MODELDIR_NAME_MAX + 12], rows[24], sequences[24];
+        char *argv[2 * (MODEL_FILES_MAX + 1) + 11];
+        int fds[MODEL_FILES_MAX + 1];
         size_t n = 0;
         struct spawn s = { .program = "spark-loader", .argv = argv, .fds = fds, .oom_score_adj = OOM_SCORE };
 
         argv[n++] = (char *)"spark-loader";
-        for (size_t i = 0; i <= load->n_inputs; i++) {
-                spawn_argument(i, i > 0 && load->directory ? load->directory->names[i - 1] : NULL, arguments[i],
-                               sizeof(arguments[i]));
-                argv[n++] = (char *)(i == 0 ? "--link" : load->directory ? "--file" : i == 1 ? "--input" : "--split");
-                argv[n++] = arguments[i];
-                fds[i] = i == 0 ? link : load->inputs[i - 1];
+        argv[n++] = (char *)"--link";
+        argv[n++] = arguments[0];
+        spawn_argument(0, NULL, arguments[0], sizeof(arguments[0]));
+        fds[0] = link;
+        for (size_t i = 0; i < load->files.n; i++) {
+                argv[n++] = (char *)model_files_argument(&load->files, i, i + 1, arguments[i + 1], sizeof(arguments[0]));
+                argv[n++] = arguments[i + 1];
+                fds[i + 1] = load->files.fds[i];
         }
         (void)snprintf(rows, sizeof(rows), "%" PRIu64, limits->rows);
         (void)snprintf(sequences, sizeof(sequences), "%" PRIu64, limits->sequences);
@@ -424,12 +355,14 @@ static int spawn_loader(struct load *load, int link, const Spark__V1__Load *want
                 argv[n++] = (char *)"--shape";
                 argv[n++] = wanted->shape;
                 argv[n++] = (char *)"--format";
-                argv[n++] = wanted->format;
+                argv[n++] = load->lossless ? (char *)CODED_FORMAT : wanted->format;
         } else if (wanted) {
                 argv[n++] = (char *)"--plan-only";
         }
+        if (load->lossless && !load->shape)
+                argv[n++] = (char *)"--lossless";
         argv[n] = NULL;
-        s.n_fds = load->n_inputs + 1;
+        s.n_fds = load->files.n + 1;
         return spawn_process(&s, &load->pid, &load->pidfd);
 }
 
@@ -447,8 +380,11 @@ static int start(struct load **ret, struct model *model, struct request *request
         load->pidfd = load->link = -1;
         load->started_us = load->active_us = manager_now_us();
         load->context = wanted ? wanted->context : 0;
+        load->machine = wanted ? wanted->memory : 0;
+        load->lossless = wanted ? wanted->lossless : model->lossless;
         load->shape = wanted && *wanted->shape;
-        r = load->shape ? 0 : open_inputs(load, model, error);
+        load->stage = "load";
+        r = load->shape ? 0 : model_files_open(&load->files, model, error);
         if (r)
                 return r;
         if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)

@@ -15,11 +15,12 @@
 
 #include "base/macro.h"
 #include "loadlink.h"
-#include "modeldir.h"
+#include "model-files.h"
 #include "request.h"
 
-#define LOAD_SPLITS_MAX 64u
 #define LOAD_CONTEXT_MAX (1u << 30)
+#define LOAD_MACHINE_MIN (64ull << 20) /* bytes of a machine that a dry run may be about */
+#define LOAD_MACHINE_MAX (1ull << 50)
 
 struct load {
         struct manager *manager;
@@ -28,15 +29,17 @@ struct load {
         pid_t pid;
         int pidfd, link;
         sd_event_source *link_source, *exit_source;
-        int inputs[LOAD_SPLITS_MAX];
-        size_t n_inputs;
-        struct modeldir *directory; /* names of inputs, where the model is a directory */
+        struct model_files files;
         int segments[LOADLINK_SEGMENTS_MAX];
         uint64_t segment_bytes[LOADLINK_SEGMENTS_MAX];
         size_t n_segments;
         bool planned, written, failed;
         bool shape;              /* dry run of a shape: there is no file */
         uint32_t context;        /* dry run: the KV cache shall hold so many tokens, 0 = as it is chosen */
+        uint64_t machine;        /* dry run: of a machine with so many bytes, 0 = of this one */
+        bool lossless;           /* BF16 weights are coded */
+        const char *stage;       /* "survey" (values are looked through, for the plan) or "load" */
+        uint64_t stage_done, stage_total; /* bytes */
         struct request_error error;
         struct plan plan;
         uint64_t image_bytes, done_bytes, read_bytes; /* read_bytes: all that is to be read */

@@ -56,8 +56,12 @@ uint64_t memory_default_floor(uint64_t total) {
         return MIN(floor, total / 4);
 }
 
+uint64_t memory_floor_of(uint64_t configured, uint64_t total) {
+        return configured == UINT64_MAX ? memory_default_floor(total) : configured;
+}
+
 void memory_set_floor(struct memory *m, uint64_t floor) {
-        m->floor = floor == UINT64_MAX ? memory_default_floor(m->total) : floor;
+        m->floor = memory_floor_of(floor, m->total);
 }
 
 int memory_init(struct memory *m, uint64_t floor) {

@@ -27,6 +27,8 @@ struct memory {
 /* The floor for a machine with this much memory: max(6 GiB, 5 %), but never more than a quarter of it, so that small
  * machines can run small models. */
 uint64_t memory_default_floor(uint64_t total);
+/* The same where none is configured (UINT64_MAX), else what is. */
+uint64_t memory_floor_of(uint64_t configured, uint64_t total);
 /* floor: UINT64_MAX = memory_default_floor(). 0 or -errno. */
 int memory_init(struct memory *m, uint64_t floor);
 void memory_deinit(struct memory *m);

@@ -46,6 +46,7 @@ static void model_drop_image(struct model *model) {
                 model->segments[i] = fd_close(model->segments[i]);
         model->n_segments = 0;
         model->image_bytes = 0;
+        model->plan = (struct plan){ 0 };
         model->kv_promised = model->engine_promised = 0;
 }
 
@@ -120,10 +121,33 @@ static void model_start_engine(struct model *model) {
         model_fail(model, EVENT_ENGINE_GIVEN_UP, &error);
 }
 
+/* Coded weights are the same bits: one who asks for them decides for all who wait. */
+static bool lossless_is_wanted(const struct model *model) {
+        struct list *pos, *tmp;
+
+        LIST_FOREACH(pos, tmp, (struct list *)&model->waiting)
+                if (LIST_ENTRY(pos, struct request, model_link)->lossless)
+                        return true;
+        return model->lossless_configured;
+}
+
+int model_check_lossless(const struct model *model, struct request_error *error) {
+        bool coded = model->lossless || model->plan.weights.coded.params > 0;
+
+        if (coded || model->state == MODEL_AVAILABLE || model->state == MODEL_FAILED || model->state == MODEL_UNLOADING)
+                return 0;
+        request_error_set(error, SPARK__V1__ERROR_CODE__BUSY,
+                          "Model '%s' is %s with its weights as they are in the file; unload it (`sparkctl unload %s`), then "
+                          "load it with coded ones.", model->name, model->state == MODEL_READY ? "loaded" : "being loaded",
+                          model->name);
+        return REQUEST_E_REFUSED;
+}
+
 static void model_start(struct model *model) {
         struct request_error error;
         int r = 0;
 
+        model->lossless = lossless_is_wanted(model);
         model->deaths_in_row = model->start_failures = 0;
         model->load_began_us = manager_now_us();
         if (config_is_null_backend(model->manager->config)) {
@@ -155,8 +179,9 @@ static bool waits_for_load(const struct model *model) {
 static void answer_load(struct model *model, struct request *r) {
         Spark__V1__Done done = SPARK__V1__DONE__INIT;
         Spark__V1__LoadResult load = SPARK__V1__LOAD_RESULT__INIT;
+        struct weights_view weights;
 
-        plan_show(&model->plan, &load);
+        plan_show(&model->plan, &weights, &load);
         load.model = model->name;
         load.image_bytes = model->image_bytes;
         load.kv_bytes = model->facts.kv_bytes;
@@ -291,11 +316,12 @@ void models_pump(struct manager *m) {
 
 /* ---- what loads and engines tell ---- */
 
-void model_load_progress(struct model *model, const struct speed *speed, uint64_t done, uint64_t total) {
+void model_load_progress(struct model *model, const struct load *load) {
         struct list *pos, *tmp;
 
         LIST_FOREACH(pos, tmp, &model->waiting)
-                request_progress_at(LIST_ENTRY(pos, struct request, model_link), "load", speed, done, total);
+                request_progress_at(LIST_ENTRY(pos, struct request, model_link), load->stage, &load->speed, load->stage_done,
+                                    load->stage_total);
 }
 
 void model_load_done(struct model *model) {

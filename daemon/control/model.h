@@ -53,6 +53,8 @@ struct model {
         bool is_default, configured;
         struct store_model *stored; /* of the store; else NULL */
         bool load_wanted; /* even without a request: the default model, or kept resident */
+        bool lossless_configured; /* its BF16 weights are to be coded losslessly, whoever asks for it */
+        bool lossless;    /* and so they are, in the load that is under way or was done */
         uint64_t context;
         size_t refs; /* requests that mean it */
         enum model_state state;
@@ -63,7 +65,7 @@ struct model {
         int segments[LOADLINK_SEGMENTS_MAX];
         size_t n_segments;
         uint64_t image_bytes, kv_promised, engine_promised, load_began_us, load_us;
-        struct plan plan; /* of its load */
+        struct plan plan; /* of the image that is there */
         uint64_t read_bytes, read_us; /* by its load, of its files */
         struct model_facts facts;
         struct list waiting; /* requests for the model as such, or until it is ready */
@@ -98,6 +100,9 @@ struct model *model_new(struct manager *m, const char *name, const char *path);
 struct model *model_free(struct model *model);
 DEFINE_CLEANUP(struct model *, model_free)
 void model_kick(struct model *model);
+/* Why it cannot be loaded with coded weights now: it is, or is being loaded, without. 0, or REQUEST_E_REFUSED with *error
+ * filled. */
+int model_check_lossless(const struct model *model, struct request_error *error);
 /* Moves everything on that was kicked. */
 void models_pump(struct manager *m);
 const char *model_state_name(const struct model *model);
@@ -110,8 +115,8 @@ bool model_kv_is_away(const struct model *model);
 /* Brings the ledger's figures up to date from what models hold. */
 void models_count_memory(struct manager *m);
 
-/* From load.c: how far it got; the load ended. */
-void model_load_progress(struct model *model, const struct speed *speed, uint64_t done, uint64_t total);
+/* From load.c: it has got on; it has ended. */
+void model_load_progress(struct model *model, const struct load *load);
 void model_load_done(struct model *model);
 void model_load_failed(struct model *model, const struct request_error *error);
 /* From engine.c */

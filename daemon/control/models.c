@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -161,8 +162,12 @@ static struct model *model_for_file(struct manager *m, const Spark__V1__Load *lo
 static const char *load_fault(const Spark__V1__Load *load) {
         if (!!load->input_fd + !!*load->path + !!*load->shape > 1)
                 return "path, input_fd and shape: more than one is set; a model has one source.";
-        if ((load->context || *load->shape) && !load->dry_run)
-                return "context and shape are for dry runs.";
+        if ((load->context || load->memory || *load->shape) && !load->dry_run)
+                return "context, memory and shape are for dry runs.";
+        if (load->memory && (load->memory < LOAD_MACHINE_MIN || load->memory > LOAD_MACHINE_MAX))
+                return "memory: a machine has 64 MiB to 1024 TiB.";
+        if (load->lossless && *load->shape && strcasecmp(load->format, "bf16") != 0 && strcasecmp(load->format, "bf16_ll") != 0)
+                return "lossless: it is BF16 weights that are coded; the shape's format must be bf16.";
         if (!*load->shape != !*load->format)
                 return "shape and format go together.";
         if (*load->shape && *load->model)
@@ -197,6 +202,11 @@ struct model *models_find_for_load(struct manager *m, const Spark__V1__Load *loa
         }
         if (*load->shape)
                 return model_for_shape(m, load, error);
+        if (load->lossless && config_is_null_backend(m->config)) {
+                (void)fd_close(fd);
+                request_error_set(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT, "lossless: the null backend has no weights.");
+                return NULL;
+        }
         if (!load->input_fd && !*load->path)
                 return models_find(m, load->model, error);
         if (*load->path && *load->path != '/') {
@@ -236,6 +246,7 @@ static int configure_one(struct manager *m, const struct config_model *c) {
         }
         model->configured = true;
         model->context = c->context;
+        model->lossless_configured = c->lossless;
         model->is_default = c->is_default;
         if (c->is_default && model->state == MODEL_AVAILABLE)
                 model->load_wanted = true;
@@ -250,7 +261,7 @@ int models_configure(struct manager *m) {
         LIST_FOREACH(pos, tmp, &m->models.list) {
                 struct model *model = LIST_ENTRY(pos, struct model, link);
 
-                model->configured = model->is_default = false;
+                model->configured = model->is_default = model->lossless_configured = false;
                 model_kick(model); /* goes, where it is not loaded and does not come back below */
         }
         m->models.overdue = false;

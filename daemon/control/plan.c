@@ -94,7 +94,7 @@ void plan_reckon(const struct plan_question *q, struct plan *ret) {
         ret->context_max = MIN(whole_pages(left / q->kv_per_token), q->trained);
 }
 
-void plan_show(const struct plan *plan, Spark__V1__LoadResult *ret) {
+void plan_show(const struct plan *plan, struct weights_view *weights, Spark__V1__LoadResult *ret) {
         ret->image_bytes = plan->image;
         ret->kv_bytes = plan->kv;
         ret->engine_bytes = plan->engine;
@@ -110,4 +110,6 @@ void plan_show(const struct plan *plan, Spark__V1__LoadResult *ret) {
         ret->parameters = plan->parameters;
         ret->architecture = (char *)plan->architecture;
         ret->format = (char *)plan->format;
+        ret->weights = weights_show(&plan->weights, weights);
+        ret->memory_bytes = plan->machine;
 }

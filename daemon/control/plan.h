@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "spark.pb-c.h"
+#include "weights.h"
 
 #define PLAN_KV_SMALLEST 2048u /* tokens without which a model is not worth starting (or its whole context) */
 #define PLAN_PAGE_TOKENS 32u   /* contexts end on pages of the KV cache */
@@ -40,6 +41,8 @@ struct plan {
         /* what it is a plan for; plan_reckon() leaves these empty */
         uint64_t parameters;
         char architecture[64], format[32];
+        struct weights weights;
+        uint64_t machine;       /* bytes of memory of the machine that was asked about, 0 = this one */
 };
 
 /* How much KV cache a model is promised: `configured`, or as much as its context suggests and `left` allows (half of
@@ -47,5 +50,5 @@ struct plan {
 uint64_t plan_choose_kv(uint64_t configured, uint64_t bytes_per_token, uint64_t context, uint64_t left);
 /* Where it does not fit, kv is the smallest cache that would do. */
 void plan_reckon(const struct plan_question *q, struct plan *ret);
-/* Shows the plan in an answer, which borrows its strings; what else is there stays as it is. */
-void plan_show(const struct plan *plan, Spark__V1__LoadResult *ret);
+/* Shows the plan in an answer, which borrows its strings, and *weights; what else is there stays as it is. */
+void plan_show(const struct plan *plan, struct weights_view *weights, Spark__V1__LoadResult *ret);

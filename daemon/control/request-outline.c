@@ -66,6 +66,7 @@ int request_outline_read(const Spark__V1__ClientFrame *f, struct request_outline
         case SPARK__V1__CLIENT_FRAME__BODY_MODEL_REMOVE:
         case SPARK__V1__CLIENT_FRAME__BODY_MODEL_PIN:
         case SPARK__V1__CLIENT_FRAME__BODY_MODEL_ALIAS:
+        case SPARK__V1__CLIENT_FRAME__BODY_MODEL_PACK:
                 *o = (struct request_outline){ .kind = REQUEST_STORE, .store = true };
                 break;
         default:

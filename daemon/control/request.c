@@ -148,6 +148,9 @@ static int submit_load(struct manager *m, struct request *r, const Spark__V1__Lo
         if (!model)
                 return REQUEST_E_REFUSED;
         request_set_model(r, model);
+        r->lossless = load->lossless && !load->dry_run;
+        if (r->lossless)
+                return model_check_lossless(model, error);
         if (!load->dry_run)
                 return 0;
         return load_start_dry(&r->dry_run, r->model, r, load, error);
@@ -397,6 +400,7 @@ void request_finish(struct request *r, const Spark__V1__Done *done) {
 void request_fail(struct request *r, const struct request_error *error) {
         Spark__V1__Error e = SPARK__V1__ERROR__INIT;
         Spark__V1__LoadResult load = SPARK__V1__LOAD_RESULT__INIT;
+        struct weights_view weights;
 
         if (r->state == REQUEST_FINISHING) { /* too late for that */
                 session_answer_now(r);
@@ -409,7 +413,7 @@ void request_fail(struct request *r, const struct request_error *error) {
         e.have = error->have;
         e.max = error->max;
         if (error->has_plan) {
-                plan_show(&error->plan, &load);
+                plan_show(&error->plan, &weights, &load);
                 load.model = r->model ? r->model->name : (char *)"";
                 load.kv_format = r->manager->config->kv_format;
                 e.load = &load;

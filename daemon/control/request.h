@@ -124,6 +124,7 @@ struct request {
         enum request_kind kind;
         enum request_state state;
         bool cancel_due, stalled, engine_queued, engine_paused;
+        bool lossless; /* LOAD: of coded weights */
         bool begun, refused, settled; /* as the usage ledger has it */
         unsigned losses;
         Spark__V1__Priority priority;
@@ -158,7 +159,7 @@ struct request_submit {
         const void *packed; /* the same, packed; NULL = pack it here */
         size_t packed_size;
         int input_fd;       /* -1, or taken over (on failure too) */
-        int *input_fds;     /* [n_input_fds], ModelImport: the same */
+        int *input_fds;     /* [n_input_fds], ModelImport, ModelPack: the same */
         size_t n_input_fds;
         struct request_origin origin;
         const struct request_sink *sink;

@@ -30,6 +30,23 @@ static void count_requests(const struct model *model, uint32_t *running, uint32_
                 }
 }
 
+/* Of what is loaded, else of what the store knows; NULL where nothing is known. */
+static const struct weights *weights_of(const struct model *model) {
+        if (model->image_bytes > 0)
+                return &model->plan.weights;
+        return model->stored ? store_weights(model->stored) : NULL;
+}
+
+static void fill_weights(const struct model *model, Spark__V1__ModelInfo *info) {
+        const struct weights *w = weights_of(model);
+
+        if (!w)
+                return;
+        info->lossless = w->coded.params > 0;
+        info->packed = w->packed;
+        info->bits_per_weight = weights_bits(w);
+}
+
 void status_fill_model(struct model *model, Spark__V1__ModelInfo *info) {
         const struct model_facts *f = &model->facts;
 
@@ -60,11 +77,16 @@ void status_fill_model(struct model *model, Spark__V1__ModelInfo *info) {
         info->device_bytes = f->device_bytes;
         info->generated_tokens = model->generated.total;
         info->tokens_per_second = rate_per_second(&model->generated);
-        if (model->load && model->load->image_bytes)
-                info->load_percent =
-                        (uint32_t)((double)model->load->done_bytes * 100.0 / (double)model->load->image_bytes);
+        if (model->load) {
+                const struct load *load = model->load;
+
+                info->load_stage = (char *)load->stage;
+                if (load->stage_total)
+                        info->load_percent = (uint32_t)((double)load->stage_done * 100.0 / (double)load->stage_total);
+        }
         if (model->stored)
                 store_fill_info(model->stored, info);
+        fill_weights(model, info);
 }
 
 /* A deep copy that owns everything; through the wire format, which is what it goes into anyway. */
@@ -81,10 +103,12 @@ static Spark__V1__Done *done_copy(const Spark__V1__Done *done) {
 struct model_list {
         Spark__V1__ModelInfo *infos;
         Spark__V1__ModelInfo **pointers;
+        struct weights_view *weights;
         size_t n;
 };
 
 static void model_list_deinit(struct model_list *l) {
+        free(l->weights);
         free(l->infos);
         free(l->pointers);
 }
@@ -101,15 +125,19 @@ static bool model_list_init(struct model_list *l, struct manager *m) {
         LIST_FOREACH(pos, tmp, &m->models.list)
                 n++;
         *l = (struct model_list){ .infos = calloc(n + 1, sizeof(*l->infos)),
-                                  .pointers = calloc(n + 1, sizeof(void *)) };
-        if (!l->infos || !l->pointers)
+                                  .pointers = calloc(n + 1, sizeof(void *)),
+                                  .weights = calloc(n + 1, sizeof(*l->weights)) };
+        if (!l->infos || !l->pointers || !l->weights)
                 return false;
         LIST_FOREACH(pos, tmp, &m->models.list) {
                 struct model *model = LIST_ENTRY(pos, struct model, link);
+                const struct weights *w = weights_of(model);
 
                 if (!model_is_shown(model))
                         continue;
                 status_fill_model(model, &l->infos[l->n]);
+                if (w)
+                        l->infos[l->n].weights = weights_show(w, &l->weights[l->n]);
                 l->pointers[l->n] = &l->infos[l->n];
                 l->n++;
         }

@@ -40,6 +40,7 @@ static void take_plan(struct store_op *op, const struct loadlink_record *rec) {
                 .context = rec->context,
                 .vocabulary = rec->vocabulary,
                 .has_chat_template = rec->has_chat_template != 0,
+                .weights = weights_of_plan(rec),
         };
         for (size_t i = 0; i < rec->n_segments; i++)
                 if (__builtin_add_overflow(f->image_bytes, rec->segment_bytes[i], &f->image_bytes))

@@ -119,12 +119,32 @@ static int out_of_memory(int r) {
         return r ? -ENOMEM : 0;
 }
 
+static bool has_weights(const struct weights *w) {
+        struct loadlink_share sum;
+
+        return w->packed || !weights_sum(w, &sum) || sum.params > 0;
+}
+
+static int format_weights(const struct weights *w, struct buf *out) {
+        int r = 0;
+
+        for (unsigned i = 0; i < LOADLINK_KINDS && !r; i++)
+                if (w->kinds[i].params > 0 || w->kinds[i].bytes > 0)
+                        r = buf_printf(out, "weights %s %" PRIu64 " %" PRIu64 "\n", weights_kind_name(i), w->kinds[i].params,
+                                       w->kinds[i].bytes);
+        if (!r && w->coded.params > 0)
+                r = buf_printf(out, "coded %" PRIu64 " %" PRIu64 "\n", w->coded.params, w->coded.bytes);
+        if (!r && w->packed)
+                r = buf_append_str(out, "packed yes\n");
+        return r;
+}
+
 int store_manifest_format(const struct store_manifest *m, struct buf *out) {
         const struct store_facts *f = &m->facts;
         int r;
 
-        r = buf_printf(out, "sparkd-model %u\nuid %u\nimported %" PRIu64 "\n", STORE_MANIFEST_VERSION, (unsigned)m->uid,
-                       m->imported_s);
+        r = buf_printf(out, "sparkd-model %u\nuid %u\nimported %" PRIu64 "\n",
+                       has_weights(&f->weights) ? STORE_MANIFEST_VERSION : 1u, (unsigned)m->uid, m->imported_s);
         if (!r && m->pinned)
                 r = buf_printf(out, "pinned by %u\n", (unsigned)m->pinned_by);
         else if (!r)
@@ -137,6 +157,8 @@ int store_manifest_format(const struct store_manifest *m, struct buf *out) {
                 r = buf_printf(out, "parameters %" PRIu64 "\nimage %" PRIu64 "\nkv %" PRIu64 "\ncontext %u\nvocabulary %u\n"
                                "template %s\n", f->parameters, f->image_bytes, f->kv_bytes_per_token, f->context,
                                f->vocabulary, f->has_chat_template ? "yes" : "no");
+        if (!r)
+                r = format_weights(&f->weights, out);
         for (size_t i = 0; i < m->n_files && !r; i++) {
                 char line[sizeof(struct store_file) + 64];
 
@@ -147,7 +169,7 @@ int store_manifest_format(const struct store_manifest *m, struct buf *out) {
 }
 
 int store_name_format(const struct store_name *n, struct buf *out) {
-        int r = buf_printf(out, "sparkd-name %u\nmodel %s\nuid %u\ncreated %" PRIu64 "\n", STORE_MANIFEST_VERSION, n->id,
+        int r = buf_printf(out, "sparkd-name %u\nmodel %s\nuid %u\ncreated %" PRIu64 "\n", STORE_NAME_VERSION, n->id,
                            (unsigned)n->uid, n->created_s);
 
         return out_of_memory(close_text(out, r));
@@ -164,7 +186,8 @@ struct lines {
 };
 
 /* 0, or the fault. */
-static int lines_begin(struct lines *l, const char *magic, const char *data, size_t size, struct store_fault *fault) {
+static int lines_begin(struct lines *l, const char *magic, unsigned newest, const char *data, size_t size,
+                       struct store_fault *fault) {
         size_t n = strlen(magic);
         char end[END_LINE + 1];
         const char *p = data + n;
@@ -177,8 +200,8 @@ static int lines_begin(struct lines *l, const char *magic, const char *data, siz
                 version = version * 10 + (unsigned)(*p - '0');
         if (p == data + n || p == data + size || *p != '\n')
                 return damaged(fault, "there is no version");
-        if (version != STORE_MANIFEST_VERSION) {
-                (void)damaged(fault, "version is %u, not %u", version, STORE_MANIFEST_VERSION);
+        if (version == 0 || version > newest) {
+                (void)damaged(fault, "version is %u, not %u", version, newest);
                 return STORE_MANIFEST_E_VERSION;
         }
         l->at = p + 1;
@@ -297,6 +320,27 @@ static bool read_file(const char *value, struct store_manifest *m) {
         return true;
 }
 
+/* "123 246" */
+static bool read_share(const char *text, struct loadlink_share *ret) {
+        char copy[64], *rest = copy;
+        const char *params;
+
+        return snprintf(copy, sizeof(copy), "%s", text) < (int)sizeof(copy) && take_word(&rest, &params) &&
+               read_number(params, UINT64_MAX, &ret->params) && read_number(rest, UINT64_MAX, &ret->bytes);
+}
+
+/* "attention 123 246" */
+static bool read_weights(const char *text, struct weights *w) {
+        const char *space = strchr(text, ' ');
+        char kind[16];
+        unsigned i;
+
+        if (!space || snprintf(kind, sizeof(kind), "%.*s", (int)(space - text), text) >= (int)sizeof(kind))
+                return false;
+        i = weights_kind_find(kind);
+        return i < LOADLINK_KINDS && read_share(space + 1, &w->kinds[i]);
+}
+
 static bool read_fact(const char *key, const char *value, struct store_facts *f) {
         if (strcmp(key, "architecture") == 0)
                 return read_word(value, f->architecture, sizeof(f->architecture));
@@ -312,6 +356,12 @@ static bool read_fact(const char *key, const char *value, struct store_facts *f)
                 return read_u32(value, UINT32_MAX, &f->context);
         if (strcmp(key, "vocabulary") == 0)
                 return read_u32(value, UINT32_MAX, &f->vocabulary);
+        if (strcmp(key, "weights") == 0)
+                return read_weights(value, &f->weights);
+        if (strcmp(key, "coded") == 0)
+                return read_share(value, &f->weights.coded);
+        if (strcmp(key, "packed") == 0)
+                return read_yes(value, &f->weights.packed);
         return strcmp(key, "template") == 0 && read_yes(value, &f->has_chat_template);
 }
 
@@ -328,6 +378,7 @@ static bool read_line(const struct lines *l, struct store_manifest *m, bool *had
 }
 
 static int manifest_read(struct lines *l, struct store_manifest *m) {
+        struct loadlink_share sum;
         char id[STORE_DIGEST_TEXT + 1];
         bool had_uid = false;
         int r;
@@ -339,6 +390,8 @@ static int manifest_read(struct lines *l, struct store_manifest *m) {
                 return STORE_MANIFEST_E_INVALID;
         if (m->n_files == 0 || !had_uid)
                 return damaged(l->fault, "'%s' is missing", had_uid ? "file" : "uid");
+        if (!weights_sum(&m->facts.weights, &sum))
+                return damaged(l->fault, "'weights' makes no sense");
         store_manifest_id(m->files, m->n_files, id);
         if (strcmp(id, m->id) != 0 || store_manifest_bytes(m) == UINT64_MAX)
                 return damaged(l->fault, "it is not the manifest of this model");
@@ -349,7 +402,7 @@ int store_manifest_parse(const char *id, const char *data, size_t size, struct s
                          struct store_fault *fault) {
         struct store_manifest m = { .n_files = 0 };
         struct lines lines;
-        int r = lines_begin(&lines, "sparkd-model ", data, size, fault);
+        int r = lines_begin(&lines, "sparkd-model ", STORE_MANIFEST_VERSION, data, size, fault);
 
         if (r)
                 return r;
@@ -375,7 +428,7 @@ void store_manifest_deinit(struct store_manifest *m) {
 int store_name_parse(const char *name, const char *data, size_t size, struct store_name *ret, struct store_fault *fault) {
         struct store_name n = { .uid = (uid_t)-1 };
         struct lines l;
-        int r = lines_begin(&l, "sparkd-name ", data, size, fault);
+        int r = lines_begin(&l, "sparkd-name ", STORE_NAME_VERSION, data, size, fault);
 
         if (r)
                 return r;

@@ -11,6 +11,9 @@
  *     pinned no            (or "by 1000")          created 1767225600
  *     architecture llama                           end 89abcdef
  *     ...
+ *     weights attention 123 246      (kind, parameters, bytes; since version 2, as what follows)
+ *     coded 123 172                  (parameters, bytes)
+ *     packed yes
  *     file model 668788096 93b2... llama.gguf
  *     end 01234567
  *
@@ -25,6 +28,7 @@
 
 #include "base/buf.h"
 #include "config.h"
+#include "weights.h"
 
 #define STORE_DIGEST_TEXT 64u /* hexadecimal digits of a SHA-256 */
 #define STORE_DIGEST_PREFIX "sha256:"
@@ -33,7 +37,8 @@
 #define STORE_FILE_NAME_MAX 255u
 #define STORE_ROLE_MAX 15u
 #define STORE_MANIFEST_MAX ((size_t)64 << 10) /* bytes of a file that is looked at */
-#define STORE_MANIFEST_VERSION 1u
+#define STORE_MANIFEST_VERSION 2u /* of a manifest that says something of the weights, else 1 */
+#define STORE_NAME_VERSION 1u
 
 enum {
         STORE_MANIFEST_E_INVALID = 1, /* damaged; see struct store_fault */
@@ -57,6 +62,7 @@ struct store_facts {
         uint64_t parameters, image_bytes, kv_bytes_per_token;
         uint32_t context, vocabulary;
         bool has_chat_template;
+        struct weights weights;
 };
 
 struct store_manifest {

@@ -166,6 +166,7 @@ struct answer {
         Spark__V1__ModelFile *files;
         Spark__V1__ModelFile **file_list;
         char **names;
+        struct weights_view weights;
 };
 
 static void answer_deinit(struct answer *a) {
@@ -208,7 +209,9 @@ static bool fill_names(struct answer *a, const struct store_model *m) {
         return true;
 }
 
-static void fill_facts(Spark__V1__StoredModel *s, const struct store_model *m) {
+static void fill_facts(struct answer *a, const struct store_model *m) {
+        const bool loaded = m->model && m->model->image_bytes > 0;
+        Spark__V1__StoredModel *s = &a->stored;
         struct manager *mgr = m->store->manager;
         const struct store_facts *f = &m->manifest.facts;
 
@@ -228,6 +231,7 @@ static void fill_facts(Spark__V1__StoredModel *s, const struct store_model *m) {
         s->image_bytes = f->image_bytes;
         if (!checked_mul(f->kv_bytes_per_token, f->context, &s->kv_bytes))
                 s->kv_bytes = UINT64_MAX;
+        s->weights = weights_show(loaded ? &m->model->plan.weights : &f->weights, &a->weights);
         s->available_bytes = memory_available(&mgr->memory);
         s->floor_bytes = mgr->memory.floor;
 }
@@ -249,7 +253,7 @@ void store_op_finish(struct store_op *op, const struct store_model *m) {
                 return;
         }
         if (m)
-                fill_facts(&a.stored, m);
+                fill_facts(&a, m);
         a.stored.freed_bytes = op->freed;
         a.stored.method = (char *)method_name(op);
         done.result_case = SPARK__V1__DONE__RESULT_STORED;

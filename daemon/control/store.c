@@ -220,6 +220,10 @@ void store_fill_info(struct store_model *m, Spark__V1__ModelInfo *info) {
         info->has_chat_template = f->has_chat_template;
 }
 
+const struct weights *store_weights(const struct store_model *m) {
+        return &m->manifest.facts.weights;
+}
+
 bool store_is_directory(const struct store_model *m) {
         return store_manifest_is_directory(&m->manifest);
 }

@@ -48,5 +48,7 @@ int store_open_files(const struct store_model *stored, int *ret_fds, char (*ret_
 /* Brings the names under which models stand in the table in line with the configuration, which goes first. What is in use
  * keeps its name for now. */
 void store_yield_names(struct store *s);
+/* What its loader said of the model's weights when it came. */
+const struct weights *store_weights(const struct store_model *stored);
 /* What the store knows of a model, for lists; pointers live until the next turn. */
 void store_fill_info(struct store_model *stored, Spark__V1__ModelInfo *info);

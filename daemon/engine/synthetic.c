@@ -169,15 +169,14 @@ static int repeat_coded(struct coded *c, uint64_t to, uint64_t n, uint64_t bytes
 /* Coded BF16, within `bytes`; says how many of these it takes. */
 static int fill_coded(struct maker *k, struct weight *w, uint8_t *data, uint64_t bytes, uint64_t *ret) {
         struct coded c = { .data = data, .panel_bytes = w->n_in / LOSSLESS_COLUMN * (uint64_t)LOSSLESS_COLUMN_BYTES };
+        bool possible = lossless_layout(MAX(w->n_experts, 1u), w->n_out, w->n_in, &c.parts);
         _cleanup_free_ float *row = calloc(w->n_in, sizeof(*row));
         _cleanup_free_ uint8_t *rows = malloc(2ull * WEIGHT_PANEL * w->n_in);
         uint64_t panels, drawn, once;
         int r = 0;
 
-        if (!row || !rows)
-                return MODEL_E_NO_MEMORY;
-        if (!lossless_layout(MAX(w->n_experts, 1u), w->n_out, w->n_in, &c.parts))
-                return MODEL_E_UNSUPPORTED;
+        if (!row || !rows || !possible)
+                return possible ? MODEL_E_NO_MEMORY : MODEL_E_UNSUPPORTED;
         c.room = bytes - c.parts.least;
         panels = (uint64_t)c.parts.panels * MAX(w->n_experts, 1u);
         drawn = n_drawn(w, panels);

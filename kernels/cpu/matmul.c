@@ -59,7 +59,7 @@ static uint32_t item_panels(const struct weight *w) {
         uint64_t n = panel_bytes > 0 ? ITEM_BYTES / panel_bytes : CALL_PANELS;
 
         if (fmt_is_coded(w->info)) /* kernels take several at a time */
-                n = (n + CALL_PANELS - 1) / CALL_PANELS * CALL_PANELS;
+                n = MAX((n + CALL_PANELS - 1) / CALL_PANELS * CALL_PANELS, (uint64_t)CALL_PANELS);
         return n < 1 ? 1 : n > 64 ? 64 : (uint32_t)n;
 }
 

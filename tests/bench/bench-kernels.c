@@ -52,8 +52,11 @@ static int usage(FILE *f, int status) {
 static void make_values(size_t n, float *ret) {
         for (size_t i = 0; i < n; i++) {
                 ret[i] = 0;
-                for (size_t j = 1; j < 5; j++)
-                        ret[i] += (float)((int)(i * (7919 + 1009 * j) % (1990 + 13 * j)) - (int)(1990 + 13 * j) / 2) * 1e-5f;
+                for (size_t j = 1; j < 5; j++) {
+                        int range = 1990 + 13 * (int)j, middle = range / 2;
+
+                        ret[i] += (float)((int)(i * (7919 + 1009 * j) % (size_t)range) - middle) * 1e-5f;
+                }
         }
 }
 

@@ -34,6 +34,10 @@ static void run_model(struct traits t, enum fmt fmt, const char *placement, bool
         subject_free(&s);
 }
 
+static bool same_bits(const void *a, const void *b, size_t bytes) {
+        return memcmp(a, b, bytes) == 0;
+}
+
 /* A prompt, tokens one by one (by graphs, from the second on), and some rows. */
 static void test_models(void **unused) {
         static const char *const placements[] = { "auto", "device" };
@@ -46,7 +50,7 @@ static void test_models(void **unused) {
                         run_model(models[i], FMT_BF16_LL, placements[j], j == 1, logits[1]);
                         for (size_t k = 0; k < N; k++)
                                 assert_true(isfinite(logits[0][k]) && logits[0][k] != 0.0f);
-                        if (memcmp(logits[0], logits[1], N * sizeof(float)) != 0)
+                        if (!same_bits(logits[0], logits[1], N * sizeof(float)))
                                 fail_msg("%s, %s: other bits", models[i].name, placements[j]);
                 }
 }
@@ -58,7 +62,7 @@ static void test_bind(void **unused) {
         struct backend *be = open_cuda("device", 0, NULL);
         uint16_t *rows = calloc(17 * 320, sizeof(*rows));
         struct weight w = { .info = fmt_info(FMT_BF16_LL), .layout = WEIGHT_PANELS, .n_out = 17, .n_in = 320 }, bad;
-        struct lossless_parts parts;
+        struct lossless_parts parts = { 0 };
         uint64_t bytes;
         void *data;
 
@@ -94,7 +98,7 @@ static void check_filled(const struct weight *w) {
         uint32_t n = MAX(w->n_experts, 1u);
         double sum = 0, squares = 0, count = (double)w->n_out * w->n_in, bits;
         float *row = malloc(w->n_in * sizeof(*row));
-        struct lossless_parts parts;
+        struct lossless_parts parts = { 0 };
         const uint8_t *data = w->data;
         uint64_t before = 0;
 
@@ -123,7 +127,7 @@ static void check_filled(const struct weight *w) {
 static void test_fill(void **unused) {
         struct backend *be = open_cuda("device", 0, NULL);
         struct weight w, same, other;
-        struct lossless_parts parts;
+        struct lossless_parts parts = { 0 };
         size_t differ = 0;
 
         assert_non_null(be);
