@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the unit tests, the fuzz corpora, the integration and the system tests of one build and adds up what they say.
 
-    tests/run.py --build build [--label TEXT] [--emulator QEMU] [--only SUBSTRING]... unit|fuzz|integration|system ...
+    tests/run.py --build build [--label TEXT] [--emulator QEMU] [--only SUBSTRING]... unit|fuzz|integration|system|package ...
     tests/run.py --totals FILE         the sum of several runs that were given --record FILE
 
 The closing line is "N passed, N failed, N skipped"; the exit status is 1 if anything failed or nothing ran.
@@ -113,6 +113,11 @@ def run_system(options, totals, env):
                env)
 
 
+def run_package(options, totals, env):
+    run_script("package", [sys.executable, str(ROOT / "tests/system/run.py"), "--packages", options.build], SYSTEM_TIMEOUT_S,
+               totals, env)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--build", default="build")
@@ -121,7 +126,7 @@ def main():
     parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--record", help="append the counts to this file")
     parser.add_argument("--totals", help="print the sum of a file that --record wrote")
-    parser.add_argument("stage", nargs="*", choices=["unit", "fuzz", "integration", "system", []])
+    parser.add_argument("stage", nargs="*", choices=["unit", "fuzz", "integration", "system", "package", []])
     options = parser.parse_args()
     options.emulator = options.emulator.split()
 
@@ -134,7 +139,8 @@ def main():
         env.setdefault("ASAN_OPTIONS", "detect_leaks=1:abort_on_error=0:allocator_may_return_null=1")
         env.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
         env.setdefault("TSAN_OPTIONS", "halt_on_error=0:second_deadlock_stack=1")
-        stages = {"unit": run_unit, "fuzz": run_fuzz, "integration": run_integration, "system": run_system}
+        stages = {"unit": run_unit, "fuzz": run_fuzz, "integration": run_integration, "system": run_system,
+                  "package": run_package}
         for stage in options.stage:
             print(f"{options.label or options.build}: {stage}", flush=True)
             stages[stage](options, totals, env)

@@ -25,7 +25,7 @@ endif
 EMU_OPT      := $(if $(SANITIZER),-O1 -g1,-O2 -g1)
 EMU_CXXFLAGS := -x c++ -std=gnu++17 -pthread -fPIC -ffp-contract=off -fvisibility=hidden -fno-exceptions -fno-rtti \
                 -fno-threadsafe-statics -Wall -Wextra -Werror -Wno-unused-parameter -Wno-unused-function -Wno-unused-variable -Wno-unknown-pragmas \
-                -Wno-missing-field-initializers $(HARDEN) $(SAN) $(if $(SANITIZER),-fno-sanitize=vptr) $(CPPFLAGS) $(CFLAGS) $(EMU_OPT)
+                -Wno-missing-field-initializers $(HARDEN) $(SAN) $(if $(SANITIZER),-fno-sanitize=vptr) $(DEFINES) $(CPPFLAGS) $(CFLAGS) $(EMU_OPT)
 
 $(BUILD)/emu/%.o: %.cu
 	@mkdir -p $(@D)

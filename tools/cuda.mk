@@ -35,7 +35,7 @@ NVCC_FLAGS = -std=c++17 -O3 -fmad=false $(CUDA_CODE) -compress-mode=size -Ikerne
              -Xcompiler -fvisibility=hidden,-ffp-contract=off,-fno-exceptions,-fno-rtti,-fno-threadsafe-statics \
              $(addprefix -Xcompiler ,$(HARDEN)) $(NVCCFLAGS)
 
-all: $(LIB_cuda)
+programs: $(LIB_cuda)
 
 .PHONY: cuda
 cuda: $(BUILD)/lib/libspark-cuda.so

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Names the Debian/Ubuntu packages that a goal needs and installs those that are missing.
-# Usage: tools/deps.sh [--check] build|test|gpu|system|cross|lint ...
+# Usage: tools/deps.sh [--check] build|test|gpu|system|deb|cross|lint ...
 #   --check  only name what is missing; exit 1 if anything is
 set -eu
 
@@ -9,15 +9,17 @@ packages() {
         case "$1" in
         build) echo "gcc g++ libc6-dev make pkg-config protobuf-compiler protobuf-c-compiler libprotobuf-c-dev libsystemd-dev
                      libconfig-dev liburing-dev libseccomp-dev libsqlite3-dev libncurses-dev nettle-dev libjson-c-dev libxxhash-dev" ;;
-        test) echo "libcmocka-dev python3 python3-protobuf python3-dbus dbus libglib2.0-bin systemd valgrind procps python3-numpy" ;;
+        test) echo "libcmocka-dev python3 python3-protobuf python3-dbus dbus libglib2.0-bin systemd valgrind procps python3-numpy
+                    zsh fish" ;;
         gpu) echo "libcmocka-dev python3 python3-protobuf" ;;
         cross) echo "crossbuild-essential-arm64 qemu-user-static libsystemd-dev:arm64 libprotobuf-c-dev:arm64
                      libconfig-dev:arm64 liburing-dev:arm64 libseccomp-dev:arm64 libsqlite3-dev:arm64
                      libncurses-dev:arm64 nettle-dev:arm64 libjson-c-dev:arm64 libxxhash-dev:arm64 libcmocka-dev:arm64" ;;
         system) echo "systemd systemd-container dbus" ;;
+        deb) echo "debhelper dpkg-dev lintian" ;;
         lint) echo "clang-tidy cppcheck" ;;
         fuzz) echo "clang" ;;
-        *) echo "deps: no package group '$1' (build, test, gpu, system, cross, lint, fuzz)" >&2; exit 64 ;;
+        *) echo "deps: no package group '$1' (build, test, gpu, system, deb, cross, lint, fuzz)" >&2; exit 64 ;;
         esac
 }
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # What people and CI call: help, demo, test and its parts, install, clean.
 
-.PHONY: help deps demo test check unit-test fuzz-test integration-test system-test asan tsan cross cuda-check gpu-check lint fuzz \
+.PHONY: help deps demo test check unit-test fuzz-test integration-test system-test deb package-test asan tsan cross cuda-check gpu-check lint fuzz \
     clean install uninstall
 
 help:
@@ -10,6 +10,8 @@ help:
 	@echo "make test         everything that CI runs (about half an hour on two cores)"
 	@echo "make check        the quick part of it: unit, fuzz corpora and integration tests of one build"
 	@echo "make system-test  the installed service under a real systemd, in a container (as root)"
+	@echo "make deb          Debian packages, in $(BUILD)/deb (docs/packaging.md)"
+	@echo "make package-test install, upgrade and purge them in such a container; lintian"
 	@echo "make cuda-check   that the CUDA kernels compile and spill no registers (needs nvcc, no GPU)"
 	@echo "make gpu-check    the CUDA backend on this machine's GPU, against the CPU backend; GPU_CHECK=\"--minutes 4\""
 	@echo "make asan tsan cross lint   the other parts: sanitizers, aarch64 under qemu, clang-tidy and cppcheck"
@@ -62,6 +64,15 @@ integration-test: all
 # Boots a real systemd with the installed service in it; needs root.
 system-test: all
 	@$(RUN_TESTS) --build $(BUILD) --label "real systemd" system
+
+# sparkd-cuda is among them where there is a CUDA compiler, unless CUDA=0.
+deb:
+	@tools/deps.sh --check build deb || { echo "run 'tools/deps.sh build deb' first" >&2; exit 1; }
+	@tools/deb.sh $(BUILD) $(CUDA)
+
+# The CUDA backend takes long to compile, and without a GPU there is nothing to be seen of it: CUDA=0.
+package-test:
+	@$(RUN_TESTS) --build $(BUILD) --label "packages" package
 
 asan:
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/asan SANITIZER=address,undefined CFLAGS="-O1 -g1" all unit
@@ -124,15 +135,23 @@ libdir       ?= $(PREFIX)/lib
 includedir   ?= $(PREFIX)/include
 datadir      ?= $(PREFIX)/share
 sysconfdir   ?= /etc
-unitdir      ?= $(libdir)/systemd/system
+bashcompdir  ?= $(datadir)/bash-completion/completions
+zshcompdir   ?= $(datadir)/zsh/site-functions
+fishcompdir  ?= $(datadir)/fish/vendor_completions.d
+# systemd's own folders, whatever libdir is.
+systemdlibdir ?= $(PREFIX)/lib
+unitdir      ?= $(systemdlibdir)/systemd/system
 INSTALL      ?= install
 SOVERSION    := 1
 BUNDLED_MODEL ?= share/models/spark-tiny.gguf
 
-install: all
+install: programs
 	$(INSTALL) -d $(addprefix $(DESTDIR),$(bindir) $(libexecdir) $(libdir)/pkgconfig $(includedir) $(unitdir) \
-	    $(libdir)/sysusers.d $(libdir)/tmpfiles.d $(datadir)/dbus-1/system.d $(datadir)/dbus-1/system-services \
-	    $(datadir)/dbus-1/interfaces $(datadir)/sparkd $(datadir)/man/man1 $(sysconfdir)/sparkd)
+	    $(systemdlibdir)/sysusers.d $(systemdlibdir)/tmpfiles.d \
+	    $(systemdlibdir)/systemd/catalog $(bashcompdir) $(zshcompdir) $(fishcompdir) \
+	    $(datadir)/dbus-1/system.d $(datadir)/dbus-1/system-services \
+	    $(datadir)/dbus-1/interfaces $(datadir)/sparkd $(datadir)/man/man1 $(datadir)/man/man8 \
+	    $(sysconfdir)/sparkd)
 	$(INSTALL) -m 755 $(addprefix $(BUILD)/bin/,sparkd sparkctl spark-bench) $(DESTDIR)$(bindir)/
 	$(INSTALL) -m 755 $(addprefix $(BUILD)/bin/,spark-loader spark-store spark-engine) $(DESTDIR)$(libexecdir)/
 ifneq ($(LIB_cuda),)
@@ -143,15 +162,22 @@ endif
 	ln -sf libspark.so.$(VERSION) $(DESTDIR)$(libdir)/libspark.so.$(SOVERSION)
 	ln -sf libspark.so.$(SOVERSION) $(DESTDIR)$(libdir)/libspark.so
 	$(INSTALL) -m 644 client/spark.h $(DESTDIR)$(includedir)/
-	sed 's#@PREFIX@#$(PREFIX)#; s#@VERSION@#$(VERSION)#' client/libspark.pc.in >$(DESTDIR)$(libdir)/pkgconfig/libspark.pc
+	sed 's#@PREFIX@#$(PREFIX)#; s#@LIBDIR@#$(libdir:$(PREFIX)/%=$${prefix}/%)#; s#@VERSION@#$(VERSION)#' client/libspark.pc.in \
+	    >$(DESTDIR)$(libdir)/pkgconfig/libspark.pc
 	sed 's#@BINDIR@#$(bindir)#' systemd/sparkd.service >$(DESTDIR)$(unitdir)/sparkd.service
 	$(INSTALL) -m 644 systemd/sparkd.socket $(DESTDIR)$(unitdir)/
-	$(INSTALL) -m 644 systemd/sparkd.sysusers $(DESTDIR)$(libdir)/sysusers.d/sparkd.conf
-	$(INSTALL) -m 644 systemd/sparkd.tmpfiles $(DESTDIR)$(libdir)/tmpfiles.d/sparkd.conf
+	$(INSTALL) -m 644 systemd/sparkd.sysusers $(DESTDIR)$(systemdlibdir)/sysusers.d/sparkd.conf
+	$(INSTALL) -m 644 systemd/sparkd.tmpfiles $(DESTDIR)$(systemdlibdir)/tmpfiles.d/sparkd.conf
+	$(INSTALL) -m 644 systemd/sparkd.catalog $(DESTDIR)$(systemdlibdir)/systemd/catalog/
+	$(INSTALL) -m 755 client/sparkctl/completion/complete.sh $(DESTDIR)$(libexecdir)/sparkctl-complete
+	sed 's#@LIBEXECDIR@#$(libexecdir)#' client/sparkctl/completion/sparkctl.bash >$(DESTDIR)$(bashcompdir)/sparkctl
+	sed 's#@LIBEXECDIR@#$(libexecdir)#' client/sparkctl/completion/sparkctl.zsh >$(DESTDIR)$(zshcompdir)/_sparkctl
+	sed 's#@LIBEXECDIR@#$(libexecdir)#' client/sparkctl/completion/sparkctl.fish >$(DESTDIR)$(fishcompdir)/sparkctl.fish
 	$(INSTALL) -m 644 systemd/org.sparkd.Spark1.conf $(DESTDIR)$(datadir)/dbus-1/system.d/
 	$(INSTALL) -m 644 systemd/org.sparkd.Spark1.service $(DESTDIR)$(datadir)/dbus-1/system-services/
 	$(INSTALL) -m 644 systemd/org.sparkd.Spark1.xml $(DESTDIR)$(datadir)/dbus-1/interfaces/
 	$(INSTALL) -m 644 client/sparkctl/sparkctl.1 $(DESTDIR)$(datadir)/man/man1/
+	$(INSTALL) -m 644 daemon/control/sparkd.8 $(DESTDIR)$(datadir)/man/man8/
 	$(INSTALL) -m 644 $(BUNDLED_MODEL) $(DESTDIR)$(datadir)/sparkd/spark-tiny.gguf
 	test -e $(DESTDIR)$(sysconfdir)/sparkd/sparkd.conf || \
 	    sed 's#@DATADIR@#$(datadir)#' systemd/sparkd.conf >$(DESTDIR)$(sysconfdir)/sparkd/sparkd.conf
@@ -159,8 +185,10 @@ endif
 uninstall:
 	rm -f $(addprefix $(DESTDIR)$(bindir)/,sparkd sparkctl spark-bench) $(DESTDIR)$(libdir)/libspark.so* \
 	    $(DESTDIR)$(includedir)/spark.h $(DESTDIR)$(libdir)/pkgconfig/libspark.pc $(DESTDIR)$(unitdir)/sparkd.service \
-	    $(DESTDIR)$(unitdir)/sparkd.socket $(DESTDIR)$(libdir)/sysusers.d/sparkd.conf \
-	    $(DESTDIR)$(libdir)/tmpfiles.d/sparkd.conf $(DESTDIR)$(datadir)/dbus-1/system.d/org.sparkd.Spark1.conf \
+	    $(DESTDIR)$(unitdir)/sparkd.socket $(DESTDIR)$(systemdlibdir)/sysusers.d/sparkd.conf \
+	    $(DESTDIR)$(systemdlibdir)/tmpfiles.d/sparkd.conf $(DESTDIR)$(datadir)/dbus-1/system.d/org.sparkd.Spark1.conf \
 	    $(DESTDIR)$(datadir)/dbus-1/system-services/org.sparkd.Spark1.service \
 	    $(DESTDIR)$(datadir)/dbus-1/interfaces/org.sparkd.Spark1.xml $(DESTDIR)$(datadir)/man/man1/sparkctl.1
+	rm -f $(addprefix $(DESTDIR),$(datadir)/man/man8/sparkd.8 $(systemdlibdir)/systemd/catalog/sparkd.catalog $(bashcompdir)/sparkctl $(zshcompdir)/_sparkctl \
+	    $(fishcompdir)/sparkctl.fish)
 	rm -rf $(DESTDIR)$(libexecdir) $(DESTDIR)$(libdir)/sparkd $(DESTDIR)$(datadir)/sparkd

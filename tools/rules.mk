@@ -95,8 +95,10 @@ UNIT     := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/tes
 FUZZ     := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz-*.c))
 SOLIB    := $(if $(CLIENT_SRC),$(BUILD)/lib/libspark.so)
 
-.PHONY: all deps help
-all: $(if $(NEED_DEPS),deps-check) $(BIN) $(SOLIB) $(FUZZ)
+# What is installed, and all that a build makes.
+.PHONY: all programs deps help
+programs: $(if $(NEED_DEPS),deps-check) $(BIN) $(SOLIB)
+all: programs $(FUZZ)
 .DEFAULT_GOAL := all
 
 $(BUILD)/gen/%.pb-c.c $(BUILD)/gen/%.pb-c.h &: proto/%.proto $(PROTOS)
@@ -104,7 +106,7 @@ $(BUILD)/gen/%.pb-c.c $(BUILD)/gen/%.pb-c.h &: proto/%.proto $(PROTOS)
 	$(call QUIET,PROTO)$(PROTOC_C) -Iproto --c_out=$(BUILD)/gen $<
 
 $(BUILD)/gen/%.o: $(BUILD)/gen/%.c $(GEN_H)
-	$(call QUIET,CC)$(CC) -std=gnu17 -fPIC -fvisibility=hidden $(HARDEN) $(SAN) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
+	$(call QUIET,CC)$(CC) -std=gnu17 -fPIC -fvisibility=hidden $(HARDEN) $(SAN) $(DEFINES) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
 
 $(BUILD)/obj/%.o: %.c | $(GEN_H)
 	@mkdir -p $(@D)

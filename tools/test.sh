@@ -38,8 +38,11 @@ fi
 # Only root can boot a system; anybody else's run says that it was left out.
 if [ "$(id -u)" = 0 ] && tools/deps.sh system; then
         part "real systemd" "$make" --no-print-directory -j"$jobs" BUILD="$build" RECORD="$record" system-test
+        if tools/deps.sh deb; then
+                part "packages" "$make" --no-print-directory BUILD="$build" RECORD="$record" package-test
+        fi
 else
-        echo "==> real systemd SKIPPED: needs root and systemd-nspawn"
+        echo "==> real systemd SKIPPED: needs root and systemd-nspawn; so do packages"
 fi
 part "lint" "$make" --no-print-directory -j"$jobs" BUILD="$build" lint
 

@@ -12,6 +12,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "engine.h"
+#include "event.h"
 #include "manager.h"
 #include "message.h"
 #include "session.h"
@@ -307,7 +308,7 @@ static int on_exit_of_engine(sd_event_source *source, int fd, uint32_t events, v
         engine_drain(e);
         spawn_describe_exit(&info, how, sizeof(how));
         if (!asked)
-                log_warning("engine of model '%s' ended with %s", model->name, how);
+                event_log(EVENT_ENGINE_LOST, model->name, "engine of model '%s' ended with %s", model->name, how);
         if (info.si_code == CLD_EXITED && info.si_status == 127 && e->error.code == 0)
                 request_error_set(&e->error, SPARK__V1__ERROR_CODE__INTERNAL, "spark-engine could not be executed.");
         error = e->error;

@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "connection.h"
 #include "engine.h"
+#include "event.h"
 #include "manager.h"
 #include "session.h"
 #include "store.h"
@@ -161,7 +162,7 @@ static void check_ready(struct manager *m) {
         m->state = MANAGER_READY;
         notify_ready(m);
         manager_kick(m);
-        log_info("READY");
+        event_log(EVENT_READY, NULL, "READY");
 }
 
 static void on_model_changed(void *userdata, struct model *model, bool removed) {
@@ -320,7 +321,7 @@ static void manager_reload(struct manager *m) {
         notify_reloading(m);
         r = config_load(&config, file, &error);
         if (r) {
-                log_error("the configuration stays as it was: %s", r < 0 ? strerror(-r) : error.text);
+                event_log(EVENT_RELOAD_REFUSED, NULL, "the configuration stays as it was: %s", r < 0 ? strerror(-r) : error.text);
         } else {
                 warn_unchangeable(m->config, config);
                 keep_unchangeable(m->config, config);
@@ -329,7 +330,7 @@ static void manager_reload(struct manager *m) {
                 apply_limits(m);
                 if (models_configure(m) < 0)
                         log_error("out of memory while taking over the models");
-                log_info("configuration reloaded");
+                event_log(EVENT_RELOADED, NULL, "configuration reloaded");
         }
         if (m->notify.ready)
                 notify_ready(m);

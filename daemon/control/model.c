@@ -10,6 +10,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "engine.h"
+#include "event.h"
 #include "load.h"
 #include "manager.h"
 #include "model.h"
@@ -97,8 +98,8 @@ static void fail_all(struct list *requests, const struct request_error *error) {
                 request_fail(LIST_ENTRY(pos, struct request, model_link), error);
 }
 
-static void model_fail(struct model *model, const struct request_error *error) {
-        log_error("model '%s': %s", model->name, error->text);
+static void model_fail(struct model *model, enum event event, const struct request_error *error) {
+        event_log(event, model->name, "model '%s': %s", model->name, error->text);
         model->error = *error;
         model->failed_us = manager_now_us();
         model->load_wanted = false;
@@ -117,7 +118,7 @@ static void model_start_engine(struct model *model) {
         if (r == 0)
                 return;
         request_error_set(&error, SPARK__V1__ERROR_CODE__INTERNAL, "The engine could not be started: %s.", strerror(-r));
-        model_fail(model, &error);
+        model_fail(model, EVENT_ENGINE_GIVEN_UP, &error);
 }
 
 /* Coded weights are the same bits: one who asks for them decides for all who wait. */
@@ -159,7 +160,7 @@ static void model_start(struct model *model) {
                 request_error_set(&error, SPARK__V1__ERROR_CODE__INTERNAL, "The loader could not be started: %s.",
                                   strerror(-r));
         if (r)
-                model_fail(model, &error);
+                model_fail(model, EVENT_LOAD_FAILED, &error);
         else
                 model_set_state(model, MODEL_LOADING);
 }
@@ -342,7 +343,7 @@ void model_load_done(struct model *model) {
 
 void model_load_failed(struct model *model, const struct request_error *error) {
         model->load = load_free(model->load);
-        model_fail(model, error);
+        model_fail(model, error->has_plan ? EVENT_MEMORY_REFUSED : EVENT_LOAD_FAILED, error);
 }
 
 static void copy_text(char *out, size_t size, const char *text) {
@@ -372,8 +373,8 @@ void model_engine_ready(struct model *model, const Spark__Engine__V1__Ready *rea
                 model->load_us = manager_now_us() - model->load_began_us;
         model->load_began_us = 0;
         model->load_wanted = true; /* it stays until it is unloaded */
-        log_info("model '%s' is ready: %s %s, %" PRIu64 " bytes, %s", model->name, f->architecture, f->format,
-                 model->image_bytes, f->backend);
+        event_log(EVENT_MODEL_READY, model->name, "model '%s' is ready: %s %s, %" PRIu64 " bytes, %s", model->name, f->architecture,
+                  f->format, model->image_bytes, f->backend);
         model_set_state(model, MODEL_READY);
 }
 
@@ -425,7 +426,7 @@ static void model_unloaded(struct model *model) {
         model->facts = (struct model_facts){ 0 };
         model->load_wanted = false;
         model_set_state(model, MODEL_AVAILABLE);
-        log_info("model '%s' is unloaded", model->name);
+        event_log(EVENT_MODEL_UNLOADED, model->name, "model '%s' is unloaded", model->name);
         answer_unloads(model, false);
 }
 
@@ -452,14 +453,14 @@ void model_engine_gone(struct model *model, bool was_ready, bool lost, uint64_t 
                 model->deaths_in_row++;
         }
         if (said && !was_ready && (!lost || model->start_failures >= START_FAILURES_MAX)) {
-                model_fail(model, error); /* it said why: another one would say the same */
+                model_fail(model, EVENT_ENGINE_GIVEN_UP, error); /* it said why: another one would say the same */
                 return;
         }
         if (model->start_failures >= START_FAILURES_MAX) {
                 request_error_set(&failed, SPARK__V1__ERROR_CODE__ENGINE_LOST,
                                   "The engine of model '%s' ended %u times before it was ready.", model->name,
                                   model->start_failures);
-                model_fail(model, &failed);
+                model_fail(model, EVENT_ENGINE_GIVEN_UP, &failed);
                 return;
         }
         model->restarts++;

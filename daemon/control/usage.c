@@ -17,6 +17,7 @@
 
 #include "base/list.h"
 #include "base/log.h"
+#include "event.h"
 #include "usage.h"
 
 #define BUCKETS 256u
@@ -339,7 +340,7 @@ static void note_result(struct usage *u, const struct work_job *job) {
         char text[64];
 
         if (job->aside[0])
-                log_warning("the usage ledger was damaged; it is kept as %s, and a new one is begun", job->aside);
+                event_log(EVENT_USAGE_DAMAGED, NULL, "the usage ledger was damaged; it is kept as %s, and a new one is begun", job->aside);
         if (!job->error) {
                 set_trouble(u, "");
                 u->retry_us = WRITE_US;

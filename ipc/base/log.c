@@ -25,12 +25,20 @@ void log_set_level(enum log_level max_level) {
         atomic_store_explicit(&sink.max_level, (int)max_level, memory_order_relaxed);
 }
 
+bool log_is_on(enum log_level level) {
+        return (int)level <= atomic_load_explicit(&sink.max_level, memory_order_relaxed);
+}
+
+bool log_is_for_journal(void) {
+        return sink.for_journal != 0;
+}
+
 void log_write(enum log_level level, const char *fmt, ...) {
         char line[2048];
         va_list ap;
         int n, m;
 
-        if ((int)level > atomic_load_explicit(&sink.max_level, memory_order_relaxed))
+        if (!log_is_on(level))
                 return;
         n = sink.for_journal ? snprintf(line, sizeof(line), "<%d>", (int)level)
                              : snprintf(line, sizeof(line), "%s: ", sink.name);

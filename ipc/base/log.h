@@ -7,6 +7,8 @@
  * not pass them. The name is set once in main() and only read afterwards; the level may change while threads log.
  */
 
+#include <stdbool.h>
+
 #include "macro.h"
 
 enum log_level {
@@ -20,6 +22,9 @@ enum log_level {
 /* name must outlive the process's logging. for_journal: prefix lines with "<N>". */
 void log_init(const char *name, enum log_level max_level, int for_journal);
 void log_set_level(enum log_level max_level);
+/* Is what has this level written, and does the journal read it? For those who reach the journal in a way of their own. */
+bool log_is_on(enum log_level level);
+bool log_is_for_journal(void);
 void log_write(enum log_level level, const char *fmt, ...) _printf_(2, 3);
 
 #define log_error(...) log_write(LOG_LEVEL_ERROR, __VA_ARGS__)

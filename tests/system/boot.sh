@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # The inner half of run.py, in a mount namespace of its own: builds the container's root and boots it.
-# From the environment: WORK, OUT (folders), CGROUPS (of ours), HERE (this folder).
+# From the environment: WORK, OUT (folders), CGROUPS (of ours), HERE (this folder), SCRIPT (what to run there).
 set -eu
 
 # nspawn leaves groups behind where it was started; here they can be removed afterwards
@@ -19,7 +19,9 @@ mount -t tmpfs none /run/systemd 2>/dev/null || { mkdir -p /run/systemd && mount
 m=$root/m
 cp -a "$WORK/installed/." "$m/"
 mkdir -p "$m/opt/sparkd-test"
-cp "$HERE/inside.py" "$m/opt/sparkd-test/"
+cp "$HERE/inside.py" "$HERE/$SCRIPT" "$m/opt/sparkd-test/"
+# where the outer system is itself a container, this keeps packages from starting their services
+rm -f "$m/usr/sbin/policy-rc.d"
 units=$m/etc/systemd/system
 mkdir -p "$units"
 cat >"$units/sdtest.target" <<EOF
@@ -35,7 +37,7 @@ SuccessAction=exit-force
 FailureAction=exit-force
 [Service]
 Type=exec
-ExecStart=/usr/bin/python3 -B /opt/sparkd-test/inside.py
+ExecStart=/usr/bin/python3 -B /opt/sparkd-test/$SCRIPT
 StandardOutput=append:/out/output
 StandardError=append:/out/output
 EOF

@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import pwd
+import re
 import signal
 import stat
 import subprocess
@@ -73,7 +74,9 @@ def status_of(pid):
     return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
 
 
-class Service(unittest.TestCase):
+class Steps(unittest.TestCase):
+    """Tests that follow each other in the order of their names."""
+
     def assertRuns(self, done):
         self.assertEqual(done.returncode, 0, (done.args, done.stdout, done.stderr))
         return done.stdout
@@ -81,6 +84,13 @@ class Service(unittest.TestCase):
     def assertServes(self):
         self.assertTrue(self.assertRuns(generate()).strip())
 
+    @staticmethod
+    def journal(*arguments):
+        run("journalctl", "--sync")
+        return run("journalctl", "--no-pager", "-o", "cat", "-u", SERVICE, *arguments).stdout
+
+
+class Service(Steps):
     def start(self):
         systemctl("reset-failed", SERVICE)
         self.assertRuns(systemctl("start", SERVICE))
@@ -171,6 +181,23 @@ class Service(unittest.TestCase):
         self.assertEqual((main_pid(), show("NRestarts")), (pid, "0"))
         self.assertNotEqual(children(pid)["spark-engine"], engine)
 
+    def test_09b_events_have_ids(self):
+        """They are found by them, and explained."""
+        catalog = pathlib.Path("/usr/lib/systemd/catalog/sparkd.catalog").read_text(encoding="ascii")
+        ids = {subject: id for id, subject in re.findall(r"^-- (\w{32})\nSubject: (.*)", catalog, re.M)}
+        self.assertRuns(run("journalctl", "--update-catalog"))
+        for subject, text, model in (("The language model service is ready", "READY", False),
+                                     ("Model @SPARK_MODEL@ is resident", "model 'spark-tiny' is ready", True),
+                                     ("Model @SPARK_MODEL@ was unloaded", "model 'spark-tiny' is unloaded", True),
+                                     ("The engine of model @SPARK_MODEL@ has ended", "ended with", True)):
+            self.assertIn(text, self.journal(f"MESSAGE_ID={ids[subject]}"))
+            entry = json.loads(self.journal(f"MESSAGE_ID={ids[subject]}", "-o", "json", "-n", "1"))
+            self.assertEqual(entry.get("SPARK_MODEL"), "spark-tiny" if model else None)
+            self.assertEqual((entry["SYSLOG_IDENTIFIER"], entry["_PID"]), ("sparkd", str(main_pid())))
+            self.assertIn(entry["PRIORITY"], "46")
+            explained = self.journal(f"MESSAGE_ID={ids[subject]}", "-x", "-o", "short", "-n", "1")
+            self.assertIn(subject.replace("@SPARK_MODEL@", "spark-tiny"), explained)
+
     def test_10_reload(self):
         pid = main_pid()
         self.assertRuns(systemctl("reload", SERVICE))
@@ -199,11 +226,6 @@ class Service(unittest.TestCase):
         """Tokens that were generated for the member."""
         report = json.loads(self.assertRuns(run("sparkctl", "--json", "usage", user="member")))
         return sum(row["completion_tokens"] for row in report["rows"])
-
-    @staticmethod
-    def journal():
-        run("journalctl", "--sync")
-        return run("journalctl", "--no-pager", "-o", "cat", "-u", SERVICE).stdout
 
     def test_11_daemon_killed(self):
         pid = main_pid()
@@ -267,9 +289,13 @@ class Service(unittest.TestCase):
         self.assertNotIn("leaves a charge", self.journal())
 
 
-if __name__ == "__main__":
+def main():
     result = unittest.main(verbosity=2, exit=False).result
     with open("/out/journal", "w", encoding="utf-8") as file:
         file.write(run("journalctl", "--no-pager", "-o", "short-monotonic", "-u", SERVICE, "-u", SOCKET, "-u",
                        "dbus.service").stdout)
     raise SystemExit(not result.wasSuccessful())
+
+
+if __name__ == "__main__":
+    main()

@@ -2,7 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Boots a real systemd with the installed service in it and runs inside.py there:
 
-    tests/system/run.py [BUILD]
+    tests/system/run.py [--packages] [BUILD]
+
+With --packages nothing is installed beforehand: Debian packages are built, checked by lintian, and package.py has them, and
+the same ones with a higher version.
 
 The root of this machine, under an overlay that is thrown away, becomes a container without network; what `make install`
 makes goes on top. Needs root, systemd-nspawn and a writable cgroup tree, and skips where they are missing. The last
@@ -71,12 +74,42 @@ def install(build, target):
     subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
-def boot(work, out):
+def why_no_packages():
+    for program in ("dpkg-buildpackage", "dh", "lintian"):
+        if not shutil.which(program):
+            return f"{program} is not installed (tools/deps.sh deb)"
+    return None
+
+
+def build_packages(build, target):
+    """Into the container's root; what is wrong with them, or "". A second full build would show no more than new numbers."""
+    subprocess.run([ROOT / "tools/deb.sh", build], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    made = (ROOT / build / "deb").resolve()
+    for folder in "first", "second":
+        (target / "opt/sparkd-test" / folder).mkdir(parents=True)
+    for deb in made.glob("*.deb"):
+        if "-dbgsym_" in deb.name:
+            continue
+        shutil.copy(deb, target / "opt/sparkd-test/first")
+        with tempfile.TemporaryDirectory() as name:
+            subprocess.run(["dpkg-deb", "-R", deb, name], check=True)
+            control = pathlib.Path(name) / "DEBIAN/control"
+            text = re.sub(r"^Version: (.*)", r"Version: \1+1", control.read_text(encoding="utf-8"), flags=re.M)
+            text = re.sub(r"\(= ([^)]*)\)", r"(= \1+1)", text)
+            control.write_text(text, encoding="utf-8")
+            subprocess.run(["dpkg-deb", "-Znone", "-b", name, target / "opt/sparkd-test/second"], check=True,
+                           stdout=subprocess.DEVNULL)
+    done = subprocess.run(["lintian", "--allow-root", "--fail-on", "error", *made.glob("*.changes")], check=False,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return done.stdout if done.returncode else ""
+
+
+def boot(work, out, script):
     folders = [tree / f"sparkd-system-test.{os.getpid()}" for tree in cgroup_trees()]
     for folder in folders:
         folder.mkdir()
     env = {**os.environ, "CGROUPS": " ".join(map(str, folders)), "WORK": str(work), "OUT": str(out),
-           "HERE": str(HERE)}
+           "HERE": str(HERE), "SCRIPT": script}
     env.pop("DBUS_SESSION_BUS_ADDRESS", None)
     try:
         return subprocess.run(["timeout", "-k", "10", str(TIMEOUT_S), "unshare", "--mount", "--propagation", "private",
@@ -87,21 +120,29 @@ def boot(work, out):
 
 
 def main():
-    build = sys.argv[1] if len(sys.argv) > 1 else "build"
-    reason = why_not()
+    arguments = sys.argv[1:]
+    packages = "--packages" in arguments
+    if packages:
+        arguments.remove("--packages")
+    build = arguments[0] if arguments else "build"
+    reason = why_not() or (why_no_packages() if packages else None)
     if reason:
         print(f"skipped: {reason}\n0 passed, 0 failed, 1 skipped")
         return 0
     with tempfile.TemporaryDirectory(prefix="sparkd-system-") as name:
         work, out = pathlib.Path(name), pathlib.Path(name) / "out"
         out.mkdir()
-        install(build, work / "installed")
-        done = boot(work, out)
+        (work / "installed").mkdir()
+        wrong = build_packages(build, work / "installed") if packages else install(build, work / "installed")
+        done = boot(work, out, "package.py" if packages else "inside.py")
         said = (out / "output").read_text(errors="replace") if (out / "output").exists() else ""
         ran = re.search(r"^Ran (\d+) tests? in", said, re.M)
         counts = {key: int(value) for key, value in re.findall(r"(failures|errors|skipped)=(\d+)", said)}
         failed = counts.get("failures", 0) + counts.get("errors", 0)
         skipped = counts.get("skipped", 0)
+        if wrong:
+            said += wrong
+            failed += 1
         if not ran or (done.returncode and not failed):
             failed += 1
         if failed:
