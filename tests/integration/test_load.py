@@ -48,9 +48,11 @@ class Load(TestCase):
         sampling = [pb.Sampling(max_tokens=120, seed=i, temperature=0.9) for i in range(8)]
         with daemon.connect() as client:
             alone = [client.answer(client.generate(p, sampling=s))[:2] for p, s in zip(prompts, sampling)]
-            ids = [client.generate(p, sampling=s) for p, s in zip(prompts, sampling)]
+            ids = [client.generate(p, sampling=s, credit=8) for p, s in zip(prompts, sampling)]  # none ends before it is killed
             begun = [client.tokens(id, 2) for id in ids]
             os.kill(engine, signal.SIGKILL)
+            for id in ids:
+                client.credit(id, 200)
             ends = [client.answer(id, seen=len(b)) for id, b in zip(ids, begun)]
             self.assertEqual([b + e[0] for b, e in zip(begun, ends)], [a[0] for a in alone])
             for end, a in zip(ends, alone):

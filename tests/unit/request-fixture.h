@@ -70,7 +70,7 @@ __attribute__((unused)) static int set_up(void **state) {
         (void)snprintf(f->folder, sizeof(f->folder), "/tmp/test-requests-XXXXXX");
         assert_non_null(mkdtemp(f->folder));
         (void)snprintf(text, sizeof(text),
-                       "socket = \"%s/s\"; state_dir = \"%s/none\"; bus = \"none\"; backend = \"null\";"
+                       "socket = \"%s/s\"; state_dir = \"%s/not/there\"; bus = \"none\"; backend = \"null\";"
                        "log_level = \"error\";"
                        "models = ( { name = \"a\"; }, { name = \"b\"; } );"
                        "limits = { requests = 100; requests_per_user = 90; bytes_per_user = \"64K\"; };",
