@@ -63,7 +63,7 @@ def report(name, status, output, counts, seconds):
 
 
 # Tests that take minutes where the emulated device is itself emulated.
-TOO_SLOW_EMULATED = {"test-cuda-" + name for name in ("attn", "backend", "faults", "mm", "reference", "scratch", "steps", "upload")}
+TOO_SLOW_EMULATED = {"test-cuda-" + name for name in ("attn", "backend", "faults", "lossless", "mm", "reference", "scratch", "steps", "upload")}
 
 
 def run_unit(options, totals, env):

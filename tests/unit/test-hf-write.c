@@ -400,7 +400,8 @@ static void test_f8(void **state) {
                 make_f8(&f, inters[i]);
                 run_all_ways(&f, origins, ARRAY_SIZE(origins));
                 /* the embedding; and where rows are no whole blocks of F8, but can be coded, what becomes BF16 */
-                run_coded(&f, inters[i] == 4160 ? 2 : 1);
+                if (inters[i] == 200 || inters[i] == 4160)
+                        run_coded(&f, inters[i] == 4160 ? 2 : 1);
                 free(f.data);
         }
 }
