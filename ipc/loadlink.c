@@ -109,3 +109,13 @@ int loadlink_recv(int sock, struct loadlink_record *ret_record, int *fds, size_t
         *ret_n_fds = n_got;
         return 1;
 }
+
+int loadlink_recv_record(int sock, struct loadlink_record *ret_record) {
+        int fds[LOADLINK_SEGMENTS_MAX], r;
+        size_t n_fds = 0;
+
+        r = loadlink_recv(sock, ret_record, fds, &n_fds);
+        for (size_t i = 0; r == 1 && i < n_fds; i++)
+                (void)fd_close(fds[i]);
+        return r;
+}

@@ -96,3 +96,5 @@ int loadlink_send(int sock, const struct loadlink_record *record, const int *fds
 /* Receives one record; descriptors go to fds (room for LOADLINK_SEGMENTS_MAX, owned by the caller), their number to
  * ret_n_fds. 1 = got one, 0 = the other end has gone, -EAGAIN, -EPROTO for anything malformed, other -errno. */
 int loadlink_recv(int sock, struct loadlink_record *ret_record, int *fds, size_t *ret_n_fds);
+/* The same where no descriptors are expected: any that come are closed. */
+int loadlink_recv_record(int sock, struct loadlink_record *ret_record);

@@ -268,11 +268,9 @@ static void on_record(struct load *load, const struct loadlink_record *rec) {
 /* Reads what is there, at most a few records a turn. False when the link has ended. */
 static bool load_read(struct load *load) {
         struct loadlink_record rec;
-        int fds[LOADLINK_SEGMENTS_MAX];
-        size_t n_fds;
 
         for (int i = 0; i < 16; i++) {
-                int r = loadlink_recv(load->link, &rec, fds, &n_fds);
+                int r = loadlink_recv_record(load->link, &rec);
 
                 if (r == -EAGAIN)
                         return true;
@@ -282,8 +280,6 @@ static bool load_read(struct load *load) {
                         load_fail(load, SPARK__V1__ERROR_CODE__INTERNAL, "The loader sent a malformed record.");
                         return false;
                 }
-                for (size_t k = 0; k < n_fds; k++)
-                        (void)fd_close(fds[k]);
                 on_record(load, &rec);
         }
         return true;

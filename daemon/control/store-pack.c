@@ -117,18 +117,14 @@ static void on_plan(struct store_op *op, const struct loadlink_record *rec) {
 static bool on_loader(struct store_worker *w) {
         struct store_op *op = store_op_of(w);
         struct loadlink_record rec;
-        int fds[LOADLINK_SEGMENTS_MAX];
-        size_t n_fds;
 
         for (int i = 0; i < 16; i++) {
-                int r = loadlink_recv(w->link, &rec, fds, &n_fds);
+                int r = loadlink_recv_record(w->link, &rec);
 
                 if (r == -EAGAIN)
                         return true;
                 if (r <= 0)
                         return false;
-                for (size_t k = 0; k < n_fds; k++)
-                        (void)fd_close(fds[k]);
                 if (rec.type == LOADLINK_PLAN) {
                         on_plan(op, &rec);
                 } else if (rec.type == LOADLINK_ERROR) {
