@@ -226,7 +226,7 @@ class Verbs(CtlTest):
             self.assertEqual(person.end(), 130)
 
     def test_warnings(self):
-        daemon = self.daemon(state_dir="/nonexistent")
+        daemon = self.daemon(state_dir="/nonexistent/sparkd")
         self.assertIn("/nonexistent", self.ctl_json(daemon, "status")["warnings"][0])
         self.assertIn("Warning: Usage", self.ctl(daemon, "status"))
         done = subprocess.run([CTL, "-S", daemon.socket, "doctor"], stdout=subprocess.PIPE, text=True, check=False)
