@@ -347,7 +347,7 @@ static int spawn_loader(struct load *load, int link, const Spark__V1__Load *want
         argv[n++] = rows;
         argv[n++] = (char *)"--sequences";
         argv[n++] = sequences;
-        if (load->shape) {
+        if (wanted && load->shape) {
                 argv[n++] = (char *)"--shape";
                 argv[n++] = wanted->shape;
                 argv[n++] = (char *)"--format";
