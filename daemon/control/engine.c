@@ -414,7 +414,7 @@ static int open_for_reading(const int *fds, size_t n, int *ret) {
 /* Init for an image that is still being written. */
 static int queue_growing(struct engine *e, Spark__Engine__V1__ControlFrame *frame) {
         const struct load *load = e->model->load;
-        int fds[LOADLINK_SEGMENTS_MAX], r;
+        int fds[LOADLINK_SEGMENTS_MAX] = { 0 }, r;
 
         r = open_for_reading(load->segments, load->n_segments, fds);
         if (r < 0)
