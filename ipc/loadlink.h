@@ -83,6 +83,7 @@ struct loadlink_record {
         uint32_t vocabulary; /* PLAN: tokens */
         uint32_t has_chat_template; /* PLAN */
         uint32_t phase; /* PROGRESS: enum loadlink_phase */
+        uint32_t tensors; /* PROGRESS: so many of the image's first tensors are in place, behind its tables; 0 = not known */
         struct loadlink_share kinds[LOADLINK_KINDS]; /* PLAN: bytes in the image */
         struct loadlink_share coded; /* PLAN: of these, coded losslessly */
         uint32_t packed; /* PLAN: the input is a packed image */

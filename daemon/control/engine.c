@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 #include "base/log.h"
 #include "engine.h"
 #include "event.h"
+#include "load.h"
 #include "manager.h"
 #include "message.h"
 #include "session.h"
@@ -390,6 +392,42 @@ static uint32_t memory_wait_ms(const struct engine *e) {
         return gone && manager_now_us() - gone < MEMORY_BACK_SECONDS * 1000000ull ? MEMORY_BACK_SECONDS * 1000u : 0;
 }
 
+/* Descriptors that can't be written to: with others an engine could change the image, and it could not be sealed while the engine
+ * has it mapped. */
+static int open_for_reading(const int *fds, size_t n, int *ret) {
+        char path[32];
+
+        for (size_t i = 0; i < n; i++) {
+                (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fds[i]);
+                ret[i] = open(path, O_RDONLY | O_CLOEXEC);
+                if (ret[i] < 0) {
+                        int r = -errno;
+
+                        while (i > 0)
+                                (void)fd_close(ret[--i]);
+                        return r;
+                }
+        }
+        return 0;
+}
+
+/* Init for an image that is still being written. */
+static int queue_growing(struct engine *e, Spark__Engine__V1__ControlFrame *frame) {
+        const struct load *load = e->model->load;
+        int fds[LOADLINK_SEGMENTS_MAX] = { 0 }, r;
+
+        r = open_for_reading(load->segments, load->n_segments, fds);
+        if (r < 0)
+                return r;
+        frame->init->growing = true;
+        frame->init->segments = (uint32_t)load->n_segments;
+        frame->init->kv_bytes = load->plan.kv ? load->plan.kv : e->manager->config->memory_kv;
+        r = message_queue_fds(&e->channel, &frame->base, fds, load->n_segments);
+        for (size_t i = 0; i < load->n_segments; i++)
+                (void)fd_close(fds[i]);
+        return r;
+}
+
 static int write_init(struct engine *e) {
         const struct config *c = e->manager->config;
         struct model *model = e->model;
@@ -417,6 +455,8 @@ static int write_init(struct engine *e) {
         init.log_level = (int32_t)c->log_level;
         frame.body_case = SPARK__ENGINE__V1__CONTROL_FRAME__BODY_INIT;
         frame.init = &init;
+        if (model->load)
+                return queue_growing(e, &frame);
         return message_queue_fds(&e->channel, &frame.base, model->segments, model->n_segments);
 }
 
@@ -475,6 +515,23 @@ int engine_start(struct engine **ret, struct model *model) {
         log_debug("engine of model '%s': process %d", model->name, (int)e->pid);
         *ret = steal_ptr(&e);
         return 0;
+}
+
+void engine_tell_image(struct engine *e, uint32_t tensors, bool whole) {
+        Spark__Engine__V1__ControlFrame frame = SPARK__ENGINE__V1__CONTROL_FRAME__INIT;
+        Spark__Engine__V1__Image image = SPARK__ENGINE__V1__IMAGE__INIT;
+
+        if (e->closed || e->state != ENGINE_STARTING)
+                return; /* its end follows */
+        image.tensors = tensors;
+        image.whole = whole;
+        frame.body_case = SPARK__ENGINE__V1__CONTROL_FRAME__BODY_IMAGE;
+        frame.image = &image;
+        e->started_us = manager_now_us(); /* what it waits for has come, so its time begins anew */
+        if (message_queue(&e->channel, &frame.base))
+                engine_kill(e, "there is no room for what it is to be told");
+        else
+                engine_flush(e);
 }
 
 /* ---- is it alive? ---- */

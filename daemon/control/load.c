@@ -252,6 +252,8 @@ static void on_record(struct load *load, const struct loadlink_record *rec) {
                 return;
         case LOADLINK_PROGRESS:
                 (rec->phase == LOADLINK_PHASE_SURVEY ? on_survey : on_written)(load, rec);
+                if (!load->request && load->n_segments > 0 && rec->tensors > 0)
+                        model_load_arrived(load->model, rec->tensors);
                 return;
         case LOADLINK_DONE:
                 load->written = true;

@@ -72,6 +72,7 @@ struct manager {
         struct bus *bus; /* NULL where none is wanted */
         struct sessions *sessions;
         struct store *store;
+        bool weights_are_copied; /* to a device, by the engine that was ready last */
 };
 
 /* config is taken over (on failure too). 0 or -errno, after having logged why. */

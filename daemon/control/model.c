@@ -143,12 +143,36 @@ int model_check_lossless(const struct model *model, struct request_error *error)
         return REQUEST_E_REFUSED;
 }
 
+/* Whether weights are copied to a device, as far as is known: they can be while the image is still being written. */
+static bool model_copies_weights(const struct model *model) {
+        const struct config *c = model->manager->config;
+
+        if (strcmp(c->backend, "cuda") != 0 && strcmp(c->backend, "auto") != 0)
+                return false;
+        return strcmp(c->cuda_placement, "device") == 0 ||
+               (strcmp(c->cuda_placement, "auto") == 0 && model->manager->weights_are_copied);
+}
+
+void model_load_arrived(struct model *model, uint32_t tensors) {
+        int r;
+
+        if (!model->engine && !model->early_tried && model_copies_weights(model)) {
+                model->early_tried = true;
+                r = engine_start(&model->engine, model);
+                if (r < 0)
+                        log_warning("model '%s': no engine can be started before it is loaded: %s", model->name, strerror(-r));
+        }
+        if (model->engine)
+                engine_tell_image(model->engine, tensors, false);
+}
+
 static void model_start(struct model *model) {
         struct request_error error;
         int r = 0;
 
         model->lossless = lossless_is_wanted(model);
         model->deaths_in_row = model->start_failures = 0;
+        model->early_tried = false;
         model->load_began_us = manager_now_us();
         if (config_is_null_backend(model->manager->config)) {
                 model_set_state(model, MODEL_STARTING);
@@ -268,6 +292,7 @@ static void pump_failed(struct model *model) {
 /* A load that was for requests which are all gone. */
 static void end_abandoned_load(struct model *model) {
         log_info("model '%s': nobody waits for it any more, its load is given up", model->name);
+        model->engine = engine_discard(model->engine);
         model->load = load_free(model->load);
         model_set_state(model, MODEL_AVAILABLE);
 }
@@ -338,10 +363,14 @@ void model_load_done(struct model *model) {
         model->read_us = load->written_us - load->handed_us;
         model->load = load_free(load);
         model_set_state(model, MODEL_STARTING);
-        model_start_engine(model);
+        if (model->engine)
+                engine_tell_image(model->engine, 0, true);
+        else
+                model_start_engine(model);
 }
 
 void model_load_failed(struct model *model, const struct request_error *error) {
+        model->engine = engine_discard(model->engine);
         model->load = load_free(model->load);
         model_fail(model, error->has_plan ? EVENT_MEMORY_REFUSED : EVENT_LOAD_FAILED, error);
 }
@@ -368,6 +397,7 @@ void model_engine_ready(struct model *model, const Spark__Engine__V1__Ready *rea
         copy_text(f->device, sizeof(f->device), ready->device);
         copy_text(f->placement, sizeof(f->placement), ready->placement);
         copy_text(f->kv_memory, sizeof(f->kv_memory), ready->kv_memory);
+        model->manager->weights_are_copied = strcmp(f->placement, "device") == 0;
         model->kv_promised = model->engine_promised = 0;
         if (model->load_began_us)
                 model->load_us = manager_now_us() - model->load_began_us;
@@ -436,6 +466,10 @@ void model_engine_gone(struct model *model, bool was_ready, bool lost, uint64_t 
         struct request_error failed;
 
         model->engine = NULL;
+        if (model->state == MODEL_LOADING) {
+                log_notice("model '%s': the engine that was started ahead of its load has ended; another one follows it", model->name);
+                return;
+        }
         manager_kick(model->manager); /* which may be waiting for just this in order to end */
         requeue_active(model);
         if (model->state == MODEL_UNLOADING) {

@@ -61,7 +61,8 @@ struct model {
         struct request_error error; /* FAILED: why */
         uint64_t failed_us;
         struct load *load;
-        struct engine *engine;
+        struct engine *engine; /* LOADING: one that takes the image as it comes, or NULL */
+        bool early_tried;      /* there was one, in this load */
         int segments[LOADLINK_SEGMENTS_MAX];
         size_t n_segments;
         uint64_t image_bytes, kv_promised, engine_promised, load_began_us, load_us;
@@ -117,6 +118,8 @@ void models_count_memory(struct manager *m);
 
 /* From load.c: it has got on; it has ended. */
 void model_load_progress(struct model *model, const struct load *load);
+/* The image's tables and so many of its first tensors are in place: an engine that copies weights to a device can begin. */
+void model_load_arrived(struct model *model, uint32_t tensors);
 void model_load_done(struct model *model);
 void model_load_failed(struct model *model, const struct request_error *error);
 /* From engine.c */

@@ -65,7 +65,7 @@ static int need_backend(struct host *h, const struct host_config *config, size_t
         return r;
 }
 
-static int open_image(struct host *h, const int *fds, size_t n_fds, struct failure *f) {
+static int open_image(struct host *h, const struct host_config *config, const int *fds, size_t n_fds, struct failure *f) {
         struct image_error error = { .text = "" };
         int r;
 
@@ -73,7 +73,8 @@ static int open_image(struct host *h, const int *fds, size_t n_fds, struct failu
                 fake_vocab_init(&h->fake, &h->def);
                 return 0;
         }
-        r = image_open(&h->image, fds, n_fds, &error);
+        r = config->arrival ? image_open_growing(&h->image, fds, n_fds, config->arrival, &error) :
+                              image_open(&h->image, fds, n_fds, &error);
         if (r > 0)
                 return failure_set(f, MODEL_INVALID, "image: %s", error.text);
         if (r < 0)
@@ -119,6 +120,14 @@ static int open_model(struct host *h, const struct host_config *config, struct f
         return r;
 }
 
+/* Behind this, whoever wrote the image can change nothing any more. */
+static int settle_image(struct host *h, struct failure *f) {
+        struct image_error error = { .text = "" };
+        int r = image_settle(&h->image, &error);
+
+        return r > 0 ? failure_set(f, MODEL_INVALID, "image: %s", error.text) : r;
+}
+
 static void describe_kv(struct host *h, const struct host_config *config) {
         struct kvfile_kind *k = &h->kv_kind;
 
@@ -139,16 +148,20 @@ int host_open_model(struct host *h, const struct host_config *config, const int 
 
         r = need_backend(h, config, n_fds, f);
         if (r == 0)
-                r = open_image(h, fds, n_fds, f);
+                r = open_image(h, config, fds, n_fds, f);
         if (r == 0)
                 r = open_text(h, f);
         if (r != 0)
                 return r;
         vocabulary_only = n_fds > 0 && h->image.n_tensors == 0;
-        if (!vocabulary_only) {
+        if (!vocabulary_only)
                 r = open_model(h, config, f);
-                if (r == 0)
-                        r = engine_new(&h->engine, h->model, h->tokenizer, &config->engine, events, userdata, f);
+        if (r == 0)
+                r = settle_image(h, f);
+        if (r != 0)
+                return r;
+        if (!vocabulary_only) {
+                r = engine_new(&h->engine, h->model, h->tokenizer, &config->engine, events, userdata, f);
                 if (r != 0)
                         return r;
         }

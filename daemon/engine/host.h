@@ -18,6 +18,7 @@ struct host_config {
         const char *backend;       /* "auto", "cpu", ... */
         struct backend_config be;
         struct engine_config engine;
+        const struct image_arrival *arrival; /* of an image that is still being written; NULL = it is whole */
 };
 
 struct host {

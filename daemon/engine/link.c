@@ -61,14 +61,14 @@ static int take_init(struct channel *c, const struct channel_frame *frame, Proto
         return 0;
 }
 
-int link_receive_init(struct channel *c, ProtobufCMessage **ret_init, int *fds, size_t *ret_n_fds) {
-        struct channel_frame frame;
+/* The next frame; it is the channel's. */
+static int receive(struct channel *c, struct channel_frame *ret) {
         int r;
 
         for (;;) {
-                r = channel_next(c, &frame);
+                r = channel_next(c, ret);
                 if (r == 1)
-                        return take_init(c, &frame, ret_init, fds, ret_n_fds);
+                        return 0;
                 if (r != 0)
                         return r == CHANNEL_E_TRUNCATED ? LINK_E_CLOSED : r < 0 ? r : LINK_E_PROTOCOL;
                 r = channel_read(c);
@@ -81,6 +81,37 @@ int link_receive_init(struct channel *c, ProtobufCMessage **ret_init, int *fds, 
                 if (r < 0)
                         return r;
         }
+}
+
+int link_receive_init(struct channel *c, ProtobufCMessage **ret_init, int *fds, size_t *ret_n_fds) {
+        struct channel_frame frame;
+        int r = receive(c, &frame);
+
+        return r ? r : take_init(c, &frame, ret_init, fds, ret_n_fds);
+}
+
+int link_receive_image(struct channel *c, size_t *ret_tensors) {
+        struct message_fault fault = { .text = "" };
+        const Spark__Engine__V1__ControlFrame *m;
+        ProtobufCMessage *message = NULL;
+        struct channel_frame frame;
+        int r = receive(c, &frame);
+
+        if (r)
+                return r;
+        if (message_unpack(&spark__engine__v1__control_frame__descriptor, frame.data, frame.size, &message, &fault) != 0) {
+                log_error("Image: %s", fault.text);
+                return LINK_E_PROTOCOL;
+        }
+        m = (const Spark__Engine__V1__ControlFrame *)message;
+        if (m->body_case != SPARK__ENGINE__V1__CONTROL_FRAME__BODY_IMAGE) {
+                log_error("the image is not whole, and a frame came that says nothing of it");
+                r = LINK_E_PROTOCOL;
+        } else {
+                *ret_tensors = m->image->whole ? IMAGE_ALL : m->image->tensors;
+        }
+        (void)message_free(message);
+        return r;
 }
 
 int link_send(struct channel *c, struct frame *frame) {

@@ -25,6 +25,8 @@ enum {
 
 /* Receives Init with its descriptors. Blocks. *ret_init is freed with message_free(). 0, LINK_E_*, or -errno. */
 int link_receive_init(struct channel *c, ProtobufCMessage **ret_init, int *fds, size_t *ret_n_fds);
+/* Receives how much of a growing image is there: the number of its first tensors, or IMAGE_ALL. Blocks. As above. */
+int link_receive_image(struct channel *c, size_t *ret_tensors);
 /* Sends one frame (taken over) and waits until it is out. 0, LINK_E_CLOSED, or -errno. */
 int link_send(struct channel *c, struct frame *frame);
 

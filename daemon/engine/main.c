@@ -36,6 +36,8 @@ struct program {
         struct link *link;
         struct host host;
         struct watchdog *watchdog; /* of a device */
+        size_t arrived;            /* tensors of a growing image, the first ones */
+        bool link_ended;           /* while it was waited for */
 };
 
 static int parse_link_fd(int argc, char **argv) {
@@ -137,6 +139,21 @@ static bool wait_for_memory(const struct program *p, int r, const struct failure
         return true;
 }
 
+/* For image_await(). */
+static int wait_for_image(void *userdata, size_t n) {
+        struct program *p = userdata;
+
+        while (p->arrived < n) {
+                int r = link_receive_image(&p->channel, &p->arrived);
+
+                if (r) {
+                        p->link_ended = r == LINK_E_CLOSED;
+                        return r < 0 ? r : -EPIPE;
+                }
+        }
+        return 0;
+}
+
 /* From the watchdog: whoever is stuck in a driver stays there. */
 static void end_lost(const char *why) {
         log_error("%s", why);
@@ -181,6 +198,7 @@ static int open_host(struct program *p, struct host_config *config, uint32_t job
 
 /* From Init to Ready. 0, REQUEST_E_FAILED, or negative. */
 static int start(struct program *p, struct failure *f) {
+        const struct image_arrival arrival = { wait_for_image, p };
         struct host_config config = { .backend = NULL };
         uint64_t jobs;
         int r;
@@ -188,6 +206,7 @@ static int start(struct program *p, struct failure *f) {
         r = read_config(p->init, &config, f);
         if (r != 0)
                 return r;
+        config.arrival = p->init->growing ? &arrival : NULL;
         jobs = (uint64_t)(config.engine.max_queued ? config.engine.max_queued : ENGINE_QUEUED) +
                (config.engine.max_sequences ? config.engine.max_sequences : ENGINE_SEQUENCES) + JOBS_BESIDES;
         if (jobs > 1u << 20)
@@ -241,6 +260,8 @@ static int run(struct program *p) {
         if (p->init->log_level)
                 log_init(PROGRAM, (enum log_level)p->init->log_level, getenv("JOURNAL_STREAM") != NULL);
         r = start(p, &f);
+        if (r != 0 && p->link_ended)
+                return EXIT_SUCCESS; /* control does not want it any more */
         return r != 0 ? refuse(p, r, &f) : serve(p);
 }
 

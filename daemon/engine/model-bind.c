@@ -12,6 +12,13 @@
 
 #include "model-private.h"
 
+int model_await(const struct binder *b, const struct image_tensor *t) {
+        struct image_error error;
+        int r = image_await(b->image, t, &error);
+
+        return r == IMAGE_E_INVALID ? model_refuse(b->error, MODEL_E_INVALID, "image: %s", error.text) : r;
+}
+
 static int from_backend(struct model_error *error, int r) {
         if (r <= 0)
                 return r;
@@ -41,24 +48,30 @@ static int upload(struct binder *b, const float *host, uint64_t n, float **ret) 
 /* A tensor of n floats, or NULL where there is none; images have nothing but F32 in this layout. */
 static int bind_vector(struct binder *b, const char *name, uint64_t n, float **ret) {
         const struct image_tensor *t = image_find(b->image, name);
+        int r;
 
         if (!t)
                 return 0;
         if (t->fmt != FMT_F32 || t->layout != WEIGHT_ROWS || t->dims[0] * t->dims[1] != n || t->dims[2] != 1)
                 return model_refuse(b->error, MODEL_E_INVALID, "tensor %s is no vector of %llu elements", name,
                                     (unsigned long long)n);
-        return upload(b, image_data(b->image, t), n, ret);
+        r = model_await(b, t);
+        return r ? r : upload(b, image_data(b->image, t), n, ret);
 }
 
 /* The scales that go with a matrix: of all of it, or of each expert's. */
 static int bind_scale(struct binder *b, const char *name, uint32_t n_experts, struct weight *w) {
         const struct image_tensor *t = image_find(b->image, name);
         const float *scales;
+        int r;
 
         if (!t)
                 return 0;
         if (t->fmt != FMT_F32 || t->layout != WEIGHT_ROWS || (t->dims[0] != 1 && t->dims[0] != n_experts))
                 return model_refuse(b->error, MODEL_E_INVALID, "tensor %s is no scale", name);
+        r = model_await(b, t);
+        if (r != 0)
+                return r;
         scales = image_data(b->image, t);
         if (t->dims[0] == 1)
                 w->scale = scales[0];
@@ -105,6 +118,9 @@ static int bind_matrix(struct binder *b, const char *name, uint32_t n_out, uint3
         if (!w.info)
                 return model_refuse(b->error, MODEL_E_UNSUPPORTED, "tensor %s has format %u, which is not known", name,
                                     t->fmt);
+        r = model_await(b, t);
+        if (r != 0)
+                return r;
         r = b->m->backend->ops->bind(b->m->backend, &w);
         if (r == BACKEND_E_NO_MEMORY)
                 return refuse_memory(b, t, name);

@@ -9,7 +9,7 @@
 
 struct binder {
         struct lm *m;
-        const struct image *image;
+        struct image *image;
         const struct image_arch *arch;
         struct model_error *error;
         uint64_t bound_bytes; /* so far */
@@ -17,6 +17,8 @@ struct binder {
 };
 
 int model_refuse(struct model_error *error, int code, const char *format, ...) _printf_(3, 4);
+/* Waits for a tensor of an image that is still being written. 0, MODEL_E_INVALID, or what ended the waiting. */
+int model_await(const struct binder *b, const struct image_tensor *t);
 /* Waits until the backend has all weights that it was given (backend.h, settle). 0, or negative. */
 int model_settle(const struct lm *m);
 /* All weights. */

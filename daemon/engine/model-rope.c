@@ -86,12 +86,16 @@ static int read_factors(struct binder *b, const char *name, const float **ret) {
         const struct image_tensor *t = image_find(b->image, name);
         uint32_t n = b->m->shape.n_rot / 2;
         const float *factors;
+        int r;
 
         *ret = NULL;
         if (!t)
                 return 0;
         if (t->fmt != FMT_F32 || t->layout != WEIGHT_ROWS || t->dims[0] != n || t->dims[1] != 1)
                 return model_refuse(b->error, MODEL_E_INVALID, "tensor %s is no vector of %u F32", name, n);
+        r = model_await(b, t);
+        if (r != 0)
+                return r;
         factors = image_data(b->image, t);
         for (uint32_t i = 0; i < n; i++)
                 if (!(factors[i] > 0) || !isfinite(factors[i]))

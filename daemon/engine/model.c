@@ -141,7 +141,7 @@ static const char *most_used_format(const struct binder *b) {
         return fmt_info((uint32_t)best) ? fmt_info((uint32_t)best)->name : "";
 }
 
-int model_new_image(struct lm **ret, struct backend *be, const struct image *image, struct model_error *error) {
+int model_new_image(struct lm **ret, struct backend *be, struct image *image, struct model_error *error) {
         _cleanup_(model_freep) struct lm *m = NULL;
         struct binder b;
         int r;

@@ -122,7 +122,7 @@ struct lm {
 };
 
 /* Binds an image's weights (the image must outlive the model). 0, MODEL_E_*, or negative: the backend is lost. */
-int model_new_image(struct lm **ret, struct backend *be, const struct image *image, struct model_error *error);
+int model_new_image(struct lm **ret, struct backend *be, struct image *image, struct model_error *error);
 /* A model for backends that fake: n_vocab logits, of which only the first n_likely are ever high. */
 int model_new_fake(struct lm **ret, struct backend *be, uint32_t n_vocab, uint32_t n_likely, uint32_t n_ctx);
 /* Random weights of this format, the same for every seed on every machine. */

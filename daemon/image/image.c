@@ -489,6 +489,62 @@ int image_open(struct image *ret, const int *fds, size_t n_fds, struct image_err
         return 0;
 }
 
+int image_open_growing(struct image *ret, const int *fds, size_t n_fds, const struct image_arrival *arrival,
+                       struct image_error *error) {
+        _cleanup_(image_close) struct image image = IMAGE_NULL;
+        struct reader r = { .image = &image, .error = error };
+        uint64_t size;
+        int e;
+
+        e = map_segments(&r, fds, n_fds);
+        if (e)
+                return e;
+        size = image_tables_size(image.map[0], (size_t)image.map_size[0], error);
+        if (size == 0 || size > image.map_size[0])
+                return IMAGE_E_INVALID;
+        image.tables = malloc((size_t)size);
+        if (!image.tables)
+                return -ENOMEM;
+        (void)memcpy(image.tables, image.map[0], (size_t)size);
+        r.base = image.tables;
+        r.header = image.tables;
+        e = check_begin(&r, (size_t)size);
+        if (!e && r.header->tables_size != size)
+                e = fault(&r, offsetof(struct image_header, tables_size), "the tables change while they are read");
+        if (!e)
+                e = check_tables(&r);
+        if (e)
+                return e;
+        image.arrival = *arrival;
+        *ret = image;
+        image = IMAGE_NULL;
+        return 0;
+}
+
+int image_settle(struct image *image, struct image_error *error) {
+        struct reader r = { .image = image, .header = image->tables, .base = image->tables, .error = error };
+        int e;
+
+        if (!image->arrival.wait)
+                return 0;
+        e = image->arrival.wait(image->arrival.userdata, IMAGE_ALL);
+        if (!e && memcmp(image->tables, image->map[0], (size_t)r.header->tables_size) != 0)
+                e = fault(&r, 0, "the tables were changed after they were read");
+        if (!e)
+                e = check_coded(&r);
+        if (!e)
+                image->arrival.wait = NULL;
+        return e;
+}
+
+int image_await(struct image *image, const struct image_tensor *tensor, struct image_error *error) {
+        if (!image->arrival.wait)
+                return 0;
+        if (fmt_is_coded(fmt_info(tensor->fmt)))
+                return image_settle(image, error);
+        return image->arrival.wait(image->arrival.userdata, (size_t)(tensor - image->tensors) + 1);
+}
+
 uint64_t image_tables_size(const void *begin, size_t n, struct image_error *error) {
         struct reader r = { .header = begin, .error = error };
 
@@ -527,6 +583,7 @@ void image_close(struct image *image) {
         for (size_t i = 0; i < image->n_segments; i++)
                 if (image->map[i])
                         (void)munmap(image->map[i], (size_t)image->map_size[i]);
+        free(image->tables);
         *image = IMAGE_NULL;
 }
 

@@ -169,6 +169,14 @@ struct image_vocab {
         bool prefix_missing; /* add_space_prefix: only where text does not begin with a space */
 };
 
+/* How one waits for an image that is still being written: returns when its first n tensors are in place, with IMAGE_ALL when the
+ * image is whole and nobody can change it any more. 0, or whatever ended the waiting, which image_await() hands on. */
+#define IMAGE_ALL SIZE_MAX
+struct image_arrival {
+        int (*wait)(void *userdata, size_t n);
+        void *userdata;
+};
+
 /* An opened image. Everything it hands out points into the mapping and lives until image_close(). */
 struct image {
         size_t n_segments;
@@ -182,6 +190,8 @@ struct image {
         const char *chat_template; /* NUL-terminated, NULL where absent */
         size_t chat_template_size;
         const uint32_t *name_index; /* tensor numbers sorted by name: image_find() */
+        struct image_arrival arrival; /* of one that is still being written */
+        void *tables;                 /* of such a one: what is read in the place of segment 0's */
 };
 
 #define IMAGE_NULL ((struct image){ 0 })
@@ -197,6 +207,17 @@ static inline void image_layers_add(struct image_layers *set, uint32_t layer) {
 /* Maps and checks the segments (fds are borrowed). Of what tensors contain, only what kernels follow without looking is checked
  * (indexes of coded ones); checksums are not. 0, IMAGE_E_INVALID with *error filled, or -errno. */
 int image_open(struct image *image, const int *fds, size_t n_fds, struct image_error *error);
+/* The same of segments whose tables are there already, while their data is still being written by somebody who is not trusted.
+ * Tables are copied before they are checked, so that later changes do not matter. A tensor's data is not to be looked at before
+ * image_await() has returned for it, and nothing of it may be used by others before image_settle(). */
+int image_open_growing(struct image *image, const int *fds, size_t n_fds, const struct image_arrival *arrival,
+                       struct image_error *error);
+/* Waits for a tensor's data; for a coded one, whose index kernels follow without looking, until the image is whole and its indexes
+ * are checked. 0, IMAGE_E_INVALID with *error filled, or what arrival's function returned. */
+int image_await(struct image *image, const struct image_tensor *tensor, struct image_error *error);
+/* Waits until the image is whole, and makes sure that it is the one whose tables were read. Afterwards it is like any other. As
+ * above. */
+int image_settle(struct image *image, struct image_error *error);
 /* Checks header and tables alone, `size` bytes at tables, of an image that says itself how large its segments are; tables must
  * outlive what it hands out, and image_data() is not to be called. 0 or IMAGE_E_INVALID with *error filled, or -ENOMEM. */
 int image_open_tables(struct image *image, const void *tables, uint64_t size, struct image_error *error);

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <sched.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -164,6 +165,45 @@ static void transform_slot(const struct copy *c, const struct copy_slot *slot, s
         }
 }
 
+int copy_expect(struct copy *c, const struct copy_piece *pieces, size_t n_pieces, size_t n_tensors) {
+        uint64_t *left = calloc(n_tensors + 1, sizeof(*left));
+
+        if (!left)
+                return -ENOMEM;
+        for (size_t i = 0; i < n_pieces; i++) {
+                left[pieces[i].tensor] += pieces[i].size;
+                if (pieces[i].has_twin)
+                        left[pieces[i].twin] += pieces[i].size;
+        }
+        left[n_tensors] = 1; /* so that there is an end */
+        free(c->left);
+        c->left = left;
+        c->arrived = 0;
+        return 0;
+}
+
+size_t copy_arrived(struct copy *c) {
+        size_t n;
+
+        (void)pthread_mutex_lock(&c->lock);
+        while (c->left && c->left[c->arrived] == 0)
+                c->arrived++;
+        n = c->arrived;
+        (void)pthread_mutex_unlock(&c->lock);
+        return n;
+}
+
+/* A chunk is in place. With the lock held. */
+static void account(struct copy *c, const struct copy_chunk *chunk) {
+        const struct copy_piece *piece = &c->pieces[chunk->piece];
+
+        if (piece->aside)
+                return;
+        c->left[piece->tensor] -= chunk->size;
+        if (piece->has_twin)
+                c->left[piece->twin] -= chunk->size;
+}
+
 static bool is_fault(const struct copy_fault *f) {
         return f->coder != CODER_OK || f->sums != SUMS_OK;
 }
@@ -184,6 +224,8 @@ static bool transform_one(struct copy *c) {
                 c->fault = fault;
         c->n_packing--;
         c->done += c->slots[slot].chunk.size;
+        if (c->left && !is_fault(&fault))
+                account(c, &c->slots[slot].chunk);
         c->free[c->n_free++] = slot;
         (void)pthread_cond_signal(&c->idle);
         return true;
@@ -238,6 +280,7 @@ void copy_deinit(struct copy *c) {
                 (void)pthread_join(c->helpers[i], NULL);
         ring_deinit(&c->ring);
         pool_deinit(c);
+        free(c->left);
         (void)pthread_cond_destroy(&c->work);
         (void)pthread_cond_destroy(&c->idle);
         (void)pthread_mutex_destroy(&c->lock);

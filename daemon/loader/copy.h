@@ -109,6 +109,8 @@ struct copy {
         unsigned free[COPY_SLOTS], n_free;
         unsigned n_packing;
         uint64_t done; /* bytes of the files' tensor data that are in place */
+        uint64_t *left; /* by tensor: bytes in the files that are not in place yet; NULL = nobody asks */
+        size_t arrived; /* tensors before the first of which some are left */
         bool stop;
         struct copy_fault fault; /* the first one ends the run */
 };
@@ -125,5 +127,9 @@ void copy_deinit(struct copy *c);
  * LOADER_E_*, or -errno. */
 int copy_run(struct copy *c, const struct copy_piece *pieces, size_t n_pieces, const struct image_plan *plan,
              void *const *segments, const struct copy_progress *progress, struct loader_error *error);
+/* From here on runs keep account of which tensors are in place; pieces are all that there will be, in whatever runs. 0 or -ENOMEM. */
+int copy_expect(struct copy *c, const struct copy_piece *pieces, size_t n_pieces, size_t n_tensors);
+/* The number of first tensors that are in place; for any thread. 0 without copy_expect(). */
+size_t copy_arrived(struct copy *c);
 /* Bytes of tensor data in the files. */
 uint64_t copy_total(const struct copy_piece *pieces, size_t n_pieces);

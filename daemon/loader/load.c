@@ -241,11 +241,17 @@ int loader_write(struct loader *l, const int *fds, size_t n_fds, const struct co
         if (l->options.pack)
                 return n_fds == 1 ? write_file(l, fds[0], progress) : -EINVAL;
         r = map(l, fds, n_fds, maps);
-        if (!r) {
-                if (!l->packed)
-                        image_plan_write_tables(&l->plan, maps[0]);
-                r = write_tensors(l, maps, progress);
+        if (!r && !l->packed) {
+                image_plan_write_tables(&l->plan, maps[0]);
+                r = copy_expect(&l->copy, l->hf ? l->hf->pieces : l->pieces, l->hf ? l->hf->n_pieces : l->n_pieces,
+                                l->plan.n_tensors);
         }
+        if (!r)
+                r = write_tensors(l, maps, progress);
         unmap(l, maps);
         return r;
+}
+
+size_t loader_arrived(struct loader *l) {
+        return copy_arrived(&l->copy);
 }

@@ -46,6 +46,9 @@ int loader_plan(struct loader *l);
 /* Writes the image into memfds (borrowed) of the planned sizes, or into one file of all of them together where it is packed; they are
  * unmapped again when this returns. */
 int loader_write(struct loader *l, const int *fds, size_t n_fds, const struct copy_progress *progress);
+/* How many of the plan's first tensors loader_write() has put in place, behind the tables; 0 where that is not known (packed
+ * images). For its progress function. */
+size_t loader_arrived(struct loader *l);
 /* Bytes of tensor data that loader_write() will report progress on. */
 uint64_t loader_total(const struct loader *l);
 

@@ -44,6 +44,7 @@ struct options {
 
 struct reporter {
         int link_fd;
+        struct loader *loader; /* whose tensors arrive, or NULL */
         int64_t last_ns;
         enum loadlink_phase phase;
 };
@@ -197,6 +198,11 @@ static void report_progress(void *arg, uint64_t done, uint64_t total) {
 
         if (now - r->last_ns < PROGRESS_INTERVAL_NS)
                 return;
+        if (r->loader) {
+                record.tensors = (uint32_t)loader_arrived(r->loader);
+                if (r->last_ns == 0 && record.tensors == 0)
+                        return; /* the first thing to tell is that there is something */
+        }
         r->last_ns = now;
         (void)loadlink_send(r->link_fd, &record, NULL, 0); /* nobody there: the kernel ends us (PDEATHSIG) */
 }
@@ -211,7 +217,7 @@ static int send_plan(const struct loader *l, const struct options *o) {
 
 static int write_segments(struct loader *l, int link_fd) {
         struct loadlink_record record = { 0 };
-        struct reporter reporter = { .link_fd = link_fd, .last_ns = now_ns() };
+        struct reporter reporter = { .link_fd = link_fd, .loader = l };
         const struct copy_progress progress = { report_progress, &reporter };
         int fds[LOADLINK_SEGMENTS_MAX], r;
         size_t n_fds = 0;

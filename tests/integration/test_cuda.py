@@ -25,7 +25,7 @@ WRAPPER = """#!/bin/sh
 # one of the engines, counted from 0, has a device as told; those before and after it have a sound one
 n=0
 while ! mkdir {folder}/started-$n 2>/dev/null; do n=$((n + 1)); done
-if [ $n = {which} ]; then SPARK_CUDA_EMU='{words}'; export SPARK_CUDA_EMU; fi
+if [ $n = {which} ]; then SPARK_CUDA_EMU='{words}'; export SPARK_CUDA_EMU; {first}; fi
 exec {engine} "$@"
 """
 
@@ -46,13 +46,13 @@ class CudaCase(TestCase):
                               "models": [{"name": "m", "path": str(MODELS / f"{model}.gguf"), "default": True,
                                           "context": 256}], **settings})
 
-    def broken(self, words, which=0, **settings):
-        """A daemon one of whose engines has a device as told."""
+    def broken(self, words, which=0, first=":", **settings):
+        """A daemon one of whose engines has a device as told, and does something first."""
         folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory(prefix="sparkd-")))
         for name in ("sparkd", "spark-loader"):
             shutil.copy(BUILD / "bin" / name, folder / name)
         wrapper = folder / "spark-engine"
-        wrapper.write_text(WRAPPER.format(folder=folder, which=which, words=words, engine=BUILD / "bin" / "spark-engine"),
+        wrapper.write_text(WRAPPER.format(folder=folder, which=which, words=words, first=first, engine=BUILD / "bin" / "spark-engine"),
                            encoding="utf-8")
         wrapper.chmod(0o755)
         return self.cuda(program=folder / "sparkd", **settings)
@@ -81,6 +81,43 @@ class CudaCase(TestCase):
 class Answers(CudaCase):
     def test_greedy_as_on_the_processor(self):
         self.assertEqual(self.ask(self.cuda())[0], self.cpu_tokens())
+
+    def test_copies_begin_before_the_load_ends(self):
+        """Where weights are copied to the device; elsewhere there is nothing to gain. The loader's first word of what is in place
+        comes before its end, whatever the speed."""
+        for placement, early in (("device", True), ("auto", False)):
+            daemon = self.cuda(cuda_placement=placement)
+            daemon.wait_engine()
+            log = daemon.log()
+            self.assertEqual(log.index("engine of model 'm': process") < log.index("model 'm' is starting"), early, placement)
+            self.assertEqual(len(daemon.children()), 1)
+            self.assertEqual(self.ask(daemon)[0], self.cpu_tokens())
+
+    def test_early_engine_ends(self):
+        """One that is gone before it has seen the whole image: another one follows."""
+        daemon = self.broken("", first="exit 70", cuda_placement="device")
+        daemon.wait_engine()
+        self.assertEqual(len(daemon.children()), 1)
+        self.assertEqual(self.ask(daemon)[0], self.cpu_tokens())
+
+    def test_load_fails_behind_an_early_engine(self):
+        """Its file ends too early: the engine goes with the load."""
+        whole = (MODELS / "mini-llama-f32.gguf").read_bytes()
+        daemon = self.cuda(cuda_placement="device")
+        cut = daemon.folder / "cut.gguf"
+        cut.write_bytes(whole)
+        with daemon.connect() as client:
+            for _ in range(20):  # it is planned as whole, and shorter when it is read, now and then
+                id = client.request(load=pb.Load(path=str(cut)))
+                os.truncate(cut, len(whole) - 65536)
+                end = client.answer(id)[2]
+                os.truncate(cut, 0)
+                cut.write_bytes(whole)
+                if end.WhichOneof("body") == "done":
+                    self.assertDone(client.ask(unload=pb.Unload(model="cut")))
+            until(lambda: len(daemon.children()) == 1, 20, "no engine but that of the other model")
+            self.assertEqual(len(daemon.children("spark-loader")), 0)
+        self.assertEqual(self.ask(daemon)[0], self.cpu_tokens())
 
     def test_device_placement(self):
         daemon = self.cuda(cuda_placement="device")
