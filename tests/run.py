@@ -9,6 +9,7 @@ The closing line is "N passed, N failed, N skipped"; the exit status is 1 if any
 """
 
 import argparse
+import concurrent.futures
 import os
 import pathlib
 import re
@@ -66,23 +67,27 @@ def report(name, status, output, counts, seconds):
 TOO_SLOW_EMULATED = {"test-cuda-" + name for name in ("attn", "backend", "faults", "lossless", "mm", "reference", "scratch", "steps", "upload")}
 
 
+def run_binary(options, path, env):
+    if options.emulator and path.name in TOO_SLOW_EMULATED:
+        return path.name, 0, "skipped: an emulated device on an emulated processor takes minutes", (0, 0, 1), 0.0
+    began = time.monotonic()
+    status, output = run(options.emulator + [str(path)], UNIT_TIMEOUT_S, env)
+    # the summary names failures and skips again, so names are counted once
+    counts = tuple(len(set(re.findall(pattern, output, re.M))) for pattern in
+                   (r"^\[       OK \] (\S+)$", r"^\[  FAILED  \] (\S+)$", r"^\[  SKIPPED \] (\S+)$"))
+    return path.name, status, output, counts, time.monotonic() - began
+
+
 def run_unit(options, totals, env):
     if options.emulator:
         env = {**env, "SPARK_TEST_EMULATED": "1"}  # some things are the kernel's and not the emulator's to show
     binaries = sorted(path for path in (ROOT / options.build / "tests").glob("test-*")
                       if os.access(path, os.X_OK) and path.is_file() and not path.suffix)
-    for path in binaries:
-        if options.only and not any(part in path.name for part in options.only):
-            continue
-        if options.emulator and path.name in TOO_SLOW_EMULATED:
-            totals.add(*report(path.name, 0, "skipped: an emulated device on an emulated processor takes minutes", (0, 0, 1), 0.0))
-            continue
-        began = time.monotonic()
-        status, output = run(options.emulator + [str(path)], UNIT_TIMEOUT_S, env)
-        # the summary names failures and skips again, so names are counted once
-        counts = tuple(len(set(re.findall(pattern, output, re.M))) for pattern in
-                       (r"^\[       OK \] (\S+)$", r"^\[  FAILED  \] (\S+)$", r"^\[  SKIPPED \] (\S+)$"))
-        totals.add(*report(path.name, status, output, counts, time.monotonic() - began))
+    binaries = [path for path in binaries if not options.only or any(part in path.name for part in options.only)]
+    # Nothing emulated depends on how fast it is, and it is slow: as many at once as there are processors.
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count() if options.emulator else 1) as pool:
+        for result in pool.map(lambda path: run_binary(options, path, env), binaries):
+            totals.add(*report(*result))
 
 
 def run_fuzz(options, totals, env):
