@@ -45,6 +45,7 @@ struct options {
 struct reporter {
         int link_fd;
         struct loader *loader; /* whose tensors arrive, or NULL */
+        bool arrived;          /* that some have, was told */
         int64_t last_ns;
         enum loadlink_phase phase;
 };
@@ -196,13 +197,12 @@ static void report_progress(void *arg, uint64_t done, uint64_t total) {
         struct loadlink_record record = { .type = LOADLINK_PROGRESS, .done = done, .total = total, .phase = r->phase };
         int64_t now = now_ns();
 
-        if (now - r->last_ns < PROGRESS_INTERVAL_NS)
-                return;
-        if (r->loader) {
+        if (r->loader)
                 record.tensors = (uint32_t)loader_arrived(r->loader);
-                if (r->last_ns == 0 && record.tensors == 0)
-                        return; /* the first thing to tell is that there is something */
-        }
+        /* the first tensors are told of at once: somebody may wait for them */
+        if (now - r->last_ns < PROGRESS_INTERVAL_NS && (record.tensors == 0 || r->arrived))
+                return;
+        r->arrived = r->arrived || record.tensors > 0;
         r->last_ns = now;
         (void)loadlink_send(r->link_fd, &record, NULL, 0); /* nobody there: the kernel ends us (PDEATHSIG) */
 }
@@ -217,7 +217,7 @@ static int send_plan(const struct loader *l, const struct options *o) {
 
 static int write_segments(struct loader *l, int link_fd) {
         struct loadlink_record record = { 0 };
-        struct reporter reporter = { .link_fd = link_fd, .loader = l };
+        struct reporter reporter = { .link_fd = link_fd, .loader = l, .last_ns = now_ns() };
         const struct copy_progress progress = { report_progress, &reporter };
         int fds[LOADLINK_SEGMENTS_MAX], r;
         size_t n_fds = 0;

@@ -60,7 +60,6 @@ struct watch {
         struct written *w;
         char *seen; /* segment 0, tensors as they were when they were said to be there */
         size_t n;
-        size_t times;
 };
 
 static void on_progress(void *arg, uint64_t done, uint64_t total) {
@@ -68,7 +67,6 @@ static void on_progress(void *arg, uint64_t done, uint64_t total) {
         size_t n = loader_arrived(&watch->w->loader);
 
         assert_true(done <= total && n >= watch->n && n <= watch->w->loader.plan.n_tensors);
-        watch->times += n > watch->n;
         for (; watch->n < n; watch->n++) {
                 const struct image_tensor *t = &watch->w->loader.plan.tensors[watch->n];
 
@@ -89,7 +87,6 @@ static void arrive(bool lossless) {
         assert_int_equal(loader_write(&w.loader, w.fds, w.n, &progress), 0);
         on_progress(&watch, 0, 0);
         assert_int_equal(watch.n, w.loader.plan.n_tensors);
-        assert_true(watch.times > 1);
         for (size_t i = 0; i < watch.n; i++) {
                 const struct image_tensor *t = &w.loader.plan.tensors[i];
 
