@@ -49,6 +49,8 @@ struct engine *engine_discard(struct engine *e) {
         if (e->manager->sessions)
                 sessions_engine_gone(e->manager->sessions, e);
         e->exit_source = sd_event_source_disable_unref(e->exit_source);
+        if (e->pidfd >= 0)
+                e->manager->engine_gone_us = manager_now_us();
         e->pidfd = spawn_abandon(e->manager->event, e->pidfd);
         LIST_FOREACH(pos, tmp, &e->commands)
                 list_remove(pos);
@@ -90,6 +92,10 @@ void engine_stop(struct engine *e) {
 static void on_ready(struct engine *e, const Spark__Engine__V1__Ready *ready) {
         if (e->state != ENGINE_STARTING) {
                 engine_fault(e, "it was ready twice");
+                return;
+        }
+        if (e->model->load) {
+                engine_fault(e, "it was ready before its image was");
                 return;
         }
         e->state = ENGINE_READY;

@@ -466,11 +466,13 @@ void model_engine_gone(struct model *model, bool was_ready, bool lost, uint64_t 
         struct request_error failed;
 
         model->engine = NULL;
+        manager_kick(model->manager); /* which may be waiting for just this in order to end */
+        if (model->manager->state == MANAGER_CLOSING && model->state == MODEL_LOADING)
+                return;
         if (model->state == MODEL_LOADING) {
                 log_notice("model '%s': the engine that was started ahead of its load has ended; another one follows it", model->name);
                 return;
         }
-        manager_kick(model->manager); /* which may be waiting for just this in order to end */
         requeue_active(model);
         if (model->state == MODEL_UNLOADING) {
                 model_unloaded(model);

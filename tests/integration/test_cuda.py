@@ -30,6 +30,15 @@ exec {engine} "$@"
 """
 
 
+LOADER = """#!/bin/sh
+# all of the image is in place, and the load goes on until it is let go
+{loader} "$@"
+status=$?
+while [ ! -e {folder}/go ]; do sleep 0.05; done
+exit $status
+"""
+
+
 class CudaCase(TestCase):
     """Daemons with the emulated device."""
 
@@ -46,15 +55,20 @@ class CudaCase(TestCase):
                               "models": [{"name": "m", "path": str(MODELS / f"{model}.gguf"), "default": True,
                                           "context": 256}], **settings})
 
-    def broken(self, words, which=0, first=":", **settings):
-        """A daemon one of whose engines has a device as told, and does something first."""
+    def broken(self, words, which=0, first=":", slow=False, **settings):
+        """A daemon one of whose engines has a device as told, and does something first. slow: loads end when `go` is made in the
+        program's folder."""
         folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory(prefix="sparkd-")))
         for name in ("sparkd", "spark-loader"):
             shutil.copy(BUILD / "bin" / name, folder / name)
-        wrapper = folder / "spark-engine"
-        wrapper.write_text(WRAPPER.format(folder=folder, which=which, words=words, first=first, engine=BUILD / "bin" / "spark-engine"),
-                           encoding="utf-8")
-        wrapper.chmod(0o755)
+        scripts = {"spark-engine": WRAPPER.format(folder=folder, which=which, words=words, first=first,
+                                                  engine=BUILD / "bin" / "spark-engine")}
+        if slow:
+            scripts["spark-loader"] = LOADER.format(folder=folder, loader=BUILD / "bin" / "spark-loader")
+        for name, text in scripts.items():
+            (folder / name).unlink(missing_ok=True)
+            (folder / name).write_text(text, encoding="utf-8")
+            (folder / name).chmod(0o755)
         return self.cuda(program=folder / "sparkd", **settings)
 
     def ask(self, daemon, prompt=PROMPT, n=TOKENS, **sampling):
@@ -99,6 +113,59 @@ class Answers(CudaCase):
         daemon.wait_engine()
         self.assertEqual(len(daemon.children()), 1)
         self.assertEqual(self.ask(daemon)[0], self.cpu_tokens())
+
+    def state(self, daemon):
+        with daemon.connect() as client:
+            return client.ask(models=pb.Models()).done.models.models[0].state
+
+    def loading(self, first=":"):
+        """A daemon that is loading, with an early engine that has all there is."""
+        daemon = self.broken("unified=0", first=first, slow=True, cuda_placement="device")
+        until(daemon.children, 20, "an early engine")
+        self.assertEqual(self.state(daemon), "loading")
+        return daemon, daemon.program.parent / "go"
+
+    def test_early_engine_waits_for_the_whole_image(self):
+        daemon, go = self.loading()
+        time.sleep(0.5)
+        self.assertEqual(self.state(daemon), "loading")  # it has every tensor, and yet the image is not sealed
+        early, = daemon.children()
+        go.touch()
+        self.assertEqual(daemon.wait_engine(), early)
+        self.assertEqual(self.ask(daemon)[0], self.cpu_tokens())
+
+    def test_early_engine_is_killed(self):
+        daemon, go = self.loading()
+        early, = daemon.children()
+        os.kill(early, signal.SIGKILL)
+        until(lambda: "another one follows it" in daemon.log(), 20, "notice of its end")
+        self.assertEqual((daemon.children(), self.state(daemon)), ([], "loading"))
+        go.touch()
+        self.assertNotEqual(daemon.wait_engine(), early)
+        self.assertEqual(self.ask(daemon)[0], self.cpu_tokens())
+
+    def test_stop_with_an_early_engine(self):
+        """One that hears of it, and one that does not."""
+        for first in (":", "kill -STOP $$"):
+            daemon, _ = self.loading(first)
+            self.assertEqual(daemon.stop(), 0)
+
+    def test_early_engine_goes_with_its_load(self):
+        daemon, _ = self.loading()
+        loader, = daemon.children("spark-loader")
+        os.kill(loader, signal.SIGKILL)
+        until(lambda: self.state(daemon) == "failed", 20, "the load's failure")
+        until(lambda: not daemon.children(), 20, "the engine's end")
+
+    def test_early_engine_goes_with_its_client(self):
+        """Nobody waits for the load any more."""
+        path = str(MODELS / "mini-llama-f32.gguf")
+        daemon = self.broken("unified=0", slow=True, cuda_placement="device", models=[{"name": "m", "path": path}])
+        with daemon.connect() as client:
+            client.request(load=pb.Load(model="m"))
+            until(daemon.children, 20, "an early engine")
+        until(lambda: not daemon.children() and not daemon.children("spark-loader"), 20, "the end of both")
+        self.assertEqual(self.state(daemon), "available")
 
     def test_load_fails_behind_an_early_engine(self):
         """Its file ends too early: the engine goes with the load."""
