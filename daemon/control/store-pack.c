@@ -114,29 +114,28 @@ static void on_plan(struct store_op *op, const struct loadlink_record *rec) {
 
 /* ---- the loader ---- */
 
-static bool on_loader(struct store_worker *w) {
-        struct store_op *op = store_op_of(w);
-        struct loadlink_record rec;
-
-        for (int i = 0; i < 16; i++) {
-                int r = loadlink_recv_record(w->link, &rec);
-
-                if (r == -EAGAIN)
-                        return true;
-                if (r <= 0)
-                        return false;
-                if (rec.type == LOADLINK_PLAN) {
-                        on_plan(op, &rec);
-                } else if (rec.type == LOADLINK_ERROR) {
-                        store_op_take_refusal(op, &rec);
-                } else if (rec.type == LOADLINK_DONE) {
-                        op->packed = true;
-                } else if (rec.type == LOADLINK_PROGRESS) {
-                        op->total = rec.total;
-                        store_op_progress(op, rec.phase == LOADLINK_PHASE_SURVEY ? "survey" : "pack", MIN(rec.done, rec.total));
-                }
+static void on_record(struct store_op *op, const struct loadlink_record *rec) {
+        switch (rec->type) {
+        case LOADLINK_PLAN:
+                on_plan(op, rec);
+                return;
+        case LOADLINK_ERROR:
+                store_op_take_refusal(op, rec);
+                return;
+        case LOADLINK_DONE:
+                op->packed = true;
+                return;
+        case LOADLINK_PROGRESS:
+                op->total = rec->total;
+                store_op_progress(op, rec->phase == LOADLINK_PHASE_SURVEY ? "survey" : "pack", MIN(rec->done, rec->total));
+                return;
+        default:
+                give_up(op, SPARK__V1__ERROR_CODE__INTERNAL, "The loader sent a record that nobody knows.");
         }
-        return true;
+}
+
+static bool on_loader(struct store_worker *w) {
+        return store_op_read_loader(store_op_of(w), on_record);
 }
 
 static void on_loader_exit(struct store_worker *w, const siginfo_t *info) {
