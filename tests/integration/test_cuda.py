@@ -160,12 +160,13 @@ class Answers(CudaCase):
     def test_early_engine_goes_with_its_client(self):
         """Nobody waits for the load any more."""
         path = str(MODELS / "mini-llama-f32.gguf")
-        daemon = self.broken("unified=0", slow=True, cuda_placement="device", models=[{"name": "m", "path": path}])
+        daemon = self.broken("unified=0", slow=True, cuda_placement="device", models=[])
         with daemon.connect() as client:
-            client.request(load=pb.Load(model="m"))
+            client.request(load=pb.Load(path=path))
             until(daemon.children, 20, "an early engine")
         until(lambda: not daemon.children() and not daemon.children("spark-loader"), 20, "the end of both")
-        self.assertEqual(self.state(daemon), "available")
+        with daemon.connect() as client:
+            self.assertFalse(client.ask(models=pb.Models()).done.models.models)
 
     def test_load_fails_behind_an_early_engine(self):
         """Its file ends too early: the engine goes with the load."""
