@@ -24,6 +24,8 @@ static const struct {
         [EVENT_ENGINE_LOST] = { LOG_LEVEL_WARNING, "fcb6d68bd19d4425a3bca7f2801b91f9" },
         [EVENT_ENGINE_GIVEN_UP] = { LOG_LEVEL_ERROR, "af72c623e1534da292eaa2bd730d4b50" },
         [EVENT_USAGE_DAMAGED] = { LOG_LEVEL_WARNING, "502f62fa0c2342ac8742f03342fa825a" },
+        [EVENT_ADOPTED] = { LOG_LEVEL_NOTICE, "c924debc59b040c48582d9cb70bba706" },
+        [EVENT_COLD_START] = { LOG_LEVEL_WARNING, "15f053aae0ea467b8eaa53a701da71d8" },
 };
 
 const char *event_id(enum event event) {

@@ -20,6 +20,8 @@ enum event {
         EVENT_ENGINE_LOST,    /* another one is started */
         EVENT_ENGINE_GIVEN_UP,
         EVENT_USAGE_DAMAGED,
+        EVENT_ADOPTED,    /* what an earlier process left was taken over */
+        EVENT_COLD_START, /* and this is where it could not be */
         EVENT_N,
 };
 
