@@ -41,6 +41,8 @@ struct manager_watcher {
         void *userdata;
 };
 
+struct inherited;
+struct keep;
 struct sessions;
 struct store;
 
@@ -72,6 +74,8 @@ struct manager {
         struct bus *bus; /* NULL where none is wanted */
         struct sessions *sessions;
         struct store *store;
+        struct inherited *inherited; /* until everything is in its place */
+        struct keep *keep;
         bool weights_are_copied; /* to a device, by the engine that was ready last */
 };
 
@@ -82,6 +86,10 @@ DEFINE_CLEANUP(struct manager *, manager_free)
 /* Runs until told to stop. 0 or -errno. */
 int manager_run(struct manager *m);
 void manager_stop(struct manager *m);
+
+/* Where clients come from. 0 or -errno, after having logged why. */
+int manager_listen(struct manager *m);
+void manager_listen_end(struct manager *m);
 
 uint64_t manager_now_us(void);
 /* Makes sure that a turn follows. */
