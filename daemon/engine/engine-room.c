@@ -74,6 +74,7 @@ uint64_t engine_resize(struct engine *e, uint64_t cache_bytes, uint64_t kv_bytes
         (void)prefix_trim(e->prefix, e->cache_limit);
         while (kv_pool_over(&e->pool) > 0 && give_up_one(e))
                 ;
+        (void)prefix_trim(e->prefix, e->cache_limit); /* what was released left its pages there */
         return is_bounded(e) ? give_free_back(e) : 0;
 }
 

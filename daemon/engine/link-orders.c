@@ -25,18 +25,17 @@ static void read_order(const Spark__Engine__V1__ControlFrame *m, struct order *r
 }
 
 int link_take_order(struct link *l, const Spark__Engine__V1__ControlFrame *m) {
-        struct order *order = malloc(sizeof(*order));
-        int r;
+        _cleanup_free_ struct order *order = malloc(sizeof(*order));
 
         if (!order)
                 return -ENOMEM;
         read_order(m, order);
-        r = order->key == 0 ? LINK_E_PROTOCOL :
-                              queue_push(&l->step_queue, (struct queue_item){ .type = STEP_ORDER, .ptr = order });
-        if (r == 0)
-                return 0;
-        free(order);
-        return r == QUEUE_E_CLOSED ? -ECANCELED : LINK_E_PROTOCOL; /* control floods without waiting for answers */
+        if (order->key == 0)
+                return LINK_E_PROTOCOL;
+        if (queue_push(&l->step_queue, (struct queue_item){ .type = STEP_ORDER, .ptr = order }) != 0)
+                return LINK_E_PROTOCOL; /* control floods without waiting for answers */
+        (void)steal_ptr(&order);
+        return 0;
 }
 
 static int answer(struct link *l, const Spark__Engine__V1__EngineFrame *frame) {
