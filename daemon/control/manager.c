@@ -18,6 +18,7 @@
 #include "engine.h"
 #include "event.h"
 #include "manager.h"
+#include "power.h"
 #include "session.h"
 #include "store.h"
 
@@ -134,6 +135,7 @@ static int on_turn(sd_event_source *source, void *userdata) {
         list_init(&now);
         sessions_turn(m->sessions);
         store_turn(m->store);
+        power_turn(m->power);
         models_pump(m);
         list_move(&m->dirty_engines, &now);
         while ((node = list_pop(&now)))
@@ -182,6 +184,7 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata) {
         usage_tick(m->usage, now_us, usage_day_now());
         sessions_tick(m->sessions, now_us);
         store_tick(m->store, now_us);
+        power_tick(m->power, now_us);
         check_ready(m);
         bus_tick(m->bus, now_us);
         notify_update(m, now_us);
@@ -328,6 +331,7 @@ static void manager_reload(struct manager *m) {
                 (void)config_free(m->config);
                 m->config = config;
                 apply_limits(m);
+                power_configure(m->power);
                 if (models_configure(m) < 0)
                         log_error("out of memory while taking over the models");
                 event_log(EVENT_RELOADED, NULL, "configuration reloaded");
@@ -409,6 +413,8 @@ static int manager_set_up(struct manager *m) {
         if (r >= 0)
                 r = sessions_new(&m->sessions, m);
         if (r >= 0)
+                r = power_new(&m->power, m);
+        if (r >= 0)
                 r = models_configure(m);
         if (r >= 0)
                 r = store_new(&m->store, m);
@@ -476,6 +482,7 @@ struct manager *manager_free(struct manager *m) {
         LIST_FOREACH(pos, tmp, &m->connections)
                 (void)connection_free(LIST_ENTRY(pos, struct connection, link));
         models_deinit(m);
+        m->power = power_free(m->power);
         if (m->usage)
                 usage_end(m->usage);
         m->disk = disk_free(m->disk, DISK_END_US);

@@ -41,6 +41,7 @@ struct manager_watcher {
         void *userdata;
 };
 
+struct power;
 struct sessions;
 struct store;
 
@@ -72,6 +73,7 @@ struct manager {
         struct bus *bus; /* NULL where none is wanted */
         struct sessions *sessions;
         struct store *store;
+        struct power *power;
         bool weights_are_copied; /* to a device, by the engine that was ready last */
 };
 

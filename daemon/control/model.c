@@ -14,6 +14,7 @@
 #include "load.h"
 #include "manager.h"
 #include "model.h"
+#include "power.h"
 #include "session.h"
 
 #define FAILED_REST_US (5u * 1000000u)      /* a model that failed is not tried again by ordinary requests for so long */
@@ -38,7 +39,9 @@ const char *model_state_name(const struct model *model) {
                 [MODEL_READY] = "ready",         [MODEL_UNLOADING] = "available", [MODEL_FAILED] = "failed",
         };
 
-        return names[model->state];
+        const char *kept = power_model_state(model->manager->power, model);
+
+        return kept ? kept : names[model->state];
 }
 
 static void model_drop_image(struct model *model) {
@@ -194,9 +197,12 @@ static bool waits_for_load(const struct model *model) {
 
         if (model->load_wanted)
                 return true;
-        LIST_FOREACH(pos, tmp, (struct list *)&model->waiting)
-                if (LIST_ENTRY(pos, struct request, model_link)->kind != REQUEST_UNLOAD)
+        LIST_FOREACH(pos, tmp, (struct list *)&model->waiting) {
+                const struct request *r = LIST_ENTRY(pos, struct request, model_link);
+
+                if (r->kind != REQUEST_UNLOAD && !power_keeps_waiting(model->manager->power, r))
                         return true;
+        }
         return false;
 }
 
@@ -265,6 +271,8 @@ static void pump_ready(struct model *model) {
                         answer_load(model, r);
                 else if (r->kind == REQUEST_UNLOAD)
                         unload = true;
+                else if (power_keeps_back(model->manager->power, model) || power_keeps_waiting(model->manager->power, r))
+                        held = true;
                 else if (!r->session || session_turn_prepare(r))
                         request_activate(r);
                 else
@@ -301,7 +309,7 @@ static void model_pump(struct model *model) {
         switch (model->state) {
         case MODEL_AVAILABLE:
                 answer_unloads(model, false);
-                if (waits_for_load(model))
+                if (waits_for_load(model) && !power_keeps_back(model->manager->power, model))
                         model_start(model);
                 break;
         case MODEL_LOADING:
