@@ -22,7 +22,6 @@
 #include "session.h"
 #include "store.h"
 
-#define TICK_US 1000000u
 #define ACCEPT_REST_US (100u * 1000u)   /* out of descriptors: look again after that */
 #define CLOSE_US (5u * 1000000u)        /* last frames and engines have so long */
 #define FDS_RESERVED 256u               /* descriptors for anything but connections */
@@ -190,7 +189,7 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata) {
         notify_update(m, now_us);
         if (!manager_accepts(m))
                 check_stop(m);
-        (void)sd_event_source_set_time_relative(source, TICK_US);
+        (void)sd_event_source_set_time_relative(source, pace_next_us(m));
         return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 }
 
@@ -210,6 +209,7 @@ static int on_accept(sd_event_source *source, int fd, uint32_t events, void *use
 
         for (int i = 0; i < LISTENER_ACCEPTS_PER_TURN && r == 1; i++) {
                 r = listener_accept(&m->listener, &sock);
+                pace_wake(m);
                 if (r == 1 && connection_new(m, sock, (uid_t)-1) < 0)
                         log_warning("a connection could not be taken");
         }
@@ -378,7 +378,7 @@ static int add_sources(struct manager *m) {
         if (r >= 0)
                 r = sd_event_source_set_enabled(m->turn, SD_EVENT_OFF);
         if (r >= 0)
-                r = sd_event_add_time_relative(m->event, &m->tick, CLOCK_MONOTONIC, TICK_US, TICK_US / 4, on_tick, m);
+                r = sd_event_add_time_relative(m->event, &m->tick, CLOCK_MONOTONIC, PACE_US, PACE_US / 4, on_tick, m);
         if (r >= 0)
                 r = add_signals(m);
         return r;

@@ -23,6 +23,7 @@
 #include "memory.h"
 #include "model.h"
 #include "notify.h"
+#include "pace.h"
 #include "request.h"
 #include "usage.h"
 #include "user.h"
@@ -61,6 +62,7 @@ struct manager {
         struct requests requests;
         struct models models;
         struct notify notify;
+        struct pace pace;
         struct disk *disk;
         struct usage *usage;
         struct list connections;

@@ -196,6 +196,10 @@ void power_tick(struct power *p, uint64_t now_us) {
         (void)sleeper_step(&p->sleeper, now_us);
 }
 
+bool power_is_busy(const struct power *p) {
+        return p && (p->sleeper.state != SLEEP_AWAKE || p->meter.better_since_us || p->hot_until_us);
+}
+
 void power_configure(struct power *p) {
         if (!p)
                 return;

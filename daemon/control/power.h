@@ -59,6 +59,8 @@ int power_new(struct power **ret, struct manager *m);
 struct power *power_free(struct power *p);
 void power_turn(struct power *p);
 void power_tick(struct power *p, uint64_t now_us);
+/* Something is under way that counts in seconds. */
+bool power_is_busy(const struct power *p);
 /* There is a new configuration. */
 void power_configure(struct power *p);
 

@@ -13,6 +13,7 @@
 #include "load.h"
 #include "manager.h"
 #include "message.h"
+#include "pace.h"
 #include "power.h"
 #include "request-private.h"
 #include "session-text.h"
@@ -138,6 +139,7 @@ static int request_new(struct manager *m, const struct request_submit *s, const 
         e = requests_add(&m->requests, r);
         if (e < 0)
                 return e;
+        pace_wake(m);
         *ret = steal_ptr(&r);
         return 0;
 }
