@@ -174,7 +174,7 @@ class Cycle(SleepTestCase):
             daemon.process.wait()
         daemon.start()
         with daemon.connect() as client:
-            info = [s for s in client.ask(session_list=pb.SessionList()).done.sessions.sessions if s.id == session]
+            info = [s for s in client.ask(sessions=pb.Sessions()).done.sessions.sessions if s.id == session]
             self.assertEqual(len(info), 1)
             self.assertGreaterEqual(info[0].tokens, 15)
             rows = client.ask(usage_query=pb.UsageQuery()).done.usage_report.rows
