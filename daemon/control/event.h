@@ -15,6 +15,7 @@ enum event {
         EVENT_RELOAD_REFUSED, /* it stays as it was */
         EVENT_MODEL_READY,
         EVENT_MODEL_UNLOADED,
+        EVENT_MODEL_GIVEN_BACK, /* its memory, for a while */
         EVENT_LOAD_FAILED,
         EVENT_MEMORY_REFUSED, /* a load that would have gone below the floor */
         EVENT_ENGINE_LOST,    /* another one is started */

@@ -157,7 +157,7 @@ static void check_ready(struct manager *m) {
         LIST_FOREACH(pos, tmp, &m->models.list) {
                 const struct model *model = LIST_ENTRY(pos, struct model, link);
 
-                if (model->load_wanted && model->state != MODEL_READY)
+                if (model->load_wanted && model->state != MODEL_READY && !model->holds)
                         return;
         }
         m->state = MANAGER_READY;

@@ -31,6 +31,21 @@ static void each_engine(struct power *p, engine_fn fn) {
 
 /* ---- resting ---- */
 
+/* Nothing of the model is to be begun: the machine is about to sleep, or its engine is to be tested first. */
+static bool model_is_to_sleep(const struct power *p, const struct model *model) {
+        const struct engine *e = model->engine;
+
+        switch (p->sleeper.state) {
+        case SLEEP_PREPARING:
+        case SLEEP_ASLEEP:
+                return true;
+        case SLEEP_RESUMING:
+                return e && (e->power.test_due || e->power.test_pending);
+        default:
+                return false;
+        }
+}
+
 static bool rest_is_wanted(const struct power *p, const struct engine *e) {
         switch (p->sleeper.state) {
         case SLEEP_PREPARING:
@@ -82,6 +97,17 @@ static void engine_turn(struct power *p, struct engine *e) {
 }
 
 void power_engines_turn(struct power *p) {
+        struct list *pos, *tmp;
+
+        LIST_FOREACH(pos, tmp, &p->manager->models.list) {
+                struct model *model = LIST_ENTRY(pos, struct model, link);
+                bool held = model->holds & MODEL_HOLD_SLEEP, hold = model_is_to_sleep(p, model);
+
+                if (hold && !held)
+                        model_hold(model, MODEL_HOLD_SLEEP);
+                else if (held && !hold)
+                        model_release(model, MODEL_HOLD_SLEEP);
+        }
         each_engine(p, engine_turn);
 }
 
@@ -160,23 +186,7 @@ bool power_engines_tested(struct power *p, uint64_t now_us) {
 /* ---- models ---- */
 
 const char *power_model_state(const struct power *p, const struct model *model) {
-        if (model->state != MODEL_READY || !power_keeps_back(p, model))
+        if (model->state != MODEL_READY || !(model->holds & MODEL_HOLD_SLEEP))
                 return NULL;
         return p->sleeper.state == SLEEP_RESUMING ? "resuming" : "sleeping";
-}
-
-bool power_keeps_back(const struct power *p, const struct model *model) {
-        const struct engine *e = model->engine;
-
-        if (!p)
-                return false;
-        switch (p->sleeper.state) {
-        case SLEEP_PREPARING:
-        case SLEEP_ASLEEP:
-                return true;
-        case SLEEP_RESUMING:
-                return e && (e->power.test_due || e->power.test_pending);
-        default:
-                return false;
-        }
 }

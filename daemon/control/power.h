@@ -78,9 +78,7 @@ const char *power_note(const struct power *p, size_t i);
 int power_admit(const struct power *p, const struct user *user, Spark__V1__Priority priority, struct request_error *error);
 /* True where it is not to go to an engine, or to get further tokens, at the moment. */
 bool power_keeps_waiting(const struct power *p, const struct request *r);
-/* True where nothing of the model is to be begun: the machine is about to sleep, or its engine is being tested after that. */
-bool power_keeps_back(const struct power *p, const struct model *model);
-/* What the model's state is called where it is kept back; NULL where it is not. */
+/* What the model's state is called while sleep holds it back; NULL where it does not. */
 const char *power_model_state(const struct power *p, const struct model *model);
 /* So many tokens were computed for the user by the model's engine. */
 void power_note_tokens(struct power *p, const struct model *model, uid_t uid, uint64_t tokens);

@@ -471,16 +471,9 @@ void request_abort(struct request *r, Spark__V1__ErrorCode code, const char *fmt
         request_detach(r);
 }
 
-bool request_lost(struct request *r) {
-        unsigned limit = (unsigned)r->manager->config->limits.engine_losses;
-
+bool request_take_back(struct request *r) {
         if (!r->sink) { /* cancelled there in the hardest way */
                 (void)request_free(r);
-                return false;
-        }
-        if (r->state == REQUEST_SENT && ++r->losses >= limit) {
-                request_fail_with(r, SPARK__V1__ERROR_CODE__ENGINE_LOST,
-                                  "The engine was lost %u times while it ran this request.", r->losses);
                 return false;
         }
         list_remove(&r->command_link);
@@ -488,6 +481,17 @@ bool request_lost(struct request *r) {
         r->state = REQUEST_WAITING;
         request_count(r);
         return true;
+}
+
+bool request_lost(struct request *r) {
+        unsigned limit = (unsigned)r->manager->config->limits.engine_losses;
+
+        if (r->sink && r->state == REQUEST_SENT && ++r->losses >= limit) {
+                request_fail_with(r, SPARK__V1__ERROR_CODE__ENGINE_LOST,
+                                  "The engine was lost %u times while it ran this request.", r->losses);
+                return false;
+        }
+        return request_take_back(r);
 }
 
 /* ---- what the engine said ---- */

@@ -202,8 +202,10 @@ void request_progress(struct request *r, const char *stage, uint64_t done, uint6
 void request_progress_at(struct request *r, const char *stage, const struct speed *speed, uint64_t done, uint64_t total);
 /* The model is ready: to the engine with it. */
 void request_activate(struct request *r);
-/* The engine that had it is gone. True where it waits for another one, false when it was ended. */
+/* The engine that had it is gone. True where it waits for another one, false when it was ended: after too many losses. */
 bool request_lost(struct request *r);
+/* The same where we took it from an engine that was in order: no loss. */
+bool request_take_back(struct request *r);
 /* Writes what the engine is to be told. 0 = all of it, CHANNEL_E_FULL = later, or -errno. The request may be gone. */
 int request_write_commands(struct request *r, struct channel *engine);
 /* What the engine said about it: 0, or REQUEST_E_REFUSED where the engine broke the rules. */
