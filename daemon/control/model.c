@@ -116,9 +116,9 @@ void model_start_engine(struct model *model) {
         struct request_error error;
         int r;
 
+        model->restart_timer = sd_event_source_disable_unref(model->restart_timer);
         if (model->holds)
                 return; /* model_release() comes back to it */
-        model->restart_timer = sd_event_source_disable_unref(model->restart_timer);
         r = engine_start(&model->engine, model);
         if (r == 0)
                 return;
