@@ -116,6 +116,27 @@ class Battery(PowerTestCase):
             self.assertDone(end)
             self.assertEqual(ids + rest, want)
 
+    def test_parked_stream(self):
+        """A critical battery stops what runs, whoever asked for it, at once; the plug lets it go on where it was."""
+        upower = self.upower()
+        daemon = self.serve(null={"step_us": 2000})
+        with daemon.connect() as client:
+            want = client.answer(self.ask(client, INTERACTIVE, n=2000, seed=3), topup=True)[0]
+            id = client.request(generate=pb.Generate(prompt=b"Once", priority=INTERACTIVE, credit=100000,
+                                                     sampling=pb.Sampling(max_tokens=2000, seed=3)))
+            ids = client.tokens(id, 10)
+            upower.supply(True, 3)
+            while not client.nothing_comes(0.5):
+                pass
+            while client.waiting[id]:
+                ids += client.waiting[id].popleft().token.ids
+            self.assertLess(len(ids), 2000)
+            self.assertEqual(self.power(daemon).supply, "critical")
+            upower.supply(False)
+            rest, _, end = client.answer(id, seen=len(ids))
+            self.assertDone(end)
+            self.assertEqual(ids + rest, want)
+
     def test_goes_and_comes(self):
         """Without UPower the kernel's files count; with it, UPower does."""
         files = self.sys()

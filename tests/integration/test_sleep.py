@@ -9,11 +9,12 @@ import os
 import pathlib
 import signal
 import socket
+import sqlite3
 import threading
 import time
 import unittest
 
-from harness import SLOW, Closed
+from harness import ROOT, SLOW, Closed
 from power_harness import *
 
 DELAY = ("sleep", "delay")
@@ -135,6 +136,20 @@ class Cycle(SleepTestCase):
         self.check_streams(running, wanted)
         self.assertNotEqual(daemon.wait_engine(), engine)
 
+    def test_engine_killed_asleep_real(self):
+        """The same with a model that computes."""
+        model = {"name": "tiny", "path": str(ROOT / "share/models/spark-tiny.gguf"), "default": True}
+        logind, daemon = self.begin(backend="cpu", models=[model])
+        engine = daemon.wait_engine()
+        wanted = self.expect(daemon, 3, 120)
+        running = self.streams(daemon, 3, 120)
+        self.fall_asleep(logind, daemon)
+        os.kill(engine, signal.SIGKILL)
+        until(lambda: engine not in daemon.children(), 10, "the engine's end")
+        self.wake_up(logind, daemon)
+        self.check_streams(running, wanted)
+        self.assertNotEqual(daemon.wait_engine(), engine)
+
     def test_engine_killed_while_waking(self):
         logind, daemon = self.begin(null={"step_us": 5000})
         wanted = self.expect(daemon, 4, 200)
@@ -201,6 +216,23 @@ class Hung(SleepTestCase):
             rest, _, end = client.answer(id, topup=True, seen=len(ids))
             self.assertDone(end)
             self.assertEqual(ids + rest, want)
+
+
+    def test_disk_hangs(self):
+        """Somebody holds the usage ledger: what is not written waits in memory, the machine does not."""
+        logind, daemon = self.begin()
+        with daemon.connect() as client:
+            self.assertServed(client, NORMAL)
+        until((daemon.folder / "usage.db").exists, 15, "the ledger")
+        with contextlib.closing(sqlite3.connect(daemon.folder / "usage.db", isolation_level=None)) as ledger:
+            ledger.execute("BEGIN EXCLUSIVE")
+            with daemon.connect() as client:
+                self.assertServed(client, NORMAL)
+            self.fall_asleep(logind, daemon)
+            self.assertIn("database is locked", daemon.log())
+            ledger.execute("ROLLBACK")
+        self.wake_up(logind, daemon)
+        self.assertServes(daemon)
 
 
 class Logind(SleepTestCase):
