@@ -33,7 +33,7 @@ const char *power_note(const struct power *p, size_t i) {
                 const char *text;
         } notes[] = {
                 { p->state.inhibitor == INHIBITOR_ABSENT && !p->bus.bus,
-                  "No bus is connected: the machine's sleep is not heard of, and power-profiles-daemon neither." },
+                  "No bus is connected: the machine's sleep and its power profile are not heard of." },
                 { p->state.inhibitor == INHIBITOR_ABSENT && p->bus.bus,
                   "logind is not on the bus: the machine's sleep is not heard of." },
                 { p->state.inhibitor == INHIBITOR_REFUSED, "logind does not let the service delay the machine's sleep." },
