@@ -23,6 +23,7 @@
 #include "memory.h"
 #include "model.h"
 #include "notify.h"
+#include "pace.h"
 #include "request.h"
 #include "usage.h"
 #include "user.h"
@@ -41,6 +42,7 @@ struct manager_watcher {
         void *userdata;
 };
 
+struct power;
 struct sessions;
 struct store;
 
@@ -60,6 +62,7 @@ struct manager {
         struct requests requests;
         struct models models;
         struct notify notify;
+        struct pace pace;
         struct disk *disk;
         struct usage *usage;
         struct list connections;
@@ -72,6 +75,7 @@ struct manager {
         struct bus *bus; /* NULL where none is wanted */
         struct sessions *sessions;
         struct store *store;
+        struct power *power;
         bool weights_are_copied; /* to a device, by the engine that was ready last */
 };
 
