@@ -23,6 +23,7 @@
 #include "memory.h"
 #include "model.h"
 #include "notify.h"
+#include "pace.h"
 #include "request.h"
 #include "usage.h"
 #include "user.h"
@@ -43,6 +44,7 @@ struct manager_watcher {
 
 struct inherited;
 struct keep;
+struct power;
 struct sessions;
 struct store;
 
@@ -62,6 +64,7 @@ struct manager {
         struct requests requests;
         struct models models;
         struct notify notify;
+        struct pace pace;
         struct disk *disk;
         struct usage *usage;
         struct list connections;
@@ -76,6 +79,7 @@ struct manager {
         struct store *store;
         struct inherited *inherited; /* until everything is in its place */
         struct keep *keep;
+        struct power *power;
         bool weights_are_copied; /* to a device, by the engine that was ready last */
 };
 
