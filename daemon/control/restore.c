@@ -9,11 +9,13 @@
 #include "manager.h"
 #include "model-keep.h"
 #include "restore.h"
+#include "session-keep.h"
 
 /* What was read so far. */
 struct restore {
         struct manager *manager;
         struct models_kept models;
+        struct sessions_kept sessions;
 };
 
 static void write_numbers(const struct manager *m, struct keep *k) {
@@ -31,6 +33,7 @@ static void write_all(void *userdata, struct keep *k) {
 
         write_numbers(m, k);
         models_keep_all(m, k);
+        sessions_keep_all(m->sessions, k);
 }
 
 static void read_numbers(struct manager *m, const Spark__State__V1__Numbers *numbers) {
@@ -44,6 +47,11 @@ static void read_record(void *userdata, const Spark__State__V1__Record *record) 
         case SPARK__STATE__V1__RECORD__BODY_MODEL:
         case SPARK__STATE__V1__RECORD__BODY_MODEL_GONE:
                 models_kept_read(&r->models, record);
+                break;
+        case SPARK__STATE__V1__RECORD__BODY_SESSION:
+        case SPARK__STATE__V1__RECORD__BODY_SESSION_GONE:
+        case SPARK__STATE__V1__RECORD__BODY_SESSION_TEXT:
+                sessions_kept_read(&r->sessions, record);
                 break;
         case SPARK__STATE__V1__RECORD__BODY_NUMBERS:
                 read_numbers(r->manager, record->numbers);
@@ -69,11 +77,15 @@ int restore_all(struct manager *m) {
 
         if (r >= 0)
                 r = models_restore(m, &restore.models);
+        if (r >= 0)
+                r = sessions_restore(m, &restore.sessions);
         models_kept_deinit(&restore.models);
+        sessions_kept_deinit(&restore.sessions);
         return r;
 }
 
 void restore_end(struct manager *m) {
+        sessions_restored(m);
         keep_taken(m->keep);
         m->inherited = inherited_free(m->inherited);
 }
