@@ -17,6 +17,8 @@
 #include "connection.h"
 #include "engine.h"
 #include "event.h"
+#include "inherited.h"
+#include "manager-keep.h"
 #include "manager.h"
 #include "session.h"
 #include "store.h"
@@ -109,6 +111,10 @@ void manager_stop(struct manager *m) {
         }
         log_info("stopping");
         notify_stopping(m);
+        if (manager_keep_hand_on(m)) {
+                (void)sd_event_exit(m->event, 0);
+                return;
+        }
         m->state = MANAGER_STOPPING;
         m->stop_us = manager_now_us();
         m->listener_source = sd_event_source_disable_unref(m->listener_source);
@@ -142,6 +148,7 @@ static int on_turn(sd_event_source *source, void *userdata) {
         while ((node = list_pop(&now)))
                 connection_turn(LIST_ENTRY(node, struct connection, dirty_link));
         bus_turn(m->bus);
+        manager_keep_turn(m);
         if (!manager_accepts(m))
                 check_stop(m);
         return 0;
@@ -160,6 +167,7 @@ static void check_ready(struct manager *m) {
                         return;
         }
         m->state = MANAGER_READY;
+        keep_ready(m->keep);
         notify_ready(m);
         manager_kick(m);
         event_log(EVENT_READY, NULL, "READY");
@@ -220,18 +228,15 @@ static int on_accept(sd_event_source *source, int fd, uint32_t events, void *use
         return 0;
 }
 
-static int listen_inherited(struct manager *m) {
-        int n = sd_listen_fds(1), taken = 0;
+static bool listen_inherited(struct manager *m) {
+        int fd = inherited_take_listener(m->inherited);
 
-        for (int fd = SD_LISTEN_FDS_START; fd < SD_LISTEN_FDS_START + n; fd++) {
-                if (!taken && listener_init_fd(&m->listener, fd) == 0) {
-                        taken = 1;
-                        continue;
-                }
-                log_warning("descriptor %d that we were handed is of no use", fd);
-                (void)fd_close(fd);
-        }
-        return taken;
+        if (fd < 0)
+                return false;
+        if (listener_init_fd(&m->listener, fd) == 0)
+                return true;
+        (void)fd_close(fd);
+        return false;
 }
 
 static int listen_at_path(struct manager *m) {
@@ -448,7 +453,9 @@ int manager_new(struct manager **ret, struct config *config, const char *config_
         list_init(&m->dirty_connections);
         list_init(&m->dirty_engines);
         list_init(&m->watchers);
-        r = manager_set_up(m);
+        r = inherited_new(&m->inherited);
+        if (r >= 0)
+                r = manager_set_up(m);
         if (r < 0) {
                 log_error("setting up: %s", strerror(-r));
                 return r;
@@ -460,6 +467,8 @@ int manager_new(struct manager **ret, struct config *config, const char *config_
         r = manager_listen(m);
         if (r >= 0)
                 r = bus_new(&m->bus, m);
+        if (r >= 0)
+                r = manager_keep_take_up(m);
         if (r < 0)
                 return r;
         *ret = steal_ptr(&m);
@@ -491,6 +500,7 @@ struct manager *manager_free(struct manager *m) {
         m->turn = sd_event_source_disable_unref(m->turn);
         m->tick = sd_event_source_disable_unref(m->tick);
         m->event = sd_event_unref(m->event);
+        manager_keep_end(m);
         memory_deinit(&m->memory);
         (void)config_free(m->config);
         free(m->own_watcher);

@@ -19,6 +19,7 @@
 #include "bus.h"
 #include "config.h"
 #include "disk.h"
+#include "keep-clients.h"
 #include "listener.h"
 #include "memory.h"
 #include "model.h"
@@ -41,6 +42,7 @@ struct manager_watcher {
         void *userdata;
 };
 
+struct inherited;
 struct sessions;
 struct store;
 
@@ -72,6 +74,10 @@ struct manager {
         struct bus *bus; /* NULL where none is wanted */
         struct sessions *sessions;
         struct store *store;
+        struct inherited *inherited; /* until it is taken up */
+        struct keep *keep; /* NULL: nothing is kept */
+        struct clients_kept clients_kept;
+        bool handed_on; /* what is kept is the next process's: it is not ended by being freed here */
         bool weights_are_copied; /* to a device, by the engine that was ready last */
 };
 
