@@ -84,6 +84,24 @@ int channel_restore_output(struct channel *c, const uint8_t *data, size_t size, 
         return 0;
 }
 
+int channel_take_output(struct channel *c, struct channel *from) {
+        if (from->out_pos > 0)
+                return -EINVAL;
+        if (!from->out_head)
+                return 0;
+        if (c->out_tail)
+                c->out_tail->next = from->out_head;
+        else
+                c->out_head = from->out_head;
+        c->out_tail = from->out_tail;
+        c->out_last = from->out_last;
+        c->out_frames += from->out_frames;
+        c->out_bytes += from->out_bytes;
+        from->out_head = from->out_tail = NULL;
+        from->out_frames = from->out_bytes = 0;
+        return 0;
+}
+
 int channel_restore_fd(struct channel *c, int fd, uint64_t n) {
         int r = channel_keep_fds(c, &fd, 1);
 

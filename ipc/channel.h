@@ -126,5 +126,7 @@ uint8_t *channel_copy_output(const struct channel *c, size_t *ret_size, size_t *
  * that is new. 0, CHANNEL_E_OVERSIZE (that can't be), or -ENOMEM. */
 int channel_restore_input(struct channel *c, const uint8_t *data, size_t size);
 int channel_restore_output(struct channel *c, const uint8_t *data, size_t size, size_t skip);
+/* What another channel had queued and not begun to write, behind what this one has. 0 or -EINVAL (it had begun). */
+int channel_take_output(struct channel *c, struct channel *from);
 /* A descriptor that it had received (taken over), the number `n` since it was made. 0, CHANNEL_E_FDS, or -ENOMEM. */
 int channel_restore_fd(struct channel *c, int fd, uint64_t n);
