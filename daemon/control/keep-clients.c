@@ -140,7 +140,7 @@ static struct connection *restore_connection(struct manager *m, const struct kep
         clients_name_connection(name, kept->id);
         fd = inherited_take(in, name);
         if (fd < 0) {
-                log_warning("a client's connection is lost: the service manager does not have it any more");
+                log_debug("a client has left meanwhile"); /* the service manager lets go of what hangs up */
                 return NULL;
         }
         if (take_last(m, kept->id, fd, rest) < 0 || kept->bad) {
