@@ -112,6 +112,10 @@ void connection_turn(struct connection *c) {
                 return;
         }
         update_events(c);
+        if (c->blocked && !c->kept) { /* a reader that takes its time */
+                connection_keep(c);
+                clients_commit(c->manager);
+        }
 }
 
 void connection_tick(struct connection *c, uint64_t now_us) {
