@@ -12,6 +12,7 @@
 #include "connection.h"
 #include "inherited.h"
 #include "manager.h"
+#include "pace.h"
 
 #define ACCEPT_REST_US (100u * 1000u) /* out of descriptors: look again after that */
 
@@ -29,6 +30,7 @@ static int on_accept(sd_event_source *source, int fd, uint32_t events, void *use
 
         for (int i = 0; i < LISTENER_ACCEPTS_PER_TURN && r == 1; i++) {
                 r = listener_accept(&m->listener, &sock);
+                pace_wake(m);
                 if (r == 1 && connection_new(m, sock, (uid_t)-1) < 0)
                         log_warning("a connection could not be taken");
         }

@@ -24,6 +24,7 @@
 #include "memory.h"
 #include "model.h"
 #include "notify.h"
+#include "pace.h"
 #include "request.h"
 #include "usage.h"
 #include "user.h"
@@ -44,6 +45,7 @@ struct manager_watcher {
 
 struct inherited;
 struct keep;
+struct power;
 struct sessions;
 struct store;
 
@@ -63,6 +65,7 @@ struct manager {
         struct requests requests;
         struct models models;
         struct notify notify;
+        struct pace pace;
         struct disk *disk;
         struct usage *usage;
         struct list connections;
@@ -79,6 +82,7 @@ struct manager {
         struct keep *keep;
         struct clients_kept clients_kept;
         bool handed_on; /* what is kept is the next process's: it is not ended by being freed here */
+        struct power *power;
         bool weights_are_copied; /* to a device, by the engine that was ready last */
 };
 
