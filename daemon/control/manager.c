@@ -107,7 +107,7 @@ static void check_stop(struct manager *m) {
 
 /* Another process follows at once and goes on: nobody is told anything, nothing is waited for. */
 static void hand_over(struct manager *m) {
-        keep_commit(m->keep);
+        clients_hand_on(m);
         log_info("ending for a restart; what is loaded and what runs stays");
         (void)sd_event_exit(m->event, 0);
 }
@@ -164,7 +164,7 @@ static int on_turn(sd_event_source *source, void *userdata) {
         while ((node = list_pop(&now)))
                 connection_turn(LIST_ENTRY(node, struct connection, dirty_link));
         bus_turn(m->bus);
-        keep_commit(m->keep);
+        clients_commit(m);
         keep_turn(m->keep);
         if (!manager_accepts(m))
                 check_stop(m);
@@ -421,7 +421,7 @@ int manager_new(struct manager **ret, struct config *config, const char *config_
         if (r >= 0)
                 r = bus_new(&m->bus, m);
         if (r >= 0)
-                restore_end(m);
+                r = restore_end(m);
         if (r < 0)
                 return r;
         *ret = steal_ptr(&m);
@@ -433,8 +433,10 @@ struct manager *manager_free(struct manager *m) {
 
         if (!m)
                 return NULL;
-        if (manager_accepts(m))
-                m->keep = keep_free(m->keep); /* this is no stop: what ends from here on stays for the next process */
+        if (manager_accepts(m)) { /* this is no stop: what ends from here on stays for the next process */
+                m->handed_on = true;
+                m->keep = keep_free(m->keep);
+        }
         m->state = MANAGER_CLOSING;
         m->bus = bus_free(m->bus);
         LIST_FOREACH(pos, tmp, &m->connections)
@@ -457,6 +459,7 @@ struct manager *manager_free(struct manager *m) {
         memory_deinit(&m->memory);
         m->keep = keep_free(m->keep);
         m->inherited = inherited_free(m->inherited);
+        clients_deinit(m);
         (void)config_free(m->config);
         free(m->own_watcher);
         free(m);

@@ -19,6 +19,7 @@
 #include "bus.h"
 #include "config.h"
 #include "disk.h"
+#include "keep-clients.h"
 #include "listener.h"
 #include "memory.h"
 #include "model.h"
@@ -79,6 +80,8 @@ struct manager {
         struct store *store;
         struct inherited *inherited; /* until everything is in its place */
         struct keep *keep;
+        struct clients_kept clients_kept;
+        bool handed_on; /* what is kept is the next process's: it is not ended by being freed here */
         struct power *power;
         bool weights_are_copied; /* to a device, by the engine that was ready last */
 };
