@@ -54,12 +54,12 @@ def ready(model):
 
 
 class Stream(threading.Thread):
-    """One request on a connection of its own, read as it comes: (when, token ids)."""
+    """One request, alone on a connection, read as it comes: (when, token ids)."""
 
-    def __init__(self, number, model, tokens=TOKENS):
+    def __init__(self, client, number, model):
         super().__init__(daemon=True)
-        self.client, self.came, self.end, self.wrong = Client(SOCKET_PATH), [], None, None
-        self.number, self.tokens, self.model = number, tokens, model
+        self.client, self.number, self.model = client, number, model
+        self.came, self.end, self.wrong = [], None, None
 
     def run(self):
         try:
@@ -69,7 +69,7 @@ class Stream(threading.Thread):
 
     def ask(self):
         id = self.client.generate(prompt=b"%d: Once upon a time" % self.number, model=self.model,
-                                  sampling=pb.Sampling(max_tokens=self.tokens, seed=self.number + 1, temperature=1, ignore_eos=True))
+                                  sampling=pb.Sampling(max_tokens=TOKENS, seed=self.number + 1, temperature=1, ignore_eos=True))
         while self.end is None:
             frame = self.client.receive_of(id)
             kind = frame.WhichOneof("body")
@@ -100,19 +100,23 @@ class Restart(inside.Steps):
         self.assertTrue(until(lambda: ready(model), timeout=120), self.journal("-n", "30"))
         type(self).model = model
 
-    def streams(self, count=STREAMS, begun=4):
-        """So many streams that have begun."""
-        streams = [Stream(number, self.model) for number in range(count)]
+    def connect(self):
+        client = Client(SOCKET_PATH)
+        self.addCleanup(client.close)
+        return client
+
+    def streams(self):
+        """Streams that have begun."""
+        streams = [Stream(self.connect(), number, self.model) for number in range(STREAMS)]
         for stream in streams:
             stream.start()
-        self.assertTrue(until(lambda: all(len(s.ids) >= begun or s.wrong for s in streams), timeout=60),
+        self.assertTrue(until(lambda: all(len(s.ids) >= 4 or s.wrong for s in streams), timeout=60),
                         [(len(s.ids), s.wrong) for s in streams])
         return streams
 
     def assertRight(self, streams):
         for stream in streams:
             stream.join(120)
-            stream.client.close()
             self.assertIsNone(stream.wrong, self.journal("-n", "40"))
             self.assertIsNotNone(stream.end, f"stream {stream.number} hangs after {len(stream.ids)} tokens")
             self.assertEqual(stream.end.WhichOneof("body"), "done", stream.end)
@@ -123,7 +127,6 @@ class Restart(inside.Steps):
         streams = self.streams()
         for stream in streams:
             stream.join(120)
-            stream.client.close()
             self.assertIsNone(stream.wrong)
         self.right[self.model] = {stream.number: stream.ids for stream in streams}
         self.assertEqual({len(ids) for ids in self.right[self.model].values()}, {TOKENS})
@@ -149,9 +152,11 @@ class Restart(inside.Steps):
 
     def over(self, again, what):
         """Streams and idle connections over something that ends control."""
-        idle = [Client(SOCKET_PATH) for _ in range(IDLE)]
+        idle = [self.connect() for _ in range(IDLE)]
         for client in idle:
             client.ask(models=pb.Models())
+        # one that did nothing but come is kept when it stays
+        self.assertTrue(until(lambda: int(show("NFileDescriptorStore")) > IDLE))
         streams = self.streams()
         pid = main_pid()
         again(pid)
@@ -166,7 +171,6 @@ class Restart(inside.Steps):
         for client in idle:
             models = client.ask(models=pb.Models()).done.models.models
             self.assertEqual([m.state for m in models], ["ready"])
-            client.close()
         self.assertFalse(MODEL.exists())
 
     def test_02_restart(self):
@@ -199,20 +203,20 @@ class Restart(inside.Steps):
         self.undisturbed()
         dice, stop, counts, wrong = random.Random(7), threading.Event(), [0] * STREAMS, []
 
-        def ask(number):
+        def ask(client, number):
             while not stop.is_set() and not wrong:
-                stream = Stream(number, self.model)
+                stream = Stream(client, number, self.model)
                 stream.run()
-                stream.client.close()
                 if stream.wrong or stream.ids != self.right[self.model][number]:
                     wrong.append(stream.wrong or f"stream {number}: {stream.ids}, not {self.right[self.model][number]}; {stream.end}")
                 counts[number] += 1
 
         os.kill(main_pid(), signal.SIGKILL)  # as it is behind a restart
         self.assertTrue(until(lambda: ready(self.model), timeout=60))
-        time.sleep(1)
+        clients = [self.connect() for _ in range(STREAMS)]
+        self.assertTrue(until(lambda: int(show("NFileDescriptorStore")) > STREAMS))
         before = self.held()
-        askers = [threading.Thread(target=ask, args=(number,), daemon=True) for number in range(STREAMS)]
+        askers = [threading.Thread(target=ask, args=pair, daemon=True) for pair in zip(clients, range(STREAMS))]
         for asker in askers:
             asker.start()
         began = time.monotonic()
