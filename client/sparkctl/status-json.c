@@ -2,6 +2,7 @@
 
 /* What the service says of itself, as JSON. The keys stay. */
 
+#include "memory.h"
 #include "priority.h"
 #include "status.h"
 #include "weights.h"
@@ -123,6 +124,7 @@ void status_json(struct json *j, const struct spark_status_result *s) {
         json_u64(j, "engine", s->memory_engine);
         json_u64(j, "kv_used", s->memory_kv_used);
         json_u64(j, "kv_cached", s->memory_kv_cached);
+        memory_json(j, s->memory);
         json_close(j, '}');
         status_json_models(j, s->models, s->n_models);
         status_json_requests(j, s);

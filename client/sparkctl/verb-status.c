@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "memory.h"
 #include "priority.h"
 #include "status.h"
 #include "users.h"
@@ -133,6 +134,7 @@ static void print_status(const struct spark_status_result *s) {
         (void)printf("; taken: %s images, %s KV cache (%s used, %s prefixes), %s else\n", format_bytes(s->memory_images, a),
                      format_bytes(s->memory_kv, b), format_bytes(s->memory_kv_used, c),
                      format_bytes(s->memory_kv_cached, d), format_bytes(s->memory_engine, e));
+        memory_print(s->memory);
         for (size_t i = 0; i < s->n_warnings; i++)
                 (void)printf("Warning: %s\n", format_safe(s->warnings[i], warning, sizeof(warning)));
         (void)printf("\n");
