@@ -29,7 +29,7 @@ static void resize_tell(struct engine *e) {
         r->sent_us = manager_now_us();
 }
 
-void engine_resize(struct engine *e, uint64_t cache_bytes, uint64_t kv_bytes) {
+void engine_limit_kv(struct engine *e, uint64_t cache_bytes, uint64_t kv_bytes) {
         e->resize.cache = cache_bytes;
         e->resize.kv = kv_bytes;
         resize_tell(e);

@@ -15,6 +15,7 @@
 #include "base/list.h"
 #include "base/macro.h"
 #include "channel.h"
+#include "power.h"
 #include "request.h"
 
 enum engine_state {
@@ -58,6 +59,7 @@ struct engine {
         bool changed; /* it did something since it was last asked: what it said then is out of date */
         uint64_t kv_used, kv_cached, kv_resident; /* as it said last; so this: */
         struct engine_resize resize;
+        struct power_engine power;
         struct engine_user *users;
         size_t n_users;
 };
@@ -72,6 +74,8 @@ struct engine *engine_discard(struct engine *engine);
 DEFINE_CLEANUP(struct engine *, engine_discard)
 /* Asks it to end; model_engine_gone() follows. */
 void engine_stop(struct engine *engine);
+/* Kills it, with a word in the log; another one follows. */
+void engine_replace(struct engine *engine, const char *why);
 /* The same, but what it has said until then counts (tokens of requests that run), and it has less time. */
 void engine_retire(struct engine *engine);
 /* A request has something to tell. */
@@ -82,7 +86,7 @@ int engine_send(struct engine *engine, const Spark__Engine__V1__ControlFrame *fr
 void engine_flush(struct engine *engine);
 /* engine-resize.c: its prefix cache and its KV may take no more than this (UINT64_MAX: as at the start); told at once, or when
  * it has answered what it was told before. shed_engine_resized() follows. */
-void engine_resize(struct engine *engine, uint64_t cache_bytes, uint64_t kv_bytes);
+void engine_limit_kv(struct engine *engine, uint64_t cache_bytes, uint64_t kv_bytes);
 /* True until it has answered all that it was told. */
 bool engine_resizes(const struct engine *engine);
 void engine_take_resized(struct engine *engine, const Spark__Engine__V1__Resized *resized);

@@ -23,6 +23,7 @@
 #include "memory.h"
 #include "model.h"
 #include "notify.h"
+#include "pace.h"
 #include "request.h"
 #include "usage.h"
 #include "user.h"
@@ -43,6 +44,7 @@ struct manager_watcher {
 };
 
 struct pressure;
+struct power;
 struct sessions;
 struct shed_table;
 struct store;
@@ -63,6 +65,7 @@ struct manager {
         struct requests requests;
         struct models models;
         struct notify notify;
+        struct pace pace;
         struct disk *disk;
         struct usage *usage;
         struct list connections;
@@ -77,6 +80,7 @@ struct manager {
         struct store *store;
         struct shed_table *shed;
         struct pressure *pressure;
+        struct power *power;
         bool weights_are_copied; /* to a device, by the engine that was ready last */
 };
 

@@ -35,6 +35,8 @@ struct sessions *sessions_free(struct sessions *t);
 /* Takes up what requests wait for; once a turn, and once a second. */
 void sessions_turn(struct sessions *t);
 void sessions_tick(struct sessions *t, uint64_t now_us);
+/* Writes what is not on disk now, before the machine may go to sleep; to be called until true: it is, or cannot be. */
+bool sessions_sync(struct sessions *t);
 /* While memory is short (on): idle sessions that persist go to disk, one KV after the other; to be called again. True when all are
  * there. */
 bool sessions_put_away(struct sessions *t, bool on);

@@ -162,7 +162,7 @@ static void apply_to_engine(struct shed_view *v, struct engine *e, bool urgent) 
 
         if (v->kv == 0) /* there is none, or not in the host's memory */
                 return;
-        engine_resize(e, cache, v->kv_limit < v->kv ? v->kv_limit : UINT64_MAX);
+        engine_limit_kv(e, cache, v->kv_limit < v->kv ? v->kv_limit : UINT64_MAX);
 }
 
 /* What is not there is not loaded while memory is so short that weights went. */

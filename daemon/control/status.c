@@ -9,6 +9,7 @@
 #include "engine.h"
 #include "load.h"
 #include "memory-status.h"
+#include "power-status.h"
 #include "status.h"
 #include "store.h"
 
@@ -239,6 +240,8 @@ static void fill_uid(struct manager *m, uid_t uid, Spark__V1__UserInfo *info) {
         info->tokens_today = usage_today(m->usage, uid);
         info->tokens_per_day = p.tokens_per_day;
         info->weight = p.weight;
+        if (m->power)
+                power_fill_user(m->power, uid, info);
 }
 
 static Spark__V1__UserInfo *user_list_get(struct user_list *l, struct manager *m, uid_t uid) {
@@ -330,6 +333,8 @@ Spark__V1__Done *status_new_status(struct manager *m, uid_t viewer) {
         _cleanup_(user_list_deinit) struct user_list users = { 0 };
         char usage_warning[640], memory_text[MEMORY_WARNING_MAX], *warnings[2];
         Spark__V1__MemoryInfo memory;
+        Spark__V1__PowerInfo power;
+        struct power_view power_view;
         Spark__V1__Done done = SPARK__V1__DONE__INIT;
         Spark__V1__StatusResult s = SPARK__V1__STATUS_RESULT__INIT;
         struct list *pos, *tmp;
@@ -344,6 +349,10 @@ Spark__V1__Done *status_new_status(struct manager *m, uid_t viewer) {
         LIST_FOREACH(pos, tmp, &m->models.list)
                 count_requests(LIST_ENTRY(pos, struct model, link), &s.requests_running, &s.requests_queued);
         fill_memory(m, &s, &memory);
+        if (m->power) {
+                power_fill_info(m->power, &power_view, &power);
+                s.power = &power;
+        }
         s.models = models.pointers;
         s.n_models = models.n;
         s.requests = requests.pointers;
