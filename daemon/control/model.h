@@ -78,6 +78,9 @@ struct model {
         bool early_tried;      /* there was one, in this load */
         int segments[LOADLINK_SEGMENTS_MAX];
         size_t n_segments;
+        uint64_t missing; /* of these (bit i: segment i): given back, to be loaded again before anything else */
+        uint64_t segment_bytes[LOADLINK_SEGMENTS_MAX];
+        uint64_t image_checksum, files_mark; /* of the image's tables, and of the files that it was made of */
         uint64_t image_bytes, kv_promised, engine_promised, load_began_us, load_us;
         uint64_t keep_id; /* of the image that a later process finds; 0 = it would find none */
         struct plan plan; /* of the image that is there */
@@ -126,6 +129,9 @@ void model_hold(struct model *model, enum model_hold why);
  * holds it any more, unless somebody unloads it meanwhile. */
 void model_give_back(struct model *model, enum model_hold why);
 void model_release(struct model *model, enum model_hold why);
+/* model-segments.c: as model_give_back(), but no more of the image than it takes for so many bytes; the rest stays, and what has gone
+ * is loaded again alone. Again while it is held, it gives more. Returns bytes of the image that come back, when the engine has ended. */
+uint64_t model_give_back_part(struct model *model, enum model_hold why, uint64_t bytes);
 /* Why it cannot be loaded with coded weights now: it is, or is being loaded, without. 0, or REQUEST_E_REFUSED with *error
  * filled. */
 int model_check_lossless(const struct model *model, struct request_error *error);
