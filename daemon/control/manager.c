@@ -18,9 +18,11 @@
 #include "inherited.h"
 #include "keep.h"
 #include "manager.h"
+#include "pressure.h"
 #include "power.h"
 #include "restore.h"
 #include "session.h"
+#include "shed.h"
 #include "store.h"
 #include "unit.h"
 
@@ -62,6 +64,17 @@ void manager_model_changed(struct manager *m, struct model *model, bool removed)
                 struct manager_watcher *w = LIST_ENTRY(pos, struct manager_watcher, link);
 
                 w->model_changed(w->userdata, model, removed);
+        }
+}
+
+void manager_memory_changed(struct manager *m) {
+        struct list *pos, *tmp;
+
+        LIST_FOREACH(pos, tmp, &m->watchers) {
+                struct manager_watcher *w = LIST_ENTRY(pos, struct manager_watcher, link);
+
+                if (w->memory_changed)
+                        w->memory_changed(w->userdata);
         }
 }
 
@@ -107,7 +120,7 @@ static void check_stop(struct manager *m) {
 
 /* Another process follows at once and goes on: nobody is told anything, nothing is waited for. */
 static void hand_over(struct manager *m) {
-        keep_commit(m->keep);
+        clients_hand_on(m);
         log_info("ending for a restart; what is loaded and what runs stays");
         (void)sd_event_exit(m->event, 0);
 }
@@ -154,6 +167,7 @@ static int on_turn(sd_event_source *source, void *userdata) {
         list_init(&now);
         sessions_turn(m->sessions);
         store_turn(m->store);
+        shed_turn(m);
         power_turn(m->power);
         models_pump(m);
         keep_commit(m->keep);
@@ -164,7 +178,7 @@ static int on_turn(sd_event_source *source, void *userdata) {
         while ((node = list_pop(&now)))
                 connection_turn(LIST_ENTRY(node, struct connection, dirty_link));
         bus_turn(m->bus);
-        keep_commit(m->keep);
+        clients_commit(m);
         keep_turn(m->keep);
         if (!manager_accepts(m))
                 check_stop(m);
@@ -202,6 +216,8 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata) {
         LIST_FOREACH(pos, tmp, &m->connections)
                 connection_tick(LIST_ENTRY(pos, struct connection, link), now_us);
         models_tick(m, now_us);
+        pressure_tick(m->pressure, now_us);
+        shed_tick(m, now_us);
         users_tick(&m->users);
         rate_tick(&m->requests.ended);
         usage_tick(m->usage, now_us, usage_day_now());
@@ -365,6 +381,10 @@ static int manager_set_up(struct manager *m) {
         if (r >= 0)
                 r = sessions_new(&m->sessions, m);
         if (r >= 0)
+                r = shed_table_new(&m->shed, m);
+        if (r >= 0)
+                r = pressure_new(&m->pressure, m);
+        if (r >= 0)
                 r = power_new(&m->power, m);
         if (r >= 0)
                 r = models_configure(m);
@@ -396,7 +416,7 @@ int manager_new(struct manager **ret, struct config *config, const char *config_
         m->config_file = config_file;
         m->started_us = manager_now_us();
         m->listener = LISTENER_NULL;
-        m->memory.meminfo_fd = -1;
+        m->memory.meminfo_fd = m->memory.psi_fd = -1;
         users_init(&m->users);
         requests_init(&m->requests);
         notify_init(&m->notify);
@@ -421,7 +441,7 @@ int manager_new(struct manager **ret, struct config *config, const char *config_
         if (r >= 0)
                 r = bus_new(&m->bus, m);
         if (r >= 0)
-                restore_end(m);
+                r = restore_end(m);
         if (r < 0)
                 return r;
         *ret = steal_ptr(&m);
@@ -433,13 +453,16 @@ struct manager *manager_free(struct manager *m) {
 
         if (!m)
                 return NULL;
-        if (manager_accepts(m))
-                m->keep = keep_free(m->keep); /* this is no stop: what ends from here on stays for the next process */
+        if (manager_accepts(m)) { /* this is no stop: what ends from here on stays for the next process */
+                m->handed_on = true;
+                m->keep = keep_free(m->keep);
+        }
         m->state = MANAGER_CLOSING;
         m->bus = bus_free(m->bus);
         LIST_FOREACH(pos, tmp, &m->connections)
                 (void)connection_free(LIST_ENTRY(pos, struct connection, link));
         models_deinit(m);
+        m->pressure = pressure_free(m->pressure);
         m->power = power_free(m->power);
         if (m->usage)
                 usage_end(m->usage);
@@ -447,6 +470,7 @@ struct manager *manager_free(struct manager *m) {
         m->usage = usage_free(m->usage);
         m->sessions = sessions_free(m->sessions);
         m->store = store_free(m->store);
+        m->shed = shed_table_free(m->shed);
         requests_deinit(&m->requests);
         manager_listen_end(m);
         for (size_t i = 0; i < ARRAY_SIZE(m->signal_sources); i++)
@@ -457,6 +481,7 @@ struct manager *manager_free(struct manager *m) {
         memory_deinit(&m->memory);
         m->keep = keep_free(m->keep);
         m->inherited = inherited_free(m->inherited);
+        clients_deinit(m);
         (void)config_free(m->config);
         free(m->own_watcher);
         free(m);

@@ -5,7 +5,8 @@
 
 #include "base/log.h"
 #include "inherited.h"
-#include "keep.h"
+#include "keep-clients.h"
+#include "kept.h"
 #include "manager.h"
 #include "model-keep.h"
 #include "restore.h"
@@ -34,6 +35,7 @@ static void write_all(void *userdata, struct keep *k) {
         write_numbers(m, k);
         models_keep_all(m, k);
         sessions_keep_all(m->sessions, k);
+        clients_write(m, k);
 }
 
 static void read_numbers(struct manager *m, const Spark__State__V1__Numbers *numbers) {
@@ -84,8 +86,20 @@ int restore_all(struct manager *m) {
         return r;
 }
 
-void restore_end(struct manager *m) {
+static void read_client(void *userdata, const Spark__State__V1__Record *record) {
+        kept_apply(userdata, record);
+}
+
+int restore_end(struct manager *m) {
+        _cleanup_(kept_freep) struct kept *kept = NULL;
+        int r = kept_new(&kept);
+
+        if (r < 0)
+                return r;
+        if (keep_read(m->keep, read_client, kept) == 0)
+                clients_restore(m, kept, m->inherited);
         sessions_restored(m);
         keep_taken(m->keep);
         m->inherited = inherited_free(m->inherited);
+        return 0;
 }
