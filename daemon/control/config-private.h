@@ -3,7 +3,8 @@
 
 /*
  * What the files of the configuration share: the table of keys (config.c), reading values by it (config-value.c), users
- * (config-users.c), printing (config-print.c).
+ * (config-users.c), which
+ * models are resident (config-residency.c), printing (config-print.c).
  */
 
 #include <libconfig.h>
@@ -32,10 +33,17 @@ struct key {
 };
 
 #define CONFIG_YES_WORDS "no yes"
+#define CONFIG_WHO_WORDS "none privileged all"
 #define CONFIG_PRIORITY_WORDS "background normal interactive" /* the protocol's numbers, from 1 on */
 
+/* Tables of keys: each is about groups of its own. */
 extern const struct key config_keys[];
 extern const size_t config_n_keys;
+extern const struct key config_residency_keys[]; /* config-residency.c */
+extern const size_t config_n_residency_keys;
+
+/* The i-th key of all tables, one after the other; NULL behind the last one. */
+const struct key *config_key(size_t i);
 
 struct reader {
         struct config *config;
@@ -51,6 +59,9 @@ int config_replace_string(char **p, char *value);
 /* Checks a setting and stores it at `base` + the key's offset. 0, CONFIG_E_INVALID, or -ENOMEM. */
 int config_set_key(struct reader *r, const struct key *k, const config_setting_t *s, void *base);
 
+/* 'resident' and 'idle_seconds' of a model; *ret as config_set_key(). False: it is neither. */
+bool config_read_model_residency(struct reader *r, struct config_model *m, const config_setting_t *s, int *ret);
+void config_print_model_residency(const struct config_model *m, FILE *out);
 /* 'users'. */
 int config_read_users(struct reader *r, config_setting_t *s);
 void config_users_deinit(struct config *config);

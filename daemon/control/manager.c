@@ -17,6 +17,7 @@
 #include "connection.h"
 #include "engine.h"
 #include "event.h"
+#include "lease.h"
 #include "manager.h"
 #include "session.h"
 #include "store.h"
@@ -83,7 +84,7 @@ static size_t attached_requests(const struct manager *m) {
         size_t n = 0;
 
         for (size_t i = 0; i < m->requests.n_slots; i++)
-                n += m->requests.slots[i] && m->requests.slots[i]->sink;
+                n += m->requests.slots[i] && m->requests.slots[i]->sink && m->requests.slots[i]->kind != REQUEST_LEASE;
         return n;
 }
 
@@ -134,6 +135,8 @@ static int on_turn(sd_event_source *source, void *userdata) {
         list_init(&now);
         sessions_turn(m->sessions);
         store_turn(m->store);
+        leases_turn(m->leases);
+        residency_turn(m);
         models_pump(m);
         list_move(&m->dirty_engines, &now);
         while ((node = list_pop(&now)))
@@ -177,6 +180,8 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata) {
         LIST_FOREACH(pos, tmp, &m->connections)
                 connection_tick(LIST_ENTRY(pos, struct connection, link), now_us);
         models_tick(m, now_us);
+        residency_tick(m, now_us);
+        leases_tick(m->leases);
         users_tick(&m->users);
         rate_tick(&m->requests.ended);
         usage_tick(m->usage, now_us, usage_day_now());
@@ -409,6 +414,8 @@ static int manager_set_up(struct manager *m) {
         if (r >= 0)
                 r = sessions_new(&m->sessions, m);
         if (r >= 0)
+                r = leases_new(&m->leases, m, &lease_source_weights);
+        if (r >= 0)
                 r = models_configure(m);
         if (r >= 0)
                 r = store_new(&m->store, m);
@@ -448,6 +455,7 @@ int manager_new(struct manager **ret, struct config *config, const char *config_
         list_init(&m->dirty_connections);
         list_init(&m->dirty_engines);
         list_init(&m->watchers);
+        list_init(&m->residency.lenders);
         r = manager_set_up(m);
         if (r < 0) {
                 log_error("setting up: %s", strerror(-r));
@@ -475,6 +483,7 @@ struct manager *manager_free(struct manager *m) {
         m->bus = bus_free(m->bus);
         LIST_FOREACH(pos, tmp, &m->connections)
                 (void)connection_free(LIST_ENTRY(pos, struct connection, link));
+        m->leases = leases_free(m->leases);
         models_deinit(m);
         if (m->usage)
                 usage_end(m->usage);

@@ -24,6 +24,7 @@
 #include "model.h"
 #include "notify.h"
 #include "request.h"
+#include "residency.h"
 #include "usage.h"
 #include "user.h"
 
@@ -41,6 +42,7 @@ struct manager_watcher {
         void *userdata;
 };
 
+struct leases;
 struct sessions;
 struct store;
 
@@ -59,6 +61,7 @@ struct manager {
         struct memory memory;
         struct requests requests;
         struct models models;
+        struct residency_state residency;
         struct notify notify;
         struct disk *disk;
         struct usage *usage;
@@ -70,6 +73,7 @@ struct manager {
         struct list watchers;
         struct manager_watcher *own_watcher;
         struct bus *bus; /* NULL where none is wanted */
+        struct leases *leases;
         struct sessions *sessions;
         struct store *store;
         bool weights_are_copied; /* to a device, by the engine that was ready last */
