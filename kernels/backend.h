@@ -30,7 +30,7 @@ enum {
 
 /* What a shared object with a backend must have been built for: the version counts changes of what this header and format.h
  * define, operations that come or go change the rest by themselves. */
-#define BACKEND_VERSION 4u
+#define BACKEND_VERSION 5u
 #define BACKEND_ABI ((uint32_t)(BACKEND_VERSION * 65536u + sizeof(struct backend_ops)))
 
 struct backend; /* each backend embeds it first */
@@ -64,6 +64,15 @@ struct backend_facts {
         uint64_t host_bytes;   /* of the host's memory, that it takes beside weights, KV caches and what alloc() gave */
         uint64_t steps, graph_steps; /* run so far, and how many of them as one launch of a graph */
         uint64_t graph_nodes;        /* kernels and copies of the graph that was launched last */
+};
+
+/* What the device that computes says of its power. What it can't say is not known; throttled is false then. */
+struct backend_power {
+        bool energy_known, power_known, temperature_known;
+        uint64_t energy_uj; /* since open() */
+        uint32_t power_mw;  /* lately */
+        int32_t temperature_c;
+        bool throttled;     /* it is slower than it could be, for heat or power */
 };
 
 /* How large steps get. */
@@ -197,6 +206,8 @@ struct backend_ops {
         /* Whether the device still answers, without waiting: 0, or negative as everywhere. May be called by any thread, at any
          * time between open() and close(). NULL: it always does. */
         int (*health)(struct backend *be);
+        /* Of the last seconds. Any thread, as health(). NULL: nothing is known. */
+        void (*power)(struct backend *be, struct backend_power *ret);
         /* What the machine can do, measured, for benchmarks: bytes per second read and copied, operations per second of
          * matrix products in bfloat16 (a multiply-add is two). Takes seconds. NULL: not known. */
         int (*limits)(struct backend *be, double *ret_read_bytes_s, double *ret_copy_bytes_s, double *ret_ops_s);
@@ -211,6 +222,12 @@ struct backend_ops {
         size_t (*kv_page_bytes)(const struct backend *be, const struct kv_cache *kv);
         int (*kv_export)(struct backend *be, const struct kv_cache *kv, uint32_t page, void *host);
         int (*kv_import)(struct backend *be, struct kv_cache *kv, uint32_t page, const void *host);
+
+        /* Gives the memory of pages [first, first + n) back to the system, as far as no other page needs it; what they held is lost.
+         * They have memory again when they are written to. *ret_bytes: of the host's memory, that was taken by them until now.
+         * Not between begin() and end(). BACKEND_E_UNSUPPORTED: no such pages. NULL: all memory of a cache is taken at its birth,
+         * and stays. */
+        int (*kv_discard)(struct backend *be, struct kv_cache *kv, uint32_t first, uint32_t n, uint64_t *ret_bytes);
 
         /* Called once per step before and after its operations; end() returns when all results can be downloaded: what the
          * step's operations wrote and none of them but top() read since; the rest a backend need not have written anywhere. kv:

@@ -150,7 +150,7 @@ install: programs
 	    $(systemdlibdir)/sysusers.d $(systemdlibdir)/tmpfiles.d \
 	    $(systemdlibdir)/systemd/catalog $(bashcompdir) $(zshcompdir) $(fishcompdir) \
 	    $(datadir)/dbus-1/system.d $(datadir)/dbus-1/system-services \
-	    $(datadir)/dbus-1/interfaces $(datadir)/sparkd $(datadir)/man/man1 $(datadir)/man/man8 \
+	    $(datadir)/polkit-1/rules.d $(datadir)/dbus-1/interfaces $(datadir)/sparkd $(datadir)/man/man1 $(datadir)/man/man8 \
 	    $(sysconfdir)/sparkd)
 	$(INSTALL) -m 755 $(addprefix $(BUILD)/bin/,sparkd sparkctl spark-bench) $(DESTDIR)$(bindir)/
 	$(INSTALL) -m 755 $(addprefix $(BUILD)/bin/,spark-loader spark-store spark-engine) $(DESTDIR)$(libexecdir)/
@@ -176,6 +176,8 @@ endif
 	$(INSTALL) -m 644 systemd/org.sparkd.Spark1.conf $(DESTDIR)$(datadir)/dbus-1/system.d/
 	$(INSTALL) -m 644 systemd/org.sparkd.Spark1.service $(DESTDIR)$(datadir)/dbus-1/system-services/
 	$(INSTALL) -m 644 systemd/org.sparkd.Spark1.xml $(DESTDIR)$(datadir)/dbus-1/interfaces/
+	$(INSTALL) -m 644 systemd/sparkd-sleep.rules $(DESTDIR)$(datadir)/polkit-1/rules.d/50-sparkd-sleep.rules
+	$(INSTALL) -m 644 systemd/sparkd-rapl.rules $(DESTDIR)$(datadir)/sparkd/90-sparkd-rapl.rules
 	$(INSTALL) -m 644 client/sparkctl/sparkctl.1 $(DESTDIR)$(datadir)/man/man1/
 	$(INSTALL) -m 644 daemon/control/sparkd.8 $(DESTDIR)$(datadir)/man/man8/
 	$(INSTALL) -m 644 $(BUNDLED_MODEL) $(DESTDIR)$(datadir)/sparkd/spark-tiny.gguf
@@ -191,4 +193,5 @@ uninstall:
 	    $(DESTDIR)$(datadir)/dbus-1/interfaces/org.sparkd.Spark1.xml $(DESTDIR)$(datadir)/man/man1/sparkctl.1
 	rm -f $(addprefix $(DESTDIR),$(datadir)/man/man8/sparkd.8 $(systemdlibdir)/systemd/catalog/sparkd.catalog $(bashcompdir)/sparkctl $(zshcompdir)/_sparkctl \
 	    $(fishcompdir)/sparkctl.fish)
+	rm -f $(DESTDIR)$(datadir)/polkit-1/rules.d/50-sparkd-sleep.rules
 	rm -rf $(DESTDIR)$(libexecdir) $(DESTDIR)$(libdir)/sparkd $(DESTDIR)$(datadir)/sparkd

@@ -3,8 +3,7 @@
 
 /*
  * What the files of the configuration share: the table of keys (config.c), reading values by it (config-value.c), users
- * (config-users.c), which
- * models are resident (config-residency.c), printing (config-print.c).
+ * (config-users.c), power (config-power.c), which models are resident (config-residency.c), printing (config-print.c).
  */
 
 #include <libconfig.h>
@@ -41,6 +40,8 @@ extern const struct key config_keys[];
 extern const size_t config_n_keys;
 extern const struct key config_residency_keys[]; /* config-residency.c */
 extern const size_t config_n_residency_keys;
+extern const struct key config_power_keys[]; /* config-power.c */
+extern const size_t config_n_power_keys;
 
 /* The i-th key of all tables, one after the other; NULL behind the last one. */
 const struct key *config_key(size_t i);
@@ -62,6 +63,8 @@ int config_set_key(struct reader *r, const struct key *k, const config_setting_t
 /* 'resident' and 'idle_seconds' of a model; *ret as config_set_key(). False: it is neither. */
 bool config_read_model_residency(struct reader *r, struct config_model *m, const config_setting_t *s, int *ret);
 void config_print_model_residency(const struct config_model *m, FILE *out);
+/* 'power', when all of it was read. 0 or CONFIG_E_INVALID. */
+int config_check_power(struct reader *r, const config_setting_t *s);
 /* 'users'. */
 int config_read_users(struct reader *r, config_setting_t *s);
 void config_users_deinit(struct config *config);

@@ -86,7 +86,9 @@ const struct key *config_key(size_t i) {
         const struct {
                 const struct key *keys;
                 size_t n;
-        } tables[] = { { config_keys, config_n_keys }, { config_residency_keys, config_n_residency_keys } };
+        } tables[] = { { config_keys, config_n_keys },
+                       { config_power_keys, config_n_power_keys },
+                       { config_residency_keys, config_n_residency_keys } };
 
         for (size_t t = 0; t < ARRAY_SIZE(tables); i -= tables[t++].n)
                 if (i < tables[t].n)
@@ -94,7 +96,7 @@ const struct key *config_key(size_t i) {
         return NULL;
 }
 
-/* Groups that may be there; "power" is reserved and holds no key yet. */
+/* Groups that may be there. */
 static const char *const groups[] = { "memory", "scheduler", "limits", "power", "store", "null", "residency" };
 
 bool config_model_name_valid(const char *name) {
@@ -248,7 +250,7 @@ static int check_models(struct reader *r, const config_setting_t *s) {
 }
 
 static int read_root(struct reader *r, config_t *file) {
-        config_setting_t *root = config_root_setting(file), *models = NULL;
+        config_setting_t *root = config_root_setting(file), *models = NULL, *power = NULL;
         int n = config_setting_length(root), e = 0;
 
         for (int i = 0; i < n && !e; i++) {
@@ -259,6 +261,8 @@ static int read_root(struct reader *r, config_t *file) {
                 for (size_t g = 0; g < ARRAY_SIZE(groups); g++)
                         if (strcmp(groups[g], name) == 0)
                                 group = groups[g];
+                if (strcmp(name, "power") == 0)
+                        power = s;
                 if (k)
                         e = config_set_key(r, k, s, r->config);
                 else if (group)
@@ -270,6 +274,8 @@ static int read_root(struct reader *r, config_t *file) {
                 else
                         e = config_fault(r, s, "unknown key '%.64s'", name);
         }
+        if (!e)
+                e = config_check_power(r, power);
         return e ? e : check_models(r, models);
 }
 
@@ -307,6 +313,7 @@ struct config *config_free(struct config *c) {
         free(c->cuda_placement);
         free(c->cuda_activations);
         free(c->kv_format);
+        free(c->power.sysfs);
         free(c);
         return NULL;
 }

@@ -49,6 +49,7 @@ struct engine *engine_discard(struct engine *e) {
         engine_close(e);
         if (e->manager->sessions)
                 sessions_engine_gone(e->manager->sessions, e);
+        power_engine_gone(e->manager->power, e);
         e->exit_source = sd_event_source_disable_unref(e->exit_source);
         e->kill_timer = sd_event_source_disable_unref(e->kill_timer);
         if (e->pidfd >= 0)
@@ -73,6 +74,10 @@ static void engine_expect_end(struct engine *e, const char *why) {
 static void engine_kill(struct engine *e, const char *why) {
         engine_expect_end(e, why);
         spawn_kill(e->pidfd, SIGKILL);
+}
+
+void engine_replace(struct engine *e, const char *why) {
+        engine_kill(e, why);
 }
 
 /* It broke the rules: nothing more that it said is believed. */
@@ -201,6 +206,7 @@ static void on_state(struct engine *e, const Spark__Engine__V1__State *s) {
         e->kv_used = s->kv_used_bytes;
         e->kv_cached = s->kv_cached_bytes;
         take_users(e, s);
+        power_take_state(e->manager->power, e, s);
         if (s->cookie == e->ping_cookie) {
                 e->ping_pending = false;
                 e->heard_us = manager_now_us();
@@ -248,6 +254,12 @@ static void on_frame(struct engine *e, const Spark__Engine__V1__EngineFrame *f) 
                 return;
         case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_STATE:
                 on_state(e, f->state);
+                return;
+        case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_PAUSED:
+                power_take_paused(e->manager->power, e, f->paused);
+                return;
+        case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_TESTED:
+                power_take_tested(e->manager->power, e, f->tested);
                 return;
         case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_SPILLED:
                 sessions_take_spilled(e->manager->sessions, f->spilled);

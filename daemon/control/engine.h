@@ -15,6 +15,7 @@
 #include "base/list.h"
 #include "base/macro.h"
 #include "channel.h"
+#include "power.h"
 #include "request.h"
 
 enum engine_state {
@@ -45,6 +46,7 @@ struct engine {
         bool ping_pending;
         bool changed; /* it did something since it was last asked: what it said then is out of date */
         uint64_t kv_used, kv_cached;  /* as it said last; so this: */
+        struct power_engine power;
         struct engine_user *users;
         size_t n_users;
 };
@@ -59,6 +61,8 @@ struct engine *engine_discard(struct engine *engine);
 DEFINE_CLEANUP(struct engine *, engine_discard)
 /* Asks it to end; model_engine_gone() follows. */
 void engine_stop(struct engine *engine);
+/* Kills it, with a word in the log; another one follows. */
+void engine_replace(struct engine *engine, const char *why);
 /* The same, but what it has said until then counts (tokens of requests that run), and it has less time. */
 void engine_retire(struct engine *engine);
 /* A request has something to tell. */

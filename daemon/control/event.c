@@ -29,6 +29,11 @@ static const struct {
         [EVENT_ENGINE_LOST] = { LOG_LEVEL_WARNING, "fcb6d68bd19d4425a3bca7f2801b91f9" },
         [EVENT_ENGINE_GIVEN_UP] = { LOG_LEVEL_ERROR, "af72c623e1534da292eaa2bd730d4b50" },
         [EVENT_USAGE_DAMAGED] = { LOG_LEVEL_WARNING, "502f62fa0c2342ac8742f03342fa825a" },
+        [EVENT_SLEEP] = { LOG_LEVEL_INFO, "ac96948b43094be889966f6506517c6a" },
+        [EVENT_SLEEP_LATE] = { LOG_LEVEL_WARNING, "c3271819296c4502b318675545f36604" },
+        [EVENT_RESUMED] = { LOG_LEVEL_INFO, "7ddba64eb3494da19a96eb16e62fd8e0" },
+        [EVENT_POWER_LESS] = { LOG_LEVEL_NOTICE, "2d6dbeec48204a5ba60381fcf686a245" },
+        [EVENT_POWER_MORE] = { LOG_LEVEL_INFO, "b4dfff035a20422e91e9b28efc9581d4" },
 };
 
 const char *event_id(enum event event) {

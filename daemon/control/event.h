@@ -25,6 +25,11 @@ enum event {
         EVENT_ENGINE_LOST,    /* another one is started */
         EVENT_ENGINE_GIVEN_UP,
         EVENT_USAGE_DAMAGED,
+        EVENT_SLEEP,      /* ready for the machine's */
+        EVENT_SLEEP_LATE, /* not all was done in time */
+        EVENT_RESUMED,
+        EVENT_POWER_LESS, /* power supply or heat: less is served */
+        EVENT_POWER_MORE,
         EVENT_N,
 };
 

@@ -23,6 +23,7 @@
 #include "memory.h"
 #include "model.h"
 #include "notify.h"
+#include "pace.h"
 #include "request.h"
 #include "residency.h"
 #include "usage.h"
@@ -43,6 +44,7 @@ struct manager_watcher {
 };
 
 struct leases;
+struct power;
 struct sessions;
 struct store;
 
@@ -63,6 +65,7 @@ struct manager {
         struct models models;
         struct residency_state residency;
         struct notify notify;
+        struct pace pace;
         struct disk *disk;
         struct usage *usage;
         struct list connections;
@@ -76,6 +79,7 @@ struct manager {
         struct leases *leases;
         struct sessions *sessions;
         struct store *store;
+        struct power *power;
         bool weights_are_copied; /* to a device, by the engine that was ready last */
 };
 

@@ -15,6 +15,7 @@
 #include "load.h"
 #include "manager.h"
 #include "model-private.h"
+#include "power.h"
 #include "session.h"
 
 #define FAILED_REST_US (5u * 1000000u)      /* a model that failed is not tried again by ordinary requests for so long */
@@ -40,7 +41,9 @@ const char *model_state_name(const struct model *model) {
                 [MODEL_READY] = "ready",         [MODEL_UNLOADING] = "available", [MODEL_FAILED] = "failed",
         };
 
-        return names[model->state];
+        const char *kept = power_model_state(model->manager->power, model);
+
+        return kept ? kept : names[model->state];
 }
 
 void model_drop_image(struct model *model) {
@@ -117,9 +120,9 @@ void model_start_engine(struct model *model) {
         struct request_error error;
         int r;
 
+        model->restart_timer = sd_event_source_disable_unref(model->restart_timer);
         if (model->holds)
                 return; /* model_release() comes back to it */
-        model->restart_timer = sd_event_source_disable_unref(model->restart_timer);
         r = engine_start(&model->engine, model);
         if (r == 0)
                 return;
@@ -202,9 +205,12 @@ static bool waits_for_load(const struct model *model) {
 
         if (model->load_wanted || model->residency.holders > 0)
                 return true;
-        LIST_FOREACH(pos, tmp, (struct list *)&model->waiting)
-                if (LIST_ENTRY(pos, struct request, model_link)->kind != REQUEST_UNLOAD)
+        LIST_FOREACH(pos, tmp, (struct list *)&model->waiting) {
+                const struct request *r = LIST_ENTRY(pos, struct request, model_link);
+
+                if (r->kind != REQUEST_UNLOAD && !power_keeps_waiting(model->manager->power, r))
                         return true;
+        }
         return false;
 }
 
@@ -284,7 +290,8 @@ static void pump_ready(struct model *model) {
                         answer_load(model, r);
                 else if (r->kind == REQUEST_UNLOAD)
                         unload = true;
-                else if (!model->holds && (!r->session || session_turn_prepare(r)))
+                else if (!model->holds && !power_keeps_waiting(model->manager->power, r) &&
+                         (!r->session || session_turn_prepare(r)))
                         request_activate(r);
                 else
                         held = true;

@@ -134,6 +134,7 @@ struct request {
         uint32_t *counted; /* of its user's running and queued: where it counts, or NULL */
         /* what the engine said of the work that it took */
         uint32_t prompt_tokens, cached_tokens, worked_tokens;
+        uint64_t metered_tokens; /* of its prompt: computed, and told to the energy meter */
         bool usage_known;
         int input_fd;
         struct journal journal;
@@ -179,6 +180,8 @@ void request_add_credit(struct request *r, uint64_t tokens);
 /* The sink's output is backed up: no further credit is passed on until request_resume(). */
 void request_stall(struct request *r);
 void request_resume(struct request *r);
+/* What held credit back (power) may be over: looks at all requests again. */
+void requests_pump_credit(struct manager *m);
 
 /* Ends the request; it is gone afterwards. */
 void request_finish(struct request *r, const Spark__V1__Done *done);

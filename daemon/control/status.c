@@ -9,6 +9,7 @@
 #include "engine.h"
 #include "lease.h"
 #include "load.h"
+#include "power-status.h"
 #include "status.h"
 #include "store.h"
 
@@ -250,6 +251,8 @@ static void fill_uid(struct manager *m, uid_t uid, Spark__V1__UserInfo *info) {
         info->tokens_today = usage_today(m->usage, uid);
         info->tokens_per_day = p.tokens_per_day;
         info->weight = p.weight;
+        if (m->power)
+                power_fill_user(m->power, uid, info);
 }
 
 static Spark__V1__UserInfo *user_list_get(struct user_list *l, struct manager *m, uid_t uid) {
@@ -375,6 +378,8 @@ Spark__V1__Done *status_new_status(struct manager *m, uid_t viewer) {
         _cleanup_(user_list_deinit) struct user_list users = { 0 };
         _cleanup_(lease_infos_deinit) struct lease_infos leases = { 0 };
         char usage_warning[640], *warnings[1];
+        Spark__V1__PowerInfo power;
+        struct power_view power_view;
         Spark__V1__Done done = SPARK__V1__DONE__INIT;
         Spark__V1__StatusResult s = SPARK__V1__STATUS_RESULT__INIT;
         struct list *pos, *tmp;
@@ -389,6 +394,10 @@ Spark__V1__Done *status_new_status(struct manager *m, uid_t viewer) {
         LIST_FOREACH(pos, tmp, &m->models.list)
                 count_requests(LIST_ENTRY(pos, struct model, link), &s.requests_running, &s.requests_queued);
         fill_memory(m, &s);
+        if (m->power) {
+                power_fill_info(m->power, &power_view, &power);
+                s.power = &power;
+        }
         s.models = models.pointers;
         s.n_models = models.n;
         s.requests = requests.pointers;
