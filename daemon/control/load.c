@@ -15,7 +15,6 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/utf8.h"
-#include "lease.h"
 #include "load.h"
 #include "manager.h"
 #include "plan.h"
@@ -153,7 +152,7 @@ static bool plan_fits(struct load *load, const struct loadlink_record *plan, uin
         models_count_memory(m);
         q.available = load->machine ? load->machine : memory_available(&m->memory);
         q.floor = load->machine ? memory_floor_of(m->config->memory_floor, load->machine) : m->memory.floor;
-        q.promised = load->machine ? 0 : m->memory.untouched + leases_away(m->leases);
+        q.promised = load->machine ? 0 : m->memory.untouched + m->memory.given;
         plan_reckon(&q, &load->plan);
         load->plan.machine = load->machine;
         load->plan.weights = weights_of_plan(plan);

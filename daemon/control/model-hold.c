@@ -41,6 +41,8 @@ void model_give_back(struct model *model, enum model_hold why) {
                 model->restart_timer = sd_event_source_disable_unref(model->restart_timer);
                 model->giving = true;
                 model_set_state(model, MODEL_UNLOADING);
+                /* the engine's end frees it then: many gigabytes take seconds, in which we would serve nobody */
+                model_close_image(model);
                 if (model->engine)
                         engine_retire(model->engine);
                 else

@@ -6,6 +6,8 @@
 #include "model.h"
 
 void model_set_state(struct model *model, enum model_state state);
+/* Nobody but an engine that has it mapped holds the image any more; it counts as ours until that is gone. */
+void model_close_image(struct model *model);
 /* Closes the image and forgets what was promised to its engine. */
 void model_drop_image(struct model *model);
 /* Nothing happens where somebody holds it back. */

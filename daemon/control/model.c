@@ -46,10 +46,14 @@ const char *model_state_name(const struct model *model) {
         return kept ? kept : names[model->state];
 }
 
-void model_drop_image(struct model *model) {
+void model_close_image(struct model *model) {
         for (size_t i = 0; i < model->n_segments; i++)
                 model->segments[i] = fd_close(model->segments[i]);
         model->n_segments = 0;
+}
+
+void model_drop_image(struct model *model) {
+        model_close_image(model);
         model->image_bytes = 0;
         model->plan = (struct plan){ 0 };
         model->kv_promised = model->engine_promised = 0;

@@ -24,6 +24,7 @@
 #include "rate.h"
 #include "request.h"
 #include "residency.h"
+#include "shed-plan.h"
 
 struct engine;
 struct store_model;
@@ -65,6 +66,7 @@ struct model {
         bool load_wanted; /* even without a request: the default model, or kept resident */
         unsigned holds; /* enum model_hold: as long as any is set, neither a load nor an engine of it is started */
         bool giving;    /* UNLOADING: its memory goes, and it comes back by itself when nobody holds it any more */
+        struct shed_model shed; /* what memory was given back of it */
         bool lossless_configured; /* its BF16 weights are to be coded losslessly, whoever asks for it */
         bool lossless;    /* and so they are, in the load that is under way or was done */
         uint64_t context;
@@ -140,7 +142,7 @@ bool models_stop(struct manager *m);
 void models_tick(struct manager *m, uint64_t now_us);
 /* Its KV cache is in a device's own memory: the host has as much as without. Where both share one, it is not away. */
 bool model_kv_is_away(const struct model *model);
-/* Brings the ledger's figures up to date from what models hold. */
+/* memory-count.c: brings the ledger's figures up to date from what models and users hold. */
 void models_count_memory(struct manager *m);
 
 /* From load.c: it has got on; it has ended. */

@@ -330,7 +330,7 @@ class WithModels(TestCase):
         daemon = self.real()
         with daemon.connect() as client:
             self.assertDone(client.answer(client.generate(b"Once", model="b", n=4))[2])
-            held = self.lease(self.client, bytes=12 << 20)
+            held = self.lease(self.client, bytes=2 << 20)
             self.assertEqual(self.states(), {"a": "available", "b": "ready"})
             self.assertDone(client.answer(client.generate(b"Once", model="b", n=4))[2])
             waiting = client.generate(b"Once", model="a", n=4)
