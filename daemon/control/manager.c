@@ -17,6 +17,7 @@
 #include "event.h"
 #include "inherited.h"
 #include "keep.h"
+#include "lease.h"
 #include "manager.h"
 #include "pressure.h"
 #include "power.h"
@@ -100,7 +101,7 @@ static size_t attached_requests(const struct manager *m) {
         size_t n = 0;
 
         for (size_t i = 0; i < m->requests.n_slots; i++)
-                n += m->requests.slots[i] && m->requests.slots[i]->sink;
+                n += m->requests.slots[i] && m->requests.slots[i]->sink && m->requests.slots[i]->kind != REQUEST_LEASE;
         return n;
 }
 
@@ -168,6 +169,8 @@ static int on_turn(sd_event_source *source, void *userdata) {
         sessions_turn(m->sessions);
         store_turn(m->store);
         shed_turn(m);
+        leases_turn(m->leases);
+        residency_turn(m);
         power_turn(m->power);
         models_pump(m);
         keep_commit(m->keep);
@@ -216,6 +219,8 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata) {
         LIST_FOREACH(pos, tmp, &m->connections)
                 connection_tick(LIST_ENTRY(pos, struct connection, link), now_us);
         models_tick(m, now_us);
+        residency_tick(m, now_us);
+        leases_tick(m->leases);
         pressure_tick(m->pressure, now_us);
         shed_tick(m, now_us);
         users_tick(&m->users);
@@ -385,6 +390,8 @@ static int manager_set_up(struct manager *m) {
         if (r >= 0)
                 r = pressure_new(&m->pressure, m);
         if (r >= 0)
+                r = leases_new(&m->leases, m, &lease_source_shed);
+        if (r >= 0)
                 r = power_new(&m->power, m);
         if (r >= 0)
                 r = models_configure(m);
@@ -461,6 +468,7 @@ struct manager *manager_free(struct manager *m) {
         m->bus = bus_free(m->bus);
         LIST_FOREACH(pos, tmp, &m->connections)
                 (void)connection_free(LIST_ENTRY(pos, struct connection, link));
+        m->leases = leases_free(m->leases);
         models_deinit(m);
         m->pressure = pressure_free(m->pressure);
         m->power = power_free(m->power);

@@ -26,6 +26,7 @@
 #include "notify.h"
 #include "pace.h"
 #include "request.h"
+#include "residency.h"
 #include "usage.h"
 #include "user.h"
 
@@ -46,6 +47,7 @@ struct manager_watcher {
 
 struct inherited;
 struct keep;
+struct leases;
 struct pressure;
 struct power;
 struct sessions;
@@ -67,6 +69,7 @@ struct manager {
         struct memory memory;
         struct requests requests;
         struct models models;
+        struct residency_state residency;
         struct notify notify;
         struct pace pace;
         struct disk *disk;
@@ -79,6 +82,7 @@ struct manager {
         struct list watchers;
         struct manager_watcher *own_watcher;
         struct bus *bus; /* NULL where none is wanted */
+        struct leases *leases;
         struct sessions *sessions;
         struct store *store;
         struct inherited *inherited; /* until everything is in its place */

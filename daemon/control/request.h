@@ -33,6 +33,7 @@
 
 struct manager;
 struct model;
+struct lease;
 struct load;
 struct session;
 struct session_text;
@@ -63,6 +64,7 @@ enum request_kind { /* records of what is kept have these numbers: new ones come
         REQUEST_SESSION, /* create, fork, rewind, close, list: control's own */
         REQUEST_FORGET,
         REQUEST_STORE, /* the model store's */
+        REQUEST_LEASE, /* memory, or a model, that is held as long as it runs */
 };
 
 enum request_state {
@@ -115,6 +117,7 @@ struct request {
         struct load *dry_run;
         struct usage_query *usage;
         struct store_op *store_op;
+        struct lease *lease;         /* that it is; else NULL */
         const struct request_sink *sink; /* NULL: detached */
         void *userdata;
         struct user *user;
