@@ -6,6 +6,8 @@
 
 #include "base/log.h"
 #include "bus-internal.h"
+#include "bus-objects.h"
+#include "job.h"
 
 #define RETRY_US (5u * 1000000u)    /* a bus that is not there */
 #define DENIED_US (60u * 1000000u)  /* one that does not want us */
@@ -16,8 +18,10 @@
 /* Leaves the bus: calls end with it, pipes and sessions' sockets do not. */
 static void bus_disconnect(struct bus *b, uint64_t retry_in_us) {
         bus_peers_deinit(b);
+        polkit_set_bus(&b->polkit, NULL);
         bus_models_deinit(b);
         bus_sessions_deinit(b);
+        bus_jobs_deinit(b);
         b->bus = sd_bus_close_unref(b->bus);
         b->lost = false;
         b->retry_us = manager_now_us() + retry_in_us;
@@ -88,6 +92,7 @@ static void bus_connect(struct bus *b) {
         b->answered = false;
         b->connected_us = manager_now_us();
         if (r >= 0) {
+                polkit_set_bus(&b->polkit, system ? b->bus : NULL);
                 b->models_dirty = true;
                 manager_kick(b->manager);
                 return;
@@ -121,8 +126,10 @@ int bus_new(struct bus **ret, struct manager *m) {
         b->manager = m;
         list_init(&b->models);
         list_init(&b->sessions);
+        list_init(&b->jobs);
         list_init(&b->peers);
         list_init(&b->pipes);
+        polkit_init(&b->polkit);
         b->watcher = (struct manager_watcher){ .model_changed = on_model_changed, .userdata = b };
         manager_watch(m, &b->watcher);
         bus_connect(b);

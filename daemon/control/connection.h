@@ -35,6 +35,7 @@ struct connection {
         bool frames_left;  /* received, not looked at yet */
         bool charged;
         bool prefill_progress; /* the client knows that feature */
+        bool normal_only;      /* as struct request_origin's */
         uint32_t events;   /* what the source watches */
         struct user *user;
         struct peer peer;

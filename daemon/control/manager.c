@@ -134,6 +134,7 @@ static int on_turn(sd_event_source *source, void *userdata) {
         list_init(&now);
         sessions_turn(m->sessions);
         store_turn(m->store);
+        jobs_turn(&m->jobs);
         models_pump(m);
         list_move(&m->dirty_engines, &now);
         while ((node = list_pop(&now)))
@@ -312,7 +313,7 @@ static void keep_unchangeable(struct config *old, struct config *new) {
         new->store.enabled = old->store.enabled;
 }
 
-static void manager_reload(struct manager *m) {
+int manager_reload(struct manager *m, struct request_error *refused) {
         const char *file = m->config_file ? m->config_file : CONFIG_DEFAULT_FILE;
         struct config_error error;
         struct config *config;
@@ -321,7 +322,9 @@ static void manager_reload(struct manager *m) {
         notify_reloading(m);
         r = config_load(&config, file, &error);
         if (r) {
-                event_log(EVENT_RELOAD_REFUSED, NULL, "the configuration stays as it was: %s", r < 0 ? strerror(-r) : error.text);
+                request_error_set(refused, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT, "the configuration stays as it was: %s",
+                                  r < 0 ? strerror(-r) : error.text);
+                event_log(EVENT_RELOAD_REFUSED, NULL, "%s", refused->text);
         } else {
                 warn_unchangeable(m->config, config);
                 keep_unchangeable(m->config, config);
@@ -334,13 +337,15 @@ static void manager_reload(struct manager *m) {
         }
         if (m->notify.ready)
                 notify_ready(m);
+        return r ? REQUEST_E_REFUSED : 0;
 }
 
 static int on_signal(sd_event_source *source, const struct signalfd_siginfo *si, void *userdata) {
+        struct request_error unused;
         struct manager *m = userdata;
 
         if (si->ssi_signo == SIGHUP)
-                manager_reload(m);
+                (void)manager_reload(m, &unused);
         else
                 manager_stop(m);
         return 0;
@@ -448,7 +453,9 @@ int manager_new(struct manager **ret, struct config *config, const char *config_
         list_init(&m->dirty_connections);
         list_init(&m->dirty_engines);
         list_init(&m->watchers);
-        r = manager_set_up(m);
+        r = jobs_init(&m->jobs, m);
+        if (r >= 0)
+                r = manager_set_up(m);
         if (r < 0) {
                 log_error("setting up: %s", strerror(-r));
                 return r;
@@ -483,6 +490,7 @@ struct manager *manager_free(struct manager *m) {
         m->sessions = sessions_free(m->sessions);
         m->store = store_free(m->store);
         requests_deinit(&m->requests);
+        jobs_deinit(&m->jobs);
         m->listener_source = sd_event_source_disable_unref(m->listener_source);
         if (m->listening)
                 listener_deinit(&m->listener);

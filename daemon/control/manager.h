@@ -19,6 +19,7 @@
 #include "bus.h"
 #include "config.h"
 #include "disk.h"
+#include "job.h"
 #include "listener.h"
 #include "memory.h"
 #include "model.h"
@@ -59,6 +60,7 @@ struct manager {
         struct memory memory;
         struct requests requests;
         struct models models;
+        struct jobs jobs;
         struct notify notify;
         struct disk *disk;
         struct usage *usage;
@@ -82,6 +84,8 @@ DEFINE_CLEANUP(struct manager *, manager_free)
 /* Runs until told to stop. 0 or -errno. */
 int manager_run(struct manager *m);
 void manager_stop(struct manager *m);
+/* Reads the configuration again. 0, or REQUEST_E_REFUSED with *error filled: it stays as it was. */
+int manager_reload(struct manager *m, struct request_error *error);
 
 uint64_t manager_now_us(void);
 /* Makes sure that a turn follows. */

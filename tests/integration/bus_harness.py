@@ -19,11 +19,11 @@ try:
 except ImportError:
     dbus = None
 
-__all__ = ["dbus", "NAME", "PATH", "MANAGER", "MODEL", "SESSION", "MODEL_PATH", "NOBODY", "Bus", "BusTestCase",
+__all__ = ["dbus", "NAME", "PATH", "MANAGER", "MODEL", "SESSION", "JOB", "MODEL_PATH", "NOBODY", "Bus", "BusTestCase",
            "described", "text", "u32", "u64"]
 
 NAME, PATH = "org.sparkd.Spark1", "/org/sparkd/Spark1"
-MANAGER, MODEL, SESSION = NAME + ".Manager", NAME + ".Model", NAME + ".Session"
+MANAGER, MODEL, SESSION, JOB = (f"{NAME}.{interface}" for interface in ("Manager", "Model", "Session", "Job"))
 ERROR = NAME + ".Error."
 MODEL_PATH = PATH + "/model/null"
 NOBODY = 65534
@@ -91,12 +91,14 @@ def described(node):
             continue
         methods = {m.get("name"): [(a.get("direction"), a.get("type"), a.get("name")) for a in m.findall("arg")]
                    for m in interface.findall("method")}
+        signals = {m.get("name"): [(a.get("type"), a.get("name")) for a in m.findall("arg")]
+                   for m in interface.findall("signal")}
         properties = {}
         for item in interface.findall("property"):
             emits = [a.get("value") for a in item.findall("annotation")
                      if a.get("name") == "org.freedesktop.DBus.Property.EmitsChangedSignal"]
             properties[item.get("name")] = (item.get("type"), item.get("access"), (emits or ["true"])[0])
-        interfaces[interface.get("name")] = (methods, properties)
+        interfaces[interface.get("name")] = (methods, signals, properties)
     return interfaces
 
 

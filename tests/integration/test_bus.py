@@ -26,11 +26,11 @@ class Interface(BusTestCase):
         self.serve()
         bus = self.connect()
         documented = described(ElementTree.parse(ROOT / "systemd/org.sparkd.Spark1.xml").getroot())
-        self.assertEqual(set(documented), {MANAGER, MODEL, SESSION})
+        self.assertEqual(set(documented), {MANAGER, MODEL, SESSION, JOB})
         session, fd = self.call(bus, "OpenSession", "a{sv}", (dbus.Dictionary(signature="sv"),))
         fd = fd.take()
         live = {}
-        for path in PATH, MODEL_PATH, session:
+        for path in PATH, MODEL_PATH, session, PATH + "/job/1":
             told = self.call(bus, "Introspect", path=path, interface="org.freedesktop.DBus.Introspectable")
             live.update(described(ElementTree.fromstring(told)))
         os.close(fd)
