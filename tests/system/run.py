@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Boots a real systemd with the installed service in it and runs inside.py there:
 
-    tests/system/run.py [--packages] [BUILD]
+    tests/system/run.py [--packages | --script FILE] [BUILD]
 
+With --script another file of this folder runs instead of inside.py: polkit.py.
 With --packages nothing is installed beforehand: Debian packages are built, checked by lintian, and package.py has them, and
 the same ones with a higher version.
 
@@ -124,6 +125,11 @@ def main():
     packages = "--packages" in arguments
     if packages:
         arguments.remove("--packages")
+    script = "package.py" if packages else "inside.py"
+    if "--script" in arguments:
+        at = arguments.index("--script")
+        script = arguments[at + 1]
+        del arguments[at:at + 2]
     build = arguments[0] if arguments else "build"
     reason = why_not() or (why_no_packages() if packages else None)
     if reason:
@@ -134,7 +140,7 @@ def main():
         out.mkdir()
         (work / "installed").mkdir()
         wrong = build_packages(build, work / "installed") if packages else install(build, work / "installed")
-        done = boot(work, out, "package.py" if packages else "inside.py")
+        done = boot(work, out, script)
         said = (out / "output").read_text(errors="replace") if (out / "output").exists() else ""
         ran = re.search(r"^Ran (\d+) tests? in", said, re.M)
         counts = {key: int(value) for key, value in re.findall(r"(failures|errors|skipped)=(\d+)", said)}
