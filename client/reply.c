@@ -159,6 +159,11 @@ static int users_show(struct reply *r, Spark__V1__UserInfo *const *users, size_t
                         .tokens_today = p->tokens_today,
                         .tokens_per_day = p->tokens_per_day,
                         .tokens_per_second = p->tokens_per_second,
+                        .energy_uj_today = p->energy_uj_today,
+                        .battery_tokens_today = p->battery_tokens_today,
+                        .battery_energy_uj_today = p->battery_energy_uj_today,
+                        .battery_tokens_per_day = p->battery_tokens_per_day,
+                        .battery_joules_per_day = p->battery_joules_per_day,
                 };
                 r->user_list[i] = &r->users[i];
         }
@@ -195,6 +200,35 @@ static int usage_show(struct reply *r, const Spark__V1__UsageResult *p) {
         return 0;
 }
 
+static void power_show(struct spark_power *power, const Spark__V1__PowerInfo *p) {
+        *power = (struct spark_power){
+                .supply = p->supply,
+                .source = p->source,
+                .has_battery = p->has_battery,
+                .percent = p->percent,
+                .profile = p->profile,
+                .serves = p->serves,
+                .throttled = p->throttled,
+                .temperature_known = p->temperature_known,
+                .temperature_c = p->temperature_c,
+                .temperature_source = p->temperature_source,
+                .sleep = p->sleep,
+                .inhibitor = p->inhibitor,
+                .awake = p->awake,
+                .sleeps = p->sleeps,
+                .sleep_ms = p->sleep_ms,
+                .resume_ms = p->resume_ms,
+                .energy_source = p->energy_source,
+                .energy_uj = p->energy_uj,
+                .energy_tokens = p->energy_tokens,
+                .joules_per_token = p->joules_per_token,
+                .watts_known = p->watts_known,
+                .watts = p->watts,
+                .notes = (const char *const *)p->notes,
+                .n_notes = p->n_notes,
+        };
+}
+
 static int status_show(struct reply *r, const Spark__V1__StatusResult *p) {
         int k;
 
@@ -229,6 +263,10 @@ static int status_show(struct reply *r, const Spark__V1__StatusResult *p) {
                 .warnings = (const char *const *)p->warnings,
                 .n_warnings = p->n_warnings,
         };
+        if (p->power) {
+                power_show(&r->power, p->power);
+                r->status.power = &r->power;
+        }
         r->done.status = &r->status;
         return 0;
 }

@@ -289,6 +289,11 @@ struct spark_user_info {
         uint64_t tokens_today;      /* of prompts, as far as they were computed, and generated ones */
         uint64_t tokens_per_day;    /* limit */
         float tokens_per_second;    /* generated, over the last seconds */
+        uint64_t energy_uj_today;   /* measured for its tokens since the service started, today (UTC) */
+        uint64_t battery_tokens_today; /* computed on battery; so this: */
+        uint64_t battery_energy_uj_today;
+        uint64_t battery_tokens_per_day; /* limits; 0 = none */
+        uint64_t battery_joules_per_day;
 };
 
 /* What one user has used of one model on one day. */
@@ -348,6 +353,34 @@ struct spark_session {
         float idle_s;               /* seconds since it was used */
 };
 
+/* Power supply, sleep, heat and energy, as the service sees them. */
+struct spark_power {
+        const char *supply;         /* "mains", "battery", "low", "critical" */
+        const char *source;         /* that says so: "upower", "sysfs", "none" */
+        int has_battery;
+        float percent;              /* of the battery */
+        const char *profile;        /* "power-saver", "balanced", "performance"; "" = not known */
+        const char *serves;         /* the lowest priority that is served now; "none": everything waits */
+        int throttled;              /* a device that computes slows down for heat or power, now or lately */
+        int temperature_known;
+        int temperature_c;
+        const char *temperature_source; /* "device", "sysfs" */
+        const char *sleep;          /* "awake", "preparing", "asleep", "resuming" */
+        const char *inhibitor;      /* that delays sleep: "held", "released", "absent", "refused", "off" */
+        const char *awake;          /* what a person's interactive request holds up: "" = nothing, "idle", "sleep:idle" */
+        uint32_t sleeps;            /* since the start */
+        uint32_t sleep_ms;          /* the last time: from its announcement until the service was ready for it */
+        uint32_t resume_ms;         /* the last time: until all engines were tested */
+        const char *energy_source;  /* "nvml", "rapl", "unknown" */
+        uint64_t energy_uj;         /* since the start, while tokens were computed; */
+        uint64_t energy_tokens;     /* these, of prompts and answers */
+        float joules_per_token;     /* over the last minute of work; 0 = not measured */
+        int watts_known;
+        float watts;                /* lately */
+        const char *const *notes;   /* [n_notes] sentences for a person: what is not there, or was refused */
+        size_t n_notes;
+};
+
 struct spark_status_result {
         const char *version;
         const char *state;          /* "starting", "ready", "stopping" */
@@ -371,6 +404,7 @@ struct spark_status_result {
         uint64_t memory_kv_cached;  /* of memory_kv: the prefix cache */
         const char *const *warnings; /* [n_warnings] sentences for a person: what does not work as it should */
         size_t n_warnings;
+        const struct spark_power *power; /* NULL: the service is older than that */
 };
 
 /* How a request ended. Which fields are set depends on the request; the others are zero. */

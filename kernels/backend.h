@@ -30,7 +30,7 @@ enum {
 
 /* What a shared object with a backend must have been built for: the version counts changes of what this header and format.h
  * define, operations that come or go change the rest by themselves. */
-#define BACKEND_VERSION 4u
+#define BACKEND_VERSION 5u
 #define BACKEND_ABI ((uint32_t)(BACKEND_VERSION * 65536u + sizeof(struct backend_ops)))
 
 struct backend; /* each backend embeds it first */
@@ -211,6 +211,12 @@ struct backend_ops {
         size_t (*kv_page_bytes)(const struct backend *be, const struct kv_cache *kv);
         int (*kv_export)(struct backend *be, const struct kv_cache *kv, uint32_t page, void *host);
         int (*kv_import)(struct backend *be, struct kv_cache *kv, uint32_t page, const void *host);
+
+        /* Gives the memory of pages [first, first + n) back to the system, as far as no other page needs it; what they held is lost.
+         * They have memory again when they are written to. *ret_bytes: of the host's memory, that was taken by them until now.
+         * Not between begin() and end(). BACKEND_E_UNSUPPORTED: no such pages. NULL: all memory of a cache is taken at its birth,
+         * and stays. */
+        int (*kv_discard)(struct backend *be, struct kv_cache *kv, uint32_t first, uint32_t n, uint64_t *ret_bytes);
 
         /* Called once per step before and after its operations; end() returns when all results can be downloaded: what the
          * step's operations wrote and none of them but top() read since; the rest a backend need not have written anywhere. kv:

@@ -9,7 +9,7 @@ packages() {
         case "$1" in
         build) echo "gcc g++ libc6-dev make pkg-config protobuf-compiler protobuf-c-compiler libprotobuf-c-dev libsystemd-dev
                      libconfig-dev liburing-dev libseccomp-dev libsqlite3-dev libncurses-dev nettle-dev libjson-c-dev libxxhash-dev" ;;
-        test) echo "libcmocka-dev python3 python3-protobuf python3-dbus dbus libglib2.0-bin systemd valgrind procps python3-numpy
+        test) echo "libcmocka-dev python3 python3-protobuf python3-dbus python3-dbusmock dbus libglib2.0-bin systemd valgrind procps python3-numpy
                     zsh fish" ;;
         gpu) echo "libcmocka-dev python3 python3-protobuf" ;;
         cross) echo "crossbuild-essential-arm64 qemu-user-static libsystemd-dev:arm64 libprotobuf-c-dev:arm64

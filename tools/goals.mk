@@ -150,7 +150,7 @@ install: programs
 	    $(systemdlibdir)/sysusers.d $(systemdlibdir)/tmpfiles.d \
 	    $(systemdlibdir)/systemd/catalog $(bashcompdir) $(zshcompdir) $(fishcompdir) \
 	    $(datadir)/dbus-1/system.d $(datadir)/dbus-1/system-services \
-	    $(datadir)/dbus-1/interfaces $(datadir)/polkit-1/actions $(datadir)/sparkd \
+	    $(datadir)/dbus-1/interfaces $(datadir)/polkit-1/actions $(datadir)/polkit-1/rules.d $(datadir)/sparkd \
 	    $(addprefix $(datadir)/man/,man1 man3 man5 man8) \
 	    $(sysconfdir)/sparkd)
 	$(INSTALL) -m 755 $(addprefix $(BUILD)/bin/,sparkd sparkctl spark-bench) $(DESTDIR)$(bindir)/
@@ -180,6 +180,8 @@ endif
 	$(INSTALL) -m 644 systemd/org.sparkd.Spark1.policy $(DESTDIR)$(datadir)/polkit-1/actions/
 	$(INSTALL) -m 644 client/libspark.3 $(DESTDIR)$(datadir)/man/man3/
 	$(INSTALL) -m 644 daemon/control/sparkd.conf.5 systemd/org.sparkd.Spark1.5 $(DESTDIR)$(datadir)/man/man5/
+	$(INSTALL) -m 644 systemd/sparkd-sleep.rules $(DESTDIR)$(datadir)/polkit-1/rules.d/50-sparkd-sleep.rules
+	$(INSTALL) -m 644 systemd/sparkd-rapl.rules $(DESTDIR)$(datadir)/sparkd/90-sparkd-rapl.rules
 	$(INSTALL) -m 644 client/sparkctl/sparkctl.1 $(DESTDIR)$(datadir)/man/man1/
 	$(INSTALL) -m 644 daemon/control/sparkd.8 $(DESTDIR)$(datadir)/man/man8/
 	$(INSTALL) -m 644 $(BUNDLED_MODEL) $(DESTDIR)$(datadir)/sparkd/spark-tiny.gguf
@@ -197,4 +199,5 @@ uninstall:
 	    polkit-1/actions/org.sparkd.Spark1.policy)
 	rm -f $(addprefix $(DESTDIR),$(datadir)/man/man8/sparkd.8 $(systemdlibdir)/systemd/catalog/sparkd.catalog $(bashcompdir)/sparkctl $(zshcompdir)/_sparkctl \
 	    $(fishcompdir)/sparkctl.fish)
+	rm -f $(DESTDIR)$(datadir)/polkit-1/rules.d/50-sparkd-sleep.rules
 	rm -rf $(DESTDIR)$(libexecdir) $(DESTDIR)$(libdir)/sparkd $(DESTDIR)$(datadir)/sparkd

@@ -20,5 +20,7 @@ void doctor_note(struct doctor *d, enum level level, const char *check, const ch
 /* The beginning of a small file, without the line break; "" where it can't be read. */
 const char *doctor_read_line(const char *path, char *out, size_t size);
 
+/* Sleep, power supply and energy, as the service sees them (doctor-power.c). */
+void doctor_judge_power(struct doctor *d, const struct spark_power *p);
 /* The GPU, its driver, and whether the service can use them (doctor-gpu.c). */
 void doctor_check_gpu(struct doctor *d);

@@ -2,6 +2,7 @@
 
 /* What the service says of itself, as JSON. The keys stay. */
 
+#include "power.h"
 #include "priority.h"
 #include "status.h"
 #include "weights.h"
@@ -101,6 +102,7 @@ static void json_users(struct json *j, const struct spark_status_result *s) {
                 json_u64(j, "tokens_today", u->tokens_today);
                 json_u64(j, "tokens_per_day", u->tokens_per_day);
                 json_number(j, "tokens_per_second", u->tokens_per_second, 9);
+                power_json_user(j, u);
                 json_close(j, '}');
         }
         json_close(j, ']');
@@ -124,6 +126,7 @@ void status_json(struct json *j, const struct spark_status_result *s) {
         json_u64(j, "kv_used", s->memory_kv_used);
         json_u64(j, "kv_cached", s->memory_kv_cached);
         json_close(j, '}');
+        power_json(j, s->power);
         status_json_models(j, s->models, s->n_models);
         status_json_requests(j, s);
         json_users(j, s);

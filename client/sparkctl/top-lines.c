@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "power.h"
 #include "priority.h"
 #include "top.h"
 
@@ -67,6 +68,17 @@ static void add_memory(struct top_lines *l, const struct spark_status_result *s)
         add(l, TOP_PLAIN, "taken   %s images  %s KV cache (%s used, %s prefixes)  %s else", format_bytes(s->memory_images, a),
             format_bytes(s->memory_kv, b), format_bytes(s->memory_kv_used, c), format_bytes(s->memory_kv_cached, d),
             format_bytes(s->memory_engine, e));
+}
+
+static void add_power(struct top_lines *l, const struct spark_power *p) {
+        char line[POWER_LINE_MAX];
+        bool poor = p && (p->throttled || strcmp(p->supply, "low") == 0 || strcmp(p->supply, "critical") == 0);
+
+        if (!p)
+                return;
+        add(l, poor ? TOP_ALERT : TOP_PLAIN, "power   %s", power_supply_line(p, line));
+        if (strcmp(p->sleep, "awake") != 0)
+                add(l, TOP_ALERT, "sleep   %s", power_sleep_line(p, line));
 }
 
 /* "[####==......]": used, cached, free. */
@@ -196,6 +208,7 @@ void top_lines_fill(struct top_lines *l, const struct spark_status_result *s, en
         l->failed = false;
         add_service(l, s);
         add_memory(l, s);
+        add_power(l, s->power);
         for (size_t i = 0; i < s->n_warnings; i++)
                 add(l, TOP_ALERT, "%s", format_safe(s->warnings[i], warning, sizeof(warning)));
         add_models(l, s);

@@ -145,6 +145,7 @@ static void judge_status(struct doctor *d, const struct spark_status_result *s) 
                 doctor_note(d, LEVEL_WARN, "service", "Its log says when that began: journalctl -u sparkd", "%s", s->warnings[i]);
         check_models(d, s);
         check_ledger(d, s);
+        doctor_judge_power(d, s->power);
 }
 
 static void check_service(struct doctor *d) {

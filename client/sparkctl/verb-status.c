@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "power.h"
 #include "priority.h"
 #include "status.h"
 #include "users.h"
@@ -122,6 +123,15 @@ static void print_users(const struct spark_status_result *s) {
         }
 }
 
+static void print_power(const struct spark_power *p) {
+        char line[POWER_LINE_MAX], note[400];
+
+        (void)printf("Power: %s\n", power_supply_line(p, line));
+        (void)printf("Sleep: %s\n", power_sleep_line(p, line));
+        for (size_t i = 0; i < p->n_notes; i++)
+                (void)printf("       %s\n", format_safe(p->notes[i], note, sizeof(note)));
+}
+
 static void print_status(const struct spark_status_result *s) {
         char version[40], state[40], warning[640], a[32], b[32], c[32], d[32], e[32];
 
@@ -133,6 +143,8 @@ static void print_status(const struct spark_status_result *s) {
         (void)printf("; taken: %s images, %s KV cache (%s used, %s prefixes), %s else\n", format_bytes(s->memory_images, a),
                      format_bytes(s->memory_kv, b), format_bytes(s->memory_kv_used, c),
                      format_bytes(s->memory_kv_cached, d), format_bytes(s->memory_engine, e));
+        if (s->power)
+                print_power(s->power);
         for (size_t i = 0; i < s->n_warnings; i++)
                 (void)printf("Warning: %s\n", format_safe(s->warnings[i], warning, sizeof(warning)));
         (void)printf("\n");

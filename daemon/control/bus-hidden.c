@@ -157,6 +157,8 @@ static void operation_managed_objects(struct bus_call *c) {
         if (r >= 0)
                 r = sd_bus_message_open_container(reply, 'a', "{oa{sa{sv}}}");
         if (r >= 0)
+                r = bus_machine_append(b, reply);
+        if (r >= 0)
                 r = bus_models_append(b, reply);
         if (r >= 0)
                 r = bus_sessions_append(b, reply, uid, all);
@@ -240,6 +242,8 @@ int bus_hidden_get(sd_bus *bus, const char *path, const char *interface, const c
 int bus_hidden_register(struct bus *b) {
         int r = sd_bus_add_filter(b->bus, NULL, on_message, b);
 
+        if (r >= 0)
+                r = bus_machine_register(b);
         if (r >= 0)
                 r = bus_sessions_register(b);
         return r < 0 ? r : bus_jobs_register(b);

@@ -27,12 +27,17 @@
 #define BUS_PATH_MODEL BUS_PATH "/model"
 #define BUS_PATH_SESSION BUS_PATH "/session"
 #define BUS_PATH_JOB BUS_PATH "/job"
+#define BUS_PATH_MEMORY BUS_PATH "/memory"
+#define BUS_PATH_POWER BUS_PATH "/power"
 #define BUS_IFACE_MANAGER BUS_NAME ".Manager"
 #define BUS_IFACE_MODEL BUS_NAME ".Model"
 #define BUS_IFACE_SESSION BUS_NAME ".Session"
 #define BUS_IFACE_JOB BUS_NAME ".Job"
+#define BUS_IFACE_MEMORY BUS_NAME ".Memory"
+#define BUS_IFACE_POWER BUS_NAME ".Power"
 
 struct bus_call;
+struct bus_machine;
 typedef void (*bus_operation)(struct bus_call *c);
 
 /* What a method does and what it takes: rights (bits) that it can't do without, and such that show it more. */
@@ -60,6 +65,7 @@ struct bus {
         struct list sessions; /* connections that were handed out */
         struct list jobs;     /* as they were told of */
         sd_event_source *job_timer;
+        struct bus_machine *machine;
         struct list peers;
         size_t n_peers;
         struct list pipes;

@@ -49,3 +49,11 @@ int bus_jobs_append(struct bus *b, sd_bus_message *reply, uid_t uid, bool all);
 bool bus_jobs_has_others(struct bus *b, uid_t uid);
 void bus_operation_list_jobs(struct bus_call *c);
 void bus_jobs_deinit(struct bus *b);
+
+/* ---- bus-machine.c: memory and power ---- */
+int bus_machine_new(struct bus *b);
+struct bus_machine *bus_machine_free(struct bus_machine *m);
+int bus_machine_register(struct bus *b);
+void bus_machine_turn(struct bus *b);
+void bus_machine_tick(struct bus *b);
+int bus_machine_append(struct bus *b, sd_bus_message *reply);

@@ -130,6 +130,10 @@ int bus_new(struct bus **ret, struct manager *m) {
         list_init(&b->peers);
         list_init(&b->pipes);
         polkit_init(&b->polkit);
+        if (bus_machine_new(b) < 0) {
+                free(b);
+                return -ENOMEM;
+        }
         b->watcher = (struct manager_watcher){ .model_changed = on_model_changed, .userdata = b };
         manager_watch(m, &b->watcher);
         bus_connect(b);
@@ -155,6 +159,7 @@ struct bus *bus_free(struct bus *b) {
                 bus_flush(b);
         bus_disconnect(b, 0);
         bus_pipes_deinit(b);
+        b->machine = bus_machine_free(b->machine);
         list_remove(&b->watcher.link);
         free(b);
         return NULL;
@@ -173,6 +178,7 @@ void bus_turn(struct bus *b) {
         if (!b->bus)
                 return;
         bus_manager_turn(b);
+        bus_machine_turn(b);
         if (b->models_dirty)
                 bus_models_turn(b);
         b->models_dirty = false;
@@ -187,6 +193,8 @@ void bus_tick(struct bus *b, uint64_t now_us) {
         }
         if (!b->bus && now_us >= b->retry_us && manager_accepts(b->manager))
                 bus_connect(b);
+        if (b->bus && !b->lost)
+                bus_machine_tick(b);
         /* figures that nobody announces, such as the progress of a load */
         b->models_dirty = true;
         manager_kick(b->manager);

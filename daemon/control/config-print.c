@@ -73,13 +73,14 @@ static void print_models(const struct config *c, FILE *out) {
 }
 
 void config_print(const struct config *c, FILE *out) {
-        for (size_t i = 0; i < config_n_keys; i++) {
-                const char *group = config_keys[i].group;
+        const struct key *before = NULL, *k, *next;
 
-                if (group && (i == 0 || !config_keys[i - 1].group || strcmp(config_keys[i - 1].group, group) != 0))
-                        (void)fprintf(out, "%s = {\n", group);
-                print_key(c, &config_keys[i], out);
-                if (group && (i + 1 == config_n_keys || strcmp(config_keys[i + 1].group, group) != 0))
+        for (size_t i = 0; (k = config_key(i)); i++, before = k) {
+                next = config_key(i + 1);
+                if (k->group && (!before || !before->group || strcmp(before->group, k->group) != 0))
+                        (void)fprintf(out, "%s = {\n", k->group);
+                print_key(c, k, out);
+                if (k->group && (!next || !next->group || strcmp(next->group, k->group) != 0))
                         (void)fputs("};\n", out);
         }
         config_print_users(c, out);

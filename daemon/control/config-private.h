@@ -3,7 +3,8 @@
 
 /*
  * What the files of the configuration share: the table of keys (config.c), reading values by it (config-value.c), users
- * (config-users.c), printing (config-print.c).
+ * (config-users.c), power
+ * (config-power.c), printing (config-print.c).
  */
 
 #include <libconfig.h>
@@ -34,8 +35,14 @@ struct key {
 #define CONFIG_YES_WORDS "no yes"
 #define CONFIG_PRIORITY_WORDS "background normal interactive" /* the protocol's numbers, from 1 on */
 
+/* Tables of keys: each is about groups of its own. */
 extern const struct key config_keys[];
 extern const size_t config_n_keys;
+extern const struct key config_power_keys[]; /* config-power.c */
+extern const size_t config_n_power_keys;
+
+/* The i-th key of all tables, one after the other; NULL behind the last one. */
+const struct key *config_key(size_t i);
 
 struct reader {
         struct config *config;
@@ -51,6 +58,8 @@ int config_replace_string(char **p, char *value);
 /* Checks a setting and stores it at `base` + the key's offset. 0, CONFIG_E_INVALID, or -ENOMEM. */
 int config_set_key(struct reader *r, const struct key *k, const config_setting_t *s, void *base);
 
+/* 'power', when all of it was read. 0 or CONFIG_E_INVALID. */
+int config_check_power(struct reader *r, const config_setting_t *s);
 /* 'users'. */
 int config_read_users(struct reader *r, config_setting_t *s);
 void config_users_deinit(struct config *config);

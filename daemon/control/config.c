@@ -77,7 +77,19 @@ const struct key config_keys[] = {
 };
 const size_t config_n_keys = ARRAY_SIZE(config_keys);
 
-/* Groups that may be there; "power" is reserved and holds no key yet. */
+const struct key *config_key(size_t i) {
+        const struct {
+                const struct key *keys;
+                size_t n;
+        } tables[] = { { config_keys, config_n_keys }, { config_power_keys, config_n_power_keys } };
+
+        for (size_t t = 0; t < ARRAY_SIZE(tables); i -= tables[t++].n)
+                if (i < tables[t].n)
+                        return &tables[t].keys[i];
+        return NULL;
+}
+
+/* Groups that may be there. */
 static const char *const groups[] = { "memory", "scheduler", "limits", "power", "store", "null" };
 
 bool config_model_name_valid(const char *name) {
@@ -92,11 +104,13 @@ bool config_model_name_valid(const char *name) {
 }
 
 static const struct key *key_find(const char *group, const char *name) {
-        for (size_t i = 0; i < config_n_keys; i++) {
-                bool same = group ? config_keys[i].group && strcmp(config_keys[i].group, group) == 0 : !config_keys[i].group;
+        const struct key *k;
 
-                if (same && strcmp(config_keys[i].name, name) == 0)
-                        return &config_keys[i];
+        for (size_t i = 0; (k = config_key(i)); i++) {
+                bool same = group ? k->group && strcmp(k->group, group) == 0 : !k->group;
+
+                if (same && strcmp(k->name, name) == 0)
+                        return k;
         }
         return NULL;
 }
@@ -225,7 +239,7 @@ static int check_models(struct reader *r, const config_setting_t *s) {
 }
 
 static int read_root(struct reader *r, config_t *file) {
-        config_setting_t *root = config_root_setting(file), *models = NULL;
+        config_setting_t *root = config_root_setting(file), *models = NULL, *power = NULL;
         int n = config_setting_length(root), e = 0;
 
         for (int i = 0; i < n && !e; i++) {
@@ -236,6 +250,8 @@ static int read_root(struct reader *r, config_t *file) {
                 for (size_t g = 0; g < ARRAY_SIZE(groups); g++)
                         if (strcmp(groups[g], name) == 0)
                                 group = groups[g];
+                if (strcmp(name, "power") == 0)
+                        power = s;
                 if (k)
                         e = config_set_key(r, k, s, r->config);
                 else if (group)
@@ -247,20 +263,23 @@ static int read_root(struct reader *r, config_t *file) {
                 else
                         e = config_fault(r, s, "unknown key '%.64s'", name);
         }
+        if (!e)
+                e = config_check_power(r, power);
         return e ? e : check_models(r, models);
 }
 
 static struct config *config_new(void) {
         struct config *c = calloc(1, sizeof(*c));
+        const struct key *k;
 
         if (!c)
                 return NULL;
-        for (size_t i = 0; i < config_n_keys; i++) {
-                void *target = (char *)c + config_keys[i].offset;
+        for (size_t i = 0; (k = config_key(i)); i++) {
+                void *target = (char *)c + k->offset;
 
-                if (!config_keys[i].initial_text)
-                        *(uint64_t *)target = config_keys[i].initial;
-                else if (!(*(char **)target = strdup(config_keys[i].initial_text)))
+                if (!k->initial_text)
+                        *(uint64_t *)target = k->initial;
+                else if (!(*(char **)target = strdup(k->initial_text)))
                         return config_free(c);
         }
         return c;
@@ -283,6 +302,7 @@ struct config *config_free(struct config *c) {
         free(c->cuda_placement);
         free(c->cuda_activations);
         free(c->kv_format);
+        free(c->power.sysfs);
         free(c);
         return NULL;
 }

@@ -72,6 +72,23 @@ struct config_store {
         uint64_t reserve;        /* bytes of its file system that stay free */
 };
 
+/* Who keeps the machine awake while an interactive request of theirs runs. */
+enum config_awake { CONFIG_AWAKE_NOBODY, CONFIG_AWAKE_PEOPLE, CONFIG_AWAKE_ALL };
+#define CONFIG_SERVES_NONE 4u /* above every Spark__V1__Priority */
+
+/* What the power supply, sleep and heat change; see power-policy.h. */
+struct config_power {
+        uint64_t source;      /* 0 = whoever can say, 1 = nobody is asked */
+        uint64_t sleep;       /* takes part in the machine's going to sleep: 0 or 1 */
+        uint64_t stay_awake;  /* enum config_awake */
+        uint64_t on_battery, on_low, on_critical, when_hot; /* the lowest Spark__V1__Priority served then, or CONFIG_SERVES_NONE */
+        uint64_t power_saver; /* the profile of this name counts as being on battery: 0 or 1 */
+        uint64_t wait;        /* what is deferred on battery waits (1) or is refused (0) */
+        uint64_t low_percent, critical_percent; /* of the battery */
+        uint64_t battery_tokens_per_day, battery_joules_per_day; /* of one uid, on battery; 0 = no limit */
+        char *sysfs;          /* where the kernel's files are */
+};
+
 /* What some users may have. CONFIG_UNSET: as everybody, by `limits`. */
 struct config_user {
         char *user, *group; /* as written, or NULL */
@@ -108,6 +125,7 @@ struct config {
         uint64_t inter_token_ms; /* wanted gap between two tokens of a running stream */
         struct config_limits limits;
         struct config_store store;
+        struct config_power power;
         uint64_t null_step_us; /* null backend: pretended time of a step */
 };
 

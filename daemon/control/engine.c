@@ -24,6 +24,7 @@
 #define OUT_BYTES ((size_t)64 << 20)
 #define START_SECONDS 300u     /* from the start to Ready: maps, warms up, tests itself */
 #define END_US (3u * 1000000u) /* asked to end, not gone: killed */
+#define RETIRE_US (300u * 1000u) /* the same for one whose memory somebody waits for */
 #define IDLE_PING_SECONDS 10u
 #define EXIT_LOST 70 /* the backend failed for good: another process may help */
 #define MEMORY_BACK_SECONDS 60u
@@ -48,7 +49,9 @@ struct engine *engine_discard(struct engine *e) {
         engine_close(e);
         if (e->manager->sessions)
                 sessions_engine_gone(e->manager->sessions, e);
+        power_engine_gone(e->manager->power, e);
         e->exit_source = sd_event_source_disable_unref(e->exit_source);
+        e->kill_timer = sd_event_source_disable_unref(e->kill_timer);
         if (e->pidfd >= 0)
                 e->manager->engine_gone_us = manager_now_us();
         e->pidfd = spawn_abandon(e->manager->event, e->pidfd);
@@ -73,6 +76,10 @@ static void engine_kill(struct engine *e, const char *why) {
         spawn_kill(e->pidfd, SIGKILL);
 }
 
+void engine_replace(struct engine *e, const char *why) {
+        engine_kill(e, why);
+}
+
 /* It broke the rules: nothing more that it said is believed. */
 static void engine_fault(struct engine *e, const char *why) {
         engine_kill(e, why);
@@ -85,6 +92,25 @@ void engine_stop(struct engine *e) {
         e->state = ENGINE_ENDING;
         e->ending_us = manager_now_us();
         engine_close(e); /* that is how it learns */
+}
+
+static int on_kill_timer(sd_event_source *source, uint64_t usec, void *userdata) {
+        struct engine *e = userdata;
+
+        spawn_kill(e->pidfd, SIGKILL);
+        return 0;
+}
+
+void engine_retire(struct engine *e) {
+        if (e->state == ENGINE_ENDING)
+                return;
+        e->state = ENGINE_ENDING;
+        e->retired = true;
+        e->ending_us = manager_now_us();
+        e->io_source = sd_event_source_disable_unref(e->io_source); /* engine_drain() reads the rest */
+        (void)shutdown(e->channel.fd, SHUT_WR);
+        if (sd_event_add_time_relative(e->manager->event, &e->kill_timer, CLOCK_MONOTONIC, RETIRE_US, 1000, on_kill_timer, e) < 0)
+                spawn_kill(e->pidfd, SIGKILL);
 }
 
 /* ---- what it says ---- */
@@ -180,6 +206,7 @@ static void on_state(struct engine *e, const Spark__Engine__V1__State *s) {
         e->kv_used = s->kv_used_bytes;
         e->kv_cached = s->kv_cached_bytes;
         take_users(e, s);
+        power_take_state(e->manager->power, e, s);
         if (s->cookie == e->ping_cookie) {
                 e->ping_pending = false;
                 e->heard_us = manager_now_us();
@@ -227,6 +254,12 @@ static void on_frame(struct engine *e, const Spark__Engine__V1__EngineFrame *f) 
                 return;
         case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_STATE:
                 on_state(e, f->state);
+                return;
+        case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_PAUSED:
+                power_take_paused(e->manager->power, e, f->paused);
+                return;
+        case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_TESTED:
+                power_take_tested(e->manager->power, e, f->tested);
                 return;
         case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_SPILLED:
                 sessions_take_spilled(e->manager->sessions, f->spilled);
@@ -305,7 +338,7 @@ static int on_exit_of_engine(sd_event_source *source, int fd, uint32_t events, v
         struct engine *e = userdata;
         struct model *model = e->model;
         struct request_error error;
-        bool was_ready, lost, asked = e->closed;
+        bool was_ready, lost, asked = e->closed || e->retired;
         uint64_t lived;
         siginfo_t info;
         char how[64];

@@ -15,6 +15,7 @@
 #include "base/list.h"
 #include "base/macro.h"
 #include "channel.h"
+#include "power.h"
 #include "request.h"
 
 enum engine_state {
@@ -32,11 +33,11 @@ struct engine {
         struct manager *manager;
         struct model *model;
         enum engine_state state;
-        bool was_ready, closed, faulty, watching_write;
+        bool was_ready, closed, faulty, retired, watching_write;
         pid_t pid;
         int pidfd;
         struct channel channel;
-        sd_event_source *io_source, *exit_source;
+        sd_event_source *io_source, *exit_source, *kill_timer;
         struct list commands;   /* requests with something to tell */
         struct list dirty_link; /* manager->dirty_engines */
         struct request_error error;
@@ -45,6 +46,7 @@ struct engine {
         bool ping_pending;
         bool changed; /* it did something since it was last asked: what it said then is out of date */
         uint64_t kv_used, kv_cached;  /* as it said last; so this: */
+        struct power_engine power;
         struct engine_user *users;
         size_t n_users;
 };
@@ -59,6 +61,10 @@ struct engine *engine_discard(struct engine *engine);
 DEFINE_CLEANUP(struct engine *, engine_discard)
 /* Asks it to end; model_engine_gone() follows. */
 void engine_stop(struct engine *engine);
+/* Kills it, with a word in the log; another one follows. */
+void engine_replace(struct engine *engine, const char *why);
+/* The same, but what it has said until then counts (tokens of requests that run), and it has less time. */
+void engine_retire(struct engine *engine);
 /* A request has something to tell. */
 void engine_add_command(struct engine *engine, struct request *r);
 /* Queues a message that belongs to no request; fd (-1 = none) is duplicated. 0 or -errno (-EAGAIN: not now). */

@@ -15,11 +15,17 @@ enum event {
         EVENT_RELOAD_REFUSED, /* it stays as it was */
         EVENT_MODEL_READY,
         EVENT_MODEL_UNLOADED,
+        EVENT_MODEL_GIVEN_BACK, /* its memory, for a while */
         EVENT_LOAD_FAILED,
         EVENT_MEMORY_REFUSED, /* a load that would have gone below the floor */
         EVENT_ENGINE_LOST,    /* another one is started */
         EVENT_ENGINE_GIVEN_UP,
         EVENT_USAGE_DAMAGED,
+        EVENT_SLEEP,      /* ready for the machine's */
+        EVENT_SLEEP_LATE, /* not all was done in time */
+        EVENT_RESUMED,
+        EVENT_POWER_LESS, /* power supply or heat: less is served */
+        EVENT_POWER_MORE,
         EVENT_N,
 };
 

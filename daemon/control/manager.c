@@ -18,10 +18,10 @@
 #include "engine.h"
 #include "event.h"
 #include "manager.h"
+#include "power.h"
 #include "session.h"
 #include "store.h"
 
-#define TICK_US 1000000u
 #define ACCEPT_REST_US (100u * 1000u)   /* out of descriptors: look again after that */
 #define CLOSE_US (5u * 1000000u)        /* last frames and engines have so long */
 #define FDS_RESERVED 256u               /* descriptors for anything but connections */
@@ -135,6 +135,7 @@ static int on_turn(sd_event_source *source, void *userdata) {
         sessions_turn(m->sessions);
         store_turn(m->store);
         jobs_turn(&m->jobs);
+        power_turn(m->power);
         models_pump(m);
         list_move(&m->dirty_engines, &now);
         while ((node = list_pop(&now)))
@@ -157,7 +158,7 @@ static void check_ready(struct manager *m) {
         LIST_FOREACH(pos, tmp, &m->models.list) {
                 const struct model *model = LIST_ENTRY(pos, struct model, link);
 
-                if (model->load_wanted && model->state != MODEL_READY)
+                if (model->load_wanted && model->state != MODEL_READY && !model->holds)
                         return;
         }
         m->state = MANAGER_READY;
@@ -183,12 +184,13 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata) {
         usage_tick(m->usage, now_us, usage_day_now());
         sessions_tick(m->sessions, now_us);
         store_tick(m->store, now_us);
+        power_tick(m->power, now_us);
         check_ready(m);
         bus_tick(m->bus, now_us);
         notify_update(m, now_us);
         if (!manager_accepts(m))
                 check_stop(m);
-        (void)sd_event_source_set_time_relative(source, TICK_US);
+        (void)sd_event_source_set_time_relative(source, pace_next_us(m));
         return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 }
 
@@ -208,6 +210,7 @@ static int on_accept(sd_event_source *source, int fd, uint32_t events, void *use
 
         for (int i = 0; i < LISTENER_ACCEPTS_PER_TURN && r == 1; i++) {
                 r = listener_accept(&m->listener, &sock);
+                pace_wake(m);
                 if (r == 1 && connection_new(m, sock, (uid_t)-1) < 0)
                         log_warning("a connection could not be taken");
         }
@@ -331,6 +334,7 @@ int manager_reload(struct manager *m, struct request_error *refused) {
                 (void)config_free(m->config);
                 m->config = config;
                 apply_limits(m);
+                power_configure(m->power);
                 if (models_configure(m) < 0)
                         log_error("out of memory while taking over the models");
                 event_log(EVENT_RELOADED, NULL, "configuration reloaded");
@@ -379,7 +383,7 @@ static int add_sources(struct manager *m) {
         if (r >= 0)
                 r = sd_event_source_set_enabled(m->turn, SD_EVENT_OFF);
         if (r >= 0)
-                r = sd_event_add_time_relative(m->event, &m->tick, CLOCK_MONOTONIC, TICK_US, TICK_US / 4, on_tick, m);
+                r = sd_event_add_time_relative(m->event, &m->tick, CLOCK_MONOTONIC, PACE_US, PACE_US / 4, on_tick, m);
         if (r >= 0)
                 r = add_signals(m);
         return r;
@@ -413,6 +417,8 @@ static int manager_set_up(struct manager *m) {
                 r = usage_new(&m->usage, m->disk, m->config->state_dir, usage_day_now());
         if (r >= 0)
                 r = sessions_new(&m->sessions, m);
+        if (r >= 0)
+                r = power_new(&m->power, m);
         if (r >= 0)
                 r = models_configure(m);
         if (r >= 0)
@@ -483,6 +489,7 @@ struct manager *manager_free(struct manager *m) {
         LIST_FOREACH(pos, tmp, &m->connections)
                 (void)connection_free(LIST_ENTRY(pos, struct connection, link));
         models_deinit(m);
+        m->power = power_free(m->power);
         if (m->usage)
                 usage_end(m->usage);
         m->disk = disk_free(m->disk, DISK_END_US);

@@ -24,6 +24,7 @@
 #include "memory.h"
 #include "model.h"
 #include "notify.h"
+#include "pace.h"
 #include "request.h"
 #include "usage.h"
 #include "user.h"
@@ -42,6 +43,7 @@ struct manager_watcher {
         void *userdata;
 };
 
+struct power;
 struct sessions;
 struct store;
 
@@ -62,6 +64,7 @@ struct manager {
         struct models models;
         struct jobs jobs;
         struct notify notify;
+        struct pace pace;
         struct disk *disk;
         struct usage *usage;
         struct list connections;
@@ -74,6 +77,7 @@ struct manager {
         struct bus *bus; /* NULL where none is wanted */
         struct sessions *sessions;
         struct store *store;
+        struct power *power;
         bool weights_are_copied; /* to a device, by the engine that was ready last */
 };
 

@@ -13,7 +13,8 @@
 #include "event.h"
 #include "load.h"
 #include "manager.h"
-#include "model.h"
+#include "model-private.h"
+#include "power.h"
 #include "session.h"
 
 #define FAILED_REST_US (5u * 1000000u)      /* a model that failed is not tried again by ordinary requests for so long */
@@ -23,7 +24,7 @@
 #define RESTART_DELAY_US (100u * 1000u)
 #define RESTART_DELAY_MAX_US (5u * 1000000u)
 
-static void model_set_state(struct model *model, enum model_state state) {
+void model_set_state(struct model *model, enum model_state state) {
         if (model->state == state)
                 return;
         model->state = state;
@@ -38,10 +39,12 @@ const char *model_state_name(const struct model *model) {
                 [MODEL_READY] = "ready",         [MODEL_UNLOADING] = "available", [MODEL_FAILED] = "failed",
         };
 
-        return names[model->state];
+        const char *kept = power_model_state(model->manager->power, model);
+
+        return kept ? kept : names[model->state];
 }
 
-static void model_drop_image(struct model *model) {
+void model_drop_image(struct model *model) {
         for (size_t i = 0; i < model->n_segments; i++)
                 model->segments[i] = fd_close(model->segments[i]);
         model->n_segments = 0;
@@ -109,11 +112,13 @@ static void model_fail(struct model *model, enum event event, const struct reque
         model_set_state(model, MODEL_FAILED);
 }
 
-static void model_start_engine(struct model *model) {
+void model_start_engine(struct model *model) {
         struct request_error error;
         int r;
 
         model->restart_timer = sd_event_source_disable_unref(model->restart_timer);
+        if (model->holds)
+                return; /* model_release() comes back to it */
         r = engine_start(&model->engine, model);
         if (r == 0)
                 return;
@@ -194,9 +199,12 @@ static bool waits_for_load(const struct model *model) {
 
         if (model->load_wanted)
                 return true;
-        LIST_FOREACH(pos, tmp, (struct list *)&model->waiting)
-                if (LIST_ENTRY(pos, struct request, model_link)->kind != REQUEST_UNLOAD)
+        LIST_FOREACH(pos, tmp, (struct list *)&model->waiting) {
+                const struct request *r = LIST_ENTRY(pos, struct request, model_link);
+
+                if (r->kind != REQUEST_UNLOAD && !power_keeps_waiting(model->manager->power, r))
                         return true;
+        }
         return false;
 }
 
@@ -238,6 +246,8 @@ static void answer_unloads(struct model *model, bool busy) {
                 if (r->kind != REQUEST_UNLOAD)
                         continue;
                 if (!busy) {
+                        if (model->holds) /* it does not come back by itself */
+                                model->load_wanted = false;
                         request_finish(r, &done);
                         continue;
                 }
@@ -265,7 +275,8 @@ static void pump_ready(struct model *model) {
                         answer_load(model, r);
                 else if (r->kind == REQUEST_UNLOAD)
                         unload = true;
-                else if (!r->session || session_turn_prepare(r))
+                else if (!model->holds && !power_keeps_waiting(model->manager->power, r) &&
+                         (!r->session || session_turn_prepare(r)))
                         request_activate(r);
                 else
                         held = true;
@@ -283,10 +294,12 @@ static void pump_failed(struct model *model) {
         answer_unloads(model, false);
         LIST_FOREACH(pos, tmp, &model->waiting)
                 asked = asked || LIST_ENTRY(pos, struct request, model_link)->kind == REQUEST_LOAD;
-        if (asked || model->load_wanted)
-                model_start(model);
-        else
+        if (asked || model->load_wanted) {
+                if (!model->holds)
+                        model_start(model);
+        } else {
                 fail_all(&model->waiting, &model->error);
+        }
 }
 
 /* A load that was for requests which are all gone. */
@@ -301,7 +314,7 @@ static void model_pump(struct model *model) {
         switch (model->state) {
         case MODEL_AVAILABLE:
                 answer_unloads(model, false);
-                if (waits_for_load(model))
+                if (waits_for_load(model) && !model->holds)
                         model_start(model);
                 break;
         case MODEL_LOADING:
@@ -421,7 +434,7 @@ static void requeue_active(struct model *model) {
         LIST_FOREACH(pos, tmp, &model->active) {
                 struct request *r = LIST_ENTRY(pos, struct request, model_link);
 
-                if (!request_lost(r))
+                if (!(model->giving ? request_take_back(r) : request_lost(r)))
                         continue;
                 list_remove(pos);
                 list_append(&lost, pos);
@@ -474,6 +487,10 @@ void model_engine_gone(struct model *model, bool was_ready, bool lost, uint64_t 
                 return;
         }
         requeue_active(model);
+        if (model->giving) {
+                model_given_back(model);
+                return;
+        }
         if (model->state == MODEL_UNLOADING) {
                 model_unloaded(model);
                 return;

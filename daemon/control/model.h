@@ -27,6 +27,15 @@
 struct engine;
 struct store_model;
 
+/* Who holds a model back: bits. */
+enum model_hold {
+        MODEL_HOLD_PRESSURE = 1u << 0,
+        MODEL_HOLD_LEASE = 1u << 1,
+        MODEL_HOLD_SLEEP = 1u << 2,
+        MODEL_HOLD_POWER = 1u << 3,
+        MODEL_HOLD_RESIDENCY = 1u << 4,
+};
+
 enum model_state {
         MODEL_AVAILABLE,
         MODEL_LOADING,
@@ -53,6 +62,8 @@ struct model {
         bool is_default, configured;
         struct store_model *stored; /* of the store; else NULL */
         bool load_wanted; /* even without a request: the default model, or kept resident */
+        unsigned holds; /* enum model_hold: as long as any is set, neither a load nor an engine of it is started */
+        bool giving;    /* UNLOADING: its memory goes, and it comes back by itself when nobody holds it any more */
         bool lossless_configured; /* its BF16 weights are to be coded losslessly, whoever asks for it */
         bool lossless;    /* and so they are, in the load that is under way or was done */
         uint64_t context;
@@ -101,6 +112,14 @@ struct model *model_new(struct manager *m, const char *name, const char *path);
 struct model *model_free(struct model *model);
 DEFINE_CLEANUP(struct model *, model_free)
 void model_kick(struct model *model);
+/* Holds it back until model_release() of the same `why` (once, however often it was held): no load and no engine of it is
+ * started, and requests that are not running yet wait; those that run go on. */
+void model_hold(struct model *model, enum model_hold why);
+/* The same, and what it has in memory is given back: its load is ended, its engine, too, and its image goes. Requests that ran
+ * wait, and go on where they were when it is back, which is not counted as a loss. It comes back by itself when nobody
+ * holds it any more, unless somebody unloads it meanwhile. */
+void model_give_back(struct model *model, enum model_hold why);
+void model_release(struct model *model, enum model_hold why);
 /* Why it cannot be loaded with coded weights now: it is, or is being loaded, without. 0, or REQUEST_E_REFUSED with *error
  * filled. */
 int model_check_lossless(const struct model *model, struct request_error *error);

@@ -14,7 +14,8 @@ void request_error_set_va(struct request_error *e, Spark__V1__ErrorCode code, co
         _printf_(3, 0);
 /* True for what is refused because of somebody's load or allowance. */
 static inline bool request_error_is_quota(Spark__V1__ErrorCode code) {
-        return code == SPARK__V1__ERROR_CODE__BUSY || code == SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED;
+        return code == SPARK__V1__ERROR_CODE__BUSY || code == SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED ||
+               code == SPARK__V1__ERROR_CODE__DEFERRED_ON_BATTERY;
 }
 
 /* Sets the error. REQUEST_E_REFUSED. */
@@ -40,6 +41,8 @@ int request_check_admission(struct manager *m, const struct request_outline *o, 
                             struct request_error *error);
 int request_check_input(const struct request_outline *o, int fd, struct request_error *error);
 
+/* Requests that an engine has to compute something for. */
+bool request_kind_computes(enum request_kind kind);
 /* Whether they may have such a request now, and with which priority. 0 or REQUEST_E_REFUSED. */
 int request_check_quota(struct manager *m, const struct request_origin *origin, enum request_kind kind,
                         int asked_priority, Spark__V1__Priority *ret_priority, struct request_error *error);

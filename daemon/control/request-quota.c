@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "power.h"
 #include "request-private.h"
 
 #define RETRY_MIN_MS 100u
@@ -44,8 +45,7 @@ int request_refuse_busy(struct request_error *e, const struct rate *ended, const
         return REQUEST_E_REFUSED;
 }
 
-/* Requests that an engine has to compute something for. */
-static bool kind_computes(enum request_kind kind) {
+bool request_kind_computes(enum request_kind kind) {
         switch (kind) {
         case REQUEST_GENERATE:
         case REQUEST_CHAT:
@@ -117,8 +117,10 @@ int request_check_quota(struct manager *m, const struct request_origin *origin, 
         int e;
 
         e = check_priority(origin, asked_priority, ret_priority, error);
-        if (!e && kind_computes(kind))
+        if (!e && request_kind_computes(kind))
                 e = check_tokens(m, user, error);
+        if (!e && request_kind_computes(kind))
+                e = power_admit(m->power, user, *ret_priority, error);
         if (e)
                 return e;
         if (m->requests.count >= m->config->limits.requests)
@@ -214,10 +216,20 @@ void request_uncount(struct request *r) {
 void request_begin(struct request *r) {
         const struct usage_counts counts = { .requests = 1 };
 
-        if (r->begun || !kind_computes(r->kind))
+        if (r->begun || !request_kind_computes(r->kind))
                 return;
         r->begun = true;
         usage_add(r->manager->usage, r->user->uid, r->model->name, &counts);
+}
+
+/* So much of its prompt was worked off: what of that was computed costs energy. */
+static void note_prompt(struct request *r, uint64_t worked) {
+        uint64_t computed = worked - MIN((uint64_t)r->cached_tokens, worked);
+
+        if (computed > r->metered_tokens) {
+                power_note_tokens(r->manager->power, r->model, r->user->uid, computed - r->metered_tokens);
+                r->metered_tokens = computed;
+        }
 }
 
 void request_take_progress(struct request *r, const Spark__Engine__V1__RequestProgress *p) {
@@ -229,6 +241,7 @@ void request_take_progress(struct request *r, const Spark__Engine__V1__RequestPr
                 r->engine_queued = false;
                 request_count(r);
                 request_begin(r);
+                note_prompt(r, r->worked_tokens);
         }
         request_progress(r, p->progress->stage, p->progress->done, p->progress->total);
 }
@@ -249,6 +262,7 @@ void request_charge_tokens(struct request *r, size_t n) {
         request_begin(r);
         if (r->first_token_us == 0)
                 r->first_token_us = manager_now_us();
+        power_note_tokens(r->manager->power, r->model, r->user->uid, n);
         r->model->generated.total += n;
         r->user->generated.total += n;
         usage_add(r->manager->usage, r->user->uid, r->model->name, &counts);
@@ -272,11 +286,12 @@ void request_settle(struct request *r) {
                 r->user->ended.total++;
                 r->manager->requests.ended.total++;
         }
-        if (!kind_computes(r->kind))
+        if (!request_kind_computes(r->kind))
                 return;
         counts.refused = r->refused;
         counts.requests = r->sent_us && !r->begun && !r->refused;
         counts.prompt = prompt_worked(r);
+        note_prompt(r, counts.prompt);
         counts.cached = MIN((uint64_t)r->cached_tokens, counts.prompt);
         usage_add(r->manager->usage, r->user->uid, r->model->name, &counts);
 }

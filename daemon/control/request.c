@@ -14,6 +14,8 @@
 #include "load.h"
 #include "manager.h"
 #include "message.h"
+#include "pace.h"
+#include "power.h"
 #include "request-private.h"
 #include "session-text.h"
 #include "session.h"
@@ -139,6 +141,7 @@ static int request_new(struct manager *m, const struct request_submit *s, const 
         e = requests_add(&m->requests, r);
         if (e < 0)
                 return e;
+        pace_wake(m);
         *ret = steal_ptr(&r);
         return 0;
 }
@@ -257,7 +260,8 @@ static void request_command(struct request *r) {
 static void request_pump_credit(struct request *r) {
         uint64_t give;
 
-        if (r->stalled || !r->sink || r->engine_credit > ENGINE_WINDOW / 2 || r->client_credit == 0)
+        if (r->stalled || !r->sink || r->engine_credit > ENGINE_WINDOW / 2 || r->client_credit == 0 ||
+            power_keeps_waiting(r->manager->power, r))
                 return;
         give = MIN(r->client_credit, (uint64_t)(ENGINE_WINDOW - r->engine_credit));
         if (r->client_credit != REQUEST_CREDIT_ALL)
@@ -273,6 +277,12 @@ void request_add_credit(struct request *r, uint64_t tokens) {
             __builtin_add_overflow(r->client_credit, tokens, &r->client_credit))
                 r->client_credit = REQUEST_CREDIT_ALL - 1;
         request_pump_credit(r);
+}
+
+void requests_pump_credit(struct manager *m) {
+        for (size_t i = 0; i < m->requests.n_slots; i++)
+                if (m->requests.slots[i])
+                        request_pump_credit(m->requests.slots[i]);
 }
 
 void request_stall(struct request *r) {
@@ -466,16 +476,9 @@ void request_abort(struct request *r, Spark__V1__ErrorCode code, const char *fmt
         request_detach(r);
 }
 
-bool request_lost(struct request *r) {
-        unsigned limit = (unsigned)r->manager->config->limits.engine_losses;
-
+bool request_take_back(struct request *r) {
         if (!r->sink) { /* cancelled there in the hardest way */
                 (void)request_free(r);
-                return false;
-        }
-        if (r->state == REQUEST_SENT && ++r->losses >= limit) {
-                request_fail_with(r, SPARK__V1__ERROR_CODE__ENGINE_LOST,
-                                  "The engine was lost %u times while it ran this request.", r->losses);
                 return false;
         }
         list_remove(&r->command_link);
@@ -483,6 +486,17 @@ bool request_lost(struct request *r) {
         r->state = REQUEST_WAITING;
         request_count(r);
         return true;
+}
+
+bool request_lost(struct request *r) {
+        unsigned limit = (unsigned)r->manager->config->limits.engine_losses;
+
+        if (r->sink && r->state == REQUEST_SENT && ++r->losses >= limit) {
+                request_fail_with(r, SPARK__V1__ERROR_CODE__ENGINE_LOST,
+                                  "The engine was lost %u times while it ran this request.", r->losses);
+                return false;
+        }
+        return request_take_back(r);
 }
 
 /* ---- what the engine said ---- */

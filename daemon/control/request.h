@@ -139,6 +139,7 @@ struct request {
         uint32_t *counted; /* of its user's running and queued: where it counts, or NULL */
         /* what the engine said of the work that it took */
         uint32_t prompt_tokens, cached_tokens, worked_tokens;
+        uint64_t metered_tokens; /* of its prompt: computed, and told to the energy meter */
         bool usage_known;
         int input_fd;
         struct journal journal;
@@ -184,6 +185,8 @@ void request_add_credit(struct request *r, uint64_t tokens);
 /* The sink's output is backed up: no further credit is passed on until request_resume(). */
 void request_stall(struct request *r);
 void request_resume(struct request *r);
+/* What held credit back (power) may be over: looks at all requests again. */
+void requests_pump_credit(struct manager *m);
 
 /* Ends the request; it is gone afterwards. */
 void request_finish(struct request *r, const Spark__V1__Done *done);
@@ -207,8 +210,10 @@ void request_progress(struct request *r, const char *stage, uint64_t done, uint6
 void request_progress_at(struct request *r, const char *stage, const struct speed *speed, uint64_t done, uint64_t total);
 /* The model is ready: to the engine with it. */
 void request_activate(struct request *r);
-/* The engine that had it is gone. True where it waits for another one, false when it was ended. */
+/* The engine that had it is gone. True where it waits for another one, false when it was ended: after too many losses. */
 bool request_lost(struct request *r);
+/* The same where we took it from an engine that was in order: no loss. */
+bool request_take_back(struct request *r);
 /* Writes what the engine is to be told. 0 = all of it, CHANNEL_E_FULL = later, or -errno. The request may be gone. */
 int request_write_commands(struct request *r, struct channel *engine);
 /* What the engine said about it: 0, or REQUEST_E_REFUSED where the engine broke the rules. */

@@ -271,6 +271,22 @@ void sessions_tick(struct sessions *t, uint64_t now_us) {
                         session_store_tick(LIST_ENTRY(pos, struct session, link), now_us);
 }
 
+bool sessions_sync(struct sessions *t) {
+        uint64_t now_us = manager_now_us();
+        struct list *pos, *tmp;
+        bool synced = true;
+
+        for (size_t i = 0; i < SESSION_BUCKETS; i++)
+                LIST_FOREACH(pos, tmp, &t->buckets[i]) {
+                        struct session *s = LIST_ENTRY(pos, struct session, link);
+
+                        if (s->persistent && (s->tried != s->version || now_us >= s->retry_us))
+                                session_store_save(s); /* nothing where nothing is due */
+                        synced = synced && !s->saving;
+                }
+        return synced;
+}
+
 int sessions_new(struct sessions **ret, struct manager *m) {
         struct sessions *t = calloc(1, sizeof(*t));
         int r;

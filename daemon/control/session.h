@@ -34,6 +34,8 @@ struct sessions *sessions_free(struct sessions *t);
 /* Takes up what requests wait for; once a turn, and once a second. */
 void sessions_turn(struct sessions *t);
 void sessions_tick(struct sessions *t, uint64_t now_us);
+/* Writes what is not on disk now, before the machine may go to sleep; to be called until true: it is, or cannot be. */
+bool sessions_sync(struct sessions *t);
 /* A request whose frame names a session, or is about sessions or the prefix cache as such. */
 void sessions_add(struct sessions *t, struct request *r);
 /* The connection that bears this number has gone: so do the sessions that live no longer than it. */

@@ -8,6 +8,7 @@
 #include "connection.h"
 #include "engine.h"
 #include "load.h"
+#include "power-status.h"
 #include "status.h"
 #include "store.h"
 
@@ -238,6 +239,8 @@ static void fill_uid(struct manager *m, uid_t uid, Spark__V1__UserInfo *info) {
         info->tokens_today = usage_today(m->usage, uid);
         info->tokens_per_day = p.tokens_per_day;
         info->weight = p.weight;
+        if (m->power)
+                power_fill_user(m->power, uid, info);
 }
 
 static Spark__V1__UserInfo *user_list_get(struct user_list *l, struct manager *m, uid_t uid) {
@@ -320,6 +323,10 @@ static void fill_memory(struct manager *m, Spark__V1__StatusResult *s) {
         s->memory_engine = m->memory.engine;
 }
 
+void status_fill_memory(struct manager *m, Spark__V1__StatusResult *s) {
+        fill_memory(m, s);
+}
+
 /* A path may hold any bytes, a string of the protocol may not. */
 static void make_utf8(char *text) {
         if (utf8_valid(text, strlen(text), NULL))
@@ -334,6 +341,8 @@ Spark__V1__Done *status_new_status(struct manager *m, uid_t viewer) {
         _cleanup_(request_list_deinit) struct request_list requests = { 0 };
         _cleanup_(user_list_deinit) struct user_list users = { 0 };
         char usage_warning[640], *warnings[1];
+        Spark__V1__PowerInfo power;
+        struct power_view power_view;
         Spark__V1__Done done = SPARK__V1__DONE__INIT;
         Spark__V1__StatusResult s = SPARK__V1__STATUS_RESULT__INIT;
         struct list *pos, *tmp;
@@ -348,6 +357,10 @@ Spark__V1__Done *status_new_status(struct manager *m, uid_t viewer) {
         LIST_FOREACH(pos, tmp, &m->models.list)
                 count_requests(LIST_ENTRY(pos, struct model, link), &s.requests_running, &s.requests_queued);
         fill_memory(m, &s);
+        if (m->power) {
+                power_fill_info(m->power, &power_view, &power);
+                s.power = &power;
+        }
         s.models = models.pointers;
         s.n_models = models.n;
         s.requests = requests.pointers;

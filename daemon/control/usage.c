@@ -418,6 +418,12 @@ void usage_tick(struct usage *u, uint64_t now_us, int64_t day) {
         u->next_us = now_us + u->retry_us;
 }
 
+bool usage_sync(struct usage *u) {
+        if (u->working)
+                return false;
+        return u->ending || u->read_due || u->trouble[0] || u->n_rows == 0 || !start_write(u);
+}
+
 /* ---- questions ---- */
 
 static int row_compare(const void *pa, const void *pb) {

@@ -35,6 +35,8 @@ DEFINE_CLEANUP(struct usage *, usage_free)
 
 /* Once a second. */
 void usage_tick(struct usage *u, uint64_t now_us, int64_t day);
+/* Writes what is not on disk now, before the machine may go to sleep; to be called until true: it is, or cannot be. */
+bool usage_sync(struct usage *u);
 void usage_add(struct usage *u, uid_t uid, const char *model, const struct usage_counts *counts);
 /* Tokens that were computed for the user today: of prompts without the cached ones, and of answers. */
 uint64_t usage_today(const struct usage *u, uid_t uid);

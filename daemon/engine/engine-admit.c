@@ -126,8 +126,7 @@ void engine_release(struct engine *e, struct sequence *s) {
         let_go_on(e, s->turn.user);
 }
 
-/* Takes the pages of one that does not run, of this user or of any (NULL); not those of `keep`. */
-static bool release_one(struct engine *e, const struct schedule_user *user, const struct sequence *keep) {
+bool engine_release_one(struct engine *e, const struct schedule_user *user, const struct sequence *keep) {
         struct list *const heads[] = { &e->paused, &e->waiting }, *pos, *tmp;
 
         for (size_t i = 0; i < ARRAY_SIZE(heads); i++)
@@ -142,7 +141,7 @@ static bool release_one(struct engine *e, const struct schedule_user *user, cons
         return false;
 }
 
-/* Pages that are held by none but those that release_one() takes them from. */
+/* Pages that are held by none but those that engine_release_one() takes them from. */
 static uint32_t count_releasable(struct engine *e, const struct sequence *keep) {
         struct list *const heads[] = { &e->paused, &e->waiting }, *pos, *tmp;
         uint32_t n = 0;
@@ -170,7 +169,7 @@ static bool make_room(struct engine *e, const struct sequence *s, uint32_t n) {
         if (have < n && have + count_releasable(e, s) < n)
                 return false;
         while (!prefix_evict(e->prefix, n))
-                if (!release_one(e, NULL, s))
+                if (!engine_release_one(e, NULL, s))
                         return false;
         return true;
 }
@@ -199,7 +198,7 @@ static bool make_user_room(struct engine *e, struct sequence *s, uint32_t n) {
         if ((user->pages - idle + n) * e->page_bytes > limit)
                 return false;
         while ((user->pages + n) * e->page_bytes > limit)
-                if (!release_one(e, user, s))
+                if (!engine_release_one(e, user, s))
                         return false;
         return true;
 }
@@ -260,7 +259,7 @@ static int find_prefix(struct engine *e, struct sequence *s, struct prefix_match
 /* What has to be free besides when one starts. Those that run grow: where nothing is left for that, one of them would be parked
  * as soon as another has begun, and have to read all that it had again. */
 static uint32_t headroom(const struct engine *e) {
-        return MIN(HEADROOM * e->schedule.n_running, e->pool.n_pages / 8);
+        return MIN(HEADROOM * e->schedule.n_running, e->pool.limit / 8);
 }
 
 /* Free pages for all that it wants, and one for the copy of a partial one; without that, where there is none to spare. */
@@ -431,6 +430,14 @@ int engine_admit(struct engine *e) {
         return r;
 }
 
+void engine_park(struct engine *e, struct schedule_request *running) {
+        struct sequence *s = sequence_of(running);
+
+        schedule_park(&e->schedule, running);
+        put_aside(e, s);
+        engine_release(e, s);
+}
+
 /* One running sequence's next page. True where all is well, false where something was parked. */
 static int grow_one(struct engine *e, struct sequence *s, bool *ret_parked) {
         struct schedule_user *user = s->turn.user;
@@ -446,11 +453,7 @@ static int grow_one(struct engine *e, struct sequence *s, bool *ret_parked) {
         else
                 worst = schedule_worst(&e->schedule, NULL);
         if (worst) {
-                struct sequence *w = sequence_of(worst);
-
-                schedule_park(&e->schedule, worst);
-                put_aside(e, w);
-                engine_release(e, w);
+                engine_park(e, worst);
                 *ret_parked = true;
                 return 0;
         }

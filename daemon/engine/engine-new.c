@@ -20,22 +20,23 @@ static int refuse_model(const struct engine *e, struct failure *f) {
 /* Logits come to e->logits. */
 static int run_once(struct engine *e, int32_t token, const struct forward_top *top) {
         const uint32_t pos = 0, seq = 0, row = 0;
-        struct kv_table table = { 0 };
         const uint32_t *tables[1];
+        uint32_t page;
         const struct batch batch = {
                 .n_rows = 1, .token = &token, .pos = &pos, .seq = &seq, .n_seqs = 1, .page_table = tables,
         };
-        int r;
+        void *kept;
+        int r, back;
 
-        r = kv_table_extend(&e->pool, &table, 1);
-        if (r != 0)
-                return r < 0 ? r : -ENOMEM;
-        tables[0] = table.pages;
+        r = engine_borrow_page(e, &page, &kept);
+        if (r < 0)
+                return r;
+        tables[0] = &page;
         r = engine_run(e, &batch, &row, 1, top);
         if (r == 0)
                 r = engine_fetch_logits(e, 0, 1);
-        kv_table_release(&e->pool, &table);
-        return r;
+        back = engine_return_page(e, page, kept);
+        return r ? r : back;
 }
 
 /* What the backend says is the best token is what its logits say. */
@@ -156,6 +157,18 @@ void engine_forget_all(struct engine *e) {
         prefix_forget_all(e->prefix);
 }
 
+/* Where the backend gives nothing back it has taken all of it; of a device's own memory the host has nothing. */
+static uint64_t resident_bytes(const struct engine *e) {
+        const struct backend *be = e->model->backend;
+        struct backend_facts facts = { .kv_memory = "host" };
+
+        if (be->ops->kv_discard)
+                return kv_pool_wet(&e->pool) * e->page_bytes;
+        if (be->ops->facts)
+                be->ops->facts(be, &facts);
+        return strcmp(facts.kv_memory, "host") == 0 ? e->pool.n_pages * e->page_bytes : 0;
+}
+
 void engine_get_stats(const struct engine *e, struct engine_stats *ret) {
         const struct image_step step = { .rows = e->config.max_rows, .sequences = e->config.max_sequences,
                                          .logits = e->max_logits };
@@ -171,6 +184,8 @@ void engine_get_stats(const struct engine *e, struct engine_stats *ret) {
                 .kv_used_bytes = e->pool.n_held * e->page_bytes,
                 .kv_cached_bytes = e->pool.n_cached * e->page_bytes,
                 .kv_bytes = e->pool.n_pages * e->page_bytes,
+                .kv_limit_bytes = e->pool.limit * e->page_bytes,
+                .kv_resident_bytes = resident_bytes(e),
                 .scratch_bytes = scratch,
                 .other_bytes = scratch +
                                image_step_logits_bytes(&step, e->model->shape.n_vocab) +
@@ -350,6 +365,7 @@ int engine_new(struct engine **ret, struct lm *model, const struct tokenizer *to
         e->config = *config;
         e->events = *events;
         e->userdata = userdata;
+        e->cache_limit = UINT32_MAX;
         list_init(&e->waiting);
         list_init(&e->running);
         list_init(&e->paused);

@@ -80,7 +80,7 @@ int engine_import_pages(struct engine *e, uint32_t uid, const int32_t *tokens, u
                 return r;
         watchdog_begin(e->config.watchdog, 0, 0);
         if (h.path.n >= first) /* else what stands before has gone meanwhile */
-                for (done = h.path.n - first; r == 0 && done < n;) {
+                for (done = h.path.n - first; r == 0 && done < n && h.path.n < e->cache_limit;) {
                         r = import_one(e, uid, tokens, &h, (const uint8_t *)data + done * size);
                         done += r == 0;
                 }

@@ -25,6 +25,7 @@ struct engine {
         struct prefix_cache *prefix;
         struct kv_cache *kv;
         uint64_t page_bytes;
+        uint32_t cache_limit; /* pages that the prefix cache alone may hold; UINT32_MAX = all that are free */
         struct forward *forward;
         struct sampler sampler;
         uint32_t max_logits;
@@ -72,7 +73,21 @@ void engine_handle_notices(struct engine *e);
 int engine_admit(struct engine *e);
 /* Room for the tokens that running sequences have; parks some where there isn't any. 1 where it did that, 0, or negative. */
 int engine_grow(struct engine *e);
+/* Takes the pages of one that does not run, of this user or of any (NULL); not those of `keep`. False where none has any. */
+bool engine_release_one(struct engine *e, const struct schedule_user *user, const struct sequence *keep);
+/* A running one waits again, without its pages. */
+void engine_park(struct engine *e, struct schedule_request *running);
 /* Gives up its pages; those that are complete stay in the prefix cache. */
 void engine_release(struct engine *e, struct sequence *s);
 /* What a step completed goes to the prefix cache. 0 or negative. */
 int engine_store(struct engine *e, struct sequence *s);
+
+/* --- memory (engine-room.c) --- */
+
+/* Between two steps, while KV is bounded: what the bounds do not leave is given up, and memory of free pages given back to the
+ * system; all of it with `idle`. */
+void engine_keep_bounds(struct engine *e, bool idle);
+/* A page for a use that ends before anybody else can take one: free, or page 0, whose content is kept in *ret_kept (else
+ * NULL) until engine_return_page(). 0 or negative. */
+int engine_borrow_page(struct engine *e, uint32_t *ret_page, void **ret_kept);
+int engine_return_page(struct engine *e, uint32_t page, void *kept);

@@ -399,8 +399,10 @@ int engine_step(struct engine *e) {
                 r = build_step(e, &step);
         if (r < 0)
                 return r;
-        if (step.batch.n_rows == 0)
+        if (step.batch.n_rows == 0) {
+                engine_keep_bounds(e, true);
                 return step.parked;
+        }
         began = engine_now_us();
         r = engine_run(e, &step.batch, e->logit_row, step.n_logits, &e->top);
         if (r < 0)
@@ -408,5 +410,13 @@ int engine_step(struct engine *e) {
         schedule_pace_learn(&e->pace, step.batch.n_rows, (double)(engine_now_us() - began));
         e->steps++;
         r = finish_step(e, &step);
-        return r < 0 ? r : 1;
+        if (r < 0)
+                return r;
+        engine_keep_bounds(e, false);
+        return 1;
+}
+
+void engine_rest(struct engine *e) {
+        engine_handle_notices(e);
+        engine_keep_bounds(e, true);
 }

@@ -73,7 +73,9 @@ struct engine_stats {
         uint32_t running, queued, paused;
         uint64_t kv_used_bytes;   /* held by requests */
         uint64_t kv_cached_bytes; /* held by the prefix cache alone */
-        uint64_t kv_bytes;        /* of the cache, all in all */
+        uint64_t kv_bytes;        /* of the cache, all in all, and as far as it may be used: */
+        uint64_t kv_limit_bytes;
+        uint64_t kv_resident_bytes; /* memory of the host's that it takes now */
         uint64_t other_bytes; /* activations, logits, tables */
         uint64_t scratch_bytes; /* of other_bytes: in the backend's memory */
         uint32_t context;
@@ -88,20 +90,27 @@ int engine_new(struct engine **ret, struct lm *model, const struct tokenizer *to
 struct engine *engine_free(struct engine *e);
 DEFINE_CLEANUP(struct engine *, engine_free)
 
-/* A step of one token, twice: finite logits, equal bits. 0, ENGINE_E_FAILED, or negative. */
+/* A step of one token, twice: finite logits, equal bits. At the start, or between any two steps: it leaves no trace. 0,
+ * ENGINE_E_FAILED, or negative. */
 int engine_self_test(struct engine *e, struct failure *f);
 
 /* Takes a request: accepted(), or failed() at once. 0 or negative. */
 int engine_submit(struct engine *e, struct request *r);
 /* One step. 1 = there may be more to do, 0 = nothing to do until the next submit or notice, negative: lost. */
 int engine_step(struct engine *e);
+/* In the place of a step, where none is to be made: what was cancelled ends, bounds are kept. */
+void engine_rest(struct engine *e);
 /* From any thread: some request's `cancelled` or `granted` has changed; the second one is for `granted` alone. */
 void engine_notice(struct engine *e);
 void engine_notice_credit(struct engine *e);
 /* Drops what the prefix cache has of a user, or of everybody. */
 void engine_forget(struct engine *e, uint32_t uid);
 void engine_forget_all(struct engine *e);
-
+/* Bounds the memory of KV from now on (engine-room.c): of the prefix cache, and of all; UINT64_MAX = as much as there is. What is
+ * beyond is given up at once, and what is free given back to the system: the prefix cache first, then requests that hold pages
+ * without running, then running ones, the one furthest ahead first. They wait and go on when there is room. Returns how many bytes
+ * of the host's memory were given back. */
+uint64_t engine_resize(struct engine *e, uint64_t cache_bytes, uint64_t kv_bytes);
 
 /* Pages of the prefix cache in and out, for keeping a text's KV elsewhere (engine-pages.c). A page is engine_page_bytes()
  * bytes in the backend's own layout. Counts are of whole pages from the text's beginning. */

@@ -9,12 +9,13 @@
 int kv_pool_init(struct kv_pool *p, uint32_t n_pages, uint32_t page_tokens) {
         size_t n = MAX(n_pages, 1u);
 
-        *p = (struct kv_pool){ .n_pages = n_pages, .page_tokens = page_tokens };
+        *p = (struct kv_pool){ .n_pages = n_pages, .limit = n_pages, .page_tokens = page_tokens };
         /* Large pools of the null backend are mostly never touched, and so cost no memory. */
         p->freed = calloc(n, sizeof(*p->freed));
+        p->dry = calloc(n, sizeof(*p->dry));
         p->tables = calloc(n, sizeof(*p->tables));
         p->caches = calloc(n, sizeof(*p->caches));
-        if (!p->freed || !p->tables || !p->caches) {
+        if (!p->freed || !p->dry || !p->tables || !p->caches) {
                 kv_pool_deinit(p);
                 return -ENOMEM;
         }
@@ -23,6 +24,7 @@ int kv_pool_init(struct kv_pool *p, uint32_t n_pages, uint32_t page_tokens) {
 
 void kv_pool_deinit(struct kv_pool *p) {
         free(p->freed);
+        free(p->dry);
         free(p->tables);
         free(p->caches);
         *p = (struct kv_pool){ 0 };
@@ -61,7 +63,7 @@ static void page_drop(struct kv_pool *p, uint32_t page) {
 
 /* There must be a free one. */
 static uint32_t page_take(struct kv_pool *p) {
-        uint32_t page = p->n_freed > 0 ? p->freed[--p->n_freed] : p->n_fresh++;
+        uint32_t page = p->n_freed > 0 ? p->freed[--p->n_freed] : p->n_dry > 0 ? p->dry[--p->n_dry] : p->n_fresh++;
 
         p->tables[page] = 1;
         p->n_held++;
@@ -171,4 +173,47 @@ void kv_cache_drop(struct kv_pool *p, uint32_t page) {
                 return;
         p->n_cached--;
         p->freed[p->n_freed++] = page;
+}
+
+/* --- memory ------------------------------------------------------------------------------------------------------ */
+
+uint32_t kv_pool_spare(const struct kv_pool *p, bool *ret_dry) {
+        *ret_dry = p->n_freed == 0;
+        if (p->n_freed > 0)
+                return p->freed[p->n_freed - 1];
+        if (p->n_dry > 0)
+                return p->dry[p->n_dry - 1];
+        return p->n_fresh < p->n_pages ? p->n_fresh : UINT32_MAX;
+}
+
+static bool has_holder(const struct kv_pool *p, uint32_t page) {
+        return p->tables[page] > 0 || p->caches[page] > 0;
+}
+
+static int compare_pages(const void *a, const void *b) {
+        uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+        return x < y ? -1 : x > y;
+}
+
+void kv_pool_dry(struct kv_pool *p, void (*give)(void *userdata, uint32_t first, uint32_t n), void *userdata) {
+        uint32_t end = 0; /* of the last stretch */
+
+        if (p->n_freed > 1)
+                qsort(p->freed, p->n_freed, sizeof(*p->freed), compare_pages);
+        for (uint32_t i = 0; i < p->n_freed; i++) {
+                uint32_t first = p->freed[i];
+
+                if (first < end)
+                        continue;
+                for (end = first + 1; end < p->n_pages && !has_holder(p, end); end++)
+                        ;
+                while (first > 0 && !has_holder(p, first - 1))
+                        first--;
+                give(userdata, first, end - first);
+        }
+        /* Taken from the top: the lowest first, so that those with holders stay close together. */
+        for (uint32_t i = p->n_freed; i > 0; i--)
+                p->dry[p->n_dry++] = p->freed[i - 1];
+        p->n_freed = 0;
 }

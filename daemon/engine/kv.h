@@ -11,7 +11,11 @@
  * wants to go on in the middle of it copies it first (kv_table_own()).
  *
  * Nothing is reserved: whether all running sequences fit is decided before each step (engine.c), which may evict, or
- * park a sequence. Owned by the step thread.
+ * park a sequence.
+ *
+ * A free page is dry while it has no memory: nobody has taken it yet, or its memory was given back to the system
+ * (engine-room.c). Pages with memory are taken first, so that what is bounded to n pages has memory for no more than n.
+ * Owned by the step thread.
  */
 
 #include <stdbool.h>
@@ -24,11 +28,13 @@ enum {
 struct kv_pool {
         uint32_t n_pages;
         uint32_t page_tokens; /* power of two */
+        uint32_t limit;       /* pages that may have a holder: n_pages, or fewer; kv_pool_over() may be the case for a while */
         uint32_t n_held;      /* held by at least one table */
         uint32_t n_cached;    /* held by the prefix cache alone */
         uint32_t n_fresh;     /* pages [n_fresh, n_pages) were never taken */
-        uint32_t n_freed;
-        uint32_t *freed;      /* [n_freed]: stack of pages given back */
+        uint32_t n_freed, n_dry;
+        uint32_t *freed;      /* [n_freed]: stack of pages without a holder, and with memory */
+        uint32_t *dry;        /* [n_dry]: the same, whose memory was given back */
         uint32_t *tables;     /* [n_pages]: tables that hold it */
         uint32_t *caches;     /* [n_pages]: nodes of the prefix cache that hold it */
         /* Told when a page that the prefix cache holds lost its last table (idle), or got its first one again; may be NULL. */
@@ -46,10 +52,28 @@ struct kv_table {
 int kv_pool_init(struct kv_pool *p, uint32_t n_pages, uint32_t page_tokens); /* 0 or -ENOMEM */
 void kv_pool_deinit(struct kv_pool *p);
 
-/* Pages without any holder. */
+/* Pages without any holder, as far as the limit lets them have one. */
 static inline uint32_t kv_pool_free(const struct kv_pool *p) {
-        return p->n_pages - p->n_held - p->n_cached;
+        uint32_t used = p->n_held + p->n_cached;
+
+        return p->limit > used ? p->limit - used : 0;
 }
+/* Pages that have a holder beyond the limit. */
+static inline uint32_t kv_pool_over(const struct kv_pool *p) {
+        uint32_t used = p->n_held + p->n_cached;
+
+        return used > p->limit ? used - p->limit : 0;
+}
+/* Pages with memory. */
+static inline uint32_t kv_pool_wet(const struct kv_pool *p) {
+        return p->n_fresh - p->n_dry;
+}
+/* A page without a holder, whatever the limit, for use until the next call; UINT32_MAX: there is none. *ret_dry: it has no
+ * memory. */
+uint32_t kv_pool_spare(const struct kv_pool *p, bool *ret_dry);
+/* Free pages with memory are dry from now on: calls give() for each stretch of pages without a holder that has any of them,
+ * as long as it can be, so that a stretch's ends are where pages have holders. */
+void kv_pool_dry(struct kv_pool *p, void (*give)(void *userdata, uint32_t first, uint32_t n), void *userdata);
 /* Pages that n tokens fill. */
 uint32_t kv_pages_for(const struct kv_pool *p, uint64_t n_tokens);
 

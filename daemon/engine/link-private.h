@@ -9,6 +9,7 @@
 #include "queue.h"
 
 #define LINK_PINGS 16u
+#define LINK_ORDERS 64u
 #define LINK_ERRANDS 4u /* on their way between step and file thread; one at a time is */
 #define LINK_OUT_ITEMS 4096u
 
@@ -16,12 +17,21 @@ enum {
         STEP_JOB = 0,
         STEP_PING,
         STEP_ERRAND, /* ptr: struct errand, back from the file thread */
+        STEP_ORDER,  /* ptr: struct order */
 };
 
 enum {
         OUT_FRAME = 0, /* ptr: struct frame, handed over */
         OUT_RETIRE,    /* ptr: struct job that has had its last frame */
         OUT_LOST,      /* the backend is lost */
+};
+
+/* What control tells the engine as such. */
+struct order {
+        enum order_kind { ORDER_RESIZE, ORDER_PAUSE, ORDER_SELF_TEST } kind;
+        uint64_t key;
+        uint64_t cache_bytes, kv_bytes;
+        bool on;
 };
 
 /* An end of a request, to be sent behind the step's tokens. */
@@ -58,6 +68,7 @@ struct link {
         /* step */
         struct job *errands, **errands_end; /* that wait */
         bool on_errand;                     /* one is under way */
+        bool resting;                       /* no steps */
         struct link_chunk *chunks;
         size_t n_chunks, cap_chunks;
         char *text;
@@ -76,6 +87,13 @@ struct link {
 void *link_prep_thread(void *userdata);
 void *link_step_thread(void *userdata);
 void *link_file_thread(void *userdata);
+
+/* --- link-orders.c --- */
+
+/* On the IO thread: hands the order in a frame (Resize, Pause, SelfTest) to the step thread. 0, LINK_E_PROTOCOL, or -ENOMEM. */
+int link_take_order(struct link *l, const Spark__Engine__V1__ControlFrame *m);
+/* On the step thread: carries it out, and answers; frees it. 0, or negative: the backend is lost. */
+int link_do_order(struct link *l, struct order *order);
 
 /* --- link-events.c: what the step thread tells --- */
 

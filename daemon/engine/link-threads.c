@@ -120,6 +120,8 @@ static int answer_ping(struct link *l, uint64_t cookie) {
         state.kv_used_bytes = stats.kv_used_bytes;
         state.kv_cached_bytes = stats.kv_cached_bytes;
         state.tokens = stats.tokens;
+        state.kv_resident_bytes = stats.kv_resident_bytes;
+        state.resting = l->resting;
         state.queued_keys = keys;
         state.paused_keys = keys + max;
         frame.body_case = SPARK__ENGINE__V1__ENGINE_FRAME__BODY_STATE;
@@ -219,6 +221,8 @@ static int take_items(struct link *l) {
                         r = answer_ping(l, item.value);
                 else if (item.type == STEP_ERRAND)
                         r = go_on_errand(l, item.ptr);
+                else if (item.type == STEP_ORDER)
+                        r = link_do_order(l, item.ptr);
                 else
                         r = take_job(l, item.ptr);
         }
@@ -226,13 +230,16 @@ static int take_items(struct link *l) {
 }
 
 static int work(struct link *l) {
+        struct engine *e = l->host->engine;
         int r, busy = 0;
 
         r = take_items(l);
         if (r == 0)
                 r = next_errand(l);
-        if (r == 0 && l->host->engine)
-                r = busy = engine_step(l->host->engine);
+        if (r == 0 && e && l->resting)
+                engine_rest(e);
+        else if (r == 0 && e)
+                r = busy = engine_step(e);
         if (r >= 0)
                 r = link_send_step(l);
         return r < 0 ? r : busy;

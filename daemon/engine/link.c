@@ -147,7 +147,7 @@ int link_new(struct link **ret, struct channel *c, uint32_t max_jobs) {
         if (r == 0)
                 r = queue_init(&l->prep_queue, max_jobs);
         if (r == 0)
-                r = queue_init(&l->step_queue, max_jobs + LINK_PINGS + LINK_ERRANDS);
+                r = queue_init(&l->step_queue, max_jobs + LINK_PINGS + LINK_ERRANDS + LINK_ORDERS);
         if (r == 0)
                 r = queue_init(&l->file_queue, LINK_ERRANDS);
         if (r == 0)
@@ -158,12 +158,15 @@ int link_new(struct link **ret, struct channel *c, uint32_t max_jobs) {
         return 0;
 }
 
-static void free_errands(struct queue *q) {
+/* What no table knows. */
+static void free_items(struct queue *q) {
         struct queue_item item;
 
         while (q->items && queue_pop(q, &item))
                 if (item.type == STEP_ERRAND)
                         (void)errand_free(item.ptr);
+                else if (item.type == STEP_ORDER)
+                        free(item.ptr);
 }
 
 struct link *link_free(struct link *l) {
@@ -183,8 +186,8 @@ struct link *link_free(struct link *l) {
         }
         free(l->waiting_out);
         queue_deinit(&l->prep_queue);
-        free_errands(&l->step_queue);
-        free_errands(&l->file_queue);
+        free_items(&l->step_queue);
+        free_items(&l->file_queue);
         queue_deinit(&l->step_queue);
         queue_deinit(&l->file_queue);
         queue_deinit(&l->out_queue);
@@ -323,6 +326,11 @@ static int handle_frame(struct link *l, ProtobufCMessage *message, size_t bytes)
                 /* A full queue loses it: then the step thread is stuck, and that is what is asked. */
                 (void)queue_push(&l->step_queue,
                                  (struct queue_item){ .type = STEP_PING, .value = m->ping->cookie });
+                break;
+        case SPARK__ENGINE__V1__CONTROL_FRAME__BODY_RESIZE:
+        case SPARK__ENGINE__V1__CONTROL_FRAME__BODY_PAUSE:
+        case SPARK__ENGINE__V1__CONTROL_FRAME__BODY_SELF_TEST:
+                r = link_take_order(l, m);
                 break;
         default:
                 r = LINK_E_PROTOCOL;

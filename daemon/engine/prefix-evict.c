@@ -137,19 +137,32 @@ void prefix_watch(void *userdata, uint32_t page, bool idle) {
         prefix_settle(c, n);
 }
 
-bool prefix_evict(struct prefix_cache *c, uint32_t want) {
-        while (kv_pool_free(c->pool) < want) {
-                struct heap_node *first = heap_top(&c->victims);
-                struct prefix_user *u;
-                struct prefix_node *n;
+/* The leaf whose loss costs least, of the user who has most. False where there is none. */
+static bool evict_one(struct prefix_cache *c) {
+        struct heap_node *first = heap_top(&c->victims);
+        struct prefix_user *u;
+        struct prefix_node *n;
 
-                if (!first)
+        if (!first)
+                return false;
+        u = USER_OF(first);
+        n = NODE_OF(heap_top(&u->leaves));
+        u->floor = MAX(u->floor, n->leaf.key);
+        prefix_node_drop(c, n);
+        return true;
+}
+
+bool prefix_evict(struct prefix_cache *c, uint32_t want) {
+        while (kv_pool_free(c->pool) < want)
+                if (!evict_one(c))
                         return false;
-                u = USER_OF(first);
-                n = NODE_OF(heap_top(&u->leaves));
-                u->floor = MAX(u->floor, n->leaf.key);
-                prefix_node_drop(c, n);
-        }
+        return true;
+}
+
+bool prefix_trim(struct prefix_cache *c, uint32_t most) {
+        while (c->pool->n_cached > most)
+                if (!evict_one(c))
+                        return false;
         return true;
 }
 

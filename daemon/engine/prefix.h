@@ -92,6 +92,8 @@ void prefix_charge(struct prefix_cache *c, uint32_t uid, int32_t delta);
 /* Evicts until the pool has `want` free pages or nothing is left to evict. True when it has. (All that can be had is
  * kv_pool_free() + n_cached: where that is too little, evicting what there is may be a waste.) */
 bool prefix_evict(struct prefix_cache *c, uint32_t want);
+/* Evicts until no more than `most` pages are held by the cache alone, or nothing is left to evict. True when so. */
+bool prefix_trim(struct prefix_cache *c, uint32_t most);
 /* Drops what a user stored privately: found by nobody from now on, and what the user's running sequences store is not
  * either. Pages in use are free when their sequences end. What the user made public stays. */
 void prefix_forget(struct prefix_cache *c, uint32_t uid);

@@ -142,6 +142,7 @@ const struct backend_ops backend_cpu = {
         .kv_page_bytes = cpu_kv_page_bytes,
         .kv_export = cpu_kv_export,
         .kv_import = cpu_kv_import,
+        .kv_discard = cpu_kv_discard,
         .begin = cpu_begin,
         .end = cpu_end,
         .embed = cpu_embed,

@@ -56,6 +56,7 @@ int cpu_kv_copy(struct backend *be, struct kv_cache *kv, uint32_t from, uint32_t
 size_t cpu_kv_page_bytes(const struct backend *be, const struct kv_cache *kv);
 int cpu_kv_export(struct backend *be, const struct kv_cache *kv, uint32_t page, void *host);
 int cpu_kv_import(struct backend *be, struct kv_cache *kv, uint32_t page, const void *host);
+int cpu_kv_discard(struct backend *be, struct kv_cache *kv, uint32_t first, uint32_t n, uint64_t *ret_bytes);
 int cpu_matmul(struct backend *be, const struct matmul *products, size_t n, const float *x, size_t x_stride,
                uint32_t n_rows);
 int cpu_rope_kv(struct backend *be, const struct rope *rope, struct kv_cache *kv, uint32_t layer,

@@ -16,6 +16,7 @@
 #include "base/checked.h"
 #include "base/macro.h"
 #include "cpu.h"
+#include "kernels/host-memory.h"
 
 /* The attention kernels read V 16 elements at a time, beyond the last head's end too. */
 #define SLACK 64u
@@ -105,6 +106,17 @@ int cpu_kv_import(struct backend *be, struct kv_cache *kv, uint32_t page, const 
         if (page >= kv->config.n_pages)
                 return BACKEND_E_UNSUPPORTED;
         memcpy(page_data(kv, page), host, kv->page_bytes);
+        return 0;
+}
+
+int cpu_kv_discard(struct backend *be, struct kv_cache *kv, uint32_t first, uint32_t n, uint64_t *ret_bytes) {
+        size_t begin = first * kv->page_bytes, end;
+
+        if (n == 0 || first >= kv->config.n_pages || n > kv->config.n_pages - first)
+                return BACKEND_E_UNSUPPORTED;
+        /* Behind the last one there is nobody else. */
+        end = first + n == kv->config.n_pages ? kv->mapped : begin + n * kv->page_bytes;
+        *ret_bytes = host_memory_discard(kv->data, kv->mapped, begin, end);
         return 0;
 }
 

@@ -22,6 +22,7 @@
 #include "base/checked.h"
 #include "base/macro.h"
 #include "kernels/backend.h"
+#include "kernels/host-memory.h"
 
 #define PEAK 32.0f /* the others are 0: chosen with near certainty at temperature 1, too */
 
@@ -158,6 +159,15 @@ static int null_kv_import(struct backend *be, struct kv_cache *kv, uint32_t page
         if (page >= kv->config.n_pages)
                 return BACKEND_E_UNSUPPORTED;
         memcpy(page_hashes(kv, page), host, null_kv_page_bytes(be, kv));
+        return 0;
+}
+
+static int null_kv_discard(struct backend *be, struct kv_cache *kv, uint32_t first, uint32_t n, uint64_t *ret_bytes) {
+        size_t size = null_kv_page_bytes(be, kv);
+
+        if (n == 0 || first >= kv->config.n_pages || n > kv->config.n_pages - first)
+                return BACKEND_E_UNSUPPORTED;
+        *ret_bytes = host_memory_discard(kv->hashes, kv->mapped, first * size, (first + n) * size);
         return 0;
 }
 
@@ -355,6 +365,7 @@ const struct backend_ops backend_null = {
         .kv_page_bytes = null_kv_page_bytes,
         .kv_export = null_kv_export,
         .kv_import = null_kv_import,
+        .kv_discard = null_kv_discard,
         .begin = null_begin,
         .end = null_end,
         .embed = null_embed,

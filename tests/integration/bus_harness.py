@@ -21,11 +21,13 @@ try:
 except ImportError:
     dbus = None
 
-__all__ = ["dbus", "NAME", "PATH", "MANAGER", "MODEL", "SESSION", "JOB", "MODEL_PATH", "NOBODY", "Bus", "BusTestCase",
+__all__ = ["dbus", "NAME", "PATH", "MANAGER", "MODEL", "SESSION", "JOB", "MEMORY", "POWER", "FIXED", "MODEL_PATH", "NOBODY", "Bus", "BusTestCase",
            "MockedPolkit", "described", "text", "u32", "u64"]
 
 NAME, PATH = "org.sparkd.Spark1", "/org/sparkd/Spark1"
-MANAGER, MODEL, SESSION, JOB = (f"{NAME}.{interface}" for interface in ("Manager", "Model", "Session", "Job"))
+MANAGER, MODEL, SESSION, JOB, MEMORY, POWER = (f"{NAME}.{interface}" for interface in
+                                               ("Manager", "Model", "Session", "Job", "Memory", "Power"))
+FIXED = [PATH + "/memory", PATH + "/power"]  # objects that are always there
 ERROR = NAME + ".Error."
 MODEL_PATH = PATH + "/model/null"
 NOBODY = 65534

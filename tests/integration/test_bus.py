@@ -24,12 +24,12 @@ class Interface(BusTestCase):
         daemon = self.serve()
         bus = self.connect()
         documented = described(ElementTree.parse(ROOT / "systemd/org.sparkd.Spark1.xml").getroot())
-        self.assertEqual(set(documented), {MANAGER, MODEL, SESSION, JOB})
+        self.assertEqual(set(documented), {MANAGER, MODEL, SESSION, JOB, MEMORY, POWER})
         session, fd = self.call(bus, "OpenSession", "a{sv}", (dbus.Dictionary(signature="sv"),))
         fd = fd.take()
         live = {}
         job, _ = self.begin_import(daemon, self.connect())
-        for path in PATH, MODEL_PATH, session, job:
+        for path in PATH, MODEL_PATH, session, job, *FIXED:
             told = self.call(bus, "Introspect", path=path, interface="org.freedesktop.DBus.Introspectable")
             live.update(described(ElementTree.fromstring(told)))
         os.close(fd)
@@ -60,7 +60,7 @@ class Interface(BusTestCase):
         self.serve()
         bus = self.connect()
         objects = self.call(bus, "GetManagedObjects", interface="org.freedesktop.DBus.ObjectManager")
-        self.assertEqual(list(objects), [MODEL_PATH])
+        self.assertEqual(set(objects), {MODEL_PATH, *FIXED})
         self.assertEqual(objects[MODEL_PATH][MODEL]["State"], "ready")
         self.assertEqual([tuple(m) for m in self.call(bus, "ListModels")], [("null", MODEL_PATH)])
 

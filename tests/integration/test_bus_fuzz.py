@@ -273,7 +273,7 @@ class Fuzz(MockedPolkit):
         """Nothing of it is left."""
         until(lambda: not self.requests(daemon), 20, "the last request's end")
         until(lambda: not self.call(self.admin, "ListJobs"), 20, "the last job's end")
-        until(lambda: set(self.known_paths()) == {PATH, MODEL_PATH}, 20, "the last session's end")
+        until(lambda: set(self.known_paths()) == {PATH, MODEL_PATH, *FIXED}, 20, "the last session's end")
         self.assertEqual(self.get(self.admin, "Connections"), 0)
 
     def test_who_may_use_it(self):

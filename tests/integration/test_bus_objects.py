@@ -88,6 +88,31 @@ class Sessions(BusTestCase):
             self.assertIsNone(self.call(self.connect(), "Close", path=ours, interface=SESSION))
 
 
+class Machine(BusTestCase):
+    def test_memory(self):
+        daemon = self.serve()
+        bus = self.connect()
+        signals = self.monitor()
+        with daemon.connect() as client:
+            status = client.ask(status=pb.Status()).done.status
+        got = self.call(bus, "GetAll", "s", (MEMORY,), FIXED[0], PROPERTIES)
+        self.assertEqual((got["Total"], got["Floor"], got["KV"]), (status.memory_total, 64 << 20, status.memory_kv))
+        self.assertLess(abs(got["Available"] - status.memory_available), 256 << 20)
+        self.assertEqual(self.call(bus, "GetManagedObjects", interface=OBJECTS)[FIXED[0]][MEMORY]["Total"], got["Total"])
+        daemon.configure(bus="session", memory={"floor": "65M"})
+        self.call(bus, "Reload")
+        until(lambda: any("/memory: " in line and "'Floor': <uint64 68157440>" in line for line in signals), 10, "the signal")
+        self.assertFalse([line for line in signals if "Available" in line])
+
+    def test_power(self):
+        daemon = self.serve()
+        with daemon.connect() as client:
+            power = client.ask(status=pb.Status()).done.status.power
+        got = self.call(self.connect(), "GetAll", "s", (POWER,), FIXED[1], PROPERTIES)
+        self.assertEqual((got["Supply"], got["Source"], got["Sleep"], got["Inhibitor"], got["EnergySource"]),
+                         (power.supply, power.source, power.sleep, power.inhibitor, power.energy_source))
+
+
 class Jobs(BusTestCase):
     def setUp(self):
         super().setUp()

@@ -73,7 +73,7 @@ class WithPolkit(MockedPolkit):
         self.assertEqual(self.get(self.caller, "State"), "ready")
         self.assertEqual(self.get(self.caller, "Name", MODEL_PATH, MODEL), "null")
         self.assertEqual(len(self.ask("ListModels")), 1)
-        self.assertEqual(list(self.ask("GetManagedObjects", interface="org.freedesktop.DBus.ObjectManager")), [MODEL_PATH])
+        self.assertEqual(set(self.ask("GetManagedObjects", interface="org.freedesktop.DBus.ObjectManager")), {MODEL_PATH, *FIXED})
         self.assertEqual(self.asked(), [])
 
     def test_priority_of_a_session(self):
@@ -158,14 +158,14 @@ class WithPolkit(MockedPolkit):
             self.assertRefused(DENIED, self.ask, "GetAll", "s", (interface,), object, properties)
         self.assertEqual(set(self.asked()), {"observe-others"})
         manager = "org.freedesktop.DBus.ObjectManager"
-        self.assertEqual(list(self.ask("GetManagedObjects", interface=manager)), [MODEL_PATH])
+        self.assertEqual(set(self.ask("GetManagedObjects", interface=manager)), {MODEL_PATH, *FIXED})
         self.assertEqual(list(self.ask("ListJobs")), [])
         self.assertRefused(DENIED, self.ask, "Close", path=path, interface=SESSION)
         self.assertRefused(DENIED, self.ask, "Cancel", path=job, interface=JOB)
         self.answer(observe_others="yes")
         self.assertEqual(self.get(self.caller, "User", path, SESSION), 0)
         self.assertEqual(self.get(self.caller, "Kind", job, JOB), "import")
-        self.assertEqual(set(self.ask("GetManagedObjects", interface=manager)), {MODEL_PATH, path, job})
+        self.assertEqual(set(self.ask("GetManagedObjects", interface=manager)), {MODEL_PATH, *FIXED, path, job})
         self.assertEqual([entry[1] for entry in self.ask("ListJobs")], [job])
         self.assertRefused(DENIED, self.ask, "Close", path=path, interface=SESSION)
         self.answer(manage_models="yes")

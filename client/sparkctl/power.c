@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "ctl.h"
+#include "power.h"
+
+_printf_(2, 3) static void add(char out[POWER_LINE_MAX], const char *fmt, ...) {
+        size_t n = strlen(out);
+        va_list ap;
+
+        va_start(ap, fmt);
+        (void)vsnprintf(out + n, POWER_LINE_MAX - n, fmt, ap);
+        va_end(ap);
+}
+
+const char *power_supply_line(const struct spark_power *p, char out[POWER_LINE_MAX]) {
+        char word[40];
+
+        out[0] = 0;
+        add(out, "%s", format_safe(p->supply, word, sizeof(word)));
+        if (p->has_battery)
+                add(out, ", battery at %.0f %%", (double)p->percent);
+        if (p->profile[0])
+                add(out, ", profile %s", format_safe(p->profile, word, sizeof(word)));
+        if (strcmp(p->serves, "background") != 0)
+                add(out, strcmp(p->serves, "none") == 0 ? "; nothing is served" : "; served from '%s' on",
+                    format_safe(p->serves, word, sizeof(word)));
+        if (p->temperature_known)
+                add(out, "; %d °C", p->temperature_c);
+        if (p->throttled)
+                add(out, ", throttled");
+        if (p->watts_known)
+                add(out, "; %.1f W", (double)p->watts);
+        if (p->joules_per_token > 0)
+                add(out, "; %.3g J per token (%s)", (double)p->joules_per_token,
+                    format_safe(p->energy_source, word, sizeof(word)));
+        else
+                add(out, "; energy per token unknown");
+        return out;
+}
+
+const char *power_sleep_line(const struct spark_power *p, char out[POWER_LINE_MAX]) {
+        char word[40];
+
+        out[0] = 0;
+        add(out, "%s", format_safe(p->sleep, word, sizeof(word)));
+        add(out, "; delays sleep: %s", format_safe(p->inhibitor, word, sizeof(word)));
+        if (p->awake[0])
+                add(out, "; keeps off %s", format_safe(p->awake, word, sizeof(word)));
+        if (p->sleeps > 0)
+                add(out, "; slept %u times, the last time ready after %u ms, in order again after %u ms", p->sleeps, p->sleep_ms,
+                    p->resume_ms);
+        return out;
+}
+
+void power_json(struct json *j, const struct spark_power *p) {
+        if (!p)
+                return;
+        json_open(j, "power", '{');
+        json_string(j, "supply", p->supply);
+        json_string(j, "source", p->source);
+        json_bool(j, "has_battery", p->has_battery);
+        if (p->has_battery)
+                json_number(j, "percent", p->percent, 9);
+        json_string(j, "profile", p->profile);
+        json_string(j, "serves", p->serves);
+        json_bool(j, "throttled", p->throttled);
+        if (p->temperature_known) {
+                json_number(j, "temperature_c", p->temperature_c, 9);
+                json_string(j, "temperature_source", p->temperature_source);
+        }
+        json_string(j, "sleep", p->sleep);
+        json_string(j, "inhibitor", p->inhibitor);
+        json_string(j, "awake", p->awake);
+        json_u64(j, "sleeps", p->sleeps);
+        json_u64(j, "sleep_ms", p->sleep_ms);
+        json_u64(j, "resume_ms", p->resume_ms);
+        json_string(j, "energy_source", p->energy_source);
+        json_u64(j, "energy_uj", p->energy_uj);
+        json_u64(j, "energy_tokens", p->energy_tokens);
+        if (p->joules_per_token > 0)
+                json_number(j, "joules_per_token", p->joules_per_token, 9);
+        else
+                json_string(j, "joules_per_token", "unknown");
+        if (p->watts_known)
+                json_number(j, "watts", p->watts, 9);
+        json_open(j, "notes", '[');
+        for (size_t i = 0; i < p->n_notes; i++)
+                json_string(j, NULL, p->notes[i]);
+        json_close(j, ']');
+        json_close(j, '}');
+}
+
+void power_json_user(struct json *j, const struct spark_user_info *u) {
+        json_u64(j, "energy_uj_today", u->energy_uj_today);
+        json_u64(j, "battery_tokens_today", u->battery_tokens_today);
+        json_u64(j, "battery_energy_uj_today", u->battery_energy_uj_today);
+        json_u64(j, "battery_tokens_per_day", u->battery_tokens_per_day);
+        json_u64(j, "battery_joules_per_day", u->battery_joules_per_day);
+}

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* Power supply, sleep, heat and energy: lines for people and keys of JSON, for status and top. */
+
+#include <stddef.h>
+
+#include "json.h"
+#include "client/spark.h"
+
+#define POWER_LINE_MAX 240u
+
+/* "battery 37 % (upower), ...": the supply, heat and energy. */
+const char *power_supply_line(const struct spark_power *p, char out[POWER_LINE_MAX]);
+/* "awake, ...": sleep. */
+const char *power_sleep_line(const struct spark_power *p, char out[POWER_LINE_MAX]);
+/* Keys of "power" of an object. */
+void power_json(struct json *j, const struct spark_power *p);
+/* What of a user is about energy, for an open object. */
+void power_json_user(struct json *j, const struct spark_user_info *u);

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * A model that somebody holds back stays as it is, or gives its memory back. Holds are bits, so that whoever holds need not count;
+ * the last one to let go has it go on where it was: one that was loaded is loaded again, since load_wanted stayed set.
+ */
+
+#include "base/log.h"
+#include "engine.h"
+#include "event.h"
+#include "load.h"
+#include "manager.h"
+#include "model-private.h"
+
+void model_given_back(struct model *model) {
+        model->giving = false;
+        model_drop_image(model);
+        model->facts = (struct model_facts){ 0 };
+        event_log(EVENT_MODEL_GIVEN_BACK, model->name, "model '%s' has given its memory back; it is loaded again later", model->name);
+        model_set_state(model, MODEL_AVAILABLE);
+        model_kick(model); /* there may be nothing that holds it any more */
+}
+
+void model_hold(struct model *model, enum model_hold why) {
+        if (model->holds & why)
+                return;
+        model->holds |= why;
+        model_kick(model);
+}
+
+void model_give_back(struct model *model, enum model_hold why) {
+        model_hold(model, why);
+        switch (model->state) {
+        case MODEL_LOADING:
+                model->engine = engine_discard(model->engine);
+                model->load = load_free(model->load);
+                model_set_state(model, MODEL_AVAILABLE);
+                return;
+        case MODEL_STARTING:
+        case MODEL_READY:
+                model->restart_timer = sd_event_source_disable_unref(model->restart_timer);
+                model->giving = true;
+                model_set_state(model, MODEL_UNLOADING);
+                if (model->engine)
+                        engine_retire(model->engine);
+                else
+                        model_given_back(model);
+                return;
+        case MODEL_AVAILABLE:
+        case MODEL_UNLOADING:
+        case MODEL_FAILED:
+                return; /* there is nothing, or it goes already */
+        }
+}
+
+void model_release(struct model *model, enum model_hold why) {
+        if (!(model->holds & why))
+                return;
+        model->holds &= ~(unsigned)why;
+        if (!model->holds && model->state == MODEL_STARTING && !model->engine && !model->restart_timer)
+                model_start_engine(model);
+        model_kick(model);
+}

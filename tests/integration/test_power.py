@@ -1,0 +1,270 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Power supply: what is served on mains, on battery, on a low one, with the profile power-saver; whoever says so coming and
+going; budgets; energy. Null backend; UPower and power-profiles-daemon are mocks on a private bus."""
+
+import threading
+import time
+import unittest
+
+from harness import SLOW
+from power_harness import *
+
+
+class NobodyThere(PowerTestCase):
+    def test_no_bus(self):
+        """A private run: everything is served, and status says what is not there."""
+        daemon = self.daemon(power={"sysfs": "/nonexistent"})
+        power = self.power(daemon)
+        self.assertEqual((power.supply, power.source, power.serves), ("mains", "none", "background"))
+        self.assertEqual((power.sleep, power.inhibitor, power.energy_source), ("awake", "absent", "unknown"))
+        self.assertEqual(power.joules_per_token, 0)
+        self.assertFalse(power.temperature_known)
+        self.assertTrue(any("No bus" in note for note in power.notes), power.notes)
+        with daemon.connect() as client:
+            self.assertServed(client, BACKGROUND)
+
+    def test_nobody_on_the_bus(self):
+        daemon = self.serve()
+        power = self.power(daemon)
+        self.assertEqual((power.supply, power.source, power.inhibitor), ("mains", "none", "absent"))
+        self.assertTrue(any("logind is not on the bus" in note for note in power.notes), power.notes)
+
+    def test_source_none(self):
+        self.upower(OnBattery=True)
+        daemon = self.serve(power={"source": "none"})
+        time.sleep(1.5)
+        self.assertEqual((self.power(daemon).supply, self.power(daemon).source), ("mains", "none"))
+
+
+class Battery(PowerTestCase):
+    def test_levels(self):
+        """Down and up again, as the default table has it."""
+        upower = self.upower()
+        daemon = self.serve()
+        self.wait_power(daemon, source="upower", supply="mains")
+        with daemon.connect() as client:
+            for priority in (BACKGROUND, NORMAL, INTERACTIVE):
+                self.assertServed(client, priority)
+            upower.supply(True, 60)
+            power = self.wait_power(daemon, supply="battery", serves="normal")
+            self.assertTrue(power.has_battery)
+            self.assertAlmostEqual(power.percent, 60)
+            self.assertDeferred(client, BACKGROUND, "the machine runs on battery (60 %)")
+            self.assertServed(client, NORMAL)
+            upower.supply(True, 19)
+            self.wait_power(daemon, supply="low", serves="interactive")
+            self.assertDeferred(client, BACKGROUND, "nearly empty (19 %)")
+            self.assertDeferred(client, NORMAL, "nearly empty (19 %)")
+            self.assertServed(client, INTERACTIVE)
+            upower.supply(True, 4)
+            self.wait_power(daemon, supply="critical", serves="none")
+            self.assertDeferred(client, NORMAL, "No requests are served now")
+            waiting = self.ask(client, INTERACTIVE)
+            self.assertTrue(client.nothing_comes(0.5))
+            upower.supply(False, 4)
+            self.assertDone(client.answer(waiting)[2])
+            self.wait_power(daemon, supply="mains", serves="background")
+            self.assertServed(client, BACKGROUND)
+        for said in ("power supply: battery (was mains)", "power supply: low (was battery)", "power supply: critical (was low)",
+                     "power supply: mains (was critical)"):
+            self.assertIn(said, daemon.log())
+
+    def test_warning_level(self):
+        """UPower knows a battery better than a percentage does."""
+        upower = self.upower()
+        daemon = self.serve()
+        upower.supply(True, 50, warning=3)
+        self.wait_power(daemon, supply="low")
+        upower.supply(True, 50, warning=4)
+        self.wait_power(daemon, supply="critical")
+        upower.supply(True, 50, warning=1)
+        self.wait_power(daemon, supply="battery")
+
+    def test_waits(self):
+        """deferred = "wait": nobody is refused, and what waited is served when the plug is in."""
+        upower = self.upower(OnBattery=True)
+        daemon = self.serve(power={"deferred": "wait"})
+        self.wait_power(daemon, supply="battery")
+        with daemon.connect() as client:
+            waiting = self.ask(client, BACKGROUND)
+            self.assertTrue(client.nothing_comes(0.5))
+            self.assertServed(client, NORMAL)
+            upower.supply(False)
+            self.assertDone(client.answer(waiting)[2])
+
+    def test_running_stream(self):
+        """One that runs when the plug is pulled goes on for as many tokens as it had been granted, and no further; then it goes on
+        with the token that was due."""
+        upower = self.upower()
+        daemon = self.serve(null={"step_us": 300})
+        with daemon.connect() as client:
+            want = client.answer(self.ask(client, NORMAL, n=4000, seed=3), topup=True)[0]
+            id = client.request(generate=pb.Generate(prompt=b"Once", priority=BACKGROUND, credit=100000,
+                                                     sampling=pb.Sampling(max_tokens=4000, seed=3)))
+            ids = client.tokens(id, 10)
+            upower.supply(True, 60)
+            self.wait_power(daemon, supply="battery")
+            end = time.monotonic() + 20 * SLOW
+            while not client.nothing_comes(1):
+                ids += sum((list(f.token.ids) for f in list(client.waiting[id])), [])
+                client.waiting[id].clear()
+                self.assertLess(time.monotonic(), end)
+            self.assertLess(len(ids), 4000)
+            upower.supply(False)
+            rest, _, end = client.answer(id, seen=len(ids))
+            self.assertDone(end)
+            self.assertEqual(ids + rest, want)
+
+    def test_parked_stream(self):
+        """A critical battery stops what runs, whoever asked for it, at once; the plug lets it go on where it was."""
+        upower = self.upower()
+        daemon = self.serve(null={"step_us": 2000})
+        with daemon.connect() as client:
+            want = client.answer(self.ask(client, INTERACTIVE, n=2000, seed=3), topup=True)[0]
+            id = client.request(generate=pb.Generate(prompt=b"Once", priority=INTERACTIVE, credit=100000,
+                                                     sampling=pb.Sampling(max_tokens=2000, seed=3)))
+            ids = client.tokens(id, 10)
+            upower.supply(True, 3)
+            while not client.nothing_comes(0.5):
+                pass
+            while client.waiting[id]:
+                ids += client.waiting[id].popleft().token.ids
+            self.assertLess(len(ids), 2000)
+            self.assertEqual(self.power(daemon).supply, "critical")
+            upower.supply(False)
+            rest, _, end = client.answer(id, seen=len(ids))
+            self.assertDone(end)
+            self.assertEqual(ids + rest, want)
+
+    def test_goes_and_comes(self):
+        """Without UPower the kernel's files count; with it, UPower does."""
+        files = self.sys()
+        files.put("power_supply/BAT0/type", "Battery")
+        files.put("power_supply/BAT0/status", "Discharging")
+        files.put("power_supply/BAT0/capacity", "55")
+        upower = self.upower()
+        daemon = self.serve(power={"sysfs": files.path})
+        self.wait_power(daemon, source="upower", supply="mains")
+        upower.end()
+        power = self.wait_power(daemon, source="sysfs", supply="battery")
+        self.assertAlmostEqual(power.percent, 55)
+        files.put("power_supply/BAT0/capacity", "12")
+        self.wait_power(daemon, supply="low", timeout=15)
+        self.upower()
+        self.wait_power(daemon, source="upower", supply="mains", timeout=15)
+
+    def test_bus_goes_and_comes(self):
+        self.upower(OnBattery=True)
+        daemon = self.serve()
+        self.wait_power(daemon, source="upower", supply="battery")
+        self.bus.stop()
+        self.wait_power(daemon, source="none", supply="mains", timeout=15)
+        self.bus.start()
+        self.upower(OnBattery=True)
+        self.wait_power(daemon, source="upower", supply="battery", timeout=20)
+
+    def test_reload(self):
+        """A new configuration counts at once."""
+        upower = self.upower()
+        daemon = self.serve()
+        upower.supply(True, 30)
+        self.wait_power(daemon, supply="battery", serves="normal")
+        daemon.configure(bus="session", power={"sysfs": "/nonexistent", "on_battery": "background", "low_percent": 35})
+        daemon.signal(1)
+        self.wait_power(daemon, supply="low", serves="interactive")
+
+
+class Profiles(PowerTestCase):
+    def test_power_saver(self):
+        profiles = self.mock(PROFILES, "power_profiles_daemon")
+        daemon = self.serve()
+        self.wait_power(daemon, profile="balanced", supply="mains")
+        profiles.set("ActiveProfile", dbus.String("power-saver"))
+        self.wait_power(daemon, profile="power-saver", supply="battery", serves="normal")
+        with daemon.connect() as client:
+            self.assertDeferred(client, BACKGROUND, "the power profile is 'power-saver'")
+        profiles.set("ActiveProfile", dbus.String("performance"))
+        self.wait_power(daemon, profile="performance", supply="mains")
+        profiles.set("ActiveProfile", dbus.String("power-saver"))
+        self.wait_power(daemon, supply="battery")
+        profiles.end()
+        self.wait_power(daemon, profile="", supply="mains")
+
+    def test_new_name(self):
+        names = ("org.freedesktop.UPower.PowerProfiles", "/org/freedesktop/UPower/PowerProfiles",
+                 "org.freedesktop.UPower.PowerProfiles")
+        profiles = self.mock(names)
+        profiles.mock("AddProperties", names[2], dbus.Dictionary({"ActiveProfile": "power-saver"}, signature="sv"))
+        daemon = self.serve()
+        self.wait_power(daemon, profile="power-saver", supply="battery")
+
+    def test_not_wanted(self):
+        self.mock(PROFILES, "power_profiles_daemon", {"ActiveProfile": "power-saver"})
+        daemon = self.serve(power={"power_saver": "no"})
+        self.wait_power(daemon, profile="power-saver", supply="mains")
+
+
+class Budgets(PowerTestCase):
+    def test_tokens_on_battery(self):
+        upower = self.upower()
+        daemon = self.serve(power={"battery_tokens_per_day": 40})
+        with daemon.connect() as client:
+            self.assertDone(client.answer(self.ask(client, NORMAL, n=100))[2])  # mains: not counted
+            upower.supply(True, 60)
+            self.wait_power(daemon, supply="battery")
+            self.assertDone(client.answer(self.ask(client, NORMAL, n=50))[2])
+            self.assertDeferred(client, NORMAL, "of the 40 that it may use")
+            self.assertDeferred(client, INTERACTIVE, "of the 40 that it may use")
+            me = client.ask(status=pb.Status()).done.status.users[0]
+            self.assertGreaterEqual(me.battery_tokens_today, 50)
+            self.assertLess(me.battery_tokens_today, 80)
+            self.assertEqual(me.battery_tokens_per_day, 40)
+            upower.supply(False)
+            self.wait_power(daemon, supply="mains")
+            self.assertServed(client, NORMAL)
+
+
+class Energy(PowerTestCase):
+    def test_rapl(self):
+        """A made-up counter of 20 W: joules per token come out as the time that tokens take says, and a budget in joules counts."""
+        files = self.sys()
+        for name, text in (("name", "package-0"), ("max_energy_range_uj", 10 ** 12), ("energy_uj", 1)):
+            files.put(f"powercap/intel-rapl:0/{name}", text)
+        stop = threading.Event()
+
+        def count():
+            began = time.monotonic()
+            while not stop.wait(0.02):
+                files.put_in_place("powercap/intel-rapl:0/energy_uj", 10 ** 9 + int((time.monotonic() - began) * 20e6))
+
+        counter = threading.Thread(target=count)
+        counter.start()
+        self.addCleanup(counter.join)
+        self.addCleanup(stop.set)
+        upower = self.upower(OnBattery=True)
+        daemon = self.serve(null={"step_us": 10000}, power={"sysfs": files.path, "battery_joules_per_day": 5})
+        self.wait_power(daemon, energy_source="rapl", supply="battery")
+        with daemon.connect() as client:
+            began = time.monotonic()
+            self.assertDone(client.answer(self.ask(client, NORMAL, n=400), topup=True)[2])
+            expected = 20 * (time.monotonic() - began) / 400
+            power = self.power(daemon)
+            self.assertTrue(expected / 2 < power.joules_per_token < expected * 2, f"{power}, about {expected} expected")
+            self.assertGreater(power.energy_tokens, 100)
+            me = client.ask(status=pb.Status()).done.status.users[0]
+            self.assertGreater(me.battery_energy_uj_today, 5000000)
+            self.assertDeferred(client, NORMAL, "joules on battery today, of the 5 that it may use")
+            upower.supply(False)
+            self.wait_power(daemon, supply="mains")
+            self.assertServed(client, NORMAL)
+
+    def test_temperature(self):
+        files = self.sys()
+        files.put("thermal/thermal_zone0/temp", 51700)
+        power = self.power(self.daemon(power={"sysfs": files.path}))
+        self.assertEqual((power.temperature_known, power.temperature_c, power.temperature_source), (True, 51, "sysfs"))
+
+
+if __name__ == "__main__":
+    unittest.main()

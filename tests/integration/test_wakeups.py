@@ -1,0 +1,61 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""A resident daemon that nobody asks anything hardly wakes the processor: control and engine together, all threads, at most once
+a second. Voluntary context switches are what is counted: each is a thread that had woken and sleeps again."""
+
+import pathlib
+import time
+import unittest
+
+from harness import ROOT
+from power_harness import *
+
+SETTLE_S, MEASURE_S = 14, 30
+MOST_PER_SECOND = 1.0
+
+
+def switches(pid):
+    """By thread."""
+    found = {}
+    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        status = (task / "status").read_text(encoding="ascii", errors="replace")
+        found[task.name] = int(status.split("\nvoluntary_ctxt_switches:")[1].split()[0])
+    return found
+
+
+class Wakeups(PowerTestCase):
+    def check(self, daemon):
+        pids = [daemon.pid, *daemon.children()]
+        self.assertEqual(len(pids), 2)
+        time.sleep(SETTLE_S)
+        before = {pid: switches(pid) for pid in pids}
+        time.sleep(MEASURE_S)
+        per_second = sum(n - before[pid].get(task, 0) for pid in pids for task, n in switches(pid).items()) / MEASURE_S
+        print(f"{per_second:.2f} wakeups a second", end=" ", flush=True)
+        self.assertLessEqual(per_second, MOST_PER_SECOND)
+        began = time.monotonic()
+        self.assertServes(daemon)  # and is there at once
+        self.assertLess(time.monotonic() - began, 5)
+
+    def test_private(self):
+        """A model on the CPU, no bus, after some work."""
+        model = {"name": "tiny", "path": str(ROOT / "share/models/spark-tiny.gguf"), "default": True}
+        daemon = self.daemon(backend="cpu", models=[model], power={"sysfs": "/nonexistent"})
+        daemon.wait_engine()
+        with daemon.connect() as client:
+            self.assertServed(client, NORMAL)
+            self.check(daemon)  # with a client that is connected and silent
+
+    def test_on_the_bus(self):
+        """With logind and UPower, and on the kernel's files for the rest."""
+        files = self.sys()
+        files.put("thermal/thermal_zone0/temp", 40000)
+        self.logind()
+        self.upower()
+        daemon = self.serve(power={"sysfs": files.path})
+        self.wait_power(daemon, inhibitor="held", source="upower")
+        self.check(daemon)
+
+
+if __name__ == "__main__":
+    unittest.main()
