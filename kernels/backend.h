@@ -66,6 +66,15 @@ struct backend_facts {
         uint64_t graph_nodes;        /* kernels and copies of the graph that was launched last */
 };
 
+/* What the device that computes says of its power. What it can't say is not known; throttled is false then. */
+struct backend_power {
+        bool energy_known, power_known, temperature_known;
+        uint64_t energy_uj; /* since open() */
+        uint32_t power_mw;  /* lately */
+        int32_t temperature_c;
+        bool throttled;     /* it is slower than it could be, for heat or power */
+};
+
 /* How large steps get. */
 struct backend_limits {
         uint32_t rows, gathered; /* gathered: that gather() takes */
@@ -197,6 +206,8 @@ struct backend_ops {
         /* Whether the device still answers, without waiting: 0, or negative as everywhere. May be called by any thread, at any
          * time between open() and close(). NULL: it always does. */
         int (*health)(struct backend *be);
+        /* Of the last seconds. Any thread, as health(). NULL: nothing is known. */
+        void (*power)(struct backend *be, struct backend_power *ret);
         /* What the machine can do, measured, for benchmarks: bytes per second read and copied, operations per second of
          * matrix products in bfloat16 (a multiply-add is two). Takes seconds. NULL: not known. */
         int (*limits)(struct backend *be, double *ret_read_bytes_s, double *ret_copy_bytes_s, double *ret_ops_s);

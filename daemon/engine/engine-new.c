@@ -157,16 +157,19 @@ void engine_forget_all(struct engine *e) {
         prefix_forget_all(e->prefix);
 }
 
-/* Where the backend gives nothing back it has taken all of it; of a device's own memory the host has nothing. */
+/* Where the backend gives nothing back it has taken all of it; of a device's own memory the host has nothing, but what one has that
+ * shares the host's is the host's. */
 static uint64_t resident_bytes(const struct engine *e) {
         const struct backend *be = e->model->backend;
-        struct backend_facts facts = { .kv_memory = "host" };
+        struct backend_facts facts = { .placement = "host", .kv_memory = "host" };
 
         if (be->ops->kv_discard)
                 return kv_pool_wet(&e->pool) * e->page_bytes;
         if (be->ops->facts)
                 be->ops->facts(be, &facts);
-        return strcmp(facts.kv_memory, "host") == 0 ? e->pool.n_pages * e->page_bytes : 0;
+        return strcmp(facts.kv_memory, "host") == 0 || strcmp(facts.placement, "device") != 0 ?
+                       e->pool.n_pages * e->page_bytes :
+                       0;
 }
 
 void engine_get_stats(const struct engine *e, struct engine_stats *ret) {

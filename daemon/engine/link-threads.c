@@ -93,6 +93,20 @@ static void fill_users(const struct engine *e, struct user_messages *m, Spark__E
         }
 }
 
+static void fill_power(struct host *h, Spark__Engine__V1__State *state) {
+        struct backend_power p = { 0 };
+
+        if (h->backend->ops->power)
+                h->backend->ops->power(h->backend, &p);
+        state->energy_known = p.energy_known;
+        state->energy_uj = p.energy_uj;
+        state->power_known = p.power_known;
+        state->power_mw = p.power_mw;
+        state->temperature_known = p.temperature_known;
+        state->temperature_c = p.temperature_c;
+        state->throttled = p.throttled;
+}
+
 static int answer_ping(struct link *l, uint64_t cookie) {
         Spark__Engine__V1__State state = SPARK__ENGINE__V1__STATE__INIT;
         Spark__Engine__V1__EngineFrame frame = SPARK__ENGINE__V1__ENGINE_FRAME__INIT;
@@ -120,6 +134,7 @@ static int answer_ping(struct link *l, uint64_t cookie) {
         state.kv_used_bytes = stats.kv_used_bytes;
         state.kv_cached_bytes = stats.kv_cached_bytes;
         state.tokens = stats.tokens;
+        fill_power(l->host, &state);
         state.kv_resident_bytes = stats.kv_resident_bytes;
         state.resting = l->resting;
         state.queued_keys = keys;

@@ -5,6 +5,10 @@
  * is wrong for the other), and the prediction alone (it is off by a factor where steps so far were all of one size, and where
  * contexts have grown since). And one thread for both: the driver may have health() wait for what hangs, and then nobody looks at
  * the step any more.
+ *
+ * Where no call comes for a while the one that watches calls sleeps until the next one, which wakes it; the other one asks less
+ * often. Who dozes says so before it looks a last time, and a call is counted before it looks who dozes, so that one of the
+ * two sees the other.
  */
 
 #include <errno.h>
@@ -18,6 +22,8 @@
 
 #define POLL_MS 100u
 #define HEALTH_MS 200u
+#define HEALTH_IDLE_MS 2000u
+#define QUIET_POLLS 10u          /* without a call: nothing is to be done */
 #define UNKNOWN_US 30000000.0    /* first steps make graphs and take kernels to the device */
 #define PREDICTED 4.0            /* times what was predicted */
 #define ROW_US 10000.0           /* a row of the largest models beside others, with a context of 128 Ki tokens */
@@ -28,11 +34,14 @@ struct watchdog {
         uint64_t timeout_us;
         void (*lost)(const char *why);
         atomic_uint_fast64_t due_us; /* when the call in progress is overdue; 0 = there is none */
+        atomic_uint calls;
+        atomic_bool dozing;
         atomic_flag bitten;
         pthread_t steps, health;
         pthread_mutex_t lock;
         pthread_cond_t wake;
-        bool stop; /* under lock */
+        unsigned woken; /* how often; under lock, as this: */
+        bool stop;
 };
 
 static uint64_t now_us(void) {
@@ -48,10 +57,23 @@ uint64_t watchdog_patience_us(double expected_us, uint32_t rows) {
         return us < MOST_US ? (uint64_t)us : (uint64_t)MOST_US;
 }
 
+static void wake(struct watchdog *w) {
+        (void)pthread_mutex_lock(&w->lock);
+        atomic_store(&w->dozing, false);
+        w->woken++;
+        (void)pthread_cond_broadcast(&w->wake);
+        (void)pthread_mutex_unlock(&w->lock);
+}
+
 void watchdog_begin(struct watchdog *w, double expected_us, uint32_t rows) {
-        if (w && w->timeout_us > 0)
+        if (!w)
+                return;
+        if (w->timeout_us > 0)
                 atomic_store_explicit(&w->due_us, now_us() + w->timeout_us + watchdog_patience_us(expected_us, rows),
                                       memory_order_release);
+        atomic_fetch_add(&w->calls, 1);
+        if (atomic_load(&w->dozing))
+                wake(w);
 }
 
 void watchdog_end(struct watchdog *w) {
@@ -64,18 +86,36 @@ static void bite(struct watchdog *w, const char *why) {
                 w->lost(why);
 }
 
-/* False when it is to end. */
+/* Until so many milliseconds are over, or somebody wakes it. False when it is to end. */
 static bool rest(struct watchdog *w, unsigned ms) {
         struct timespec until;
+        unsigned woken;
         bool ends;
 
         (void)clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_nsec += ms * 1000000L;
+        until.tv_sec += ms / 1000;
+        until.tv_nsec += ms % 1000 * 1000000L;
         until.tv_sec += until.tv_nsec / 1000000000L;
         until.tv_nsec %= 1000000000L;
         (void)pthread_mutex_lock(&w->lock);
-        while (!w->stop && pthread_cond_clockwait(&w->wake, &w->lock, CLOCK_MONOTONIC, &until) != ETIMEDOUT)
+        woken = w->woken;
+        while (!w->stop && w->woken == woken &&
+               pthread_cond_clockwait(&w->wake, &w->lock, CLOCK_MONOTONIC, &until) != ETIMEDOUT)
                 ;
+        ends = w->stop;
+        (void)pthread_mutex_unlock(&w->lock);
+        return !ends;
+}
+
+/* Until a call comes behind so many. False when it is to end. */
+static bool doze(struct watchdog *w, unsigned calls) {
+        bool ends;
+
+        (void)pthread_mutex_lock(&w->lock);
+        atomic_store(&w->dozing, true);
+        while (!w->stop && atomic_load(&w->dozing) && atomic_load(&w->calls) == calls)
+                (void)pthread_cond_wait(&w->wake, &w->lock);
+        atomic_store(&w->dozing, false);
         ends = w->stop;
         (void)pthread_mutex_unlock(&w->lock);
         return !ends;
@@ -83,10 +123,14 @@ static bool rest(struct watchdog *w, unsigned ms) {
 
 static void *watch_steps(void *userdata) {
         struct watchdog *w = userdata;
+        unsigned calls = 0, quiet = 0;
 
-        while (rest(w, POLL_MS)) {
+        while (quiet < QUIET_POLLS ? rest(w, POLL_MS) : doze(w, calls)) {
+                unsigned before = calls;
                 uint64_t due = atomic_load_explicit(&w->due_us, memory_order_acquire);
 
+                calls = atomic_load(&w->calls);
+                quiet = due || calls != before ? 0 : quiet + 1;
                 if (due && now_us() > due)
                         bite(w, "the device does not come to an end with a step");
         }
@@ -96,7 +140,7 @@ static void *watch_steps(void *userdata) {
 static void *watch_health(void *userdata) {
         struct watchdog *w = userdata;
 
-        while (rest(w, HEALTH_MS))
+        while (rest(w, atomic_load(&w->dozing) ? HEALTH_IDLE_MS : HEALTH_MS))
                 if (w->be->ops->health && w->be->ops->health(w->be) < 0)
                         bite(w, "the device is lost");
         return NULL;

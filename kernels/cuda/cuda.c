@@ -213,11 +213,16 @@ static int cuda_health(struct backend *base) {
 
         if (r != 0)
                 return r;
+        cuda_nvml_sample(be->nvml); /* whoever asks how we are has time to wait for it; a step has none */
         xid = cuda_nvml_poll(be->nvml);
         if (xid == 0)
                 return 0;
         (void)snprintf(sentence, sizeof(sentence), "the driver reports Xid %llu", (unsigned long long)xid);
         return cuda_lose(be, -ENODEV, sentence); /* what it runs now may never end */
+}
+
+static void cuda_power(struct backend *base, struct backend_power *ret) {
+        cuda_nvml_power(cuda_of(base)->nvml, ret);
 }
 
 static int cuda_limits(struct backend *base, double *ret_read_bytes_s, double *ret_copy_bytes_s, double *ret_ops_s) {
@@ -258,6 +263,7 @@ static const struct backend_ops backend_cuda = {
         .fill = cuda_fill_weight,
         .facts = cuda_facts,
         .health = cuda_health,
+        .power = cuda_power,
         .limits = cuda_limits,
         .kv_new = cuda_kv_new,
         .kv_free = cuda_kv_free,

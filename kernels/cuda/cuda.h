@@ -202,6 +202,10 @@ struct cuda_nvml *cuda_nvml_free(struct cuda_nvml *n);
 bool cuda_nvml_driver(struct cuda_nvml *n, char *ret, size_t size);
 /* Looks for events, without waiting; any thread. The number of an Xid after which the device is of no use, or 0. */
 uint64_t cuda_nvml_poll(struct cuda_nvml *n);
+/* Asks the device for its power and temperature, unless somebody did so in the last second; any thread. */
+void cuda_nvml_sample(struct cuda_nvml *n);
+/* What it said last; asks where that was long ago. */
+void cuda_nvml_power(struct cuda_nvml *n, struct backend_power *ret);
 
 /* cuda.c */
 

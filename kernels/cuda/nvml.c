@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * The driver's management library, opened at run time: which driver it is, and the events of the device. An Xid is an error that the
- * driver reports, with a number (NVIDIA's "Xid Errors"): most concern a single process, a few mean that the device is gone.
- * There is no header to include: what is used of the interface, which does not change, is written down here.
+ * The driver's management library, opened at run time: which driver it is, the events of the device, and its power. An Xid is an
+ * error that the driver reports, with a number (NVIDIA's "Xid Errors"): most concern a single process, a few mean that the device
+ * is gone. There is no header to include: what is used of the interface, which does not change, is written down here.
+ *
+ * Not every device knows what it takes: those that are one with the host often say nothing. Asking takes up to some
+ * milliseconds, so it is done now and then, and not by who makes steps.
  */
 
 #include <dlfcn.h>
@@ -12,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/log.h"
 #include "base/macro.h"
@@ -22,6 +26,11 @@
 #define GPU_IS_LOST 15 /* NVML_ERROR_GPU_IS_LOST */
 #define XID_OFF_BUS 79u
 #define EVENTS_MAX 16u /* taken at a time */
+#define TEMPERATURE_GPU 0u /* NVML_TEMPERATURE_GPU */
+/* nvmlClocksEventReason*: a power cap, slowed down by the hardware, by software for heat, by hardware for heat, by the power brake */
+#define REASONS_SLOW (0x4ull | 0x8ull | 0x20ull | 0x40ull | 0x80ull)
+#define SAMPLE_US 1000000u
+#define OLD_US 4000000u
 
 typedef struct nvml_device *nvml_device_t;
 typedef struct nvml_events *nvml_events_t;
@@ -38,6 +47,16 @@ struct cuda_nvml {
         bool initialized;
         nvml_device_t device;
         nvml_events_t events; /* NULL: none are known of this device */
+        pthread_mutex_t sample_lock;
+        uint64_t sampled_us;  /* under sample_lock, as this: */
+        struct backend_power sample;
+        uint64_t energy_start; /* mJ, when it was opened */
+        bool has_energy;
+        /* These may be missing. */
+        int (*energy)(nvml_device_t device, unsigned long long *ret_mj);
+        int (*power)(nvml_device_t device, unsigned *ret_mw);
+        int (*temperature)(nvml_device_t device, unsigned sensor, unsigned *ret);
+        int (*reasons)(nvml_device_t device, unsigned long long *ret);
         int (*init)(void);
         int (*shutdown)(void);
         int (*driver)(char *ret, unsigned size);
@@ -73,8 +92,37 @@ static bool find_functions(struct cuda_nvml *n) {
         return true;
 }
 
+static void find_optional(struct cuda_nvml *n) {
+        const struct {
+                const char *name;
+                void *to;
+        } functions[] = {
+                { "nvmlDeviceGetTotalEnergyConsumption", &n->energy },
+                { "nvmlDeviceGetPowerUsage", &n->power },
+                { "nvmlDeviceGetTemperature", &n->temperature },
+                { "nvmlDeviceGetCurrentClocksThrottleReasons", &n->reasons }, /* its name until driver 535; stays */
+                { "nvmlDeviceGetCurrentClocksEventReasons", &n->reasons },
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(functions); i++) {
+                void *symbol = dlsym(n->library, functions[i].name);
+
+                if (symbol)
+                        memcpy(functions[i].to, &symbol, sizeof(symbol));
+        }
+}
+
 static void watch(struct cuda_nvml *n, const char *bus_id) {
-        if (n->device_by_bus(bus_id, &n->device) != 0 || n->events_new(&n->events) != 0)
+        unsigned long long mj;
+
+        if (n->device_by_bus(bus_id, &n->device) != 0) {
+                n->device = NULL;
+                return;
+        }
+        find_optional(n);
+        n->has_energy = n->energy && n->energy(n->device, &mj) == 0;
+        n->energy_start = n->has_energy ? mj : 0;
+        if (n->events_new(&n->events) != 0)
                 return;
         if (n->events_register(n->device, EVENT_XID, n->events) == 0)
                 return;
@@ -85,10 +133,10 @@ static void watch(struct cuda_nvml *n, const char *bus_id) {
 struct cuda_nvml *cuda_nvml_new(const char *bus_id) {
         struct cuda_nvml *n = calloc(1, sizeof(*n));
 
-        if (!n || pthread_mutex_init(&n->lock, NULL) != 0) {
-                free(n);
+        if (!n)
                 return NULL;
-        }
+        (void)pthread_mutex_init(&n->lock, NULL);
+        (void)pthread_mutex_init(&n->sample_lock, NULL);
         n->library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
         if (!n->library || !find_functions(n) || n->init() != 0)
                 return cuda_nvml_free(n);
@@ -108,6 +156,7 @@ struct cuda_nvml *cuda_nvml_free(struct cuda_nvml *n) {
         if (n->library)
                 (void)dlclose(n->library);
         (void)pthread_mutex_destroy(&n->lock);
+        (void)pthread_mutex_destroy(&n->sample_lock);
         free(n);
         return NULL;
 }
@@ -148,4 +197,72 @@ uint64_t cuda_nvml_poll(struct cuda_nvml *n) {
         }
         (void)pthread_mutex_unlock(&n->lock);
         return fatal;
+}
+
+/* --- power -------------------------------------------------------------------------------------------------------- */
+
+static uint64_t now_us(void) {
+        struct timespec ts;
+
+        (void)clock_gettime(CLOCK_MONOTONIC, &ts);
+        return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
+}
+
+static void ask(struct cuda_nvml *n, struct backend_power *ret) {
+        unsigned long long mj, reasons;
+        unsigned mw, degrees;
+
+        *ret = (struct backend_power){};
+        /* A counter that fell was reset by somebody: it says nothing of us any more. */
+        if (n->has_energy && n->energy(n->device, &mj) == 0 && mj >= n->energy_start) {
+                ret->energy_known = true;
+                ret->energy_uj = (mj - n->energy_start) * 1000;
+        }
+        if (n->power && n->power(n->device, &mw) == 0) {
+                ret->power_known = true;
+                ret->power_mw = mw;
+        }
+        if (n->temperature && n->temperature(n->device, TEMPERATURE_GPU, &degrees) == 0) {
+                ret->temperature_known = true;
+                ret->temperature_c = (int32_t)degrees;
+        }
+        ret->throttled = n->reasons && n->reasons(n->device, &reasons) == 0 && (reasons & REASONS_SLOW) != 0;
+}
+
+/* Whether the last answer is older than that. Whoever is told so asks: the next ones are told that it is new. */
+static bool take_turn(struct cuda_nvml *n, uint64_t old_us) {
+        uint64_t now = now_us();
+        bool old;
+
+        (void)pthread_mutex_lock(&n->sample_lock);
+        old = n->sampled_us == 0 || now - n->sampled_us >= old_us;
+        if (old)
+                n->sampled_us = now;
+        (void)pthread_mutex_unlock(&n->sample_lock);
+        return old;
+}
+
+static void sample(struct cuda_nvml *n, uint64_t old_us) {
+        struct backend_power power;
+
+        if (!n || !n->device || !take_turn(n, old_us))
+                return;
+        ask(n, &power);
+        (void)pthread_mutex_lock(&n->sample_lock);
+        n->sample = power;
+        (void)pthread_mutex_unlock(&n->sample_lock);
+}
+
+void cuda_nvml_sample(struct cuda_nvml *n) {
+        sample(n, SAMPLE_US);
+}
+
+void cuda_nvml_power(struct cuda_nvml *n, struct backend_power *ret) {
+        *ret = (struct backend_power){};
+        if (!n)
+                return;
+        sample(n, OLD_US);
+        (void)pthread_mutex_lock(&n->sample_lock);
+        *ret = n->sample;
+        (void)pthread_mutex_unlock(&n->sample_lock);
 }

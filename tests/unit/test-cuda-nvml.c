@@ -14,6 +14,7 @@
 #define CLOCKS 16 /* an event that nobody asked for */
 #define GPU_IS_LOST 15
 #define TIMEOUT 10
+#define NOT_SUPPORTED 3
 
 static struct fake_nvml *fake;
 
@@ -107,6 +108,88 @@ static void test_without_events(void **unused) {
         cuda_nvml_free(n);
 }
 
+/* What it took since it was opened, and what it says now. */
+static void test_power(void **unused) {
+        struct backend_power p;
+        struct cuda_nvml *n;
+
+        fake->energy_mj = 5000000000000ull; /* since the driver came */
+        fake->power_mw = 31500;
+        fake->temperature = 61;
+        n = cuda_nvml_new("0000:01:00.0");
+        fake->energy_mj += 1234;
+        cuda_nvml_power(n, &p);
+        assert_true(p.energy_known && p.power_known && p.temperature_known && !p.throttled);
+        assert_int_equal(p.energy_uj, 1234000);
+        assert_int_equal(p.power_mw, 31500);
+        assert_int_equal(p.temperature_c, 61);
+        cuda_nvml_free(n);
+        cuda_nvml_power(NULL, &p);
+        assert_false(p.energy_known || p.power_known || p.temperature_known || p.throttled);
+}
+
+static void test_throttled(void **unused) {
+        static const struct {
+                unsigned long long reasons;
+                bool throttled;
+        } cases[] = { { 0, false },    { 0x1, false },  { 0x2, false },  { 0x4, true },  { 0x8, true },
+                      { 0x10, false }, { 0x20, true },  { 0x40, true },  { 0x80, true }, { 0x101, false } };
+        struct backend_power p;
+
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+                struct cuda_nvml *n = cuda_nvml_new("0000:01:00.0");
+
+                fake->reasons = cases[i].reasons;
+                cuda_nvml_power(n, &p);
+                assert_int_equal(p.throttled, cases[i].throttled);
+                cuda_nvml_free(n);
+        }
+}
+
+/* A device that knows nothing of it, one that is not found, and one whose counter was set back. */
+static void test_power_unknown(void **unused) {
+        static const char *const buses[] = { "0000:01:00.0", "0000:02:00.0" };
+        struct backend_power p;
+        struct cuda_nvml *n;
+
+        fake->reasons = 0x8;
+        for (size_t i = 0; i < ARRAY_SIZE(buses); i++) {
+                fake->power_result = i == 0 ? NOT_SUPPORTED : 0;
+                n = cuda_nvml_new(buses[i]);
+                cuda_nvml_power(n, &p);
+                assert_false(p.energy_known || p.power_known || p.temperature_known || p.throttled);
+                cuda_nvml_free(n);
+        }
+        fake->energy_mj = 1000;
+        n = cuda_nvml_new("0000:01:00.0");
+        fake->energy_mj = 999;
+        cuda_nvml_power(n, &p);
+        assert_false(p.energy_known);
+        assert_true(p.power_known);
+        cuda_nvml_free(n);
+}
+
+/* Through the backend: health() asks, and who wants to know takes that. */
+static void test_power_of_a_backend(void **unused) {
+        struct backend_error error = { .text = "" };
+        struct backend *be = open_cuda("auto", 0, &error);
+        struct backend_power p;
+        unsigned asked;
+
+        assert_non_null(be);
+        fake->energy_mj = 7;
+        assert_int_equal(be->ops->health(be), 0);
+        asked = fake->n_asked;
+        fake->energy_mj = 9; /* a moment later */
+        be->ops->power(be, &p);
+        assert_int_equal(fake->n_asked, asked);
+        assert_int_equal(p.energy_uj, 7000);
+        assert_int_equal(be->ops->health(be), 0);
+        assert_int_equal(fake->n_asked, asked);
+        be->ops->close(be);
+        emu_reset();
+}
+
 /* Memory of a device that is gone is left alone: whoever gave it back would wait. */
 static void test_lost(void **unused) {
         struct backend_error error = { .text = "" };
@@ -134,6 +217,7 @@ static void test_lost(void **unused) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 TEST(test_driver), TEST(test_events), TEST(test_flood), TEST(test_without_events), TEST(test_lost),
+                TEST(test_power), TEST(test_throttled), TEST(test_power_unknown), TEST(test_power_of_a_backend),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

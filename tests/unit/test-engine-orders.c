@@ -57,8 +57,10 @@ static void submit_streams(struct fixture *x, uint64_t first, uint32_t tokens) {
         struct generate g;
 
         for (uint64_t k = 0; k < STREAMS; k++) {
-                generate_init(&g, first + k, "a prompt that is longer than a page, so that there is something to cache",
-                              tokens, 100000);
+                char prompt[] = "? prompt that is longer than a page, so that there is something to cache";
+
+                prompt[0] = (char)('a' + k);
+                generate_init(&g, first + k, prompt, tokens, 100000);
                 g.sampling.seed = 1 + k;
                 submit(x, &g.submit, NULL, 0);
         }

@@ -137,6 +137,31 @@ static void test_lost_device(void **state) {
         (void)watchdog_free(w);
 }
 
+/* Nothing to do: health is asked now and then, and a call is watched as before. */
+static void test_idle(void **state) {
+        struct watchdog *w = NULL;
+        int before;
+
+        assert_int_equal(watchdog_new(&w, &backend, 200, bite), 0);
+        pause_ms(2500);
+        before = atomic_load(&asked);
+        pause_ms(4000);
+        assert_in_range(atomic_load(&asked) - before, 1, 3);
+        before = atomic_load(&asked);
+        for (unsigned i = 0; i < 10; i++) {
+                watchdog_begin(w, 1000, 1);
+                pause_ms(100);
+                watchdog_end(w);
+        }
+        assert_true(atomic_load(&asked) - before >= 3); /* five, if the machine has time */
+        assert_int_equal(atomic_load(&bites), 0);
+        pause_ms(2500);
+        watchdog_begin(w, 1000, 1);
+        assert_true(bites_within(5000));
+        assert_non_null(strstr(atomic_load(&bitten), "does not come to an end"));
+        (void)watchdog_free(w);
+}
+
 static void test_none(void **state) {
         watchdog_begin(NULL, 1, 1);
         watchdog_end(NULL);
@@ -151,6 +176,7 @@ int main(void) {
                 cmocka_unit_test_setup(test_calls_that_end, setup),
                 cmocka_unit_test_setup(test_no_timeout, setup),
                 cmocka_unit_test_setup(test_lost_device, setup),
+                cmocka_unit_test_setup(test_idle, setup),
                 cmocka_unit_test(test_none),
         };
 

@@ -15,6 +15,9 @@ struct fake_nvml {
         struct fake_event events[100];
         unsigned n_events, n_waits;
         int users, sets; /* now */
+        int power_result; /* of the four below: 0, or why not */
+        unsigned long long energy_mj, reasons;
+        unsigned power_mw, temperature, n_asked;
 };
 
 /* Of the object: found by dlsym(). */

@@ -28,6 +28,10 @@ EXPORT int nvmlEventSetCreate(void **set);
 EXPORT int nvmlEventSetFree(void *set);
 EXPORT int nvmlDeviceRegisterEvents(void *device, unsigned long long types, void *set);
 EXPORT int nvmlEventSetWait_v2(void *set, nvmlEventData_t *data, unsigned int timeout_ms);
+EXPORT int nvmlDeviceGetTotalEnergyConsumption(void *of, unsigned long long *energy);
+EXPORT int nvmlDeviceGetPowerUsage(void *of, unsigned int *power);
+EXPORT int nvmlDeviceGetTemperature(void *of, unsigned int sensor, unsigned int *temperature);
+EXPORT int nvmlDeviceGetCurrentClocksEventReasons(void *of, unsigned long long *reasons);
 
 struct fake_nvml fake_nvml = { .dry = TIMEOUT };
 
@@ -85,4 +89,29 @@ int nvmlEventSetWait_v2(void *set, nvmlEventData_t *data, unsigned int timeout_m
         fake_nvml.n_events--;
         memmove(fake_nvml.events, first + 1, fake_nvml.n_events * sizeof(*first));
         return 0;
+}
+
+static int answer(const void *of) {
+        return of == &device ? fake_nvml.power_result : INVALID_ARGUMENT;
+}
+
+int nvmlDeviceGetTotalEnergyConsumption(void *of, unsigned long long *energy) {
+        fake_nvml.n_asked++;
+        *energy = fake_nvml.energy_mj;
+        return answer(of);
+}
+
+int nvmlDeviceGetPowerUsage(void *of, unsigned int *power) {
+        *power = fake_nvml.power_mw;
+        return answer(of);
+}
+
+int nvmlDeviceGetTemperature(void *of, unsigned int sensor, unsigned int *temperature) {
+        *temperature = fake_nvml.temperature;
+        return sensor == 0 ? answer(of) : INVALID_ARGUMENT;
+}
+
+int nvmlDeviceGetCurrentClocksEventReasons(void *of, unsigned long long *reasons) {
+        *reasons = fake_nvml.reasons;
+        return answer(of);
 }
