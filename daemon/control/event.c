@@ -30,6 +30,8 @@ static const struct {
         [EVENT_RESUMED] = { LOG_LEVEL_INFO, "7ddba64eb3494da19a96eb16e62fd8e0" },
         [EVENT_POWER_LESS] = { LOG_LEVEL_NOTICE, "2d6dbeec48204a5ba60381fcf686a245" },
         [EVENT_POWER_MORE] = { LOG_LEVEL_INFO, "b4dfff035a20422e91e9b28efc9581d4" },
+        [EVENT_ADOPTED] = { LOG_LEVEL_NOTICE, "c924debc59b040c48582d9cb70bba706" },
+        [EVENT_COLD_START] = { LOG_LEVEL_WARNING, "15f053aae0ea467b8eaa53a701da71d8" },
 };
 
 const char *event_id(enum event event) {

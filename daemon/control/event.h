@@ -26,6 +26,8 @@ enum event {
         EVENT_RESUMED,
         EVENT_POWER_LESS, /* power supply or heat: less is served */
         EVENT_POWER_MORE,
+        EVENT_ADOPTED,    /* what an earlier process left was taken over */
+        EVENT_COLD_START, /* and this is where it could not be */
         EVENT_N,
 };
 
