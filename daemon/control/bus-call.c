@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "bus-internal.h"
+#include "bus-objects.h"
 
 #define TEXT_MAX ((size_t)1 << 20)       /* of an answer that is given whole */
 #define PROMPT_SLACK 4096u               /* of a public frame, for the rest of the request */
@@ -271,6 +271,8 @@ void bus_call_turn(struct bus_call *c) {
                 start_complete(c, true);
         } else if (c->text_state != CALL_TEXT_GOES_ON && c->request) {
                 end_text(c);
+        } else if (c->lease_fd >= 0) {
+                bus_lease_turn(c);
         }
 }
 

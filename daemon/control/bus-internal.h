@@ -17,6 +17,7 @@
 #include "bus-property.h"
 #include "bus-text.h"
 #include "bus.h"
+#include "lease.h"
 #include "manager.h"
 #include "peer.h"
 #include "polkit.h"
@@ -70,6 +71,7 @@ struct bus {
         size_t n_peers;
         struct list pipes;
         struct polkit polkit;
+        struct lease_watcher lease_watcher;
 };
 
 /* Somebody on the bus with calls under way. */
@@ -98,6 +100,9 @@ struct bus_call {
         enum right asked;
         struct polkit_check *check; /* of that one, or NULL */
         struct request *request;
+        struct lease *lease;   /* that it waits for, or NULL; the table's, by the descriptor: */
+        int lease_fd;          /* or -1 */
+        struct request_error lease_failed; /* code 0: it has not */
         uint64_t charged; /* for the message */
         struct bus_text text;
         uint32_t n_tokens;

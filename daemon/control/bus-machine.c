@@ -21,7 +21,8 @@
         P("KV", 't', "t", memory_kv, CHANGES)                           \
         P("KVUsed", 't', "t", memory_kv_used, SILENT)                   \
         P("KVCached", 't', "t", memory_kv_cached, SILENT)               \
-        P("Engines", 't', "t", memory_engine, CHANGES)
+        P("Engines", 't', "t", memory_engine, CHANGES)                  \
+        P("LeasedBytes", 't', "t", leased_bytes, CHANGES)
 
 #define POWER_PROPERTIES(P)                                             \
         P("Supply", 's', "s", supply, CHANGES)                          \
@@ -68,6 +69,7 @@ struct bus_machine {
 static void view_memory(struct bus *b, Spark__V1__StatusResult *s) {
         *s = (Spark__V1__StatusResult)SPARK__V1__STATUS_RESULT__INIT;
         status_fill_memory(b->manager, s);
+        s->leased_bytes = leases_bytes(b->manager->leases);
 }
 
 /* ---- reading ---- */

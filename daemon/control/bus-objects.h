@@ -57,3 +57,15 @@ int bus_machine_register(struct bus *b);
 void bus_machine_turn(struct bus *b);
 void bus_machine_tick(struct bus *b);
 int bus_machine_append(struct bus *b, sd_bus_message *reply);
+
+/* ---- bus-lease.c ---- */
+uint32_t bus_reserve_requires(struct bus_call *c);
+uint32_t bus_hold_requires(struct bus_call *c);
+uint32_t bus_leases_require(struct bus_call *c);
+void bus_operation_reserve_memory(struct bus_call *c);
+void bus_operation_hold_warm(struct bus_call *c);
+void bus_operation_list_leases(struct bus_call *c);
+/* For a call that waits for its lease. May free it. */
+void bus_lease_turn(struct bus_call *c);
+void bus_leases_init(struct bus *b);
+void bus_leases_deinit(struct bus *b);

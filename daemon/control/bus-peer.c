@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fd.h"
 #include "base/log.h"
 #include "bus-error.h"
 #include "bus-internal.h"
@@ -29,6 +30,7 @@ static struct bus_call *call_new(struct bus_peer *p, sd_bus_message *m, const st
                 return NULL;
         c->peer = p;
         c->message = sd_bus_message_ref(m);
+        c->lease_fd = -1;
         c->demand = demand;
         c->operation = demand->run;
         list_append(&p->calls, &c->link);
@@ -42,6 +44,7 @@ struct bus_call *bus_call_free(struct bus_call *c) {
         if (c->request)
                 request_detach(c->request);
         c->check = polkit_drop(c->check);
+        c->lease_fd = fd_close(c->lease_fd); /* and with it a lease that was not handed out */
         bus_text_deinit(&c->text);
         if (c->charged)
                 user_release(c->peer->user, USER_BYTES, c->charged);

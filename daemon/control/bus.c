@@ -134,6 +134,7 @@ int bus_new(struct bus **ret, struct manager *m) {
                 free(b);
                 return -ENOMEM;
         }
+        bus_leases_init(b);
         b->watcher = (struct manager_watcher){ .model_changed = on_model_changed, .userdata = b };
         manager_watch(m, &b->watcher);
         bus_connect(b);
@@ -160,6 +161,7 @@ struct bus *bus_free(struct bus *b) {
         bus_disconnect(b, 0);
         bus_pipes_deinit(b);
         b->machine = bus_machine_free(b->machine);
+        bus_leases_deinit(b);
         list_remove(&b->watcher.link);
         free(b);
         return NULL;

@@ -17,6 +17,7 @@
 #include "connection.h"
 #include "engine.h"
 #include "event.h"
+#include "lease.h"
 #include "manager.h"
 #include "power.h"
 #include "session.h"
@@ -83,7 +84,7 @@ static size_t attached_requests(const struct manager *m) {
         size_t n = 0;
 
         for (size_t i = 0; i < m->requests.n_slots; i++)
-                n += m->requests.slots[i] && m->requests.slots[i]->sink;
+                n += m->requests.slots[i] && m->requests.slots[i]->sink && m->requests.slots[i]->kind != REQUEST_LEASE;
         return n;
 }
 
@@ -135,6 +136,8 @@ static int on_turn(sd_event_source *source, void *userdata) {
         sessions_turn(m->sessions);
         store_turn(m->store);
         jobs_turn(&m->jobs);
+        leases_turn(m->leases);
+        residency_turn(m);
         power_turn(m->power);
         models_pump(m);
         list_move(&m->dirty_engines, &now);
@@ -179,6 +182,8 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata) {
         LIST_FOREACH(pos, tmp, &m->connections)
                 connection_tick(LIST_ENTRY(pos, struct connection, link), now_us);
         models_tick(m, now_us);
+        residency_tick(m, now_us);
+        leases_tick(m->leases);
         users_tick(&m->users);
         rate_tick(&m->requests.ended);
         usage_tick(m->usage, now_us, usage_day_now());
@@ -418,6 +423,8 @@ static int manager_set_up(struct manager *m) {
         if (r >= 0)
                 r = sessions_new(&m->sessions, m);
         if (r >= 0)
+                r = leases_new(&m->leases, m, &lease_source_weights);
+        if (r >= 0)
                 r = power_new(&m->power, m);
         if (r >= 0)
                 r = models_configure(m);
@@ -459,6 +466,7 @@ int manager_new(struct manager **ret, struct config *config, const char *config_
         list_init(&m->dirty_connections);
         list_init(&m->dirty_engines);
         list_init(&m->watchers);
+        list_init(&m->residency.lenders);
         r = jobs_init(&m->jobs, m);
         if (r >= 0)
                 r = manager_set_up(m);
@@ -488,6 +496,7 @@ struct manager *manager_free(struct manager *m) {
         m->bus = bus_free(m->bus);
         LIST_FOREACH(pos, tmp, &m->connections)
                 (void)connection_free(LIST_ENTRY(pos, struct connection, link));
+        m->leases = leases_free(m->leases);
         models_deinit(m);
         m->power = power_free(m->power);
         if (m->usage)

@@ -26,6 +26,7 @@
 #include "notify.h"
 #include "pace.h"
 #include "request.h"
+#include "residency.h"
 #include "usage.h"
 #include "user.h"
 
@@ -43,6 +44,7 @@ struct manager_watcher {
         void *userdata;
 };
 
+struct leases;
 struct power;
 struct sessions;
 struct store;
@@ -63,6 +65,7 @@ struct manager {
         struct requests requests;
         struct models models;
         struct jobs jobs;
+        struct residency_state residency;
         struct notify notify;
         struct pace pace;
         struct disk *disk;
@@ -75,6 +78,7 @@ struct manager {
         struct list watchers;
         struct manager_watcher *own_watcher;
         struct bus *bus; /* NULL where none is wanted */
+        struct leases *leases;
         struct sessions *sessions;
         struct store *store;
         struct power *power;

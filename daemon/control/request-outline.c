@@ -69,6 +69,10 @@ int request_outline_read(const Spark__V1__ClientFrame *f, struct request_outline
         case SPARK__V1__CLIENT_FRAME__BODY_MODEL_PACK:
                 *o = (struct request_outline){ .kind = REQUEST_STORE, .store = true };
                 break;
+        case SPARK__V1__CLIENT_FRAME__BODY_RESERVE_MEMORY:
+        case SPARK__V1__CLIENT_FRAME__BODY_HOLD_WARM:
+                *o = (struct request_outline){ .kind = REQUEST_LEASE, .lease = true };
+                break;
         default:
                 return REQUEST_E_REFUSED;
         }

@@ -31,6 +31,7 @@ struct request_outline {
         bool session; /* sessions take it up */
         bool share;
         bool store; /* the model store takes it up */
+        bool lease;
 };
 
 /* 0, or REQUEST_E_REFUSED: it asks for nothing that is known here. */

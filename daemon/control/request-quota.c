@@ -67,6 +67,7 @@ static bool kind_is_served(enum request_kind kind) {
         case REQUEST_SESSION:
         case REQUEST_FORGET:
         case REQUEST_STORE:
+        case REQUEST_LEASE:
                 return false;
         default:
                 return true;

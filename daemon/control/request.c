@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "engine.h"
 #include "job.h"
+#include "lease.h"
 #include "load.h"
 #include "manager.h"
 #include "message.h"
@@ -57,6 +58,7 @@ const char *request_kind_name(enum request_kind kind) {
                 [REQUEST_UNLOAD] = "unload",         [REQUEST_USAGE] = "usage", [REQUEST_PREWARM] = "prewarm",
                 [REQUEST_SESSION_APPEND] = "append", [REQUEST_SESSION] = "session",
                 [REQUEST_FORGET] = "forget",        [REQUEST_STORE] = "store",
+                [REQUEST_LEASE] = "lease",
         };
 
         return names[kind];
@@ -65,11 +67,16 @@ const char *request_kind_name(enum request_kind kind) {
 /* ---- life ---- */
 
 static void request_set_model(struct request *r, struct model *model) {
-        if (r->model && --r->model->refs == 0)
-                model_kick(r->model);
+        if (r->model) {
+                residency_use(r->model);
+                if (--r->model->refs == 0)
+                        model_kick(r->model);
+        }
         r->model = model;
-        if (model)
+        if (model) {
+                residency_use(model);
                 model->refs++;
+        }
 }
 
 static struct request *request_free(struct request *r) {
@@ -85,6 +92,7 @@ static struct request *request_free(struct request *r) {
         if (r->dry_run)
                 r->dry_run = load_free(r->dry_run);
         r->usage = usage_query_free(r->usage);
+        r->lease = lease_free(r->lease);
         if (r->store_op)
                 store_op_detach(steal_ptr(&r->store_op));
         request_set_model(r, NULL);
@@ -190,6 +198,10 @@ static int submit_packed(struct manager *m, const struct request_submit *s, int 
                         return e;
         } else if (o.store) {
                 e = store_submit(m->store, r, s->frame, s->input_fds, s->n_input_fds, error);
+                if (e)
+                        return e;
+        } else if (o.lease) {
+                e = lease_submit(r, s->frame, error);
                 if (e)
                         return e;
         } else if (o.session) {

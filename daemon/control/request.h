@@ -34,6 +34,7 @@
 
 struct manager;
 struct model;
+struct lease;
 struct load;
 struct session;
 struct session_text;
@@ -64,6 +65,7 @@ enum request_kind {
         REQUEST_SESSION, /* create, fork, rewind, close, list: control's own */
         REQUEST_FORGET,
         REQUEST_STORE, /* the model store's */
+        REQUEST_LEASE, /* memory, or a model, that is held as long as it runs */
 };
 
 enum request_state {
@@ -119,6 +121,7 @@ struct request {
         struct usage_query *usage;
         struct store_op *store_op;
         struct job *job; /* NULL: it is none */
+        struct lease *lease;         /* that it is; else NULL */
         const struct request_sink *sink; /* NULL: detached */
         void *userdata;
         struct user *user;

@@ -26,9 +26,9 @@ STANDARD = {"org.freedesktop.DBus.Properties": {"Get": "ss", "GetAll": "s", "Set
             "org.freedesktop.DBus.Peer": {"Ping": "", "GetMachineId": ""}}
 # what needs rights that nobody here has; and what needs nothing but to be let in
 FORBIDDEN = {(MANAGER, m) for m in ("Load", "Unload", "ImportModel", "PackModel", "Reload")} | {(MODEL, "Load"), (MODEL, "Unload")}
-USE = {(MANAGER, m) for m in ("Complete", "Generate", "OpenSession")}
+USE = {(MANAGER, m) for m in ("Complete", "Generate", "OpenSession", "ReserveMemory", "HoldWarm")}
 OPTIONS = ("model", "temperature", "top_p", "min_p", "top_k", "seed", "max_tokens", "stop", "raw", "priority", "pin", "replace",
-           "lossless", "file", "repetition_penalty", "nonsense", "")
+           "lossless", "file", "wait", "missing_only", "policy", "repetition_penalty", "nonsense", "")
 TYPES = "ybnqiuxtdsog"
 
 
@@ -94,7 +94,7 @@ class Draw:
     def options(self):
         r = self.random
         right = {"model": "s", "temperature": "d", "top_p": "d", "min_p": "d", "top_k": "u", "seed": "t", "max_tokens": "u",
-                 "raw": "b", "priority": "s", "pin": "b", "replace": "b", "lossless": "b", "file": "s", "repetition_penalty": "d"}
+                 "raw": "b", "priority": "s", "pin": "b", "replace": "b", "lossless": "b", "file": "s", "wait": "b", "missing_only": "b", "policy": "s", "repetition_penalty": "d"}
         made = {}
         for name in r.sample(OPTIONS, r.randrange(4)):
             kind = right.get(name, "s") if r.random() < 0.7 else r.choice(TYPES)
@@ -273,6 +273,7 @@ class Fuzz(MockedPolkit):
         """Nothing of it is left."""
         until(lambda: not self.requests(daemon), 20, "the last request's end")
         until(lambda: not self.call(self.admin, "ListJobs"), 20, "the last job's end")
+        until(lambda: not self.call(self.admin, "ListLeases"), 20, "the last lease's end")
         until(lambda: set(self.known_paths()) == {PATH, MODEL_PATH, *FIXED}, 20, "the last session's end")
         self.assertEqual(self.get(self.admin, "Connections"), 0)
 

@@ -4,6 +4,7 @@
 import os
 import re
 import signal
+import subprocess
 import time
 import unittest
 
@@ -86,6 +87,103 @@ class Sessions(BusTestCase):
             self.assertRefused("PermissionDenied", self.call, stranger, "Close", path=ours, interface=SESSION)
             self.assertIsNone(self.call(stranger, "Close", path=theirs, interface=SESSION))
             self.assertIsNone(self.call(self.connect(), "Close", path=ours, interface=SESSION))
+
+
+class Leases(BusTestCase):
+    def setUp(self):
+        super().setUp()
+        self.daemon_ = self.serve()
+        self.bus_ = self.connect()
+
+    def reserve(self, connection, size=64 << 20, who="blender", why="a film", **options):
+        fd = self.call(connection, "ReserveMemory", "tssa{sv}", (size, who, why, dbus.Dictionary(options, signature="sv"))).take()
+        self.addCleanup(self.close_quietly, fd)
+        return fd
+
+    def hold(self, connection, model="null", **options):
+        fd = self.call(connection, "HoldWarm", "sssa{sv}", (model, "editor", "a person types", dbus.Dictionary(options, signature="sv"))).take()
+        self.addCleanup(self.close_quietly, fd)
+        return fd
+
+    def leases(self, connection=None):
+        return [tuple(lease) for lease in self.call(connection or self.bus_, "ListLeases")]
+
+    def test_memory(self):
+        before = self.daemon_.fd_count()
+        signals = self.monitor()
+        fd = self.reserve(self.bus_, policy=text("busy"))
+        (id, kind, state, size, given, model, who, why, uid, pid), = self.leases()
+        self.assertEqual((kind, state, size, model, who, why, uid, pid),
+                         ("memory", "granted", 64 << 20, "", "blender", "a film", os.getuid(), os.getpid()))
+        self.assertGreaterEqual(given, 64 << 20)
+        self.assertEqual(self.get(self.bus_, "LeasedBytes", FIXED[0], MEMORY), 64 << 20)
+        until(lambda: any("'LeasedBytes': <uint64 67108864>" in line for line in signals), 10, "the signal")
+        other = os.dup(fd)  # as a child has it
+        os.close(fd)
+        self.assertEqual(len(self.leases()), 1)
+        os.close(other)
+        until(lambda: not self.leases(), 10, "the lease's end")
+        self.assertEqual(self.get(self.bus_, "LeasedBytes", FIXED[0], MEMORY), 0)
+        self.wait_fds(self.daemon_, before)
+        self.assertServes(self.daemon_)
+
+    def test_a_model_that_is_held(self):
+        self.call(self.bus_, "Unload", "s", ("null",))
+        fd = self.hold(self.bus_)
+        self.assertEqual(self.get(self.bus_, "State", MODEL_PATH, MODEL), "ready")
+        (_, kind, state, _, _, model, who, *_), = self.leases()
+        self.assertEqual((kind, state, model, who), ("warm", "warm", "null", "editor"))
+        os.close(fd)
+        until(lambda: not self.leases(), 10, "the lease's end")
+        fd = self.hold(self.bus_, model="", wait=dbus.Boolean(False, variant_level=1))
+        self.assertEqual(len(self.leases()), 1)
+        os.close(fd)
+
+    def test_refused(self):
+        for args in ((0, "x", "y"), (1 << 60, "x", "y"), (1 << 20, "x" * 129, "y"), (1 << 20, "x", "y" * 257)):
+            with self.subTest(args=args[0]):
+                self.assertRefused("InvalidArgument", self.reserve, self.bus_, *args)
+        self.assertIn("policy", self.assertRefused("InvalidArgument", self.reserve, self.bus_, policy=text("never")))
+        self.assertIn("foo", self.assertRefused("InvalidArgument", self.reserve, self.bus_, foo=u32(1)))
+        self.assertIn("policy", self.assertRefused("InvalidArgument", self.hold, self.bus_, policy=text("busy")))
+        self.assertRefused("ModelNotFound", self.hold, self.bus_, "nobody")
+        self.assertEqual(self.leases(), [])
+
+    def test_a_holder_that_is_killed(self):
+        before = self.daemon_.fd_count()
+        fd = self.reserve(self.bus_)
+        holder = subprocess.Popen(["sleep", "1000"], pass_fds=[fd])
+        os.close(fd)
+        time.sleep(0.3)
+        self.assertEqual(len(self.leases()), 1)
+        holder.kill()
+        holder.wait()
+        until(lambda: not self.leases(), 10, "the lease's end")
+        self.wait_fds(self.daemon_, before)
+
+    def test_a_caller_that_leaves_while_it_waits(self):
+        """For a model that does not come; its lease goes with it."""
+        engine = self.daemon_.wait_engine()
+        os.kill(engine, signal.SIGSTOP)
+        caller = self.busctl("call", "--timeout=60", NAME, PATH, MANAGER, "ReserveMemory", "tssa{sv}", str(1 << 33), "x", "y", "0")
+        until(lambda: self.leases() or caller.poll() is not None, 10, "a lease")
+        caller.kill()
+        caller.communicate()
+        until(lambda: not self.leases(), 10, "its end")
+        os.kill(engine, signal.SIGCONT)
+        self.assertServes(self.daemon_)
+
+    @unittest.skipIf(os.geteuid() != 0, "becomes another user, which takes root")
+    def test_others_see_what_is_held_and_not_by_whom(self):
+        fd = self.reserve(self.bus_)
+        stranger = self.connect(uid=NOBODY)
+        (_, kind, state, size, _, _, who, why, uid, pid), = self.leases(stranger)
+        self.assertEqual((kind, state, size, who, why, uid, pid), ("memory", "granted", 64 << 20, "", "", 0xffffffff, 0))
+        own = self.reserve(stranger, who="mine")
+        self.assertEqual({lease[6] for lease in self.leases(stranger)}, {"", "mine"})
+        self.assertEqual({lease[6] for lease in self.leases()}, {"blender", "mine"})
+        os.close(own)
+        os.close(fd)
 
 
 class Machine(BusTestCase):

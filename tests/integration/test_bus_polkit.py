@@ -36,7 +36,9 @@ class WithPolkit(MockedPolkit):
                  ("use", "Complete", "sa{sv}", ("x", options(nonsense=text("interactive")))),
                  ("use", "OpenSession", "a{sv}", (none,)),
                  ("manage-models", "Load", "sa{sv}", ("null", none)), ("manage-models", "Unload", "s", ("null",)),
-                 ("manage-models", "PackModel", "ssa{sv}", ("null", "x", none)), ("configure", "Reload")]
+                 ("manage-models", "PackModel", "ssa{sv}", ("null", "x", none)),
+                 ("reserve-memory", "ReserveMemory", "tssa{sv}", (1 << 20, "x", "y", none)),
+                 ("use", "HoldWarm", "sssa{sv}", ("null", "x", "y", none)), ("configure", "Reload")]
         for action, *call in table:
             with self.subTest(call=call[0]):
                 said = self.assertRefused(DENIED, self.ask, *call)
