@@ -20,6 +20,7 @@
 #include "config.h"
 #include "disk.h"
 #include "keep-clients.h"
+#include "job.h"
 #include "listener.h"
 #include "memory.h"
 #include "model.h"
@@ -69,6 +70,7 @@ struct manager {
         struct memory memory;
         struct requests requests;
         struct models models;
+        struct jobs jobs;
         struct residency_state residency;
         struct notify notify;
         struct pace pace;
@@ -102,6 +104,8 @@ DEFINE_CLEANUP(struct manager *, manager_free)
 /* Runs until told to stop. 0 or -errno. */
 int manager_run(struct manager *m);
 void manager_stop(struct manager *m);
+/* Reads the configuration again. 0, or REQUEST_E_REFUSED with *error filled: it stays as it was. */
+int manager_reload(struct manager *m, struct request_error *error);
 
 /* Where clients come from. 0 or -errno, after having logged why. */
 int manager_listen(struct manager *m);

@@ -10,6 +10,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "engine.h"
+#include "job.h"
 #include "lease.h"
 #include "load.h"
 #include "manager.h"
@@ -86,6 +87,7 @@ struct request *request_free(struct request *r) {
                 return NULL;
         ends = !clients_are_handed_on(r->manager, r->kept);
         request_note_end(r);
+        r->job = job_end(r->job, JOB_CANCELLED);
         if (ends)
                 request_settle(r);
         if (r->session && ends)
@@ -195,7 +197,7 @@ static int submit_packed(struct manager *m, const struct request_submit *s, int 
                 return request_refuse(error, SPARK__V1__ERROR_CODE__UNIMPLEMENTED, "This version does not know the message.");
         e = request_check_admission(m, &o, &s->origin, error);
         if (!e)
-                e = request_check_quota(m, s->origin.user, o.kind, o.priority, &priority, error);
+                e = request_check_quota(m, &s->origin, o.kind, o.priority, &priority, error);
         if (!e)
                 e = request_check_input(&o, *fd, error);
         if (!e)
@@ -232,6 +234,7 @@ static int submit_packed(struct manager *m, const struct request_submit *s, int 
         }
         if (r->model && !r->dry_run)
                 request_wait_for(r, r->model);
+        r->job = job_new_of_request(r, s->frame);
         request_count(r);
         *ret = steal_ptr(&r);
         return 0;
@@ -430,6 +433,7 @@ int request_write_commands(struct request *r, struct channel *engine) {
 /* ---- ends ---- */
 
 void request_finish(struct request *r, const Spark__V1__Done *done) {
+        r->job = job_end(r->job, JOB_DONE);
         request_note_usage(r, done->usage);
         if (r->session) {
                 session_turn_finish(r, done);
@@ -449,6 +453,7 @@ void request_fail(struct request *r, const struct request_error *error) {
                 session_answer_now(r);
                 return;
         }
+        r->job = job_end(r->job, error->code == SPARK__V1__ERROR_CODE__CANCELLED ? JOB_CANCELLED : JOB_FAILED);
         r->refused = !r->begun && request_error_is_quota(error->code);
         e.code = error->code;
         e.message = (char *)error->text;
@@ -530,6 +535,8 @@ bool request_lost(struct request *r) {
 /* ---- what the engine said ---- */
 
 static void tell_progress(struct request *r, const Spark__V1__Progress *p) {
+        if (r->job)
+                job_take_progress(r->job, p);
         /* after a replay the prompt is read again: nobody's business once tokens came */
         if (r->sink && r->journal.n_generated == 0)
                 r->sink->progress(r->userdata, r, p);
