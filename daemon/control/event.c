@@ -20,6 +20,10 @@ static const struct {
         [EVENT_MODEL_READY] = { LOG_LEVEL_INFO, "3ee0cb01387b4c9d86b95a94a24778b8" },
         [EVENT_MODEL_UNLOADED] = { LOG_LEVEL_INFO, "dc891edf399a45848aba6fbd25b14ae4" },
         [EVENT_MODEL_GIVEN_BACK] = { LOG_LEVEL_NOTICE, "5240ce02b5e44bb19877cfa00222c05f" },
+        [EVENT_MODEL_IDLE] = { LOG_LEVEL_INFO, "f88e9f486d6a4ffab809c5c4ee5efb9d" },
+        [EVENT_MODEL_EVICTED] = { LOG_LEVEL_INFO, "71f855e797014a22a19e211f3bfe4f46" },
+        [EVENT_LEASE_GRANTED] = { LOG_LEVEL_INFO, "a0b773d913574c16ae060eecf4513dc3" },
+        [EVENT_LEASE_ENDED] = { LOG_LEVEL_INFO, "2ed2ac3274e24c1fb58dac4780672a83" },
         [EVENT_LOAD_FAILED] = { LOG_LEVEL_ERROR, "582eae2309c943e083dd122bdbf657b6" },
         [EVENT_MEMORY_REFUSED] = { LOG_LEVEL_ERROR, "5da69a2f5d8d46e5a31dff945d864138" },
         [EVENT_MEMORY_SHED] = { LOG_LEVEL_WARNING, "ef408f4ca5df4610b448a480a6378f04" },
@@ -32,6 +36,8 @@ static const struct {
         [EVENT_RESUMED] = { LOG_LEVEL_INFO, "7ddba64eb3494da19a96eb16e62fd8e0" },
         [EVENT_POWER_LESS] = { LOG_LEVEL_NOTICE, "2d6dbeec48204a5ba60381fcf686a245" },
         [EVENT_POWER_MORE] = { LOG_LEVEL_INFO, "b4dfff035a20422e91e9b28efc9581d4" },
+        [EVENT_ADOPTED] = { LOG_LEVEL_NOTICE, "c924debc59b040c48582d9cb70bba706" },
+        [EVENT_COLD_START] = { LOG_LEVEL_WARNING, "15f053aae0ea467b8eaa53a701da71d8" },
 };
 
 const char *event_id(enum event event) {

@@ -16,6 +16,10 @@ enum event {
         EVENT_MODEL_READY,
         EVENT_MODEL_UNLOADED,
         EVENT_MODEL_GIVEN_BACK, /* its memory, for a while */
+        EVENT_MODEL_IDLE,     /* it is unloaded, since nobody asked for it for a while; */
+        EVENT_MODEL_EVICTED,  /* or since another one needs its room */
+        EVENT_LEASE_GRANTED,  /* memory was given back for somebody */
+        EVENT_LEASE_ENDED,    /* and may be taken again */
         EVENT_LOAD_FAILED,
         EVENT_MEMORY_REFUSED, /* a load that would have gone below the floor */
         EVENT_MEMORY_SHED,    /* memory was given back, a step further */
@@ -28,6 +32,8 @@ enum event {
         EVENT_RESUMED,
         EVENT_POWER_LESS, /* power supply or heat: less is served */
         EVENT_POWER_MORE,
+        EVENT_ADOPTED,    /* what an earlier process left was taken over */
+        EVENT_COLD_START, /* and this is where it could not be */
         EVENT_N,
 };
 
