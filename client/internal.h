@@ -13,6 +13,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <sys/un.h>
 
 #include "base/buf.h"
 #include "base/list.h"
@@ -49,6 +50,8 @@ struct reply {
         const struct spark_usage_row **usage_list;
         struct spark_session *sessions;
         const struct spark_session **session_list;
+        struct spark_lease *leases;
+        const struct spark_lease **lease_list;
         struct spark_stored stored;
         struct shown_weights *weights; /* all of them */
         struct spark_stored_file *stored_files;
@@ -90,6 +93,15 @@ struct waiter {
         int code;
 };
 
+/* While a connection by path has not been greeted. */
+struct connect_state {
+        struct sockaddr_un addr;
+        char *software;
+        int timer_fd; /* -1: was not needed yet */
+        int64_t until_ms;
+        bool down; /* the socket has ended, another one is to come */
+};
+
 struct spark {
         atomic_uint refs;
         pthread_mutex_t lock;
@@ -101,6 +113,7 @@ struct spark {
         int failed_fd; /* an eventfd, readable for ever once the connection failed */
         uint32_t epoll_events;
         bool output_dead; /* nothing more can be sent; what was received is still worth reading */
+        struct connect_state *connect; /* NULL: greeted, or not made by path */
         bool failed;
         int failed_code;
         char failed_text[256];
@@ -122,6 +135,18 @@ int connection_process(struct spark *s, int64_t deadline);
 struct request *connection_find(struct spark *s, uint64_t id);
 int connection_send(struct spark *s, const Spark__V1__ClientFrame *frame, const int *fds, size_t n_fds, size_t out_max);
 void connection_flush(struct spark *s);
+void connection_watch(struct spark *s);
+
+/* connect.c; all with the lock held. True until the greeting has come: only ours is sent. */
+static inline bool connect_is_open(const struct spark *s) {
+        return s->connect != NULL;
+}
+void connect_end(struct spark *s);
+void connect_deinit(struct spark *s);
+/* The connection has ended: true where it is made anew, or will be. */
+bool connect_again(struct spark *s);
+/* 1 = there is a socket to be read, 0 = not now, CHANNEL_E_EOF = there will be none. */
+int connect_turn(struct spark *s);
 
 /* request.c */
 struct request_spec {
@@ -164,6 +189,9 @@ void conversation_deinit(struct conversation *c);
 
 int request_grant(struct spark *s, struct request *r, uint32_t tokens);
 int request_send_cancel(struct spark *s, uint64_t id);
+
+/* lease.c. 0 or -ENOMEM. */
+int leases_show(struct reply *r, Spark__V1__LeaseInfo *const *leases, size_t n);
 
 /* weights.c: shows weights (NULL: not known, NULL is shown) as long as *all lives. 0 or -ENOMEM. */
 struct shown_weights;

@@ -90,7 +90,11 @@ struct spark_error {
 /* Connects to the service at `path` (NULL: SPARK_SOCKET_DEFAULT) and greets it; `software` names the caller for people
  * who look at the service, e.g. "myeditor 2.1" (NULL: nothing; at most 128 bytes). Does not wait for the answer: see
  * spark_wait_hello(). 0 and the connection in *ret, or -errno: -ENOENT and -ECONNREFUSED when the service does not run,
- * -EACCES when the caller may not use its socket, -EAGAIN when too many wait to be let in. */
+ * -EACCES when the caller may not use its socket, -EAGAIN when too many wait to be let in.
+ *
+ * A service that is being restarted is waited for, three seconds at most: here, where it refuses (-ECONNREFUSED, -EAGAIN), and
+ * later, in spark_process(), where the connection ends before the greeting was answered. Until then requests are held back,
+ * so nothing can have been done twice. What comes later is never tried again. */
 int spark_connect(struct spark **ret, const char *path, const char *software);
 
 /* The same over a connected stream socket, such as org.sparkd.Spark1.Manager.OpenSession() hands out. Takes ownership
@@ -153,7 +157,8 @@ struct spark_tokens {
 };
 
 struct spark_progress {
-        const char *stage;          /* "queue", "survey", "load", "prefill", "score", "import", "verify", "pack", "hash" */
+        const char *stage;          /* "queue", "survey", "load", "prefill", "score", "import", "verify", "pack", "hash", "room" (others have to
+                                     * be unloaded first); of leases "yield", "granted", "warm" */
         uint64_t done;              /* tokens for "prefill" and "score", bytes else */
         uint64_t total;             /* 0 = unknown */
         uint64_t bytes_per_second;  /* of stages that count bytes, over the last seconds; 0 = not known (yet) */
@@ -222,6 +227,10 @@ struct spark_model {
         int lossless;               /* some of its weights are coded losslessly */
         int packed;                 /* its file is a packed image */
         const struct spark_weights *weights; /* NULL where that is not known */
+        const char *resident;       /* why it is in memory: "always", "loaded", "held", "demand"; "" = it is not */
+        uint64_t idle_ms;           /* state "ready": since its last request */
+        uint64_t unload_ms;         /* until it is unloaded for idleness; 0 = it is not */
+        uint32_t holders;           /* spark_hold_warm() leases */
 };
 
 struct spark_stored_file {
@@ -353,6 +362,8 @@ struct spark_session {
         float idle_s;               /* seconds since it was used */
 };
 
+struct spark_lease; /* spark-lease.h */
+
 /* The memory ledger: bytes of the host's memory unless it says otherwise. */
 struct spark_memory {
         uint64_t machine;           /* that the machine has, */
@@ -435,6 +446,9 @@ struct spark_status_result {
         uint64_t memory_kv_cached;  /* of memory_kv: the prefix cache */
         const char *const *warnings; /* [n_warnings] sentences for a person: what does not work as it should */
         size_t n_warnings;
+        const struct spark_lease *const *leases; /* [n_leases], the oldest first */
+        size_t n_leases;
+        uint64_t leased_bytes;      /* asked for by all of them together */
         const struct spark_memory *memory; /* NULL: the service does not say */
         const struct spark_power *power; /* NULL: the service is older than that */
 };
@@ -849,6 +863,9 @@ struct spark_result *spark_result_free(struct spark_result *result);
 /* Cancels and forgets: no further event (but for one that another thread is just delivering), no result. An id that has
  * ended is fine. 0, -EINVAL, -ENOTCONN, -ENOMEM. */
 int spark_forget(struct spark *s, uint64_t id);
+
+/* ---- leases -------------------------------------------------------------------------------------------------- */
+#include "spark-lease.h"
 
 #ifdef __GNUC__
 #pragma GCC visibility pop

@@ -7,7 +7,9 @@
 
 #include "base/log.h"
 #include "connection-private.h"
+#include "lease.h"
 #include "message.h"
+#include "request-keep.h"
 
 void connection_dirty(struct connection *c) {
         if (list_empty(&c->dirty_link))
@@ -39,6 +41,7 @@ void connection_finish(struct connection *c) {
                 return;
         c->state = CONNECTION_CLOSING;
         c->since_us = manager_now_us();
+        connection_note_all(c);
         connection_dirty(c);
 }
 
@@ -93,6 +96,8 @@ int connection_send(struct connection *c, const Spark__V1__ServerFrame *frame) {
                 connection_fail(c, SPARK__V1__ERROR_CODE__SLOW_READER, "The client leaves its output unread.");
         else if (r < 0)
                 connection_kill(c);
+        else if (r == 0)
+                connection_note_output(c);
         return r == CHANNEL_E_OVERSIZE ? r : 0;
 }
 
@@ -181,6 +186,7 @@ void stream_send_pending(struct stream *s) {
         pending_fill(&s->pending, &token);
         connection_send_token(s->connection, s->id, &token);
         pending_clear(&s->pending);
+        request_note_queued(s->request);
 }
 
 static void on_token(void *userdata, struct request *r, const Spark__V1__Token *token) {
@@ -192,6 +198,7 @@ static void on_token(void *userdata, struct request *r, const Spark__V1__Token *
                 return;
         if (!c->blocked && pending_is_empty(&s->pending) && c->channel.out_frames < COALESCE_FRAMES) {
                 connection_send_token(c, s->id, token);
+                request_note_tokens(r, token, false);
                 return;
         }
         request_stall(r);
@@ -204,7 +211,14 @@ static void on_token(void *userdata, struct request *r, const Spark__V1__Token *
                 connection_fail(c, SPARK__V1__ERROR_CODE__SLOW_READER, "The client leaves its output unread.");
         else if (e < 0)
                 connection_kill(c);
+        else
+                request_note_tokens(r, token, true);
         connection_dirty(c);
+}
+
+/* What is told once only: a lease has what it was asked for. */
+static bool is_news(const struct request *r) {
+        return r->kind == REQUEST_LEASE && r->lease->granted;
 }
 
 static void on_progress(void *userdata, struct request *r, const Spark__V1__Progress *progress) {
@@ -212,7 +226,7 @@ static void on_progress(void *userdata, struct request *r, const Spark__V1__Prog
         struct stream *s = userdata;
         struct connection *c = s->connection;
 
-        if (c->blocked || c->channel.out_frames >= COALESCE_FRAMES) /* the next one will do */
+        if ((c->blocked || c->channel.out_frames >= COALESCE_FRAMES) && !is_news(r)) /* the next one will do */
                 return;
         if (!c->prefill_progress && (r->kind == REQUEST_GENERATE || r->kind == REQUEST_CHAT) &&
             strcmp(progress->stage, "prefill") == 0)

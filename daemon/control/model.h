@@ -23,6 +23,7 @@
 #include "loadlink.h"
 #include "rate.h"
 #include "request.h"
+#include "residency.h"
 #include "shed-plan.h"
 
 struct engine;
@@ -82,6 +83,7 @@ struct model {
         uint64_t segment_bytes[LOADLINK_SEGMENTS_MAX];
         uint64_t image_checksum, files_mark; /* of the image's tables, and of the files that it was made of */
         uint64_t image_bytes, kv_promised, engine_promised, load_began_us, load_us;
+        uint64_t keep_id; /* of the image that a later process finds; 0 = it would find none */
         struct plan plan; /* of the image that is there */
         uint64_t read_bytes, read_us; /* by its load, of its files */
         struct model_facts facts;
@@ -90,17 +92,19 @@ struct model {
         unsigned restarts, deaths_in_row, start_failures;
         sd_event_source *restart_timer;
         struct rate generated; /* tokens */
+        struct residency residency;
 };
 
 struct models {
         struct list list;
+        uint64_t last_id; /* the highest keep_id */
         struct list kicked;
         bool overdue; /* a configured model waits for its name, which one of the store has that is in use */
 };
 
 /* Nothing is loaded or asked of it. */
 static inline bool model_is_idle(const struct model *m) {
-        return m->refs == 0 && !m->load_wanted && (m->state == MODEL_AVAILABLE || m->state == MODEL_FAILED);
+        return m->refs == 0 && m->residency.holders == 0 && !m->load_wanted && (m->state == MODEL_AVAILABLE || m->state == MODEL_FAILED);
 }
 
 /* From the configuration, at the start and on reload. 0 or -errno. */
@@ -108,6 +112,8 @@ int models_configure(struct manager *m);
 void models_deinit(struct manager *m);
 /* name "" = the default model, or the only one there is. NULL with *error filled where there is none such. */
 struct model *models_find(struct manager *m, const char *name, struct request_error *error);
+/* The one of this name that is none of the store's. NULL where there is none. */
+struct model *models_get_listed(struct manager *m, const char *name);
 /* The model that a Load means, made where it is new; fd is taken over (or -1). NULL with *error filled. */
 struct model *models_find_for_load(struct manager *m, const Spark__V1__Load *load, int fd, struct request_error *error);
 
@@ -133,6 +139,12 @@ uint64_t model_give_back_part(struct model *model, enum model_hold why, uint64_t
 int model_check_lossless(const struct model *model, struct request_error *error);
 /* Moves everything on that was kicked. */
 void models_pump(struct manager *m);
+/* Unloads one that is ready and has no requests. */
+void model_unload_idle(struct model *model);
+/* What waits for it to be loaded is refused; it is as if nobody had asked. */
+void model_give_up(struct model *model, const struct request_error *error);
+/* Tells everybody who waits for it in which stage it is. */
+void model_tell_waiting(struct model *model, const char *stage);
 const char *model_state_name(const struct model *model);
 /* Starts to unload models and lets engines end; true when all are gone. */
 bool models_stop(struct manager *m);
@@ -149,6 +161,8 @@ void model_load_progress(struct model *model, const struct load *load);
 void model_load_arrived(struct model *model, uint32_t tensors);
 void model_load_done(struct model *model);
 void model_load_failed(struct model *model, const struct request_error *error);
+/* From model-keep.c: its image is there from before. */
+void model_adopted(struct model *model);
 /* From engine.c */
 void model_engine_ready(struct model *model, const Spark__Engine__V1__Ready *ready);
 /* The engine's process is gone and freed; error is set where the engine itself said why it can't serve. lost: it lost its

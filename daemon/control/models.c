@@ -31,6 +31,10 @@ static struct model *get_from_table(struct manager *m, const char *name, bool st
         return NULL;
 }
 
+struct model *models_get_listed(struct manager *m, const char *name) {
+        return get_from_table(m, name, false);
+}
+
 /* Names of the store come after those that were configured or loaded: what the administrator says counts. */
 static struct model *models_get(struct manager *m, const char *name) {
         struct model *model = get_from_table(m, name, false);
@@ -248,7 +252,9 @@ static int configure_one(struct manager *m, const struct config_model *c) {
         model->context = c->context;
         model->lossless_configured = c->lossless;
         model->is_default = c->is_default;
-        if (c->is_default && model->state == MODEL_AVAILABLE)
+        residency_configure(model, c);
+        model->residency.again = model->residency.resident == CONFIG_RESIDENT_ALWAYS && model->state == MODEL_UNLOADING;
+        if (model->residency.resident == CONFIG_RESIDENT_ALWAYS && model->state == MODEL_AVAILABLE)
                 model->load_wanted = true;
         model_kick(model);
         return 0;
@@ -262,6 +268,7 @@ int models_configure(struct manager *m) {
                 struct model *model = LIST_ENTRY(pos, struct model, link);
 
                 model->configured = model->is_default = model->lossless_configured = false;
+                residency_configure(model, NULL);
                 model_kick(model); /* goes, where it is not loaded and does not come back below */
         }
         m->models.overdue = false;
