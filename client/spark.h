@@ -90,7 +90,11 @@ struct spark_error {
 /* Connects to the service at `path` (NULL: SPARK_SOCKET_DEFAULT) and greets it; `software` names the caller for people
  * who look at the service, e.g. "myeditor 2.1" (NULL: nothing; at most 128 bytes). Does not wait for the answer: see
  * spark_wait_hello(). 0 and the connection in *ret, or -errno: -ENOENT and -ECONNREFUSED when the service does not run,
- * -EACCES when the caller may not use its socket, -EAGAIN when too many wait to be let in. */
+ * -EACCES when the caller may not use its socket, -EAGAIN when too many wait to be let in.
+ *
+ * A service that is being restarted is waited for, three seconds at most: here, where it refuses (-ECONNREFUSED, -EAGAIN), and
+ * later, in spark_process(), where the connection ends before the greeting was answered. Until then requests are held back,
+ * so nothing can have been done twice. What comes later is never tried again. */
 int spark_connect(struct spark **ret, const char *path, const char *software);
 
 /* The same over a connected stream socket, such as org.sparkd.Spark1.Manager.OpenSession() hands out. Takes ownership
@@ -353,6 +357,37 @@ struct spark_session {
         float idle_s;               /* seconds since it was used */
 };
 
+/* The memory ledger: bytes of the host's memory unless it says otherwise. */
+struct spark_memory {
+        uint64_t machine;           /* that the machine has, */
+        uint64_t machine_available; /* and that anybody could take of it */
+        uint64_t limit;             /* that a control group allows the service; 0 = no limit */
+        uint64_t available;         /* to the service: the lower of what machine and limit leave */
+        uint64_t floor;             /* of that stays free */
+        uint64_t headroom;          /* that may be promised now */
+        uint64_t missing;           /* to the floor; 0 = it holds */
+        uint64_t promised;          /* to what the service has begun, not taken yet */
+        uint64_t given;             /* given back for somebody who asked for it: not to be taken */
+        uint64_t images;            /* of the service; so the next eight */
+        uint64_t kv;
+        uint64_t kv_used;           /* of kv: held by running requests */
+        uint64_t kv_cached;         /* of kv: the prefix caches */
+        uint64_t kv_resident;       /* of kv: in memory, as far as engines say so */
+        uint64_t engine;            /* engines' other memory */
+        uint64_t control;           /* the daemon itself */
+        uint64_t users;             /* of control: requests, answers that wait, sessions' text */
+        uint64_t device;            /* of devices' own memory */
+        uint64_t ours;              /* all of the service that is in the host's memory */
+        uint64_t others;            /* what is taken and not the service's */
+        int pressure_known;
+        float pressure_some;        /* per cent of the last 10 s in which somebody, */
+        float pressure_full;        /* or everybody, waited for memory */
+        const char *pressure_source; /* who tells when that happens: "service manager", "control group", "machine"; "" = nobody */
+        int pressure;               /* the service gives back for it */
+        const char *step;           /* how far: "nothing", "cache", "sessions", "kv", "weights" */
+        uint64_t shed;              /* so much */
+};
+
 /* Power supply, sleep, heat and energy, as the service sees them. */
 struct spark_power {
         const char *supply;         /* "mains", "battery", "low", "critical" */
@@ -404,6 +439,7 @@ struct spark_status_result {
         uint64_t memory_kv_cached;  /* of memory_kv: the prefix cache */
         const char *const *warnings; /* [n_warnings] sentences for a person: what does not work as it should */
         size_t n_warnings;
+        const struct spark_memory *memory; /* NULL: the service does not say */
         const struct spark_power *power; /* NULL: the service is older than that */
 };
 

@@ -18,6 +18,8 @@ enum event {
         EVENT_MODEL_GIVEN_BACK, /* its memory, for a while */
         EVENT_LOAD_FAILED,
         EVENT_MEMORY_REFUSED, /* a load that would have gone below the floor */
+        EVENT_MEMORY_SHED,    /* memory was given back, a step further */
+        EVENT_MEMORY_RESTORED, /* and is taken again */
         EVENT_ENGINE_LOST,    /* another one is started */
         EVENT_ENGINE_GIVEN_UP,
         EVENT_USAGE_DAMAGED,
@@ -26,6 +28,8 @@ enum event {
         EVENT_RESUMED,
         EVENT_POWER_LESS, /* power supply or heat: less is served */
         EVENT_POWER_MORE,
+        EVENT_ADOPTED,    /* what an earlier process left was taken over */
+        EVENT_COLD_START, /* and this is where it could not be */
         EVENT_N,
 };
 

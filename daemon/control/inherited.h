@@ -24,3 +24,6 @@ int inherited_take(struct inherited *in, const char *name);
 int inherited_take_listener(struct inherited *in);
 /* Every one that is left, once: its name, or NULL at the end. */
 const char *inherited_next(struct inherited *in, size_t *pos);
+/* Of what inherited_next() has just named: the descriptor, which stays ours, and whether it is a listening socket. */
+int inherited_fd(const struct inherited *in, size_t pos);
+bool inherited_is_listener(const struct inherited *in, size_t pos);

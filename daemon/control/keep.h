@@ -38,7 +38,8 @@ typedef void (*keep_reader)(void *userdata, const Spark__State__V1__Record *reco
 /* Appends what there is, as records. */
 typedef void (*keep_writer)(void *userdata, struct keep *k);
 
-/* Takes the log out of what was handed over to us, or begins a new one. Where there is one that cannot be read (another
+/* Takes the log out of what was handed over to us, which has to live until keep_taken(), or begins a new one. Listening sockets
+ * are nothing of ours. Where there is one that cannot be read (another
  * version, damaged, or several processes in a row ended while they read it) it is given up with a word in the log: the
  * start is a cold one. 0 or -errno. */
 int keep_new(struct keep **ret, struct inherited *in, keep_writer snapshot, void *userdata);
@@ -49,8 +50,11 @@ DEFINE_CLEANUP(struct keep *, keep_free)
 bool keep_is_on(const struct keep *k);
 /* Hands out what was kept, in order. 0, or -errno: nothing more will come, and what came is to be forgotten. */
 int keep_read(struct keep *k, keep_reader reader, void *userdata);
-/* What was kept has been taken over: the log begins anew, with a snapshot. */
+/* What was kept has been taken over (or there was nothing): the log begins anew, with a snapshot. From here on what is appended
+ * counts, before it does not. Descriptors of the store that nobody took are shut down, and it loses them. */
 void keep_taken(struct keep *k);
+/* The service is ready: this start was none of a row that lead nowhere. */
+void keep_ready(struct keep *k);
 
 /* Appends one record; counts with the next commit. A record that can't be written ends keeping, with a word in the log. */
 void keep_append(struct keep *k, const Spark__State__V1__Record *record);

@@ -19,6 +19,7 @@
 #include "bus.h"
 #include "config.h"
 #include "disk.h"
+#include "keep-clients.h"
 #include "listener.h"
 #include "memory.h"
 #include "model.h"
@@ -39,11 +40,16 @@ enum manager_state {
 struct manager_watcher {
         struct list link;
         void (*model_changed)(void *userdata, struct model *model, bool removed);
+        void (*memory_changed)(void *userdata); /* what was given back, or how far; may be NULL */
         void *userdata;
 };
 
+struct inherited;
+struct keep;
+struct pressure;
 struct power;
 struct sessions;
+struct shed_table;
 struct store;
 
 struct manager {
@@ -75,6 +81,12 @@ struct manager {
         struct bus *bus; /* NULL where none is wanted */
         struct sessions *sessions;
         struct store *store;
+        struct inherited *inherited; /* until everything is in its place */
+        struct keep *keep;
+        struct clients_kept clients_kept;
+        bool handed_on; /* what is kept is the next process's: it is not ended by being freed here */
+        struct shed_table *shed;
+        struct pressure *pressure;
         struct power *power;
         bool weights_are_copied; /* to a device, by the engine that was ready last */
 };
@@ -87,6 +99,10 @@ DEFINE_CLEANUP(struct manager *, manager_free)
 int manager_run(struct manager *m);
 void manager_stop(struct manager *m);
 
+/* Where clients come from. 0 or -errno, after having logged why. */
+int manager_listen(struct manager *m);
+void manager_listen_end(struct manager *m);
+
 uint64_t manager_now_us(void);
 /* Makes sure that a turn follows. */
 void manager_kick(struct manager *m);
@@ -96,3 +112,4 @@ bool manager_accepts(const struct manager *m);
 bool manager_is_privileged(uid_t uid);
 void manager_watch(struct manager *m, struct manager_watcher *w);
 void manager_model_changed(struct manager *m, struct model *model, bool removed);
+void manager_memory_changed(struct manager *m);
