@@ -149,7 +149,7 @@ def run_script(build, script):
             journal = out / "journal"
             print(journal.read_text(errors="replace") if journal.exists() else "")
         else:
-            print("\n".join([f"{script}: {ran[2]}"] + re.findall(r"^(?:skipped|measured).*", said, re.M)))
+            print("\n".join([f"{script}: {ran[2]}"] + re.findall(r"(?:^|\.\.\. )((?:skipped|measured).*)", said, re.M)))
         return max(int(ran[1]) - failed - skipped, 0) if ran else 0, failed, skipped
 
 
