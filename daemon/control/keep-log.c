@@ -18,13 +18,11 @@
 #define MAGIC "SPRKKEEP" /* without its end */
 #define GROW_BYTES ((size_t)256 << 10)
 
-static int log_map(struct keep_log *log) {
-        void *p = mmap(NULL, KEEP_BYTES_MAX, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, log->fd, 0);
+/* NULL with errno set. */
+static struct keep_head *log_map(int fd) {
+        void *p = mmap(NULL, KEEP_BYTES_MAX, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
 
-        if (p == MAP_FAILED)
-                return -errno;
-        log->head = p;
-        return 0;
+        return p == MAP_FAILED ? NULL : p;
 }
 
 /* Makes room up to `end`. */
@@ -52,8 +50,10 @@ int keep_log_new(struct keep_log *ret, uint64_t generation) {
         if (log.fd < 0)
                 return log.fd;
         r = log_grow(&log, KEEP_LOG_HEAD);
-        if (r == 0)
-                r = log_map(&log);
+        if (r == 0) {
+                log.head = log_map(log.fd);
+                r = log.head ? 0 : -errno;
+        }
         if (r < 0) {
                 keep_log_close(&log);
                 return r;
@@ -71,16 +71,16 @@ int keep_log_open(struct keep_log *ret, int fd) {
         struct keep_log log = KEEP_LOG_NULL;
         struct stat st;
         uint64_t end;
-        int r = KEEP_LOG_E_FOREIGN;
+        int r = 0;
 
         if (fcntl(fd, F_GET_SEALS) < 0 || fstat(fd, &st) < 0 || (uint64_t)st.st_size < KEEP_LOG_HEAD ||
             (uint64_t)st.st_size > KEEP_BYTES_MAX)
                 return KEEP_LOG_E_FOREIGN;
         log.fd = fd;
         log.size = (size_t)st.st_size;
-        r = log_map(&log);
-        if (r < 0)
-                return r;
+        log.head = log_map(fd);
+        if (!log.head)
+                return -errno;
         end = atomic_load_explicit(&log.head->committed, memory_order_acquire);
         if (memcmp(log.head->magic, MAGIC, sizeof(log.head->magic)) != 0 || log.head->version != KEEP_VERSION)
                 r = KEEP_LOG_E_FOREIGN;
