@@ -21,13 +21,13 @@ enum event {
         EVENT_ENGINE_LOST,    /* another one is started */
         EVENT_ENGINE_GIVEN_UP,
         EVENT_USAGE_DAMAGED,
-        EVENT_ADOPTED,    /* what an earlier process left was taken over */
-        EVENT_COLD_START, /* and this is where it could not be */
         EVENT_SLEEP,      /* ready for the machine's */
         EVENT_SLEEP_LATE, /* not all was done in time */
         EVENT_RESUMED,
         EVENT_POWER_LESS, /* power supply or heat: less is served */
         EVENT_POWER_MORE,
+        EVENT_ADOPTED,    /* what an earlier process left was taken over */
+        EVENT_COLD_START, /* and this is where it could not be */
         EVENT_N,
 };
 
