@@ -52,6 +52,8 @@ struct reply *reply_free(struct reply *r) {
         shown_weights_free(r->weights);
         free(r->stored_files);
         free(r->stored_list);
+        free(r->leases);
+        free(r->lease_list);
         free(r);
         return NULL;
 }
@@ -93,6 +95,10 @@ static void model_show(struct spark_model *m, const Spark__V1__ModelInfo *p) {
                 .load_stage = p->load_stage,
                 .lossless = p->lossless,
                 .packed = p->packed,
+                .resident = p->resident,
+                .idle_ms = p->idle_ms,
+                .unload_ms = p->unload_ms,
+                .holders = p->holders,
         };
 }
 
@@ -200,6 +206,42 @@ static int usage_show(struct reply *r, const Spark__V1__UsageResult *p) {
         return 0;
 }
 
+/* NULL where it is not said. */
+static const struct spark_memory *memory_show(struct reply *r, const Spark__V1__MemoryInfo *p) {
+        if (!p)
+                return NULL;
+        r->memory = (struct spark_memory){
+                .machine = p->machine,
+                .machine_available = p->machine_available,
+                .limit = p->limit,
+                .available = p->available,
+                .floor = p->floor,
+                .headroom = p->headroom,
+                .missing = p->missing,
+                .promised = p->promised,
+                .given = p->given,
+                .images = p->images,
+                .kv = p->kv,
+                .kv_used = p->kv_used,
+                .kv_cached = p->kv_cached,
+                .kv_resident = p->kv_resident,
+                .engine = p->engine,
+                .control = p->control,
+                .users = p->users,
+                .device = p->device,
+                .ours = p->ours,
+                .others = p->others,
+                .pressure_known = p->pressure_known,
+                .pressure_some = p->pressure_some,
+                .pressure_full = p->pressure_full,
+                .pressure_source = p->pressure_source,
+                .pressure = p->pressure,
+                .step = p->step,
+                .shed = p->shed,
+        };
+        return &r->memory;
+}
+
 static void power_show(struct spark_power *power, const Spark__V1__PowerInfo *p) {
         *power = (struct spark_power){
                 .supply = p->supply,
@@ -237,6 +279,8 @@ static int status_show(struct reply *r, const Spark__V1__StatusResult *p) {
                 k = requests_show(r, p->requests, p->n_requests);
         if (k == 0)
                 k = users_show(r, p->users, p->n_users);
+        if (k == 0)
+                k = leases_show(r, p->leases, p->n_leases);
         if (k < 0)
                 return k;
         r->status = (struct spark_status_result){
@@ -262,6 +306,10 @@ static int status_show(struct reply *r, const Spark__V1__StatusResult *p) {
                 .memory_kv_cached = p->memory_kv_cached,
                 .warnings = (const char *const *)p->warnings,
                 .n_warnings = p->n_warnings,
+                .leases = r->lease_list,
+                .n_leases = p->n_leases,
+                .leased_bytes = p->leased_bytes,
+                .memory = memory_show(r, p->memory),
         };
         if (p->power) {
                 power_show(&r->power, p->power);

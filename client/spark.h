@@ -157,7 +157,8 @@ struct spark_tokens {
 };
 
 struct spark_progress {
-        const char *stage;          /* "queue", "survey", "load", "prefill", "score", "import", "verify", "pack", "hash" */
+        const char *stage;          /* "queue", "survey", "load", "prefill", "score", "import", "verify", "pack", "hash", "room" (others have to
+                                     * be unloaded first); of leases "yield", "granted", "warm" */
         uint64_t done;              /* tokens for "prefill" and "score", bytes else */
         uint64_t total;             /* 0 = unknown */
         uint64_t bytes_per_second;  /* of stages that count bytes, over the last seconds; 0 = not known (yet) */
@@ -226,6 +227,10 @@ struct spark_model {
         int lossless;               /* some of its weights are coded losslessly */
         int packed;                 /* its file is a packed image */
         const struct spark_weights *weights; /* NULL where that is not known */
+        const char *resident;       /* why it is in memory: "always", "loaded", "held", "demand"; "" = it is not */
+        uint64_t idle_ms;           /* state "ready": since its last request */
+        uint64_t unload_ms;         /* until it is unloaded for idleness; 0 = it is not */
+        uint32_t holders;           /* spark_hold_warm() leases */
 };
 
 struct spark_stored_file {
@@ -357,6 +362,39 @@ struct spark_session {
         float idle_s;               /* seconds since it was used */
 };
 
+struct spark_lease; /* spark-lease.h */
+
+/* The memory ledger: bytes of the host's memory unless it says otherwise. */
+struct spark_memory {
+        uint64_t machine;           /* that the machine has, */
+        uint64_t machine_available; /* and that anybody could take of it */
+        uint64_t limit;             /* that a control group allows the service; 0 = no limit */
+        uint64_t available;         /* to the service: the lower of what machine and limit leave */
+        uint64_t floor;             /* of that stays free */
+        uint64_t headroom;          /* that may be promised now */
+        uint64_t missing;           /* to the floor; 0 = it holds */
+        uint64_t promised;          /* to what the service has begun, not taken yet */
+        uint64_t given;             /* given back for somebody who asked for it: not to be taken */
+        uint64_t images;            /* of the service; so the next eight */
+        uint64_t kv;
+        uint64_t kv_used;           /* of kv: held by running requests */
+        uint64_t kv_cached;         /* of kv: the prefix caches */
+        uint64_t kv_resident;       /* of kv: in memory, as far as engines say so */
+        uint64_t engine;            /* engines' other memory */
+        uint64_t control;           /* the daemon itself */
+        uint64_t users;             /* of control: requests, answers that wait, sessions' text */
+        uint64_t device;            /* of devices' own memory */
+        uint64_t ours;              /* all of the service that is in the host's memory */
+        uint64_t others;            /* what is taken and not the service's */
+        int pressure_known;
+        float pressure_some;        /* per cent of the last 10 s in which somebody, */
+        float pressure_full;        /* or everybody, waited for memory */
+        const char *pressure_source; /* who tells when that happens: "service manager", "control group", "machine"; "" = nobody */
+        int pressure;               /* the service gives back for it */
+        const char *step;           /* how far: "nothing", "cache", "sessions", "kv", "weights" */
+        uint64_t shed;              /* so much */
+};
+
 /* Power supply, sleep, heat and energy, as the service sees them. */
 struct spark_power {
         const char *supply;         /* "mains", "battery", "low", "critical" */
@@ -408,6 +446,10 @@ struct spark_status_result {
         uint64_t memory_kv_cached;  /* of memory_kv: the prefix cache */
         const char *const *warnings; /* [n_warnings] sentences for a person: what does not work as it should */
         size_t n_warnings;
+        const struct spark_lease *const *leases; /* [n_leases], the oldest first */
+        size_t n_leases;
+        uint64_t leased_bytes;      /* asked for by all of them together */
+        const struct spark_memory *memory; /* NULL: the service does not say */
         const struct spark_power *power; /* NULL: the service is older than that */
 };
 
@@ -821,6 +863,9 @@ struct spark_result *spark_result_free(struct spark_result *result);
 /* Cancels and forgets: no further event (but for one that another thread is just delivering), no result. An id that has
  * ended is fine. 0, -EINVAL, -ENOTCONN, -ENOMEM. */
 int spark_forget(struct spark *s, uint64_t id);
+
+/* ---- leases -------------------------------------------------------------------------------------------------- */
+#include "spark-lease.h"
 
 #ifdef __GNUC__
 #pragma GCC visibility pop

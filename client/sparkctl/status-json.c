@@ -2,6 +2,7 @@
 
 /* What the service says of itself, as JSON. The keys stay. */
 
+#include "memory.h"
 #include "power.h"
 #include "priority.h"
 #include "status.h"
@@ -34,6 +35,10 @@ void status_json_model(struct json *j, const struct spark_model *m) {
         json_number(j, "tokens_per_second", m->tokens_per_second, 9);
         json_u64(j, "load_percent", m->load_percent);
         json_string(j, "load_stage", m->load_stage);
+        json_string(j, "resident", m->resident);
+        json_u64(j, "idle_ms", m->idle_ms);
+        json_u64(j, "unload_ms", m->unload_ms);
+        json_u64(j, "holders", m->holders);
         json_bool(j, "lossless", m->lossless);
         weights_json(j, m->weights);
         if (m->digest[0]) {
@@ -125,11 +130,13 @@ void status_json(struct json *j, const struct spark_status_result *s) {
         json_u64(j, "engine", s->memory_engine);
         json_u64(j, "kv_used", s->memory_kv_used);
         json_u64(j, "kv_cached", s->memory_kv_cached);
+        memory_json(j, s->memory);
         json_close(j, '}');
         power_json(j, s->power);
         status_json_models(j, s->models, s->n_models);
         status_json_requests(j, s);
         json_users(j, s);
+        status_json_leases(j, s);
         json_open(j, "warnings", '[');
         for (size_t i = 0; i < s->n_warnings; i++)
                 json_string(j, NULL, s->warnings[i]);

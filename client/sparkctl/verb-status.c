@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "memory.h"
 #include "power.h"
 #include "priority.h"
 #include "status.h"
@@ -45,6 +46,20 @@ static void print_device(const struct spark_model *m) {
         (void)printf("\n");
 }
 
+static void print_residency(const struct spark_model *m) {
+        char reason[16], idle[32], left[32];
+
+        (void)printf("    resident (%s", format_safe(m->resident, reason, sizeof(reason)));
+        if (m->holders)
+                (void)printf(" by %u", m->holders);
+        (void)printf(")");
+        if (m->idle_ms >= 1000)
+                (void)printf(", idle for %s", format_duration((double)m->idle_ms / 1000, idle));
+        if (m->unload_ms)
+                (void)printf(", unloaded in %s unless it is used", format_duration((double)m->unload_ms / 1000, left));
+        (void)printf("\n");
+}
+
 static void print_model(const struct spark_model *m) {
         char name[80], state[32], arch[32], format[32], bytes[32], kv[32], count[32], text[300];
 
@@ -69,6 +84,8 @@ static void print_model(const struct spark_model *m) {
                              format_safe(m->backend, text, sizeof(text)), m->running, m->queued,
                              (double)m->tokens_per_second, (unsigned long long)m->generated_tokens,
                              m->has_chat_template ? "" : "; no chat template");
+        if (strcmp(m->state, "ready") == 0 && m->resident[0])
+                print_residency(m);
         if (m->device[0])
                 print_device(m);
         if (m->engine_restarts)
@@ -143,6 +160,7 @@ static void print_status(const struct spark_status_result *s) {
         (void)printf("; taken: %s images, %s KV cache (%s used, %s prefixes), %s else\n", format_bytes(s->memory_images, a),
                      format_bytes(s->memory_kv, b), format_bytes(s->memory_kv_used, c),
                      format_bytes(s->memory_kv_cached, d), format_bytes(s->memory_engine, e));
+        memory_print(s->memory);
         if (s->power)
                 print_power(s->power);
         for (size_t i = 0; i < s->n_warnings; i++)
@@ -152,6 +170,9 @@ static void print_status(const struct spark_status_result *s) {
                 (void)printf("No models. `sparkctl load FILE` loads one.\n");
         for (size_t i = 0; i < s->n_models; i++)
                 print_model(s->models[i]);
+        if (s->n_leases > 0)
+                (void)printf("\nMemory or models are held by %zu leases, %s in all: `sparkctl leases`\n", s->n_leases,
+                             format_bytes(s->leased_bytes, a));
         if (s->n_requests > 0) {
                 (void)printf("\n");
                 print_requests(s);
@@ -227,7 +248,7 @@ int verb_status(struct ctl *ctl, int argc, char **argv) {
         status = begin(ctl, "status",
                        "Shows the service's state, the memory ledger, the models and what runs on them.\n"
                        "With --json: version, state, uptime_s, connections, requests_running, requests_queued,\n"
-                       "memory, models, requests, users, warnings.\n", argc, argv);
+                       "memory, models, requests, users, leases, leased_bytes, warnings.\n", argc, argv);
         if (status >= 0)
                 return status;
         return call_wait(&call, spark_status(ctl->spark, call_event, &call, &call.id));

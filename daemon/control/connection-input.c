@@ -34,6 +34,8 @@ static void handle_hello(struct connection *c, const Spark__V1__Hello *hello) {
         answer.protocol_version = 1;
         answer.software = (char *)"sparkd " SPARK_VERSION;
         answer.max_priority = c->user->policy.max_priority;
+        if (c->normal_only)
+                answer.max_priority = MIN(answer.max_priority, (Spark__V1__Priority)SPARK__V1__PRIORITY__NORMAL);
         frame.body_case = SPARK__V1__SERVER_FRAME__BODY_HELLO;
         frame.hello = &answer;
         connection_note_greeting(c);
@@ -162,7 +164,8 @@ static void handle_request(struct connection *c, const Spark__V1__ClientFrame *f
                 .input_fd = fd,
                 .input_fds = fds,
                 .n_input_fds = n_fds,
-                .origin = { .user = c->user, .pid = c->peer.pid, .unit = c->peer.unit, .client = c->client },
+                .origin = { .user = c->user, .pid = c->peer.pid, .unit = c->peer.unit, .client = c->client,
+                            .normal_only = c->normal_only },
                 .sink = &stream_sink,
                 .userdata = s,
         };

@@ -22,6 +22,7 @@
 
 #define OOM_SCORE "500"         /* rather the loader than anybody else */
 #define CODED_FORMAT "bf16_ll"  /* of a shape whose weights are coded */
+#define LOAD_CHANGED "The model's files have changed since they were loaded, so what was given back of its memory can't be loaded again."
 
 /* ---- ends ---- */
 
@@ -94,7 +95,7 @@ static void gib(uint64_t bytes, char *out, size_t size) {
 
 static void refuse_memory(struct load *load) {
         const struct plan *p = &load->plan;
-        char need[32], image[32], kv[32], engine[32], available[32], floor[32], promised[32], missing[32];
+        char need[32], image[32], kv[32], engine[32], available[32], floor[32], promised[32], missing[32], others[160];
 
         gib(p->need, need, sizeof(need));
         gib(p->image, image, sizeof(image));
@@ -107,8 +108,9 @@ static void refuse_memory(struct load *load) {
         load->failed = true;
         request_error_set(&load->error, SPARK__V1__ERROR_CODE__NO_MEMORY,
                           "Model '%s' needs %s (weights %s, KV cache %s for %" PRIu64 " tokens, engine %s); %s are available, "
-                          "of which %s are kept free and %s are promised to others: %s are missing.",
-                          load->model->name, need, image, kv, p->kv_tokens, engine, available, floor, promised, missing);
+                          "of which %s are kept free and %s are promised to others: %s are missing.%s",
+                          load->model->name, need, image, kv, p->kv_tokens, engine, available, floor, promised, missing,
+                          load->machine ? "" : residency_explain(load->model, others, sizeof(others)));
         load->error.have = p->need;
         load->error.max = p->room;
         load->error.has_plan = true;
@@ -151,7 +153,7 @@ static bool plan_fits(struct load *load, const struct loadlink_record *plan, uin
         models_count_memory(m);
         q.available = load->machine ? load->machine : memory_available(&m->memory);
         q.floor = load->machine ? memory_floor_of(m->config->memory_floor, load->machine) : m->memory.floor;
-        q.promised = load->machine ? 0 : m->memory.untouched;
+        q.promised = load->machine ? 0 : m->memory.untouched + m->memory.given;
         plan_reckon(&q, &load->plan);
         load->plan.machine = load->machine;
         load->plan.weights = weights_of_plan(plan);
@@ -163,14 +165,17 @@ static bool plan_fits(struct load *load, const struct loadlink_record *plan, uin
 
 static void hand_segments(struct load *load, const struct loadlink_record *plan) {
         struct loadlink_record answer = { .version = LOADLINK_VERSION, .type = LOADLINK_SEGMENTS,
-                                          .n_segments = plan->n_segments };
+                                          .n_segments = 0 };
         int r = 0;
 
         for (size_t i = 0; i < plan->n_segments && r >= 0; i++) {
+                if (load->missing && !(load->missing >> i & 1))
+                        continue;
                 r = fd_memfd_new("sparkd-image", plan->segment_bytes[i]);
                 if (r >= 0)
                         load->segments[load->n_segments++] = r;
         }
+        answer.n_segments = (uint32_t)load->n_segments;
         if (r >= 0)
                 r = loadlink_send(load->link, &answer, load->segments, load->n_segments);
         load->handed_us = manager_now_us();
@@ -179,8 +184,53 @@ static void hand_segments(struct load *load, const struct loadlink_record *plan)
                 load_fail(load, SPARK__V1__ERROR_CODE__INTERNAL, "The image's memory could not be handed out.");
 }
 
-static void on_plan(struct load *load, const struct loadlink_record *plan) {
+/* What is to be loaded goes together with what is there. */
+static bool plan_is_the_same(const struct load *load, const struct loadlink_record *plan) {
+        const struct model *model = load->model;
+
+        return plan->checksum == model->image_checksum && plan->n_segments == model->n_segments &&
+               memcmp(plan->segment_bytes, model->segment_bytes, plan->n_segments * sizeof(*plan->segment_bytes)) == 0;
+}
+
+/* Bytes of the segments that are loaded, or of all. They were checked when the plan came. */
+static uint64_t planned_bytes(const struct load *load, bool all) {
         uint64_t sum = 0;
+
+        for (size_t i = 0; i < load->record.n_segments; i++)
+                if (all || !load->missing || load->missing >> i & 1)
+                        sum += load->segment_bytes[i];
+        return sum;
+}
+
+/* Takes the memory, waits for it, or is refused. */
+static void load_decide(struct load *load) {
+        uint64_t image = planned_bytes(load, false);
+        bool fits = plan_fits(load, &load->record, image);
+
+        if (!load->request)
+                fits = fits && residency_allows(load->model, &load->plan);
+        if (!fits && !load->request && residency_make_room(load->model, &load->plan)) {
+                load->waits = true;
+                load->stage = "room";
+                load->stage_done = load->stage_total = 0;
+                load->plan = (struct plan){ 0 };
+                return;
+        }
+        if (!fits) {
+                refuse_memory(load);
+                load->plan = (struct plan){ 0 }; /* nothing is charged */
+                return;
+        }
+        residency_done(load->model);
+        load->active_us = manager_now_us();
+        load->image_bytes = image;
+        load->plan.image = planned_bytes(load, true);
+        if (!load->request) /* --plan-only: it ends by itself */
+                hand_segments(load, &load->record);
+}
+
+static void on_plan(struct load *load, const struct loadlink_record *plan) {
+        uint64_t all = 0;
 
         if (load->planned || plan->n_segments == 0 || plan->n_segments > LOADLINK_SEGMENTS_MAX) {
                 load_fail(load, SPARK__V1__ERROR_CODE__INTERNAL, "The loader's plan makes no sense.");
@@ -189,20 +239,26 @@ static void on_plan(struct load *load, const struct loadlink_record *plan) {
         load->planned = true;
         for (size_t i = 0; i < plan->n_segments; i++) {
                 load->segment_bytes[i] = plan->segment_bytes[i];
-                if (plan->segment_bytes[i] == 0 || !checked_add(sum, plan->segment_bytes[i], &sum)) {
+                if (plan->segment_bytes[i] == 0 || !checked_add(all, plan->segment_bytes[i], &all)) {
                         load_fail(load, SPARK__V1__ERROR_CODE__INTERNAL, "The loader's plan makes no sense.");
                         return;
                 }
         }
-        load->read_bytes = plan->total;
-        if (!plan_fits(load, plan, sum)) {
-                refuse_memory(load);
-                load->plan = (struct plan){ 0 }; /* nothing is charged */
+        if (load->missing && !plan_is_the_same(load, plan)) {
+                load_fail(load, SPARK__V1__ERROR_CODE__MODEL_INVALID, LOAD_CHANGED);
                 return;
         }
-        load->image_bytes = sum;
-        if (!load->request) /* --plan-only: it ends by itself */
-                hand_segments(load, plan);
+        load->checksum = plan->checksum;
+        load->read_bytes = plan->total;
+        load->record = *plan;
+        load_decide(load);
+}
+
+void load_retry(struct load *load) {
+        if (!load->waits || load->failed)
+                return;
+        load->waits = false;
+        load_decide(load);
 }
 
 /* The loader has read a hostile file: its sentence is shown to people, so it is made printable. */
@@ -327,8 +383,8 @@ static int on_exit_of_loader(sd_event_source *source, int fd, uint32_t events, v
 /* wanted: of a dry run, else NULL. */
 static int spawn_loader(struct load *load, int link, const Spark__V1__Load *wanted) {
         const struct config_limits *limits = &load->manager->config->limits;
-        char arguments[MODEL_FILES_MAX + 1][MODELDIR_NAME_MAX + 12], rows[24], sequences[24];
-        char *argv[2 * (MODEL_FILES_MAX + 1) + 11];
+        char arguments[MODEL_FILES_MAX + 1][MODELDIR_NAME_MAX + 12], rows[24], sequences[24], missing[24];
+        char *argv[2 * (MODEL_FILES_MAX + 1) + 13];
         int fds[MODEL_FILES_MAX + 1];
         size_t n = 0;
         struct spawn s = { .program = "spark-loader", .argv = argv, .fds = fds, .oom_score_adj = OOM_SCORE };
@@ -359,6 +415,11 @@ static int spawn_loader(struct load *load, int link, const Spark__V1__Load *want
         }
         if (load->lossless && !load->shape)
                 argv[n++] = (char *)"--lossless";
+        if (load->missing) {
+                (void)snprintf(missing, sizeof(missing), "%" PRIx64, load->missing);
+                argv[n++] = (char *)"--segments";
+                argv[n++] = missing;
+        }
         argv[n] = NULL;
         s.n_fds = load->files.n + 1;
         return spawn_process(&s, &load->pid, &load->pidfd);
@@ -382,9 +443,15 @@ static int start(struct load **ret, struct model *model, struct request *request
         load->lossless = wanted ? wanted->lossless : model->lossless;
         load->shape = wanted && *wanted->shape;
         load->stage = "load";
+        load->missing = request ? 0 : model->missing;
         r = load->shape ? 0 : model_files_open(&load->files, model, error);
         if (r)
                 return r;
+        load->mark = model_files_mark(&load->files);
+        if (load->missing && load->mark != model->files_mark) {
+                request_error_set(error, SPARK__V1__ERROR_CODE__MODEL_INVALID, "%s", LOAD_CHANGED);
+                return REQUEST_E_REFUSED;
+        }
         if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
                 return -errno;
         load->link = pair[0];
@@ -418,6 +485,6 @@ int load_start_dry(struct load **ret, struct model *model, struct request *reque
 }
 
 void load_tick(struct load *load, uint64_t now_us) {
-        if (!load->failed && now_us > load->active_us + load->manager->config->limits.load_seconds * 1000000u)
+        if (!load->failed && !load->waits && now_us > load->active_us + load->manager->config->limits.load_seconds * 1000000u)
                 load_fail(load, SPARK__V1__ERROR_CODE__INTERNAL, "The loader did not move for too long and was ended.");
 }

@@ -20,12 +20,14 @@
 #include "config.h"
 #include "disk.h"
 #include "keep-clients.h"
+#include "job.h"
 #include "listener.h"
 #include "memory.h"
 #include "model.h"
 #include "notify.h"
 #include "pace.h"
 #include "request.h"
+#include "residency.h"
 #include "usage.h"
 #include "user.h"
 
@@ -40,13 +42,17 @@ enum manager_state {
 struct manager_watcher {
         struct list link;
         void (*model_changed)(void *userdata, struct model *model, bool removed);
+        void (*memory_changed)(void *userdata); /* what was given back, or how far; may be NULL */
         void *userdata;
 };
 
 struct inherited;
 struct keep;
+struct leases;
+struct pressure;
 struct power;
 struct sessions;
+struct shed_table;
 struct store;
 
 struct manager {
@@ -64,6 +70,8 @@ struct manager {
         struct memory memory;
         struct requests requests;
         struct models models;
+        struct jobs jobs;
+        struct residency_state residency;
         struct notify notify;
         struct pace pace;
         struct disk *disk;
@@ -76,12 +84,15 @@ struct manager {
         struct list watchers;
         struct manager_watcher *own_watcher;
         struct bus *bus; /* NULL where none is wanted */
+        struct leases *leases;
         struct sessions *sessions;
         struct store *store;
         struct inherited *inherited; /* until everything is in its place */
         struct keep *keep;
         struct clients_kept clients_kept;
         bool handed_on; /* what is kept is the next process's: it is not ended by being freed here */
+        struct shed_table *shed;
+        struct pressure *pressure;
         struct power *power;
         bool weights_are_copied; /* to a device, by the engine that was ready last */
 };
@@ -93,6 +104,8 @@ DEFINE_CLEANUP(struct manager *, manager_free)
 /* Runs until told to stop. 0 or -errno. */
 int manager_run(struct manager *m);
 void manager_stop(struct manager *m);
+/* Reads the configuration again. 0, or REQUEST_E_REFUSED with *error filled: it stays as it was. */
+int manager_reload(struct manager *m, struct request_error *error);
 
 /* Where clients come from. 0 or -errno, after having logged why. */
 int manager_listen(struct manager *m);
@@ -107,3 +120,4 @@ bool manager_accepts(const struct manager *m);
 bool manager_is_privileged(uid_t uid);
 void manager_watch(struct manager *m, struct manager_watcher *w);
 void manager_model_changed(struct manager *m, struct model *model, bool removed);
+void manager_memory_changed(struct manager *m);

@@ -23,6 +23,8 @@
 #include "loadlink.h"
 #include "rate.h"
 #include "request.h"
+#include "residency.h"
+#include "shed-plan.h"
 
 struct engine;
 struct store_model;
@@ -64,6 +66,7 @@ struct model {
         bool load_wanted; /* even without a request: the default model, or kept resident */
         unsigned holds; /* enum model_hold: as long as any is set, neither a load nor an engine of it is started */
         bool giving;    /* UNLOADING: its memory goes, and it comes back by itself when nobody holds it any more */
+        struct shed_model shed; /* what memory was given back of it */
         bool lossless_configured; /* its BF16 weights are to be coded losslessly, whoever asks for it */
         bool lossless;    /* and so they are, in the load that is under way or was done */
         uint64_t context;
@@ -76,6 +79,9 @@ struct model {
         bool early_tried;      /* there was one, in this load */
         int segments[LOADLINK_SEGMENTS_MAX];
         size_t n_segments;
+        uint64_t missing; /* of these (bit i: segment i): given back, to be loaded again before anything else */
+        uint64_t segment_bytes[LOADLINK_SEGMENTS_MAX];
+        uint64_t image_checksum, files_mark; /* of the image's tables, and of the files that it was made of */
         uint64_t image_bytes, kv_promised, engine_promised, load_began_us, load_us;
         uint64_t keep_id; /* of the image that a later process finds; 0 = it would find none */
         struct plan plan; /* of the image that is there */
@@ -86,6 +92,7 @@ struct model {
         unsigned restarts, deaths_in_row, start_failures;
         sd_event_source *restart_timer;
         struct rate generated; /* tokens */
+        struct residency residency;
 };
 
 struct models {
@@ -97,7 +104,7 @@ struct models {
 
 /* Nothing is loaded or asked of it. */
 static inline bool model_is_idle(const struct model *m) {
-        return m->refs == 0 && !m->load_wanted && (m->state == MODEL_AVAILABLE || m->state == MODEL_FAILED);
+        return m->refs == 0 && m->residency.holders == 0 && !m->load_wanted && (m->state == MODEL_AVAILABLE || m->state == MODEL_FAILED);
 }
 
 /* From the configuration, at the start and on reload. 0 or -errno. */
@@ -124,11 +131,20 @@ void model_hold(struct model *model, enum model_hold why);
  * holds it any more, unless somebody unloads it meanwhile. */
 void model_give_back(struct model *model, enum model_hold why);
 void model_release(struct model *model, enum model_hold why);
+/* model-segments.c: as model_give_back(), but no more of the image than it takes for so many bytes; the rest stays, and what has gone
+ * is loaded again alone. Again while it is held, it gives more. Returns bytes of the image that come back, when the engine has ended. */
+uint64_t model_give_back_part(struct model *model, enum model_hold why, uint64_t bytes);
 /* Why it cannot be loaded with coded weights now: it is, or is being loaded, without. 0, or REQUEST_E_REFUSED with *error
  * filled. */
 int model_check_lossless(const struct model *model, struct request_error *error);
 /* Moves everything on that was kicked. */
 void models_pump(struct manager *m);
+/* Unloads one that is ready and has no requests. */
+void model_unload_idle(struct model *model);
+/* What waits for it to be loaded is refused; it is as if nobody had asked. */
+void model_give_up(struct model *model, const struct request_error *error);
+/* Tells everybody who waits for it in which stage it is. */
+void model_tell_waiting(struct model *model, const char *stage);
 const char *model_state_name(const struct model *model);
 /* Starts to unload models and lets engines end; true when all are gone. */
 bool models_stop(struct manager *m);
@@ -136,7 +152,7 @@ bool models_stop(struct manager *m);
 void models_tick(struct manager *m, uint64_t now_us);
 /* Its KV cache is in a device's own memory: the host has as much as without. Where both share one, it is not away. */
 bool model_kv_is_away(const struct model *model);
-/* Brings the ledger's figures up to date from what models hold. */
+/* memory-count.c: brings the ledger's figures up to date from what models and users hold. */
 void models_count_memory(struct manager *m);
 
 /* From load.c: it has got on; it has ended. */

@@ -10,6 +10,8 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "engine.h"
+#include "job.h"
+#include "lease.h"
 #include "load.h"
 #include "manager.h"
 #include "message.h"
@@ -57,6 +59,7 @@ const char *request_kind_name(enum request_kind kind) {
                 [REQUEST_UNLOAD] = "unload",         [REQUEST_USAGE] = "usage", [REQUEST_PREWARM] = "prewarm",
                 [REQUEST_SESSION_APPEND] = "append", [REQUEST_SESSION] = "session",
                 [REQUEST_FORGET] = "forget",        [REQUEST_STORE] = "store",
+                [REQUEST_LEASE] = "lease",
         };
 
         return names[kind];
@@ -65,11 +68,16 @@ const char *request_kind_name(enum request_kind kind) {
 /* ---- life ---- */
 
 static void request_set_model(struct request *r, struct model *model) {
-        if (r->model && --r->model->refs == 0)
-                model_kick(r->model);
+        if (r->model) {
+                residency_use(r->model);
+                if (--r->model->refs == 0)
+                        model_kick(r->model);
+        }
         r->model = model;
-        if (model)
+        if (model) {
+                residency_use(model);
                 model->refs++;
+        }
 }
 
 struct request *request_free(struct request *r) {
@@ -79,6 +87,7 @@ struct request *request_free(struct request *r) {
                 return NULL;
         ends = !clients_are_handed_on(r->manager, r->kept);
         request_note_end(r);
+        r->job = job_end(r->job, JOB_CANCELLED);
         if (ends)
                 request_settle(r);
         if (r->session && ends)
@@ -92,6 +101,7 @@ struct request *request_free(struct request *r) {
         if (r->dry_run)
                 r->dry_run = load_free(r->dry_run);
         r->usage = usage_query_free(r->usage);
+        r->lease = lease_free(r->lease);
         if (r->store_op)
                 store_op_detach(steal_ptr(&r->store_op));
         request_set_model(r, NULL);
@@ -187,7 +197,7 @@ static int submit_packed(struct manager *m, const struct request_submit *s, int 
                 return request_refuse(error, SPARK__V1__ERROR_CODE__UNIMPLEMENTED, "This version does not know the message.");
         e = request_check_admission(m, &o, &s->origin, error);
         if (!e)
-                e = request_check_quota(m, s->origin.user, o.kind, o.priority, &priority, error);
+                e = request_check_quota(m, &s->origin, o.kind, o.priority, &priority, error);
         if (!e)
                 e = request_check_input(&o, *fd, error);
         if (!e)
@@ -207,6 +217,10 @@ static int submit_packed(struct manager *m, const struct request_submit *s, int 
                 e = store_submit(m->store, r, s->frame, s->input_fds, s->n_input_fds, error);
                 if (e)
                         return e;
+        } else if (o.lease) {
+                e = lease_submit(r, s->frame, error);
+                if (e)
+                        return e;
         } else if (o.session) {
                 r->input_fd = fd_steal(fd);
                 sessions_add(m->sessions, r);
@@ -220,6 +234,7 @@ static int submit_packed(struct manager *m, const struct request_submit *s, int 
         }
         if (r->model && !r->dry_run)
                 request_wait_for(r, r->model);
+        r->job = job_new_of_request(r, s->frame);
         request_count(r);
         *ret = steal_ptr(&r);
         return 0;
@@ -418,6 +433,7 @@ int request_write_commands(struct request *r, struct channel *engine) {
 /* ---- ends ---- */
 
 void request_finish(struct request *r, const Spark__V1__Done *done) {
+        r->job = job_end(r->job, JOB_DONE);
         request_note_usage(r, done->usage);
         if (r->session) {
                 session_turn_finish(r, done);
@@ -437,6 +453,7 @@ void request_fail(struct request *r, const struct request_error *error) {
                 session_answer_now(r);
                 return;
         }
+        r->job = job_end(r->job, error->code == SPARK__V1__ERROR_CODE__CANCELLED ? JOB_CANCELLED : JOB_FAILED);
         r->refused = !r->begun && request_error_is_quota(error->code);
         e.code = error->code;
         e.message = (char *)error->text;
@@ -518,6 +535,8 @@ bool request_lost(struct request *r) {
 /* ---- what the engine said ---- */
 
 static void tell_progress(struct request *r, const Spark__V1__Progress *p) {
+        if (r->job)
+                job_take_progress(r->job, p);
         /* after a replay the prompt is read again: nobody's business once tokens came */
         if (r->sink && r->journal.n_generated == 0)
                 r->sink->progress(r->userdata, r, p);

@@ -45,6 +45,8 @@ struct session *session_new(struct sessions *t, struct user *user, const char *i
         list_init(&s->waiting);
         list_init(&s->finishing);
         list_append(bucket_of(t, id), &s->link);
+        if (t->told)
+                t->told(t->told_userdata, s, false);
         return s;
 }
 
@@ -52,6 +54,8 @@ struct session *session_free(struct session *s) {
         struct sessions *t = s->table;
         struct list *node;
 
+        if (t->told)
+                t->told(t->told_userdata, s, true);
         if (s->turn)
                 request_abort(s->turn, SPARK__V1__ERROR_CODE__CANCELLED, "The session was closed.");
         session_keep_gone(s);
