@@ -19,6 +19,8 @@
 #include "bus.h"
 #include "config.h"
 #include "disk.h"
+#include "keep-clients.h"
+#include "job.h"
 #include "listener.h"
 #include "memory.h"
 #include "model.h"
@@ -44,6 +46,8 @@ struct manager_watcher {
         void *userdata;
 };
 
+struct inherited;
+struct keep;
 struct leases;
 struct pressure;
 struct power;
@@ -66,6 +70,7 @@ struct manager {
         struct memory memory;
         struct requests requests;
         struct models models;
+        struct jobs jobs;
         struct residency_state residency;
         struct notify notify;
         struct pace pace;
@@ -82,6 +87,10 @@ struct manager {
         struct leases *leases;
         struct sessions *sessions;
         struct store *store;
+        struct inherited *inherited; /* until everything is in its place */
+        struct keep *keep;
+        struct clients_kept clients_kept;
+        bool handed_on; /* what is kept is the next process's: it is not ended by being freed here */
         struct shed_table *shed;
         struct pressure *pressure;
         struct power *power;
@@ -95,6 +104,12 @@ DEFINE_CLEANUP(struct manager *, manager_free)
 /* Runs until told to stop. 0 or -errno. */
 int manager_run(struct manager *m);
 void manager_stop(struct manager *m);
+/* Reads the configuration again. 0, or REQUEST_E_REFUSED with *error filled: it stays as it was. */
+int manager_reload(struct manager *m, struct request_error *error);
+
+/* Where clients come from. 0 or -errno, after having logged why. */
+int manager_listen(struct manager *m);
+void manager_listen_end(struct manager *m);
 
 uint64_t manager_now_us(void);
 /* Makes sure that a turn follows. */

@@ -14,7 +14,9 @@
 #include "lease.h"
 #include "load.h"
 #include "manager.h"
+#include "model-keep.h"
 #include "model-private.h"
+#include "model.h"
 #include "power.h"
 #include "session.h"
 
@@ -47,9 +49,11 @@ const char *model_state_name(const struct model *model) {
 }
 
 void model_close_image(struct model *model) {
+        model_keep_gone(model);
         for (size_t i = 0; i < model->n_segments; i++)
                 model->segments[i] = fd_close(model->segments[i]);
         model->n_segments = 0;
+        model->missing = 0;
 }
 
 void model_drop_image(struct model *model) {
@@ -169,7 +173,7 @@ static bool model_copies_weights(const struct model *model) {
 void model_load_arrived(struct model *model, uint32_t tensors) {
         int r;
 
-        if (!model->engine && !model->early_tried && model_copies_weights(model)) {
+        if (!model->engine && !model->early_tried && !model->missing && model_copies_weights(model)) {
                 model->early_tried = true;
                 r = engine_start(&model->engine, model);
                 if (r < 0)
@@ -185,7 +189,8 @@ static void model_start(struct model *model) {
 
         if (!residency_admits(model))
                 return;
-        model->lossless = lossless_is_wanted(model);
+        if (!model->missing) /* else as what is there */
+                model->lossless = lossless_is_wanted(model);
         model->deaths_in_row = model->start_failures = 0;
         model->early_tried = false;
         model->load_began_us = manager_now_us();
@@ -419,21 +424,24 @@ void model_tell_waiting(struct model *model, const char *stage) {
 void model_load_done(struct model *model) {
         struct load *load = model->load;
 
-        for (size_t i = 0; i < load->n_segments; i++)
-                model->segments[i] = fd_steal(&load->segments[i]);
-        model->n_segments = load->n_segments;
-        model->image_bytes = load->image_bytes;
+        model_take_image(model, load);
         model->kv_promised = load->plan.kv;
         model->engine_promised = load->plan.engine;
         model->plan = load->plan;
         model->read_bytes = load->read_bytes;
         model->read_us = load->written_us - load->handed_us;
         model->load = load_free(load);
+        model_keep(model);
         model_set_state(model, MODEL_STARTING);
         if (model->engine)
                 engine_tell_image(model->engine, 0, true);
         else
                 model_start_engine(model);
+}
+
+void model_adopted(struct model *model) {
+        model_set_state(model, MODEL_STARTING);
+        model_start_engine(model);
 }
 
 void model_load_failed(struct model *model, const struct request_error *error) {
@@ -470,6 +478,7 @@ void model_engine_ready(struct model *model, const Spark__Engine__V1__Ready *rea
                 model->load_us = manager_now_us() - model->load_began_us;
         model->load_began_us = 0;
         model->load_wanted = true; /* it stays until it is unloaded */
+        model_keep(model);
         event_log(EVENT_MODEL_READY, model->name, "model '%s' is ready: %s %s, %" PRIu64 " bytes, %s", model->name, f->architecture,
                   f->format, model->image_bytes, f->backend);
         model_set_state(model, MODEL_READY);

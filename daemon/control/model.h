@@ -79,7 +79,11 @@ struct model {
         bool early_tried;      /* there was one, in this load */
         int segments[LOADLINK_SEGMENTS_MAX];
         size_t n_segments;
+        uint64_t missing; /* of these (bit i: segment i): given back, to be loaded again before anything else */
+        uint64_t segment_bytes[LOADLINK_SEGMENTS_MAX];
+        uint64_t image_checksum, files_mark; /* of the image's tables, and of the files that it was made of */
         uint64_t image_bytes, kv_promised, engine_promised, load_began_us, load_us;
+        uint64_t keep_id; /* of the image that a later process finds; 0 = it would find none */
         struct plan plan; /* of the image that is there */
         uint64_t read_bytes, read_us; /* by its load, of its files */
         struct model_facts facts;
@@ -93,6 +97,7 @@ struct model {
 
 struct models {
         struct list list;
+        uint64_t last_id; /* the highest keep_id */
         struct list kicked;
         bool overdue; /* a configured model waits for its name, which one of the store has that is in use */
 };
@@ -107,6 +112,8 @@ int models_configure(struct manager *m);
 void models_deinit(struct manager *m);
 /* name "" = the default model, or the only one there is. NULL with *error filled where there is none such. */
 struct model *models_find(struct manager *m, const char *name, struct request_error *error);
+/* The one of this name that is none of the store's. NULL where there is none. */
+struct model *models_get_listed(struct manager *m, const char *name);
 /* The model that a Load means, made where it is new; fd is taken over (or -1). NULL with *error filled. */
 struct model *models_find_for_load(struct manager *m, const Spark__V1__Load *load, int fd, struct request_error *error);
 
@@ -124,6 +131,9 @@ void model_hold(struct model *model, enum model_hold why);
  * holds it any more, unless somebody unloads it meanwhile. */
 void model_give_back(struct model *model, enum model_hold why);
 void model_release(struct model *model, enum model_hold why);
+/* model-segments.c: as model_give_back(), but no more of the image than it takes for so many bytes; the rest stays, and what has gone
+ * is loaded again alone. Again while it is held, it gives more. Returns bytes of the image that come back, when the engine has ended. */
+uint64_t model_give_back_part(struct model *model, enum model_hold why, uint64_t bytes);
 /* Why it cannot be loaded with coded weights now: it is, or is being loaded, without. 0, or REQUEST_E_REFUSED with *error
  * filled. */
 int model_check_lossless(const struct model *model, struct request_error *error);
@@ -151,6 +161,8 @@ void model_load_progress(struct model *model, const struct load *load);
 void model_load_arrived(struct model *model, uint32_t tensors);
 void model_load_done(struct model *model);
 void model_load_failed(struct model *model, const struct request_error *error);
+/* From model-keep.c: its image is there from before. */
+void model_adopted(struct model *model);
 /* From engine.c */
 void model_engine_ready(struct model *model, const Spark__Engine__V1__Ready *ready);
 /* The engine's process is gone and freed; error is set where the engine itself said why it can't serve. lost: it lost its

@@ -118,7 +118,7 @@ int request_check_admission(struct manager *m, const struct request_outline *o, 
                             struct request_error *error) {
         if (!manager_accepts(m))
                 return request_refuse(error, SPARK__V1__ERROR_CODE__STOPPING, "The daemon is shutting down.");
-        if ((o->kind == REQUEST_LOAD || o->kind == REQUEST_UNLOAD) && !manager_is_privileged(origin->user->uid))
+        if ((o->kind == REQUEST_LOAD || o->kind == REQUEST_UNLOAD) && !request_origin_may(origin, RIGHT_MANAGE_MODELS))
                 return request_refuse(error, SPARK__V1__ERROR_CODE__PERMISSION_DENIED,
                                       "Only root and the daemon's own user may load and unload models.");
         if (o->share && !policy_may_share(m->config, manager_is_privileged(origin->user->uid)))

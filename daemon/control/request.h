@@ -27,6 +27,7 @@
 #include "channel.h"
 #include "journal.h"
 #include "plan.h"
+#include "rights.h"
 #include "spark.pb-c.h"
 #include "speed.h"
 #include "user.h"
@@ -40,16 +41,18 @@ struct session_text;
 struct request;
 struct usage_query;
 struct store_op;
+struct job;
 
 #define REQUEST_CREDIT_DEFAULT 256u
 #define REQUEST_CREDIT_ALL UINT64_MAX /* a sink that takes whatever comes */
+#define REQUEST_KEY_SLOT_BITS 16              /* of a key; what lies above is a number that never comes again */
 #define REQUEST_INPUT_MAX ((uint64_t)64 << 20) /* bytes of an input sent as a memfd */
 
 enum {
         REQUEST_E_REFUSED = 1, /* see struct request_error */
 };
 
-enum request_kind {
+enum request_kind { /* records of what is kept have these numbers: new ones come last */
         REQUEST_GENERATE,
         REQUEST_CHAT,
         REQUEST_TOKENIZE,
@@ -96,7 +99,12 @@ struct request_origin {
         pid_t pid;
         const char *unit;
         uint64_t client; /* the same for all requests of a connection: fairness is among these */
+        uint32_t granted;  /* rights (rights.h) that it has beyond what its user's are */
+        bool normal_only;  /* may not ask for the priority that comes first */
 };
+
+/* By whom it is, or because it was granted. */
+bool request_origin_may(const struct request_origin *o, enum right right);
 
 /* What a request keeps for sessions; see session.h. */
 struct request_turn {
@@ -104,6 +112,9 @@ struct request_turn {
         struct session *answers;     /* FINISHING: whose state goes with the answer */
         uint8_t *done;               /* FINISHING: the answer, packed; NULL = an empty one */
         size_t done_size;
+        struct session_text *text;   /* FINISHING: what the journal had come to, n_prompt of it the prompt */
+        size_t n_prompt, n_text;
+        uint64_t session_tokens;     /* another process began it, on a session of this length; else UINT64_MAX */
         uint64_t version, since_us;
 };
 
@@ -113,6 +124,7 @@ struct request {
         struct load *dry_run;
         struct usage_query *usage;
         struct store_op *store_op;
+        struct job *job; /* NULL: it is none */
         struct lease *lease;         /* that it is; else NULL */
         const struct request_sink *sink; /* NULL: detached */
         void *userdata;
@@ -127,6 +139,8 @@ struct request {
         enum request_kind kind;
         enum request_state state;
         bool cancel_due, stalled, engine_queued, engine_paused;
+        bool kept;          /* a later process would go on with it */
+        bool input_kept;    /* with its input */
         bool lossless; /* LOAD: of coded weights */
         bool begun, refused, settled; /* as the usage ledger has it */
         unsigned losses;

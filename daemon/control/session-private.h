@@ -35,6 +35,9 @@ struct sessions {
         bool hurry;            /* memory is short: idle sessions go to disk soon */
         bool complained;       /* of a file that could not be written, since one could */
         uint64_t since_us;
+        /* Whoever wants to tell others that one came or is about to go; NULL = nobody. */
+        void (*told)(void *userdata, const struct session *s, bool removed);
+        void *told_userdata;
 };
 
 struct session {

@@ -44,6 +44,8 @@ struct session *session_new(struct sessions *t, struct user *user, const char *i
         list_init(&s->waiting);
         list_init(&s->finishing);
         list_append(bucket_of(t, id), &s->link);
+        if (t->told)
+                t->told(t->told_userdata, s, false);
         return s;
 }
 
@@ -51,6 +53,8 @@ struct session *session_free(struct session *s) {
         struct sessions *t = s->table;
         struct list *node;
 
+        if (t->told)
+                t->told(t->told_userdata, s, true);
         if (s->turn)
                 request_abort(s->turn, SPARK__V1__ERROR_CODE__CANCELLED, "The session was closed.");
         list_remove(&s->link); /* requests that look for it from here on do not find it */
