@@ -362,7 +362,7 @@ void status_fill_memory(struct manager *m, Spark__V1__StatusResult *s) {
         Spark__V1__MemoryInfo info;
 
         fill_memory(m, s, &info);
-        s->memory = NULL;
+        s->memory = NULL; /* it does not live on */
 }
 
 /* A path may hold any bytes, a string of the protocol may not. */
