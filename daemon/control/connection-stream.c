@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "connection-private.h"
 #include "message.h"
+#include "request-keep.h"
 
 void connection_dirty(struct connection *c) {
         if (list_empty(&c->dirty_link))
@@ -39,6 +40,7 @@ void connection_finish(struct connection *c) {
                 return;
         c->state = CONNECTION_CLOSING;
         c->since_us = manager_now_us();
+        connection_note_all(c);
         connection_dirty(c);
 }
 
@@ -93,6 +95,8 @@ int connection_send(struct connection *c, const Spark__V1__ServerFrame *frame) {
                 connection_fail(c, SPARK__V1__ERROR_CODE__SLOW_READER, "The client leaves its output unread.");
         else if (r < 0)
                 connection_kill(c);
+        else if (r == 0)
+                connection_note_output(c);
         return r == CHANNEL_E_OVERSIZE ? r : 0;
 }
 
@@ -181,6 +185,7 @@ void stream_send_pending(struct stream *s) {
         pending_fill(&s->pending, &token);
         connection_send_token(s->connection, s->id, &token);
         pending_clear(&s->pending);
+        request_note_queued(s->request);
 }
 
 static void on_token(void *userdata, struct request *r, const Spark__V1__Token *token) {
@@ -192,6 +197,7 @@ static void on_token(void *userdata, struct request *r, const Spark__V1__Token *
                 return;
         if (!c->blocked && pending_is_empty(&s->pending) && c->channel.out_frames < COALESCE_FRAMES) {
                 connection_send_token(c, s->id, token);
+                request_note_tokens(r, token, false);
                 return;
         }
         request_stall(r);
@@ -204,6 +210,8 @@ static void on_token(void *userdata, struct request *r, const Spark__V1__Token *
                 connection_fail(c, SPARK__V1__ERROR_CODE__SLOW_READER, "The client leaves its output unread.");
         else if (e < 0)
                 connection_kill(c);
+        else
+                request_note_tokens(r, token, true);
         connection_dirty(c);
 }
 

@@ -19,6 +19,7 @@
 #include "bus.h"
 #include "config.h"
 #include "disk.h"
+#include "keep-clients.h"
 #include "listener.h"
 #include "memory.h"
 #include "model.h"
@@ -42,6 +43,8 @@ struct manager_watcher {
         void *userdata;
 };
 
+struct inherited;
+struct keep;
 struct power;
 struct sessions;
 struct store;
@@ -75,6 +78,10 @@ struct manager {
         struct bus *bus; /* NULL where none is wanted */
         struct sessions *sessions;
         struct store *store;
+        struct inherited *inherited; /* until everything is in its place */
+        struct keep *keep;
+        struct clients_kept clients_kept;
+        bool handed_on; /* what is kept is the next process's: it is not ended by being freed here */
         struct power *power;
         bool weights_are_copied; /* to a device, by the engine that was ready last */
 };
@@ -86,6 +93,10 @@ DEFINE_CLEANUP(struct manager *, manager_free)
 /* Runs until told to stop. 0 or -errno. */
 int manager_run(struct manager *m);
 void manager_stop(struct manager *m);
+
+/* Where clients come from. 0 or -errno, after having logged why. */
+int manager_listen(struct manager *m);
+void manager_listen_end(struct manager *m);
 
 uint64_t manager_now_us(void);
 /* Makes sure that a turn follows. */
