@@ -43,7 +43,7 @@ const char *power_note(const struct power *p, size_t i) {
                   "logind does not let the service keep the machine from being idle while a person waits for an answer." },
                 { p->sleeper.late, "The last time that the machine slept not everything was parked and written in time." },
                 { p->rapl.forbidden && !p->energy_engine,
-                  "The processor's energy counter (RAPL) is there, but only root may read it; sparkd.conf(5) says what to do." },
+                  "The processor's energy counter (RAPL) is there, but only root may read it; docs/power.md says what to do." },
         };
 
         for (size_t k = 0; k < ARRAY_SIZE(notes); k++)
