@@ -17,16 +17,11 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/fd.h"
-#include "base/utf8.h"
 #include "internal.h"
 #include "message.h"
-
-#define PROTOCOL_VERSION 1u
-#define SOFTWARE_MAX 128u
 
 struct request *connection_find(struct spark *s, uint64_t id) {
         struct list *head = &s->buckets[id % CLIENT_BUCKETS], *pos, *tmp;
@@ -48,13 +43,13 @@ static void output_stop(struct spark *s) {
         (void)shutdown(s->channel.fd, SHUT_WR);
 }
 
-static void epoll_update(struct spark *s) {
+void connection_watch(struct spark *s) {
         uint32_t events = EPOLLIN;
         struct epoll_event e;
 
         if (s->failed)
                 return;
-        if (!s->output_dead && channel_wants_write(&s->channel))
+        if (!s->output_dead && !connect_is_open(s) && channel_wants_write(&s->channel))
                 events |= EPOLLOUT;
         if (events == s->epoll_events)
                 return;
@@ -66,12 +61,12 @@ static void epoll_update(struct spark *s) {
 void connection_flush(struct spark *s) {
         int r;
 
-        if (s->failed || s->output_dead)
+        if (s->failed || s->output_dead || connect_is_open(s))
                 return;
         r = channel_flush(&s->channel);
         if (r < 0 || r == CHANNEL_E_EOF)
                 output_stop(s);
-        epoll_update(s);
+        connection_watch(s);
 }
 
 int connection_send(struct spark *s, const Spark__V1__ClientFrame *frame, const int *fds, size_t n_fds, size_t out_max) {
@@ -91,21 +86,6 @@ int connection_send(struct spark *s, const Spark__V1__ClientFrame *frame, const 
         }
 }
 
-static int send_hello(struct spark *s, const char *software) {
-        Spark__V1__ClientFrame frame = SPARK__V1__CLIENT_FRAME__INIT;
-        Spark__V1__Hello hello = SPARK__V1__HELLO__INIT;
-        char *features[] = { (char *)"prefill-progress" };
-
-        hello.protocol_version = PROTOCOL_VERSION;
-        hello.features = features;
-        hello.n_features = ARRAY_SIZE(features);
-        if (software)
-                hello.software = (char *)software;
-        frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_HELLO;
-        frame.hello = &hello;
-        return connection_send(s, &frame, NULL, 0, CLIENT_OUT_BYTES_MAX);
-}
-
 /* ---- birth and death ---- */
 
 static void spark_destroy(struct spark *s) {
@@ -115,6 +95,7 @@ static void spark_destroy(struct spark *s) {
         channel_deinit(&s->channel);
         (void)fd_close(s->epoll_fd);
         (void)fd_close(s->failed_fd);
+        connect_deinit(s);
         buf_deinit(&s->text);
         free(s->server_software);
         (void)pthread_cond_destroy(&s->dispatch_ended);
@@ -132,92 +113,6 @@ struct spark *spark_unref(struct spark *s) {
         if (s && atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) == 1)
                 spark_destroy(s);
         return NULL;
-}
-
-static struct spark *spark_alloc(void) {
-        struct spark *s = calloc(1, sizeof(*s));
-        pthread_condattr_t attr;
-
-        if (!s)
-                return NULL;
-        atomic_init(&s->refs, 1);
-        s->channel.fd = s->epoll_fd = s->failed_fd = -1;
-        s->next_id = 1;
-        s->text = BUF_NULL(CHANNEL_FRAME_MAX);
-        list_init(&s->waiters);
-        for (size_t i = 0; i < CLIENT_BUCKETS; i++)
-                list_init(&s->buckets[i]);
-        (void)pthread_mutex_init(&s->lock, NULL);
-        (void)pthread_condattr_init(&attr);
-        (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-        (void)pthread_cond_init(&s->dispatch_ended, &attr);
-        (void)pthread_condattr_destroy(&attr);
-        return s;
-}
-
-static int epoll_init(struct spark *s, int fd) {
-        struct epoll_event e = { .events = EPOLLIN };
-
-        s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-        s->failed_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-        if (s->epoll_fd < 0 || s->failed_fd < 0)
-                return -errno;
-        if (epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, fd, &e) < 0 ||
-            epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, s->failed_fd, &e) < 0)
-                return -errno;
-        s->epoll_events = e.events;
-        return 0;
-}
-
-int spark_connect_fd(struct spark **ret, int fd, const char *software) {
-        const struct channel_limits limits = { .frame_max = CHANNEL_FRAME_MAX, .out_frames = 1u << 20,
-                                               .out_bytes = CLIENT_OUT_BYTES_MAX, .in_fds = 0 };
-        _cleanup_(spark_unrefp) struct spark *s = NULL;
-        int r;
-
-        if (software && (strlen(software) > SOFTWARE_MAX || !utf8_valid(software, strlen(software), NULL)))
-                return -EINVAL;
-        s = spark_alloc();
-        if (!s)
-                return -ENOMEM;
-        r = epoll_init(s, fd);
-        if (r < 0)
-                return r;
-        r = channel_init(&s->channel, fd, &limits);
-        if (r == 0)
-                r = send_hello(s, software);
-        if (r < 0) {
-                s->channel.fd = -1; /* stays the caller's */
-                return r;
-        }
-        connection_flush(s);
-        *ret = steal_ptr(&s);
-        return 0;
-}
-
-int spark_connect(struct spark **ret, const char *path, const char *software) {
-        struct sockaddr_un addr = { .sun_family = AF_UNIX };
-        _cleanup_fd_ int fd = -1;
-        size_t n;
-        int r;
-
-        if (!path)
-                path = SPARK_SOCKET_DEFAULT;
-        n = strlen(path);
-        if (n == 0)
-                return -EINVAL;
-        if (n >= sizeof(addr.sun_path))
-                return -ENAMETOOLONG;
-        memcpy(addr.sun_path, path, n + 1);
-        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (fd < 0)
-                return -errno;
-        if (connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0)
-                return -errno;
-        r = spark_connect_fd(ret, fd, software);
-        if (r == 0)
-                (void)fd_steal(&fd);
-        return r;
 }
 
 /* ---- events ---- */
@@ -319,6 +214,8 @@ static int on_hello(struct spark *s, const Spark__V1__ServerFrame *frame) {
         if (!s->server_software)
                 return -ENOMEM;
         waiters_notify(s, 0, 0);
+        connect_end(s);
+        connection_flush(s);
         return 0;
 }
 
@@ -428,6 +325,8 @@ static void dispatch_frames(struct spark *s) {
                 ProtobufCMessage *m = NULL;
                 struct message_fault fault;
 
+                if (r == CHANNEL_E_TRUNCATED && connect_is_open(s))
+                        return;
                 if (r != 1) {
                         connection_fail(s, r == CHANNEL_E_TRUNCATED ? SPARK_DISCONNECTED : SPARK_PROTOCOL,
                                         r == CHANNEL_E_TRUNCATED ? "The service closed the connection within a frame."
@@ -451,9 +350,15 @@ static int dispatch(struct spark *s) {
         int r;
 
         connection_flush(s);
-        r = channel_read(&s->channel);
+        r = connect_turn(s);
+        if (r == 0)
+                return 0;
+        if (r == 1)
+                r = channel_read(&s->channel);
         dispatch_frames(s);
         if (s->failed)
+                return 1;
+        if (r == CHANNEL_E_EOF && connect_again(s))
                 return 1;
         if (r == CHANNEL_E_EOF)
                 connection_fail(s, SPARK_DISCONNECTED, "The service closed the connection.");

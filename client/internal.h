@@ -13,6 +13,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <sys/un.h>
 
 #include "base/buf.h"
 #include "base/list.h"
@@ -91,6 +92,15 @@ struct waiter {
         int code;
 };
 
+/* While a connection by path has not been greeted. */
+struct connect_state {
+        struct sockaddr_un addr;
+        char *software;
+        int timer_fd; /* -1: was not needed yet */
+        int64_t until_ms;
+        bool down; /* the socket has ended, another one is to come */
+};
+
 struct spark {
         atomic_uint refs;
         pthread_mutex_t lock;
@@ -102,6 +112,7 @@ struct spark {
         int failed_fd; /* an eventfd, readable for ever once the connection failed */
         uint32_t epoll_events;
         bool output_dead; /* nothing more can be sent; what was received is still worth reading */
+        struct connect_state *connect; /* NULL: greeted, or not made by path */
         bool failed;
         int failed_code;
         char failed_text[256];
@@ -123,6 +134,18 @@ int connection_process(struct spark *s, int64_t deadline);
 struct request *connection_find(struct spark *s, uint64_t id);
 int connection_send(struct spark *s, const Spark__V1__ClientFrame *frame, const int *fds, size_t n_fds, size_t out_max);
 void connection_flush(struct spark *s);
+void connection_watch(struct spark *s);
+
+/* connect.c; all with the lock held. True until the greeting has come: only ours is sent. */
+static inline bool connect_is_open(const struct spark *s) {
+        return s->connect != NULL;
+}
+void connect_end(struct spark *s);
+void connect_deinit(struct spark *s);
+/* The connection has ended: true where it is made anew, or will be. */
+bool connect_again(struct spark *s);
+/* 1 = there is a socket to be read, 0 = not now, CHANNEL_E_EOF = there will be none. */
+int connect_turn(struct spark *s);
 
 /* request.c */
 struct request_spec {

@@ -90,7 +90,11 @@ struct spark_error {
 /* Connects to the service at `path` (NULL: SPARK_SOCKET_DEFAULT) and greets it; `software` names the caller for people
  * who look at the service, e.g. "myeditor 2.1" (NULL: nothing; at most 128 bytes). Does not wait for the answer: see
  * spark_wait_hello(). 0 and the connection in *ret, or -errno: -ENOENT and -ECONNREFUSED when the service does not run,
- * -EACCES when the caller may not use its socket, -EAGAIN when too many wait to be let in. */
+ * -EACCES when the caller may not use its socket, -EAGAIN when too many wait to be let in.
+ *
+ * A service that is being restarted is waited for, three seconds at most: here, where it refuses (-ECONNREFUSED, -EAGAIN), and
+ * later, in spark_process(), where the connection ends before the greeting was answered. Until then requests are held back,
+ * so nothing can have been done twice. What comes later is never tried again. */
 int spark_connect(struct spark **ret, const char *path, const char *software);
 
 /* The same over a connected stream socket, such as org.sparkd.Spark1.Manager.OpenSession() hands out. Takes ownership

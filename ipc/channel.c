@@ -18,33 +18,20 @@
 #include <time.h>
 
 #include "base/fd.h"
-#include "channel.h"
+#include "channel-private.h"
 
-#define HEADER_SIZE 4u
+#define HEADER_SIZE CHANNEL_HEADER_SIZE
 #define READ_MAX ((size_t)256 << 10)
 #define IN_CAP_MIN ((size_t)8 << 10)
 #define BLOCK_FIRST ((size_t)2 << 10) /* an almost idle channel stays small */
 #define BLOCK_NEXT ((size_t)32 << 10)
 #define IOV_MAX_PER_CALL 64
 
-struct channel_out {
-        struct channel_out *next;
-        size_t len; /* bytes in data */
-        size_t cap;
-        unsigned n_fds;
-        int *fds;
-        uint8_t data[];
-};
-
 static void write_u32le(uint8_t *p, uint32_t v) {
         p[0] = (uint8_t)v;
         p[1] = (uint8_t)(v >> 8);
         p[2] = (uint8_t)(v >> 16);
         p[3] = (uint8_t)(v >> 24);
-}
-
-static uint32_t read_u32le(const uint8_t *p) {
-        return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
 
 static uint64_t now_us(void) {
@@ -95,9 +82,13 @@ void channel_deinit(struct channel *c) {
         *c = (struct channel){ .fd = -1 };
 }
 
+size_t channel_input_limit(const struct channel *c) {
+        return HEADER_SIZE + c->limits.frame_max + READ_MAX;
+}
+
 /* Moves what waits to the front and makes room behind it. Returns the room, 0 when the buffer is at its limit. */
 static int input_make_room(struct channel *c, size_t *ret_room) {
-        size_t limit = HEADER_SIZE + c->limits.frame_max + READ_MAX, cap;
+        size_t limit = channel_input_limit(c), cap;
         uint8_t *p;
 
         if (c->in_pos > 0) {
@@ -118,7 +109,7 @@ static int input_make_room(struct channel *c, size_t *ret_room) {
         return 0;
 }
 
-static int input_keep_fds(struct channel *c, const int *fds, size_t n) {
+int channel_keep_fds(struct channel *c, const int *fds, size_t n) {
         int *p;
 
         if (n == 0)
@@ -131,6 +122,7 @@ static int input_keep_fds(struct channel *c, const int *fds, size_t n) {
         memcpy(p + c->n_in_fds, fds, n * sizeof(*p));
         c->in_fds = p;
         c->n_in_fds += (unsigned)n;
+        c->n_fds_received += n;
         return 0;
 }
 
@@ -159,7 +151,7 @@ static int input_take_control(struct channel *c, struct msghdr *msg) {
         if (msg->msg_flags & MSG_CTRUNC)
                 r = CHANNEL_E_FDS;
         else
-                r = input_keep_fds(c, fds, n);
+                r = channel_keep_fds(c, fds, n);
         if (r)
                 for (size_t i = 0; i < n; i++)
                         (void)fd_close(fds[i]);
@@ -167,7 +159,7 @@ static int input_take_control(struct channel *c, struct msghdr *msg) {
 }
 
 /* One recvmsg(). Returns as channel_read(), and what came in *ret_n. */
-static int input_receive(struct channel *c, size_t max, size_t *ret_n, bool *ret_fds) {
+static int input_receive(struct channel *c, size_t max, int flags, size_t *ret_n, bool *ret_fds) {
         union {
                 struct cmsghdr align;
                 char space[CMSG_SPACE(sizeof(int) * CHANNEL_FDS_MAX)];
@@ -189,7 +181,7 @@ static int input_receive(struct channel *c, size_t max, size_t *ret_n, bool *ret
                 iov = (struct iovec){ .iov_base = c->in + c->in_len, .iov_len = room };
                 msg.msg_control = control.space;
                 msg.msg_controllen = sizeof(control.space);
-                n = recvmsg(c->fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+                n = recvmsg(c->fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT | flags);
         } while (n < 0 && errno == EINTR);
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
                 return 0;
@@ -214,7 +206,7 @@ int channel_read(struct channel *c) {
                 return CHANNEL_E_EOF;
         do {
                 fds = false;
-                r = input_receive(c, READ_MAX - total, &n, &fds);
+                r = input_receive(c, READ_MAX - total, 0, &n, &fds);
                 total += n;
                 if (r != 0 || n == 0)
                         break;
@@ -232,6 +224,20 @@ int channel_read(struct channel *c) {
         return r;
 }
 
+int channel_peek(struct channel *c, size_t max, size_t *ret_n) {
+        bool fds = false;
+        size_t n = 0;
+        int r;
+
+        if (c->eof)
+                return CHANNEL_E_EOF;
+        r = input_receive(c, MIN(max, READ_MAX), MSG_PEEK, &n, &fds);
+        *ret_n = n;
+        if (c->in_len == c->in_pos)
+                input_free(c);
+        return r == 0 && n > 0 ? 1 : r;
+}
+
 int channel_next(struct channel *c, struct channel_frame *ret) {
         size_t have = c->in_len - c->in_pos;
         uint32_t size;
@@ -242,7 +248,7 @@ int channel_next(struct channel *c, struct channel_frame *ret) {
         }
         if (have < HEADER_SIZE)
                 return c->eof ? CHANNEL_E_TRUNCATED : 0;
-        size = read_u32le(c->in + c->in_pos);
+        size = channel_read_u32le(c->in + c->in_pos);
         if (size == 0)
                 return CHANNEL_E_EMPTY;
         if (size > c->limits.frame_max)
@@ -325,6 +331,7 @@ int channel_queue_reserve_fds(struct channel *c, size_t size, const int *fds, si
                 c->out_tail = b;
         }
         write_u32le(b->data + b->len, (uint32_t)size);
+        c->out_last = b->len;
         *ret_data = b->data + b->len + HEADER_SIZE;
         b->len += total;
         c->out_frames++;
@@ -350,6 +357,7 @@ int channel_queue(struct channel *c, const void *msg, size_t size, const int *fd
 /* Takes n written bytes off the queue. */
 static void output_advance(struct channel *c, size_t n) {
         c->out_bytes -= n;
+        c->out_total += n;
         while (n > 0 && c->out_head) {
                 struct channel_out *b = c->out_head;
                 size_t part = MIN(n, b->len - c->out_pos);
@@ -357,7 +365,7 @@ static void output_advance(struct channel *c, size_t n) {
                 n -= part;
                 c->out_pos += part;
                 while (c->out_mark < c->out_pos) {
-                        size_t end = c->out_mark + HEADER_SIZE + read_u32le(b->data + c->out_mark);
+                        size_t end = c->out_mark + HEADER_SIZE + channel_read_u32le(b->data + c->out_mark);
 
                         if (end > c->out_pos)
                                 break;
@@ -395,6 +403,8 @@ static ssize_t output_send(struct channel *c) {
                         break;
                 iov[msg.msg_iovlen++] = (struct iovec){ .iov_base = b->data + skip, .iov_len = b->len - skip };
         }
+        if (c->transfer && head->n_fds == 0)
+                return c->transfer->send(c->transfer->userdata, iov, msg.msg_iovlen);
         if (head->n_fds > 0) {
                 size_t bytes = sizeof(int) * head->n_fds;
                 struct cmsghdr *h;

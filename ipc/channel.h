@@ -13,6 +13,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
 
 #include "base/buf.h"
 
@@ -41,6 +43,12 @@ struct channel_frame {
         size_t size;
 };
 
+/* Another way for bytes to leave: as writev() on the channel's socket, but negative errors (-EAGAIN: it takes none now). */
+struct channel_transfer {
+        ssize_t (*send)(void *userdata, const struct iovec *iov, size_t n_iov);
+        void *userdata;
+};
+
 struct channel_out; /* queued frames, side by side; one that carries descriptors comes first in its block */
 
 struct channel {
@@ -50,10 +58,14 @@ struct channel {
         size_t in_pos, in_len, in_cap;
         int *in_fds;
         unsigned n_in_fds;
+        uint64_t n_fds_received; /* since it was made */
         bool eof;
+        const struct channel_transfer *transfer; /* borrowed; NULL: sendmsg() */
         struct channel_out *out_head, *out_tail;
         size_t out_frames, out_bytes, out_pos; /* out_pos: bytes of the head already written */
         size_t out_mark;      /* in the head: where the oldest frame that is not wholly written begins */
+        size_t out_last;      /* in the tail: where the frame that was queued last begins */
+        uint64_t out_total;   /* bytes written since it was made */
         uint64_t out_blocked_us; /* CLOCK_MONOTONIC when the queue last stopped moving; 0 = not blocked */
 };
 
@@ -94,3 +106,27 @@ int channel_flush(struct channel *c);
 static inline bool channel_wants_write(const struct channel *c) {
         return c->out_head != NULL;
 }
+
+/* ---- for connections that outlive their process ---- */
+
+/* As channel_read(), but the socket keeps what came: *ret_n bytes, which the caller has to take from it before it calls this or
+ * channel_read() again. At most `max` at once. */
+int channel_peek(struct channel *c, size_t max, size_t *ret_n);
+/* What was received and not handed out yet. */
+static inline const uint8_t *channel_input(const struct channel *c, size_t *ret_n) {
+        *ret_n = c->in_len - c->in_pos;
+        return *ret_n ? c->in + c->in_pos : NULL;
+}
+/* The frame that was queued last, with its header; only right behind the queueing. */
+const uint8_t *channel_last_frame(const struct channel *c, size_t *ret_size);
+/* What is queued: whole frames, of which the first *ret_skip bytes are written. From malloc(), NULL without memory or where
+ * there is nothing (*ret_size is 0 then). */
+uint8_t *channel_copy_output(const struct channel *c, size_t *ret_size, size_t *ret_skip);
+/* Puts back what another process had received, and what it had queued (as it came from channel_copy_output()), into a channel
+ * that is new. 0, CHANNEL_E_OVERSIZE (that can't be), or -ENOMEM. */
+int channel_restore_input(struct channel *c, const uint8_t *data, size_t size);
+int channel_restore_output(struct channel *c, const uint8_t *data, size_t size, size_t skip);
+/* What another channel had queued and not begun to write, behind what this one has. 0 or -EINVAL (it had begun). */
+int channel_take_output(struct channel *c, struct channel *from);
+/* A descriptor that it had received (taken over), the number `n` since it was made. 0, CHANNEL_E_FDS, or -ENOMEM. */
+int channel_restore_fd(struct channel *c, int fd, uint64_t n);

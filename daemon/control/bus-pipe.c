@@ -20,6 +20,11 @@
 #include "base/log.h"
 #include "bus-error.h"
 #include "bus-internal.h"
+#include "carry.h"
+#include "inherited.h"
+#include "keep-clients.h"
+#include "kept.h"
+#include "request-keep.h"
 
 #define CREDIT 128u                  /* tokens under way or waiting in `text` */
 #define TEXT_MAX ((size_t)256 << 10) /* what they can be: 2 KiB each */
@@ -41,6 +46,9 @@ struct bus_pipe {
         uint32_t n_taken; /* tokens whose text went out, credit for them not passed on yet */
         uint32_t n_kept;  /* ... whose text is in `text` */
         bool charged, plain_due, dirty, broken;
+        bool kept;        /* a later process would go on with it; then: */
+        uint64_t key;     /* of its request, which may have ended */
+        uint64_t written; /* bytes, since it was made */
 };
 
 static void pipe_dirty(struct bus_pipe *p) {
@@ -56,9 +64,71 @@ static void pipe_drop_message(struct bus_pipe *p) {
         p->message_charged = 0;
 }
 
+/* ---- over restarts ---- */
+
+static void pipe_name(const struct bus_pipe *p, char *out) {
+        (void)snprintf(out, CLIENTS_NAME_MAX, "pipe.%llu", (unsigned long long)p->key);
+}
+
+static void pipe_record(const struct bus_pipe *p, struct keep *k) {
+        Spark__State__V1__Request m = SPARK__STATE__V1__REQUEST__INIT;
+
+        if (p->request)
+                request_fill_record(p->request, &m);
+        m.key = p->key;
+        m.uid = (uint32_t)p->user->uid;
+        m.pid = (uint32_t)p->pid;
+        m.unit = (char *)p->unit;
+        m.client = p->client;
+        m.ended = !p->request;
+        m.text = (ProtobufCBinaryData){ .len = p->text.buf.len, .data = (uint8_t *)p->text.buf.data };
+        m.sent = p->written;
+        KEEP_APPEND(k, REQUEST, request, &m);
+}
+
+/* From here on a later process would go on with it. */
+static void pipe_keep(struct bus_pipe *p) {
+        struct manager *m = p->bus->manager;
+        char name[CLIENTS_NAME_MAX];
+
+        if (p->kept || !keep_is_on(m->keep))
+                return;
+        clients_commit(m); /* where it was kept for another request, under another name, it is not any more */
+        p->key = p->request->key;
+        pipe_name(p, name);
+        if (!keep_push_fd(m->keep, name, p->fd))
+                return;
+        p->kept = true;
+        request_keep(p->request, 0, 0, NULL);
+}
+
+/* The request ended, the text is not out yet. */
+static void pipe_request_ended(struct bus_pipe *p) {
+        if (p->kept && p->request)
+                p->request->kept = false; /* its end is not the pipe's */
+        p->request = NULL;
+        if (p->kept)
+                pipe_record(p, p->bus->manager->keep);
+}
+
+static void pipe_note_end(struct bus_pipe *p) {
+        Spark__State__V1__RequestGone m = SPARK__STATE__V1__REQUEST_GONE__INIT;
+        char name[CLIENTS_NAME_MAX];
+
+        if (!p->kept || clients_are_handed_on(p->bus->manager, true))
+                return;
+        p->kept = false;
+        m.key = p->key;
+        KEEP_APPEND(p->bus->manager->keep, REQUEST_GONE, request_gone, &m);
+        pipe_name(p, name);
+        clients_drop_fd(p->bus->manager, name);
+        manager_kick(p->bus->manager);
+}
+
 static struct bus_pipe *pipe_free(struct bus_pipe *p) {
         if (!p)
                 return NULL;
+        pipe_note_end(p);
         if (p->request)
                 request_detach(p->request);
         list_remove(&p->link);
@@ -94,14 +164,39 @@ static void pipe_grant(struct bus_pipe *p) {
         p->n_taken = 0;
 }
 
+/* Bytes written, or -errno. */
+static ssize_t pipe_move(struct bus_pipe *p) {
+        const struct iovec iov = { .iov_base = p->text.buf.data, .iov_len = p->text.buf.len };
+        Spark__State__V1__RequestSent sent = SPARK__STATE__V1__REQUEST_SENT__INIT;
+        struct keep *k = p->bus->manager->keep;
+        struct carry *carry = p->kept ? keep_carry(k) : NULL;
+        ssize_t n;
+
+        if (!carry) {
+                n = write(p->fd, p->text.buf.data, p->text.buf.len);
+                return n < 0 ? -errno : n;
+        }
+        clients_commit(p->bus->manager);
+        n = carry_send(carry, p->key | CLIENTS_OF_PIPE, p->written, p->fd, &iov, 1);
+        if (n > 0) {
+                p->written += (uint64_t)n;
+                sent.key = p->key;
+                sent.sent = p->written;
+                KEEP_APPEND(k, REQUEST_SENT, request_sent, &sent);
+                keep_commit(k);
+        }
+        carry_done(carry);
+        return n ? n : -EAGAIN;
+}
+
 static void pipe_write(struct bus_pipe *p) {
         ssize_t n;
 
         while (p->text.buf.len > 0) {
-                n = write(p->fd, p->text.buf.data, p->text.buf.len);
-                if (n < 0 && errno == EINTR)
+                n = pipe_move(p);
+                if (n == -EINTR)
                         continue;
-                if (n < 0 && errno == EAGAIN)
+                if (n == -EAGAIN)
                         break;
                 if (n < 0) {
                         pipe_break(p, "its reader has closed it");
@@ -129,6 +224,7 @@ static void on_token(void *userdata, struct request *r, const Spark__V1__Token *
                 pipe_break(p, e > 0 ? "its user may not keep so much" : "out of memory");
                 return;
         }
+        request_note_tokens(r, token, true);
         p->n_kept += (uint32_t)token->n_ids;
         pipe_dirty(p); /* written in the turn, together with what else comes in it */
 }
@@ -139,15 +235,21 @@ static void on_progress(void *userdata, struct request *r, const Spark__V1__Prog
 static void on_done(void *userdata, struct request *r, const Spark__V1__Done *done) {
         struct bus_pipe *p = userdata;
 
-        p->request = NULL;
+        pipe_request_ended(p);
         pipe_dirty(p);
 }
 
 static void on_error(void *userdata, struct request *r, const Spark__V1__Error *error) {
         struct bus_pipe *p = userdata;
 
-        p->request = NULL; /* what the sentence says may quote the prompt: the log gets the name */
+        /* what the sentence says may quote the prompt: the log gets the name */
         p->plain_due = p->message && bus_prompt_wants_plain(r, error);
+        if (p->plain_due) {
+                pipe_note_end(p);
+                p->request = NULL;
+        } else {
+                pipe_request_ended(p);
+        }
         if (!p->plain_due)
                 log_info("the answer on a pipe of pid %d ended early: %s", (int)p->pid, bus_error_name(error->code));
         pipe_dirty(p);
@@ -179,6 +281,8 @@ static void pipe_submit_plain(struct bus_pipe *p) {
         if (r) {
                 p->request = NULL;
                 pipe_break(p, r < 0 ? strerror(-r) : bus_error_name(error.code));
+        } else {
+                pipe_keep(p);
         }
         pipe_drop_message(p);
 }
@@ -203,9 +307,9 @@ static int on_io(sd_event_source *source, int fd, uint32_t events, void *userdat
         return 0;
 }
 
-static int pipe_new(struct bus_call *c, int fd, struct bus_pipe **ret) {
+/* fd is taken over. */
+static int pipe_make(struct bus *b, struct user *user, int fd, struct bus_pipe **ret) {
         _cleanup_(pipe_freep) struct bus_pipe *p = calloc(1, sizeof(*p));
-        struct bus *b = c->peer->bus;
         int r;
 
         if (!p) {
@@ -214,10 +318,7 @@ static int pipe_new(struct bus_call *c, int fd, struct bus_pipe **ret) {
         }
         p->bus = b;
         p->fd = fd;
-        p->user = user_ref(c->peer->user);
-        p->pid = c->peer->peer.pid;
-        p->client = c->peer->client;
-        (void)snprintf(p->unit, sizeof(p->unit), "%s", c->peer->peer.unit);
+        p->user = user_ref(user);
         bus_text_init(&p->text, p->user, TEXT_MAX);
         list_append(&b->pipes, &p->link);
         r = fd_set_nonblock(fd, 1);
@@ -225,6 +326,19 @@ static int pipe_new(struct bus_call *c, int fd, struct bus_pipe **ret) {
                 r = sd_event_add_io(b->manager->event, &p->source, fd, 0, on_io, p);
         if (r < 0)
                 return r;
+        *ret = steal_ptr(&p);
+        return 0;
+}
+
+static int pipe_new(struct bus_call *c, int fd, struct bus_pipe **ret) {
+        _cleanup_(pipe_freep) struct bus_pipe *p = NULL;
+        int r = pipe_make(c->peer->bus, c->peer->user, fd, &p);
+
+        if (r < 0)
+                return r;
+        p->pid = c->peer->peer.pid;
+        p->client = c->peer->client;
+        (void)snprintf(p->unit, sizeof(p->unit), "%s", c->peer->peer.unit);
         if (user_charge(p->user, USER_CONNECTIONS, 1))
                 return REQUEST_E_REFUSED;
         p->charged = true;
@@ -253,6 +367,7 @@ static int start_generate(struct bus_call *c, int fds[2], struct request_error *
                 p->request = NULL;
                 return r;
         }
+        pipe_keep(p);
         (void)steal_ptr(&p);
         return 0;
 }
@@ -283,6 +398,71 @@ void bus_pipes_turn(struct bus *b) {
                 if (p->dirty)
                         pipe_turn(p);
         }
+}
+
+/* ---- over restarts: the whole ---- */
+
+void bus_write(struct bus *b, struct keep *k) {
+        struct list *pos, *tmp;
+
+        if (!b)
+                return;
+        LIST_FOREACH(pos, tmp, &b->pipes)
+                if (LIST_ENTRY(pos, struct bus_pipe, link)->kept)
+                        pipe_record(LIST_ENTRY(pos, struct bus_pipe, link), k);
+}
+
+static int pipe_take_up(struct bus_pipe *p, const struct kept_request *kept, int input_fd) {
+        const struct request_origin origin = { .user = p->user, .pid = p->pid, .unit = p->unit, .client = p->client };
+        struct request_error error;
+        int r;
+
+        if (kept->text.len > 0 && bus_text_append(&p->text, kept->text.data, kept->text.len) != 0) {
+                (void)fd_close(input_fd);
+                return -ENOBUFS;
+        }
+        p->n_kept = CREDIT - (uint32_t)MIN(kept->credit, (uint64_t)CREDIT); /* comes back when the text is out */
+        if (kept->ended) {
+                (void)fd_close(input_fd);
+                return 0;
+        }
+        r = request_restore(p->bus->manager, kept, &origin, &pipe_sink, p, input_fd, &p->request, &error);
+        if (r)
+                p->request = NULL; /* it ends behind the text there is */
+        return 0;
+}
+
+void bus_restore_pipe(struct bus *b, const struct kept_request *kept, struct inherited *in, int input_fd) {
+        struct user *user = b ? users_get(&b->manager->users, kept->uid) : NULL;
+        struct bus_pipe *p = NULL;
+        char name[CLIENTS_NAME_MAX];
+        int fd;
+
+        if (!user || kept->bad) {
+                (void)user_unref(user);
+                (void)fd_close(input_fd);
+                return; /* the pipe is closed with what nobody takes */
+        }
+        (void)snprintf(name, sizeof(name), "pipe.%llu", (unsigned long long)kept->key);
+        fd = inherited_take(in, name);
+        if (fd < 0 || pipe_make(b, user, fd, &p) < 0) {
+                (void)user_unref(user);
+                (void)fd_close(input_fd);
+                clients_drop_fd(b->manager, name);
+                return;
+        }
+        (void)user_unref(user);
+        p->key = kept->key;
+        p->kept = true;
+        p->pid = (pid_t)kept->pid;
+        p->client = kept->client;
+        p->written = kept->sent;
+        (void)snprintf(p->unit, sizeof(p->unit), "%s", kept->unit);
+        user_charge_found(p->user, USER_CONNECTIONS, 1);
+        p->charged = true;
+        if (pipe_take_up(p, kept, input_fd) < 0)
+                p->broken = true;
+        pipe_dirty(p);
 }
 
 void bus_pipes_deinit(struct bus *b) {

@@ -11,6 +11,9 @@
 #include <stdint.h>
 
 struct bus;
+struct inherited;
+struct keep;
+struct kept_request;
 struct manager;
 
 /* 0, with NULL where the configuration wants no bus; -ENOMEM. */
@@ -18,6 +21,10 @@ int bus_new(struct bus **ret, struct manager *m);
 struct bus *bus_free(struct bus *b);
 /* What is due in a turn; NULL is allowed in all of these. */
 void bus_turn(struct bus *b);
+/* Pipes over restarts: all do nothing where there is no bus. Appends those that are kept, as they stand; takes one up where an
+ * earlier process left off (fd is taken over). */
+void bus_write(struct bus *b, struct keep *k);
+void bus_restore_pipe(struct bus *b, const struct kept_request *kept, struct inherited *in, int input_fd);
 void bus_tick(struct bus *b, uint64_t now_us);
 /* True while output waits for its reader. */
 bool bus_is_busy(const struct bus *b);

@@ -38,6 +38,7 @@ static void handle_hello(struct connection *c, const Spark__V1__Hello *hello) {
                 answer.max_priority = MIN(answer.max_priority, (Spark__V1__Priority)SPARK__V1__PRIORITY__NORMAL);
         frame.body_case = SPARK__V1__SERVER_FRAME__BODY_HELLO;
         frame.hello = &answer;
+        connection_note_greeting(c);
         (void)connection_send(c, &frame);
 }
 
@@ -46,8 +47,8 @@ static void handle_cancel(struct connection *c, uint64_t id) {
 
         if (!s)
                 return;
-        request_detach(s->request);
         stream_send_pending(s);
+        request_detach(s->request);
         stream_free(s);
         connection_refuse(c, id, SPARK__V1__ERROR_CODE__CANCELLED, "The request was cancelled.");
 }
@@ -89,12 +90,31 @@ static size_t frame_count_fds(const Spark__V1__ClientFrame *f) {
         return MIN(n, (size_t)FDS_MAX);
 }
 
+/* A client that asks for nothing of the kind is kept only when it stays: who wants to know a thing or two costs the service
+ * manager nothing. */
+static bool takes_time(const Spark__V1__ClientFrame *f) {
+        switch (f->body_case) {
+        case SPARK__V1__CLIENT_FRAME__BODY_GENERATE:
+        case SPARK__V1__CLIENT_FRAME__BODY_CHAT:
+        case SPARK__V1__CLIENT_FRAME__BODY_SCORE:
+        case SPARK__V1__CLIENT_FRAME__BODY_LOAD:
+        case SPARK__V1__CLIENT_FRAME__BODY_PREWARM:
+        case SPARK__V1__CLIENT_FRAME__BODY_SESSION_CREATE:
+        case SPARK__V1__CLIENT_FRAME__BODY_SESSION_APPEND:
+        case SPARK__V1__CLIENT_FRAME__BODY_MODEL_IMPORT:
+        case SPARK__V1__CLIENT_FRAME__BODY_MODEL_PACK:
+                return true;
+        default:
+                return false;
+        }
+}
+
 static void close_all(int *fds, size_t n) {
         for (size_t i = 0; i < n; i++)
                 fds[i] = fd_close(fds[i]);
 }
 
-static void send_refusal(struct connection *c, uint64_t id, int r, struct request_error *refused) {
+void connection_refuse_as(struct connection *c, uint64_t id, int r, struct request_error *refused) {
         Spark__V1__Error error = SPARK__V1__ERROR__INIT;
 
         if (r < 0)
@@ -125,9 +145,11 @@ static void handle_request(struct connection *c, const Spark__V1__ClientFrame *f
                                           "The connection has %llu requests, which is all it may have at once.",
                                           (unsigned long long)limit);
                 request_note_refusal(c->manager, c->user, f);
-                send_refusal(c, f->id, REQUEST_E_REFUSED, &refused);
+                connection_refuse_as(c, f->id, REQUEST_E_REFUSED, &refused);
                 return;
         }
+        if (takes_time(f))
+                connection_keep(c);
         s = stream_new(c, f->id);
         if (!s) {
                 (void)fd_close(fd);
@@ -151,7 +173,9 @@ static void handle_request(struct connection *c, const Spark__V1__ClientFrame *f
         r = request_submit(c->manager, &submit, &s->request, &refused);
         if (r) {
                 stream_free(s);
-                send_refusal(c, f->id, r, &refused);
+                connection_refuse_as(c, f->id, r, &refused);
+        } else if (c->kept) {
+                stream_keep(s);
         }
 }
 

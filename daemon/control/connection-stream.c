@@ -9,6 +9,7 @@
 #include "connection-private.h"
 #include "lease.h"
 #include "message.h"
+#include "request-keep.h"
 
 void connection_dirty(struct connection *c) {
         if (list_empty(&c->dirty_link))
@@ -40,6 +41,7 @@ void connection_finish(struct connection *c) {
                 return;
         c->state = CONNECTION_CLOSING;
         c->since_us = manager_now_us();
+        connection_note_all(c);
         connection_dirty(c);
 }
 
@@ -94,6 +96,8 @@ int connection_send(struct connection *c, const Spark__V1__ServerFrame *frame) {
                 connection_fail(c, SPARK__V1__ERROR_CODE__SLOW_READER, "The client leaves its output unread.");
         else if (r < 0)
                 connection_kill(c);
+        else if (r == 0)
+                connection_note_output(c);
         return r == CHANNEL_E_OVERSIZE ? r : 0;
 }
 
@@ -182,6 +186,7 @@ void stream_send_pending(struct stream *s) {
         pending_fill(&s->pending, &token);
         connection_send_token(s->connection, s->id, &token);
         pending_clear(&s->pending);
+        request_note_queued(s->request);
 }
 
 static void on_token(void *userdata, struct request *r, const Spark__V1__Token *token) {
@@ -193,6 +198,7 @@ static void on_token(void *userdata, struct request *r, const Spark__V1__Token *
                 return;
         if (!c->blocked && pending_is_empty(&s->pending) && c->channel.out_frames < COALESCE_FRAMES) {
                 connection_send_token(c, s->id, token);
+                request_note_tokens(r, token, false);
                 return;
         }
         request_stall(r);
@@ -205,6 +211,8 @@ static void on_token(void *userdata, struct request *r, const Spark__V1__Token *
                 connection_fail(c, SPARK__V1__ERROR_CODE__SLOW_READER, "The client leaves its output unread.");
         else if (e < 0)
                 connection_kill(c);
+        else
+                request_note_tokens(r, token, true);
         connection_dirty(c);
 }
 

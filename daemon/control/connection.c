@@ -2,12 +2,15 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/fd.h"
 #include "connection-private.h"
+#include "keep-clients.h"
+#include "kept.h"
 #include "session.h"
 
 #define RESERVE_FRAMES 8u           /* beyond the limit, for the sentence that says goodbye */
@@ -34,12 +37,18 @@ static int on_io(sd_event_source *source, int fd, uint32_t events, void *userdat
 
         if (events & EPOLLOUT)
                 connection_dirty(c);
-        if (events & EPOLLIN && connection_is_open(c)) {
-                r = channel_read(&c->channel);
-                if (r == 1)
-                        connection_handle_frames(c);
-                else if (r != 0)
+        if (events & EPOLLIN && connection_is_open(c) && c->kept) {
+                r = connection_receive(c);
+                if (r != 0 && r != 1)
                         connection_handle_channel_fault(c, r);
+        } else if (events & EPOLLIN && connection_is_open(c)) {
+                r = channel_read(&c->channel);
+                if (r == 1) {
+                        connection_handle_frames(c);
+                        connection_note_input(c, 0); /* it may be kept by now */
+                } else if (r != 0) {
+                        connection_handle_channel_fault(c, r);
+                }
         } else if (events & (EPOLLHUP | EPOLLERR)) {
                 connection_kill(c);
         }
@@ -71,11 +80,14 @@ static void send_all_pending(struct connection *c) {
 }
 
 static void connection_flush(struct connection *c) {
-        int r = channel_flush(&c->channel);
+        int r;
 
+        clients_commit(c->manager);
+        r = channel_flush(&c->channel);
         c->blocked = r == 0;
         if (r == 1 && connection_is_open(c)) {
                 send_all_pending(c);
+                clients_commit(c->manager);
                 if (channel_wants_write(&c->channel))
                         r = channel_flush(&c->channel);
                 c->blocked = r == 0;
@@ -87,8 +99,10 @@ static void connection_flush(struct connection *c) {
 }
 
 void connection_turn(struct connection *c) {
-        if (c->frames_left && connection_is_open(c))
+        if (c->frames_left && connection_is_open(c)) {
                 connection_handle_frames(c);
+                connection_note_input(c, 0);
+        }
         if (!connection_is_open(c))
                 detach_streams(c);
         if (c->state != CONNECTION_DEAD)
@@ -98,12 +112,18 @@ void connection_turn(struct connection *c) {
                 return;
         }
         update_events(c);
+        if (c->blocked && !c->kept) { /* a reader that takes its time */
+                connection_keep(c);
+                clients_commit(c->manager);
+        }
 }
 
 void connection_tick(struct connection *c, uint64_t now_us) {
         const struct config_limits *l = &c->manager->config->limits;
         uint64_t blocked_us = c->channel.out_blocked_us;
 
+        if (!c->kept && connection_is_open(c) && now_us > c->since_us + KEEP_AFTER_US)
+                connection_keep(c);
         if (c->state == CONNECTION_CLOSING && now_us > c->since_us + LINGER_US)
                 connection_kill(c);
         else if (c->state == CONNECTION_NEW && now_us > c->since_us + l->hello_seconds * 1000000u)
@@ -137,9 +157,13 @@ struct connection *connection_free(struct connection *c) {
         list_remove(&c->link);
         list_remove(&c->dirty_link);
         c->source = sd_event_source_disable_unref(c->source);
+        connection_note_end(c);
         if (c->channel.fd >= 0) {
-                (void)shutdown(c->channel.fd, SHUT_WR);
-                discard_input(c->channel.fd);
+                if (!clients_are_handed_on(c->manager, c->kept)) {
+                        /* whoever else has the socket, the client sees the end; what it was sent it can still read */
+                        (void)shutdown(c->channel.fd, c->kept ? SHUT_RDWR : SHUT_WR);
+                        discard_input(c->channel.fd);
+                }
                 channel_deinit(&c->channel);
         }
         if (c->charged) {
@@ -185,7 +209,7 @@ static void connection_admit(struct connection *c) {
         }
 }
 
-int connection_new(struct manager *m, int fd, uid_t peer_uid) {
+static int connection_make(struct manager *m, int fd, uid_t peer_uid, uint64_t client, struct connection **ret) {
         _cleanup_(connection_freep) struct connection *c = calloc(1, sizeof(*c));
         const struct channel_limits limits = {
                 .frame_max = CHANNEL_FRAME_MAX,
@@ -210,17 +234,77 @@ int connection_new(struct manager *m, int fd, uid_t peer_uid) {
                 (void)fd_close(fd);
                 return r;
         }
+        c->of_bus = peer_uid != (uid_t)-1;
         r = connection_identify(c, peer_uid);
         if (r < 0)
                 return r;
-        c->client = ++m->last_client;
+        c->client = client;
         c->since_us = manager_now_us();
         c->events = EPOLLIN;
         r = sd_event_add_io(m->event, &c->source, c->channel.fd, c->events, on_io, c);
         if (r < 0)
                 return r;
+        *ret = steal_ptr(&c);
+        return 0;
+}
+
+int connection_new(struct manager *m, int fd, uid_t peer_uid) {
+        struct connection *c;
+        int r = connection_make(m, fd, peer_uid, m->last_client + 1, &c);
+
+        if (r < 0)
+                return r;
+        m->last_client++;
         connection_admit(c);
         list_append(&m->connections, &c->link);
-        (void)steal_ptr(&c);
+        return 0;
+}
+
+static int restore_channel(struct connection *c, const struct kept_connection *kept, struct inherited *in) {
+        int r = channel_restore_input(&c->channel, (const uint8_t *)kept->input.data, kept->input.len);
+
+        if (r == 0)
+                r = channel_restore_output(&c->channel, (const uint8_t *)kept->output.data, kept->output.len,
+                                           kept->output_skip);
+        c->channel.n_fds_received = c->fds_kept = c->fds_dropped = kept->descriptors;
+        for (uint32_t i = 0; r == 0 && i < kept->descriptors_kept; i++) {
+                int fd = clients_take_fd(in, c->client, kept->descriptors + i);
+
+                r = fd < 0 ? CONNECTION_E_UNUSABLE : channel_restore_fd(&c->channel, fd, kept->descriptors + i);
+        }
+        c->fds_kept = c->channel.n_fds_received;
+        c->channel.out_total = kept->sent;
+        c->input_kept = kept->input.len;
+        return r > 0 ? CONNECTION_E_UNUSABLE : r;
+}
+
+int connection_restore(struct manager *m, int fd, const struct kept_connection *kept, struct inherited *in,
+                       struct connection **ret) {
+        _cleanup_(connection_freep) struct connection *c = NULL;
+        int r = connection_make(m, fd, kept->of_bus ? kept->uid : (uid_t)-1, kept->id, &c);
+
+        if (r < 0)
+                return r;
+        c->kept = true; /* in whatever way it ends: the client is to see that */
+        if (!kept->of_bus && c->peer.uid != kept->uid)
+                return CONNECTION_E_UNUSABLE;
+        if (kept->of_bus)
+                peer_set_pid(&c->peer, (pid_t)kept->pid);
+        if (!c->peer.unit[0]) /* its process may be gone by now */
+                memcpy(c->peer.unit, kept->unit, MIN(sizeof(c->peer.unit), sizeof(kept->unit)));
+        r = restore_channel(c, kept, in);
+        if (r)
+                return r;
+        c->state = kept->closing ? CONNECTION_CLOSING : kept->greeted ? CONNECTION_OPEN : CONNECTION_NEW;
+        c->prefill_progress = kept->prefill_progress;
+        c->normal_only = kept->normal_only;
+        c->frames_left = c->input_kept > 0;
+        user_charge_found(c->user, USER_CONNECTIONS, 1);
+        m->n_connections++;
+        c->charged = true;
+        list_append(&m->connections, &c->link);
+        connection_start_transfer(c);
+        connection_dirty(c);
+        *ret = steal_ptr(&c);
         return 0;
 }

@@ -17,7 +17,15 @@
 #include "peer.h"
 #include "request.h"
 
+struct inherited;
+struct keep;
+struct kept_connection;
+struct kept_request;
 struct manager;
+
+enum {
+        CONNECTION_E_UNUSABLE = 1, /* what was kept of it does not fit together */
+};
 
 enum connection_state {
         CONNECTION_NEW,     /* Hello is due */
@@ -36,6 +44,13 @@ struct connection {
         bool charged;
         bool prefill_progress; /* the client knows that feature */
         bool normal_only;      /* as struct request_origin's */
+        bool of_bus;       /* its user is the one that the bus named */
+        bool kept;         /* a later process would go on with it (connection-keep.c); then: */
+        size_t input_kept; /* received bytes that are kept, */
+        size_t input_new;  /* and, while they are looked at, that are not yet */
+        uint64_t fds_kept; /* received descriptors that were kept, since it was made; those up to fds_dropped are not any more */
+        uint64_t fds_dropped;
+        struct channel_transfer transfer;
         uint32_t events;   /* what the source watches */
         struct user *user;
         struct peer peer;
@@ -53,6 +68,9 @@ struct connection {
 /* Takes over an accepted socket. Turns it away with a sentence where limits are reached. 0 or -errno. The bus hands out
  * sockets of its own this way: peer_uid other than -1 stands for the uid at the far end of a socketpair. */
 int connection_new(struct manager *m, int fd, uid_t peer_uid);
+/* The same for one that an earlier process had; fd is taken over. 0, CONNECTION_E_UNUSABLE, or -errno. */
+int connection_restore(struct manager *m, int fd, const struct kept_connection *kept, struct inherited *in,
+                       struct connection **ret);
 struct connection *connection_free(struct connection *c);
 /* Works off what is due in a turn; may free it. */
 void connection_turn(struct connection *c);
@@ -63,3 +81,12 @@ void connection_fail(struct connection *c, Spark__V1__ErrorCode code, const char
 void connection_fail_busy(struct connection *c, uint32_t retry_after_ms, const char *fmt, ...) _printf_(3, 4);
 /* Nothing further is read; closes when everything is out. */
 void connection_finish(struct connection *c);
+
+/* ---- over restarts ---- */
+
+/* From here on a later process would go on with it and with what runs on it. Does nothing where nothing is kept. */
+void connection_keep(struct connection *c);
+/* Appends it and its requests, as they stand. */
+void connection_write(struct connection *c, struct keep *k);
+/* Takes up a request of it where an earlier process left off, or says why not. */
+void connection_restore_request(struct connection *c, const struct kept_request *kept, int input_fd);

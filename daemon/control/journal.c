@@ -34,6 +34,34 @@ int journal_init(struct journal *j, struct user *user, bool generation, const vo
         return 0;
 }
 
+int journal_restore(struct journal *j, struct user *user, const struct journal_kept *kept) {
+        size_t n = kept->n_prompt + kept->n_generated;
+        bool accepted = kept->accepted && kept->generation;
+
+        *j = (struct journal){ .user = user, .generation = kept->generation, .awaiting = true };
+        j->charged = kept->frame_size + (accepted ? (uint64_t)n * sizeof(*j->tokens) : 0);
+        user_charge_found(user, USER_BYTES, j->charged);
+        j->frame = malloc(kept->frame_size + 1);
+        if (accepted && n > 0)
+                j->tokens = reallocarray(NULL, n, sizeof(*j->tokens));
+        if (!j->frame || (accepted && n > 0 && !j->tokens)) {
+                journal_deinit(j);
+                return -ENOMEM;
+        }
+        memcpy(j->frame, kept->frame, kept->frame_size);
+        j->frame_size = kept->frame_size;
+        if (!accepted)
+                return 0;
+        if (n > 0)
+                memcpy(j->tokens, kept->tokens, n * sizeof(*j->tokens));
+        j->cap = n;
+        j->n_prompt = kept->n_prompt;
+        j->n_generated = kept->n_generated;
+        j->seed = kept->seed;
+        j->accepted = true;
+        return 0;
+}
+
 void journal_deinit(struct journal *j) {
         if (j->user)
                 user_release(j->user, USER_BYTES, j->charged);

@@ -37,6 +37,17 @@ struct journal {
 
 /* Copies the frame. generation: it is a Generate or a Chat. 0, JOURNAL_E_QUOTA, or -ENOMEM. */
 int journal_init(struct journal *j, struct user *user, bool generation, const void *frame, size_t size);
+/* What of a journal outlives its process. */
+struct journal_kept {
+        const void *frame;
+        size_t frame_size;
+        bool generation, accepted;
+        const uint32_t *tokens; /* [n_prompt + n_generated] */
+        size_t n_prompt, n_generated;
+        uint64_t seed;
+};
+/* Goes on with it; what it takes is charged whatever the limit. 0, or -ENOMEM. */
+int journal_restore(struct journal *j, struct user *user, const struct journal_kept *kept);
 void journal_deinit(struct journal *j);
 /* The engine understood the request; what it says about a replay is known already. 0, JOURNAL_E_*, or -ENOMEM. */
 int journal_accept(struct journal *j, const uint32_t *prompt, size_t n_prompt, uint64_t seed);

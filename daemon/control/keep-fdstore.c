@@ -81,11 +81,11 @@ static bool push_failed(struct keep_store *s, const char *name, const char *why)
         return false;
 }
 
-bool keep_store_push(struct keep_store *s, const char *name, int fd) {
+bool keep_store_push(struct keep_store *s, const char *name, int fd, size_t spare) {
         char text[320];
         int r;
 
-        if (s->n >= s->max)
+        if (s->n + spare >= s->max)
                 return push_failed(s, name, "its store is full (FileDescriptorStoreMax=)");
         r = keep_store_note(s, name);
         if (r == 0) {

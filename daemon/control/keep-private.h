@@ -67,6 +67,7 @@ void keep_store_init(struct keep_store *s);
 void keep_store_deinit(struct keep_store *s);
 /* It has this one from before. 0 or -errno. */
 int keep_store_note(struct keep_store *s, const char *name);
-bool keep_store_push(struct keep_store *s, const char *name, int fd);
+/* False where fewer than `spare` places would be left. */
+bool keep_store_push(struct keep_store *s, const char *name, int fd, size_t spare);
 void keep_store_remove(struct keep_store *s, const char *name);
 void keep_store_remove_all(struct keep_store *s);

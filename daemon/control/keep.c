@@ -18,6 +18,9 @@
 #define CARRY_WRITE_END "sparkd-carry-w"
 #define REWRITE_BYTES ((size_t)4 << 20) /* out of date, beyond as much as there is: the log is written anew */
 
+/* The ends of the pipe, the log, and another one while it is written anew. */
+#define PLACES_MIN 4u
+
 /* Whoever is killed at random dies while it takes over now and then: a row of those has to be longer than chance makes it. */
 #define ATTEMPTS_MAX 8u /* ended while they took over, in a row */
 #define UNREADY_MAX 30u /* ended before the service was ready, in a row */
@@ -216,7 +219,7 @@ static int push_log(struct keep *k, const struct keep_log *log) {
         char name[64];
 
         state_name(log->head->generation, name, sizeof(name));
-        return keep_store_push(&k->store, name, log->fd) ? 0 : -EXFULL;
+        return keep_store_push(&k->store, name, log->fd, 0) ? 0 : -EXFULL;
 }
 
 /* All but the one that counts. */
@@ -280,8 +283,8 @@ static int make_pipe(struct keep *k) {
 
         if (r < 0)
                 return r;
-        if (!keep_store_push(&k->store, CARRY_READ, k->carry.pipe[0]) ||
-            !keep_store_push(&k->store, CARRY_WRITE_END, k->carry.pipe[1]))
+        if (!keep_store_push(&k->store, CARRY_READ, k->carry.pipe[0], 1) ||
+            !keep_store_push(&k->store, CARRY_WRITE_END, k->carry.pipe[1], 1))
                 return -EXFULL;
         return 0;
 }
@@ -297,8 +300,10 @@ void keep_taken(struct keep *k) {
         k->in = NULL;
         if (left)
                 log_info("%zu descriptors that an earlier process left are of no use", left);
-        if (k->store.max == 0)
+        if (k->store.max < PLACES_MIN) {
+                forget(k);
                 return;
+        }
         if (k->carry.pipe[0] < 0)
                 r = make_pipe(k);
         if (r == 0)
@@ -363,7 +368,7 @@ uint64_t keep_bytes(const struct keep *k) {
 }
 
 bool keep_push_fd(struct keep *k, const char *name, int fd) {
-        return k && k->store.max > 0 && !k->over && keep_store_push(&k->store, name, fd);
+        return k && k->store.max >= PLACES_MIN && !k->over && keep_store_push(&k->store, name, fd, 1);
 }
 
 void keep_remove_fd(struct keep *k, const char *name) {

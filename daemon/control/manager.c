@@ -10,21 +10,24 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <systemd/sd-daemon.h>
-
 #include "base/fd.h"
 #include "base/log.h"
 #include "connection.h"
 #include "engine.h"
 #include "event.h"
+#include "inherited.h"
+#include "keep.h"
 #include "lease.h"
 #include "manager.h"
 #include "power.h"
+#include "restore.h"
 #include "session.h"
 #include "store.h"
+#include "unit.h"
 
-#define ACCEPT_REST_US (100u * 1000u)   /* out of descriptors: look again after that */
+#define TICK_US 1000000u
 #define CLOSE_US (5u * 1000000u)        /* last frames and engines have so long */
+#define UNIT_ASK_US (500u * 1000u)      /* for what systemd says of our unit */
 #define FDS_RESERVED 256u               /* descriptors for anything but connections */
 #define DISK_JOBS 4096u                 /* under way at once */
 #define DISK_START_US (2u * 1000000u)   /* what was stored is known when the first client comes, unless the disk is slow */
@@ -68,6 +71,7 @@ void manager_model_changed(struct manager *m, struct model *model, bool removed)
 static void close_all(struct manager *m) {
         struct list *pos, *tmp;
 
+        keep_forget(m->keep);
         m->state = MANAGER_CLOSING;
         m->stop_us = manager_now_us();
         for (size_t i = 0; i < m->requests.n_slots; i++)
@@ -102,6 +106,25 @@ static void check_stop(struct manager *m) {
                 (void)sd_event_exit(m->event, 0);
 }
 
+/* Another process follows at once and goes on: nobody is told anything, nothing is waited for. */
+static void hand_over(struct manager *m) {
+        clients_hand_on(m);
+        log_info("ending for a restart; what is loaded and what runs stays");
+        (void)sd_event_exit(m->event, 0);
+}
+
+/* Where that can't be found out it is taken for a restart: a stop only loses its time to finish then. */
+static bool is_restart(struct manager *m) {
+        int r;
+
+        if (!keep_is_on(m->keep) || !manager_accepts(m))
+                return false;
+        r = unit_ask_restarts(UNIT_ASK_US);
+        if (r < 0)
+                log_notice("whether this is a restart is not known: %s", strerror(-r));
+        return r != 0;
+}
+
 void manager_stop(struct manager *m) {
         if (!manager_accepts(m)) { /* asked twice: at once */
                 if (m->state == MANAGER_STOPPING)
@@ -112,10 +135,7 @@ void manager_stop(struct manager *m) {
         notify_stopping(m);
         m->state = MANAGER_STOPPING;
         m->stop_us = manager_now_us();
-        m->listener_source = sd_event_source_disable_unref(m->listener_source);
-        if (m->listening)
-                listener_deinit(&m->listener);
-        m->listening = false;
+        manager_listen_end(m);
         manager_kick(m);
 }
 
@@ -140,6 +160,7 @@ static int on_turn(sd_event_source *source, void *userdata) {
         residency_turn(m);
         power_turn(m->power);
         models_pump(m);
+        keep_commit(m->keep);
         list_move(&m->dirty_engines, &now);
         while ((node = list_pop(&now)))
                 engine_flush(LIST_ENTRY(node, struct engine, dirty_link));
@@ -147,6 +168,8 @@ static int on_turn(sd_event_source *source, void *userdata) {
         while ((node = list_pop(&now)))
                 connection_turn(LIST_ENTRY(node, struct connection, dirty_link));
         bus_turn(m->bus);
+        clients_commit(m);
+        keep_turn(m->keep);
         if (!manager_accepts(m))
                 check_stop(m);
         return 0;
@@ -165,6 +188,7 @@ static void check_ready(struct manager *m) {
                         return;
         }
         m->state = MANAGER_READY;
+        keep_ready(m->keep);
         notify_ready(m);
         manager_kick(m);
         event_log(EVENT_READY, NULL, "READY");
@@ -197,83 +221,6 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata) {
                 check_stop(m);
         (void)sd_event_source_set_time_relative(source, pace_next_us(m));
         return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
-}
-
-/* ---- accepting ---- */
-
-static int on_accept_again(sd_event_source *source, uint64_t usec, void *userdata) {
-        struct manager *m = userdata;
-
-        if (m->listener_source)
-                (void)sd_event_source_set_enabled(m->listener_source, SD_EVENT_ON);
-        return 0;
-}
-
-static int on_accept(sd_event_source *source, int fd, uint32_t events, void *userdata) {
-        struct manager *m = userdata;
-        int r = 1, sock;
-
-        for (int i = 0; i < LISTENER_ACCEPTS_PER_TURN && r == 1; i++) {
-                r = listener_accept(&m->listener, &sock);
-                pace_wake(m);
-                if (r == 1 && connection_new(m, sock, (uid_t)-1) < 0)
-                        log_warning("a connection could not be taken");
-        }
-        if (r < 0 || r == LISTENER_E_NO_FDS) {
-                log_warning("accepting connections: %s", r < 0 ? strerror(-r) : "out of descriptors");
-                (void)sd_event_source_set_enabled(source, SD_EVENT_OFF);
-                if (sd_event_add_time_relative(m->event, NULL, CLOCK_MONOTONIC, ACCEPT_REST_US, 1000, on_accept_again,
-                                               m) < 0)
-                        (void)sd_event_source_set_enabled(source, SD_EVENT_ON);
-        }
-        return 0;
-}
-
-static int listen_inherited(struct manager *m) {
-        int n = sd_listen_fds(1), taken = 0;
-
-        for (int fd = SD_LISTEN_FDS_START; fd < SD_LISTEN_FDS_START + n; fd++) {
-                if (!taken && listener_init_fd(&m->listener, fd) == 0) {
-                        taken = 1;
-                        continue;
-                }
-                log_warning("descriptor %d that we were handed is of no use", fd);
-                (void)fd_close(fd);
-        }
-        return taken;
-}
-
-static int listen_at_path(struct manager *m) {
-        const char *path = m->config->socket;
-        int r = listener_init(&m->listener, path, (mode_t)m->config->socket_mode, (gid_t)-1);
-
-        if (r == LISTENER_E_IN_USE)
-                log_error("somebody listens at %s already; another sparkd? Stop it, or give this one a socket of its own", path);
-        else if (r == LISTENER_E_NOT_SOCKET)
-                log_error("%s is there and is no socket; it is left alone", path);
-        else if (r == LISTENER_E_PATH)
-                log_error("'%s' is no usable path for a socket (absolute, up to 107 bytes)", path);
-        else if (r == -ENOENT)
-                log_error("the folder of the socket %s does not exist", path);
-        else if (r < 0)
-                log_error("listening at %s: %s", path, strerror(-r));
-        return r > 0 ? -EADDRINUSE : r;
-}
-
-static int manager_listen(struct manager *m) {
-        bool inherited = listen_inherited(m);
-        int r;
-
-        if (!inherited) {
-                r = listen_at_path(m);
-                if (r < 0)
-                        return r;
-        }
-        m->listening = true;
-        r = sd_event_add_io(m->event, &m->listener_source, m->listener.fd, EPOLLIN, on_accept, m);
-        if (r >= 0)
-                log_info("listening at %s", inherited ? "the socket that was handed over" : m->config->socket);
-        return r;
 }
 
 /* ---- configuration ---- */
@@ -355,6 +302,8 @@ static int on_signal(sd_event_source *source, const struct signalfd_siginfo *si,
 
         if (si->ssi_signo == SIGHUP)
                 (void)manager_reload(m, &unused);
+        else if (si->ssi_signo == SIGTERM && is_restart(m))
+                hand_over(m);
         else
                 manager_stop(m);
         return 0;
@@ -409,6 +358,9 @@ static int manager_set_up(struct manager *m) {
         int r;
 
         make_state_dir(m);
+        r = restore_begin(m);
+        if (r < 0)
+                return r;
         r = memory_init(&m->memory, m->config->memory_floor);
         if (r < 0)
                 return r;
@@ -478,9 +430,13 @@ int manager_new(struct manager **ret, struct config *config, const char *config_
         if (!m->own_watcher)
                 return -ENOMEM;
         (void)disk_drain(m->disk, DISK_START_US);
-        r = manager_listen(m);
+        r = restore_all(m);
+        if (r >= 0)
+                r = manager_listen(m);
         if (r >= 0)
                 r = bus_new(&m->bus, m);
+        if (r >= 0)
+                r = restore_end(m);
         if (r < 0)
                 return r;
         *ret = steal_ptr(&m);
@@ -492,6 +448,10 @@ struct manager *manager_free(struct manager *m) {
 
         if (!m)
                 return NULL;
+        if (manager_accepts(m)) { /* this is no stop: what ends from here on stays for the next process */
+                m->handed_on = true;
+                m->keep = keep_free(m->keep);
+        }
         m->state = MANAGER_CLOSING;
         m->bus = bus_free(m->bus);
         LIST_FOREACH(pos, tmp, &m->connections)
@@ -507,15 +467,16 @@ struct manager *manager_free(struct manager *m) {
         m->store = store_free(m->store);
         requests_deinit(&m->requests);
         jobs_deinit(&m->jobs);
-        m->listener_source = sd_event_source_disable_unref(m->listener_source);
-        if (m->listening)
-                listener_deinit(&m->listener);
+        manager_listen_end(m);
         for (size_t i = 0; i < ARRAY_SIZE(m->signal_sources); i++)
                 m->signal_sources[i] = sd_event_source_disable_unref(m->signal_sources[i]);
         m->turn = sd_event_source_disable_unref(m->turn);
         m->tick = sd_event_source_disable_unref(m->tick);
         m->event = sd_event_unref(m->event);
         memory_deinit(&m->memory);
+        m->keep = keep_free(m->keep);
+        m->inherited = inherited_free(m->inherited);
+        clients_deinit(m);
         (void)config_free(m->config);
         free(m->own_watcher);
         free(m);

@@ -20,6 +20,7 @@
 #include "config.h"
 #include "disk.h"
 #include "job.h"
+#include "keep-clients.h"
 #include "listener.h"
 #include "memory.h"
 #include "model.h"
@@ -45,6 +46,8 @@ struct manager_watcher {
 };
 
 struct leases;
+struct inherited;
+struct keep;
 struct power;
 struct sessions;
 struct store;
@@ -81,6 +84,10 @@ struct manager {
         struct leases *leases;
         struct sessions *sessions;
         struct store *store;
+        struct inherited *inherited; /* until everything is in its place */
+        struct keep *keep;
+        struct clients_kept clients_kept;
+        bool handed_on; /* what is kept is the next process's: it is not ended by being freed here */
         struct power *power;
         bool weights_are_copied; /* to a device, by the engine that was ready last */
 };
@@ -94,6 +101,10 @@ int manager_run(struct manager *m);
 void manager_stop(struct manager *m);
 /* Reads the configuration again. 0, or REQUEST_E_REFUSED with *error filled: it stays as it was. */
 int manager_reload(struct manager *m, struct request_error *error);
+
+/* Where clients come from. 0 or -errno, after having logged why. */
+int manager_listen(struct manager *m);
+void manager_listen_end(struct manager *m);
 
 uint64_t manager_now_us(void);
 /* Makes sure that a turn follows. */

@@ -14,7 +14,9 @@
 #include "lease.h"
 #include "load.h"
 #include "manager.h"
+#include "model-keep.h"
 #include "model-private.h"
+#include "model.h"
 #include "power.h"
 #include "session.h"
 
@@ -47,6 +49,7 @@ const char *model_state_name(const struct model *model) {
 }
 
 void model_drop_image(struct model *model) {
+        model_keep_gone(model);
         for (size_t i = 0; i < model->n_segments; i++)
                 model->segments[i] = fd_close(model->segments[i]);
         model->n_segments = 0;
@@ -425,11 +428,17 @@ void model_load_done(struct model *model) {
         model->read_bytes = load->read_bytes;
         model->read_us = load->written_us - load->handed_us;
         model->load = load_free(load);
+        model_keep(model);
         model_set_state(model, MODEL_STARTING);
         if (model->engine)
                 engine_tell_image(model->engine, 0, true);
         else
                 model_start_engine(model);
+}
+
+void model_adopted(struct model *model) {
+        model_set_state(model, MODEL_STARTING);
+        model_start_engine(model);
 }
 
 void model_load_failed(struct model *model, const struct request_error *error) {
@@ -466,6 +475,7 @@ void model_engine_ready(struct model *model, const Spark__Engine__V1__Ready *rea
                 model->load_us = manager_now_us() - model->load_began_us;
         model->load_began_us = 0;
         model->load_wanted = true; /* it stays until it is unloaded */
+        model_keep(model);
         event_log(EVENT_MODEL_READY, model->name, "model '%s' is ready: %s %s, %" PRIu64 " bytes, %s", model->name, f->architecture,
                   f->format, model->image_bytes, f->backend);
         model_set_state(model, MODEL_READY);

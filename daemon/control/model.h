@@ -78,6 +78,7 @@ struct model {
         int segments[LOADLINK_SEGMENTS_MAX];
         size_t n_segments;
         uint64_t image_bytes, kv_promised, engine_promised, load_began_us, load_us;
+        uint64_t keep_id; /* of the image that a later process finds; 0 = it would find none */
         struct plan plan; /* of the image that is there */
         uint64_t read_bytes, read_us; /* by its load, of its files */
         struct model_facts facts;
@@ -91,6 +92,7 @@ struct model {
 
 struct models {
         struct list list;
+        uint64_t last_id; /* the highest keep_id */
         struct list kicked;
         bool overdue; /* a configured model waits for its name, which one of the store has that is in use */
 };
@@ -105,6 +107,8 @@ int models_configure(struct manager *m);
 void models_deinit(struct manager *m);
 /* name "" = the default model, or the only one there is. NULL with *error filled where there is none such. */
 struct model *models_find(struct manager *m, const char *name, struct request_error *error);
+/* The one of this name that is none of the store's. NULL where there is none. */
+struct model *models_get_listed(struct manager *m, const char *name);
 /* The model that a Load means, made where it is new; fd is taken over (or -1). NULL with *error filled. */
 struct model *models_find_for_load(struct manager *m, const Spark__V1__Load *load, int fd, struct request_error *error);
 
@@ -149,6 +153,8 @@ void model_load_progress(struct model *model, const struct load *load);
 void model_load_arrived(struct model *model, uint32_t tensors);
 void model_load_done(struct model *model);
 void model_load_failed(struct model *model, const struct request_error *error);
+/* From model-keep.c: its image is there from before. */
+void model_adopted(struct model *model);
 /* From engine.c */
 void model_engine_ready(struct model *model, const Spark__Engine__V1__Ready *ready);
 /* The engine's process is gone and freed; error is set where the engine itself said why it can't serve. lost: it lost its

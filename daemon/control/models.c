@@ -31,6 +31,10 @@ static struct model *get_from_table(struct manager *m, const char *name, bool st
         return NULL;
 }
 
+struct model *models_get_listed(struct manager *m, const char *name) {
+        return get_from_table(m, name, false);
+}
+
 /* Names of the store come after those that were configured or loaded: what the administrator says counts. */
 static struct model *models_get(struct manager *m, const char *name) {
         struct model *model = get_from_table(m, name, false);

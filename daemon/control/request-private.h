@@ -9,6 +9,14 @@
 
 int requests_add(struct requests *t, struct request *r);
 void requests_remove(struct requests *t, struct request *r);
+/* Under the key that an earlier process had given it; requests_added_again() when all are there. 0, or -errno (-EEXIST). */
+int requests_add_again(struct requests *t, struct request *r, uint64_t key);
+void requests_added_again(struct requests *t);
+
+/* One that is in no table yet, of nobody's charge. NULL without memory. */
+struct request *request_alloc(struct manager *m, enum request_kind kind, const struct request_origin *origin);
+struct request *request_free(struct request *r);
+DEFINE_CLEANUP(struct request *, request_free)
 
 void request_error_set_va(struct request_error *e, Spark__V1__ErrorCode code, const char *fmt, va_list ap)
         _printf_(3, 0);

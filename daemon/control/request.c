@@ -17,6 +17,7 @@
 #include "message.h"
 #include "pace.h"
 #include "power.h"
+#include "request-keep.h"
 #include "request-private.h"
 #include "session-text.h"
 #include "session.h"
@@ -79,13 +80,21 @@ static void request_set_model(struct request *r, struct model *model) {
         }
 }
 
-static struct request *request_free(struct request *r) {
+struct request *request_free(struct request *r) {
+        bool ends;
+
         if (!r)
                 return NULL;
-        request_settle(r);
+        ends = !clients_are_handed_on(r->manager, r->kept);
+        request_note_end(r);
+        if (ends)
+                request_settle(r);
         r->job = job_end(r->job, JOB_CANCELLED);
-        if (r->session)
+        if (r->session && ends)
                 session_turn_break(r);
+        else if (r->session)
+                session_turn_leave(r);
+        (void)session_text_unref(r->turn.text);
         (void)session_text_unref(r->turn.prefix);
         free(r->turn.done);
         list_remove(&r->session_link);
@@ -109,30 +118,38 @@ static struct request *request_free(struct request *r) {
         free(r);
         return NULL;
 }
-DEFINE_CLEANUP(struct request *, request_free)
 
 void request_release(struct request *r) {
         (void)request_free(r);
 }
 
+struct request *request_alloc(struct manager *m, enum request_kind kind, const struct request_origin *origin) {
+        struct request *r = calloc(1, sizeof(*r));
+
+        if (!r)
+                return NULL;
+        r->manager = m;
+        r->kind = kind;
+        r->origin = *origin;
+        r->input_fd = -1;
+        r->turn.session_tokens = UINT64_MAX;
+        list_init(&r->model_link);
+        list_init(&r->command_link);
+        list_init(&r->session_link);
+        return r;
+}
+
 static int request_new(struct manager *m, const struct request_submit *s, const struct request_outline *o,
                        struct request **ret, struct request_error *error) {
-        _cleanup_(request_freep) struct request *r = calloc(1, sizeof(*r));
+        _cleanup_(request_freep) struct request *r = request_alloc(m, o->kind, &s->origin);
         int e;
 
         if (!r)
                 return -ENOMEM;
-        r->manager = m;
-        r->kind = o->kind;
         r->sink = s->sink;
         r->userdata = s->userdata;
-        r->origin = s->origin;
-        r->input_fd = -1;
         r->client_credit = o->credit;
         r->arrived_us = manager_now_us();
-        list_init(&r->model_link);
-        list_init(&r->command_link);
-        list_init(&r->session_link);
         if (user_charge(s->origin.user, USER_REQUESTS, 1))
                 return request_refuse_busy(error, &s->origin.user->ended,
                                            "Your user has %llu requests, which is all it may have at once.",
@@ -288,6 +305,7 @@ void request_add_credit(struct request *r, uint64_t tokens) {
         if (r->client_credit != REQUEST_CREDIT_ALL &&
             __builtin_add_overflow(r->client_credit, tokens, &r->client_credit))
                 r->client_credit = REQUEST_CREDIT_ALL - 1;
+        request_note_credit(r, tokens);
         request_pump_credit(r);
 }
 
@@ -307,9 +325,12 @@ void request_resume(struct request *r) {
 }
 
 void request_detach(struct request *r) {
+        bool ends = !clients_are_handed_on(r->manager, r->kept);
+
+        request_note_end(r);
         r->sink = NULL;
         r->origin.unit = NULL;
-        if (r->session)
+        if (r->session && ends)
                 session_turn_break(r);
         request_count(r);
         if (r->state == REQUEST_SENT) {
@@ -553,12 +574,18 @@ static int journal_result(struct request *r, int e) {
 }
 
 int request_take_accepted(struct request *r, const Spark__Engine__V1__Accepted *a) {
+        bool known = r->journal.accepted;
+        int e;
+
         request_begin(r);
         if (!r->sink)
                 return 0;
         if (r->session && !r->journal.accepted && !session_turn_accepts(r, a))
                 return REQUEST_E_REFUSED;
-        return journal_result(r, journal_accept(&r->journal, a->prompt_tokens, a->n_prompt_tokens, a->seed));
+        e = journal_accept(&r->journal, a->prompt_tokens, a->n_prompt_tokens, a->seed);
+        if (e == 0 && !known)
+                request_note_accepted(r);
+        return journal_result(r, e);
 }
 
 int request_take_tokens(struct request *r, const Spark__V1__Token *token) {

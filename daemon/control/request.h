@@ -45,13 +45,14 @@ struct job;
 
 #define REQUEST_CREDIT_DEFAULT 256u
 #define REQUEST_CREDIT_ALL UINT64_MAX /* a sink that takes whatever comes */
+#define REQUEST_KEY_SLOT_BITS 16              /* of a key; what lies above is a number that never comes again */
 #define REQUEST_INPUT_MAX ((uint64_t)64 << 20) /* bytes of an input sent as a memfd */
 
 enum {
         REQUEST_E_REFUSED = 1, /* see struct request_error */
 };
 
-enum request_kind {
+enum request_kind { /* records of what is kept have these numbers: new ones come last */
         REQUEST_GENERATE,
         REQUEST_CHAT,
         REQUEST_TOKENIZE,
@@ -111,6 +112,9 @@ struct request_turn {
         struct session *answers;     /* FINISHING: whose state goes with the answer */
         uint8_t *done;               /* FINISHING: the answer, packed; NULL = an empty one */
         size_t done_size;
+        struct session_text *text;   /* FINISHING: what the journal had come to, n_prompt of it the prompt */
+        size_t n_prompt, n_text;
+        uint64_t session_tokens;     /* another process began it, on a session of this length; else UINT64_MAX */
         uint64_t version, since_us;
 };
 
@@ -135,6 +139,8 @@ struct request {
         enum request_kind kind;
         enum request_state state;
         bool cancel_due, stalled, engine_queued, engine_paused;
+        bool kept;          /* a later process would go on with it */
+        bool input_kept;    /* with its input */
         bool lossless; /* LOAD: of coded weights */
         bool begun, refused, settled; /* as the usage ledger has it */
         unsigned losses;

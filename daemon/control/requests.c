@@ -7,8 +7,6 @@
 
 #include "request-private.h"
 
-#define KEY_SLOT_BITS 16
-
 void requests_init(struct requests *t) {
         *t = (struct requests){ 0 };
 }
@@ -24,7 +22,7 @@ static int requests_grow(struct requests *t) {
         struct request **slots;
         uint32_t *unused;
 
-        if (n > 1u << KEY_SLOT_BITS)
+        if (n > 1u << REQUEST_KEY_SLOT_BITS)
                 return -ENOBUFS;
         slots = reallocarray(t->slots, n, sizeof(void *));
         if (!slots)
@@ -54,12 +52,37 @@ int requests_add(struct requests *t, struct request *r) {
         slot = t->free_slots[--t->n_free];
         t->slots[slot] = r;
         t->count++;
-        r->key = ++t->sequence << KEY_SLOT_BITS | slot;
+        r->key = ++t->sequence << REQUEST_KEY_SLOT_BITS | slot;
         return 0;
 }
 
+int requests_add_again(struct requests *t, struct request *r, uint64_t key) {
+        size_t slot = key & ((1u << REQUEST_KEY_SLOT_BITS) - 1);
+        int e;
+
+        while (slot >= t->n_slots) {
+                e = requests_grow(t);
+                if (e < 0)
+                        return e;
+        }
+        if (t->slots[slot])
+                return -EEXIST;
+        t->slots[slot] = r;
+        t->count++;
+        r->key = key;
+        t->sequence = MAX(t->sequence, key >> REQUEST_KEY_SLOT_BITS);
+        return 0;
+}
+
+void requests_added_again(struct requests *t) {
+        t->n_free = 0;
+        for (size_t i = 0; i < t->n_slots; i++)
+                if (!t->slots[i])
+                        t->free_slots[t->n_free++] = (uint32_t)i;
+}
+
 void requests_remove(struct requests *t, struct request *r) {
-        uint32_t slot = (uint32_t)(r->key & ((1u << KEY_SLOT_BITS) - 1));
+        uint32_t slot = (uint32_t)(r->key & ((1u << REQUEST_KEY_SLOT_BITS) - 1));
 
         if (r->key == 0)
                 return;
@@ -70,7 +93,7 @@ void requests_remove(struct requests *t, struct request *r) {
 }
 
 struct request *requests_find(const struct requests *t, uint64_t key) {
-        uint64_t slot = key & ((1u << KEY_SLOT_BITS) - 1);
+        uint64_t slot = key & ((1u << REQUEST_KEY_SLOT_BITS) - 1);
 
         if (slot >= t->n_slots || !t->slots[slot] || t->slots[slot]->key != key)
                 return NULL;

@@ -32,6 +32,17 @@ static struct model *find_model(const struct session *s, const Spark__V1__Client
         return models_find(s->table->manager, s->model, error);
 }
 
+/* An earlier process began the turn. Whatever it had made of the session, perhaps to the end of the turn: it stands where it stood
+ * then, and comes to the same. False where that can't be. */
+static bool take_back(struct session *s, const struct request *r) {
+        const struct journal *j = &r->journal;
+
+        if (s->n < r->turn.session_tokens)
+                return false;
+        s->n = r->turn.session_tokens;
+        return !j->accepted || (j->n_prompt >= s->n && (s->n == 0 || memcmp(j->tokens, s->text->ids, s->n * sizeof(*j->tokens)) == 0));
+}
+
 void session_turn_begin(struct sessions *t, struct request *r, const Spark__V1__ClientFrame *f) {
         struct request_error error;
         struct session *s = session_get(t, session_of(f), r->user, &error);
@@ -47,6 +58,10 @@ void session_turn_begin(struct sessions *t, struct request *r, const Spark__V1__
         }
         if (!session_need_text(s, r))
                 return;
+        if (r->turn.session_tokens != UINT64_MAX && !take_back(s, r)) {
+                request_fail_with(r, SPARK__V1__ERROR_CODE__INTERNAL, "session: it is not what it was before the service was restarted.");
+                return;
+        }
         s->turn = r;
         s->used_us = manager_now_us();
         r->session = s;
@@ -84,9 +99,11 @@ static void take_over(struct session *s, struct request *r) {
 
         if (r->first_token_us) /* the usage ledger wants to know what of the prompt was worked on */
                 r->worked_tokens = MAX(r->worked_tokens, (uint32_t)r->journal.n_prompt);
+        r->turn.n_prompt = r->journal.n_prompt;
         ids = journal_take_tokens(&r->journal, &n, &charged);
         if (!ids)
                 return;
+        r->turn.n_text = n;
         text = session_text_new(r->user, ids, n, charged);
         if (!text) {
                 log_error("out of memory: a session stays without its last turn");
@@ -96,6 +113,8 @@ static void take_over(struct session *s, struct request *r) {
         }
         s->vocabulary = r->model->facts.vocabulary;
         s->parameters = r->model->facts.parameters;
+        if (r->kept) /* until the answer is out it may have to be come to again */
+                r->turn.text = session_text_ref(text);
         session_set_text(s, text, n);
         session_changed(s);
 }
@@ -119,4 +138,8 @@ void session_turn_finish(struct request *r, const Spark__V1__Done *done) {
 
 void session_turn_break(struct request *r) {
         (void)turn_end(r, r->journal.n_generated > 0);
+}
+
+void session_turn_leave(struct request *r) {
+        (void)turn_end(r, false);
 }

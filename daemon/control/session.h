@@ -52,6 +52,8 @@ bool session_turn_accepts(const struct request *r, const Spark__Engine__V1__Acce
 void session_turn_finish(struct request *r, const Spark__V1__Done *done);
 /* It ended in another way: the session takes over prompt and tokens where the client has seen any. */
 void session_turn_break(struct request *r);
+/* It goes on in another process: the session stays as it was. */
+void session_turn_leave(struct request *r);
 /* Gives an answer that waits for the disk. The request is gone afterwards. */
 void session_answer_now(struct request *r);
 

@@ -4,6 +4,7 @@
 
     make-gguf.py --shape llama-1b --format q4_k_m OUT.gguf
     make-gguf.py --shape tiny --format f16 --layers 4 --vocab 600 OUT.gguf
+    make-gguf.py --shape small --format f16 --layers 6 --ff 1024 --experts 256 OUT.gguf
 
 For measuring speed and for feeding the loader: the weights mean nothing, but they have the sizes, formats and
 magnitudes of a real model (standard deviation about 0.02), so that activations stay finite. The vocabulary is
@@ -11,7 +12,9 @@ byte-level BPE: the 256 bytes, then pairs and triples with their merges, then sp
 
 Quantized blocks are random bytes with fitting scales; nothing is rounded from anything. Which tensor gets which format
 follows what llama.cpp's quantizer does for the same name (q4_k_m: Q6_K for the embedding and, in half of the layers,
-for attn_v and ffn_down). Streams: memory stays below about 100 MB whatever the model.
+for attn_v and ffn_down). Streams: memory stays below about 100 MB whatever the model. With --experts the feed-forward
+matrices are there so often, two of each at work for a token; only the first ones have weights, behind them is a hole: a big model
+that computes fast and takes no room on a disk.
 
 Needs numpy (Debian: python3-numpy).
 """
@@ -54,6 +57,7 @@ WITH_MINIMUM = {"Q4_1": (0, 4.6, -7.5), "Q5_1": (0, 9.2, -15.5), "Q4_K": (0, 275
                 "Q2_K": (80, 14.4, 1.5)}
 SIGMA = 0.02
 ALIGN = 32
+EXPERTS_USED, EXPERTS_FILLED = 2, 4
 CHUNK = 1 << 22  # elements
 
 
@@ -188,11 +192,15 @@ def tensor_list(p, fmt, tied):
     yield "rope_freqs.weight", "F32", (p["head_dim"] // 2,)
     for i in range(p["layers"]):
         better = "Q6_K" if fmt == "q4_k_m" and more_bits(i, p["layers"]) else matrix
+        n = (p["experts"],) if p["experts"] else ()
+        exps = "_exps" if n else ""
+        if n:
+            yield "blk.%d.ffn_gate_inp.weight" % i, "F32", (p["embd"], *n)
         for name, kind, dims in (
             ("attn_norm", "F32", (p["embd"],)), ("attn_q", matrix, (p["embd"], q)), ("attn_k", matrix, (p["embd"], kv)),
             ("attn_v", better, (p["embd"], kv)), ("attn_output", matrix, (q, p["embd"])), ("ffn_norm", "F32", (p["embd"],)),
-            ("ffn_gate", matrix, (p["embd"], p["ff"])), ("ffn_up", matrix, (p["embd"], p["ff"])),
-            ("ffn_down", better, (p["ff"], p["embd"])),
+            ("ffn_gate" + exps, matrix, (p["embd"], p["ff"], *n)), ("ffn_up" + exps, matrix, (p["embd"], p["ff"], *n)),
+            ("ffn_down" + exps, better, (p["ff"], p["embd"], *n)),
         ):
             yield "blk.%d.%s.weight" % (i, name), kind, dims
     yield "output_norm.weight", "F32", (p["embd"],)
@@ -228,6 +236,9 @@ def metadata(p, fmt, name):
     m.u32("llama.rope.dimension_count", p["head_dim"])
     m.f32("llama.rope.freq_base", p["rope_base"])
     m.f32("llama.attention.layer_norm_rms_epsilon", 1e-5)
+    if p["experts"]:
+        m.u32("llama.expert_count", p["experts"])
+        m.u32("llama.expert_used_count", EXPERTS_USED)
     tokens, types, merges, bos, eos = vocabulary(p["vocab"])
     m.string("tokenizer.ggml.model", "gpt2")
     m.string("tokenizer.ggml.pre", "llama-bpe")
@@ -257,6 +268,9 @@ def write_tensor(f, rng, name, kind, dims, p):
         f.write((1 + rng.standard_normal(dims[0], np.float32) * SIGMA).astype("<f4").tobytes())
         return
     _, block, _ = TYPES[kind]
+    if len(dims) == 3:
+        f.write(random_blocks(rng, kind, min(dims[2], EXPERTS_FILLED) * dims[0] * dims[1] // block).tobytes())
+        return
     left = dims[0] * dims[1] // block
     while left:
         n = min(left, CHUNK // block)
@@ -280,8 +294,10 @@ def write_model(path, p, fmt, tied, seed, sparse):
             f.truncate(f.tell() + offset)
             return
         for name, kind, dims in tensors:
+            end = f.tell() + -(-tensor_bytes(kind, dims) // ALIGN) * ALIGN
             write_tensor(f, rng, name, kind, dims, p)
-            f.write(b"\0" * (-f.tell() % ALIGN))
+            f.seek(end)
+        f.truncate(end)
 
 
 def main():
@@ -293,12 +309,14 @@ def main():
     parser.add_argument("--sparse", action="store_true", help="a hole instead of the weights: all of its size, none of its space")
     for field in FIELDS[:-1]:
         parser.add_argument("--" + field.replace("_", "-"), type=int)
+    parser.add_argument("--experts", type=int, default=0)
     parser.add_argument("out")
     args = parser.parse_args()
     p = dict(zip(FIELDS, SHAPES[args.shape]))
     for field in FIELDS[:-1]:
         if getattr(args, field) is not None:
             p[field] = getattr(args, field)
+    p["experts"] = args.experts
     write_model(args.out, p, args.format, not args.untied, args.seed, args.sparse)
 
 

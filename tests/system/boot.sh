@@ -18,8 +18,13 @@ mount -t tmpfs none /run/systemd 2>/dev/null || { mkdir -p /run/systemd && mount
 
 m=$root/m
 cp -a "$WORK/installed/." "$m/"
-mkdir -p "$m/opt/sparkd-test"
-cp "$HERE/inside.py" "$HERE/$SCRIPT" "$m/opt/sparkd-test/"
+# the tests, where they find each other as in the tree
+tests=/opt/sparkd-test/tests
+mkdir -p "$m$tests/integration" "$m$tests/reference"
+cp -r "$HERE" "$m$tests/"
+cp "$HERE/../integration/harness.py" "$m$tests/integration/"
+cp "$HERE/../reference/make-gguf.py" "$m$tests/reference/"
+cp -r "$HERE/../../proto" "$m/opt/sparkd-test/"
 # where the outer system is itself a container, this keeps packages from starting their services
 rm -f "$m/usr/sbin/policy-rc.d"
 units=$m/etc/systemd/system
@@ -37,7 +42,8 @@ SuccessAction=exit-force
 FailureAction=exit-force
 [Service]
 Type=exec
-ExecStart=/usr/bin/python3 -B /opt/sparkd-test/$SCRIPT
+Environment=SPARK_TEST_LONG=${SPARK_TEST_LONG:-} SPARK_BUILD=/opt/sparkd-test/build
+ExecStart=/usr/bin/python3 -B $tests/system/$SCRIPT
 StandardOutput=append:/out/output
 StandardError=append:/out/output
 EOF

@@ -1,10 +1,10 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Boots a real systemd with the installed service in it and runs inside.py there:
+"""Boots a real systemd with the installed service in it and runs tests there, each script in a container of its own:
 
-    tests/system/run.py [--packages | --script FILE] [BUILD]
+    tests/system/run.py [--script FILE]... [--packages] [BUILD]
 
-With --script another file of this folder runs instead of inside.py: polkit.py.
+Without --script all of SCRIPTS run. SPARK_TEST_LONG=1 in the environment: as long as it takes (docs/packaging.md).
 With --packages nothing is installed beforehand: Debian packages are built, checked by lintian, and package.py has them, and
 the same ones with a higher version.
 
@@ -13,6 +13,7 @@ makes goes on top. Needs root, systemd-nspawn and a writable cgroup tree, and sk
 line is "N passed, N failed, N skipped".
 """
 
+import argparse
 import os
 import pathlib
 import re
@@ -25,7 +26,11 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 TESTDATA = pathlib.Path(os.environ.get("SPARK_TESTDATA", ROOT / "../shared/testdata")).resolve()
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
-TIMEOUT_S = 240
+PACKAGES = "opt/sparkd-test/tests/system"  # where package.py finds them
+PACKAGE_SCRIPT = "package.py"
+SCRIPTS = ("inside.py", "restart.py", "polkit.py")
+LONG = bool(os.environ.get("SPARK_TEST_LONG"))
+TIMEOUT_S = 1800 if LONG else 240
 
 
 def bundled_model():
@@ -87,18 +92,18 @@ def build_packages(build, target):
     subprocess.run([ROOT / "tools/deb.sh", build], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
     made = (ROOT / build / "deb").resolve()
     for folder in "first", "second":
-        (target / "opt/sparkd-test" / folder).mkdir(parents=True)
+        (target / PACKAGES / folder).mkdir(parents=True)
     for deb in made.glob("*.deb"):
         if "-dbgsym_" in deb.name:
             continue
-        shutil.copy(deb, target / "opt/sparkd-test/first")
+        shutil.copy(deb, target / PACKAGES / "first")
         with tempfile.TemporaryDirectory() as name:
             subprocess.run(["dpkg-deb", "-R", deb, name], check=True)
             control = pathlib.Path(name) / "DEBIAN/control"
             text = re.sub(r"^Version: (.*)", r"Version: \1+1", control.read_text(encoding="utf-8"), flags=re.M)
             text = re.sub(r"\(= ([^)]*)\)", r"(= \1+1)", text)
             control.write_text(text, encoding="utf-8")
-            subprocess.run(["dpkg-deb", "-Znone", "-b", name, target / "opt/sparkd-test/second"], check=True,
+            subprocess.run(["dpkg-deb", "-Znone", "-b", name, target / PACKAGES / "second"], check=True,
                            stdout=subprocess.DEVNULL)
     done = subprocess.run(["lintian", "--allow-root", "--fail-on", "error", *made.glob("*.changes")], check=False,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -120,29 +125,17 @@ def boot(work, out, script):
         remove_cgroups(folders)
 
 
-def main():
-    arguments = sys.argv[1:]
-    packages = "--packages" in arguments
-    if packages:
-        arguments.remove("--packages")
-    script = "package.py" if packages else "inside.py"
-    if "--script" in arguments:
-        at = arguments.index("--script")
-        script = arguments[at + 1]
-        del arguments[at:at + 2]
-    build = arguments[0] if arguments else "build"
-    reason = why_not() or (why_no_packages() if packages else None)
-    if reason:
-        print(f"skipped: {reason}\n0 passed, 0 failed, 1 skipped")
-        return 0
+def run_script(build, script):
+    """One container; (passed, failed, skipped)."""
     with tempfile.TemporaryDirectory(prefix="sparkd-system-") as name:
         work, out = pathlib.Path(name), pathlib.Path(name) / "out"
         out.mkdir()
         (work / "installed").mkdir()
-        wrong = build_packages(build, work / "installed") if packages else install(build, work / "installed")
+        prepare = build_packages if script == PACKAGE_SCRIPT else install
+        wrong = prepare(build, work / "installed")
         done = boot(work, out, script)
         said = (out / "output").read_text(errors="replace") if (out / "output").exists() else ""
-        ran = re.search(r"^Ran (\d+) tests? in", said, re.M)
+        ran = re.search(r"^Ran (\d+) tests? in (.*)", said, re.M)
         counts = {key: int(value) for key, value in re.findall(r"(failures|errors|skipped)=(\d+)", said)}
         failed = counts.get("failures", 0) + counts.get("errors", 0)
         skipped = counts.get("skipped", 0)
@@ -156,10 +149,27 @@ def main():
             journal = out / "journal"
             print(journal.read_text(errors="replace") if journal.exists() else "")
         else:
-            print("\n".join(re.findall(r"^skipped .*", said, re.M)))
-        passed = max(int(ran[1]) - failed - skipped, 0) if ran else 0
-        print(f"{passed} passed, {failed} failed, {skipped} skipped")
-    return 1 if failed else 0
+            print("\n".join([f"{script}: {ran[2]}"] + re.findall(r"^(?:skipped|measured).*", said, re.M)))
+        return max(int(ran[1]) - failed - skipped, 0) if ran else 0, failed, skipped
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("build", nargs="?", default="build")
+    parser.add_argument("--packages", action="store_true")
+    parser.add_argument("--script", action="append")
+    options = parser.parse_args()
+    scripts = [PACKAGE_SCRIPT] if options.packages else options.script or SCRIPTS
+    reason = why_not() or (why_no_packages() if options.packages else None)
+    if reason:
+        print(f"skipped: {reason}\n0 passed, 0 failed, 1 skipped")
+        return 0
+    totals = [0, 0, 0]
+    for script in scripts:
+        totals = [a + b for a, b in zip(totals, run_script(options.build, script))]
+        sys.stdout.flush()
+    print(f"{totals[0]} passed, {totals[1]} failed, {totals[2]} skipped")
+    return 1 if totals[1] else 0
 
 
 if __name__ == "__main__":

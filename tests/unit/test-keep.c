@@ -363,7 +363,7 @@ static void push_until_full(struct life *l) {
 
         while (keep_push_fd(l->keep, "x", 0))
                 n++;
-        CHECK(n == 16 - 3);
+        CHECK(n == 16 - 4);
         keep_remove_fd(l->keep, "x");
         CHECK(keep_push_fd(l->keep, "y", 0));
 }
@@ -411,7 +411,7 @@ static void test_no_store(void **state) {
         live(&none, (struct order){ .add = 5, .more = expect_off, .forget = true });
         assert_int_equal(none.n_messages, 0);
         fdstore_deinit(&none);
-        fdstore_init(&none, 2); /* not even for what is always there */
+        fdstore_init(&none, 3); /* not even for what is always there */
         live(&none, (struct order){ .add = 5 });
         assert_int_equal(none.n, 0);
         fdstore_deinit(&none);

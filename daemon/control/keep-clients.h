@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Clients over restarts: what of their connections, requests and pipes is written down (connection-keep.c, request-keep.c, bus-pipe.c),
+ * when it counts, and how a new process takes it up (kept.h). All of it does nothing where nothing is kept.
+ *
+ * What is to be right whenever this process ends: what a client was told and what it has sent are in the log when they are no
+ * longer in our hands. So everything commits before it sends, and takes input from a socket only when what it led to is
+ * committed. Descriptors are in the store before a record speaks of them, and leave it when no committed record does any more.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "keep.h"
+
+struct inherited;
+struct kept;
+struct manager;
+struct request;
+
+#define CLIENTS_NAME_MAX 64u
+#define CLIENTS_OF_PIPE ((uint64_t)1 << 63) /* where pipes and connections are told apart by one number: a pipe's key */
+
+/* Puts one record together and appends it. */
+#define KEEP_APPEND(keep, BODY_CASE, body, message)                                                \
+        do {                                                                                       \
+                Spark__State__V1__Record record_ = SPARK__STATE__V1__RECORD__INIT;                 \
+                record_.body_case = SPARK__STATE__V1__RECORD__BODY_##BODY_CASE;                    \
+                record_.body = (message);                                                          \
+                keep_append((keep), &record_);                                                     \
+        } while (0)
+
+/* Names in the store that no record speaks of any more, when what was appended counts. */
+struct clients_kept {
+        char (*dropped)[CLIENTS_NAME_MAX];
+        size_t n_dropped, room;
+};
+
+void clients_deinit(struct manager *m);
+/* Everything appended counts, and then: */
+void clients_commit(struct manager *m);
+void clients_drop_fd(struct manager *m, const char *name);
+/* The names of descriptors. */
+void clients_name_connection(char *out, uint64_t client);
+void clients_name_connection_fd(char *out, uint64_t client, uint64_t n);
+void clients_name_input(char *out, uint64_t key);
+int clients_take_fd(struct inherited *in, uint64_t client, uint64_t n);
+
+/* Keeps all there are, and commits: this process is about to end, and another one to follow. Nothing that is kept is ended then by
+ * freeing it. */
+void clients_hand_on(struct manager *m);
+bool clients_are_handed_on(const struct manager *m, bool kept);
+
+/* Appends everybody, as they stand: their part of a snapshot. */
+void clients_write(struct manager *m, struct keep *k);
+/* Takes up what there is in *kept, with its descriptors. Models and sessions must have been taken up before. */
+void clients_restore(struct manager *m, struct kept *kept, struct inherited *in);

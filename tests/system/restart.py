@@ -1,0 +1,254 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""The service is started again, told to or killed, while clients wait for their answers: they get them, whole and right, over the
+connections that they have, and the model is not read again. Run by boot.sh as root of a container (run.py --script restart.py).
+
+SPARK_TEST_LONG=1: 200 kills at random instead of a few."""
+
+import contextlib
+import os
+import pathlib
+import random
+import signal
+import sys
+import threading
+import time
+
+import inside
+from inside import SERVICE, main_pid, run, show, systemctl, until
+
+TOP = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(TOP / "integration"))
+from harness import Client, Closed, pb  # noqa: E402
+
+SOCKET_PATH = "/run/sparkd/sparkd.sock"
+CONFIG = pathlib.Path("/etc/sparkd/sparkd.conf")
+MODEL = pathlib.Path("/var/lib/sparkd/models/big.gguf")
+STREAMS, IDLE, TOKENS = 20, 100, 96
+KILLS = 200 if os.environ.get("SPARK_TEST_LONG") else 12
+BIG = ("--shape", "small", "--format", "f16", "--ff", "1024", "--experts", "256")
+LAYER_BYTES, LAYERS = 808 << 20, 5  # 4 GB in all
+SPARE_BYTES = 6 << 30               # beside the image: a floor, engines, the test itself
+
+
+def meminfo(name):
+    lines = pathlib.Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(name + ":"))
+
+
+def monotonic(name):
+    """A time of the unit's, in seconds."""
+    return int(show(name)) / 1e6
+
+
+def configure(models, **limits):
+    lines = "".join(f"{key} = {value}; " for key, value in limits.items())
+    CONFIG.write_text(f'models = ( {models} );\nmemory = {{ floor = "512M"; }};\nlimits = {{ {lines} }};\n', encoding="ascii")
+
+
+def ready(model):
+    with contextlib.suppress(OSError, Closed), Client(SOCKET_PATH) as client:
+        models = client.ask(models=pb.Models()).done.models.models
+        return any(m.name == model and m.state == "ready" for m in models)
+    return False
+
+
+class Stream(threading.Thread):
+    """One request, alone on a connection, read as it comes: (when, token ids)."""
+
+    def __init__(self, client, number, model):
+        super().__init__(daemon=True)
+        self.client, self.number, self.model = client, number, model
+        self.came, self.end, self.wrong = [], None, None
+
+    def run(self):
+        try:
+            self.ask()
+        except Exception as error:  # whatever it is, the test is to say it
+            self.wrong = f"stream {self.number}: {error!r} after {len(self.ids)} tokens"
+
+    def ask(self):
+        id = self.client.generate(prompt=b"%d: Once upon a time" % self.number, model=self.model,
+                                  sampling=pb.Sampling(max_tokens=TOKENS, seed=self.number + 1, temperature=1, ignore_eos=True))
+        while self.end is None:
+            frame = self.client.receive_of(id)
+            kind = frame.WhichOneof("body")
+            if kind == "token":
+                if frame.token.index != len(self.ids):
+                    raise AssertionError(f"token {frame.token.index} came where {len(self.ids)} was due")
+                self.came.append((time.monotonic(), list(frame.token.ids)))
+            elif kind in ("done", "error"):
+                self.end = frame
+
+    @property
+    def ids(self):
+        return [id for _, ids in self.came for id in ids]
+
+
+class Restart(inside.Steps):
+    right = {}      # what the streams say undisturbed
+    model = "big"
+
+    @classmethod
+    def note(cls, text):
+        print(f"measured: {text}", flush=True)
+
+    def start(self, model):
+        systemctl("stop", SERVICE)
+        systemctl("reset-failed", SERVICE)
+        self.assertRuns(systemctl("start", SERVICE))
+        self.assertTrue(until(lambda: ready(model), timeout=120), self.journal("-n", "30"))
+        type(self).model = model
+
+    def connect(self):
+        client = Client(SOCKET_PATH)
+        self.addCleanup(client.close)
+        return client
+
+    def streams(self):
+        """Streams that have begun."""
+        streams = [Stream(self.connect(), number, self.model) for number in range(STREAMS)]
+        for stream in streams:
+            stream.start()
+        self.assertTrue(until(lambda: all(len(s.ids) >= 4 or s.wrong for s in streams), timeout=60),
+                        [(len(s.ids), s.wrong) for s in streams])
+        return streams
+
+    def assertRight(self, streams):
+        for stream in streams:
+            stream.join(120)
+            self.assertIsNone(stream.wrong, self.journal("-n", "40"))
+            self.assertIsNotNone(stream.end, f"stream {stream.number} hangs after {len(stream.ids)} tokens")
+            self.assertEqual(stream.end.WhichOneof("body"), "done", stream.end)
+            self.assertEqual(stream.ids, self.right[self.model][stream.number], f"stream {stream.number}")
+            self.assertEqual(stream.end.done.usage.completion_tokens, len(stream.ids))
+
+    def undisturbed(self):
+        streams = self.streams()
+        for stream in streams:
+            stream.join(120)
+            self.assertIsNone(stream.wrong)
+        self.right[self.model] = {stream.number: stream.ids for stream in streams}
+        self.assertEqual({len(ids) for ids in self.right[self.model].values()}, {TOKENS})
+
+    def test_01_a_big_model(self):
+        folder = pathlib.Path("/etc/sysusers.d")
+        folder.mkdir(exist_ok=True)
+        (folder / "zz-test.conf").write_text(inside.USERS, encoding="ascii")
+        self.assertRuns(run("systemd-sysusers"))
+        self.assertRuns(run("systemd-tmpfiles", "--create", "sparkd.conf"))
+        layers = max(1, min(LAYERS, (meminfo("MemAvailable") - SPARE_BYTES) // LAYER_BYTES))
+        self.assertRuns(run("/usr/bin/python3", str(TOP / "reference/make-gguf.py"), *BIG, "--layers", str(layers), str(MODEL)))
+        configure(f'{{ name = "big"; path = "{MODEL}"; default = true; context = 512; }}')
+        self.assertRuns(systemctl("daemon-reload"))
+        self.assertRuns(systemctl("start", inside.SOCKET))
+        began = time.monotonic()
+        self.start("big")
+        self.note(f"{MODEL.stat().st_size / 1e9:.1f} GB loaded and ready in {time.monotonic() - began:.1f} s")
+        if layers < LAYERS:
+            print(f"skipped: 4 GB of model, as there is not enough memory for it: {layers} layers instead of {LAYERS}", flush=True)
+        self.undisturbed()
+        MODEL.rename(MODEL.with_suffix(".away"))  # whoever opens it again fails
+
+    def over(self, again, what):
+        """Streams and idle connections over something that ends control."""
+        idle = [self.connect() for _ in range(IDLE)]
+        for client in idle:
+            client.ask(models=pb.Models())
+        # one that did nothing but come is kept when it stays
+        self.assertTrue(until(lambda: int(show("NFileDescriptorStore")) > IDLE))
+        streams = self.streams()
+        pid = main_pid()
+        again(pid)
+        self.assertTrue(until(lambda: show("ActiveState") == "active" and main_pid() not in (0, pid), timeout=60))
+        self.assertRight(streams)
+        started, active = monotonic("ExecMainStartTimestampMonotonic"), monotonic("ActiveEnterTimestampMonotonic")
+        ended = max(when for s in streams for when, _ in s.came if when < started)
+        first = min(when for s in streams for when, _ in s.came if when > started)
+        self.note(f"{what}: READY {active - started:.2f} s after the new process began, the first token {first - active:.2f} s after "
+                  f"READY; no token for {first - ended:.2f} s")
+        self.assertLess(first - active, 1)
+        for client in idle:
+            models = client.ask(models=pb.Models()).done.models.models
+            self.assertEqual([m.state for m in models], ["ready"])
+        self.assertFalse(MODEL.exists())
+
+    def test_02_restart(self):
+        self.over(lambda pid: self.assertRuns(systemctl("restart", SERVICE)), "systemctl restart")
+
+    def test_03_killed(self):
+        self.over(lambda pid: os.kill(pid, signal.SIGKILL), "SIGKILL of control")
+
+    def test_04_the_unit_killed(self):
+        """With its engine."""
+        self.over(lambda pid: self.assertRuns(systemctl("kill", "--signal=KILL", SERVICE)), "SIGKILL of control and engine")
+
+    def test_05_twice(self):
+        """The second one while the first one's engine is not there yet."""
+        def again(pid):
+            os.kill(pid, signal.SIGKILL)
+            self.assertTrue(until(lambda: main_pid() not in (0, pid)))
+            os.kill(main_pid(), signal.SIGKILL)
+            self.assertTrue(until(lambda: int(show("NRestarts")) >= 2))
+        self.over(again, "SIGKILL twice")
+
+    def held(self):
+        """What must not grow: descriptors in the store and of control, memory that is shared."""
+        return (int(show("NFileDescriptorStore")), len(os.listdir(f"/proc/{main_pid()}/fd")), meminfo("Shmem"))
+
+    def test_06_at_random(self):
+        """No stream wrong, no descriptor and no memory lost."""
+        configure('{ name = "spark-tiny"; path = "/usr/share/sparkd/spark-tiny.gguf"; default = true; }', engine_losses=1000)
+        self.start("spark-tiny")
+        self.undisturbed()
+        dice, stop, counts, wrong = random.Random(7), threading.Event(), [0] * STREAMS, []
+
+        def ask(client, number):
+            while not stop.is_set() and not wrong:
+                stream = Stream(client, number, self.model)
+                stream.run()
+                if stream.wrong or stream.ids != self.right[self.model][number]:
+                    wrong.append(stream.wrong or f"stream {number}: {stream.ids}, not {self.right[self.model][number]}; {stream.end}")
+                counts[number] += 1
+
+        os.kill(main_pid(), signal.SIGKILL)  # as it is behind a restart
+        self.assertTrue(until(lambda: ready(self.model), timeout=60))
+        clients = [self.connect() for _ in range(STREAMS)]
+        self.assertTrue(until(lambda: int(show("NFileDescriptorStore")) > STREAMS))
+        before = self.held()
+        askers = [threading.Thread(target=ask, args=pair, daemon=True) for pair in zip(clients, range(STREAMS))]
+        for asker in askers:
+            asker.start()
+        began = time.monotonic()
+        for _ in range(KILLS):
+            time.sleep(dice.uniform(0, 0.6))
+            pid = main_pid()
+            target = children(pid) if pid and dice.random() < 0.3 else pid
+            if target:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(target, signal.SIGKILL)
+            self.assertTrue(until(lambda: show("ActiveState") in ("active", "activating"), timeout=30), show("Result"))
+            if wrong:
+                break
+        took = time.monotonic() - began
+        stop.set()
+        for asker in askers:
+            asker.join(120)
+        self.assertEqual(wrong, [], self.journal("-n", "60"))
+        self.assertGreater(min(counts), 0)
+        self.assertTrue(until(lambda: ready(self.model), timeout=60))
+        until(lambda: self.held()[:2] == before[:2], timeout=10)
+        after = self.held()
+        self.note(f"{KILLS} kills in {took:.0f} s, {sum(counts)} streams, all right; descriptors in the store, of control, and shared "
+                  f"memory: {before}, afterwards {after}")
+        self.assertEqual(after[:2], before[:2])
+        self.assertLess(after[2] - before[2], 64 << 20)
+
+
+def children(pid):
+    """An engine, or control itself where it has none."""
+    return inside.children(pid).get("spark-engine", pid)
+
+
+if __name__ == "__main__":
+    inside.main()
