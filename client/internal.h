@@ -37,6 +37,7 @@ struct reply {
         struct spark_load_result load;
         const struct spark_load_result *refused; /* with an error: its sums, or NULL */
         struct spark_status_result status;
+        struct spark_memory memory;
         struct spark_power power;
         struct spark_model *models;
         const struct spark_model **model_list;

@@ -206,6 +206,42 @@ static int usage_show(struct reply *r, const Spark__V1__UsageResult *p) {
         return 0;
 }
 
+/* NULL where it is not said. */
+static const struct spark_memory *memory_show(struct reply *r, const Spark__V1__MemoryInfo *p) {
+        if (!p)
+                return NULL;
+        r->memory = (struct spark_memory){
+                .machine = p->machine,
+                .machine_available = p->machine_available,
+                .limit = p->limit,
+                .available = p->available,
+                .floor = p->floor,
+                .headroom = p->headroom,
+                .missing = p->missing,
+                .promised = p->promised,
+                .given = p->given,
+                .images = p->images,
+                .kv = p->kv,
+                .kv_used = p->kv_used,
+                .kv_cached = p->kv_cached,
+                .kv_resident = p->kv_resident,
+                .engine = p->engine,
+                .control = p->control,
+                .users = p->users,
+                .device = p->device,
+                .ours = p->ours,
+                .others = p->others,
+                .pressure_known = p->pressure_known,
+                .pressure_some = p->pressure_some,
+                .pressure_full = p->pressure_full,
+                .pressure_source = p->pressure_source,
+                .pressure = p->pressure,
+                .step = p->step,
+                .shed = p->shed,
+        };
+        return &r->memory;
+}
+
 static void power_show(struct spark_power *power, const Spark__V1__PowerInfo *p) {
         *power = (struct spark_power){
                 .supply = p->supply,
@@ -273,6 +309,7 @@ static int status_show(struct reply *r, const Spark__V1__StatusResult *p) {
                 .leases = r->lease_list,
                 .n_leases = p->n_leases,
                 .leased_bytes = p->leased_bytes,
+                .memory = memory_show(r, p->memory),
         };
         if (p->power) {
                 power_show(&r->power, p->power);

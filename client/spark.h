@@ -364,6 +364,37 @@ struct spark_session {
 
 struct spark_lease; /* spark-lease.h */
 
+/* The memory ledger: bytes of the host's memory unless it says otherwise. */
+struct spark_memory {
+        uint64_t machine;           /* that the machine has, */
+        uint64_t machine_available; /* and that anybody could take of it */
+        uint64_t limit;             /* that a control group allows the service; 0 = no limit */
+        uint64_t available;         /* to the service: the lower of what machine and limit leave */
+        uint64_t floor;             /* of that stays free */
+        uint64_t headroom;          /* that may be promised now */
+        uint64_t missing;           /* to the floor; 0 = it holds */
+        uint64_t promised;          /* to what the service has begun, not taken yet */
+        uint64_t given;             /* given back for somebody who asked for it: not to be taken */
+        uint64_t images;            /* of the service; so the next eight */
+        uint64_t kv;
+        uint64_t kv_used;           /* of kv: held by running requests */
+        uint64_t kv_cached;         /* of kv: the prefix caches */
+        uint64_t kv_resident;       /* of kv: in memory, as far as engines say so */
+        uint64_t engine;            /* engines' other memory */
+        uint64_t control;           /* the daemon itself */
+        uint64_t users;             /* of control: requests, answers that wait, sessions' text */
+        uint64_t device;            /* of devices' own memory */
+        uint64_t ours;              /* all of the service that is in the host's memory */
+        uint64_t others;            /* what is taken and not the service's */
+        int pressure_known;
+        float pressure_some;        /* per cent of the last 10 s in which somebody, */
+        float pressure_full;        /* or everybody, waited for memory */
+        const char *pressure_source; /* who tells when that happens: "service manager", "control group", "machine"; "" = nobody */
+        int pressure;               /* the service gives back for it */
+        const char *step;           /* how far: "nothing", "cache", "sessions", "kv", "weights" */
+        uint64_t shed;              /* so much */
+};
+
 /* Power supply, sleep, heat and energy, as the service sees them. */
 struct spark_power {
         const char *supply;         /* "mains", "battery", "low", "critical" */
@@ -418,6 +449,7 @@ struct spark_status_result {
         const struct spark_lease *const *leases; /* [n_leases], the oldest first */
         size_t n_leases;
         uint64_t leased_bytes;      /* asked for by all of them together */
+        const struct spark_memory *memory; /* NULL: the service does not say */
         const struct spark_power *power; /* NULL: the service is older than that */
 };
 

@@ -6,16 +6,18 @@
  * SCM_RIGHTS. Kept free of protobuf, so that the process that reads hostile model files links as little as possible.
  *
  *   loader  -> control  PLAN      once the file's tables are understood: what the image will take
- *   control -> loader   SEGMENTS  one memfd of the planned size per segment (up to LOADLINK_SEGMENTS_MAX); where the image is
- *                                 packed, one file of all segments' size, in which they lie one after another
+ *   control -> loader   SEGMENTS  one memfd of the planned size per segment (up to LOADLINK_SEGMENTS_MAX), or of those that were
+ *                                 named; where the image is packed, one file of all segments' size, in which they lie one after
+ *                                 another
  *   loader  -> control  PROGRESS  bytes of tensor data written so far, at most ten a second; where weights are to be coded
  *                                 losslessly, also in front of PLAN: bytes looked through (phase)
  *   loader  -> control  DONE      everything is written and unmapped; the loader exits with 0
  *   loader  -> control  ERROR     at any time instead; the loader exits with 1
  *
  * The loader's command line is: spark-loader --link FD (--input FD [--split FD]... | --file NAME=FD...) [--plan-only]
- * [--lossless] [--pack] [--rows N] [--sequences N]. --lossless: BF16 weights are coded (kernels/lossless.h); what they take depends
- * on their values, so all of them are read before there is a plan. --pack: the image goes to a file, with checksums. An input may be
+ * [--lossless] [--pack] [--segments HEX] [--rows N] [--sequences N]. --lossless: BF16 weights are coded (kernels/lossless.h); what they take depends
+ * on their values, so all of them are read before there is a plan. --segments: only these are written (bit i: the image's
+ * segment i), the others are there from a load before; the plan is that of the whole image, but for its total. --pack: the image goes to a file, with checksums. An input may be
  * such a packed image. A directory's files go by name (modeldir.h). Rows and sequences are what the engine's steps
  * are to be (0 = its own default). Instead of files, --shape NAME --format FORMAT plans a model of a known shape
  * (daemon/image/shapes.h) and ends; with --lossless, BF16 stands for its coded form.
@@ -27,7 +29,7 @@
 
 #include "base/macro.h"
 
-#define LOADLINK_VERSION 3u
+#define LOADLINK_VERSION 4u
 #define LOADLINK_SEGMENTS_MAX 64u
 #define LOADLINK_SEGMENT_BYTES (4ull << 30) /* a segment holds at most this much (a single larger tensor gets its own) */
 
@@ -75,6 +77,7 @@ struct loadlink_record {
         uint64_t done; /* PROGRESS: bytes */
         uint64_t total; /* PLAN, PROGRESS: bytes */
         uint64_t segment_bytes[LOADLINK_SEGMENTS_MAX]; /* PLAN */
+        uint64_t checksum; /* PLAN: of the image's tables: another one where the model is another one, or is laid out another way */
         uint64_t n_params; /* PLAN */
         uint64_t kv_bytes_per_token; /* PLAN: for an F16 KV cache (F32: twice that) ... */
         uint64_t kv_bytes_per_token_q8_0; /* ... and for one in Q8_0 */

@@ -2,6 +2,7 @@
 
 /* What the service says of itself, as JSON. The keys stay. */
 
+#include "memory.h"
 #include "power.h"
 #include "priority.h"
 #include "status.h"
@@ -129,6 +130,7 @@ void status_json(struct json *j, const struct spark_status_result *s) {
         json_u64(j, "engine", s->memory_engine);
         json_u64(j, "kv_used", s->memory_kv_used);
         json_u64(j, "kv_cached", s->memory_kv_cached);
+        memory_json(j, s->memory);
         json_close(j, '}');
         power_json(j, s->power);
         status_json_models(j, s->models, s->n_models);

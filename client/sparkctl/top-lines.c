@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "memory.h"
 #include "power.h"
 #include "priority.h"
 #include "top.h"
@@ -61,6 +62,7 @@ static void add_service(struct top_lines *l, const struct spark_status_result *s
 
 static void add_memory(struct top_lines *l, const struct spark_status_result *s) {
         char a[32], b[32], c[32], d[32], e[32];
+        char line[MEMORY_LINE_MAX];
         bool low = s->memory_available < s->memory_floor;
 
         add(l, low ? TOP_ALERT : TOP_PLAIN, "memory  %s available of %s, %s stay free", format_bytes(s->memory_available, a),
@@ -68,6 +70,9 @@ static void add_memory(struct top_lines *l, const struct spark_status_result *s)
         add(l, TOP_PLAIN, "taken   %s images  %s KV cache (%s used, %s prefixes)  %s else", format_bytes(s->memory_images, a),
             format_bytes(s->memory_kv, b), format_bytes(s->memory_kv_used, c), format_bytes(s->memory_kv_cached, d),
             format_bytes(s->memory_engine, e));
+        for (unsigned i = 0; i < MEMORY_LINES; i++)
+                if (memory_line(s->memory, i, line, sizeof(line)))
+                        add(l, memory_is_short(s->memory) ? TOP_ALERT : TOP_PLAIN, "%s", line);
 }
 
 static void add_power(struct top_lines *l, const struct spark_power *p) {

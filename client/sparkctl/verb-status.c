@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "memory.h"
 #include "power.h"
 #include "priority.h"
 #include "status.h"
@@ -159,6 +160,7 @@ static void print_status(const struct spark_status_result *s) {
         (void)printf("; taken: %s images, %s KV cache (%s used, %s prefixes), %s else\n", format_bytes(s->memory_images, a),
                      format_bytes(s->memory_kv, b), format_bytes(s->memory_kv_used, c),
                      format_bytes(s->memory_kv_cached, d), format_bytes(s->memory_engine, e));
+        memory_print(s->memory);
         if (s->power)
                 print_power(s->power);
         for (size_t i = 0; i < s->n_warnings; i++)

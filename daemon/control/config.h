@@ -150,6 +150,9 @@ struct config {
         size_t n_users;
         uint64_t memory_floor; /* bytes; CONFIG_FLOOR_AUTO */
         uint64_t memory_kv;    /* bytes for each model's KV cache; 0 = chosen from what is free */
+        uint64_t memory_pressure; /* given back when the machine is short of memory: 0 or 1 */
+        uint64_t memory_restore_seconds; /* with room for so long it is taken again */
+        uint64_t memory_wait_seconds; /* requests for a model that was given back wait for so long, then they are BUSY */
         char *kv_format;       /* "f16", "q8_0" or "f32" */
         uint64_t inter_token_ms; /* wanted gap between two tokens of a running stream */
         struct config_limits limits;

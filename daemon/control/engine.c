@@ -205,6 +205,7 @@ static void on_state(struct engine *e, const Spark__Engine__V1__State *s) {
 
         e->kv_used = s->kv_used_bytes;
         e->kv_cached = s->kv_cached_bytes;
+        e->kv_resident = s->kv_resident_bytes;
         take_users(e, s);
         power_take_state(e->manager->power, e, s);
         if (s->cookie == e->ping_cookie) {
@@ -263,6 +264,9 @@ static void on_frame(struct engine *e, const Spark__Engine__V1__EngineFrame *f) 
                 return;
         case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_SPILLED:
                 sessions_take_spilled(e->manager->sessions, f->spilled);
+                return;
+        case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_RESIZED:
+                engine_take_resized(e, f->resized);
                 return;
         case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_RESTORED:
                 sessions_take_restored(e->manager->sessions, f->restored);
@@ -541,6 +545,7 @@ int engine_start(struct engine **ret, struct model *model) {
         e->pidfd = -1;
         e->closed = true;
         e->started_us = manager_now_us();
+        e->resize = ENGINE_RESIZE_NULL;
         list_init(&e->commands);
         list_init(&e->dirty_link);
         r = engine_connect(e);

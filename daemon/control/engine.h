@@ -24,6 +24,18 @@ enum engine_state {
         ENGINE_ENDING, /* told to end, or killed */
 };
 
+/* Memory of its KV cache that it was told to do without. */
+struct engine_resize {
+        uint64_t key;           /* of the errand under way; 0 = none */
+        uint64_t last_key, sent_us;
+        uint64_t cache, kv;     /* wanted, as in Resize */
+        uint64_t told_cache, told_kv; /* told last */
+        uint64_t freed;         /* given back to the system by all of it */
+};
+
+#define ENGINE_RESIZE_NULL \
+        ((struct engine_resize){ .cache = UINT64_MAX, .kv = UINT64_MAX, .told_cache = UINT64_MAX, .told_kv = UINT64_MAX })
+
 struct engine_user {
         uint32_t uid;
         uint64_t kv_used, kv_cached; /* bytes */
@@ -45,7 +57,8 @@ struct engine {
         uint64_t ping_cookie, ping_sent_us, heard_us; /* heard: the last answer to a ping, or Ready */
         bool ping_pending;
         bool changed; /* it did something since it was last asked: what it said then is out of date */
-        uint64_t kv_used, kv_cached;  /* as it said last; so this: */
+        uint64_t kv_used, kv_cached, kv_resident; /* as it said last; so this: */
+        struct engine_resize resize;
         struct power_engine power;
         struct engine_user *users;
         size_t n_users;
@@ -71,6 +84,12 @@ void engine_add_command(struct engine *engine, struct request *r);
 int engine_send(struct engine *engine, const Spark__Engine__V1__ControlFrame *frame, int fd);
 /* Writes what is due. The engine lives on whatever happens: a fault ends the process, not the struct. */
 void engine_flush(struct engine *engine);
+/* engine-resize.c: its prefix cache and its KV may take no more than this (UINT64_MAX: as at the start); told at once, or when
+ * it has answered what it was told before. shed_engine_resized() follows. */
+void engine_limit_kv(struct engine *engine, uint64_t cache_bytes, uint64_t kv_bytes);
+/* True until it has answered all that it was told. */
+bool engine_resizes(const struct engine *engine);
+void engine_take_resized(struct engine *engine, const Spark__Engine__V1__Resized *resized);
 /* Once a second: ping, deadlines. */
 void engine_tick(struct engine *engine, uint64_t now_us);
 /* True unless the engine ought to have answered a ping by now. */

@@ -22,6 +22,8 @@ enum event {
         EVENT_LEASE_ENDED,    /* and may be taken again */
         EVENT_LOAD_FAILED,
         EVENT_MEMORY_REFUSED, /* a load that would have gone below the floor */
+        EVENT_MEMORY_SHED,    /* memory was given back, a step further */
+        EVENT_MEMORY_RESTORED, /* and is taken again */
         EVENT_ENGINE_LOST,    /* another one is started */
         EVENT_ENGINE_GIVEN_UP,
         EVENT_USAGE_DAMAGED,

@@ -32,6 +32,8 @@ static void on_model_changed(void *userdata, struct model *model, bool removed);
 
 /* ---- the table ---- */
 
+const struct lease_source lease_source_shed = { .begin = shed_new, .end = shed_free };
+
 int leases_new(struct leases **ret, struct manager *m, const struct lease_source *source) {
         struct leases *t = calloc(1, sizeof(*t));
 
@@ -76,10 +78,6 @@ static void tell_watchers(struct lease *lease, bool removed) {
 
                 w->changed(w->userdata, lease, removed);
         }
-}
-
-uint64_t leases_away(const struct leases *t) {
-        return t->source->bytes(t->manager);
 }
 
 uint64_t leases_bytes(const struct leases *t) {
@@ -346,14 +344,9 @@ static uint64_t real_us(void) {
 }
 
 /* Of what is asked for, what the machine does not have above the floor. What was given to others is theirs. */
-static uint64_t missing_of(const struct leases *t, uint64_t bytes) {
-        struct manager *m = t->manager;
-        uint64_t spare, away = t->source->bytes(m);
-
+static uint64_t missing_of(struct manager *m, uint64_t bytes) {
         models_count_memory(m);
-        spare = memory_free_for_us(&m->memory);
-        spare -= MIN(spare, away);
-        return bytes - MIN(bytes, spare);
+        return bytes - MIN(bytes, memory_free_for_us(&m->memory));
 }
 
 static int begin_shed(struct lease *lease) {
@@ -370,7 +363,7 @@ static int begin_memory(struct lease *lease, const struct lease_ask *ask) {
         lease->policy = ask->policy;
         if (lease->policy == LEASE_AS_CONFIGURED)
                 lease->policy = lease->table->manager->config->leases.policy == CONFIG_LEASE_BUSY ? LEASE_BUSY : LEASE_WAIT;
-        lease->wanted = ask->missing_only ? missing_of(lease->table, ask->bytes) : ask->bytes;
+        lease->wanted = ask->missing_only ? missing_of(lease->table->manager, ask->bytes) : ask->bytes;
         return begin_shed(lease);
 }
 

@@ -102,10 +102,9 @@ struct lease_watcher {
 struct lease_source {
         int (*begin)(struct shed **ret, struct manager *m, const struct shed_want *want);
         struct shed *(*end)(struct shed *s);
-        uint64_t (*bytes)(const struct manager *m);
 };
-/* lease-weights.c */
-extern const struct lease_source lease_source_weights;
+/* shed.c */
+extern const struct lease_source lease_source_shed;
 
 /* 0 or -errno. */
 int leases_new(struct leases **ret, struct manager *m, const struct lease_source *source);
@@ -117,8 +116,6 @@ void leases_tick(struct leases *t);
 void leases_watch(struct leases *t, struct lease_watcher *w);
 /* All of them, the oldest first: struct lease, by its link. */
 struct list *leases_list(struct leases *t);
-/* Bytes that are given away, and must not be taken. */
-uint64_t leases_away(const struct leases *t);
 /* Bytes that all of them together have asked for. */
 uint64_t leases_bytes(const struct leases *t);
 

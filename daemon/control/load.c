@@ -15,7 +15,6 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/utf8.h"
-#include "lease.h"
 #include "load.h"
 #include "manager.h"
 #include "plan.h"
@@ -23,6 +22,7 @@
 
 #define OOM_SCORE "500"         /* rather the loader than anybody else */
 #define CODED_FORMAT "bf16_ll"  /* of a shape whose weights are coded */
+#define LOAD_CHANGED "The model's files have changed since they were loaded, so what was given back of its memory can't be loaded again."
 
 /* ---- ends ---- */
 
@@ -153,7 +153,7 @@ static bool plan_fits(struct load *load, const struct loadlink_record *plan, uin
         models_count_memory(m);
         q.available = load->machine ? load->machine : memory_available(&m->memory);
         q.floor = load->machine ? memory_floor_of(m->config->memory_floor, load->machine) : m->memory.floor;
-        q.promised = load->machine ? 0 : m->memory.untouched + leases_away(m->leases);
+        q.promised = load->machine ? 0 : m->memory.untouched + m->memory.given;
         plan_reckon(&q, &load->plan);
         load->plan.machine = load->machine;
         load->plan.weights = weights_of_plan(plan);
@@ -165,14 +165,17 @@ static bool plan_fits(struct load *load, const struct loadlink_record *plan, uin
 
 static void hand_segments(struct load *load, const struct loadlink_record *plan) {
         struct loadlink_record answer = { .version = LOADLINK_VERSION, .type = LOADLINK_SEGMENTS,
-                                          .n_segments = plan->n_segments };
+                                          .n_segments = 0 };
         int r = 0;
 
         for (size_t i = 0; i < plan->n_segments && r >= 0; i++) {
+                if (load->missing && !(load->missing >> i & 1))
+                        continue;
                 r = fd_memfd_new("sparkd-image", plan->segment_bytes[i]);
                 if (r >= 0)
                         load->segments[load->n_segments++] = r;
         }
+        answer.n_segments = (uint32_t)load->n_segments;
         if (r >= 0)
                 r = loadlink_send(load->link, &answer, load->segments, load->n_segments);
         load->handed_us = manager_now_us();
@@ -181,8 +184,27 @@ static void hand_segments(struct load *load, const struct loadlink_record *plan)
                 load_fail(load, SPARK__V1__ERROR_CODE__INTERNAL, "The image's memory could not be handed out.");
 }
 
+/* What is to be loaded goes together with what is there. */
+static bool plan_is_the_same(const struct load *load, const struct loadlink_record *plan) {
+        const struct model *model = load->model;
+
+        return plan->checksum == model->image_checksum && plan->n_segments == model->n_segments &&
+               memcmp(plan->segment_bytes, model->segment_bytes, plan->n_segments * sizeof(*plan->segment_bytes)) == 0;
+}
+
+/* Bytes of the segments that are loaded, or of all. They were checked when the plan came. */
+static uint64_t planned_bytes(const struct load *load, bool all) {
+        uint64_t sum = 0;
+
+        for (size_t i = 0; i < load->record.n_segments; i++)
+                if (all || !load->missing || load->missing >> i & 1)
+                        sum += load->segment_bytes[i];
+        return sum;
+}
+
 /* Takes the memory, waits for it, or is refused. */
-static void load_decide(struct load *load, uint64_t image) {
+static void load_decide(struct load *load) {
+        uint64_t image = planned_bytes(load, false);
         bool fits = plan_fits(load, &load->record, image);
 
         if (!load->request)
@@ -202,12 +224,13 @@ static void load_decide(struct load *load, uint64_t image) {
         residency_done(load->model);
         load->active_us = manager_now_us();
         load->image_bytes = image;
+        load->plan.image = planned_bytes(load, true);
         if (!load->request) /* --plan-only: it ends by itself */
                 hand_segments(load, &load->record);
 }
 
 static void on_plan(struct load *load, const struct loadlink_record *plan) {
-        uint64_t sum = 0;
+        uint64_t all = 0;
 
         if (load->planned || plan->n_segments == 0 || plan->n_segments > LOADLINK_SEGMENTS_MAX) {
                 load_fail(load, SPARK__V1__ERROR_CODE__INTERNAL, "The loader's plan makes no sense.");
@@ -216,25 +239,26 @@ static void on_plan(struct load *load, const struct loadlink_record *plan) {
         load->planned = true;
         for (size_t i = 0; i < plan->n_segments; i++) {
                 load->segment_bytes[i] = plan->segment_bytes[i];
-                if (plan->segment_bytes[i] == 0 || !checked_add(sum, plan->segment_bytes[i], &sum)) {
+                if (plan->segment_bytes[i] == 0 || !checked_add(all, plan->segment_bytes[i], &all)) {
                         load_fail(load, SPARK__V1__ERROR_CODE__INTERNAL, "The loader's plan makes no sense.");
                         return;
                 }
         }
+        if (load->missing && !plan_is_the_same(load, plan)) {
+                load_fail(load, SPARK__V1__ERROR_CODE__MODEL_INVALID, LOAD_CHANGED);
+                return;
+        }
+        load->checksum = plan->checksum;
         load->read_bytes = plan->total;
         load->record = *plan;
-        load_decide(load, sum);
+        load_decide(load);
 }
 
 void load_retry(struct load *load) {
-        uint64_t sum = 0;
-
         if (!load->waits || load->failed)
                 return;
-        for (size_t i = 0; i < load->record.n_segments; i++)
-                sum += load->segment_bytes[i]; /* which was checked when it came */
         load->waits = false;
-        load_decide(load, sum);
+        load_decide(load);
 }
 
 /* The loader has read a hostile file: its sentence is shown to people, so it is made printable. */
@@ -359,8 +383,8 @@ static int on_exit_of_loader(sd_event_source *source, int fd, uint32_t events, v
 /* wanted: of a dry run, else NULL. */
 static int spawn_loader(struct load *load, int link, const Spark__V1__Load *wanted) {
         const struct config_limits *limits = &load->manager->config->limits;
-        char arguments[MODEL_FILES_MAX + 1][MODELDIR_NAME_MAX + 12], rows[24], sequences[24];
-        char *argv[2 * (MODEL_FILES_MAX + 1) + 11];
+        char arguments[MODEL_FILES_MAX + 1][MODELDIR_NAME_MAX + 12], rows[24], sequences[24], missing[24];
+        char *argv[2 * (MODEL_FILES_MAX + 1) + 13];
         int fds[MODEL_FILES_MAX + 1];
         size_t n = 0;
         struct spawn s = { .program = "spark-loader", .argv = argv, .fds = fds, .oom_score_adj = OOM_SCORE };
@@ -391,6 +415,11 @@ static int spawn_loader(struct load *load, int link, const Spark__V1__Load *want
         }
         if (load->lossless && !load->shape)
                 argv[n++] = (char *)"--lossless";
+        if (load->missing) {
+                (void)snprintf(missing, sizeof(missing), "%" PRIx64, load->missing);
+                argv[n++] = (char *)"--segments";
+                argv[n++] = missing;
+        }
         argv[n] = NULL;
         s.n_fds = load->files.n + 1;
         return spawn_process(&s, &load->pid, &load->pidfd);
@@ -414,9 +443,15 @@ static int start(struct load **ret, struct model *model, struct request *request
         load->lossless = wanted ? wanted->lossless : model->lossless;
         load->shape = wanted && *wanted->shape;
         load->stage = "load";
+        load->missing = request ? 0 : model->missing;
         r = load->shape ? 0 : model_files_open(&load->files, model, error);
         if (r)
                 return r;
+        load->mark = model_files_mark(&load->files);
+        if (load->missing && load->mark != model->files_mark) {
+                request_error_set(error, SPARK__V1__ERROR_CODE__MODEL_INVALID, "%s", LOAD_CHANGED);
+                return REQUEST_E_REFUSED;
+        }
         if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
                 return -errno;
         load->link = pair[0];

@@ -33,6 +33,9 @@ struct load {
         int segments[LOADLINK_SEGMENTS_MAX];
         uint64_t segment_bytes[LOADLINK_SEGMENTS_MAX];
         size_t n_segments;
+        uint64_t missing;        /* only these are loaded (bit i: the image's segment i), the model has the others; 0 = all */
+        uint64_t checksum;       /* of the image's tables */
+        uint64_t mark;           /* of the files */
         bool planned, written, failed;
         bool waits;              /* its plan does not fit; others may make room */
         struct loadlink_record record; /* the plan, as it came */
@@ -44,12 +47,12 @@ struct load {
         uint64_t stage_done, stage_total; /* bytes */
         struct request_error error;
         struct plan plan;
-        uint64_t image_bytes, done_bytes, read_bytes; /* read_bytes: all that is to be read */
+        uint64_t image_bytes, done_bytes, read_bytes; /* image_bytes: that it makes; read_bytes: all that is to be read */
         struct speed speed;
         uint64_t started_us, active_us, handed_us, written_us;
 };
 
-/* Starts the loader. 0, REQUEST_E_REFUSED with *error filled (the file cannot be opened, no loader), or -errno. */
+/* Starts the loader; where the model has a part of its image still (model_give_back_part()), for the rest of it. 0, REQUEST_E_REFUSED with *error filled (the file cannot be opened, no loader), or -errno. */
 int load_start(struct load **ret, struct model *model, struct request_error *error);
 /* The same for a plan alone, of the model's file or of the shape that is wanted; answers the request when it ends. */
 int load_start_dry(struct load **ret, struct model *model, struct request *request, const Spark__V1__Load *wanted,

@@ -13,6 +13,7 @@
 
 #include "base/log.h"
 #include "manager.h"
+#include "pressure.h"
 
 struct options {
         const char *config_file;
@@ -106,6 +107,7 @@ int main(int argc, char **argv) {
         close_to_others();
         r = manager_new(&m, config, o.config_file); /* says what is wrong */
         if (r == 0) {
+                pressure_listen(m->pressure, getenv("MEMORY_PRESSURE_WATCH"), getenv("MEMORY_PRESSURE_WRITE"));
                 r = manager_run(m);
                 if (r < 0)
                         log_error("ended: %s", strerror(-r));

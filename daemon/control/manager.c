@@ -19,9 +19,11 @@
 #include "keep.h"
 #include "lease.h"
 #include "manager.h"
+#include "pressure.h"
 #include "power.h"
 #include "restore.h"
 #include "session.h"
+#include "shed.h"
 #include "store.h"
 #include "unit.h"
 
@@ -63,6 +65,17 @@ void manager_model_changed(struct manager *m, struct model *model, bool removed)
                 struct manager_watcher *w = LIST_ENTRY(pos, struct manager_watcher, link);
 
                 w->model_changed(w->userdata, model, removed);
+        }
+}
+
+void manager_memory_changed(struct manager *m) {
+        struct list *pos, *tmp;
+
+        LIST_FOREACH(pos, tmp, &m->watchers) {
+                struct manager_watcher *w = LIST_ENTRY(pos, struct manager_watcher, link);
+
+                if (w->memory_changed)
+                        w->memory_changed(w->userdata);
         }
 }
 
@@ -155,6 +168,7 @@ static int on_turn(sd_event_source *source, void *userdata) {
         list_init(&now);
         sessions_turn(m->sessions);
         store_turn(m->store);
+        shed_turn(m);
         jobs_turn(&m->jobs);
         leases_turn(m->leases);
         residency_turn(m);
@@ -208,6 +222,8 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata) {
         models_tick(m, now_us);
         residency_tick(m, now_us);
         leases_tick(m->leases);
+        pressure_tick(m->pressure, now_us);
+        shed_tick(m, now_us);
         users_tick(&m->users);
         rate_tick(&m->requests.ended);
         usage_tick(m->usage, now_us, usage_day_now());
@@ -375,7 +391,11 @@ static int manager_set_up(struct manager *m) {
         if (r >= 0)
                 r = sessions_new(&m->sessions, m);
         if (r >= 0)
-                r = leases_new(&m->leases, m, &lease_source_weights);
+                r = shed_table_new(&m->shed, m);
+        if (r >= 0)
+                r = pressure_new(&m->pressure, m);
+        if (r >= 0)
+                r = leases_new(&m->leases, m, &lease_source_shed);
         if (r >= 0)
                 r = power_new(&m->power, m);
         if (r >= 0)
@@ -408,7 +428,7 @@ int manager_new(struct manager **ret, struct config *config, const char *config_
         m->config_file = config_file;
         m->started_us = manager_now_us();
         m->listener = LISTENER_NULL;
-        m->memory.meminfo_fd = -1;
+        m->memory.meminfo_fd = m->memory.psi_fd = -1;
         users_init(&m->users);
         requests_init(&m->requests);
         notify_init(&m->notify);
@@ -418,7 +438,6 @@ int manager_new(struct manager **ret, struct config *config, const char *config_
         list_init(&m->dirty_connections);
         list_init(&m->dirty_engines);
         list_init(&m->watchers);
-        list_init(&m->residency.lenders);
         r = jobs_init(&m->jobs, m);
         if (r >= 0)
                 r = manager_set_up(m);
@@ -458,6 +477,7 @@ struct manager *manager_free(struct manager *m) {
                 (void)connection_free(LIST_ENTRY(pos, struct connection, link));
         m->leases = leases_free(m->leases);
         models_deinit(m);
+        m->pressure = pressure_free(m->pressure);
         m->power = power_free(m->power);
         if (m->usage)
                 usage_end(m->usage);
@@ -465,9 +485,10 @@ struct manager *manager_free(struct manager *m) {
         m->usage = usage_free(m->usage);
         m->sessions = sessions_free(m->sessions);
         m->store = store_free(m->store);
+        m->shed = shed_table_free(m->shed);
         requests_deinit(&m->requests);
-        jobs_deinit(&m->jobs);
         manager_listen_end(m);
+        jobs_deinit(&m->jobs);
         for (size_t i = 0; i < ARRAY_SIZE(m->signal_sources); i++)
                 m->signal_sources[i] = sd_event_source_disable_unref(m->signal_sources[i]);
         m->turn = sd_event_source_disable_unref(m->turn);

@@ -42,14 +42,17 @@ enum manager_state {
 struct manager_watcher {
         struct list link;
         void (*model_changed)(void *userdata, struct model *model, bool removed);
+        void (*memory_changed)(void *userdata); /* what was given back, or how far; may be NULL */
         void *userdata;
 };
 
-struct leases;
 struct inherited;
 struct keep;
+struct leases;
+struct pressure;
 struct power;
 struct sessions;
+struct shed_table;
 struct store;
 
 struct manager {
@@ -88,6 +91,8 @@ struct manager {
         struct keep *keep;
         struct clients_kept clients_kept;
         bool handed_on; /* what is kept is the next process's: it is not ended by being freed here */
+        struct shed_table *shed;
+        struct pressure *pressure;
         struct power *power;
         bool weights_are_copied; /* to a device, by the engine that was ready last */
 };
@@ -115,3 +120,4 @@ bool manager_accepts(const struct manager *m);
 bool manager_is_privileged(uid_t uid);
 void manager_watch(struct manager *m, struct manager_watcher *w);
 void manager_model_changed(struct manager *m, struct model *model, bool removed);
+void manager_memory_changed(struct manager *m);

@@ -119,3 +119,24 @@ const char *model_files_argument(const struct model_files *f, size_t i, size_t a
         spawn_argument(at, f->names ? f->names[i] : NULL, value, size);
         return f->names ? "--file" : i == 0 ? "--input" : "--split";
 }
+
+static void mix(uint64_t *mark, uint64_t v) {
+        *mark = (*mark ^ v) * 0x9e3779b97f4a7c15u;
+        *mark ^= *mark >> 31;
+}
+
+uint64_t model_files_mark(const struct model_files *f) {
+        uint64_t mark = f->n;
+        struct stat st;
+
+        for (size_t i = 0; i < f->n; i++) {
+                if (fstat(f->fds[i], &st) < 0)
+                        st = (struct stat){ .st_size = -errno };
+                mix(&mark, st.st_dev);
+                mix(&mark, st.st_ino);
+                mix(&mark, (uint64_t)st.st_size);
+                mix(&mark, (uint64_t)st.st_mtim.tv_sec);
+                mix(&mark, (uint64_t)st.st_mtim.tv_nsec);
+        }
+        return mark;
+}

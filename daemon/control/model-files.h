@@ -21,6 +21,8 @@ struct model_files {
  * with *error filled, or -errno; deinit in any case. */
 int model_files_open(struct model_files *f, const struct model *model, struct request_error *error);
 void model_files_deinit(struct model_files *f);
+/* A number that is another one when they are other files, or were written to since: from devices, inodes, sizes and times. */
+uint64_t model_files_mark(const struct model_files *f);
 
 /* How file i stands on a loader's command line: the flag, and the value with its descriptor, which is the at-th of those
  * handed over. */

@@ -14,7 +14,12 @@
 
 void model_given_back(struct model *model) {
         model->giving = false;
-        model_drop_image(model);
+        if (model->missing) { /* the rest stays */
+                model->image_bytes = model_count_image(model);
+                model->kv_promised = model->engine_promised = 0;
+        } else {
+                model_drop_image(model);
+        }
         model->facts = (struct model_facts){ 0 };
         event_log(EVENT_MODEL_GIVEN_BACK, model->name, "model '%s' has given its memory back; it is loaded again later", model->name);
         model_set_state(model, MODEL_AVAILABLE);
@@ -34,23 +39,34 @@ void model_give_back(struct model *model, enum model_hold why) {
         case MODEL_LOADING:
                 model->engine = engine_discard(model->engine);
                 model->load = load_free(model->load);
+                model_drop_image(model);
                 model_set_state(model, MODEL_AVAILABLE);
                 return;
         case MODEL_STARTING:
         case MODEL_READY:
-                model->restart_timer = sd_event_source_disable_unref(model->restart_timer);
-                model->giving = true;
-                model_set_state(model, MODEL_UNLOADING);
-                if (model->engine)
-                        engine_retire(model->engine);
-                else
-                        model_given_back(model);
+                model_close_image(model);
+                model_end_engine(model);
                 return;
         case MODEL_AVAILABLE:
+                model_drop_image(model); /* where a part was left */
+                return;
         case MODEL_UNLOADING:
+                model_close_image(model);
+                return;
         case MODEL_FAILED:
-                return; /* there is nothing, or it goes already */
+                return; /* there is nothing */
         }
+}
+
+void model_end_engine(struct model *model) {
+        model->restart_timer = sd_event_source_disable_unref(model->restart_timer);
+        model->giving = true;
+        model_set_state(model, MODEL_UNLOADING);
+        /* its end frees what it has mapped: many gigabytes take seconds, in which we would serve nobody */
+        if (model->engine)
+                engine_retire(model->engine);
+        else
+                model_given_back(model);
 }
 
 void model_release(struct model *model, enum model_hold why) {

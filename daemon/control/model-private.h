@@ -6,8 +6,16 @@
 #include "model.h"
 
 void model_set_state(struct model *model, enum model_state state);
+/* Nobody but an engine that has it mapped holds the image any more; it counts as ours until that is gone. */
+void model_close_image(struct model *model);
 /* Closes the image and forgets what was promised to its engine. */
 void model_drop_image(struct model *model);
+/* model-segments.c: what a load brought becomes the image, or what was missing of it. */
+void model_take_image(struct model *model, struct load *load);
+/* Bytes of the image's segments that are there. */
+uint64_t model_count_image(const struct model *model);
+/* Its engine ends; model_given_back() follows. Whoever has its segments closes them. */
+void model_end_engine(struct model *model);
 /* Nothing happens where somebody holds it back. */
 void model_start_engine(struct model *model);
 /* The engine of a model that gives its memory back is gone. */

@@ -48,11 +48,16 @@ const char *model_state_name(const struct model *model) {
         return kept ? kept : names[model->state];
 }
 
-void model_drop_image(struct model *model) {
+void model_close_image(struct model *model) {
         model_keep_gone(model);
         for (size_t i = 0; i < model->n_segments; i++)
                 model->segments[i] = fd_close(model->segments[i]);
         model->n_segments = 0;
+        model->missing = 0;
+}
+
+void model_drop_image(struct model *model) {
+        model_close_image(model);
         model->image_bytes = 0;
         model->plan = (struct plan){ 0 };
         model->kv_promised = model->engine_promised = 0;
@@ -168,7 +173,7 @@ static bool model_copies_weights(const struct model *model) {
 void model_load_arrived(struct model *model, uint32_t tensors) {
         int r;
 
-        if (!model->engine && !model->early_tried && model_copies_weights(model)) {
+        if (!model->engine && !model->early_tried && !model->missing && model_copies_weights(model)) {
                 model->early_tried = true;
                 r = engine_start(&model->engine, model);
                 if (r < 0)
@@ -184,7 +189,8 @@ static void model_start(struct model *model) {
 
         if (!residency_admits(model))
                 return;
-        model->lossless = lossless_is_wanted(model);
+        if (!model->missing) /* else as what is there */
+                model->lossless = lossless_is_wanted(model);
         model->deaths_in_row = model->start_failures = 0;
         model->early_tried = false;
         model->load_began_us = manager_now_us();
@@ -418,10 +424,7 @@ void model_tell_waiting(struct model *model, const char *stage) {
 void model_load_done(struct model *model) {
         struct load *load = model->load;
 
-        for (size_t i = 0; i < load->n_segments; i++)
-                model->segments[i] = fd_steal(&load->segments[i]);
-        model->n_segments = load->n_segments;
-        model->image_bytes = load->image_bytes;
+        model_take_image(model, load);
         model->kv_promised = load->plan.kv;
         model->engine_promised = load->plan.engine;
         model->plan = load->plan;

@@ -24,6 +24,7 @@
 #include "rate.h"
 #include "request.h"
 #include "residency.h"
+#include "shed-plan.h"
 
 struct engine;
 struct store_model;
@@ -65,6 +66,7 @@ struct model {
         bool load_wanted; /* even without a request: the default model, or kept resident */
         unsigned holds; /* enum model_hold: as long as any is set, neither a load nor an engine of it is started */
         bool giving;    /* UNLOADING: its memory goes, and it comes back by itself when nobody holds it any more */
+        struct shed_model shed; /* what memory was given back of it */
         bool lossless_configured; /* its BF16 weights are to be coded losslessly, whoever asks for it */
         bool lossless;    /* and so they are, in the load that is under way or was done */
         uint64_t context;
@@ -77,6 +79,9 @@ struct model {
         bool early_tried;      /* there was one, in this load */
         int segments[LOADLINK_SEGMENTS_MAX];
         size_t n_segments;
+        uint64_t missing; /* of these (bit i: segment i): given back, to be loaded again before anything else */
+        uint64_t segment_bytes[LOADLINK_SEGMENTS_MAX];
+        uint64_t image_checksum, files_mark; /* of the image's tables, and of the files that it was made of */
         uint64_t image_bytes, kv_promised, engine_promised, load_began_us, load_us;
         uint64_t keep_id; /* of the image that a later process finds; 0 = it would find none */
         struct plan plan; /* of the image that is there */
@@ -126,6 +131,9 @@ void model_hold(struct model *model, enum model_hold why);
  * holds it any more, unless somebody unloads it meanwhile. */
 void model_give_back(struct model *model, enum model_hold why);
 void model_release(struct model *model, enum model_hold why);
+/* model-segments.c: as model_give_back(), but no more of the image than it takes for so many bytes; the rest stays, and what has gone
+ * is loaded again alone. Again while it is held, it gives more. Returns bytes of the image that come back, when the engine has ended. */
+uint64_t model_give_back_part(struct model *model, enum model_hold why, uint64_t bytes);
 /* Why it cannot be loaded with coded weights now: it is, or is being loaded, without. 0, or REQUEST_E_REFUSED with *error
  * filled. */
 int model_check_lossless(const struct model *model, struct request_error *error);
@@ -144,7 +152,7 @@ bool models_stop(struct manager *m);
 void models_tick(struct manager *m, uint64_t now_us);
 /* Its KV cache is in a device's own memory: the host has as much as without. Where both share one, it is not away. */
 bool model_kv_is_away(const struct model *model);
-/* Brings the ledger's figures up to date from what models hold. */
+/* memory-count.c: brings the ledger's figures up to date from what models and users hold. */
 void models_count_memory(struct manager *m);
 
 /* From load.c: it has got on; it has ended. */

@@ -349,46 +349,6 @@ void models_tick(struct manager *m, uint64_t now_us) {
         }
 }
 
-static uint64_t less(uint64_t a, uint64_t b) {
-        return a > b ? a - b : 0;
-}
-
 bool model_kv_is_away(const struct model *model) {
         return strcmp(model->facts.placement, "device") == 0 && strcmp(model->facts.kv_memory, "device") == 0;
-}
-
-/* What an engine has touched or a driver has taken for it, which is not among the process's pages. */
-static uint64_t taken_by(const struct model *model) {
-        bool unified = strcmp(model->facts.placement, "unified") == 0;
-
-        return memory_of_process(model->engine->pid) + (unified ? model->facts.device_bytes : 0);
-}
-
-void models_count_memory(struct manager *m) {
-        struct memory *mem = &m->memory;
-        struct list *pos, *tmp;
-
-        mem->images = mem->kv = mem->engine = mem->untouched = 0;
-        LIST_FOREACH(pos, tmp, &m->models.list) {
-                struct model *model = LIST_ENTRY(pos, struct model, link);
-
-                if (model->load) {
-                        mem->images += model->load->image_bytes;
-                        mem->kv += model->load->plan.kv;
-                        mem->engine += model->load->plan.engine;
-                        mem->untouched += less(model->load->image_bytes, model->load->done_bytes) +
-                                          model->load->plan.kv + model->load->plan.engine;
-                }
-                mem->images += model->image_bytes;
-                mem->kv += model->kv_promised;
-                mem->engine += model->engine_promised;
-                mem->untouched += model->kv_promised + model->engine_promised;
-                if (model->engine && model->state == MODEL_READY) {
-                        uint64_t kv = model_kv_is_away(model) ? 0 : model->facts.kv_bytes, holds = kv + model->facts.other_bytes;
-
-                        mem->kv += kv;
-                        mem->engine += model->facts.other_bytes;
-                        mem->untouched += less(holds, taken_by(model));
-                }
-        }
 }

@@ -87,6 +87,7 @@ struct request *request_free(struct request *r) {
                 return NULL;
         ends = !clients_are_handed_on(r->manager, r->kept);
         request_note_end(r);
+        r->job = job_end(r->job, JOB_CANCELLED);
         if (ends)
                 request_settle(r);
         r->job = job_end(r->job, JOB_CANCELLED);

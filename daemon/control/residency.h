@@ -22,8 +22,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/list.h"
-
 struct manager;
 struct model;
 struct plan;
@@ -33,7 +31,6 @@ struct request_error;
 struct residency_state {
         bool changed;       /* something, so that those that wait for room are to be asked again */
         uint64_t settle_us; /* until then memory of models that have gone may still become free */
-        struct list lenders; /* lease-weights.c */
 };
 
 /* Part of struct model. */
@@ -46,7 +43,6 @@ struct residency {
         uint64_t used_us;  /* last sign of a request */
         uint64_t ready_us; /* since when it is ready */
         uint64_t waits_us; /* since when it waits for room; 0 = it does not */
-        uint64_t lent;     /* lease-weights.c: what it held when it had to give that back */
 };
 
 /* From models_configure(), of each model of the configuration. */

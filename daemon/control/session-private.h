@@ -16,6 +16,7 @@
 #define SESSION_SCAN_PATIENCE_US (5u * 1000000u)    /* requests wait for the scan of the folder for so long */
 #define SESSION_WRITE_PATIENCE_US (10u * 1000000u)  /* answers wait for the disk for so long */
 #define SESSION_RETRY_US (2u * 1000000u)            /* after a file could not be written */
+#define SESSION_HURRY_US (2u * 1000000u)              /* while memory is short: idle after that */
 #define SESSION_ERRAND_US (60u * 1000000u)          /* an engine has so long to spill or restore */
 
 struct errand;
@@ -31,6 +32,7 @@ struct sessions {
         uint64_t last_errand;
         size_t n_spills;       /* under way; one at a time */
         bool scanned;
+        bool hurry;            /* memory is short: idle sessions go to disk soon */
         bool complained;       /* of a file that could not be written, since one could */
         uint64_t since_us;
         /* Whoever wants to tell others that one came or is about to go; NULL = nobody. */

@@ -405,7 +405,7 @@ static void drop(struct session *s) {
 }
 
 void session_store_tick(struct session *s, uint64_t now_us) {
-        uint64_t idle_us = s->table->manager->config->limits.session_idle_seconds * 1000000u;
+        uint64_t idle_us = s->table->hurry ? SESSION_HURRY_US : s->table->manager->config->limits.session_idle_seconds * 1000000u;
         struct list *pos, *tmp;
 
         LIST_FOREACH(pos, tmp, &s->finishing) {

@@ -9,6 +9,7 @@
 #include "engine.h"
 #include "lease.h"
 #include "load.h"
+#include "memory-status.h"
 #include "power-status.h"
 #include "status.h"
 #include "store.h"
@@ -343,28 +344,18 @@ static const char *state_name(const struct manager *m) {
         }
 }
 
-static void fill_memory(struct manager *m, Spark__V1__StatusResult *s) {
-        struct list *pos, *tmp;
-
-        LIST_FOREACH(pos, tmp, &m->models.list) {
-                const struct model *model = LIST_ENTRY(pos, struct model, link);
-
-                if (!model->engine || model_kv_is_away(model))
-                        continue;
-                s->memory_kv_used += model->engine->kv_used;
-                s->memory_kv_cached += model->engine->kv_cached;
-        }
-        models_count_memory(m);
+/* The older fields, and the whole ledger. */
+static void fill_memory(struct manager *m, Spark__V1__StatusResult *s, Spark__V1__MemoryInfo *info) {
+        memory_fill_info(m, info);
+        s->memory = info;
         s->memory_total = m->memory.total;
-        s->memory_available = memory_available(&m->memory);
-        s->memory_floor = m->memory.floor;
-        s->memory_images = m->memory.images;
-        s->memory_kv = m->memory.kv;
-        s->memory_engine = m->memory.engine;
-}
-
-void status_fill_memory(struct manager *m, Spark__V1__StatusResult *s) {
-        fill_memory(m, s);
+        s->memory_available = info->available;
+        s->memory_floor = info->floor;
+        s->memory_images = info->images;
+        s->memory_kv = info->kv;
+        s->memory_engine = info->engine;
+        s->memory_kv_used = info->kv_used;
+        s->memory_kv_cached = info->kv_cached;
 }
 
 /* A path may hold any bytes, a string of the protocol may not. */
@@ -381,7 +372,8 @@ Spark__V1__Done *status_new_status(struct manager *m, uid_t viewer) {
         _cleanup_(request_list_deinit) struct request_list requests = { 0 };
         _cleanup_(user_list_deinit) struct user_list users = { 0 };
         _cleanup_(lease_infos_deinit) struct lease_infos leases = { 0 };
-        char usage_warning[640], *warnings[1];
+        char usage_warning[640], memory_text[MEMORY_WARNING_MAX], *warnings[2];
+        Spark__V1__MemoryInfo memory;
         Spark__V1__PowerInfo power;
         struct power_view power_view;
         Spark__V1__Done done = SPARK__V1__DONE__INIT;
@@ -397,7 +389,7 @@ Spark__V1__Done *status_new_status(struct manager *m, uid_t viewer) {
         s.state = (char *)state_name(m);
         LIST_FOREACH(pos, tmp, &m->models.list)
                 count_requests(LIST_ENTRY(pos, struct model, link), &s.requests_running, &s.requests_queued);
-        fill_memory(m, &s);
+        fill_memory(m, &s, &memory);
         if (m->power) {
                 power_fill_info(m->power, &power_view, &power);
                 s.power = &power;
@@ -417,6 +409,10 @@ Spark__V1__Done *status_new_status(struct manager *m, uid_t viewer) {
                                usage_trouble(m->usage));
                 make_utf8(usage_warning);
                 warnings[s.n_warnings++] = usage_warning;
+        }
+        if (memory_warning(m, memory_text, sizeof(memory_text))) {
+                make_utf8(memory_text);
+                warnings[s.n_warnings++] = memory_text;
         }
         done.result_case = SPARK__V1__DONE__RESULT_STATUS;
         done.status = &s;

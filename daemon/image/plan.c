@@ -13,6 +13,9 @@
 #include "plan.h"
 #include "tensor-size.h"
 
+#define SEGMENTS_WANTED 24u
+#define SEGMENT_BYTES_MIN (256ull << 20)
+
 void image_plan_deinit(struct image_plan *plan) {
         free(plan->tensors);
         free(plan->name_index);
@@ -140,10 +143,23 @@ static int plan_place(struct image_plan *plan, struct image_tensor *t, uint64_t 
         return checked_add(plan->data_size, t->size, &plan->data_size) ? 0 : IMAGE_PLAN_E_LIMIT;
 }
 
+/* Small enough that a part of an image can be given back, large enough that there are not too many: two that follow one
+ * another are together longer than this. */
+static uint64_t segment_bytes(const struct image_plan *plan, uint64_t segment_max) {
+        uint64_t sum = 0;
+
+        for (size_t i = 0; i < plan->n_tensors; i++)
+                if (!checked_add(sum, plan->tensors[i].size, &sum))
+                        return segment_max;
+        sum = MAX(sum / SEGMENTS_WANTED, (uint64_t)SEGMENT_BYTES_MIN);
+        return MIN(segment_max, sum);
+}
+
 int image_plan_layout(struct image_plan *plan, uint64_t segment_max) {
         struct image_header header;
         int r;
 
+        segment_max = segment_bytes(plan, segment_max);
         r = plan_index(plan);
         if (r)
                 return r;

@@ -13,6 +13,7 @@
 #include "kernels/format.h"
 
 #include "hf.h"
+#include "segments.h"
 
 static bool has_scales(const struct hf_part *p) {
         return p->how == HF_F8 || p->how == HF_MXFP4 || p->how == HF_NVFP4;
@@ -152,6 +153,11 @@ int hf_plan_pieces(struct hf *h, const struct image_plan *plan) {
         return 0;
 }
 
+void hf_choose(struct hf *h, const struct image_plan *plan, uint64_t segments) {
+        h->n_pieces = segments_choose(h->pieces, h->n_pieces, plan, segments);
+        h->total = total(h->pieces, h->n_pieces);
+}
+
 struct writer {
         struct hf *h;
         struct copy *copy;
@@ -242,7 +248,7 @@ static void write_factors(const struct hf *h, const struct image_plan *plan, voi
                 const struct image_tensor *t = &plan->tensors[i];
                 const struct hf_part *p = &h->parts[h->tensors[i].first];
 
-                if (p->how == HF_FACTORS)
+                if (p->how == HF_FACTORS && segments[t->segment])
                         (void)memcpy((char *)segments[t->segment] + t->offset, p->factors, p->n_in * sizeof(float));
         }
 }

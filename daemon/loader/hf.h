@@ -104,6 +104,8 @@ int hf_init(struct hf *h, const char *const *names, const int *fds, size_t n, st
 void hf_deinit(struct hf *h);
 /* 0, LOADER_E_*, or -ENOMEM. */
 int hf_plan(struct hf *h, struct model *m, struct image_plan *plan, uint64_t segment_max);
+/* Leaves out what is for other segments of the plan (segments.h). */
+void hf_choose(struct hf *h, const struct image_plan *plan, uint64_t segments);
 /* copy is made for h->sources. */
 int hf_write(struct hf *h, struct copy *copy, const struct image_plan *plan, void *const *segments,
              const struct copy_progress *progress);

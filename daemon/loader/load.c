@@ -7,11 +7,13 @@
 #include <sys/stat.h>
 
 #include "base/macro.h"
+#include "daemon/image/checksum.h"
 #include "kernels/format.h"
 #include "loadlink.h"
 #include "modeldir.h"
 
 #include "load.h"
+#include "segments.h"
 #include "split.h"
 
 _Static_assert(MODELDIR_TEXT_MAX == sizeof(((struct loader_error *)NULL)->text), "a sentence must fit");
@@ -95,6 +97,10 @@ static int add_coded(struct loader *l, const struct copy_piece *p, uint32_t tens
         return coder_add(&l->coder, &l->plan, tensor, p->transform == COPY_PLACE);
 }
 
+static uint64_t segment_bytes(const struct loader *l) {
+        return l->options.segment_bytes ? l->options.segment_bytes : LOADLINK_SEGMENT_BYTES;
+}
+
 /* Looks through the weights that could be coded, for what they take, and plans again. */
 static int survey(struct loader *l) {
         const struct copy_piece *all = l->hf ? l->hf->pieces : l->pieces;
@@ -121,7 +127,7 @@ static int survey(struct loader *l) {
         if (r)
                 return r;
         coder_decide(&l->coder, &l->plan);
-        r = image_plan_layout(&l->plan, LOADLINK_SEGMENT_BYTES);
+        r = image_plan_layout(&l->plan, segment_bytes(l));
         return r > 0 ? loader_fail(l->error, LOADER_E_INVALID, "the model is too large for an image") : r;
 }
 
@@ -129,7 +135,7 @@ static int plan_gguf(struct loader *l) {
         int r = split_read_metadata(l->parts, l->sources, l->n_sources, l->error);
 
         if (!r)
-                r = model_plan(&l->model, &l->parts[0], &l->plan, LOADLINK_SEGMENT_BYTES);
+                r = model_plan(&l->model, &l->parts[0], &l->plan, segment_bytes(l));
         l->error->part = r > 0 ? l->error->part : 0;
         return r ? r : make_pieces(l);
 }
@@ -150,23 +156,38 @@ static int plan_packed(struct loader *l) {
         return r;
 }
 
+/* What is not to be written is left out of what is to be done. */
+static int choose_segments(struct loader *l) {
+        if (l->options.segments == 0)
+                l->options.segments = UINT64_MAX;
+        if (segments_size(&l->plan, l->options.segments) == 0)
+                return loader_fail(l->error, LOADER_E_INVALID, "the model has only %zu segments: it is another one now", l->plan.n_segments);
+        if (l->hf)
+                hf_choose(l->hf, &l->plan, l->options.segments);
+        else if (!l->packed)
+                l->n_pieces = segments_choose(l->pieces, l->n_pieces, &l->plan, l->options.segments);
+        return 0;
+}
+
 int loader_plan(struct loader *l) {
         bool packed = false;
         int r = 0;
 
         if (l->hf) {
-                r = hf_plan(l->hf, &l->model, &l->plan, LOADLINK_SEGMENT_BYTES);
+                r = hf_plan(l->hf, &l->model, &l->plan, segment_bytes(l));
         } else {
                 if (l->n_sources == 1)
                         r = packed_probe(&l->sources[0], &packed, l->error);
                 if (!r)
                         r = packed ? plan_packed(l) : plan_gguf(l);
         }
-        return r || packed || !l->options.lossless ? r : survey(l);
+        if (!r && !packed && l->options.lossless)
+                r = survey(l);
+        return r ? r : choose_segments(l);
 }
 
 uint64_t loader_total(const struct loader *l) {
-        return l->packed ? pack_size(&l->plan) : l->hf ? l->hf->total : copy_total(l->pieces, l->n_pieces);
+        return l->packed ? segments_size(&l->plan, l->options.segments) : l->hf ? l->hf->total : copy_total(l->pieces, l->n_pieces);
 }
 
 static void unmap(const struct loader *l, void **maps) {
@@ -177,23 +198,26 @@ static void unmap(const struct loader *l, void **maps) {
 
 static int map(const struct loader *l, const int *fds, size_t n_fds, void **maps) {
         struct stat st;
+        size_t n = 0; /* descriptors that found their segment */
 
-        if (n_fds != l->plan.n_segments)
-                return -EINVAL;
-        for (size_t i = 0; i < n_fds; i++) {
+        for (size_t i = 0; i < l->plan.n_segments; i++) {
                 void *p;
 
-                if (fstat(fds[i], &st) < 0)
+                if (!segments_has(l->options.segments, i))
+                        continue;
+                if (n == n_fds)
+                        return -EINVAL;
+                if (fstat(fds[n], &st) < 0)
                         return -errno;
                 if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != l->plan.segment_size[i])
                         return -EINVAL;
-                p = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fds[i], 0);
+                p = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fds[n++], 0);
                 if (p == MAP_FAILED)
                         return -errno;
                 maps[i] = p;
                 (void)madvise(p, (size_t)st.st_size, MADV_HUGEPAGE); /* fewer faults, where memfds may have them */
         }
-        return 0;
+        return n == n_fds ? 0 : -EINVAL;
 }
 
 static int write_tensors(struct loader *l, void *const *maps, const struct copy_progress *progress) {
@@ -242,7 +266,8 @@ int loader_write(struct loader *l, const int *fds, size_t n_fds, const struct co
                 return n_fds == 1 ? write_file(l, fds[0], progress) : -EINVAL;
         r = map(l, fds, n_fds, maps);
         if (!r && !l->packed) {
-                image_plan_write_tables(&l->plan, maps[0]);
+                if (maps[0])
+                        image_plan_write_tables(&l->plan, maps[0]);
                 r = copy_expect(&l->copy, l->hf ? l->hf->pieces : l->pieces, l->hf ? l->hf->n_pieces : l->n_pieces,
                                 l->plan.n_tensors);
         }
@@ -250,6 +275,21 @@ int loader_write(struct loader *l, const int *fds, size_t n_fds, const struct co
                 r = write_tensors(l, maps, progress);
         unmap(l, maps);
         return r;
+}
+
+int loader_checksum(const struct loader *l, uint64_t *ret) {
+        _cleanup_free_ void *tables = NULL;
+
+        if (l->packed) {
+                *ret = image_checksum_tables(l->packed->tables, (size_t)l->plan.tables_size);
+                return 0;
+        }
+        tables = calloc(1, (size_t)l->plan.tables_size);
+        if (!tables)
+                return -ENOMEM;
+        image_plan_write_tables(&l->plan, tables);
+        *ret = image_checksum_tables(tables, (size_t)l->plan.tables_size);
+        return 0;
 }
 
 size_t loader_arrived(struct loader *l) {

@@ -16,6 +16,8 @@
 struct loader_options {
         bool lossless; /* weights in BF16 are coded (kernels/lossless.h), and all of them read for the plan */
         bool pack;     /* the image goes to one file, with checksums (pack.h) */
+        uint64_t segments; /* only these are written (bit i: segment i); 0 = all */
+        uint64_t segment_bytes; /* no segment gets longer, unless one tensor is; 0 = LOADLINK_SEGMENT_BYTES */
         const struct copy_progress *survey; /* how far reading for the plan is; NULL = nobody wants to know */
 };
 
@@ -43,7 +45,9 @@ int loader_init_directory(struct loader *l, const char *const *names, const int 
 void loader_deinit(struct loader *l);
 /* Reads and checks the files' headers; fills l->plan. A single file may be a packed image (packed.h). 0, LOADER_E_*, or -errno. */
 int loader_plan(struct loader *l);
-/* Writes the image into memfds (borrowed) of the planned sizes, or into one file of all of them together where it is packed; they are
+/* Of the image's tables, as they are written. 0, or -ENOMEM. */
+int loader_checksum(const struct loader *l, uint64_t *ret);
+/* Writes the image into memfds (borrowed) of the planned sizes (only the segments that were named get one), or into one file of all of them together where it is packed; they are
  * unmapped again when this returns. */
 int loader_write(struct loader *l, const int *fds, size_t n_fds, const struct copy_progress *progress);
 /* How many of the plan's first tensors loader_write() has put in place, behind the tables; 0 where that is not known (packed

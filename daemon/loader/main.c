@@ -38,6 +38,7 @@ struct options {
         const char *names[SOURCES_MAX]; /* of a directory's files */
         size_t n_names;
         bool plan_only, lossless, pack;
+        uint64_t segments; /* that are to be written; 0 = all */
         const char *shape, *format; /* instead of inputs */
         struct image_step step;
 };
@@ -56,7 +57,7 @@ _Static_assert(LOADER_E_INVALID == (int)LOADLINK_CODE_MODEL_INVALID && LOADER_E_
 
 static int usage(void) {
         (void)fprintf(stderr, "usage: spark-loader --link FD (--input FD [--split FD]... | --file NAME=FD...) [--plan-only]\n"
-                              "           [--lossless] [--pack] [--rows N] [--sequences N]\n"
+                              "           [--lossless] [--pack | --segments HEX] [--rows N] [--sequences N]\n"
                               "       spark-loader --link FD --shape NAME --format FORMAT [--lossless] [--rows N] [--sequences N]\n"
                               "Started by sparkd; see ipc/loadlink.h for what it says on its link.\n");
         return EX_USAGE;
@@ -73,6 +74,15 @@ static bool parse_number(const char *s, int *ret) {
                 return false;
         *ret = (int)v;
         return true;
+}
+
+/* A set of segments: bits, not none. */
+static bool parse_segments(const char *s, uint64_t *ret) {
+        char *end;
+
+        errno = 0;
+        *ret = strtoull(s, &end, 16);
+        return !errno && end != s && !*end && strchr("0123456789abcdef", *s) && *ret != 0;
 }
 
 /* --input is the first file, each --split another one. */
@@ -118,6 +128,8 @@ static bool parse_option(struct options *o, int c, char *s) {
                 return add_input(o, c == 's', s);
         case 'f':
                 return add_file(o, s);
+        case 'm':
+                return parse_segments(s, &o->segments);
         case 'S':
                 o->shape = s;
                 return true;
@@ -144,6 +156,7 @@ static bool parse_options(int argc, char **argv, struct options *o) {
                 { "plan-only", no_argument, NULL, 'p' },
                 { "lossless", no_argument, NULL, 'L' },
                 { "pack", no_argument, NULL, 'P' },
+                { "segments", required_argument, NULL, 'm' },
                 { "shape", required_argument, NULL, 'S' },
                 { "format", required_argument, NULL, 'F' },
                 { "rows", required_argument, NULL, 'r' },
@@ -156,7 +169,7 @@ static bool parse_options(int argc, char **argv, struct options *o) {
         while ((c = getopt_long(argc, argv, "", options, NULL)) != -1)
                 if (!parse_option(o, c, optarg))
                         return false;
-        if (optind != argc || o->link_fd < 0 || !o->shape != !o->format)
+        if (optind != argc || o->link_fd < 0 || !o->shape != !o->format || (o->segments && (o->pack || o->shape)))
                 return false;
         return o->shape ? o->n_inputs == 0 && !o->pack : o->n_inputs > 0;
 }
@@ -209,10 +222,12 @@ static void report_progress(void *arg, uint64_t done, uint64_t total) {
 
 static int send_plan(const struct loader *l, const struct options *o) {
         struct loadlink_record record;
+        int r;
 
         record_plan(&l->plan, loader_total(l), &o->step, &record);
         record.packed = l->packed != NULL;
-        return loadlink_send(o->link_fd, &record, NULL, 0);
+        r = loader_checksum(l, &record.checksum);
+        return r ? r : loadlink_send(o->link_fd, &record, NULL, 0);
 }
 
 static int write_segments(struct loader *l, int link_fd) {
@@ -242,7 +257,7 @@ static int work(struct loader *l, const struct options *o) {
         const struct copy_progress survey = { report_progress, &reporter };
         int r;
 
-        l->options = (struct loader_options){ .lossless = o->lossless, .pack = o->pack, .survey = &survey };
+        l->options = (struct loader_options){ .lossless = o->lossless, .pack = o->pack, .segments = o->segments, .survey = &survey };
         r = loader_plan(l);
         if (!r)
                 r = send_plan(l, o);

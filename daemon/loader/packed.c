@@ -126,13 +126,16 @@ int packed_write(struct packed *p, struct copy *copy, struct image_plan *plan, v
                  const struct copy_progress *progress, struct loader_error *error) {
         struct sums sums = SUMS_NULL;
         uint64_t at = 0;
+        size_t n = 0;
         int r;
 
         for (size_t i = 0; i < plan->n_segments; i++) {
                 uint64_t size = plan->segment_size[i];
 
-                p->pieces[i] = (struct copy_piece){ .tensor = (uint32_t)i, .transform = COPY_SEGMENT, .offset = at, .size = size,
-                                                    .n_rows = size / SOURCE_ALIGN, .matrix_rows = size / SOURCE_ALIGN };
+                if (segments[i])
+                        p->pieces[n++] = (struct copy_piece){ .tensor = (uint32_t)i, .transform = COPY_SEGMENT, .offset = at,
+                                                              .size = size, .n_rows = size / SOURCE_ALIGN,
+                                                              .matrix_rows = size / SOURCE_ALIGN };
                 at += size;
         }
         r = sums_init(&sums, plan, segments, true);
@@ -140,9 +143,9 @@ int packed_write(struct packed *p, struct copy *copy, struct image_plan *plan, v
                 sums_expect(&sums, (uint32_t)i, plan->tensors[i].size);
         copy->sums = &sums;
         if (!r)
-                r = copy_run(copy, p->pieces, plan->n_segments, plan, segments, progress, error);
+                r = copy_run(copy, p->pieces, n, plan, segments, progress, error);
         copy->sums = NULL;
-        if (!r) /* as they were checked, whatever the file has there by now */
+        if (!r && segments[0]) /* as they were checked, whatever the file has there by now */
                 (void)memcpy(segments[0], p->tables, (size_t)plan->tables_size);
         sums_deinit(&sums);
         return r;

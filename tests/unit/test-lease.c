@@ -45,11 +45,7 @@ static struct shed *fake_end(struct shed *s) {
         return NULL;
 }
 
-static uint64_t fake_bytes(const struct manager *m) {
-        return away;
-}
-
-static const struct lease_source fake_source = { .begin = fake_begin, .end = fake_end, .bytes = fake_bytes };
+static const struct lease_source fake_source = { .begin = fake_begin, .end = fake_end };
 
 /* The oldest that waits says how far it is. */
 static void give(uint64_t freed, bool done) {

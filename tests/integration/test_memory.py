@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory gets short: what the daemon gives back, in which order, and that it comes back by itself. In a control group with a limit,
+which takes root; SPARK_MEMORY_ROUNDS says how often the long one is repeated."""
+
+import os
+import signal
+import time
+import unittest
+
+from harness import *
+from harness import pb
+from memory_harness import MIB, Group, GroupDaemon
+
+LIMIT = 1024 * MIB
+FLOOR = 192 * MIB
+LEFT = 48 * MIB  # what the hog leaves: far below the floor
+ROUNDS = int(os.environ.get("SPARK_MEMORY_ROUNDS", "2"))
+SHAPE = ("--shape", "tiny", "--embd", "512", "--ff", "1024", "--layers", "4", "--heads", "32", "--heads-kv", "32", "--head-dim", "128",
+         "--vocab", "100000", "--untied", "--ctx", "2048", "--format", "q8_0")  # few weights to compute with, much KV
+
+
+class Memory(TestCase):
+    def setUp(self):
+        self.group = Group.make(LIMIT)
+        if not self.group:
+            self.skipTest("no control group with a memory limit can be made here")
+        self.addCleanup(self.group.remove)
+
+    def start(self, **memory):
+        folder = self.enterContext_folder()
+        model = folder / "model.gguf"
+        self.make_model(model, *SHAPE)
+        daemon = GroupDaemon(self.group, start=False, backend="cpu", threads=1, log_level="info",
+                             models=[{"name": "m", "path": str(model), "default": True}],
+                             memory={"floor": f"{FLOOR >> 20}M", "kv": "192M", "restore_seconds": 1, **memory})
+        self.addCleanup(self._end, daemon)
+        daemon.start()
+        daemon.wait_engine()
+        return daemon
+
+    def enterContext_folder(self):
+        import pathlib
+        import shutil
+        import tempfile
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="sparkd-memory-", dir=os.environ.get("TMPDIR", "/var/tmp")))
+        self.addCleanup(shutil.rmtree, folder, True)
+        return folder
+
+    def end_hog(self, hog):
+        hog.kill()
+        hog.wait()
+        hog.stdout.close()
+
+    def test_limit_is_known(self):
+        daemon = self.start()
+        memory = daemon.ledger().memory
+        self.assertEqual(memory.limit, LIMIT)
+        self.assertLess(abs(memory.available - self.group.available()), 32 * MIB)
+        self.assertEqual(memory.floor, FLOOR)
+        self.assertGreater(memory.images, 100 * MIB)
+        self.assertGreater(memory.ours, memory.images)
+        self.assertEqual(memory.step, "nothing")
+        self.assertEqual(memory.missing, 0)
+        self.assertLessEqual(memory.headroom, memory.available - memory.floor)
+
+    def test_a_little_costs_caches_only(self):
+        daemon = self.start()
+        with daemon.connect() as client:
+            self.assertDone(client.answer(client.generate(b"word " * 1200, n=4))[2])
+        cached = until(lambda: daemon.ledger().memory.kv_cached, 10, "a prefix cache")
+        self.assertGreater(cached, 32 * MIB)
+        hog = self.group.hog(FLOOR - 4 * MIB, rate=400 * MIB)
+        try:
+            until(lambda: daemon.ledger().memory.step != "nothing", 10, "a first step")
+            until(lambda: daemon.ledger().memory.kv_cached == 0, 10, "an empty cache")
+        finally:
+            self.end_hog(hog)
+        until(lambda: daemon.ledger().memory.step == "nothing", 20, "all taken again")
+        self.assertNotIn("weights", daemon.steps()[:1])
+        self.assertEqual(self.group.kills(), 0)
+        self.assertServes(daemon)
+
+    def round(self, daemon):
+        """A stream runs while a hog eats all there is; it goes on with the same tokens."""
+        sampling = pb.Sampling(max_tokens=200, seed=3, temperature=0.8)
+        before = len(daemon.steps())
+        with daemon.connect() as client:
+            id = client.generate(b"Once upon a time", sampling=sampling, credit=400)
+            begun = client.tokens(id, 3)
+            began = time.monotonic()
+            hog = self.group.hog(LEFT)
+            try:
+                until(lambda: "weights" in daemon.steps()[before:], 20, "weights given back")
+                until(lambda: daemon.ledger().models[0].state == "available", 10, "the end of the engine")
+                met = time.monotonic() - began
+                time.sleep(0.3)
+                self.assertIsNone(hog.poll(), "the hog was ended by somebody else")
+            finally:
+                self.end_hog(hog)
+            began = time.monotonic()
+            ids, _, end = client.answer(id, seen=len(begun))
+            self.assertDone(end)
+            back = time.monotonic() - began
+        until(lambda: daemon.ledger().memory.step == "nothing", 20, "all taken again")
+        steps = daemon.steps()[before:]
+        order = ["cache", "sessions", "kv", "weights"]
+        self.assertEqual(steps, sorted(steps, key=order.index))
+        self.assertEqual(self.group.kills(), 0)
+        return begun + ids, met, back
+
+    def test_hog(self):
+        daemon = self.start()
+        with daemon.connect() as client:
+            sampling = pb.Sampling(max_tokens=200, seed=3, temperature=0.8)
+            alone, _, end = client.answer(client.generate(b"Once upon a time", sampling=sampling, credit=400))
+            self.assertDone(end)
+        fds = daemon.fd_count()
+        met, back = [], []
+        for _ in range(ROUNDS):
+            ids, a, b = self.round(daemon)
+            self.assertEqual(ids, alone)
+            met.append(a)
+            back.append(b)
+        print(f"hog: {ROUNDS} rounds; all given back after at most {max(met):.2f} s (mean {sum(met) / len(met):.2f} s), "
+              f"the stream was done at most {max(back):.2f} s after the hog's end")
+        self.wait_fds(daemon, fds)
+        self.assertEqual(daemon.ledger().models[0].engine_restarts, 0)
+
+    def test_requests_wait_then_are_busy(self):
+        daemon = self.start(wait_seconds=1)
+        hog = self.group.hog(LEFT)
+        try:
+            until(lambda: daemon.ledger().models[0].state == "available", 20, "weights given back")
+            with daemon.connect() as client:
+                end = client.answer(client.generate(b"Once", n=2))[2]
+                self.assertError(end, "BUSY")
+                self.assertGreater(end.error.retry_after_ms, 0)
+        finally:
+            self.end_hog(hog)
+        until(lambda: daemon.ledger().models[0].state == "ready", 30, "the model")
+        self.assertServes(daemon)
+
+    def test_switched_off(self):
+        daemon = self.start(pressure="no")
+        hog = self.group.hog(FLOOR // 2, rate=400 * MIB)
+        try:
+            until(lambda: daemon.ledger().memory.missing > 0, 20, "the floor to be gone below")
+            time.sleep(1.5)
+            self.assertEqual(daemon.ledger().memory.step, "nothing")
+            self.assertEqual(daemon.ledger().models[0].state, "ready")
+        finally:
+            self.end_hog(hog)
+
+
+if __name__ == "__main__":
+    unittest.main()
