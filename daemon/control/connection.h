@@ -43,7 +43,6 @@ struct connection {
         bool frames_left;  /* received, not looked at yet */
         bool charged;
         bool prefill_progress; /* the client knows that feature */
-        bool normal_only;      /* as struct request_origin's */
         bool of_bus;       /* its user is the one that the bus named */
         bool kept;         /* a later process would go on with it (connection-keep.c); then: */
         size_t input_kept; /* received bytes that are kept, */
@@ -51,6 +50,7 @@ struct connection {
         uint64_t fds_kept; /* received descriptors that were kept, since it was made; those up to fds_dropped are not any more */
         uint64_t fds_dropped;
         struct channel_transfer transfer;
+        bool normal_only;      /* as struct request_origin's */
         uint32_t events;   /* what the source watches */
         struct user *user;
         struct peer peer;

@@ -10,11 +10,13 @@
 #include "manager.h"
 #include "model-keep.h"
 #include "restore.h"
+#include "session-keep.h"
 
 /* What was read so far. */
 struct restore {
         struct manager *manager;
         struct models_kept models;
+        struct sessions_kept sessions;
 };
 
 static void write_numbers(const struct manager *m, struct keep *k) {
@@ -32,6 +34,7 @@ static void write_all(void *userdata, struct keep *k) {
 
         write_numbers(m, k);
         models_keep_all(m, k);
+        sessions_keep_all(m->sessions, k);
         clients_write(m, k);
 }
 
@@ -46,6 +49,11 @@ static void read_record(void *userdata, const Spark__State__V1__Record *record) 
         case SPARK__STATE__V1__RECORD__BODY_MODEL:
         case SPARK__STATE__V1__RECORD__BODY_MODEL_GONE:
                 models_kept_read(&r->models, record);
+                break;
+        case SPARK__STATE__V1__RECORD__BODY_SESSION:
+        case SPARK__STATE__V1__RECORD__BODY_SESSION_GONE:
+        case SPARK__STATE__V1__RECORD__BODY_SESSION_TEXT:
+                sessions_kept_read(&r->sessions, record);
                 break;
         case SPARK__STATE__V1__RECORD__BODY_NUMBERS:
                 read_numbers(r->manager, record->numbers);
@@ -71,7 +79,10 @@ int restore_all(struct manager *m) {
 
         if (r >= 0)
                 r = models_restore(m, &restore.models);
+        if (r >= 0)
+                r = sessions_restore(m, &restore.sessions);
         models_kept_deinit(&restore.models);
+        sessions_kept_deinit(&restore.sessions);
         return r;
 }
 
@@ -87,6 +98,7 @@ int restore_end(struct manager *m) {
                 return r;
         if (keep_read(m->keep, read_client, kept) == 0)
                 clients_restore(m, kept, m->inherited);
+        sessions_restored(m);
         keep_taken(m->keep);
         m->inherited = inherited_free(m->inherited);
         return 0;
