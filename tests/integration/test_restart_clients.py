@@ -291,6 +291,9 @@ class Clients(KeptTestCase):
     def test_turns_of_a_stored_session(self):
         self.session_turns(True)
 
+    def test_turns_of_a_session_of_the_connection(self):
+        self.session_turns(False)
+
     def test_ends_reach_the_client(self):
         """What the store holds does not keep a client from seeing that its connection ended, nor from what it was sent before."""
         daemon = self.kept()
