@@ -88,6 +88,7 @@ struct lease {
         bool has_news, shed_done, failed;
         struct request_error error;
         int fd; /* the end of the pipe that we watch, or -1 */
+        bool kept; /* for a later process */
         sd_event_source *source;
 };
 

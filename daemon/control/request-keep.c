@@ -15,6 +15,7 @@
 #include "base/fd.h"
 #include "keep-clients.h"
 #include "kept.h"
+#include "lease.h"
 #include "load.h"
 #include "message.h"
 #include "request-keep.h"
@@ -249,6 +250,8 @@ static int restore_place(struct request *r, const struct kept_request *kept, con
         struct manager *m = r->manager;
         struct model *model;
 
+        if (o->lease)
+                return lease_submit(r, f, error);
         if (o->kind == REQUEST_LOAD) {
                 model = models_find_for_load(m, f->load, fd_steal(input_fd), error);
                 r->lossless = f->load->lossless;

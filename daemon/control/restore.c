@@ -7,6 +7,7 @@
 #include "inherited.h"
 #include "keep-clients.h"
 #include "kept.h"
+#include "lease-private.h"
 #include "manager.h"
 #include "model-keep.h"
 #include "restore.h"
@@ -32,6 +33,7 @@ static void write_all(void *userdata, struct keep *k) {
 
         write_numbers(m, k);
         models_keep_all(m, k);
+        leases_keep_all(m, k);
         clients_write(m, k);
 }
 
@@ -85,6 +87,7 @@ int restore_end(struct manager *m) {
 
         if (r < 0)
                 return r;
+        leases_restore(m);
         if (keep_read(m->keep, read_client, kept) == 0)
                 clients_restore(m, kept, m->inherited);
         keep_taken(m->keep);
