@@ -50,11 +50,9 @@ int keep_log_new(struct keep_log *ret, uint64_t generation) {
         if (log.fd < 0)
                 return log.fd;
         r = log_grow(&log, KEEP_LOG_HEAD);
-        if (r == 0) {
-                log.head = log_map(log.fd);
-                r = log.head ? 0 : -errno;
-        }
-        if (r < 0) {
+        log.head = r == 0 ? log_map(log.fd) : NULL;
+        if (!log.head) {
+                r = r < 0 ? r : -errno;
                 keep_log_close(&log);
                 return r;
         }
