@@ -55,6 +55,7 @@ static void fill_residency(const struct model *model, Spark__V1__ModelInfo *info
 
         info->resident = (char *)residency_name(model);
         info->holders = model->residency.holders;
+        info->held = (char *)model_held_by(model);
         info->unload_ms = (residency_unload_us(model, now_us) + 999) / 1000;
         if (model->state == MODEL_READY && model->refs == 0 && now_us > used_us)
                 info->idle_ms = (now_us - used_us) / 1000;
@@ -356,13 +357,6 @@ static void fill_memory(struct manager *m, Spark__V1__StatusResult *s, Spark__V1
         s->memory_engine = info->engine;
         s->memory_kv_used = info->kv_used;
         s->memory_kv_cached = info->kv_cached;
-}
-
-void status_fill_memory(struct manager *m, Spark__V1__StatusResult *s) {
-        Spark__V1__MemoryInfo info;
-
-        fill_memory(m, s, &info);
-        s->memory = NULL; /* it does not live on */
 }
 
 /* A path may hold any bytes, a string of the protocol may not. */

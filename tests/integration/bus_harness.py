@@ -5,6 +5,7 @@ import contextlib
 import os
 import pathlib
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -63,7 +64,13 @@ class Bus:
             (self.folder / "bus").unlink()
         self.process = subprocess.Popen(["dbus-daemon", f"--config-file={self.folder}/conf", "--nofork",
                                          "--nopidfile"], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        until(lambda: (self.folder / "bus").exists(), 10, "the bus's socket")
+        until(self._listens, 10, "the bus's socket")
+
+    def _listens(self):
+        with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
+            probe.connect(str(self.folder / "bus"))
+            return True
+        return False
 
     def stop(self):
         if self.process and self.process.poll() is None:
