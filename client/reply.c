@@ -99,6 +99,7 @@ static void model_show(struct spark_model *m, const Spark__V1__ModelInfo *p) {
                 .idle_ms = p->idle_ms,
                 .unload_ms = p->unload_ms,
                 .holders = p->holders,
+                .held = p->held,
         };
 }
 

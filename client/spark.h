@@ -231,6 +231,7 @@ struct spark_model {
         uint64_t idle_ms;           /* state "ready": since its last request */
         uint64_t unload_ms;         /* until it is unloaded for idleness; 0 = it is not */
         uint32_t holders;           /* spark_hold_warm() leases */
+        const char *held;           /* what its requests wait for: "memory", "lease", "sleep", "power", "room"; "" = nothing holds it back */
 };
 
 struct spark_stored_file {

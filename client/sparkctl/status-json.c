@@ -39,6 +39,7 @@ void status_json_model(struct json *j, const struct spark_model *m) {
         json_u64(j, "idle_ms", m->idle_ms);
         json_u64(j, "unload_ms", m->unload_ms);
         json_u64(j, "holders", m->holders);
+        json_string(j, "held", m->held);
         json_bool(j, "lossless", m->lossless);
         weights_json(j, m->weights);
         if (m->digest[0]) {

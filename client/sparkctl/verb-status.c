@@ -88,6 +88,8 @@ static void print_model(const struct spark_model *m) {
                 print_residency(m);
         if (m->device[0])
                 print_device(m);
+        if (m->held[0])
+                (void)printf("    held back (%s); its requests wait\n", format_safe(m->held, text, sizeof(text)));
         if (m->engine_restarts)
                 (void)printf("    its engine was restarted %u times\n", m->engine_restarts);
         if (m->error[0])

@@ -103,6 +103,8 @@ static bool takes_time(const Spark__V1__ClientFrame *f) {
         case SPARK__V1__CLIENT_FRAME__BODY_SESSION_APPEND:
         case SPARK__V1__CLIENT_FRAME__BODY_MODEL_IMPORT:
         case SPARK__V1__CLIENT_FRAME__BODY_MODEL_PACK:
+        case SPARK__V1__CLIENT_FRAME__BODY_RESERVE_MEMORY:
+        case SPARK__V1__CLIENT_FRAME__BODY_HOLD_WARM:
                 return true;
         default:
                 return false;

@@ -131,6 +131,8 @@ void model_hold(struct model *model, enum model_hold why);
  * holds it any more, unless somebody unloads it meanwhile. */
 void model_give_back(struct model *model, enum model_hold why);
 void model_release(struct model *model, enum model_hold why);
+/* The first of those who hold it: "memory", "lease", "sleep", "power", "room"; "" = nobody. */
+const char *model_held_by(const struct model *model);
 /* model-segments.c: as model_give_back(), but no more of the image than it takes for so many bytes; the rest stays, and what has gone
  * is loaded again alone. Again while it is held, it gives more. Returns bytes of the image that come back, when the engine has ended. */
 uint64_t model_give_back_part(struct model *model, enum model_hold why, uint64_t bytes);

@@ -8,6 +8,19 @@
 #include "base/fd.h"
 #include "request-private.h"
 
+const char *request_kind_name(enum request_kind kind) {
+        static const char *const names[] = {
+                [REQUEST_GENERATE] = "generate",     [REQUEST_CHAT] = "chat",   [REQUEST_TOKENIZE] = "tokenize",
+                [REQUEST_DETOKENIZE] = "detokenize", [REQUEST_SCORE] = "score", [REQUEST_LOAD] = "load",
+                [REQUEST_UNLOAD] = "unload",         [REQUEST_USAGE] = "usage", [REQUEST_PREWARM] = "prewarm",
+                [REQUEST_SESSION_APPEND] = "append", [REQUEST_SESSION] = "session",
+                [REQUEST_FORGET] = "forget",        [REQUEST_STORE] = "store",
+                [REQUEST_LEASE] = "lease",
+        };
+
+        return names[kind];
+}
+
 int request_outline_read(const Spark__V1__ClientFrame *f, struct request_outline *o) {
         switch (f->body_case) {
         case SPARK__V1__CLIENT_FRAME__BODY_GENERATE:

@@ -52,19 +52,6 @@ int request_refuse(struct request_error *e, Spark__V1__ErrorCode code, const cha
         return REQUEST_E_REFUSED;
 }
 
-const char *request_kind_name(enum request_kind kind) {
-        static const char *const names[] = {
-                [REQUEST_GENERATE] = "generate",     [REQUEST_CHAT] = "chat",   [REQUEST_TOKENIZE] = "tokenize",
-                [REQUEST_DETOKENIZE] = "detokenize", [REQUEST_SCORE] = "score", [REQUEST_LOAD] = "load",
-                [REQUEST_UNLOAD] = "unload",         [REQUEST_USAGE] = "usage", [REQUEST_PREWARM] = "prewarm",
-                [REQUEST_SESSION_APPEND] = "append", [REQUEST_SESSION] = "session",
-                [REQUEST_FORGET] = "forget",        [REQUEST_STORE] = "store",
-                [REQUEST_LEASE] = "lease",
-        };
-
-        return names[kind];
-}
-
 /* ---- life ---- */
 
 static void request_set_model(struct request *r, struct model *model) {

@@ -55,6 +55,7 @@ static void fill_residency(const struct model *model, Spark__V1__ModelInfo *info
 
         info->resident = (char *)residency_name(model);
         info->holders = model->residency.holders;
+        info->held = (char *)model_held_by(model);
         info->unload_ms = (residency_unload_us(model, now_us) + 999) / 1000;
         if (model->state == MODEL_READY && model->refs == 0 && now_us > used_us)
                 info->idle_ms = (now_us - used_us) / 1000;

@@ -291,6 +291,9 @@ class Clients(KeptTestCase):
     def test_turns_of_a_stored_session(self):
         self.session_turns(True)
 
+    def test_turns_of_a_session_of_the_connection(self):
+        self.session_turns(False)
+
     def test_ends_reach_the_client(self):
         """What the store holds does not keep a client from seeing that its connection ended, nor from what it was sent before."""
         daemon = self.kept()
@@ -331,6 +334,25 @@ class Clients(KeptTestCase):
         self.assertIn("restarted", end.error.message)
         self.assertGreater(end.error.retry_after_ms, 0)
         self.assertDone(client.ask(load=pb.Load(path=str(MODEL), dry_run=True)))
+
+    def test_leases_of_requests(self):
+        daemon = self.kept()
+        client = daemon.connect()
+        id = client.request(hold_warm=pb.HoldWarm(model="null", who="a test"))
+
+        def leases():
+            with daemon.connect() as watcher:
+                return [(lease.kind, lease.who) for lease in watcher.ask(status=pb.Status()).done.status.leases]
+
+        self.wait_kept(daemon, 1)
+        until(leases, 5, "a lease")
+        for how in (signal.SIGKILL, signal.SIGTERM):
+            time.sleep(0.1 * SLOW)
+            daemon.restart(how)
+            self.assertEqual(leases(), [("warm", "a test")])
+        client.cancel(id)
+        self.assertError(self.end_of(client, id), "CANCELLED")
+        self.assertEqual(leases(), [])
 
     def test_short_visits_cost_nothing(self):
         daemon = self.kept()
