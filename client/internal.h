@@ -50,6 +50,8 @@ struct reply {
         const struct spark_usage_row **usage_list;
         struct spark_session *sessions;
         const struct spark_session **session_list;
+        struct spark_lease *leases;
+        const struct spark_lease **lease_list;
         struct spark_stored stored;
         struct shown_weights *weights; /* all of them */
         struct spark_stored_file *stored_files;
@@ -187,6 +189,9 @@ void conversation_deinit(struct conversation *c);
 
 int request_grant(struct spark *s, struct request *r, uint32_t tokens);
 int request_send_cancel(struct spark *s, uint64_t id);
+
+/* lease.c. 0 or -ENOMEM. */
+int leases_show(struct reply *r, Spark__V1__LeaseInfo *const *leases, size_t n);
 
 /* weights.c: shows weights (NULL: not known, NULL is shown) as long as *all lives. 0 or -ENOMEM. */
 struct shown_weights;

@@ -52,6 +52,8 @@ struct reply *reply_free(struct reply *r) {
         shown_weights_free(r->weights);
         free(r->stored_files);
         free(r->stored_list);
+        free(r->leases);
+        free(r->lease_list);
         free(r);
         return NULL;
 }
@@ -93,6 +95,11 @@ static void model_show(struct spark_model *m, const Spark__V1__ModelInfo *p) {
                 .load_stage = p->load_stage,
                 .lossless = p->lossless,
                 .packed = p->packed,
+                .resident = p->resident,
+                .idle_ms = p->idle_ms,
+                .unload_ms = p->unload_ms,
+                .holders = p->holders,
+                .held = p->held,
         };
 }
 
@@ -273,6 +280,8 @@ static int status_show(struct reply *r, const Spark__V1__StatusResult *p) {
                 k = requests_show(r, p->requests, p->n_requests);
         if (k == 0)
                 k = users_show(r, p->users, p->n_users);
+        if (k == 0)
+                k = leases_show(r, p->leases, p->n_leases);
         if (k < 0)
                 return k;
         r->status = (struct spark_status_result){
@@ -298,6 +307,9 @@ static int status_show(struct reply *r, const Spark__V1__StatusResult *p) {
                 .memory_kv_cached = p->memory_kv_cached,
                 .warnings = (const char *const *)p->warnings,
                 .n_warnings = p->n_warnings,
+                .leases = r->lease_list,
+                .n_leases = p->n_leases,
+                .leased_bytes = p->leased_bytes,
                 .memory = memory_show(r, p->memory),
         };
         if (p->power) {

@@ -157,7 +157,8 @@ struct spark_tokens {
 };
 
 struct spark_progress {
-        const char *stage;          /* "queue", "survey", "load", "prefill", "score", "import", "verify", "pack", "hash" */
+        const char *stage;          /* "queue", "survey", "load", "prefill", "score", "import", "verify", "pack", "hash", "room" (others have to
+                                     * be unloaded first); of leases "yield", "granted", "warm" */
         uint64_t done;              /* tokens for "prefill" and "score", bytes else */
         uint64_t total;             /* 0 = unknown */
         uint64_t bytes_per_second;  /* of stages that count bytes, over the last seconds; 0 = not known (yet) */
@@ -226,6 +227,11 @@ struct spark_model {
         int lossless;               /* some of its weights are coded losslessly */
         int packed;                 /* its file is a packed image */
         const struct spark_weights *weights; /* NULL where that is not known */
+        const char *resident;       /* why it is in memory: "always", "loaded", "held", "demand"; "" = it is not */
+        uint64_t idle_ms;           /* state "ready": since its last request */
+        uint64_t unload_ms;         /* until it is unloaded for idleness; 0 = it is not */
+        uint32_t holders;           /* spark_hold_warm() leases */
+        const char *held;           /* what its requests wait for: "memory", "lease", "sleep", "power", "room"; "" = nothing holds it back */
 };
 
 struct spark_stored_file {
@@ -357,6 +363,8 @@ struct spark_session {
         float idle_s;               /* seconds since it was used */
 };
 
+struct spark_lease; /* spark-lease.h */
+
 /* The memory ledger: bytes of the host's memory unless it says otherwise. */
 struct spark_memory {
         uint64_t machine;           /* that the machine has, */
@@ -402,7 +410,7 @@ struct spark_power {
         const char *temperature_source; /* "device", "sysfs" */
         const char *sleep;          /* "awake", "preparing", "asleep", "resuming" */
         const char *inhibitor;      /* that delays sleep: "held", "released", "absent", "refused", "off" */
-        const char *awake;          /* what a person's interactive request holds up: "" = nothing, "idle", "sleep:idle" */
+        const char *awake;          /* what a person's interactive request holds up: "" = nothing, "idle", "sleep", "sleep:idle" */
         uint32_t sleeps;            /* since the start */
         uint32_t sleep_ms;          /* the last time: from its announcement until the service was ready for it */
         uint32_t resume_ms;         /* the last time: until all engines were tested */
@@ -439,6 +447,9 @@ struct spark_status_result {
         uint64_t memory_kv_cached;  /* of memory_kv: the prefix cache */
         const char *const *warnings; /* [n_warnings] sentences for a person: what does not work as it should */
         size_t n_warnings;
+        const struct spark_lease *const *leases; /* [n_leases], the oldest first */
+        size_t n_leases;
+        uint64_t leased_bytes;      /* asked for by all of them together */
         const struct spark_memory *memory; /* NULL: the service does not say */
         const struct spark_power *power; /* NULL: the service is older than that */
 };
@@ -853,6 +864,9 @@ struct spark_result *spark_result_free(struct spark_result *result);
 /* Cancels and forgets: no further event (but for one that another thread is just delivering), no result. An id that has
  * ended is fine. 0, -EINVAL, -ENOTCONN, -ENOMEM. */
 int spark_forget(struct spark *s, uint64_t id);
+
+/* ---- leases -------------------------------------------------------------------------------------------------- */
+#include "spark-lease.h"
 
 #ifdef __GNUC__
 #pragma GCC visibility pop

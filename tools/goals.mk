@@ -150,7 +150,8 @@ install: programs
 	    $(systemdlibdir)/sysusers.d $(systemdlibdir)/tmpfiles.d \
 	    $(systemdlibdir)/systemd/catalog $(bashcompdir) $(zshcompdir) $(fishcompdir) \
 	    $(datadir)/dbus-1/system.d $(datadir)/dbus-1/system-services \
-	    $(datadir)/polkit-1/rules.d $(datadir)/dbus-1/interfaces $(datadir)/sparkd $(datadir)/man/man1 $(datadir)/man/man8 \
+	    $(datadir)/dbus-1/interfaces $(datadir)/polkit-1/actions $(datadir)/polkit-1/rules.d $(datadir)/sparkd \
+	    $(addprefix $(datadir)/man/,man1 man3 man5 man8) \
 	    $(sysconfdir)/sparkd)
 	$(INSTALL) -m 755 $(addprefix $(BUILD)/bin/,sparkd sparkctl spark-bench) $(DESTDIR)$(bindir)/
 	$(INSTALL) -m 755 $(addprefix $(BUILD)/bin/,spark-loader spark-store spark-engine) $(DESTDIR)$(libexecdir)/
@@ -161,7 +162,7 @@ endif
 	$(INSTALL) -m 644 $(BUILD)/lib/libspark.so $(DESTDIR)$(libdir)/libspark.so.$(VERSION)
 	ln -sf libspark.so.$(VERSION) $(DESTDIR)$(libdir)/libspark.so.$(SOVERSION)
 	ln -sf libspark.so.$(SOVERSION) $(DESTDIR)$(libdir)/libspark.so
-	$(INSTALL) -m 644 client/spark.h $(DESTDIR)$(includedir)/
+	$(INSTALL) -m 644 client/spark.h client/spark-lease.h $(DESTDIR)$(includedir)/
 	sed 's#@PREFIX@#$(PREFIX)#; s#@LIBDIR@#$(libdir:$(PREFIX)/%=$${prefix}/%)#; s#@VERSION@#$(VERSION)#' client/libspark.pc.in \
 	    >$(DESTDIR)$(libdir)/pkgconfig/libspark.pc
 	sed 's#@BINDIR@#$(bindir)#' systemd/sparkd.service >$(DESTDIR)$(unitdir)/sparkd.service
@@ -176,6 +177,9 @@ endif
 	$(INSTALL) -m 644 systemd/org.sparkd.Spark1.conf $(DESTDIR)$(datadir)/dbus-1/system.d/
 	$(INSTALL) -m 644 systemd/org.sparkd.Spark1.service $(DESTDIR)$(datadir)/dbus-1/system-services/
 	$(INSTALL) -m 644 systemd/org.sparkd.Spark1.xml $(DESTDIR)$(datadir)/dbus-1/interfaces/
+	$(INSTALL) -m 644 systemd/org.sparkd.Spark1.policy $(DESTDIR)$(datadir)/polkit-1/actions/
+	$(INSTALL) -m 644 client/libspark.3 $(DESTDIR)$(datadir)/man/man3/
+	$(INSTALL) -m 644 daemon/control/sparkd.conf.5 systemd/org.sparkd.Spark1.5 $(DESTDIR)$(datadir)/man/man5/
 	$(INSTALL) -m 644 systemd/sparkd-sleep.rules $(DESTDIR)$(datadir)/polkit-1/rules.d/50-sparkd-sleep.rules
 	$(INSTALL) -m 644 systemd/sparkd-rapl.rules $(DESTDIR)$(datadir)/sparkd/90-sparkd-rapl.rules
 	$(INSTALL) -m 644 client/sparkctl/sparkctl.1 $(DESTDIR)$(datadir)/man/man1/
@@ -186,11 +190,13 @@ endif
 
 uninstall:
 	rm -f $(addprefix $(DESTDIR)$(bindir)/,sparkd sparkctl spark-bench) $(DESTDIR)$(libdir)/libspark.so* \
-	    $(DESTDIR)$(includedir)/spark.h $(DESTDIR)$(libdir)/pkgconfig/libspark.pc $(DESTDIR)$(unitdir)/sparkd.service \
+	    $(DESTDIR)$(includedir)/spark.h $(DESTDIR)$(includedir)/spark-lease.h $(DESTDIR)$(libdir)/pkgconfig/libspark.pc $(DESTDIR)$(unitdir)/sparkd.service \
 	    $(DESTDIR)$(unitdir)/sparkd.socket $(DESTDIR)$(systemdlibdir)/sysusers.d/sparkd.conf \
 	    $(DESTDIR)$(systemdlibdir)/tmpfiles.d/sparkd.conf $(DESTDIR)$(datadir)/dbus-1/system.d/org.sparkd.Spark1.conf \
 	    $(DESTDIR)$(datadir)/dbus-1/system-services/org.sparkd.Spark1.service \
 	    $(DESTDIR)$(datadir)/dbus-1/interfaces/org.sparkd.Spark1.xml $(DESTDIR)$(datadir)/man/man1/sparkctl.1
+	rm -f $(addprefix $(DESTDIR)$(datadir)/,man/man3/libspark.3 man/man5/sparkd.conf.5 man/man5/org.sparkd.Spark1.5 \
+	    polkit-1/actions/org.sparkd.Spark1.policy)
 	rm -f $(addprefix $(DESTDIR),$(datadir)/man/man8/sparkd.8 $(systemdlibdir)/systemd/catalog/sparkd.catalog $(bashcompdir)/sparkctl $(zshcompdir)/_sparkctl \
 	    $(fishcompdir)/sparkctl.fish)
 	rm -f $(DESTDIR)$(datadir)/polkit-1/rules.d/50-sparkd-sleep.rules

@@ -50,6 +50,9 @@ int verb_usage(struct ctl *ctl, int argc, char **argv);
 int verb_load(struct ctl *ctl, int argc, char **argv);
 int verb_pack(struct ctl *ctl, int argc, char **argv);
 int verb_unload(struct ctl *ctl, int argc, char **argv);
+int verb_yield(struct ctl *ctl, int argc, char **argv);
+int verb_hold(struct ctl *ctl, int argc, char **argv);
+int verb_leases(struct ctl *ctl, int argc, char **argv);
 int verb_generate(struct ctl *ctl, int argc, char **argv);
 int verb_chat(struct ctl *ctl, int argc, char **argv);
 int verb_tokenize(struct ctl *ctl, int argc, char **argv);
@@ -90,6 +93,8 @@ int call_event(struct spark *s, const struct spark_event *event, void *userdata)
 /* Waits for the end; `r` is what starting the request returned. The first interrupt cancels the request, a second one
  * gives up waiting. Exit status: 0, that of the error (reported unless quiet), or EXIT_INTERRUPTED. */
 int call_wait(struct call *call, int r);
+/* Reports that a request could not be started, or its connection is gone: `r` is -errno. Exit status. */
+int call_fail_start(const struct ctl *ctl, int r);
 /* Reports the error of a call that was quiet. */
 int call_report(const struct call *call);
 

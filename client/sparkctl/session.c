@@ -144,7 +144,7 @@ int call_event(struct spark *s, const struct spark_event *event, void *userdata)
         }
 }
 
-static int fail_start(const struct ctl *ctl, int r) {
+int call_fail_start(const struct ctl *ctl, int r) {
         switch (r) {
         case -EMSGSIZE:
                 return ctl_fail(ctl, EXIT_BAD_DATA, "TOO_LARGE", "Shorten it.", "The request is larger than 4 MiB.");
@@ -176,7 +176,7 @@ static int call_turn(struct call *call) {
         }
         r = spark_process(ctl->spark);
         if (r < 0 && !call->ended)
-                return fail_start(ctl, r);
+                return call_fail_start(ctl, r);
         return 0;
 }
 
@@ -184,7 +184,7 @@ int call_wait(struct call *call, int r) {
         struct ctl *ctl = call->ctl;
 
         if (r < 0)
-                return fail_start(ctl, r);
+                return call_fail_start(ctl, r);
         r = ctl_signals_block(ctl);
         while (r == 0 && !call->ended)
                 r = call_turn(call);
@@ -212,10 +212,10 @@ int ctl_find_model(struct ctl *ctl, const char *name, const struct spark_model *
 
         r = spark_models(ctl->spark, NULL, NULL, &call.id);
         if (r < 0)
-                return fail_start(ctl, r);
+                return call_fail_start(ctl, r);
         r = spark_wait(ctl->spark, call.id, -1, &result);
         if (r < 0)
-                return r == -EINTR ? EXIT_INTERRUPTED : fail_start(ctl, r);
+                return r == -EINTR ? EXIT_INTERRUPTED : call_fail_start(ctl, r);
         if (r > 0) {
                 call_end(&call, result->error);
                 (void)spark_result_free(result);

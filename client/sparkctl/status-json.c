@@ -35,6 +35,11 @@ void status_json_model(struct json *j, const struct spark_model *m) {
         json_number(j, "tokens_per_second", m->tokens_per_second, 9);
         json_u64(j, "load_percent", m->load_percent);
         json_string(j, "load_stage", m->load_stage);
+        json_string(j, "resident", m->resident);
+        json_u64(j, "idle_ms", m->idle_ms);
+        json_u64(j, "unload_ms", m->unload_ms);
+        json_u64(j, "holders", m->holders);
+        json_string(j, "held", m->held);
         json_bool(j, "lossless", m->lossless);
         weights_json(j, m->weights);
         if (m->digest[0]) {
@@ -132,6 +137,7 @@ void status_json(struct json *j, const struct spark_status_result *s) {
         status_json_models(j, s->models, s->n_models);
         status_json_requests(j, s);
         json_users(j, s);
+        status_json_leases(j, s);
         json_open(j, "warnings", '[');
         for (size_t i = 0; i < s->n_warnings; i++)
                 json_string(j, NULL, s->warnings[i]);

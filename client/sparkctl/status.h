@@ -15,3 +15,4 @@ void status_json_model(struct json *j, const struct spark_model *m);
 /* "models" and "requests" of an object. */
 void status_json_models(struct json *j, const struct spark_model *const *models, size_t n);
 void status_json_requests(struct json *j, const struct spark_status_result *s);
+void status_json_leases(struct json *j, const struct spark_status_result *s);

@@ -46,6 +46,20 @@ static void print_device(const struct spark_model *m) {
         (void)printf("\n");
 }
 
+static void print_residency(const struct spark_model *m) {
+        char reason[16], idle[32], left[32];
+
+        (void)printf("    resident (%s", format_safe(m->resident, reason, sizeof(reason)));
+        if (m->holders)
+                (void)printf(" by %u", m->holders);
+        (void)printf(")");
+        if (m->idle_ms >= 1000)
+                (void)printf(", idle for %s", format_duration((double)m->idle_ms / 1000, idle));
+        if (m->unload_ms)
+                (void)printf(", unloaded in %s unless it is used", format_duration((double)m->unload_ms / 1000, left));
+        (void)printf("\n");
+}
+
 static void print_model(const struct spark_model *m) {
         char name[80], state[32], arch[32], format[32], bytes[32], kv[32], count[32], text[300];
 
@@ -70,8 +84,12 @@ static void print_model(const struct spark_model *m) {
                              format_safe(m->backend, text, sizeof(text)), m->running, m->queued,
                              (double)m->tokens_per_second, (unsigned long long)m->generated_tokens,
                              m->has_chat_template ? "" : "; no chat template");
+        if (strcmp(m->state, "ready") == 0 && m->resident[0])
+                print_residency(m);
         if (m->device[0])
                 print_device(m);
+        if (m->held[0])
+                (void)printf("    held back (%s); its requests wait\n", format_safe(m->held, text, sizeof(text)));
         if (m->engine_restarts)
                 (void)printf("    its engine was restarted %u times\n", m->engine_restarts);
         if (m->error[0])
@@ -110,17 +128,18 @@ static void print_requests(const struct spark_status_result *s) {
 static void print_users(const struct spark_status_result *s) {
         struct user_names names = { 0 };
 
-        (void)printf("%-16s %6s %7s %7s %8s %10s %10s %12s %12s\n", "USER", "CONN", "RUNNING", "WAITING", "TOK/S",
-                     "KV USED", "KV CACHED", "TODAY", "A DAY");
+        (void)printf("%-16s %6s %7s %7s %8s %10s %10s %12s %12s %10s\n", "USER", "CONN", "RUNNING", "WAITING", "TOK/S",
+                     "KV USED", "KV CACHED", "TODAY", "A DAY", "ENERGY");
         for (size_t i = 0; i < s->n_users; i++) {
                 const struct spark_user_info *u = s->users[i];
-                char used[32], cached[32], limit[32] = "-";
+                char used[32], cached[32], joules[32], limit[32] = "-";
 
                 if (u->tokens_per_day)
                         (void)snprintf(limit, sizeof(limit), "%llu", (unsigned long long)u->tokens_per_day);
-                (void)printf("%-16s %6u %7u %7u %8.1f %10s %10s %12llu %12s\n", user_name(&names, u->uid), u->connections,
+                (void)printf("%-16s %6u %7u %7u %8.1f %10s %10s %12llu %12s %10s\n", user_name(&names, u->uid), u->connections,
                              u->running, u->queued, (double)u->tokens_per_second, format_bytes(u->kv_used_bytes, used),
-                             format_bytes(u->kv_cached_bytes, cached), (unsigned long long)u->tokens_today, limit);
+                             format_bytes(u->kv_cached_bytes, cached), (unsigned long long)u->tokens_today, limit,
+                             power_joules(u, joules));
         }
 }
 
@@ -154,6 +173,9 @@ static void print_status(const struct spark_status_result *s) {
                 (void)printf("No models. `sparkctl load FILE` loads one.\n");
         for (size_t i = 0; i < s->n_models; i++)
                 print_model(s->models[i]);
+        if (s->n_leases > 0)
+                (void)printf("\nMemory or models are held by %zu leases, %s in all: `sparkctl leases`\n", s->n_leases,
+                             format_bytes(s->leased_bytes, a));
         if (s->n_requests > 0) {
                 (void)printf("\n");
                 print_requests(s);
@@ -229,7 +251,7 @@ int verb_status(struct ctl *ctl, int argc, char **argv) {
         status = begin(ctl, "status",
                        "Shows the service's state, the memory ledger, the models and what runs on them.\n"
                        "With --json: version, state, uptime_s, connections, requests_running, requests_queued,\n"
-                       "memory, models, requests, users, warnings.\n", argc, argv);
+                       "memory, models, requests, users, leases, leased_bytes, warnings.\n", argc, argv);
         if (status >= 0)
                 return status;
         return call_wait(&call, spark_status(ctl->spark, call_event, &call, &call.id));

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "bus-internal.h"
+#include "bus-objects.h"
 
 #define TEXT_MAX ((size_t)1 << 20)       /* of an answer that is given whole */
 #define PROMPT_SLACK 4096u               /* of a public frame, for the rest of the request */
@@ -238,7 +238,7 @@ static void start_complete(struct bus_call *c, bool plain) {
                 .message = c->message,
                 .plain = plain,
                 .credit = UINT32_MAX,
-                .origin = bus_peer_origin(c->peer),
+                .origin = bus_call_origin(c),
                 .sink = &sink,
                 .userdata = c,
         };
@@ -271,6 +271,8 @@ void bus_call_turn(struct bus_call *c) {
                 start_complete(c, true);
         } else if (c->text_state != CALL_TEXT_GOES_ON && c->request) {
                 end_text(c);
+        } else if (c->lease_fd >= 0) {
+                bus_lease_turn(c);
         }
 }
 
@@ -306,6 +308,26 @@ void bus_call_error(void *userdata, struct request *r, const Spark__V1__Error *e
         fail_call(userdata, error);
 }
 
+void bus_call_submit(struct bus_call *c, const Spark__V1__ClientFrame *frame, int *fds, size_t n_fds,
+                     const struct request_sink *sink) {
+        const struct request_submit submit = {
+                .frame = frame,
+                .input_fd = -1,
+                .input_fds = fds,
+                .n_input_fds = n_fds,
+                .origin = bus_call_origin(c),
+                .sink = sink,
+                .userdata = c,
+        };
+        struct request_error error;
+        int r = request_submit(c->peer->bus->manager, &submit, &c->request, &error);
+
+        if (r) {
+                c->request = NULL;
+                bus_call_refuse(c, r, &error);
+        }
+}
+
 static void start_load(struct bus_call *c, const char *model, bool unload, bool lossless) {
         static const struct request_sink load_sink = {
                 .token = bus_call_ignore_token, .progress = bus_call_ignore_progress, .done = load_done, .error = bus_call_error
@@ -316,15 +338,6 @@ static void start_load(struct bus_call *c, const char *model, bool unload, bool 
         Spark__V1__ClientFrame frame = SPARK__V1__CLIENT_FRAME__INIT;
         Spark__V1__Load load = SPARK__V1__LOAD__INIT;
         Spark__V1__Unload unload_frame = SPARK__V1__UNLOAD__INIT;
-        const struct request_submit submit = {
-                .frame = &frame,
-                .input_fd = -1,
-                .origin = bus_peer_origin(c->peer),
-                .sink = unload ? &unload_sink : &load_sink,
-                .userdata = c,
-        };
-        struct request_error error;
-        int r;
 
         load.model = unload_frame.model = (char *)model;
         load.lossless = lossless;
@@ -335,11 +348,7 @@ static void start_load(struct bus_call *c, const char *model, bool unload, bool 
                 frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_LOAD;
                 frame.load = &load;
         }
-        r = request_submit(c->peer->bus->manager, &submit, &c->request, &error);
-        if (r) {
-                c->request = NULL;
-                bus_call_refuse(c, r, &error);
-        }
+        bus_call_submit(c, &frame, NULL, 0, unload ? &unload_sink : &load_sink);
 }
 
 void bus_operation_load(struct bus_call *c) {

@@ -8,7 +8,10 @@
 
 #include "base/log.h"
 #include "bus-internal.h"
+#include "bus-objects.h"
+#include "job.h"
 #include "status.h"
+#include "store.h"
 
 static const char *state_name(const struct manager *m) {
         return m->state == MANAGER_STARTING ? "starting" : m->state == MANAGER_READY ? "ready" : "stopping";
@@ -58,6 +61,8 @@ static int get_count(sd_bus *bus, const char *path, const char *interface, const
 
         if (strcmp(property, "Connections") == 0)
                 return sd_bus_message_append(reply, "u", (uint32_t)b->manager->n_connections);
+        if (strcmp(property, "Jobs") == 0)
+                return sd_bus_message_append(reply, "u", (uint32_t)b->manager->jobs.n);
         LIST_FOREACH(pos, tmp, &b->manager->models.list) {
                 status_fill_model(LIST_ENTRY(pos, struct model, link), &info);
                 running += info.running;
@@ -77,36 +82,67 @@ static int get_memory(sd_bus *bus, const char *path, const char *interface, cons
 
 /* ---- methods ---- */
 
-static int on_load(sd_bus_message *m, void *userdata, sd_bus_error *error) {
-        return bus_call_begin(userdata, m, bus_operation_load, error);
+/* The priority that comes first is a right of its own. */
+static uint32_t prompt_requires(struct bus_call *c) {
+        struct request_error error;
+        struct bus_options o;
+        bool interactive = false;
+
+        if (sd_bus_message_skip(c->message, "s") >= 0 && bus_options_init(&o, c->message, &error) == 0) {
+                interactive = o.priority == SPARK__V1__PRIORITY__INTERACTIVE;
+                bus_options_deinit(&o);
+        }
+        return RIGHT_BIT(interactive ? RIGHT_USE_INTERACTIVE : RIGHT_USE);
 }
 
-static int on_unload(sd_bus_message *m, void *userdata, sd_bus_error *error) {
-        return bus_call_begin(userdata, m, bus_operation_unload, error);
+/* Where the configuration does not say that everybody may, or nobody. */
+static uint32_t import_requires(struct bus_call *c) {
+        return RIGHT_BIT(c->peer->user->policy.import < 0 ? RIGHT_MANAGE_MODELS : RIGHT_USE);
 }
 
-static int on_complete(sd_bus_message *m, void *userdata, sd_bus_error *error) {
-        return bus_call_begin(userdata, m, bus_operation_complete, error);
+static uint32_t remove_requires(struct bus_call *c) {
+        const char *model;
+
+        if (sd_bus_message_read_basic(c->message, 's', &model) < 0)
+                return RIGHT_BIT(RIGHT_USE);
+        return RIGHT_BIT(store_is_anothers(c->peer->bus->manager->store, model, c->peer->user) ? RIGHT_MANAGE_MODELS : RIGHT_USE);
 }
 
-static int on_generate(sd_bus_message *m, void *userdata, sd_bus_error *error) {
-        return bus_call_begin(userdata, m, bus_operation_generate, error);
+#define NEEDS(right) RIGHT_BIT(RIGHT_##right)
+
+static const struct {
+        const char *member;
+        struct bus_demand demand;
+} methods[] = {
+        { "Load", { .run = bus_operation_load, .required = NEEDS(MANAGE_MODELS) } },
+        { "Unload", { .run = bus_operation_unload, .required = NEEDS(MANAGE_MODELS) } },
+        { "Complete", { .run = bus_operation_complete, .adjust = prompt_requires } },
+        { "Generate", { .run = bus_operation_generate, .adjust = prompt_requires } },
+        { "OpenSession", { .run = bus_operation_open_session, .required = NEEDS(USE), .optional = NEEDS(USE_INTERACTIVE) } },
+        { "ImportModel", { .run = bus_operation_import_model, .adjust = import_requires } },
+        { "PackModel", { .run = bus_operation_pack_model, .adjust = import_requires } },
+        { "RemoveModel", { .run = bus_operation_remove_model, .adjust = remove_requires } },
+        { "ReserveMemory", { .run = bus_operation_reserve_memory, .adjust = bus_reserve_requires } },
+        { "HoldWarm", { .run = bus_operation_hold_warm, .adjust = bus_hold_requires } },
+        { "ListLeases", { .run = bus_operation_list_leases, .adjust = bus_leases_require, .always = true } },
+        { "Reload", { .run = bus_operation_reload, .required = NEEDS(CONFIGURE) } },
+        { "ListJobs", { .run = bus_operation_list_jobs, .optional = NEEDS(OBSERVE_OTHERS), .always = true } },
+};
+
+static int on_method(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        for (size_t i = 0; i < ARRAY_SIZE(methods); i++)
+                if (strcmp(methods[i].member, sd_bus_message_get_member(m)) == 0)
+                        return bus_call_begin(userdata, m, &methods[i].demand, error);
+        return 0;
 }
 
-static int on_open_session(sd_bus_message *m, void *userdata, sd_bus_error *error) {
-        return bus_call_begin(userdata, m, bus_operation_open_session, error);
-}
+void bus_operation_reload(struct bus_call *c) {
+        struct request_error error;
 
-static int on_import_model(sd_bus_message *m, void *userdata, sd_bus_error *error) {
-        return bus_call_begin(userdata, m, bus_operation_import_model, error);
-}
-
-static int on_pack_model(sd_bus_message *m, void *userdata, sd_bus_error *error) {
-        return bus_call_begin(userdata, m, bus_operation_pack_model, error);
-}
-
-static int on_remove_model(sd_bus_message *m, void *userdata, sd_bus_error *error) {
-        return bus_call_begin(userdata, m, bus_operation_remove_model, error);
+        if (manager_reload(c->peer->bus->manager, &error))
+                bus_call_fail(c, &error);
+        else
+                bus_call_reply_empty(c);
 }
 
 static int reply_list(sd_bus_message *m, struct bus *b, int (*fill)(struct bus *b, sd_bus_message *reply)) {
@@ -136,27 +172,37 @@ static int on_list_stored(sd_bus_message *m, void *userdata, sd_bus_error *error
 
 static const sd_bus_vtable manager_vtable[] = {
         SD_BUS_VTABLE_START(0),
-        SD_BUS_METHOD_WITH_ARGS("Load", SD_BUS_ARGS("s", model, "a{sv}", options), SD_BUS_RESULT("o", object), on_load,
+        SD_BUS_METHOD_WITH_ARGS("Load", SD_BUS_ARGS("s", model, "a{sv}", options), SD_BUS_RESULT("o", object), on_method,
                                 METHOD),
-        SD_BUS_METHOD_WITH_ARGS("Unload", SD_BUS_ARGS("s", model), SD_BUS_NO_RESULT, on_unload, METHOD),
+        SD_BUS_METHOD_WITH_ARGS("Unload", SD_BUS_ARGS("s", model), SD_BUS_NO_RESULT, on_method, METHOD),
         SD_BUS_METHOD_WITH_ARGS("Complete", SD_BUS_ARGS("s", prompt, "a{sv}", options),
-                                SD_BUS_RESULT("s", text, "a{sv}", result), on_complete, METHOD),
+                                SD_BUS_RESULT("s", text, "a{sv}", result), on_method, METHOD),
         SD_BUS_METHOD_WITH_ARGS("Generate", SD_BUS_ARGS("s", prompt, "a{sv}", options), SD_BUS_RESULT("h", output),
-                                on_generate, METHOD),
+                                on_method, METHOD),
         SD_BUS_METHOD_WITH_ARGS("OpenSession", SD_BUS_ARGS("a{sv}", options),
-                                SD_BUS_RESULT("o", session, "h", socket), on_open_session, METHOD),
+                                SD_BUS_RESULT("o", session, "h", socket), on_method, METHOD),
         SD_BUS_METHOD_WITH_ARGS("ListModels", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(so)", models), on_list_models, METHOD),
         SD_BUS_METHOD_WITH_ARGS("ImportModel", SD_BUS_ARGS("h", file, "s", name, "a{sv}", options),
-                                SD_BUS_RESULT("s", digest), on_import_model, METHOD),
+                                SD_BUS_RESULT("s", digest), on_method, METHOD),
         SD_BUS_METHOD_WITH_ARGS("PackModel", SD_BUS_ARGS("s", model, "s", name, "a{sv}", options),
-                                SD_BUS_RESULT("s", digest), on_pack_model, METHOD),
-        SD_BUS_METHOD_WITH_ARGS("RemoveModel", SD_BUS_ARGS("s", model), SD_BUS_RESULT("t", freed_bytes), on_remove_model,
+                                SD_BUS_RESULT("s", digest), on_method, METHOD),
+        SD_BUS_METHOD_WITH_ARGS("RemoveModel", SD_BUS_ARGS("s", model), SD_BUS_RESULT("t", freed_bytes), on_method,
                                 METHOD),
         SD_BUS_METHOD_WITH_ARGS("ListStored", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(sastbb)", models), on_list_stored, METHOD),
+        SD_BUS_METHOD_WITH_ARGS("ReserveMemory", SD_BUS_ARGS("t", bytes, "s", who, "s", why, "a{sv}", options),
+                                SD_BUS_RESULT("h", lease), on_method, METHOD),
+        SD_BUS_METHOD_WITH_ARGS("HoldWarm", SD_BUS_ARGS("s", model, "s", who, "s", why, "a{sv}", options),
+                                SD_BUS_RESULT("h", lease), on_method, METHOD),
+        SD_BUS_METHOD_WITH_ARGS("ListLeases", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(tssttsssuu)", leases), on_method, METHOD),
+        SD_BUS_METHOD_WITH_ARGS("ListJobs", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(tosssu)", jobs), on_method, METHOD),
+        SD_BUS_METHOD_WITH_ARGS("Reload", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, on_method, METHOD),
+        SD_BUS_SIGNAL_WITH_ARGS("JobNew", SD_BUS_ARGS("t", id, "o", job), 0),
+        SD_BUS_SIGNAL_WITH_ARGS("JobRemoved", SD_BUS_ARGS("t", id, "o", job, "s", result), 0),
         SD_BUS_PROPERTY("Version", "s", get_version, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("State", "s", get_state, 0, EMITS),
         SD_BUS_PROPERTY("DefaultModel", "o", get_default_model, 0, EMITS),
         SD_BUS_PROPERTY("Connections", "u", get_count, 0, 0),
+        SD_BUS_PROPERTY("Jobs", "u", get_count, 0, 0),
         SD_BUS_PROPERTY("RequestsRunning", "u", get_count, 0, 0),
         SD_BUS_PROPERTY("RequestsQueued", "u", get_count, 0, 0),
         SD_BUS_PROPERTY("MemoryAvailable", "t", get_memory, 0, 0),
@@ -173,7 +219,7 @@ int bus_manager_register(struct bus *b) {
         r = sd_bus_add_object_vtable(b->bus, NULL, BUS_PATH, BUS_IFACE_MANAGER, manager_vtable, b);
         if (r >= 0)
                 r = sd_bus_add_object_manager(b->bus, NULL, BUS_PATH);
-        return r;
+        return r < 0 ? r : bus_hidden_register(b);
 }
 
 void bus_manager_turn(struct bus *b) {

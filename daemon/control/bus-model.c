@@ -10,35 +10,50 @@
 
 #include "base/log.h"
 #include "bus-internal.h"
+#include "bus-objects.h"
 #include "status.h"
 
-struct property {
-        const char *name;
-        char type;
-        size_t offset; /* in Spark__V1__ModelInfo */
-};
+/* What a load or an engine brings is told when it comes; what changes all the time is there for whoever asks. */
+#define PROPERTIES(P)                                                   \
+        P("Name", 's', "s", name, CONST)                                \
+        P("State", 's', "s", state, CHANGES)                            \
+        P("Default", 'b', "b", is_default, CHANGES)                     \
+        P("Error", 's', "s", error, CHANGES)                            \
+        P("LoadStage", 's', "s", load_stage, CHANGES)                   \
+        P("LoadPercent", 'u', "u", load_percent, CHANGES)               \
+        P("Architecture", 's', "s", architecture, CHANGES)              \
+        P("Format", 's', "s", format, CHANGES)                          \
+        P("Parameters", 't', "t", parameters, CHANGES)                  \
+        P("BitsPerWeight", 'd', "d", bits_per_weight, SILENT)           \
+        P("Lossless", 'b', "b", lossless, CHANGES)                      \
+        P("Packed", 'b', "b", packed, CHANGES)                          \
+        P("ImageBytes", 't', "t", image_bytes, CHANGES)                 \
+        P("KVBytes", 't', "t", kv_bytes, CHANGES)                       \
+        P("KVUsedBytes", 't', "t", kv_used_bytes, SILENT)               \
+        P("KVCachedBytes", 't', "t", kv_cached_bytes, SILENT)           \
+        P("Context", 'u', "u", context, CHANGES)                        \
+        P("Vocabulary", 'u', "u", vocabulary, CHANGES)                  \
+        P("HasChatTemplate", 'b', "b", has_chat_template, CHANGES)      \
+        P("Backend", 's', "s", backend, CHANGES)                        \
+        P("Device", 's', "s", device, CHANGES)                          \
+        P("Placement", 's', "s", placement, CHANGES)                    \
+        P("KVMemory", 's', "s", kv_memory, CHANGES)                     \
+        P("DeviceBytes", 't', "t", device_bytes, CHANGES)               \
+        P("EngineRestarts", 'u', "u", engine_restarts, CHANGES)         \
+        P("RequestsRunning", 'u', "u", running, SILENT)                 \
+        P("RequestsQueued", 'u', "u", queued, SILENT)                   \
+        P("GeneratedTokens", 't', "t", generated_tokens, SILENT)        \
+        P("TokensPerSecond", 'd', "d", tokens_per_second, SILENT)       \
+        P("Digest", 's', "s", digest, CHANGES)                          \
+        P("StoredBytes", 't', "t", stored_bytes, CHANGES)               \
+        P("Pinned", 'b', "b", pinned, CHANGES)                          \
+        P("Damaged", 'b', "b", damaged, CHANGES)
 
-#define AT(member) offsetof(Spark__V1__ModelInfo, member)
+#define IN_TABLE(name, type, signature, field, how) \
+        { name, type, BUS_PROPERTY_TOLD_##how, offsetof(Spark__V1__ModelInfo, field) },
 
-/* Those that change. */
-static const struct property properties[] = {
-        { "State", 's', AT(state) },
-        { "Default", 'b', AT(is_default) },
-        { "Error", 's', AT(error) },
-        { "LoadPercent", 'u', AT(load_percent) },
-        { "Architecture", 's', AT(architecture) },
-        { "Format", 's', AT(format) },
-        { "Parameters", 't', AT(parameters) },
-        { "ImageBytes", 't', AT(image_bytes) },
-        { "KVBytes", 't', AT(kv_bytes) },
-        { "Context", 'u', AT(context) },
-        { "Backend", 's', AT(backend) },
-        { "Device", 's', AT(device) },
-        { "Placement", 's', AT(placement) },
-        { "KVMemory", 's', AT(kv_memory) },
-        { "DeviceBytes", 't', AT(device_bytes) },
-        { "EngineRestarts", 'u', AT(engine_restarts) },
-};
+static const struct bus_property properties[] = { PROPERTIES(IN_TABLE) };
+const struct bus_class bus_class_model = { BUS_IFACE_MODEL, properties, ARRAY_SIZE(properties) };
 
 struct bus_model {
         struct bus *bus;
@@ -49,89 +64,38 @@ struct bus_model {
         uint64_t told[ARRAY_SIZE(properties)]; /* digests of values */
 };
 
-/* FNV-1a: changes are to be noticed, nothing hangs on it. */
-static uint64_t digest(const void *data, size_t n) {
-        const uint8_t *p = data;
-        uint64_t h = 0xcbf29ce484222325u;
-
-        for (size_t i = 0; i < n; i++)
-                h = (h ^ p[i]) * 0x100000001b3u;
-        return h;
-}
-
-static uint64_t property_digest(const struct property *p, const Spark__V1__ModelInfo *info) {
-        const void *value = (const char *)info + p->offset;
-        const char *text;
-
-        switch (p->type) {
-        case 's':
-                text = *(char *const *)value;
-                return digest(text, strlen(text));
-        case 't':
-                return *(const uint64_t *)value;
-        default:
-                return *(const uint32_t *)value;
-        }
-}
-
-static int append_text(sd_bus_message *reply, const char *text) {
-        _cleanup_free_ char *clean = bus_text_clean(text);
-
-        return clean ? sd_bus_message_append_basic(reply, 's', clean) : -ENOMEM;
-}
-
 static int get_property(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply,
                         void *userdata, sd_bus_error *error) {
         const struct bus_model *o = userdata;
         Spark__V1__ModelInfo info;
 
         status_fill_model(o->model, &info);
-        for (size_t i = 0; i < ARRAY_SIZE(properties); i++) {
-                const struct property *p = &properties[i];
-                const void *value = (const char *)&info + p->offset;
-
-                if (strcmp(p->name, name) == 0)
-                        return p->type == 's' ? append_text(reply, *(char *const *)value)
-                                              : sd_bus_message_append_basic(reply, p->type, value);
-        }
-        return append_text(reply, o->model->name);
+        return bus_property_append(reply, bus_property_find(&bus_class_model, name), &info);
 }
+
+static const struct bus_demand load = { .run = bus_operation_model_load, .required = RIGHT_BIT(RIGHT_MANAGE_MODELS) };
+static const struct bus_demand unload = { .run = bus_operation_model_unload, .required = RIGHT_BIT(RIGHT_MANAGE_MODELS) };
 
 static int on_load(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         const struct bus_model *o = userdata;
 
-        return bus_call_begin(o->bus, m, bus_operation_model_load, error);
+        return bus_call_begin(o->bus, m, &load, error);
 }
 
 static int on_unload(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         const struct bus_model *o = userdata;
 
-        return bus_call_begin(o->bus, m, bus_operation_model_unload, error);
+        return bus_call_begin(o->bus, m, &unload, error);
 }
 
-#define CHANGING(name, type) SD_BUS_PROPERTY(name, type, get_property, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE)
+#define IN_VTABLE(name, type, signature, field, how) \
+        SD_BUS_PROPERTY(name, signature, get_property, 0, BUS_PROPERTY_FLAG_##how),
 
 static const sd_bus_vtable model_vtable[] = {
         SD_BUS_VTABLE_START(0),
         SD_BUS_METHOD_WITH_ARGS("Load", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, on_load, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("Unload", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, on_unload, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_PROPERTY("Name", "s", get_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),
-        CHANGING("State", "s"),
-        CHANGING("Default", "b"),
-        CHANGING("Error", "s"),
-        CHANGING("LoadPercent", "u"),
-        CHANGING("Architecture", "s"),
-        CHANGING("Format", "s"),
-        CHANGING("Parameters", "t"),
-        CHANGING("ImageBytes", "t"),
-        CHANGING("KVBytes", "t"),
-        CHANGING("Context", "u"),
-        CHANGING("Backend", "s"),
-        CHANGING("Device", "s"),
-        CHANGING("Placement", "s"),
-        CHANGING("KVMemory", "s"),
-        CHANGING("DeviceBytes", "t"),
-        CHANGING("EngineRestarts", "u"),
+        PROPERTIES(IN_VTABLE)
         SD_BUS_VTABLE_END,
 };
 
@@ -171,6 +135,7 @@ DEFINE_CLEANUP(struct bus_model *, object_free)
 
 static int object_add(struct bus *b, struct model *model) {
         _cleanup_(object_freep) struct bus_model *o = calloc(1, sizeof(*o));
+        char *names[ARRAY_SIZE(properties) + 1];
         Spark__V1__ModelInfo info;
         int r;
 
@@ -185,8 +150,7 @@ static int object_add(struct bus *b, struct model *model) {
         if (r < 0)
                 return r;
         status_fill_model(model, &info);
-        for (size_t i = 0; i < ARRAY_SIZE(properties); i++)
-                o->told[i] = property_digest(&properties[i], &info);
+        (void)bus_properties_changed(&bus_class_model, &info, o->told, names);
         list_append(&b->models, &o->link);
         r = sd_bus_emit_object_added(b->bus, o->path);
         (void)steal_ptr(&o);
@@ -194,20 +158,11 @@ static int object_add(struct bus *b, struct model *model) {
 }
 
 static void object_tell_changes(struct bus_model *o) {
-        char *names[ARRAY_SIZE(properties) + 1] = { NULL };
+        char *names[ARRAY_SIZE(properties) + 1];
         Spark__V1__ModelInfo info;
-        size_t n = 0;
 
         status_fill_model(o->model, &info);
-        for (size_t i = 0; i < ARRAY_SIZE(properties); i++) {
-                uint64_t now = property_digest(&properties[i], &info);
-
-                if (now == o->told[i])
-                        continue;
-                o->told[i] = now;
-                names[n++] = (char *)properties[i].name;
-        }
-        if (n > 0)
+        if (bus_properties_changed(&bus_class_model, &info, o->told, names) > 0)
                 (void)sd_bus_emit_properties_changed_strv(o->bus->bus, o->path, BUS_IFACE_MODEL, names);
 }
 
@@ -262,4 +217,20 @@ int bus_models_list(struct bus *b, sd_bus_message *reply) {
                         r = sd_bus_message_append(reply, "(so)", o->model->name, o->path);
         }
         return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
+int bus_models_append(struct bus *b, sd_bus_message *reply) {
+        struct list *pos, *tmp;
+        int r = 0;
+
+        LIST_FOREACH(pos, tmp, &b->models) {
+                const struct bus_model *o = LIST_ENTRY(pos, struct bus_model, link);
+                Spark__V1__ModelInfo info;
+
+                if (r < 0)
+                        break;
+                status_fill_model(o->model, &info);
+                r = bus_object_append(reply, o->path, &bus_class_model, &info);
+        }
+        return r;
 }

@@ -49,6 +49,12 @@ static const struct option pack_options[] = {
         { "pin", "b", offsetof(struct bus_pack_options, pin), 0 },
 };
 
+static const struct option lease_options[] = {
+        { "wait", "b", offsetof(struct bus_lease_options, wait), 0 }, /* the first one is HoldWarm's, too */
+        { "missing_only", "b", offsetof(struct bus_lease_options, missing_only), 0 },
+        { "policy", "s", offsetof(struct bus_lease_options, policy), 0 },
+};
+
 /* A dictionary that is read, and what takes its values. */
 struct reader {
         const struct option *table;
@@ -215,6 +221,21 @@ int bus_load_options_read(struct bus_pack_options *o, sd_bus_message *m, struct 
 
         *o = (struct bus_pack_options){ .lossless = false };
         return read_options(m, &reader, error);
+}
+
+static int read_lease_options(struct bus_lease_options *o, size_t n, sd_bus_message *m, struct request_error *error) {
+        struct reader reader = { .table = lease_options, .n = n, .target = o };
+
+        *o = (struct bus_lease_options){ .wait = true, .policy = "" };
+        return read_options(m, &reader, error);
+}
+
+int bus_reserve_options_read(struct bus_lease_options *o, sd_bus_message *m, struct request_error *error) {
+        return read_lease_options(o, ARRAY_SIZE(lease_options), m, error);
+}
+
+int bus_hold_options_read(struct bus_lease_options *o, sd_bus_message *m, struct request_error *error) {
+        return read_lease_options(o, 1, m, error);
 }
 
 int bus_options_read_none(sd_bus_message *m, struct request_error *error) {

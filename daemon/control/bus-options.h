@@ -39,5 +39,14 @@ struct bus_pack_options {
 
 int bus_pack_options_read(struct bus_pack_options *o, sd_bus_message *m, struct request_error *error);
 int bus_load_options_read(struct bus_pack_options *o, sd_bus_message *m, struct request_error *error);
+/* ReserveMemory's; HoldWarm knows wait alone. */
+struct bus_lease_options {
+        bool wait; /* for the memory, or the model; true where it is left out */
+        bool missing_only;
+        const char *policy; /* of the message; "" = left out */
+};
+
+int bus_reserve_options_read(struct bus_lease_options *o, sd_bus_message *m, struct request_error *error);
+int bus_hold_options_read(struct bus_lease_options *o, sd_bus_message *m, struct request_error *error);
 /* Reads a dictionary of a method that knows no options yet. */
 int bus_options_read_none(sd_bus_message *m, struct request_error *error);

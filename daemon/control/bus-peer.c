@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fd.h"
 #include "base/log.h"
 #include "bus-error.h"
 #include "bus-internal.h"
@@ -22,14 +23,16 @@
 
 /* ---- calls ---- */
 
-static struct bus_call *call_new(struct bus_peer *p, sd_bus_message *m, bus_operation operation) {
+static struct bus_call *call_new(struct bus_peer *p, sd_bus_message *m, const struct bus_demand *demand) {
         struct bus_call *c = calloc(1, sizeof(*c));
 
         if (!c)
                 return NULL;
         c->peer = p;
         c->message = sd_bus_message_ref(m);
-        c->operation = operation;
+        c->lease_fd = -1;
+        c->demand = demand;
+        c->operation = demand->run;
         list_append(&p->calls, &c->link);
         p->n_calls++;
         return c;
@@ -40,6 +43,8 @@ struct bus_call *bus_call_free(struct bus_call *c) {
                 return NULL;
         if (c->request)
                 request_detach(c->request);
+        c->check = polkit_drop(c->check);
+        c->lease_fd = fd_close(c->lease_fd); /* and with it a lease that was not handed out */
         bus_text_deinit(&c->text);
         if (c->charged)
                 user_release(c->peer->user, USER_BYTES, c->charged);
@@ -88,6 +93,15 @@ void bus_call_fail_with(struct bus_call *c, Spark__V1__ErrorCode code, const cha
         bus_call_fail(c, &error);
 }
 
+void bus_call_fail_named(struct bus_call *c, const char *name, const char *text) {
+        sd_bus_error e = SD_BUS_ERROR_NULL;
+
+        (void)sd_bus_error_set(&e, name, text);
+        (void)sd_bus_reply_method_error(c->message, &e);
+        sd_bus_error_free(&e);
+        (void)bus_call_free(c);
+}
+
 void bus_call_refuse(struct bus_call *c, int r, struct request_error *error) {
         if (r < 0)
                 request_error_set(error, SPARK__V1__ERROR_CODE__INTERNAL, "The call could not be taken: %s.",
@@ -124,6 +138,7 @@ static struct bus_peer *peer_free(struct bus_peer *p) {
         p->watch = sd_bus_slot_unref(p->watch);
         peer_deinit(&p->peer);
         p->user = user_unref(p->user);
+        free(p->groups);
         list_remove(&p->link);
         p->bus->n_peers--;
         free(p->name);
@@ -157,7 +172,25 @@ static int on_watch_installed(sd_bus_message *m, void *userdata, sd_bus_error *e
         return 0;
 }
 
-static int read_credentials(sd_bus_message *m, uint32_t *uid, uint32_t *pid) {
+static int read_groups(sd_bus_message *m, struct bus_peer *p) {
+        const uint32_t *groups;
+        size_t size;
+        int r = sd_bus_message_enter_container(m, 'v', "au");
+
+        if (r >= 0)
+                r = sd_bus_message_read_array(m, 'u', (const void **)&groups, &size);
+        if (r < 0)
+                return r;
+        free(p->groups);
+        p->groups = malloc(size + 1);
+        if (!p->groups)
+                return -ENOMEM;
+        memcpy(p->groups, groups, size); /* gid_t is a u32 */
+        p->n_groups = size / sizeof(*groups);
+        return sd_bus_message_exit_container(m);
+}
+
+static int read_credentials(sd_bus_message *m, struct bus_peer *p, uint32_t *uid, uint32_t *pid) {
         const char *key;
         int r;
 
@@ -172,6 +205,8 @@ static int read_credentials(sd_bus_message *m, uint32_t *uid, uint32_t *pid) {
                         r = sd_bus_message_read(m, "v", "u", uid);
                 else if (strcmp(key, "ProcessID") == 0)
                         r = sd_bus_message_read(m, "v", "u", pid);
+                else if (strcmp(key, "UnixGroupIDs") == 0)
+                        r = read_groups(m, p);
                 else
                         r = sd_bus_message_skip(m, "v");
                 if (r >= 0)
@@ -200,7 +235,7 @@ static int on_credentials(sd_bus_message *m, void *userdata, sd_bus_error *error
         uint32_t uid, pid;
 
         p->query = sd_bus_slot_unref(p->query);
-        if (sd_bus_message_is_method_error(m, NULL) || read_credentials(m, &uid, &pid) < 0) {
+        if (sd_bus_message_is_method_error(m, NULL) || read_credentials(m, p, &uid, &pid) < 0) {
                 peer_fail_calls(p, SPARK__V1__ERROR_CODE__PERMISSION_DENIED, "The bus does not say who you are.");
                 return 0;
         }
@@ -216,11 +251,8 @@ static int on_credentials(sd_bus_message *m, void *userdata, sd_bus_error *error
         }
         p->peer.uid = uid;
         peer_set_pid(&p->peer, (pid_t)pid);
-        LIST_FOREACH(pos, tmp, &p->calls) {
-                struct bus_call *c = LIST_ENTRY(pos, struct bus_call, link);
-
-                c->operation(c);
-        }
+        LIST_FOREACH(pos, tmp, &p->calls)
+                bus_call_authorize(LIST_ENTRY(pos, struct bus_call, link));
         return 0;
 }
 
@@ -261,13 +293,7 @@ static int peer_new(struct bus *b, const char *name, struct bus_peer **ret) {
         return 0;
 }
 
-struct request_origin bus_peer_origin(struct bus_peer *p) {
-        return (struct request_origin){
-                .user = p->user, .pid = p->peer.pid, .unit = p->peer.unit, .client = p->client
-        };
-}
-
-int bus_call_begin(struct bus *b, sd_bus_message *m, bus_operation operation, sd_bus_error *error) {
+int bus_call_begin(struct bus *b, sd_bus_message *m, const struct bus_demand *demand, sd_bus_error *error) {
         const char *sender = sd_bus_message_get_sender(m);
         struct bus_peer *p = sender ? peer_find(b, sender) : NULL;
         struct bus_call *c;
@@ -275,7 +301,7 @@ int bus_call_begin(struct bus *b, sd_bus_message *m, bus_operation operation, sd
 
         if (!sender)
                 return -EBADMSG;
-        if (!manager_accepts(b->manager))
+        if (!demand->always && !manager_accepts(b->manager))
                 return bus_error_set(error, SPARK__V1__ERROR_CODE__STOPPING, "The daemon is shutting down.");
         if (p ? p->n_calls >= CALLS_PER_PEER_MAX : b->n_peers >= PEERS_MAX)
                 return bus_error_set(error, SPARK__V1__ERROR_CODE__BUSY, "Too many calls at once; try again later.");
@@ -284,13 +310,13 @@ int bus_call_begin(struct bus *b, sd_bus_message *m, bus_operation operation, sd
                 if (r < 0)
                         return r;
         }
-        c = call_new(p, m, operation);
+        c = call_new(p, m, demand);
         if (!c) {
                 b->calls_dirty = true;
                 return -ENOMEM;
         }
         if (p->user)
-                operation(c);
+                bus_call_authorize(c);
         return 1;
 }
 

@@ -24,28 +24,8 @@ static void stored_done(void *userdata, struct request *r, const Spark__V1__Done
         bus_call_reply(c, e < 0 ? sd_bus_message_unref(reply) : reply);
 }
 
-static void submit(struct bus_call *c, const Spark__V1__ClientFrame *frame, int *fds, size_t n_fds) {
-        static const struct request_sink sink = {
-                .token = bus_call_ignore_token, .progress = bus_call_ignore_progress, .done = stored_done,
-                .error = bus_call_error
-        };
-        const struct request_submit submit = {
-                .frame = frame,
-                .input_fd = -1,
-                .input_fds = fds,
-                .n_input_fds = n_fds,
-                .origin = bus_peer_origin(c->peer),
-                .sink = &sink,
-                .userdata = c,
-        };
-        struct request_error error;
-        int r = request_submit(c->peer->bus->manager, &submit, &c->request, &error);
-
-        if (r) {
-                c->request = NULL;
-                bus_call_refuse(c, r, &error);
-        }
-}
+static const struct request_sink sink = { .token = bus_call_ignore_token, .progress = bus_call_ignore_progress,
+                                          .done = stored_done, .error = bus_call_error };
 
 void bus_operation_import_model(struct bus_call *c) {
         Spark__V1__ClientFrame frame = SPARK__V1__CLIENT_FRAME__INIT;
@@ -74,7 +54,7 @@ void bus_operation_import_model(struct bus_call *c) {
         import.pin = o.pin;
         frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_MODEL_IMPORT;
         frame.model_import = &import;
-        submit(c, &frame, &fd, 1);
+        bus_call_submit(c, &frame, &fd, 1, &sink);
 }
 
 void bus_operation_pack_model(struct bus_call *c) {
@@ -95,7 +75,7 @@ void bus_operation_pack_model(struct bus_call *c) {
         pack.pin = o.pin;
         frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_MODEL_PACK;
         frame.model_pack = &pack;
-        submit(c, &frame, NULL, 0);
+        bus_call_submit(c, &frame, NULL, 0, &sink);
 }
 
 void bus_operation_remove_model(struct bus_call *c) {
@@ -110,7 +90,7 @@ void bus_operation_remove_model(struct bus_call *c) {
         }
         frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_MODEL_REMOVE;
         frame.model_remove = &remove;
-        submit(c, &frame, NULL, 0);
+        bus_call_submit(c, &frame, NULL, 0, &sink);
 }
 
 static int list_one(const struct model *model, sd_bus_message *reply) {

@@ -6,6 +6,8 @@
 
 #include "base/log.h"
 #include "bus-internal.h"
+#include "bus-objects.h"
+#include "job.h"
 
 #define RETRY_US (5u * 1000000u)    /* a bus that is not there */
 #define DENIED_US (60u * 1000000u)  /* one that does not want us */
@@ -16,8 +18,10 @@
 /* Leaves the bus: calls end with it, pipes and sessions' sockets do not. */
 static void bus_disconnect(struct bus *b, uint64_t retry_in_us) {
         bus_peers_deinit(b);
+        polkit_set_bus(&b->polkit, NULL);
         bus_models_deinit(b);
         bus_sessions_deinit(b);
+        bus_jobs_deinit(b);
         b->bus = sd_bus_close_unref(b->bus);
         b->lost = false;
         b->retry_us = manager_now_us() + retry_in_us;
@@ -88,6 +92,7 @@ static void bus_connect(struct bus *b) {
         b->answered = false;
         b->connected_us = manager_now_us();
         if (r >= 0) {
+                polkit_set_bus(&b->polkit, system ? b->bus : NULL);
                 b->models_dirty = true;
                 manager_kick(b->manager);
                 return;
@@ -121,8 +126,15 @@ int bus_new(struct bus **ret, struct manager *m) {
         b->manager = m;
         list_init(&b->models);
         list_init(&b->sessions);
+        list_init(&b->jobs);
         list_init(&b->peers);
         list_init(&b->pipes);
+        polkit_init(&b->polkit);
+        if (bus_machine_new(b) < 0) {
+                free(b);
+                return -ENOMEM;
+        }
+        bus_leases_init(b);
         b->watcher = (struct manager_watcher){ .model_changed = on_model_changed, .userdata = b };
         manager_watch(m, &b->watcher);
         bus_connect(b);
@@ -148,6 +160,8 @@ struct bus *bus_free(struct bus *b) {
                 bus_flush(b);
         bus_disconnect(b, 0);
         bus_pipes_deinit(b);
+        b->machine = bus_machine_free(b->machine);
+        bus_leases_deinit(b);
         list_remove(&b->watcher.link);
         free(b);
         return NULL;
@@ -166,6 +180,7 @@ void bus_turn(struct bus *b) {
         if (!b->bus)
                 return;
         bus_manager_turn(b);
+        bus_machine_turn(b);
         if (b->models_dirty)
                 bus_models_turn(b);
         b->models_dirty = false;
@@ -180,6 +195,8 @@ void bus_tick(struct bus *b, uint64_t now_us) {
         }
         if (!b->bus && now_us >= b->retry_us && manager_accepts(b->manager))
                 bus_connect(b);
+        if (b->bus && !b->lost)
+                bus_machine_tick(b);
         /* figures that nobody announces, such as the progress of a load */
         b->models_dirty = true;
         manager_kick(b->manager);

@@ -66,8 +66,10 @@ static void print_models(const struct config *c, FILE *out) {
                         (void)fputs("; path = ", out);
                         config_print_string(out, m->path);
                 }
-                (void)fprintf(out, "; default = %s; context = %llu; lossless = %s; }", m->is_default ? "true" : "false",
+                (void)fprintf(out, "; default = %s; context = %llu; lossless = %s;", m->is_default ? "true" : "false",
                               (unsigned long long)m->context, m->lossless ? "true" : "false");
+                config_print_model_residency(m, out);
+                (void)fputs(" }", out);
         }
         (void)fputs("\n);\n", out);
 }

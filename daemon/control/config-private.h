@@ -3,8 +3,7 @@
 
 /*
  * What the files of the configuration share: the table of keys (config.c), reading values by it (config-value.c), users
- * (config-users.c), power
- * (config-power.c), printing (config-print.c).
+ * (config-users.c), power (config-power.c), which models are resident (config-residency.c), printing (config-print.c).
  */
 
 #include <libconfig.h>
@@ -33,11 +32,14 @@ struct key {
 };
 
 #define CONFIG_YES_WORDS "no yes"
+#define CONFIG_WHO_WORDS "none privileged all"
 #define CONFIG_PRIORITY_WORDS "background normal interactive" /* the protocol's numbers, from 1 on */
 
 /* Tables of keys: each is about groups of its own. */
 extern const struct key config_keys[];
 extern const size_t config_n_keys;
+extern const struct key config_residency_keys[]; /* config-residency.c */
+extern const size_t config_n_residency_keys;
 extern const struct key config_power_keys[]; /* config-power.c */
 extern const size_t config_n_power_keys;
 
@@ -58,6 +60,9 @@ int config_replace_string(char **p, char *value);
 /* Checks a setting and stores it at `base` + the key's offset. 0, CONFIG_E_INVALID, or -ENOMEM. */
 int config_set_key(struct reader *r, const struct key *k, const config_setting_t *s, void *base);
 
+/* 'resident' and 'idle_seconds' of a model; *ret as config_set_key(). False: it is neither. */
+bool config_read_model_residency(struct reader *r, struct config_model *m, const config_setting_t *s, int *ret);
+void config_print_model_residency(const struct config_model *m, FILE *out);
 /* 'power', when all of it was read. 0 or CONFIG_E_INVALID. */
 int config_check_power(struct reader *r, const config_setting_t *s);
 /* 'users'. */

@@ -39,6 +39,11 @@ const struct key config_keys[] = {
         { "memory", "floor", KEY_SIZE, AT(memory_floor), 0, 1ull << 50, CONFIG_FLOOR_AUTO, NULL, NULL },
         { "memory", "kv", KEY_SIZE, AT(memory_kv), 0, 1ull << 50, 0, NULL, NULL },
         { "memory", "kv_format", KEY_ENUM, AT(kv_format), 0, 0, 0, "f16", "f16 q8_0 f32" },
+        { "memory", "leases", KEY_INDEX, AT(leases.who), 0, 0, CONFIG_WHO_ALL, NULL, CONFIG_WHO_WORDS },
+        { "memory", "leases_per_user", KEY_NUMBER, AT(leases.per_user), 1, 4096, 16, NULL, NULL },
+        { "memory", "lease_bytes_per_user", KEY_SIZE, AT(leases.bytes_per_user), 0, 1ull << 50, 0, NULL, NULL },
+        { "memory", "lease_policy", KEY_INDEX, AT(leases.policy), 0, 0, CONFIG_LEASE_WAIT, NULL, "wait busy" },
+        { "memory", "lease_retry_seconds", KEY_NUMBER, AT(leases.retry_seconds), 1, 86400, 30, NULL, NULL },
         { "memory", "pressure", KEY_INDEX, AT(memory_pressure), 0, 0, 1, NULL, CONFIG_YES_WORDS },
         { "memory", "restore_seconds", KEY_NUMBER, AT(memory_restore_seconds), 1, 86400, 30, NULL, NULL },
         { "memory", "wait_seconds", KEY_NUMBER, AT(memory_wait_seconds), 0, 86400, 60, NULL, NULL },
@@ -84,7 +89,9 @@ const struct key *config_key(size_t i) {
         const struct {
                 const struct key *keys;
                 size_t n;
-        } tables[] = { { config_keys, config_n_keys }, { config_power_keys, config_n_power_keys } };
+        } tables[] = { { config_keys, config_n_keys },
+                       { config_power_keys, config_n_power_keys },
+                       { config_residency_keys, config_n_residency_keys } };
 
         for (size_t t = 0; t < ARRAY_SIZE(tables); i -= tables[t++].n)
                 if (i < tables[t].n)
@@ -93,7 +100,7 @@ const struct key *config_key(size_t i) {
 }
 
 /* Groups that may be there. */
-static const char *const groups[] = { "memory", "scheduler", "limits", "power", "store", "null" };
+static const char *const groups[] = { "memory", "scheduler", "limits", "power", "store", "null", "residency" };
 
 bool config_model_name_valid(const char *name) {
         size_t n = strlen(name);
@@ -146,6 +153,7 @@ static int read_flag(struct reader *r, config_setting_t *s, bool *ret) {
 
 static int read_model_key(struct reader *r, struct config_model *m, config_setting_t *s) {
         const char *name = config_setting_name(s), *text = config_setting_get_string(s);
+        int e;
         static const struct key context = {
                 NULL, "context", KEY_NUMBER, offsetof(struct config_model, context), 0, 1u << 30, 0, NULL, NULL
         };
@@ -167,6 +175,8 @@ static int read_model_key(struct reader *r, struct config_model *m, config_setti
                 return read_flag(r, s, &m->lossless);
         if (strcmp(name, "context") == 0)
                 return config_set_key(r, &context, s, m);
+        if (config_read_model_residency(r, m, s, &e))
+                return e;
         return config_fault(r, s, "unknown key '%.64s' in 'models'", name);
 }
 
@@ -176,6 +186,7 @@ static int read_model(struct reader *r, struct config_model *m, config_setting_t
         if (!config_setting_is_group(s))
                 return config_fault(r, s, "each of 'models' must be a group: { name = ...; path = ...; }");
         n = config_setting_length(s);
+        m->idle_seconds = CONFIG_UNSET;
         for (int i = 0; i < n; i++) {
                 e = read_model_key(r, m, config_setting_get_elem(s, (unsigned)i));
                 if (e)
@@ -231,7 +242,7 @@ static int check_models(struct reader *r, const config_setting_t *s) {
         if (c->n_models == 0 && null_backend) {
                 if (!c->models && !(c->models = calloc(1, sizeof(*c->models))))
                         return -ENOMEM;
-                c->models[0] = (struct config_model){ .name = strdup("null"), .path = strdup("") };
+                c->models[0] = (struct config_model){ .name = strdup("null"), .path = strdup(""), .idle_seconds = CONFIG_UNSET };
                 c->n_models = 1;
                 if (!c->models[0].name || !c->models[0].path)
                         return -ENOMEM;

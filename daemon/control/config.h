@@ -24,6 +24,8 @@ enum {
 };
 
 enum config_bus { CONFIG_BUS_NONE, CONFIG_BUS_SESSION, CONFIG_BUS_SYSTEM };
+/* Who may do something; CONFIG_WHO_WORDS. */
+enum config_who { CONFIG_WHO_NONE, CONFIG_WHO_PRIVILEGED, CONFIG_WHO_ALL };
 /* Who may declare prefixes public. */
 enum config_share { CONFIG_SHARE_NONE, CONFIG_SHARE_PRIVILEGED, CONFIG_SHARE_ALL };
 
@@ -37,6 +39,33 @@ struct config_model {
         bool is_default;
         bool lossless; /* its BF16 weights are coded when it is loaded */
         uint64_t context; /* 0 = the model's own */
+        uint64_t resident; /* enum config_resident */
+        uint64_t idle_seconds; /* CONFIG_UNSET: as `residency` says */
+};
+
+/* When a model is in memory: always; for requests, until it was idle for a while; AUTO: the default model always, others for
+ * requests. */
+enum config_resident { CONFIG_RESIDENT_AUTO, CONFIG_RESIDENT_ALWAYS, CONFIG_RESIDENT_DEMAND };
+
+/* See residency.h. */
+struct config_residency {
+        uint64_t idle_seconds; /* without requests: unloaded; 0 = never */
+        uint64_t min_seconds;  /* not unloaded for another one before it was resident for so long */
+        uint64_t wait_seconds; /* a load without room waits for so long until others may be unloaded */
+        uint64_t max_models;   /* loaded at once; 0 = no limit */
+        uint64_t max_bytes;    /* of all of them; 0 = no limit but the memory floor */
+        uint64_t holds;        /* enum config_who: HoldWarm */
+};
+
+/* What requests do that need memory which was given away: wait until it is back, or hear BUSY. */
+enum config_lease_policy { CONFIG_LEASE_WAIT, CONFIG_LEASE_BUSY };
+
+struct config_leases {
+        uint64_t who;            /* enum config_who: ReserveMemory */
+        uint64_t per_user;       /* of both kinds */
+        uint64_t bytes_per_user; /* 0 = no limit */
+        uint64_t policy;         /* enum config_lease_policy, where the lease does not say */
+        uint64_t retry_seconds;  /* that BUSY tells to wait */
 };
 
 struct config_limits {
@@ -128,6 +157,8 @@ struct config {
         uint64_t inter_token_ms; /* wanted gap between two tokens of a running stream */
         struct config_limits limits;
         struct config_store store;
+        struct config_leases leases;
+        struct config_residency residency;
         struct config_power power;
         uint64_t null_step_us; /* null backend: pretended time of a step */
 };

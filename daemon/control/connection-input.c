@@ -34,6 +34,8 @@ static void handle_hello(struct connection *c, const Spark__V1__Hello *hello) {
         answer.protocol_version = 1;
         answer.software = (char *)"sparkd " SPARK_VERSION;
         answer.max_priority = c->user->policy.max_priority;
+        if (c->normal_only)
+                answer.max_priority = MIN(answer.max_priority, (Spark__V1__Priority)SPARK__V1__PRIORITY__NORMAL);
         frame.body_case = SPARK__V1__SERVER_FRAME__BODY_HELLO;
         frame.hello = &answer;
         connection_note_greeting(c);
@@ -101,6 +103,8 @@ static bool takes_time(const Spark__V1__ClientFrame *f) {
         case SPARK__V1__CLIENT_FRAME__BODY_SESSION_APPEND:
         case SPARK__V1__CLIENT_FRAME__BODY_MODEL_IMPORT:
         case SPARK__V1__CLIENT_FRAME__BODY_MODEL_PACK:
+        case SPARK__V1__CLIENT_FRAME__BODY_RESERVE_MEMORY:
+        case SPARK__V1__CLIENT_FRAME__BODY_HOLD_WARM:
                 return true;
         default:
                 return false;
@@ -162,7 +166,8 @@ static void handle_request(struct connection *c, const Spark__V1__ClientFrame *f
                 .input_fd = fd,
                 .input_fds = fds,
                 .n_input_fds = n_fds,
-                .origin = { .user = c->user, .pid = c->peer.pid, .unit = c->peer.unit, .client = c->client },
+                .origin = { .user = c->user, .pid = c->peer.pid, .unit = c->peer.unit, .client = c->client,
+                            .normal_only = c->normal_only },
                 .sink = &stream_sink,
                 .userdata = s,
         };

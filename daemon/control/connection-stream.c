@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "connection-private.h"
+#include "lease.h"
 #include "message.h"
 #include "request-keep.h"
 
@@ -215,12 +216,17 @@ static void on_token(void *userdata, struct request *r, const Spark__V1__Token *
         connection_dirty(c);
 }
 
+/* What is told once only: a lease has what it was asked for. */
+static bool is_news(const struct request *r) {
+        return r->kind == REQUEST_LEASE && r->lease->granted;
+}
+
 static void on_progress(void *userdata, struct request *r, const Spark__V1__Progress *progress) {
         Spark__V1__ServerFrame frame = SPARK__V1__SERVER_FRAME__INIT;
         struct stream *s = userdata;
         struct connection *c = s->connection;
 
-        if (c->blocked || c->channel.out_frames >= COALESCE_FRAMES) /* the next one will do */
+        if ((c->blocked || c->channel.out_frames >= COALESCE_FRAMES) && !is_news(r)) /* the next one will do */
                 return;
         if (!c->prefill_progress && (r->kind == REQUEST_GENERATE || r->kind == REQUEST_CHAT) &&
             strcmp(progress->stage, "prefill") == 0)

@@ -50,6 +50,7 @@ struct connection {
         uint64_t fds_kept; /* received descriptors that were kept, since it was made; those up to fds_dropped are not any more */
         uint64_t fds_dropped;
         struct channel_transfer transfer;
+        bool normal_only;      /* as struct request_origin's */
         uint32_t events;   /* what the source watches */
         struct user *user;
         struct peer peer;

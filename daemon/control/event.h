@@ -16,6 +16,10 @@ enum event {
         EVENT_MODEL_READY,
         EVENT_MODEL_UNLOADED,
         EVENT_MODEL_GIVEN_BACK, /* its memory, for a while */
+        EVENT_MODEL_IDLE,     /* it is unloaded, since nobody asked for it for a while; */
+        EVENT_MODEL_EVICTED,  /* or since another one needs its room */
+        EVENT_LEASE_GRANTED,  /* memory was given back for somebody */
+        EVENT_LEASE_ENDED,    /* and may be taken again */
         EVENT_LOAD_FAILED,
         EVENT_MEMORY_REFUSED, /* a load that would have gone below the floor */
         EVENT_MEMORY_SHED,    /* memory was given back, a step further */

@@ -95,7 +95,7 @@ static void gib(uint64_t bytes, char *out, size_t size) {
 
 static void refuse_memory(struct load *load) {
         const struct plan *p = &load->plan;
-        char need[32], image[32], kv[32], engine[32], available[32], floor[32], promised[32], missing[32];
+        char need[32], image[32], kv[32], engine[32], available[32], floor[32], promised[32], missing[32], others[160];
 
         gib(p->need, need, sizeof(need));
         gib(p->image, image, sizeof(image));
@@ -108,8 +108,9 @@ static void refuse_memory(struct load *load) {
         load->failed = true;
         request_error_set(&load->error, SPARK__V1__ERROR_CODE__NO_MEMORY,
                           "Model '%s' needs %s (weights %s, KV cache %s for %" PRIu64 " tokens, engine %s); %s are available, "
-                          "of which %s are kept free and %s are promised to others: %s are missing.",
-                          load->model->name, need, image, kv, p->kv_tokens, engine, available, floor, promised, missing);
+                          "of which %s are kept free and %s are promised to others: %s are missing.%s",
+                          load->model->name, need, image, kv, p->kv_tokens, engine, available, floor, promised, missing,
+                          load->machine ? "" : residency_explain(load->model, others, sizeof(others)));
         load->error.have = p->need;
         load->error.max = p->room;
         load->error.has_plan = true;
@@ -152,7 +153,7 @@ static bool plan_fits(struct load *load, const struct loadlink_record *plan, uin
         models_count_memory(m);
         q.available = load->machine ? load->machine : memory_available(&m->memory);
         q.floor = load->machine ? memory_floor_of(m->config->memory_floor, load->machine) : m->memory.floor;
-        q.promised = load->machine ? 0 : m->memory.untouched;
+        q.promised = load->machine ? 0 : m->memory.untouched + m->memory.given;
         plan_reckon(&q, &load->plan);
         load->plan.machine = load->machine;
         load->plan.weights = weights_of_plan(plan);
@@ -191,8 +192,45 @@ static bool plan_is_the_same(const struct load *load, const struct loadlink_reco
                memcmp(plan->segment_bytes, model->segment_bytes, plan->n_segments * sizeof(*plan->segment_bytes)) == 0;
 }
 
+/* Bytes of the segments that are loaded, or of all. They were checked when the plan came. */
+static uint64_t planned_bytes(const struct load *load, bool all) {
+        uint64_t sum = 0;
+
+        for (size_t i = 0; i < load->record.n_segments; i++)
+                if (all || !load->missing || load->missing >> i & 1)
+                        sum += load->segment_bytes[i];
+        return sum;
+}
+
+/* Takes the memory, waits for it, or is refused. */
+static void load_decide(struct load *load) {
+        uint64_t image = planned_bytes(load, false);
+        bool fits = plan_fits(load, &load->record, image);
+
+        if (!load->request)
+                fits = fits && residency_allows(load->model, &load->plan);
+        if (!fits && !load->request && residency_make_room(load->model, &load->plan)) {
+                load->waits = true;
+                load->stage = "room";
+                load->stage_done = load->stage_total = 0;
+                load->plan = (struct plan){ 0 };
+                return;
+        }
+        if (!fits) {
+                refuse_memory(load);
+                load->plan = (struct plan){ 0 }; /* nothing is charged */
+                return;
+        }
+        residency_done(load->model);
+        load->active_us = manager_now_us();
+        load->image_bytes = image;
+        load->plan.image = planned_bytes(load, true);
+        if (!load->request) /* --plan-only: it ends by itself */
+                hand_segments(load, &load->record);
+}
+
 static void on_plan(struct load *load, const struct loadlink_record *plan) {
-        uint64_t sum = 0, all = 0;
+        uint64_t all = 0;
 
         if (load->planned || plan->n_segments == 0 || plan->n_segments > LOADLINK_SEGMENTS_MAX) {
                 load_fail(load, SPARK__V1__ERROR_CODE__INTERNAL, "The loader's plan makes no sense.");
@@ -205,8 +243,6 @@ static void on_plan(struct load *load, const struct loadlink_record *plan) {
                         load_fail(load, SPARK__V1__ERROR_CODE__INTERNAL, "The loader's plan makes no sense.");
                         return;
                 }
-                if (!load->missing || load->missing >> i & 1)
-                        sum += plan->segment_bytes[i];
         }
         if (load->missing && !plan_is_the_same(load, plan)) {
                 load_fail(load, SPARK__V1__ERROR_CODE__MODEL_INVALID, LOAD_CHANGED);
@@ -214,15 +250,15 @@ static void on_plan(struct load *load, const struct loadlink_record *plan) {
         }
         load->checksum = plan->checksum;
         load->read_bytes = plan->total;
-        if (!plan_fits(load, plan, sum)) {
-                refuse_memory(load);
-                load->plan = (struct plan){ 0 }; /* nothing is charged */
+        load->record = *plan;
+        load_decide(load);
+}
+
+void load_retry(struct load *load) {
+        if (!load->waits || load->failed)
                 return;
-        }
-        load->image_bytes = sum;
-        load->plan.image = all;
-        if (!load->request) /* --plan-only: it ends by itself */
-                hand_segments(load, plan);
+        load->waits = false;
+        load_decide(load);
 }
 
 /* The loader has read a hostile file: its sentence is shown to people, so it is made printable. */
@@ -449,6 +485,6 @@ int load_start_dry(struct load **ret, struct model *model, struct request *reque
 }
 
 void load_tick(struct load *load, uint64_t now_us) {
-        if (!load->failed && now_us > load->active_us + load->manager->config->limits.load_seconds * 1000000u)
+        if (!load->failed && !load->waits && now_us > load->active_us + load->manager->config->limits.load_seconds * 1000000u)
                 load_fail(load, SPARK__V1__ERROR_CODE__INTERNAL, "The loader did not move for too long and was ended.");
 }

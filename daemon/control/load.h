@@ -37,6 +37,8 @@ struct load {
         uint64_t checksum;       /* of the image's tables */
         uint64_t mark;           /* of the files */
         bool planned, written, failed;
+        bool waits;              /* its plan does not fit; others may make room */
+        struct loadlink_record record; /* the plan, as it came */
         bool shape;              /* dry run of a shape: there is no file */
         uint32_t context;        /* dry run: the KV cache shall hold so many tokens, 0 = as it is chosen */
         uint64_t machine;        /* dry run: of a machine with so many bytes, 0 = of this one */
@@ -58,5 +60,7 @@ int load_start_dry(struct load **ret, struct model *model, struct request *reque
 /* Ends the loader where it still runs. */
 struct load *load_free(struct load *load);
 DEFINE_CLEANUP(struct load *, load_free)
+/* One that waits looks again whether there is room. */
+void load_retry(struct load *load);
 /* Once a second: gives up a loader that does not move. */
 void load_tick(struct load *load, uint64_t now_us);

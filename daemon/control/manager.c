@@ -17,6 +17,8 @@
 #include "event.h"
 #include "inherited.h"
 #include "keep.h"
+#include "lease-keep.h"
+#include "lease.h"
 #include "manager.h"
 #include "pressure.h"
 #include "power.h"
@@ -100,7 +102,7 @@ static size_t attached_requests(const struct manager *m) {
         size_t n = 0;
 
         for (size_t i = 0; i < m->requests.n_slots; i++)
-                n += m->requests.slots[i] && m->requests.slots[i]->sink;
+                n += m->requests.slots[i] && m->requests.slots[i]->sink && m->requests.slots[i]->kind != REQUEST_LEASE;
         return n;
 }
 
@@ -168,6 +170,9 @@ static int on_turn(sd_event_source *source, void *userdata) {
         sessions_turn(m->sessions);
         store_turn(m->store);
         shed_turn(m);
+        jobs_turn(&m->jobs);
+        leases_turn(m->leases);
+        residency_turn(m);
         power_turn(m->power);
         models_pump(m);
         keep_commit(m->keep);
@@ -216,6 +221,8 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata) {
         LIST_FOREACH(pos, tmp, &m->connections)
                 connection_tick(LIST_ENTRY(pos, struct connection, link), now_us);
         models_tick(m, now_us);
+        residency_tick(m, now_us);
+        leases_tick(m->leases);
         pressure_tick(m->pressure, now_us);
         shed_tick(m, now_us);
         users_tick(&m->users);
@@ -278,7 +285,7 @@ static void keep_unchangeable(struct config *old, struct config *new) {
         new->store.enabled = old->store.enabled;
 }
 
-static void manager_reload(struct manager *m) {
+int manager_reload(struct manager *m, struct request_error *refused) {
         const char *file = m->config_file ? m->config_file : CONFIG_DEFAULT_FILE;
         struct config_error error;
         struct config *config;
@@ -287,7 +294,9 @@ static void manager_reload(struct manager *m) {
         notify_reloading(m);
         r = config_load(&config, file, &error);
         if (r) {
-                event_log(EVENT_RELOAD_REFUSED, NULL, "the configuration stays as it was: %s", r < 0 ? strerror(-r) : error.text);
+                request_error_set(refused, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT, "the configuration stays as it was: %s",
+                                  r < 0 ? strerror(-r) : error.text);
+                event_log(EVENT_RELOAD_REFUSED, NULL, "%s", refused->text);
         } else {
                 warn_unchangeable(m->config, config);
                 keep_unchangeable(m->config, config);
@@ -301,13 +310,15 @@ static void manager_reload(struct manager *m) {
         }
         if (m->notify.ready)
                 notify_ready(m);
+        return r ? REQUEST_E_REFUSED : 0;
 }
 
 static int on_signal(sd_event_source *source, const struct signalfd_siginfo *si, void *userdata) {
+        struct request_error unused;
         struct manager *m = userdata;
 
         if (si->ssi_signo == SIGHUP)
-                manager_reload(m);
+                (void)manager_reload(m, &unused);
         else if (si->ssi_signo == SIGTERM && is_restart(m))
                 hand_over(m);
         else
@@ -385,6 +396,10 @@ static int manager_set_up(struct manager *m) {
         if (r >= 0)
                 r = pressure_new(&m->pressure, m);
         if (r >= 0)
+                r = leases_new(&m->leases, m, &lease_source_shed);
+        if (r >= 0)
+                r = lease_keeper_new(&m->lease_keeper, m);
+        if (r >= 0)
                 r = power_new(&m->power, m);
         if (r >= 0)
                 r = models_configure(m);
@@ -426,7 +441,9 @@ int manager_new(struct manager **ret, struct config *config, const char *config_
         list_init(&m->dirty_connections);
         list_init(&m->dirty_engines);
         list_init(&m->watchers);
-        r = manager_set_up(m);
+        r = jobs_init(&m->jobs, m);
+        if (r >= 0)
+                r = manager_set_up(m);
         if (r < 0) {
                 log_error("setting up: %s", strerror(-r));
                 return r;
@@ -461,6 +478,8 @@ struct manager *manager_free(struct manager *m) {
         m->bus = bus_free(m->bus);
         LIST_FOREACH(pos, tmp, &m->connections)
                 (void)connection_free(LIST_ENTRY(pos, struct connection, link));
+        m->lease_keeper = lease_keeper_free(m->lease_keeper);
+        m->leases = leases_free(m->leases);
         models_deinit(m);
         m->pressure = pressure_free(m->pressure);
         m->power = power_free(m->power);
@@ -473,6 +492,7 @@ struct manager *manager_free(struct manager *m) {
         m->shed = shed_table_free(m->shed);
         requests_deinit(&m->requests);
         manager_listen_end(m);
+        jobs_deinit(&m->jobs);
         for (size_t i = 0; i < ARRAY_SIZE(m->signal_sources); i++)
                 m->signal_sources[i] = sd_event_source_disable_unref(m->signal_sources[i]);
         m->turn = sd_event_source_disable_unref(m->turn);

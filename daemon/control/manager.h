@@ -20,12 +20,14 @@
 #include "config.h"
 #include "disk.h"
 #include "keep-clients.h"
+#include "job.h"
 #include "listener.h"
 #include "memory.h"
 #include "model.h"
 #include "notify.h"
 #include "pace.h"
 #include "request.h"
+#include "residency.h"
 #include "usage.h"
 #include "user.h"
 
@@ -46,6 +48,8 @@ struct manager_watcher {
 
 struct inherited;
 struct keep;
+struct lease_keeper;
+struct leases;
 struct pressure;
 struct power;
 struct sessions;
@@ -67,6 +71,8 @@ struct manager {
         struct memory memory;
         struct requests requests;
         struct models models;
+        struct jobs jobs;
+        struct residency_state residency;
         struct notify notify;
         struct pace pace;
         struct disk *disk;
@@ -79,6 +85,8 @@ struct manager {
         struct list watchers;
         struct manager_watcher *own_watcher;
         struct bus *bus; /* NULL where none is wanted */
+        struct leases *leases;
+        struct lease_keeper *lease_keeper;
         struct sessions *sessions;
         struct store *store;
         struct inherited *inherited; /* until everything is in its place */
@@ -98,6 +106,8 @@ DEFINE_CLEANUP(struct manager *, manager_free)
 /* Runs until told to stop. 0 or -errno. */
 int manager_run(struct manager *m);
 void manager_stop(struct manager *m);
+/* Reads the configuration again. 0, or REQUEST_E_REFUSED with *error filled: it stays as it was. */
+int manager_reload(struct manager *m, struct request_error *error);
 
 /* Where clients come from. 0 or -errno, after having logged why. */
 int manager_listen(struct manager *m);

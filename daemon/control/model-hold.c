@@ -77,3 +77,12 @@ void model_release(struct model *model, enum model_hold why) {
                 model_start_engine(model);
         model_kick(model);
 }
+
+const char *model_held_by(const struct model *model) {
+        static const char *const names[] = { "memory", "lease", "sleep", "power", "room" };
+
+        for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+                if (model->holds & (1u << i))
+                        return names[i];
+        return "";
+}

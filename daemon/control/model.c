@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "engine.h"
 #include "event.h"
+#include "lease.h"
 #include "load.h"
 #include "manager.h"
 #include "model-keep.h"
@@ -30,6 +31,7 @@ void model_set_state(struct model *model, enum model_state state) {
         if (model->state == state)
                 return;
         model->state = state;
+        residency_moved(model);
         log_debug("model '%s' is %s", model->name, model_state_name(model));
         manager_model_changed(model->manager, model, false);
         model_kick(model);
@@ -90,6 +92,7 @@ struct model *model_new(struct manager *m, const char *name, const char *path) {
         model->path = strdup(path);
         if (!model->path)
                 return NULL;
+        residency_configure(model, NULL);
         list_append(&m->models.list, &model->link);
         return steal_ptr(&model);
 }
@@ -117,6 +120,7 @@ static void model_fail(struct model *model, enum event event, const struct reque
         model_drop_image(model);
         fail_all(&model->active, error);
         fail_all(&model->waiting, error);
+        leases_model_failed(model->manager->leases, model, error);
         model_set_state(model, MODEL_FAILED);
 }
 
@@ -183,6 +187,8 @@ static void model_start(struct model *model) {
         struct request_error error;
         int r = 0;
 
+        if (!residency_admits(model))
+                return;
         if (!model->missing) /* else as what is there */
                 model->lossless = lossless_is_wanted(model);
         model->deaths_in_row = model->start_failures = 0;
@@ -206,7 +212,7 @@ static void model_start(struct model *model) {
 static bool waits_for_load(const struct model *model) {
         struct list *pos, *tmp;
 
-        if (model->load_wanted)
+        if (model->load_wanted || model->residency.holders > 0)
                 return true;
         LIST_FOREACH(pos, tmp, (struct list *)&model->waiting) {
                 const struct request *r = LIST_ENTRY(pos, struct request, model_link);
@@ -240,6 +246,7 @@ static void answer_load(struct model *model, struct request *r) {
                 load.bytes_per_second = (uint64_t)((double)model->read_bytes * 1e6 / (double)model->read_us);
         done.result_case = SPARK__V1__DONE__RESULT_LOAD;
         done.load = &load;
+        model->residency.by_hand = true;
         request_finish(r, &done);
 }
 
@@ -261,16 +268,24 @@ static void answer_unloads(struct model *model, bool busy) {
                         continue;
                 }
                 request_error_set(&error, SPARK__V1__ERROR_CODE__BUSY, "Model '%s' is %s; it cannot be unloaded now.",
-                                  model->name, list_empty(&model->active) ? model_state_name(model) : "in use");
+                                  model->name, !list_empty(&model->active)      ? "in use"
+                                               : model->residency.holders > 0 ? "held resident by somebody (`sparkctl leases`)"
+                                                                              : model_state_name(model));
                 error.retry_after_ms = 1000;
                 request_fail(r, &error);
         }
 }
 
 static void model_unload(struct model *model) {
+        residency_unloading(model);
         model_set_state(model, MODEL_UNLOADING);
         if (model->engine)
                 engine_stop(model->engine);
+}
+
+void model_unload_idle(struct model *model) {
+        if (model->state == MODEL_READY && list_empty(&model->active) && list_empty(&model->waiting))
+                model_unload(model);
 }
 
 static void pump_ready(struct model *model) {
@@ -290,7 +305,7 @@ static void pump_ready(struct model *model) {
                 else
                         held = true;
         }
-        if (unload && list_empty(&model->active) && !held)
+        if (unload && list_empty(&model->active) && !held && model->residency.holders == 0)
                 model_unload(model);
         else if (unload)
                 answer_unloads(model, true);
@@ -303,7 +318,7 @@ static void pump_failed(struct model *model) {
         answer_unloads(model, false);
         LIST_FOREACH(pos, tmp, &model->waiting)
                 asked = asked || LIST_ENTRY(pos, struct request, model_link)->kind == REQUEST_LOAD;
-        if (asked || model->load_wanted) {
+        if (asked || model->load_wanted || model->residency.holders > 0) {
                 if (!model->holds)
                         model_start(model);
         } else {
@@ -319,12 +334,40 @@ static void end_abandoned_load(struct model *model) {
         model_set_state(model, MODEL_AVAILABLE);
 }
 
+void model_give_up(struct model *model, const struct request_error *error) {
+        event_log(EVENT_MEMORY_REFUSED, model->name, "model '%s': %s", model->name, error->text);
+        model->engine = engine_discard(model->engine);
+        model->load = load_free(model->load);
+        model->load_wanted = false;
+        model_set_state(model, MODEL_AVAILABLE);
+        leases_model_failed(model->manager->leases, model, error);
+        fail_all(&model->waiting, error);
+}
+
+/* Its memory was given away, and whoever has it wants it to be said. What had begun waits all the same. */
+static void refuse_held(struct model *model) {
+        struct request_error error;
+        struct list *pos, *tmp;
+
+        if (!(model->holds & (MODEL_HOLD_LEASE | MODEL_HOLD_PRESSURE)) || !leases_refuse(model->manager->leases, model, &error))
+                return;
+        LIST_FOREACH(pos, tmp, &model->waiting) {
+                struct request *r = LIST_ENTRY(pos, struct request, model_link);
+
+                if (!r->begun && !r->journal.accepted)
+                        request_fail(r, &error);
+        }
+}
+
 static void model_pump(struct model *model) {
         switch (model->state) {
         case MODEL_AVAILABLE:
                 answer_unloads(model, false);
+                refuse_held(model);
                 if (waits_for_load(model) && !model->holds)
                         model_start(model);
+                else
+                        residency_done(model);
                 break;
         case MODEL_LOADING:
                 answer_unloads(model, true);
@@ -369,6 +412,13 @@ void model_load_progress(struct model *model, const struct load *load) {
         LIST_FOREACH(pos, tmp, &model->waiting)
                 request_progress_at(LIST_ENTRY(pos, struct request, model_link), load->stage, &load->speed, load->stage_done,
                                     load->stage_total);
+}
+
+void model_tell_waiting(struct model *model, const char *stage) {
+        struct list *pos, *tmp;
+
+        LIST_FOREACH(pos, tmp, &model->waiting)
+                request_progress(LIST_ENTRY(pos, struct request, model_link), stage, 0, 0);
 }
 
 void model_load_done(struct model *model) {
@@ -480,7 +530,8 @@ static void model_restart_engine(struct model *model) {
 static void model_unloaded(struct model *model) {
         model_drop_image(model);
         model->facts = (struct model_facts){ 0 };
-        model->load_wanted = false;
+        model->load_wanted = model->residency.again;
+        model->residency.again = false;
         model_set_state(model, MODEL_AVAILABLE);
         event_log(EVENT_MODEL_UNLOADED, model->name, "model '%s' is unloaded", model->name);
         answer_unloads(model, false);

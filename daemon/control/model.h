@@ -23,6 +23,7 @@
 #include "loadlink.h"
 #include "rate.h"
 #include "request.h"
+#include "residency.h"
 #include "shed-plan.h"
 
 struct engine;
@@ -91,6 +92,7 @@ struct model {
         unsigned restarts, deaths_in_row, start_failures;
         sd_event_source *restart_timer;
         struct rate generated; /* tokens */
+        struct residency residency;
 };
 
 struct models {
@@ -102,7 +104,7 @@ struct models {
 
 /* Nothing is loaded or asked of it. */
 static inline bool model_is_idle(const struct model *m) {
-        return m->refs == 0 && !m->load_wanted && (m->state == MODEL_AVAILABLE || m->state == MODEL_FAILED);
+        return m->refs == 0 && m->residency.holders == 0 && !m->load_wanted && (m->state == MODEL_AVAILABLE || m->state == MODEL_FAILED);
 }
 
 /* From the configuration, at the start and on reload. 0 or -errno. */
@@ -129,6 +131,8 @@ void model_hold(struct model *model, enum model_hold why);
  * holds it any more, unless somebody unloads it meanwhile. */
 void model_give_back(struct model *model, enum model_hold why);
 void model_release(struct model *model, enum model_hold why);
+/* The first of those who hold it: "memory", "lease", "sleep", "power", "room"; "" = nobody. */
+const char *model_held_by(const struct model *model);
 /* model-segments.c: as model_give_back(), but no more of the image than it takes for so many bytes; the rest stays, and what has gone
  * is loaded again alone. Again while it is held, it gives more. Returns bytes of the image that come back, when the engine has ended. */
 uint64_t model_give_back_part(struct model *model, enum model_hold why, uint64_t bytes);
@@ -137,6 +141,12 @@ uint64_t model_give_back_part(struct model *model, enum model_hold why, uint64_t
 int model_check_lossless(const struct model *model, struct request_error *error);
 /* Moves everything on that was kicked. */
 void models_pump(struct manager *m);
+/* Unloads one that is ready and has no requests. */
+void model_unload_idle(struct model *model);
+/* What waits for it to be loaded is refused; it is as if nobody had asked. */
+void model_give_up(struct model *model, const struct request_error *error);
+/* Tells everybody who waits for it in which stage it is. */
+void model_tell_waiting(struct model *model, const char *stage);
 const char *model_state_name(const struct model *model);
 /* Starts to unload models and lets engines end; true when all are gone. */
 bool models_stop(struct manager *m);

@@ -252,7 +252,9 @@ static int configure_one(struct manager *m, const struct config_model *c) {
         model->context = c->context;
         model->lossless_configured = c->lossless;
         model->is_default = c->is_default;
-        if (c->is_default && model->state == MODEL_AVAILABLE)
+        residency_configure(model, c);
+        model->residency.again = model->residency.resident == CONFIG_RESIDENT_ALWAYS && model->state == MODEL_UNLOADING;
+        if (model->residency.resident == CONFIG_RESIDENT_ALWAYS && model->state == MODEL_AVAILABLE)
                 model->load_wanted = true;
         model_kick(model);
         return 0;
@@ -266,6 +268,7 @@ int models_configure(struct manager *m) {
                 struct model *model = LIST_ENTRY(pos, struct model, link);
 
                 model->configured = model->is_default = model->lossless_configured = false;
+                residency_configure(model, NULL);
                 model_kick(model); /* goes, where it is not loaded and does not come back below */
         }
         m->models.overdue = false;

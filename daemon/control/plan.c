@@ -81,6 +81,7 @@ void plan_reckon(const struct plan_question *q, struct plan *ret) {
                 .available = q->available,
                 .floor = q->floor,
                 .promised = q->promised,
+                .context_wanted = context,
                 .room = q->available > taken ? q->available - taken : 0,
         };
         left = ret->room > fixed ? ret->room - fixed : 0;

@@ -34,6 +34,7 @@ struct plan {
         uint64_t kv_tokens;     /* that the KV cache holds */
         uint64_t context;       /* the longest that one sequence can get with it */
         uint64_t context_max;   /* and with all the memory that there is */
+        uint64_t context_wanted; /* with as much memory as one likes */
         uint64_t available, floor, promised;
         uint64_t room;          /* available, less floor and promised */
         int64_t left;           /* room, less need: free above the floor afterwards; negative: missing */

@@ -13,8 +13,10 @@
 #include <string.h>
 
 #include "base/fd.h"
+#include "job.h"
 #include "keep-clients.h"
 #include "kept.h"
+#include "lease.h"
 #include "load.h"
 #include "message.h"
 #include "request-keep.h"
@@ -252,6 +254,8 @@ static int restore_place(struct request *r, const struct kept_request *kept, con
         if (o->kind == REQUEST_LOAD) {
                 model = models_find_for_load(m, f->load, fd_steal(input_fd), error);
                 r->lossless = f->load->lossless;
+        } else if (o->lease) {
+                return lease_submit(r, f, error);
         } else if (o->session) {
                 r->input_fd = fd_steal(input_fd);
                 r->turn.session_tokens = kept->session_tokens;
@@ -300,6 +304,7 @@ static int restore_unpacked(struct manager *m, const struct kept_request *kept, 
         e = restore_place(r, kept, f, &o, input_fd, error);
         if (e)
                 return e;
+        r->job = job_new_of_request(r, f);
         request_count(r);
         *ret = steal_ptr(&r);
         return 0;

@@ -8,6 +8,19 @@
 #include "base/fd.h"
 #include "request-private.h"
 
+const char *request_kind_name(enum request_kind kind) {
+        static const char *const names[] = {
+                [REQUEST_GENERATE] = "generate",     [REQUEST_CHAT] = "chat",   [REQUEST_TOKENIZE] = "tokenize",
+                [REQUEST_DETOKENIZE] = "detokenize", [REQUEST_SCORE] = "score", [REQUEST_LOAD] = "load",
+                [REQUEST_UNLOAD] = "unload",         [REQUEST_USAGE] = "usage", [REQUEST_PREWARM] = "prewarm",
+                [REQUEST_SESSION_APPEND] = "append", [REQUEST_SESSION] = "session",
+                [REQUEST_FORGET] = "forget",        [REQUEST_STORE] = "store",
+                [REQUEST_LEASE] = "lease",
+        };
+
+        return names[kind];
+}
+
 int request_outline_read(const Spark__V1__ClientFrame *f, struct request_outline *o) {
         switch (f->body_case) {
         case SPARK__V1__CLIENT_FRAME__BODY_GENERATE:
@@ -69,6 +82,10 @@ int request_outline_read(const Spark__V1__ClientFrame *f, struct request_outline
         case SPARK__V1__CLIENT_FRAME__BODY_MODEL_PACK:
                 *o = (struct request_outline){ .kind = REQUEST_STORE, .store = true };
                 break;
+        case SPARK__V1__CLIENT_FRAME__BODY_RESERVE_MEMORY:
+        case SPARK__V1__CLIENT_FRAME__BODY_HOLD_WARM:
+                *o = (struct request_outline){ .kind = REQUEST_LEASE, .lease = true };
+                break;
         default:
                 return REQUEST_E_REFUSED;
         }
@@ -114,7 +131,7 @@ int request_check_admission(struct manager *m, const struct request_outline *o, 
                             struct request_error *error) {
         if (!manager_accepts(m))
                 return request_refuse(error, SPARK__V1__ERROR_CODE__STOPPING, "The daemon is shutting down.");
-        if ((o->kind == REQUEST_LOAD || o->kind == REQUEST_UNLOAD) && !manager_is_privileged(origin->user->uid))
+        if ((o->kind == REQUEST_LOAD || o->kind == REQUEST_UNLOAD) && !request_origin_may(origin, RIGHT_MANAGE_MODELS))
                 return request_refuse(error, SPARK__V1__ERROR_CODE__PERMISSION_DENIED,
                                       "Only root and the daemon's own user may load and unload models.");
         if (o->share && !policy_may_share(m->config, manager_is_privileged(origin->user->uid)))

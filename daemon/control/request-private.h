@@ -39,6 +39,7 @@ struct request_outline {
         bool session; /* sessions take it up */
         bool share;
         bool store; /* the model store takes it up */
+        bool lease;
 };
 
 /* 0, or REQUEST_E_REFUSED: it asks for nothing that is known here. */
@@ -51,9 +52,9 @@ int request_check_input(const struct request_outline *o, int fd, struct request_
 
 /* Requests that an engine has to compute something for. */
 bool request_kind_computes(enum request_kind kind);
-/* Whether the user may have such a request now, and with which priority. 0 or REQUEST_E_REFUSED. */
-int request_check_quota(struct manager *m, const struct user *user, enum request_kind kind, int asked_priority,
-                        Spark__V1__Priority *ret_priority, struct request_error *error);
+/* Whether they may have such a request now, and with which priority. 0 or REQUEST_E_REFUSED. */
+int request_check_quota(struct manager *m, const struct request_origin *origin, enum request_kind kind,
+                        int asked_priority, Spark__V1__Priority *ret_priority, struct request_error *error);
 /* Whose it is and what that user may have, for the engine. */
 void request_fill_policy(struct request *r, Spark__Engine__V1__Submit *submit);
 /* The engine works on it. */

@@ -21,6 +21,10 @@
 
 /* ---- at the border ---- */
 
+bool request_origin_may(const struct request_origin *o, enum right right) {
+        return manager_is_privileged(o->user->uid) || (o->granted & RIGHT_BIT(right));
+}
+
 /* About so long until another one of those that `ended` lately will. */
 static uint32_t retry_ms(const struct rate *ended) {
         float rate = rate_per_second(ended), ms;
@@ -63,13 +67,21 @@ static bool kind_is_served(enum request_kind kind) {
         case REQUEST_SESSION:
         case REQUEST_FORGET:
         case REQUEST_STORE:
+        case REQUEST_LEASE:
                 return false;
         default:
                 return true;
         }
 }
 
-static int check_priority(const struct user *user, int asked, Spark__V1__Priority *ret, struct request_error *error) {
+static int check_priority(const struct request_origin *origin, int asked, Spark__V1__Priority *ret,
+                          struct request_error *error) {
+        const struct user *user = origin->user;
+
+        if (origin->normal_only && asked == SPARK__V1__PRIORITY__INTERACTIVE) {
+                request_error_set(error, SPARK__V1__ERROR_CODE__PERMISSION_DENIED, "%s", right_refusal(RIGHT_USE_INTERACTIVE));
+                return REQUEST_E_REFUSED;
+        }
         switch (policy_priority(&user->policy, asked, ret)) {
         case POLICY_E_UNKNOWN:
                 request_error_set(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
@@ -99,12 +111,13 @@ static int check_tokens(const struct manager *m, const struct user *user, struct
         return REQUEST_E_REFUSED;
 }
 
-int request_check_quota(struct manager *m, const struct user *user, enum request_kind kind, int asked_priority,
-                        Spark__V1__Priority *ret_priority, struct request_error *error) {
+int request_check_quota(struct manager *m, const struct request_origin *origin, enum request_kind kind,
+                        int asked_priority, Spark__V1__Priority *ret_priority, struct request_error *error) {
+        const struct user *user = origin->user;
         const struct policy *p = &user->policy;
         int e;
 
-        e = check_priority(user, asked_priority, ret_priority, error);
+        e = check_priority(origin, asked_priority, ret_priority, error);
         if (!e && request_kind_computes(kind))
                 e = check_tokens(m, user, error);
         if (!e && request_kind_computes(kind))

@@ -10,6 +10,8 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "engine.h"
+#include "job.h"
+#include "lease.h"
 #include "load.h"
 #include "manager.h"
 #include "message.h"
@@ -50,26 +52,19 @@ int request_refuse(struct request_error *e, Spark__V1__ErrorCode code, const cha
         return REQUEST_E_REFUSED;
 }
 
-const char *request_kind_name(enum request_kind kind) {
-        static const char *const names[] = {
-                [REQUEST_GENERATE] = "generate",     [REQUEST_CHAT] = "chat",   [REQUEST_TOKENIZE] = "tokenize",
-                [REQUEST_DETOKENIZE] = "detokenize", [REQUEST_SCORE] = "score", [REQUEST_LOAD] = "load",
-                [REQUEST_UNLOAD] = "unload",         [REQUEST_USAGE] = "usage", [REQUEST_PREWARM] = "prewarm",
-                [REQUEST_SESSION_APPEND] = "append", [REQUEST_SESSION] = "session",
-                [REQUEST_FORGET] = "forget",        [REQUEST_STORE] = "store",
-        };
-
-        return names[kind];
-}
-
 /* ---- life ---- */
 
 static void request_set_model(struct request *r, struct model *model) {
-        if (r->model && --r->model->refs == 0)
-                model_kick(r->model);
+        if (r->model) {
+                residency_use(r->model);
+                if (--r->model->refs == 0)
+                        model_kick(r->model);
+        }
         r->model = model;
-        if (model)
+        if (model) {
+                residency_use(model);
                 model->refs++;
+        }
 }
 
 struct request *request_free(struct request *r) {
@@ -79,8 +74,10 @@ struct request *request_free(struct request *r) {
                 return NULL;
         ends = !clients_are_handed_on(r->manager, r->kept);
         request_note_end(r);
+        r->job = job_end(r->job, JOB_CANCELLED);
         if (ends)
                 request_settle(r);
+        r->job = job_end(r->job, JOB_CANCELLED);
         if (r->session && ends)
                 session_turn_break(r);
         else if (r->session)
@@ -92,6 +89,7 @@ struct request *request_free(struct request *r) {
         if (r->dry_run)
                 r->dry_run = load_free(r->dry_run);
         r->usage = usage_query_free(r->usage);
+        r->lease = lease_free(r->lease);
         if (r->store_op)
                 store_op_detach(steal_ptr(&r->store_op));
         request_set_model(r, NULL);
@@ -187,7 +185,7 @@ static int submit_packed(struct manager *m, const struct request_submit *s, int 
                 return request_refuse(error, SPARK__V1__ERROR_CODE__UNIMPLEMENTED, "This version does not know the message.");
         e = request_check_admission(m, &o, &s->origin, error);
         if (!e)
-                e = request_check_quota(m, s->origin.user, o.kind, o.priority, &priority, error);
+                e = request_check_quota(m, &s->origin, o.kind, o.priority, &priority, error);
         if (!e)
                 e = request_check_input(&o, *fd, error);
         if (!e)
@@ -207,6 +205,10 @@ static int submit_packed(struct manager *m, const struct request_submit *s, int 
                 e = store_submit(m->store, r, s->frame, s->input_fds, s->n_input_fds, error);
                 if (e)
                         return e;
+        } else if (o.lease) {
+                e = lease_submit(r, s->frame, error);
+                if (e)
+                        return e;
         } else if (o.session) {
                 r->input_fd = fd_steal(fd);
                 sessions_add(m->sessions, r);
@@ -220,6 +222,7 @@ static int submit_packed(struct manager *m, const struct request_submit *s, int 
         }
         if (r->model && !r->dry_run)
                 request_wait_for(r, r->model);
+        r->job = job_new_of_request(r, s->frame);
         request_count(r);
         *ret = steal_ptr(&r);
         return 0;
@@ -418,6 +421,7 @@ int request_write_commands(struct request *r, struct channel *engine) {
 /* ---- ends ---- */
 
 void request_finish(struct request *r, const Spark__V1__Done *done) {
+        r->job = job_end(r->job, JOB_DONE);
         request_note_usage(r, done->usage);
         if (r->session) {
                 session_turn_finish(r, done);
@@ -437,6 +441,7 @@ void request_fail(struct request *r, const struct request_error *error) {
                 session_answer_now(r);
                 return;
         }
+        r->job = job_end(r->job, error->code == SPARK__V1__ERROR_CODE__CANCELLED ? JOB_CANCELLED : JOB_FAILED);
         r->refused = !r->begun && request_error_is_quota(error->code);
         e.code = error->code;
         e.message = (char *)error->text;
@@ -518,6 +523,8 @@ bool request_lost(struct request *r) {
 /* ---- what the engine said ---- */
 
 static void tell_progress(struct request *r, const Spark__V1__Progress *p) {
+        if (r->job)
+                job_take_progress(r->job, p);
         /* after a replay the prompt is read again: nobody's business once tokens came */
         if (r->sink && r->journal.n_generated == 0)
                 r->sink->progress(r->userdata, r, p);

@@ -27,18 +27,21 @@
 #include "channel.h"
 #include "journal.h"
 #include "plan.h"
+#include "rights.h"
 #include "spark.pb-c.h"
 #include "speed.h"
 #include "user.h"
 
 struct manager;
 struct model;
+struct lease;
 struct load;
 struct session;
 struct session_text;
 struct request;
 struct usage_query;
 struct store_op;
+struct job;
 
 #define REQUEST_CREDIT_DEFAULT 256u
 #define REQUEST_CREDIT_ALL UINT64_MAX /* a sink that takes whatever comes */
@@ -63,6 +66,7 @@ enum request_kind { /* records of what is kept have these numbers: new ones come
         REQUEST_SESSION, /* create, fork, rewind, close, list: control's own */
         REQUEST_FORGET,
         REQUEST_STORE, /* the model store's */
+        REQUEST_LEASE, /* memory, or a model, that is held as long as it runs */
 };
 
 enum request_state {
@@ -95,7 +99,12 @@ struct request_origin {
         pid_t pid;
         const char *unit;
         uint64_t client; /* the same for all requests of a connection: fairness is among these */
+        uint32_t granted;  /* rights (rights.h) that it has beyond what its user's are */
+        bool normal_only;  /* may not ask for the priority that comes first */
 };
+
+/* By whom it is, or because it was granted. */
+bool request_origin_may(const struct request_origin *o, enum right right);
 
 /* What a request keeps for sessions; see session.h. */
 struct request_turn {
@@ -115,6 +124,8 @@ struct request {
         struct load *dry_run;
         struct usage_query *usage;
         struct store_op *store_op;
+        struct job *job; /* NULL: it is none */
+        struct lease *lease;         /* that it is; else NULL */
         const struct request_sink *sink; /* NULL: detached */
         void *userdata;
         struct user *user;

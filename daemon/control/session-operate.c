@@ -130,7 +130,7 @@ static void operate_close(struct sessions *t, struct request *r, const Spark__V1
         struct request_error error;
         struct session *s = session_find(t, c->session);
 
-        if (!s || !manager_is_privileged(r->user->uid)) /* who may close all is spared the check */
+        if (!s || !request_origin_may(&r->origin, RIGHT_MANAGE_MODELS)) /* who may close all is spared the check */
                 s = session_get(t, c->session, r->user, &error);
         if (!s) {
                 request_fail(r, &error);

@@ -88,9 +88,11 @@ static uint64_t kv_left(const struct shed_view *v) {
 /* The pool shrinks so far that both lacks are made up for, but not below `least`. */
 static bool take_kv(struct shed_view *v, const struct shed_gain *lack, uint64_t least) {
         uint64_t resident = kv_left(v), size = v->kv_limit - MIN(v->kv_limit, lack->reserved);
+        uint64_t wanted = less(resident, lack->resident);
 
-        if (lack->resident > 0)
-                size = MIN(size, less(resident, lack->resident));
+        wanted = MAX(wanted, least);
+        if (wanted < resident) /* else shrinking it so far would free nothing */
+                size = MIN(size, wanted);
         size = MAX(size, least);
         if (!v->there || v->weights || size >= v->kv_limit)
                 return false;

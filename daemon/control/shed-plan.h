@@ -50,7 +50,6 @@ struct shed_model {
         struct shed_view view;
         bool known;            /* the view has been filled in */
         bool restoring;        /* its weights come back */
-        uint64_t used_us;      /* when it had requests last */
         uint64_t away_us;      /* since when its weights are gone */
         uint64_t flight;       /* resident bytes that its engine was told to free, not answered yet */
 };

@@ -288,8 +288,6 @@ void shed_tick(struct manager *m, uint64_t now_us) {
         LIST_FOREACH(pos, tmp, &m->models.list) {
                 struct model *model = LIST_ENTRY(pos, struct model, link);
 
-                if (!list_empty(&model->active))
-                        model->shed.used_us = now_us;
                 if (!kept && (model->holds & MODEL_HOLD_PRESSURE))
                         refuse_waiting(model, now_us);
         }

@@ -7,6 +7,7 @@
 #include "base/utf8.h"
 #include "connection.h"
 #include "engine.h"
+#include "lease.h"
 #include "load.h"
 #include "memory-status.h"
 #include "power-status.h"
@@ -49,6 +50,17 @@ static void fill_weights(const struct model *model, Spark__V1__ModelInfo *info) 
         info->bits_per_weight = weights_bits(w);
 }
 
+static void fill_residency(const struct model *model, Spark__V1__ModelInfo *info) {
+        uint64_t now_us = manager_now_us(), used_us = model->residency.used_us;
+
+        info->resident = (char *)residency_name(model);
+        info->holders = model->residency.holders;
+        info->held = (char *)model_held_by(model);
+        info->unload_ms = (residency_unload_us(model, now_us) + 999) / 1000;
+        if (model->state == MODEL_READY && model->refs == 0 && now_us > used_us)
+                info->idle_ms = (now_us - used_us) / 1000;
+}
+
 void status_fill_model(struct model *model, Spark__V1__ModelInfo *info) {
         const struct model_facts *f = &model->facts;
 
@@ -89,6 +101,7 @@ void status_fill_model(struct model *model, Spark__V1__ModelInfo *info) {
         if (model->stored)
                 store_fill_info(model->stored, info);
         fill_weights(model, info);
+        fill_residency(model, info);
 }
 
 /* A deep copy that owns everything; through the wire format, which is what it goes into anyway. */
@@ -167,7 +180,7 @@ static void fill_request(const struct request *r, uint64_t now_us, Spark__V1__Re
         info->unit = (char *)(r->origin.unit ? r->origin.unit : "");
         info->model = r->model ? r->model->name : (char *)"";
         info->kind = (char *)request_kind_name(r->kind);
-        info->state = (char *)(request_is_queued(r) ? "queued" : r->engine_paused ? "paused" : "running");
+        info->state = (char *)(request_is_queued(r) && r->kind != REQUEST_LEASE ? "queued" : r->engine_paused ? "paused" : "running");
         info->prompt_tokens = (uint32_t)r->journal.n_prompt;
         info->completion_tokens = (uint32_t)r->journal.n_generated;
         info->age_ms = (float)((double)(now_us - r->arrived_us) / 1000.0);
@@ -293,6 +306,34 @@ static bool user_list_init(struct user_list *l, struct manager *m, uid_t viewer)
         return true;
 }
 
+struct lease_infos {
+        Spark__V1__LeaseInfo *infos;
+        Spark__V1__LeaseInfo **pointers;
+        size_t n;
+};
+
+static void lease_infos_deinit(struct lease_infos *l) {
+        free(l->infos);
+        free(l->pointers);
+}
+
+static bool lease_infos_init(struct lease_infos *l, struct manager *m, uid_t viewer) {
+        struct list *pos, *tmp;
+        size_t n = 0;
+
+        LIST_FOREACH(pos, tmp, leases_list(m->leases))
+                n++;
+        *l = (struct lease_infos){ .infos = calloc(n + 1, sizeof(*l->infos)), .pointers = calloc(n + 1, sizeof(void *)) };
+        if (!l->infos || !l->pointers)
+                return false;
+        LIST_FOREACH(pos, tmp, leases_list(m->leases)) {
+                lease_show(LIST_ENTRY(pos, struct lease, link), viewer, &l->infos[l->n]);
+                l->pointers[l->n] = &l->infos[l->n];
+                l->n++;
+        }
+        return true;
+}
+
 static const char *state_name(const struct manager *m) {
         switch (m->state) {
         case MANAGER_STARTING:
@@ -331,6 +372,7 @@ Spark__V1__Done *status_new_status(struct manager *m, uid_t viewer) {
         _cleanup_(model_list_deinit) struct model_list models = { 0 };
         _cleanup_(request_list_deinit) struct request_list requests = { 0 };
         _cleanup_(user_list_deinit) struct user_list users = { 0 };
+        _cleanup_(lease_infos_deinit) struct lease_infos leases = { 0 };
         char usage_warning[640], memory_text[MEMORY_WARNING_MAX], *warnings[2];
         Spark__V1__MemoryInfo memory;
         Spark__V1__PowerInfo power;
@@ -340,7 +382,7 @@ Spark__V1__Done *status_new_status(struct manager *m, uid_t viewer) {
         struct list *pos, *tmp;
 
         if (!model_list_init(&models, m) || !request_list_init(&requests, m, viewer) ||
-            !user_list_init(&users, m, viewer))
+            !user_list_init(&users, m, viewer) || !lease_infos_init(&leases, m, viewer))
                 return NULL;
         s.version = (char *)SPARK_VERSION;
         s.uptime_s = (float)((double)(manager_now_us() - m->started_us) / 1e6);
@@ -359,6 +401,9 @@ Spark__V1__Done *status_new_status(struct manager *m, uid_t viewer) {
         s.n_requests = requests.n;
         s.users = users.pointers;
         s.n_users = users.n;
+        s.leases = leases.pointers;
+        s.n_leases = leases.n;
+        s.leased_bytes = leases_bytes(m->leases);
         s.warnings = warnings;
         if (usage_trouble(m->usage)) {
                 (void)snprintf(usage_warning, sizeof(usage_warning), "Usage is not kept over a restart: %s.",

@@ -446,7 +446,7 @@ int store_submit(struct store *s, struct request *r, const Spark__V1__ClientFram
                 op->output = -1;
                 list_init(&op->link);
                 op->user = user_ref(r->user);
-                op->privileged = manager_is_privileged(r->user->uid);
+                op->privileged = request_origin_may(&r->origin, RIGHT_MANAGE_MODELS);
                 e = store_op_take_frame(op, frame, fds, n_fds, error);
         }
         for (size_t i = 0; i < n_fds; i++)

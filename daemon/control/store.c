@@ -91,6 +91,19 @@ struct model *store_find_model(const struct store *s, const char *name, struct r
         return m ? m->model : NULL;
 }
 
+bool store_is_anothers(const struct store *s, const char *name, const struct user *user) {
+        struct store_alias *alias;
+        struct list *pos, *tmp;
+        const struct store_model *m = s && s->open ? store_find(s, name, &alias, NULL) : NULL;
+
+        if (!m)
+                return false;
+        LIST_FOREACH(pos, tmp, (struct list *)&m->names)
+                if (ALIAS_OF(pos)->user == user)
+                        return false;
+        return true;
+}
+
 bool store_has_blob(const struct store *s, const char *digest) {
         struct list *pos, *tmp;
 

@@ -39,6 +39,8 @@ void store_op_detach(struct store_op *op);
 /* The model of the store that goes by this name, alias or "sha256:DIGITS". NULL where there is none; *error is filled
  * where the digits fit several. */
 struct model *store_find_model(const struct store *s, const char *name, struct request_error *error);
+/* True where there is such a model, and this user has no name for it. */
+bool store_is_anothers(const struct store *s, const char *name, const struct user *user);
 /* Its files go by their names, as those of a directory do. */
 bool store_is_directory(const struct store_model *stored);
 /* Opens a stored model's files for a loader, in the manifest's order: ret_fds [max], owned by the caller; ret_names [max]

@@ -5,7 +5,9 @@ import contextlib
 import os
 import pathlib
 import shutil
+import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import unittest
@@ -16,14 +18,17 @@ from harness import pb
 try:
     import dbus
     import dbus.bus
+    import dbus.lowlevel
 except ImportError:
     dbus = None
 
-__all__ = ["dbus", "NAME", "PATH", "MANAGER", "MODEL", "SESSION", "MODEL_PATH", "NOBODY", "Bus", "BusTestCase",
-           "described", "text", "u32", "u64"]
+__all__ = ["dbus", "NAME", "PATH", "MANAGER", "MODEL", "SESSION", "JOB", "MEMORY", "POWER", "FIXED", "MODEL_PATH", "NOBODY", "Bus", "BusTestCase",
+           "MockedPolkit", "described", "text", "u32", "u64"]
 
 NAME, PATH = "org.sparkd.Spark1", "/org/sparkd/Spark1"
-MANAGER, MODEL, SESSION = NAME + ".Manager", NAME + ".Model", NAME + ".Session"
+MANAGER, MODEL, SESSION, JOB, MEMORY, POWER = (f"{NAME}.{interface}" for interface in
+                                               ("Manager", "Model", "Session", "Job", "Memory", "Power"))
+FIXED = [PATH + "/memory", PATH + "/power"]  # objects that are always there
 ERROR = NAME + ".Error."
 MODEL_PATH = PATH + "/model/null"
 NOBODY = 65534
@@ -59,7 +64,13 @@ class Bus:
             (self.folder / "bus").unlink()
         self.process = subprocess.Popen(["dbus-daemon", f"--config-file={self.folder}/conf", "--nofork",
                                          "--nopidfile"], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        until(lambda: (self.folder / "bus").exists(), 10, "the bus's socket")
+        until(self._listens, 10, "the bus's socket")
+
+    def _listens(self):
+        with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
+            probe.connect(str(self.folder / "bus"))
+            return True
+        return False
 
     def stop(self):
         if self.process and self.process.poll() is None:
@@ -91,12 +102,14 @@ def described(node):
             continue
         methods = {m.get("name"): [(a.get("direction"), a.get("type"), a.get("name")) for a in m.findall("arg")]
                    for m in interface.findall("method")}
+        signals = {m.get("name"): [(a.get("type"), a.get("name")) for a in m.findall("arg")]
+                   for m in interface.findall("signal")}
         properties = {}
         for item in interface.findall("property"):
             emits = [a.get("value") for a in item.findall("annotation")
                      if a.get("name") == "org.freedesktop.DBus.Property.EmitsChangedSignal"]
             properties[item.get("name")] = (item.get("type"), item.get("access"), (emits or ["true"])[0])
-        interfaces[interface.get("name")] = (methods, properties)
+        interfaces[interface.get("name")] = (methods, signals, properties)
     return interfaces
 
 
@@ -120,10 +133,34 @@ class BusTestCase(TestCase):
             daemon.wait_engine()
         return daemon
 
-    def connect(self):
-        connection = dbus.bus.BusConnection(self.bus.address)
+    def connect(self, uid=None):
+        """A connection; as another user, which takes root."""
+        if uid is not None:
+            os.seteuid(uid)
+        try:
+            connection = dbus.bus.BusConnection(self.bus.address)
+        finally:
+            if uid is not None:
+                os.seteuid(0)
         self.addCleanup(connection.close)
         return connection
+
+    def begin_import(self, daemon, connection, name="big"):
+        """An import that takes its time, of a file that is large and no model: (the path of its job, its call)."""
+        big = daemon.folder / "big.gguf"
+        big.write_bytes((ROOT / "share/models/spark-tiny.gguf").read_bytes())
+        os.truncate(big, 3 << 30)
+        before = {job[1] for job in self.call(self.connect(), "ListJobs")}
+        fd = os.open(big, os.O_RDONLY)
+        message = dbus.lowlevel.MethodCallMessage(NAME, PATH, MANAGER, "ImportModel")
+        message.append(dbus.types.UnixFd(fd), name, dbus.Dictionary({}, signature="sv"), signature="hsa{sv}")
+        os.close(fd)
+        ended = []
+        call = connection.send_message_with_reply(message, ended.append)
+        connection.flush()
+        until(lambda: {job[1] for job in self.call(self.connect(), "ListJobs")} - before, what="the import's job")
+        (path,) = {job[1] for job in self.call(self.connect(), "ListJobs")} - before
+        return path, call
 
     def call(self, connection, method, signature="", args=(), path=PATH, interface=MANAGER, timeout=20):
         return connection.call_blocking(NAME, path, interface, method, signature, args, timeout=timeout * SLOW)
@@ -182,3 +219,47 @@ class BusTestCase(TestCase):
     def busctl(self, *args, **options):
         return subprocess.Popen(["busctl", f"--address={self.bus.address}", *args], stdout=subprocess.PIPE,
                                 stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, **options)
+
+
+@unittest.skipIf(os.geteuid() != 0, "becomes another user, which takes root")
+class MockedPolkit(BusTestCase):
+    """A daemon on a "system" bus of its own, with a polkit that says what it is told to."""
+
+    def setUp(self):
+        super().setUp()
+        self.bus.folder.chmod(0o755)
+        self.env = {"DBUS_SYSTEM_BUS_ADDRESS": self.bus.address}
+        self.admin = self.connect()
+        self.caller = self.connect(uid=NOBODY)
+
+    def polkit(self, **answers):
+        if subprocess.run([sys.executable, "-c", "import dbusmock"], stderr=subprocess.DEVNULL, check=False).returncode:
+            self.skipTest("python3-dbusmock is not installed")
+        mock = subprocess.Popen([sys.executable, "-m", "dbusmock", "--system", "--template",
+                                 str(pathlib.Path(__file__).parent / "polkit_template.py")],
+                                env={**os.environ, **self.env}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                stderr=subprocess.DEVNULL)
+        self.addCleanup(mock.wait)
+        self.addCleanup(mock.kill)
+        until(lambda: self.admin.name_has_owner("org.freedesktop.PolicyKit1"), 10, "the mocked polkit")
+        self.answer(**answers)
+        return mock
+
+    def mock_call(self, method, signature="", args=()):
+        return self.admin.call_blocking("org.freedesktop.PolicyKit1", "/org/freedesktop/PolicyKit1/Authority",
+                                        "org.freedesktop.DBus.Mock", method, signature, args)
+
+    def answer(self, **answers):
+        self.mock_call("Answer", "a{ss}", (dbus.Dictionary({f"{NAME}.{action.replace('_', '-')}": word
+                                                            for action, word in answers.items()}, signature="ss"),))
+
+    def asked(self):
+        """Actions since the last time."""
+        return [line.split()[2].removeprefix(NAME + ".") if line != "cancel" else line for line in self.mock_call("Questions")]
+
+    def serve_system(self, socket_mode="0600", **settings):
+        daemon = self.daemon(bus="system", env=self.env, socket_mode=socket_mode, **settings)
+        until(lambda: "on the bus as" in daemon.log(), 10, "the name on the bus")
+        if settings.get("backend", "null") == "null":
+            daemon.wait_engine()
+        return daemon

@@ -111,13 +111,24 @@ class Client:
     """One connection. Frames that nobody waited for yet are kept per request."""
 
     def __init__(self, path, hello=True, features=()):
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(20 * SLOW)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            self.sock.connect(str(path))
+            sock.connect(str(path))
         except OSError:
-            self.sock.close()
+            sock.close()
             raise
+        self._begin(sock, hello, features)
+
+    @classmethod
+    def of_fd(cls, fd, hello=True):
+        """A connection that was handed over."""
+        client = cls.__new__(cls)
+        client._begin(socket.socket(fileno=fd), hello, ())
+        return client
+
+    def _begin(self, sock, hello, features):
+        self.sock = sock
+        self.sock.settimeout(20 * SLOW)
         self.received = bytearray()
         self.waiting = collections.defaultdict(collections.deque)
         self.next_id = 1

@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """org.sparkd.Spark1 on a private bus: the interface, its methods, signals, faults and callers that go away."""
 
-import collections
 import contextlib
 import fcntl
 import json
 import os
 import re
 import signal
-import socket
 import stat
 import subprocess
 import tempfile
@@ -23,17 +21,19 @@ from harness import pb
 
 class Interface(BusTestCase):
     def test_introspection_is_the_documented_interface(self):
-        self.serve()
+        daemon = self.serve()
         bus = self.connect()
         documented = described(ElementTree.parse(ROOT / "systemd/org.sparkd.Spark1.xml").getroot())
-        self.assertEqual(set(documented), {MANAGER, MODEL, SESSION})
+        self.assertEqual(set(documented), {MANAGER, MODEL, SESSION, JOB, MEMORY, POWER})
         session, fd = self.call(bus, "OpenSession", "a{sv}", (dbus.Dictionary(signature="sv"),))
         fd = fd.take()
         live = {}
-        for path in PATH, MODEL_PATH, session:
+        job, _ = self.begin_import(daemon, self.connect())
+        for path in PATH, MODEL_PATH, session, job, *FIXED:
             told = self.call(bus, "Introspect", path=path, interface="org.freedesktop.DBus.Introspectable")
             live.update(described(ElementTree.fromstring(told)))
         os.close(fd)
+        self.assertIsNone(self.call(bus, "Cancel", path=job, interface=JOB))
         self.assertEqual(live, documented)
 
     def test_properties(self):
@@ -60,7 +60,7 @@ class Interface(BusTestCase):
         self.serve()
         bus = self.connect()
         objects = self.call(bus, "GetManagedObjects", interface="org.freedesktop.DBus.ObjectManager")
-        self.assertEqual(list(objects), [MODEL_PATH])
+        self.assertEqual(set(objects), {MODEL_PATH, *FIXED})
         self.assertEqual(objects[MODEL_PATH][MODEL]["State"], "ready")
         self.assertEqual([tuple(m) for m in self.call(bus, "ListModels")], [("null", MODEL_PATH)])
 
@@ -318,15 +318,6 @@ class Sessions(BusTestCase):
         path, fd = self.call(bus, "OpenSession", "a{sv}", (dbus.Dictionary(signature="sv"),))
         return path, fd.take()
 
-    def wrap(self, fd):
-        client = Client.__new__(Client)
-        client.__dict__.update(sock=socket.socket(fileno=fd), received=bytearray(), next_id=1, hello=None)
-        client.waiting = collections.defaultdict(collections.deque)
-        client.sock.settimeout(20 * SLOW)
-        client.send(pb.ClientFrame(hello=pb.Hello(protocol_version=1, software="test")))
-        client.hello = client.receive().hello
-        return client
-
     def test_session_speaks_the_protocol(self):
         daemon = self.serve()
         bus = self.connect()
@@ -334,7 +325,7 @@ class Sessions(BusTestCase):
         signals = self.monitor()
         path, fd = self.open_session(bus)
         self.assertEqual(self.get(bus, "User", path, SESSION), os.getuid())
-        with self.wrap(fd) as client:
+        with Client.of_fd(fd) as client:
             ids, _, end = client.answer(client.generate(n=10))
             self.assertDone(end)
             self.assertEqual(len(ids), 10)
@@ -345,15 +336,15 @@ class Sessions(BusTestCase):
         until(lambda: any("InterfacesRemoved" in line and path in line for line in signals), 10, "InterfacesRemoved")
         self.assertTrue(any("InterfacesAdded" in line and path in line for line in signals))
         self.wait_fds(daemon, before)
-        self.assertEqual(list(self.call(bus, "GetManagedObjects", interface="org.freedesktop.DBus.ObjectManager")),
-                         [MODEL_PATH])
+        self.assertEqual(set(self.call(bus, "GetManagedObjects", interface="org.freedesktop.DBus.ObjectManager")),
+                         {MODEL_PATH, *FIXED})
 
     def test_close(self):
         daemon = self.serve()
         bus = self.connect()
         before = daemon.fd_count()
         path, fd = self.open_session(bus)
-        with self.wrap(fd) as client:
+        with Client.of_fd(fd) as client:
             self.call(bus, "Close", path=path, interface=SESSION)
             frames = client.expect_closed()
             self.assertEqual([error_name(f.error) for f in frames], ["CANCELLED"])
@@ -365,9 +356,9 @@ class Sessions(BusTestCase):
         self.serve()
         bus = self.connect()
         path, fd = self.open_session(bus)
-        with self.wrap(fd) as client:
+        with Client.of_fd(fd) as client:
             said = self.busctl("call", NAME, path, SESSION, "Close", user=NOBODY).communicate()[1].decode()
-            self.assertIn("another user", said)
+            self.assertIn("manage-models", said)
             self.assertDone(client.ask(models=pb.Models()))
 
 

@@ -79,16 +79,17 @@ class Completion(TestCase):
 
     def test_fixed_values(self):
         """They are those that the help names."""
-        for verb, option in ("generate", "priority"), ("chat", "priority"), ("top", "sort"):
+        for verb, option in ("generate", "priority"), ("chat", "priority"), ("top", "sort"), ("yield", "policy"):
             line = next(line for line in help_of(verb).splitlines() if re.match(f" +--{option} ", line))
-            named = set(re.findall(r"[a-z/]+", line.split(maxsplit=2)[2])) - {"or", "default"}
+            named = set(re.findall(r"[a-z/]+", line.split(maxsplit=2)[2])) - {"or", "default", "requests", "meanwhile", "as", "configured"}
             self.assertEqual(set(self.complete(verb, f"--{option}", "")), named, line)
         self.assertEqual(set(self.complete("generate", "--priority=b")), {"--priority=background"})
 
     def test_files(self):
-        for words in (("models", "import"), ("perplexity",), ("load",), ("chat", "--tools"), ("-S",), ("generate", "--tools")):
+        for words in (("models", "import"), ("perplexity",), ("load",), ("chat", "--tools"), ("-S",), ("generate", "--tools"),
+                      ("yield", "1G", "--"), ("hold", "a", "--", "sh", "-c")):
             self.assertIn("@files", self.complete(*words, ""), words)
-        for words in ("generate",), ("models", "show"), ("generate", "--seed"), ("doctor",), ("detokenize",):
+        for words in ("generate",), ("models", "show"), ("generate", "--seed"), ("doctor",), ("detokenize",), ("yield",), ("leases",):
             self.assertEqual(self.complete(*words, ""), {}, words)
 
     def test_names_from_the_service(self):

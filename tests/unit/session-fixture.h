@@ -210,6 +210,7 @@ static void fixture_init(struct fixture *f, const char *limits) {
         assert_non_null(mkdtemp(f->folder));
         (void)snprintf(f->config, sizeof(f->config),
                        "socket = \"%s/s\"; state_dir = \"%s\"; bus = \"none\"; backend = \"null\"; log_level = \"error\";"
+                       "memory = { pressure = \"no\"; floor = 0; };" /* whatever else the machine does meanwhile */
                        "models = ( { name = \"a\"; }, { name = \"b\"; } ); limits = { %s };",
                        f->folder, f->folder, limits);
         manager_born(f);

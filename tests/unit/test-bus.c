@@ -18,6 +18,7 @@
 #include "base/utf8.h"
 #include "daemon/control/bus-error.h"
 #include "daemon/control/bus-options.h"
+#include "daemon/control/bus-property.h"
 #include "daemon/control/bus-text.h"
 
 /* A bus with nobody at the other end: messages can be made with it, and read. */
@@ -214,6 +215,70 @@ static void test_not_a_dictionary(void **state) {
         assert_true(bus_options_init(&o, f->m, &error) < 0);
 }
 
+/* ---- properties ---- */
+
+struct view {
+        char *s;
+        uint64_t t;
+        uint32_t u;
+        protobuf_c_boolean b;
+        float d;
+};
+
+static const struct bus_property view_properties[] = {
+        { "S", 's', true, offsetof(struct view, s) }, { "T", 't', true, offsetof(struct view, t) },
+        { "U", 'u', true, offsetof(struct view, u) }, { "B", 'b', true, offsetof(struct view, b) },
+        { "D", 'd', false, offsetof(struct view, d) },
+};
+static const struct bus_class view_class = { "a.b.C", view_properties, ARRAY_SIZE(view_properties) };
+
+static void test_properties_are_written(void **state) {
+        const struct view v = { .s = (char *)"x\xff", .t = UINT64_MAX, .u = 7, .b = 1, .d = 0.5f };
+        struct fixture *f = *state;
+        const char *name, *text;
+        uint64_t t;
+        uint32_t u;
+        double d;
+        int b;
+
+        assert_true(bus_properties_append(f->m, &view_class, &v) >= 0);
+        seal(f);
+        assert_string_equal(sd_bus_message_get_signature(f->m, true), "a{sv}");
+        assert_true(sd_bus_message_enter_container(f->m, 'a', "{sv}") > 0);
+        assert_true(sd_bus_message_read(f->m, "{sv}", &name, "s", &text) > 0);
+        assert_string_equal(name, "S");
+        assert_string_equal(text, "x\xef\xbf\xbd");
+        assert_true(sd_bus_message_read(f->m, "{sv}", &name, "t", &t) > 0);
+        assert_true(t == UINT64_MAX);
+        assert_true(sd_bus_message_read(f->m, "{sv}", &name, "u", &u) > 0);
+        assert_int_equal(u, 7);
+        assert_true(sd_bus_message_read(f->m, "{sv}", &name, "b", &b) > 0);
+        assert_int_equal(b, 1);
+        assert_true(sd_bus_message_read(f->m, "{sv}", &name, "d", &d) > 0);
+        assert_true(d == 0.5);
+        assert_string_equal(name, "D");
+        assert_ptr_equal(bus_property_find(&view_class, "B"), &view_properties[3]);
+        assert_null(bus_property_find(&view_class, "b"));
+}
+
+static void test_changes_of_properties(void **state) {
+        struct view v = { .s = (char *)"one", .t = 1 };
+        uint64_t told[ARRAY_SIZE(view_properties)] = { 0 };
+        char *names[ARRAY_SIZE(view_properties) + 1];
+
+        assert_int_equal(bus_properties_changed(&view_class, &v, told, names), 2);
+        assert_null(names[2]);
+        assert_int_equal(bus_properties_changed(&view_class, &v, told, names), 0);
+        assert_null(names[0]);
+        v.d = 3; /* nobody is told of that one */
+        assert_int_equal(bus_properties_changed(&view_class, &v, told, names), 0);
+        v.s = (char *)"two";
+        v.b = 1;
+        assert_int_equal(bus_properties_changed(&view_class, &v, told, names), 2);
+        assert_string_equal(names[0], "S");
+        assert_string_equal(names[1], "B");
+}
+
 /* ---- text ---- */
 
 static struct user *user_with(struct users *users, uint64_t bytes) {
@@ -376,6 +441,8 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_import_knows_no_other_options, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_methods_without_options, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_not_a_dictionary, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(test_properties_are_written, set_up, tear_down),
+                cmocka_unit_test(test_changes_of_properties),
                 cmocka_unit_test(test_text_is_charged),
                 cmocka_unit_test(test_text_quota),
                 cmocka_unit_test(test_text_becomes_a_string),

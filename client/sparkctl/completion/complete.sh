@@ -23,6 +23,8 @@ for word; do
         esac
         previous=$word
         case $state$word in
+        command*) continue ;;
+        *--) state=command ;; # what follows is somebody else's command line
         verb-*) ;;
         verb*) verb=$word state=sub ;;
         sub[!-]*) sub=$word state=rest ;;
@@ -75,6 +77,7 @@ values() {
 option_values() {
         case $1 in
         priority) printf '%s\n' background normal interactive ;;
+        policy) printf '%s\n' wait busy ;;
         sort) printf '%s\n' tokens/s priority tokens age user ;;
         name) ;; # a new one
         *) values "$2" ;;
@@ -106,6 +109,10 @@ else
         esac
 fi
 
+if [ "$state" = command ]; then
+        echo "@files"
+        exit 0
+fi
 found=$(find_argument "$previous")
 case $current in
 --*=*)

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * One CheckAuthorization for each question. polkit says no for a caller that left the bus before it looked; one that leaves
+ * later is dropped by whoever asked. What polkit does not answer, or answers with an error, is a no: only where there is no
+ * polkit at all somebody else decides.
+ */
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "polkit.h"
+
+#define POLKIT_NAME "org.freedesktop.PolicyKit1"
+#define POLKIT_PATH "/org/freedesktop/PolicyKit1/Authority"
+#define POLKIT_IFACE "org.freedesktop.PolicyKit1.Authority"
+#define FLAG_ALLOW_INTERACTION 1u
+#define CHECKS_MAX 128u
+#define CHECKS_PER_USER_MAX 16u
+#define ANSWER_US (10u * 1000000u)       /* polkit alone */
+#define PERSON_US (120u * 1000000u)      /* a person who looks for a password */
+
+struct polkit_check {
+        struct polkit *polkit;
+        struct list link;
+        sd_bus_slot *slot;
+        uint64_t id;
+        uid_t uid;
+        bool interactive;
+        void (*told)(void *userdata, enum polkit_answer answer);
+        void *userdata;
+};
+
+void polkit_init(struct polkit *p) {
+        *p = (struct polkit){ .bus = NULL };
+        list_init(&p->checks);
+}
+
+static void check_free(struct polkit_check *c) {
+        c->slot = sd_bus_slot_unref(c->slot);
+        list_remove(&c->link);
+        c->polkit->n_checks--;
+        free(c);
+}
+
+/* The last that is heard of it. */
+static void check_answer(struct polkit_check *c, enum polkit_answer answer) {
+        void (*told)(void *userdata, enum polkit_answer answer) = c->told;
+        void *userdata = c->userdata;
+
+        check_free(c);
+        told(userdata, answer);
+}
+
+void polkit_set_bus(struct polkit *p, sd_bus *bus) {
+        struct list *pos, *tmp;
+
+        p->bus = bus;
+        LIST_FOREACH(pos, tmp, &p->checks)
+                check_answer(LIST_ENTRY(pos, struct polkit_check, link), POLKIT_NO);
+}
+
+static bool error_says_absent(const sd_bus_error *e) {
+        static const char *const names[] = {
+                "org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner",
+                "org.freedesktop.DBus.Error.Spawn.ServiceNotFound", "org.freedesktop.systemd1.NoSuchUnit",
+                "org.freedesktop.systemd1.UnitMasked",
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+                if (sd_bus_error_has_name(e, names[i]))
+                        return true;
+        return false;
+}
+
+static enum polkit_answer read_error(struct polkit *p, const sd_bus_error *e) {
+        if (error_says_absent(e)) {
+                if (!p->told_absent)
+                        log_info("there is no polkit on the bus: root and the daemon's user may do what it would be asked about");
+                p->told_absent = true;
+                return POLKIT_ABSENT;
+        }
+        if (!p->told_trouble)
+                log_warning("polkit does not decide (%s: %s), so the answer is no", e->name, e->message ? e->message : "");
+        p->told_trouble = true;
+        return POLKIT_NO;
+}
+
+static enum polkit_answer read_answer(struct polkit *p, sd_bus_message *m) {
+        int authorized, challenge, r;
+
+        if (sd_bus_message_is_method_error(m, NULL))
+                return read_error(p, sd_bus_message_get_error(m));
+        r = sd_bus_message_enter_container(m, 'r', "bba{ss}");
+        if (r >= 0)
+                r = sd_bus_message_read(m, "bb", &authorized, &challenge);
+        if (r < 0) {
+                log_warning("polkit's answer can't be read: %s", strerror(-r));
+                return POLKIT_NO;
+        }
+        p->told_absent = p->told_trouble = false;
+        return authorized ? POLKIT_YES : challenge ? POLKIT_CHALLENGE : POLKIT_NO;
+}
+
+static int on_answer(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        struct polkit_check *c = userdata;
+
+        check_answer(c, read_answer(c->polkit, m));
+        return 0;
+}
+
+static void format_id(const struct polkit_check *c, char out[32]) {
+        out[0] = 0;
+        if (c->interactive) /* a name for what may be called off; nothing else would be */
+                (void)snprintf(out, 32, "sparkd-%" PRIu64, c->id);
+}
+
+static int check_send(struct polkit_check *c, const struct polkit_question *q) {
+        sd_bus_message *m = NULL;
+        char id[32];
+        int r;
+
+        format_id(c, id);
+        r = sd_bus_message_new_method_call(c->polkit->bus, &m, POLKIT_NAME, POLKIT_PATH, POLKIT_IFACE, "CheckAuthorization");
+        if (r >= 0) /* no details: they are for trusted callers alone */
+                r = sd_bus_message_append(m, "(sa{sv})sa{ss}us", "system-bus-name", 1, "name", "s", q->bus_name,
+                                          right_action(q->right), 0, q->interactive ? FLAG_ALLOW_INTERACTION : 0u, id);
+        if (r >= 0)
+                r = sd_bus_call_async(c->polkit->bus, &c->slot, m, on_answer, c, q->interactive ? PERSON_US : ANSWER_US);
+        (void)sd_bus_message_unref(m);
+        return r < 0 ? r : 0;
+}
+
+static size_t count_checks_of(const struct polkit *p, uid_t uid) {
+        struct list *pos, *tmp;
+        size_t n = 0;
+
+        LIST_FOREACH(pos, tmp, (struct list *)&p->checks)
+                n += LIST_ENTRY(pos, struct polkit_check, link)->uid == uid;
+        return n;
+}
+
+int polkit_ask(struct polkit *p, const struct polkit_question *q, struct polkit_check **ret) {
+        struct polkit_check *c;
+        int r;
+
+        if (p->n_checks >= CHECKS_MAX || count_checks_of(p, q->uid) >= CHECKS_PER_USER_MAX)
+                return POLKIT_E_BUSY;
+        c = calloc(1, sizeof(*c));
+        if (!c)
+                return -ENOMEM;
+        *c = (struct polkit_check){ .polkit = p, .id = ++p->last_id, .uid = q->uid, .interactive = q->interactive,
+                                    .told = q->told, .userdata = q->userdata };
+        list_append(&p->checks, &c->link);
+        p->n_checks++;
+        r = p->bus ? check_send(c, q) : -ENOTCONN;
+        if (r < 0) {
+                check_free(c);
+                return r;
+        }
+        *ret = c;
+        return 0;
+}
+
+struct polkit_check *polkit_drop(struct polkit_check *c) {
+        sd_bus_message *m = NULL;
+        char id[32];
+        int r;
+
+        if (!c)
+                return NULL;
+        format_id(c, id);
+        if (*id && c->polkit->bus) {
+                r = sd_bus_message_new_method_call(c->polkit->bus, &m, POLKIT_NAME, POLKIT_PATH, POLKIT_IFACE,
+                                                   "CancelCheckAuthorization");
+                if (r >= 0)
+                        r = sd_bus_message_append(m, "s", id);
+                if (r >= 0)
+                        r = sd_bus_send(c->polkit->bus, m, NULL); /* expects no answer */
+                if (r < 0)
+                        log_debug("a question to polkit could not be called off: %s", strerror(-r));
+                (void)sd_bus_message_unref(m);
+        }
+        check_free(c);
+        return NULL;
+}

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The manual pages: well formed, complete as far as that can be counted, and the example does what it says."""
+
+import pathlib
+import re
+import shutil
+import subprocess
+import tempfile
+import unittest
+import xml.etree.ElementTree as ElementTree
+
+from harness import *
+from harness import pb
+
+PAGES = {page.name: page for page in (ROOT / "client/libspark.3", ROOT / "client/sparkctl/sparkctl.1",
+                                      ROOT / "daemon/control/sparkd.8", ROOT / "daemon/control/sparkd.conf.5",
+                                      ROOT / "systemd/org.sparkd.Spark1.5")}
+
+
+def plain(name):
+    """A page's words, without what troff makes of them."""
+    text = re.sub(r"\\f[A-Z]|\\-", lambda m: "-" if m[0] == "\\-" else "", PAGES[name].read_text(encoding="ascii"))
+    return re.sub(r"^\.[A-Z]+ ", "", text, flags=re.M).replace('"', " ")
+
+
+def words(name):
+    return set(re.findall(r"[\w.-]+", plain(name)))
+
+
+class Pages(TestCase):
+    def test_lint(self):
+        if not shutil.which("mandoc"):
+            self.skipTest("mandoc is not installed")
+        for name, page in PAGES.items():
+            said = subprocess.run(["mandoc", "-T", "lint", "-W", "warning", page], stdout=subprocess.PIPE, text=True, check=False)
+            self.assertEqual(said.stdout, "", name)
+
+    def test_groff(self):
+        if not shutil.which("groff"):
+            self.skipTest("groff is not installed")
+        for name, page in PAGES.items():
+            said = subprocess.run(["groff", "-man", "-ww", "-Tutf8", page], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                  text=True, check=False)
+            self.assertEqual((said.returncode, said.stderr), (0, ""), name)
+
+    def test_references(self):
+        """What a page of ours refers to is a page of ours, or somebody else's."""
+        others = {"systemd(1)", "systemd.service(5)", "journalctl(1)", "polkit(8)", "busctl(1)"}
+        known = {f"{name.rpartition('.')[0]}({name.rpartition('.')[2]})" for name in PAGES} | others
+        for name, page in PAGES.items():
+            for reference in re.findall(r"^\.BR (\S+) \((\d)\)", page.read_text(encoding="ascii"), re.M):
+                self.assertIn("{}({})".format(*reference), known, name)
+
+    def test_every_key(self):
+        with tempfile.TemporaryDirectory() as folder:
+            config = pathlib.Path(folder) / "conf"
+            config.write_text("", encoding="ascii")
+            said = subprocess.run([BUILD / "bin/sparkd", "--check", "--config", config], stdout=subprocess.PIPE, text=True,
+                                  check=True).stdout
+        keys = re.findall(r"^\s*(\w+) = ", said, re.M)
+        self.assertGreater(len(keys), 40)
+        self.assertFalse(set(keys) - words("sparkd.conf.5"))
+
+    def test_every_member(self):
+        root = ElementTree.parse(ROOT / "systemd/org.sparkd.Spark1.xml").getroot()
+        members = {m.get("name") for kind in ("method", "signal", "property") for m in root.iter(kind)}
+        self.assertGreater(len(members), 60)
+        self.assertFalse(members - words("org.sparkd.Spark1.5"))
+        policy = ElementTree.parse(ROOT / "systemd/org.sparkd.Spark1.policy").getroot()
+        self.assertFalse({action.get("id") for action in policy.iter("action")} - words("org.sparkd.Spark1.5"))
+
+    def test_every_function_is_one(self):
+        header = "".join((ROOT / "client" / name).read_text(encoding="utf-8") for name in ("spark.h", "spark-lease.h"))
+        named = set(re.findall(r"\bspark_\w+(?= *\()", plain("libspark.3")))
+        self.assertGreater(len(named), 30)
+        self.assertFalse({name for name in named if not re.search(rf"\b{name}\(", header)})
+
+    def test_every_verb(self):
+        said = subprocess.run([BUILD / "bin/sparkctl", "--help"], stdout=subprocess.PIPE, text=True, check=True).stdout
+        verbs = set(re.findall(r"^  ([a-z]+)", said, re.M))
+        self.assertGreater(len(verbs), 10, said)
+        self.assertFalse(verbs - words("sparkctl.1"))
+
+    def test_the_example(self):
+        source = re.search(r"^\.SH EXAMPLES\n.*?^\.EX\n(.*?)^\.EE", PAGES["libspark.3"].read_text(encoding="ascii"), re.M | re.S)[1]
+        source = source.replace("\\-", "-").replace("\\e", "\\")
+        daemon = self.daemon()
+        daemon.wait_engine()
+        program = daemon.folder / "example"
+        (daemon.folder / "example.c").write_text(source, encoding="ascii")
+        flags = ["-fsanitize=address,undefined"] if SLOW > 1 else []
+        made = subprocess.run(["cc", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror", *flags, f"-I{ROOT / 'client'}", "-o",
+                               program, daemon.folder / "example.c", f"-L{BUILD / 'lib'}", f"-Wl,-rpath,{BUILD / 'lib'}",
+                               "-lspark"], stderr=subprocess.PIPE, text=True, check=False)
+        self.assertEqual(made.returncode, 0, made.stderr)
+        done = subprocess.run([program, "Once", daemon.socket], stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+        self.assertEqual((done.returncode, done.stderr), (0, b""))
+        with daemon.connect() as client:
+            self.assertGreaterEqual(len(done.stdout), 64)
+            self.assertDone(client.ask(status=pb.Status()))
+        gone = subprocess.run([program, "Once", daemon.folder / "nobody"], stderr=subprocess.PIPE, check=False)
+        self.assertEqual((gone.returncode, gone.stderr), (1, b"no service: No such file or directory\n"))
+
+
+if __name__ == "__main__":
+    unittest.main()

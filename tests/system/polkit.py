@@ -1,0 +1,132 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""The installed service with the real polkit: who may what by default, what an administrator's rules change, and what is left
+when polkit is away. Run by boot.sh as root of a container (run.py --script polkit.py)."""
+
+import json
+import pathlib
+import time
+import xml.etree.ElementTree as ElementTree
+
+import inside
+from inside import MANAGER, NAME, PATH, SERVICE, call, run, systemctl, until
+
+RULES = pathlib.Path("/etc/polkit-1/rules.d/50-sparkd-test.rules")
+POLKIT = "polkit.service"
+MODEL = PATH + "/model/spark_2dtiny"
+INTERACTION = "Only root"  # the sentence that comes with InteractiveAuthorizationRequired, too
+
+
+def complete(user, *options):
+    return call("Complete", "sa{sv}", f"{inside.MARK} hums", str(len(options) // 3 + 1), "max_tokens", "u", "4", *options, user=user)
+
+
+def rules(**granted):
+    """{user: actions}, as an administrator writes them."""
+    lines = "".join(f"if (subject.user == '{user}' && {[NAME + '.' + action for action in actions]}.indexOf(action.id) >= 0)"
+                    " return polkit.Result.YES;\n" for user, actions in granted.items())
+    RULES.write_text(f"polkit.addRule(function(action, subject) {{\n{lines}}});\n", encoding="ascii")
+    RULES.chmod(0o644)
+    systemctl("restart", POLKIT)
+
+
+class Polkit(inside.Steps):
+    def test_01_users(self):
+        folder = pathlib.Path("/etc/sysusers.d")
+        folder.mkdir(exist_ok=True)
+        (folder / "zz-test.conf").write_text(inside.USERS, encoding="ascii")
+        self.assertRuns(run("systemd-sysusers"))
+        self.assertRuns(run("systemd-tmpfiles", "--create", "sparkd.conf"))
+        # the bus and polkit were there before the users and the files were
+        for unit in "daemon-reload", "start:dbus.service", "reload:dbus.service", "restart:" + POLKIT, "start:sparkd.socket", "start:" + SERVICE:
+            self.assertRuns(systemctl(*unit.split(":")))
+        self.assertTrue(until(lambda: run("busctl", "status", NAME).returncode == 0))
+
+    def test_02_actions_are_known(self):
+        installed = ElementTree.parse("/usr/share/polkit-1/actions/org.sparkd.Spark1.policy").getroot()
+        ids = [action.get("id") for action in installed.iter("action")]
+        self.assertEqual(len(ids), 6)
+        for id in ids:
+            said = self.assertRuns(run("pkaction", "--verbose", "--action-id", id))
+            self.assertIn("unix-user:sparkd", said)
+            self.assertRegex(said, r"implicit active: +(yes|auth_admin_keep)")
+            self.assertRegex(said, r"implicit any: +(no|auth_admin)\n")
+
+    def test_03_members_are_not_asked_about(self):
+        answer = json.loads(self.assertRuns(complete("member")))
+        self.assertEqual(answer["data"][1]["completion_tokens"]["data"], 4)
+        self.assertRuns(complete("member", "priority", "s", "interactive"))
+
+    def test_04_strangers(self):
+        """polkit says no: they sit nowhere."""
+        self.assertIn("Access denied", complete("stranger").stderr)
+        self.assertIn("use-interactive", complete("stranger", "priority", "s", "interactive").stderr)
+        self.assertRuns(call("ListModels", user="stranger"))
+        self.assertIn("ready", self.assertRuns(run("busctl", "get-property", NAME, MODEL, NAME + ".Model", "State", user="stranger")))
+
+    def test_05_models_and_configuration_are_an_administrators(self):
+        for user in "member", "stranger":
+            for call_ in (("Unload", "s", "spark-tiny"), ("Load", "sa{sv}", "spark-tiny", "0"), ("Reload",)):
+                self.assertIn(INTERACTION, call(*call_, user=user).stderr, (user, call_))
+        refused = run("gdbus", "call", "--system", "--dest", NAME, "--object-path", PATH, "--method", MANAGER + ".Unload",
+                      "spark-tiny", user="member").stderr
+        self.assertIn("InteractiveAuthorizationRequired", refused)
+        self.assertRuns(call("Reload"))
+        self.assertRuns(call("Unload", "s", "spark-tiny"))
+        self.assertRuns(call("Load", "sa{sv}", "spark-tiny", "0"))
+
+    def test_06_rules(self):
+        rules(stranger=["use"], member=["manage-models", "configure"])
+        self.assertRuns(complete("stranger"))
+        self.assertIn("use-interactive", complete("stranger", "priority", "s", "interactive").stderr)
+        self.assertIn(INTERACTION, call("Unload", "s", "spark-tiny", user="stranger").stderr)
+        self.assertRuns(call("Unload", "s", "spark-tiny", user="member"))
+        self.assertRuns(call("Load", "sa{sv}", "spark-tiny", "0", user="member"))
+        self.assertRuns(call("Reload", user="member"))
+
+    def test_07_others(self):
+        held = run("sparkctl", "session", "create", "--name", "ours")
+        self.assertRuns(held)
+        path = PATH + "/session/" + held.stdout.split()[0]
+        get = ("busctl", "get-property", NAME, path, NAME + ".Session", "Name")
+        self.assertIn("observe-others", run(*get, user="member").stderr)
+        self.assertNotIn(path, json.dumps(run("busctl", "call", "--json=short", NAME, PATH, "org.freedesktop.DBus.ObjectManager",
+                                              "GetManagedObjects", user="member").stdout))
+        rules(member=["observe-others"])
+        self.assertIn("ours", self.assertRuns(run(*get, user="member")))
+        self.assertIn(INTERACTION, run("busctl", "call", NAME, path, NAME + ".Session", "Close", user="member").stderr)
+        self.assertRuns(run("busctl", "call", NAME, path, NAME + ".Session", "Close"))
+
+    def test_08_without_polkit(self):
+        rules(stranger=["use", "manage-models"])
+        self.assertRuns(complete("stranger"))
+        self.assertRuns(systemctl("mask", "--runtime", "--now", POLKIT))
+        try:
+            self.assertIn("Access denied", complete("stranger").stderr)
+            self.assertIn(INTERACTION, call("Unload", "s", "spark-tiny", user="stranger").stderr)
+            self.assertRuns(complete("member"))
+            self.assertRuns(call("Reload"))
+            self.assertEqual(self.journal().count("no polkit on the bus"), 1)
+        finally:
+            self.assertRuns(systemctl("unmask", "--runtime", POLKIT))
+        self.assertRuns(complete("stranger"))
+
+    def test_09_polkit_that_hangs(self):
+        pid = inside.show("MainPID", POLKIT)
+        self.assertRuns(run("kill", "-STOP", pid))
+        try:
+            began = time.monotonic()
+            # a call that lets polkit ask a person would have to give that person time
+            asked = run("busctl", "--allow-interactive-authorization=no", "call", NAME, PATH, MANAGER, "Complete", "sa{sv}", "x",
+                        "0", user="stranger")
+            self.assertIn("Access denied", asked.stderr)
+            self.assertLess(time.monotonic() - began, 20)
+            self.assertRuns(complete("member"))
+        finally:
+            self.assertRuns(run("kill", "-CONT", pid))
+        self.assertRuns(complete("stranger"))
+        self.assertNotIn("leaves a charge", self.journal())
+
+
+if __name__ == "__main__":
+    inside.main()
