@@ -53,6 +53,11 @@ def configure(models, **limits):
     CONFIG.write_text(f'models = ( {models} );\nmemory = {{ floor = "512M"; }};\nlimits = {{ {lines} }};\n', encoding="ascii")
 
 
+def most_bytes(path):
+    """Most of a model's bytes: more than everything else that could be given back."""
+    return path.stat().st_size * 3 // 4
+
+
 def ready(model):
     with contextlib.suppress(OSError, Closed), Client(SOCKET_PATH) as client:
         models = client.ask(models=pb.Models()).done.models.models
@@ -205,6 +210,32 @@ class Restart(inside.Steps):
     def held(self):
         """What must not grow: descriptors in the store and of control, memory that is shared."""
         return (int(show("NFileDescriptorStore")), len(os.listdir(f"/proc/{main_pid()}/fd")), meminfo("Shmem"))
+
+    def test_05b_yield(self):
+        """Somebody else gets memory that only the weights have, at once; afterwards everything is as before, by itself."""
+        away = MODEL.with_suffix(".away")
+        away.rename(MODEL)  # they are read again
+        wanted, before, streams = most_bytes(MODEL), meminfo("Shmem"), self.streams()
+        holder = self.connect()
+        began = time.monotonic()
+        id = holder.request(reserve_memory=pb.ReserveMemory(bytes=wanted, who="test", why="a film"))
+        progress = holder.receive_of(id).progress
+        while progress.stage != "granted":
+            progress = holder.receive_of(id).progress
+        took = time.monotonic() - began
+        given = before - meminfo("Shmem")
+        self.note(f"a lease of {wanted / 1e9:.1f} GB granted in {took:.2f} s: {progress.done / 1e9:.1f} GB; shared memory fell by "
+                  f"{given / 1e9:.1f} GB")
+        self.assertGreaterEqual(progress.done, wanted)
+        self.assertGreater(given, wanted * 9 // 10)
+        self.assertLess(took, 2)
+        self.assertFalse(ready(self.model))
+        holder.cancel(id)
+        began = time.monotonic()
+        self.assertTrue(until(lambda: ready(self.model), timeout=PATIENCE_S))
+        self.note(f"ready again {time.monotonic() - began:.1f} s after the lease")
+        self.assertRight(streams)
+        MODEL.rename(away)
 
     def test_06_stopped(self):
         """Nothing is kept of a service that is stopped, and not even by the service manager."""
