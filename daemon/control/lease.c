@@ -80,6 +80,14 @@ static void tell_watchers(struct lease *lease, bool removed) {
         }
 }
 
+uint64_t leases_last_id(const struct leases *t) {
+        return t->last_id;
+}
+
+void leases_skip_ids(struct leases *t, uint64_t last) {
+        t->last_id = MAX(t->last_id, last);
+}
+
 uint64_t leases_bytes(const struct leases *t) {
         struct list *pos, *tmp;
         uint64_t sum = 0;

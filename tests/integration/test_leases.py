@@ -312,6 +312,38 @@ class WithModels(TestCase):
                 self.assertDone(end)
                 self.assertEqual(first + ids_, whole)
 
+    def test_a_hundred_while_streams_run(self):
+        """Random leases come and go under running streams: each stream ends with its tokens, and the ledger as it began."""
+        daemon = self.real(leases_per_user=100)
+        dice = random.Random(11)
+        with daemon.connect() as client:
+            alone = []
+            for id in self.streams(client, 4, 1500):
+                client.credit(id, 2000)
+                alone.append(client.answer(id)[0])
+            before = self.taken()
+            ids = self.streams(client, 4, 1500)
+            for id in ids:
+                client.credit(id, 2000)
+            with daemon.connect() as other:
+                held = []
+                for _ in range(100):
+                    held.append(other.request(reserve_memory=pb.ReserveMemory(bytes=dice.choice((1 << 12, 1 << 20, 8 << 20, 1 << 30)),
+                                                                              missing_only=dice.random() < 0.2)))
+                    while len(held) > dice.randrange(4):
+                        other.cancel(held.pop(dice.randrange(len(held))))
+                    time.sleep(dice.random() / 20)
+                for id in held:
+                    other.cancel(id)
+            for id, whole in zip(ids, alone):
+                tokens, _, end = client.answer(id)
+                self.assertDone(end)
+                self.assertEqual(tokens, whole)
+        until(lambda: self.states() == {"a": "ready", "b": "ready"} and self.taken() == before, 30, "the ledger as it was")
+        status = self.status()
+        self.assertEqual((len(status.leases), status.leased_bytes, status.memory.given), (0, 0, 0))
+        self.assertEqual(status.memory.step, "nothing")
+
     def test_what_is_held_comes_back(self):
         """A model that somebody holds warm is given away like any other, and is loaded again by itself."""
         self.real()
@@ -326,14 +358,14 @@ class WithModels(TestCase):
         self.assertEqual(self.states()["a"], "ready")
 
     def test_no_more_than_asked(self):
-        """One model is enough: the other one serves on."""
+        """One model is enough: the other one, which is what requests without a name mean, serves on."""
         daemon = self.real()
         with daemon.connect() as client:
-            self.assertDone(client.answer(client.generate(b"Once", model="b", n=4))[2])
+            self.assertDone(client.answer(client.generate(b"Once", model="a", n=4))[2])
             held = self.lease(self.client, bytes=2 << 20)
-            self.assertEqual(self.states(), {"a": "available", "b": "ready"})
-            self.assertDone(client.answer(client.generate(b"Once", model="b", n=4))[2])
-            waiting = client.generate(b"Once", model="a", n=4)
+            self.assertEqual(self.states(), {"a": "ready", "b": "available"})
+            self.assertDone(client.answer(client.generate(b"Once", model="a", n=4))[2])
+            waiting = client.generate(b"Once", model="b", n=4)
             self.assertTrue(client.nothing_comes(0.3))
             self.client.cancel(held)
             self.assertDone(client.answer(waiting)[2])
