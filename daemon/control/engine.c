@@ -349,6 +349,8 @@ static int on_exit_of_engine(sd_event_source *source, int fd, uint32_t events, v
 
         if (spawn_reap(e->pidfd, &info) == 0)
                 return 0;
+        /* before the descriptor: a process that is just being started may have it still, and then epoll would go on telling of it */
+        e->exit_source = sd_event_source_disable_unref(e->exit_source);
         e->pidfd = fd_close(e->pidfd);
         engine_drain(e);
         spawn_describe_exit(&info, how, sizeof(how));
