@@ -409,7 +409,7 @@ struct spark_power {
         const char *temperature_source; /* "device", "sysfs" */
         const char *sleep;          /* "awake", "preparing", "asleep", "resuming" */
         const char *inhibitor;      /* that delays sleep: "held", "released", "absent", "refused", "off" */
-        const char *awake;          /* what a person's interactive request holds up: "" = nothing, "idle", "sleep:idle" */
+        const char *awake;          /* what a person's interactive request holds up: "" = nothing, "idle", "sleep", "sleep:idle" */
         uint32_t sleeps;            /* since the start */
         uint32_t sleep_ms;          /* the last time: from its announcement until the service was ready for it */
         uint32_t resume_ms;         /* the last time: until all engines were tested */

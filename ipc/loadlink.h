@@ -15,11 +15,12 @@
  *   loader  -> control  ERROR     at any time instead; the loader exits with 1
  *
  * The loader's command line is: spark-loader --link FD (--input FD [--split FD]... | --file NAME=FD...) [--plan-only]
- * [--lossless] [--pack] [--segments HEX] [--rows N] [--sequences N]. --lossless: BF16 weights are coded (kernels/lossless.h); what they take depends
- * on their values, so all of them are read before there is a plan. --segments: only these are written (bit i: the image's
- * segment i), the others are there from a load before; the plan is that of the whole image, but for its total. --pack: the image goes to a file, with checksums. An input may be
- * such a packed image. A directory's files go by name (modeldir.h). Rows and sequences are what the engine's steps
- * are to be (0 = its own default). Instead of files, --shape NAME --format FORMAT plans a model of a known shape
+ * [--lossless] [--pack] [--segments HEX] [--segment-bytes N] [--rows N] [--sequences N]. --lossless: BF16 weights are coded
+ * (kernels/lossless.h); what they take depends on their values, so all of them are read before there is a plan. --pack: the image
+ * goes to a file, with checksums. --segments: only these are written (bit i: the image's segment i), the others are there from a load
+ * before; the plan is that of the whole image, but for its total. --segment-bytes: segments are no longer than that, where no
+ * tensor is. An input may be a packed image. A directory's files go by name (modeldir.h). Rows and sequences are what the
+ * engine's steps are to be (0 = its own default). Instead of files, --shape NAME --format FORMAT plans a model of a known shape
  * (daemon/image/shapes.h) and ends; with --lossless, BF16 stands for its coded form.
  * Control seals the segments after the loader has exited.
  */

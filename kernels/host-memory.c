@@ -3,7 +3,8 @@
 /*
  * Where the system backs memory with huge pages, discarding a part of one only unmaps that part: the huge page stays
  * allocated until memory is so short that the kernel splits it. MADV_COLD on a part of a huge page splits it at once, so
- * the two that stand across the ends are split before.
+ * the two that stand across the ends are split before. Tried (Linux 6.18; the middle half of each of 512 huge pages): without,
+ * MemFree did not move; with, 403 and 438 of the 512 MiB came back at once.
  */
 
 #include <stdbool.h>

@@ -56,6 +56,17 @@ const char *power_sleep_line(const struct spark_power *p, char out[POWER_LINE_MA
         return out;
 }
 
+const char *power_joules(const struct spark_user_info *u, char out[32]) {
+        double joules = (double)u->energy_uj_today / 1e6;
+
+        if (u->energy_uj_today == 0)
+                (void)snprintf(out, 32, "-");
+        else
+                (void)snprintf(out, 32, joules < 1e4 ? "%.1f J" : joules < 1e7 ? "%.1f kJ" : "%.1f MJ",
+                               joules < 1e4 ? joules : joules < 1e7 ? joules / 1e3 : joules / 1e6);
+        return out;
+}
+
 void power_json(struct json *j, const struct spark_power *p) {
         if (!p)
                 return;

@@ -126,19 +126,20 @@ static void add_models(struct top_lines *l, const struct spark_status_result *s)
 
 static void add_users(struct top_lines *l, const struct spark_status_result *s, struct user_names *names) {
         add(l, TOP_PLAIN, "%s", "");
-        add(l, TOP_HEADING, "%-16s %6s %7s %7s %8s %8s %10s %10s %12s %12s", "USER", "CONN", "RUNNING", "WAITING",
-            "SESSIONS", "TOK/S", "KV USED", "PREFIXES", "TODAY", "A DAY");
+        add(l, TOP_HEADING, "%-16s %6s %7s %7s %8s %8s %10s %10s %12s %12s %10s", "USER", "CONN", "RUNNING", "WAITING",
+            "SESSIONS", "TOK/S", "KV USED", "PREFIXES", "TODAY", "A DAY", "ENERGY");
         for (size_t i = 0; i < s->n_users; i++) {
                 const struct spark_user_info *u = s->users[i];
                 bool spent = u->tokens_per_day && u->tokens_today >= u->tokens_per_day;
-                char used[32], cached[32], limit[32] = "-";
+                char used[32], cached[32], joules[32], limit[32] = "-";
 
                 if (u->tokens_per_day)
                         (void)snprintf(limit, sizeof(limit), "%llu", (unsigned long long)u->tokens_per_day);
-                add(l, spent ? TOP_ALERT : TOP_PLAIN, "%-16s %6u %7u %7u %8u %8.1f %10s %10s %12llu %12s",
+                add(l, spent ? TOP_ALERT : TOP_PLAIN, "%-16s %6u %7u %7u %8u %8.1f %10s %10s %12llu %12s %10s",
                     user_name(names, u->uid), u->connections, u->running, u->queued, u->sessions,
                     (double)u->tokens_per_second, format_bytes(u->kv_used_bytes, used),
-                    format_bytes(u->kv_cached_bytes, cached), (unsigned long long)u->tokens_today, limit);
+                    format_bytes(u->kv_cached_bytes, cached), (unsigned long long)u->tokens_today, limit,
+                    power_joules(u, joules));
         }
 }
 

@@ -126,17 +126,18 @@ static void print_requests(const struct spark_status_result *s) {
 static void print_users(const struct spark_status_result *s) {
         struct user_names names = { 0 };
 
-        (void)printf("%-16s %6s %7s %7s %8s %10s %10s %12s %12s\n", "USER", "CONN", "RUNNING", "WAITING", "TOK/S",
-                     "KV USED", "KV CACHED", "TODAY", "A DAY");
+        (void)printf("%-16s %6s %7s %7s %8s %10s %10s %12s %12s %10s\n", "USER", "CONN", "RUNNING", "WAITING", "TOK/S",
+                     "KV USED", "KV CACHED", "TODAY", "A DAY", "ENERGY");
         for (size_t i = 0; i < s->n_users; i++) {
                 const struct spark_user_info *u = s->users[i];
-                char used[32], cached[32], limit[32] = "-";
+                char used[32], cached[32], joules[32], limit[32] = "-";
 
                 if (u->tokens_per_day)
                         (void)snprintf(limit, sizeof(limit), "%llu", (unsigned long long)u->tokens_per_day);
-                (void)printf("%-16s %6u %7u %7u %8.1f %10s %10s %12llu %12s\n", user_name(&names, u->uid), u->connections,
+                (void)printf("%-16s %6u %7u %7u %8.1f %10s %10s %12llu %12s %10s\n", user_name(&names, u->uid), u->connections,
                              u->running, u->queued, (double)u->tokens_per_second, format_bytes(u->kv_used_bytes, used),
-                             format_bytes(u->kv_cached_bytes, cached), (unsigned long long)u->tokens_today, limit);
+                             format_bytes(u->kv_cached_bytes, cached), (unsigned long long)u->tokens_today, limit,
+                             power_joules(u, joules));
         }
 }
 

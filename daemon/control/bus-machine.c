@@ -10,19 +10,38 @@
 #include <stdlib.h>
 
 #include "bus-objects.h"
+#include "memory-status.h"
 #include "power-status.h"
-#include "status.h"
 
 #define MEMORY_PROPERTIES(P)                                            \
-        P("Total", 't', "t", memory_total, SILENT)                      \
-        P("Available", 't', "t", memory_available, SILENT)              \
-        P("Floor", 't', "t", memory_floor, CHANGES)                     \
-        P("Images", 't', "t", memory_images, CHANGES)                   \
-        P("KV", 't', "t", memory_kv, CHANGES)                           \
-        P("KVUsed", 't', "t", memory_kv_used, SILENT)                   \
-        P("KVCached", 't', "t", memory_kv_cached, SILENT)               \
-        P("Engines", 't', "t", memory_engine, CHANGES)                  \
-        P("LeasedBytes", 't', "t", leased_bytes, CHANGES)
+        P("Total", 't', "t", info.machine, SILENT)                      \
+        P("MachineAvailable", 't', "t", info.machine_available, SILENT) \
+        P("Limit", 't', "t", info.limit, CHANGES)                       \
+        P("Available", 't', "t", info.available, SILENT)                \
+        P("Floor", 't', "t", info.floor, CHANGES)                       \
+        P("Headroom", 't', "t", info.headroom, SILENT)                  \
+        P("Missing", 't', "t", info.missing, SILENT)                    \
+        P("Promised", 't', "t", info.promised, SILENT)                  \
+        P("Given", 't', "t", info.given, CHANGES)                       \
+        P("Images", 't', "t", info.images, CHANGES)                     \
+        P("KV", 't', "t", info.kv, CHANGES)                             \
+        P("KVUsed", 't', "t", info.kv_used, SILENT)                     \
+        P("KVCached", 't', "t", info.kv_cached, SILENT)                 \
+        P("KVResident", 't', "t", info.kv_resident, SILENT)             \
+        P("Engines", 't', "t", info.engine, SILENT)                     \
+        P("Control", 't', "t", info.control, SILENT)                    \
+        P("Users", 't', "t", info.users, SILENT)                        \
+        P("Device", 't', "t", info.device, CHANGES)                     \
+        P("Ours", 't', "t", info.ours, SILENT)                          \
+        P("Others", 't', "t", info.others, SILENT)                      \
+        P("PressureKnown", 'b', "b", info.pressure_known, CHANGES)      \
+        P("PressureSome", 'd', "d", info.pressure_some, SILENT)         \
+        P("PressureFull", 'd', "d", info.pressure_full, SILENT)         \
+        P("PressureSource", 's', "s", info.pressure_source, CHANGES)    \
+        P("Pressure", 'b', "b", info.pressure, CHANGES)                 \
+        P("Step", 's', "s", info.step, CHANGES)                         \
+        P("Shed", 't', "t", info.shed, CHANGES)                         \
+        P("LeasedBytes", 't', "t", leased, CHANGES)
 
 #define POWER_PROPERTIES(P)                                             \
         P("Supply", 's', "s", supply, CHANGES)                          \
@@ -48,8 +67,13 @@
         P("WattsKnown", 'b', "b", watts_known, SILENT)                  \
         P("Watts", 'd', "d", watts, SILENT)
 
+struct memory_view {
+        Spark__V1__MemoryInfo info;
+        uint64_t leased;
+};
+
 #define OF_MEMORY(name, type, signature, field, how) \
-        { name, type, BUS_PROPERTY_TOLD_##how, offsetof(Spark__V1__StatusResult, field) },
+        { name, type, BUS_PROPERTY_TOLD_##how, offsetof(struct memory_view, field) },
 #define OF_POWER(name, type, signature, field, how) \
         { name, type, BUS_PROPERTY_TOLD_##how, offsetof(Spark__V1__PowerInfo, field) },
 
@@ -66,20 +90,19 @@ struct bus_machine {
         bool power_changed;
 };
 
-static void view_memory(struct bus *b, Spark__V1__StatusResult *s) {
-        *s = (Spark__V1__StatusResult)SPARK__V1__STATUS_RESULT__INIT;
-        status_fill_memory(b->manager, s);
-        s->leased_bytes = leases_bytes(b->manager->leases);
+static void view_memory(struct bus *b, struct memory_view *v) {
+        memory_fill_info(b->manager, &v->info);
+        v->leased = leases_bytes(b->manager->leases);
 }
 
 /* ---- reading ---- */
 
 static int get_memory(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply,
                       void *userdata, sd_bus_error *error) {
-        Spark__V1__StatusResult s;
+        struct memory_view v;
 
-        view_memory(userdata, &s);
-        return bus_property_append(reply, bus_property_find(&class_memory, name), &s);
+        view_memory(userdata, &v);
+        return bus_property_append(reply, bus_property_find(&class_memory, name), &v);
 }
 
 static int get_power(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply,
@@ -95,11 +118,11 @@ static int get_power(sd_bus *bus, const char *path, const char *interface, const
 int bus_machine_append(struct bus *b, sd_bus_message *reply) {
         struct power_view view;
         Spark__V1__PowerInfo info;
-        Spark__V1__StatusResult s;
+        struct memory_view v;
         int r;
 
-        view_memory(b, &s);
-        r = bus_object_append(reply, BUS_PATH_MEMORY, &class_memory, &s);
+        view_memory(b, &v);
+        r = bus_object_append(reply, BUS_PATH_MEMORY, &class_memory, &v);
         power_fill_info(b->manager->power, &view, &info);
         return r < 0 ? r : bus_object_append(reply, BUS_PATH_POWER, &class_power, &info);
 }
@@ -114,10 +137,10 @@ static const sd_bus_vtable power_vtable[] = { SD_BUS_VTABLE_START(0), POWER_PROP
 
 static void tell_memory(struct bus *b) {
         char *names[ARRAY_SIZE(memory_properties) + 1];
-        Spark__V1__StatusResult s;
+        struct memory_view v;
 
-        view_memory(b, &s);
-        if (bus_properties_changed(&class_memory, &s, b->machine->memory, names) > 0)
+        view_memory(b, &v);
+        if (bus_properties_changed(&class_memory, &v, b->machine->memory, names) > 0)
                 (void)sd_bus_emit_properties_changed_strv(b->bus, BUS_PATH_MEMORY, BUS_IFACE_MEMORY, names);
 }
 
@@ -169,13 +192,13 @@ struct bus_machine *bus_machine_free(struct bus_machine *m) {
 
 int bus_machine_register(struct bus *b) {
         char *names[ARRAY_SIZE(memory_properties) + ARRAY_SIZE(power_properties)];
-        Spark__V1__StatusResult s;
+        struct memory_view v;
         Spark__V1__PowerInfo info;
         struct power_view view;
         int r;
 
-        view_memory(b, &s);
-        (void)bus_properties_changed(&class_memory, &s, b->machine->memory, names);
+        view_memory(b, &v);
+        (void)bus_properties_changed(&class_memory, &v, b->machine->memory, names);
         power_fill_info(b->manager->power, &view, &info);
         (void)bus_properties_changed(&class_power, &info, b->machine->power, names);
         r = sd_bus_add_object_vtable(b->bus, NULL, BUS_PATH_MEMORY, BUS_IFACE_MEMORY, memory_vtable, b);

@@ -36,6 +36,7 @@ static bool fill(struct connection *c, Spark__State__V1__Connection *m, uint8_t 
         m->greeted = c->state != CONNECTION_NEW;
         m->prefill_progress = c->prefill_progress;
         m->of_bus = c->of_bus;
+        m->normal_only = c->normal_only;
         m->closing = c->state == CONNECTION_CLOSING;
         m->sent = c->channel.out_total;
         m->input = (ProtobufCBinaryData){ .len = n_input, .data = (uint8_t *)input };

@@ -297,6 +297,7 @@ int connection_restore(struct manager *m, int fd, const struct kept_connection *
                 return r;
         c->state = kept->closing ? CONNECTION_CLOSING : kept->greeted ? CONNECTION_OPEN : CONNECTION_NEW;
         c->prefill_progress = kept->prefill_progress;
+        c->normal_only = kept->normal_only;
         c->frames_left = c->input_kept > 0;
         user_charge_found(c->user, USER_CONNECTIONS, 1);
         m->n_connections++;

@@ -16,6 +16,7 @@
 #include "kept.h"
 #include "manager.h"
 #include "request-private.h"
+#include "session.h"
 
 /* ---- names ---- */
 
@@ -140,6 +141,7 @@ static struct connection *restore_connection(struct manager *m, const struct kep
         clients_name_connection(name, kept->id);
         fd = inherited_take(in, name);
         if (fd < 0) {
+                sessions_connection_gone(m->sessions, kept->id);
                 log_debug("a client has left meanwhile"); /* the service manager lets go of what hangs up */
                 return NULL;
         }
@@ -152,6 +154,7 @@ static struct connection *restore_connection(struct manager *m, const struct kep
         if (r) {
                 log_warning("a client's connection is lost: %s", r < 0 ? strerror(-r) : "what is written down of it does not fit together");
                 clients_drop_fd(m, name);
+                sessions_connection_gone(m->sessions, kept->id);
                 return NULL;
         }
         return c;

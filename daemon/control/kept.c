@@ -152,7 +152,8 @@ static void on_connection(struct kept *k, const Spark__State__V1__Connection *m)
         }
         *c = (struct kept_connection){
                 .id = m->id, .uid = m->uid, .pid = m->pid, .greeted = m->greeted, .prefill_progress = m->prefill_progress,
-                .of_bus = m->of_bus, .closing = m->closing, .sent = m->sent, .input = BUF_NULL(INPUT_MAX),
+                .of_bus = m->of_bus, .normal_only = m->normal_only, .closing = m->closing, .sent = m->sent,
+                .input = BUF_NULL(INPUT_MAX),
                 .output = BUF_NULL(OUTPUT_MAX), .output_skip = (size_t)m->output_skip, .descriptors = m->descriptors,
                 .descriptors_kept = m->descriptors_kept,
         };

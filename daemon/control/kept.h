@@ -30,7 +30,7 @@ struct kept_connection {
         bool bad;
         uint32_t uid, pid;
         char unit[128];
-        bool greeted, prefill_progress, of_bus, closing;
+        bool greeted, prefill_progress, of_bus, normal_only, closing;
         uint64_t sent;
         struct buf input, output; /* output: whole frames, the first output_skip bytes are sent */
         size_t output_skip;

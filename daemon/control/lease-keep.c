@@ -1,147 +1,150 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/*
- * Leases that are held by a descriptor, over a restart: our end of the pipe is in the service manager's store, a record says what
- * it is for. The store lets go of an end whose other one was closed meanwhile, and a record without a descriptor counts for nothing. (Leases
- * that are requests come back with these.)
- */
-
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "base/fd.h"
 #include "base/log.h"
 #include "inherited.h"
-#include "keep-clients.h"
-#include "lease-private.h"
+#include "keep.h"
+#include "lease-keep.h"
 #include "manager.h"
 
-static void name_fd(char *out, uint64_t id) {
-        (void)snprintf(out, CLIENTS_NAME_MAX, "lease.%" PRIu64, id);
+struct lease_keeper {
+        struct lease_watcher watcher;
+        struct manager *manager;
+};
+
+/* ---- writing ---- */
+
+static void lease_name(uint64_t id, char *out, size_t size) {
+        (void)snprintf(out, size, "lease.%" PRIu64, id);
 }
 
-static void append(struct keep *k, const struct lease *lease) {
-        Spark__State__V1__Lease record;
+static void append_lease(struct keep *k, const struct lease *lease) {
+        Spark__State__V1__Record record = SPARK__STATE__V1__RECORD__INIT;
+        Spark__State__V1__Lease m;
 
-        lease_record(lease, &record);
-        KEEP_APPEND(k, LEASE, lease, &record);
+        lease_record(lease, &m);
+        record.body_case = SPARK__STATE__V1__RECORD__BODY_LEASE;
+        record.lease = &m;
+        keep_append(k, &record);
 }
 
-void lease_keep(struct lease *lease) {
-        struct keep *k = lease->table->manager->keep;
-        char name[CLIENTS_NAME_MAX];
+static void append_gone(struct keep *k, uint64_t id) {
+        Spark__State__V1__Record record = SPARK__STATE__V1__RECORD__INIT;
+        Spark__State__V1__LeaseGone m = SPARK__STATE__V1__LEASE_GONE__INIT;
 
-        name_fd(name, lease->id);
-        if (!keep_is_on(k) || !keep_push_fd(k, name, lease->fd))
+        m.id = id;
+        record.body_case = SPARK__STATE__V1__RECORD__BODY_LEASE_GONE;
+        record.lease_gone = &m;
+        keep_append(k, &record);
+}
+
+static void on_lease_changed(void *userdata, struct lease *lease, bool removed) {
+        struct lease_keeper *keeper = userdata;
+        struct keep *k = keeper->manager->keep;
+        char name[64];
+
+        if (!keep_is_on(k) || lease->fd < 0)
                 return;
-        lease->kept = true;
-        append(k, lease);
-}
-
-void lease_keep_gone(struct lease *lease) {
-        struct manager *m = lease->table->manager;
-        Spark__State__V1__LeaseGone gone = SPARK__STATE__V1__LEASE_GONE__INIT;
-        char name[CLIENTS_NAME_MAX];
-
-        if (!lease->kept || clients_are_handed_on(m, true))
+        lease_name(lease->id, name, sizeof(name));
+        if (removed) {
+                if (lease->kept) {
+                        append_gone(k, lease->id);
+                        keep_remove_fd(k, name);
+                }
                 return;
-        lease->kept = false;
-        gone.id = lease->id;
-        KEEP_APPEND(m->keep, LEASE_GONE, lease_gone, &gone);
-        name_fd(name, lease->id);
-        clients_drop_fd(m, name);
+        }
+        if (lease->kept)
+                return; /* nothing of it changes any more */
+        lease->kept = keep_push_fd(k, name, lease->fd);
+        if (lease->kept)
+                append_lease(k, lease);
 }
 
-void leases_keep_all(struct manager *m, struct keep *k) {
+void leases_keep_all(struct leases *t, struct keep *k) {
         struct list *pos, *tmp;
 
-        LIST_FOREACH(pos, tmp, leases_list(m->leases)) {
+        LIST_FOREACH(pos, tmp, leases_list(t)) {
                 const struct lease *lease = LIST_ENTRY(pos, struct lease, link);
 
                 if (lease->kept)
-                        append(k, lease);
+                        append_lease(k, lease);
         }
 }
 
-/* ---- in the next process ---- */
+int lease_keeper_new(struct lease_keeper **ret, struct manager *m) {
+        struct lease_keeper *keeper = calloc(1, sizeof(*keeper));
 
-struct kept_leases {
-        Spark__State__V1__Lease **list;
-        size_t n;
-        bool failed; /* no memory */
-};
-
-static void kept_leases_deinit(struct kept_leases *kept) {
-        for (size_t i = 0; i < kept->n; i++)
-                spark__state__v1__lease__free_unpacked(kept->list[i], NULL);
-        free(kept->list);
+        if (!keeper)
+                return -ENOMEM;
+        keeper->manager = m;
+        keeper->watcher.changed = on_lease_changed;
+        keeper->watcher.userdata = keeper;
+        list_init(&keeper->watcher.link);
+        leases_watch(m->leases, &keeper->watcher);
+        *ret = keeper;
+        return 0;
 }
 
-static void add(struct kept_leases *kept, const Spark__State__V1__Lease *record) {
-        size_t size = spark__state__v1__lease__get_packed_size(record);
-        _cleanup_free_ uint8_t *packed = malloc(size + 1);
-        Spark__State__V1__Lease *copy = NULL, **list = reallocarray(kept->list, kept->n + 1, sizeof(*list));
-
-        if (list)
-                kept->list = list;
-        if (packed) {
-                (void)spark__state__v1__lease__pack(record, packed);
-                copy = spark__state__v1__lease__unpack(NULL, size, packed);
-        }
-        if (!list || !copy) {
-                kept->failed = true;
-                if (copy)
-                        spark__state__v1__lease__free_unpacked(copy, NULL);
-                return;
-        }
-        kept->list[kept->n++] = copy;
+struct lease_keeper *lease_keeper_free(struct lease_keeper *keeper) {
+        if (!keeper)
+                return NULL;
+        list_remove(&keeper->watcher.link);
+        free(keeper);
+        return NULL;
 }
 
-static void drop(struct kept_leases *kept, uint64_t id) {
-        for (size_t i = 0; i < kept->n; i++)
-                if (kept->list[i]->id == id) {
-                        spark__state__v1__lease__free_unpacked(kept->list[i], NULL);
-                        kept->list[i] = kept->list[--kept->n];
-                        return;
-                }
+/* ---- reading ---- */
+
+void leases_kept_read(struct keep_records *kept, const Spark__State__V1__Record *record) {
+        if (record->body_case == SPARK__STATE__V1__RECORD__BODY_LEASE)
+                keep_records_put(kept, record->lease->id, record);
+        else
+                keep_records_drop(kept, record->lease_gone->id);
 }
 
-static void read_lease(void *userdata, const Spark__State__V1__Record *record) {
-        struct kept_leases *kept = userdata;
+/* Its holder let go of it while nobody looked. */
+static bool is_over(int fd) {
+        struct pollfd p = { .fd = fd };
 
-        if (record->body_case == SPARK__STATE__V1__RECORD__BODY_LEASE) {
-                drop(kept, record->lease->id);
-                add(kept, record->lease);
-        } else if (record->body_case == SPARK__STATE__V1__RECORD__BODY_LEASE_GONE) {
-                drop(kept, record->lease_gone->id);
-        }
+        return poll(&p, 1, 0) != 0;
 }
 
-static void restore_one(struct manager *m, const Spark__State__V1__Lease *record) {
-        char name[CLIENTS_NAME_MAX];
+/* Where it can't be held any more its holder sees the end of the pipe. */
+static int restore_one(struct manager *m, const Spark__State__V1__Lease *s) {
         struct lease *lease;
+        char name[64];
         int fd, r;
 
-        name_fd(name, record->id);
+        lease_name(s->id, name, sizeof(name));
         fd = inherited_take(m->inherited, name);
         if (fd < 0)
-                return; /* whoever had it let go of it meanwhile */
-        r = lease_restore_fd(m->leases, record, fd, NULL, NULL, &lease);
-        if (r == 0) {
-                lease->kept = true;
-                return;
+                return 0;
+        if (is_over(fd)) {
+                keep_remove_fd(m->keep, name);
+                (void)fd_close(fd);
+                return 0;
         }
-        log_warning("lease %" PRIu64 " of '%s' is lost: %s", record->id, record->who,
-                    r == -ENOENT ? "its model is not there any more" : "no memory");
-        clients_drop_fd(m, name);
+        r = lease_restore_fd(m->leases, s, fd, NULL, NULL, &lease);
+        if (r < 0) {
+                log_warning("lease %" PRIu64 " is not taken over: %s", s->id, strerror(-r));
+                keep_remove_fd(m->keep, name);
+                return r == -ENOENT ? 0 : r;
+        }
+        lease->kept = true;
+        return 0;
 }
 
-void leases_restore(struct manager *m) {
-        _cleanup_(kept_leases_deinit) struct kept_leases kept = { 0 };
+int leases_restore(struct manager *m, const struct keep_records *kept) {
+        int r = kept->failed ? -ENOMEM : 0;
 
-        if (keep_read(m->keep, read_lease, &kept) < 0 || kept.failed)
-                return;
-        for (size_t i = 0; i < kept.n; i++)
-                restore_one(m, kept.list[i]);
+        for (size_t i = 0; i < kept->n && r >= 0; i++)
+                r = restore_one(m, kept->list[i]->lease);
+        return r;
 }

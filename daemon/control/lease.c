@@ -14,9 +14,19 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "event.h"
-#include "lease-private.h"
+#include "lease.h"
 #include "load.h"
 #include "manager.h"
+
+struct leases {
+        struct manager *manager;
+        const struct lease_source *source;
+        struct manager_watcher models;
+        struct list list;
+        struct list watchers;
+        uint64_t last_id;
+        bool news; /* one of them has some */
+};
 
 static void on_model_changed(void *userdata, struct model *model, bool removed);
 
@@ -68,6 +78,14 @@ static void tell_watchers(struct lease *lease, bool removed) {
 
                 w->changed(w->userdata, lease, removed);
         }
+}
+
+uint64_t leases_last_id(const struct leases *t) {
+        return t->last_id;
+}
+
+void leases_skip_ids(struct leases *t, uint64_t last) {
+        t->last_id = MAX(t->last_id, last);
 }
 
 uint64_t leases_bytes(const struct leases *t) {
@@ -456,7 +474,6 @@ int lease_new_fd(struct leases *t, const struct lease_ask *ask, const struct lea
         r = watch_fd(lease);
         if (r < 0)
                 return r;
-        lease_keep(lease);
         *ret_fd = fd_steal(&far);
         if (ret)
                 *ret = lease;
@@ -474,7 +491,6 @@ struct lease *lease_free(struct lease *lease) {
                         event_log(EVENT_LEASE_ENDED, NULL, "lease %" PRIu64 ": the memory of '%s' (uid %u) may be used again", lease->id,
                                   lease->who, (unsigned)lease->user->uid);
         }
-        lease_keep_gone(lease);
         lease->source = sd_event_source_disable_unref(lease->source);
         lease->fd = fd_close(lease->fd);
         if (lease->shed)

@@ -86,9 +86,9 @@ struct lease {
         /* inside */
         struct shed *shed;
         bool has_news, shed_done, failed;
+        bool kept; /* a later process knows of it */
         struct request_error error;
         int fd; /* the end of the pipe that we watch, or -1 */
-        bool kept; /* for a later process */
         sd_event_source *source;
 };
 
@@ -117,6 +117,9 @@ void leases_tick(struct leases *t);
 void leases_watch(struct leases *t, struct lease_watcher *w);
 /* All of them, the oldest first: struct lease, by its link. */
 struct list *leases_list(struct leases *t);
+/* The highest number that was given to one; and no lower one is from here on. */
+uint64_t leases_last_id(const struct leases *t);
+void leases_skip_ids(struct leases *t, uint64_t last);
 /* Bytes that all of them together have asked for. */
 uint64_t leases_bytes(const struct leases *t);
 

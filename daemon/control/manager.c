@@ -17,6 +17,7 @@
 #include "event.h"
 #include "inherited.h"
 #include "keep.h"
+#include "lease-keep.h"
 #include "lease.h"
 #include "manager.h"
 #include "pressure.h"
@@ -397,6 +398,8 @@ static int manager_set_up(struct manager *m) {
         if (r >= 0)
                 r = leases_new(&m->leases, m, &lease_source_shed);
         if (r >= 0)
+                r = lease_keeper_new(&m->lease_keeper, m);
+        if (r >= 0)
                 r = power_new(&m->power, m);
         if (r >= 0)
                 r = models_configure(m);
@@ -475,6 +478,7 @@ struct manager *manager_free(struct manager *m) {
         m->bus = bus_free(m->bus);
         LIST_FOREACH(pos, tmp, &m->connections)
                 (void)connection_free(LIST_ENTRY(pos, struct connection, link));
+        m->lease_keeper = lease_keeper_free(m->lease_keeper);
         m->leases = leases_free(m->leases);
         models_deinit(m);
         m->pressure = pressure_free(m->pressure);

@@ -48,6 +48,7 @@ struct manager_watcher {
 
 struct inherited;
 struct keep;
+struct lease_keeper;
 struct leases;
 struct pressure;
 struct power;
@@ -85,6 +86,7 @@ struct manager {
         struct manager_watcher *own_watcher;
         struct bus *bus; /* NULL where none is wanted */
         struct leases *leases;
+        struct lease_keeper *lease_keeper;
         struct sessions *sessions;
         struct store *store;
         struct inherited *inherited; /* until everything is in its place */

@@ -125,51 +125,11 @@ void models_keep_all(struct manager *m, struct keep *k) {
 
 /* ---- reading ---- */
 
-static Spark__State__V1__Record *copy_record(const Spark__State__V1__Record *record) {
-        size_t size = spark__state__v1__record__get_packed_size(record);
-        _cleanup_free_ uint8_t *data = malloc(size + 1);
-
-        if (!data)
-                return NULL;
-        (void)spark__state__v1__record__pack(record, data);
-        return spark__state__v1__record__unpack(NULL, size, data);
-}
-
-static void kept_drop(struct models_kept *kept, uint64_t id) {
-        for (size_t i = 0; i < kept->n; i++)
-                if (kept->list[i]->model->id == id) {
-                        spark__state__v1__record__free_unpacked(kept->list[i], NULL);
-                        kept->list[i] = kept->list[--kept->n];
-                        return;
-                }
-}
-
-static int kept_add(struct models_kept *kept, const Spark__State__V1__Record *record) {
-        Spark__State__V1__Record **list = reallocarray(kept->list, kept->n + 1, sizeof(*list));
-
-        if (!list)
-                return -ENOMEM;
-        kept->list = list;
-        list[kept->n] = copy_record(record);
-        if (!list[kept->n])
-                return -ENOMEM;
-        kept->n++;
-        return 0;
-}
-
-void models_kept_read(struct models_kept *kept, const Spark__State__V1__Record *record) {
-        bool gone = record->body_case == SPARK__STATE__V1__RECORD__BODY_MODEL_GONE;
-
-        kept_drop(kept, gone ? record->model_gone->id : record->model->id);
-        if (!gone && kept_add(kept, record) < 0)
-                kept->failed = true;
-}
-
-void models_kept_deinit(struct models_kept *kept) {
-        for (size_t i = 0; i < kept->n; i++)
-                spark__state__v1__record__free_unpacked(kept->list[i], NULL);
-        free(kept->list);
-        *kept = (struct models_kept){ 0 };
+void models_kept_read(struct keep_records *kept, const Spark__State__V1__Record *record) {
+        if (record->body_case == SPARK__STATE__V1__RECORD__BODY_MODEL)
+                keep_records_put(kept, record->model->id, record);
+        else
+                keep_records_drop(kept, record->model_gone->id);
 }
 
 /* ---- putting them back ---- */
@@ -257,7 +217,7 @@ static int restore_one(struct manager *m, const Spark__State__V1__Model *s) {
         return 0;
 }
 
-int models_restore(struct manager *m, const struct models_kept *kept) {
+int models_restore(struct manager *m, const struct keep_records *kept) {
         int r = kept->failed ? -ENOMEM : 0;
 
         for (size_t i = 0; i < kept->n && r >= 0; i++)

@@ -6,11 +6,7 @@
  * has the image as it is and starts an engine on it; what the model was read from is not opened.
  */
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include "state.pb-c.h"
+#include "keep-records.h"
 
 struct keep;
 struct manager;
@@ -23,14 +19,7 @@ void model_keep_gone(struct model *model);
 /* All that there are. */
 void models_keep_all(struct manager *m, struct keep *k);
 
-/* What was read of models: the last record of each. */
-struct models_kept {
-        Spark__State__V1__Record **list;
-        size_t n;
-        bool failed; /* no memory */
-};
-
-void models_kept_read(struct models_kept *kept, const Spark__State__V1__Record *record);
-void models_kept_deinit(struct models_kept *kept);
+/* What was read of models. */
+void models_kept_read(struct keep_records *kept, const Spark__State__V1__Record *record);
 /* Puts them into the table, which has those that are configured or stored already, and starts their engines. 0 or -errno. */
-int models_restore(struct manager *m, const struct models_kept *kept);
+int models_restore(struct manager *m, const struct keep_records *kept);

@@ -29,14 +29,15 @@
 
 /* ---- inhibitors ---- */
 
-static int inhibit(struct power *p, const char *what, const char *mode, const char *why, sd_bus_message_handler_t answer) {
+static int inhibit(struct power *p, const char *what, const char *mode, const char *why, sd_bus_message_handler_t answer,
+                   void *userdata) {
         sd_bus_message *m = NULL;
         int r = power_bus_new_call(p, LOGIND, LOGIND_PATH, LOGIND_MANAGER, "Inhibit", &m);
 
         if (r >= 0)
                 r = sd_bus_message_append(m, "ssss", what, "sparkd", why, mode);
         if (r >= 0)
-                r = sd_bus_call_async(p->bus.bus, NULL, m, answer, p, 0);
+                r = sd_bus_call_async(p->bus.bus, NULL, m, answer, userdata, 0);
         (void)sd_bus_message_unref(m);
         return r < 0 ? r : 0;
 }
@@ -86,13 +87,19 @@ static int on_delay(sd_bus_message *m, void *userdata, sd_bus_error *error) {
 static void take_delay(struct power *p) {
         if (!power_config(p)->sleep || p->delay_asked)
                 return;
-        if (inhibit(p, "sleep", "delay", "Requests are parked and sessions written first.", on_delay) == 0)
+        if (inhibit(p, "sleep", "delay", "Requests are parked and sessions written first.", on_delay, p) == 0)
                 p->delay_asked = true;
 }
 
 /* ---- keeping the machine awake ---- */
 
-static void set_awake(struct power *p, enum power_awake awake) {
+/* One inhibitor for each: for several at once logind asks polkit about something else altogether (systemd 252). */
+static const char *const block_names[POWER_BLOCKS] = { [POWER_BLOCK_SLEEP] = "sleep", [POWER_BLOCK_IDLE] = "idle" };
+
+static void tell_awake(struct power *p) {
+        bool sleep = p->blocks[POWER_BLOCK_SLEEP].fd >= 0, idle = p->blocks[POWER_BLOCK_IDLE].fd >= 0;
+        enum power_awake awake = sleep ? (idle ? AWAKE_SLEEP_IDLE : AWAKE_SLEEP) : idle ? AWAKE_IDLE : AWAKE_NOTHING;
+
         if (p->state.awake == awake)
                 return;
         p->state.awake = awake;
@@ -100,8 +107,9 @@ static void set_awake(struct power *p, enum power_awake awake) {
 }
 
 static void let_sleep(struct power *p) {
-        p->awake_fd = fd_close(p->awake_fd);
-        set_awake(p, AWAKE_NOTHING);
+        for (size_t i = 0; i < POWER_BLOCKS; i++)
+                p->blocks[i].fd = fd_close(p->blocks[i].fd);
+        tell_awake(p);
 }
 
 /* Runs: one that waits for its turn or for its reader keeps nobody awake. */
@@ -121,55 +129,43 @@ static bool wants_awake(const struct power *p) {
         return false;
 }
 
-static void ask_awake(struct power *p);
-
-static int take_awake(struct power *p, sd_bus_message *m, bool *refused, enum power_awake awake) {
+static int on_block(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        struct power_block *b = userdata;
+        const char *name = block_names[b - b->power->blocks];
         int fd = take_fd(m);
 
-        p->awake_asked = false;
+        b->asked = false;
         if (fd < 0) {
-                *refused = true;
-                log_info("logind lets us not hold up %s", power_awake_name(awake));
-                if (awake == AWAKE_SLEEP_IDLE)
-                        ask_awake(p);
+                if (!b->refused)
+                        log_info("logind lets us not hold up '%s' while a person waits", name);
+                b->refused = true;
                 return 0;
         }
-        (void)fd_close(p->awake_fd);
-        p->awake_fd = fd;
-        set_awake(p, awake);
-        if (!wants_awake(p))
-                let_sleep(p);
+        b->refused = false;
+        if (!wants_awake(b->power)) { /* it has ended meanwhile */
+                (void)fd_close(fd);
+                return 0;
+        }
+        (void)fd_close(b->fd);
+        b->fd = fd;
+        tell_awake(b->power);
         return 0;
 }
 
-static int on_block(sd_bus_message *m, void *userdata, sd_bus_error *error) {
-        struct power *p = userdata;
-
-        return take_awake(p, m, &p->sleep_block_refused, AWAKE_SLEEP_IDLE);
-}
-
-static int on_block_idle(sd_bus_message *m, void *userdata, sd_bus_error *error) {
-        struct power *p = userdata;
-
-        return take_awake(p, m, &p->idle_block_refused, AWAKE_IDLE);
-}
-
 static void ask_awake(struct power *p) {
-        bool idle = p->sleep_block_refused;
+        for (size_t i = 0; i < POWER_BLOCKS; i++) {
+                struct power_block *b = &p->blocks[i];
 
-        if (p->awake_asked || (idle && p->idle_block_refused))
-                return;
-        p->awake_asked = inhibit(p, idle ? "idle" : "sleep:idle", "block", "Somebody waits for an answer.",
-                                 idle ? on_block_idle : on_block) == 0;
+                if (b->fd < 0 && !b->asked && !b->refused)
+                        b->asked = inhibit(p, block_names[i], "block", "Somebody waits for an answer.", on_block, b) == 0;
+        }
 }
 
 /* A request shorter than a tick is not worth two calls on the bus. */
 void power_logind_tick(struct power *p) {
-        bool wanted = p->bus.services[0].there && wants_awake(p);
-
-        if (wanted && p->awake_fd < 0)
+        if (p->bus.services[0].there && wants_awake(p))
                 ask_awake(p);
-        else if (!wanted && p->awake_fd >= 0)
+        else
                 let_sleep(p);
 }
 
@@ -305,7 +301,9 @@ static int match(struct power *p) {
 }
 
 static void appeared(struct power *p) {
-        p->delay_asked = p->delay_refused = p->awake_asked = p->sleep_block_refused = p->idle_block_refused = false;
+        p->delay_asked = p->delay_refused = false;
+        for (size_t i = 0; i < POWER_BLOCKS; i++)
+                p->blocks[i].asked = p->blocks[i].refused = false;
         ask(p);
         if (p->sleeper.state == SLEEP_AWAKE || p->sleeper.state == SLEEP_RESUMING)
                 take_delay(p);
@@ -313,7 +311,9 @@ static void appeared(struct power *p) {
 
 /* One that restarts takes up the inhibitors that it gave out: those are kept, and taken anew when it is back. */
 static void vanished(struct power *p) {
-        p->delay_asked = p->awake_asked = false;
+        p->delay_asked = false;
+        for (size_t i = 0; i < POWER_BLOCKS; i++)
+                p->blocks[i].asked = false;
         if (power_config(p)->sleep)
                 set_inhibitor(p, INHIBITOR_ABSENT);
 }
@@ -339,7 +339,9 @@ int power_logind_init(struct power *p) {
         int r;
 
         sleeper_init(&p->sleeper, &ops, p);
-        p->delay_fd = p->awake_fd = -1;
+        p->delay_fd = -1;
+        for (size_t i = 0; i < POWER_BLOCKS; i++)
+                p->blocks[i] = (struct power_block){ .power = p, .fd = -1 };
         p->state.inhibitor = power_config(p)->sleep ? INHIBITOR_ABSENT : INHIBITOR_OFF;
         r = sd_event_add_time_relative(p->manager->event, &p->sleep_timer, CLOCK_MONOTONIC, 0, 1, on_step, p);
         if (r >= 0)
@@ -353,5 +355,6 @@ int power_logind_init(struct power *p) {
 void power_logind_deinit(struct power *p) {
         p->sleep_timer = sd_event_source_disable_unref(p->sleep_timer);
         p->delay_fd = fd_close(p->delay_fd);
-        p->awake_fd = fd_close(p->awake_fd);
+        for (size_t i = 0; i < POWER_BLOCKS; i++)
+                p->blocks[i].fd = fd_close(p->blocks[i].fd);
 }

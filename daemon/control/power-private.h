@@ -36,6 +36,15 @@ struct power_bus {
         struct power_service services[POWER_SERVICES];
 };
 
+/* An inhibitor that forbids something while a person waits. */
+struct power_block {
+        struct power *power;
+        int fd;
+        bool asked, refused;
+};
+
+enum { POWER_BLOCK_SLEEP, POWER_BLOCK_IDLE, POWER_BLOCKS };
+
 struct power {
         struct manager *manager;
         struct power_state state;
@@ -44,9 +53,9 @@ struct power {
         /* logind */
         struct sleeper sleeper;
         sd_event_source *sleep_timer;
-        int delay_fd, awake_fd;
+        int delay_fd;
         bool delay_asked, delay_refused;
-        bool awake_asked, sleep_block_refused, idle_block_refused;
+        struct power_block blocks[POWER_BLOCKS];
         /* supply */
         struct power_meter meter;
         struct power_reading reading; /* of whoever says it */

@@ -129,10 +129,12 @@ bool sysfs_read_supply(const char *root, struct power_reading *ret) {
                 return false;
         if (s.n_batteries > 0)
                 percent = s.n_charges == s.n_batteries ? s.now * 100 / s.full : s.percent_sum / s.n_batteries;
+        percent = MIN(percent, 100.0);
+        percent = MAX(percent, 0.0);
         *ret = (struct power_reading){
                 .has_battery = s.n_batteries > 0,
                 .on_battery = s.discharging && !s.online,
-                .percent = percent < 0 ? 0 : MIN(percent, 100.0),
+                .percent = percent,
         };
         return true;
 }

@@ -22,7 +22,7 @@ const char *power_inhibitor_name(enum power_inhibitor inhibitor) {
 }
 
 const char *power_awake_name(enum power_awake awake) {
-        static const char *const names[] = { "", "idle", "sleep:idle" };
+        static const char *const names[] = { "", "idle", "sleep", "sleep:idle" };
 
         return names[awake];
 }
@@ -37,12 +37,13 @@ const char *power_note(const struct power *p, size_t i) {
                 { p->state.inhibitor == INHIBITOR_ABSENT && p->bus.bus,
                   "logind is not on the bus: the machine's sleep is not heard of." },
                 { p->state.inhibitor == INHIBITOR_REFUSED, "logind does not let the service delay the machine's sleep." },
-                { p->sleep_block_refused && !p->idle_block_refused,
-                  "logind does not let the service forbid sleep: a person's request only keeps the machine from being idle." },
-                { p->idle_block_refused, "logind lets a person's request keep the machine neither awake nor from being idle." },
+                { p->blocks[POWER_BLOCK_SLEEP].refused,
+                  "logind does not let the service forbid sleep while a person waits for an answer." },
+                { p->blocks[POWER_BLOCK_IDLE].refused,
+                  "logind does not let the service keep the machine from being idle while a person waits for an answer." },
                 { p->sleeper.late, "The last time that the machine slept not everything was parked and written in time." },
                 { p->rapl.forbidden && !p->energy_engine,
-                  "The processor's energy counter (RAPL) is there, but only root may read it; sparkd.conf(5) says what to do." },
+                  "The processor's energy counter (RAPL) is there, but only root may read it; docs/power.md says what to do." },
         };
 
         for (size_t k = 0; k < ARRAY_SIZE(notes); k++)

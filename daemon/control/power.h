@@ -29,7 +29,7 @@ struct user;
 
 enum power_source { POWER_SOURCE_NONE, POWER_SOURCE_UPOWER, POWER_SOURCE_SYSFS };
 enum power_inhibitor { INHIBITOR_OFF, INHIBITOR_ABSENT, INHIBITOR_REFUSED, INHIBITOR_RELEASED, INHIBITOR_HELD };
-enum power_awake { AWAKE_NOTHING, AWAKE_IDLE, AWAKE_SLEEP_IDLE };
+enum power_awake { AWAKE_NOTHING, AWAKE_IDLE, AWAKE_SLEEP, AWAKE_SLEEP_IDLE };
 
 /* What is in effect. Strings live as long as the struct power. */
 struct power_state {

@@ -90,6 +90,7 @@ struct request *request_free(struct request *r) {
         r->job = job_end(r->job, JOB_CANCELLED);
         if (ends)
                 request_settle(r);
+        r->job = job_end(r->job, JOB_CANCELLED);
         if (r->session && ends)
                 session_turn_break(r);
         else if (r->session)

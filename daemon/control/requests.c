@@ -67,6 +67,7 @@ int requests_add_again(struct requests *t, struct request *r, uint64_t key) {
         }
         if (t->slots[slot])
                 return -EEXIST;
+        t->n_free = 0; /* which are free is seen when all are there */
         t->slots[slot] = r;
         t->count++;
         r->key = key;

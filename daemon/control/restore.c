@@ -7,15 +7,17 @@
 #include "inherited.h"
 #include "keep-clients.h"
 #include "kept.h"
-#include "lease-private.h"
+#include "lease-keep.h"
 #include "manager.h"
 #include "model-keep.h"
 #include "restore.h"
+#include "session-keep.h"
 
 /* What was read so far. */
 struct restore {
         struct manager *manager;
-        struct models_kept models;
+        struct keep_records models, leases;
+        struct sessions_kept sessions;
 };
 
 static void write_numbers(const struct manager *m, struct keep *k) {
@@ -23,6 +25,7 @@ static void write_numbers(const struct manager *m, struct keep *k) {
         Spark__State__V1__Record record = SPARK__STATE__V1__RECORD__INIT;
 
         numbers.model = m->models.last_id;
+        numbers.lease = leases_last_id(m->leases);
         record.body_case = SPARK__STATE__V1__RECORD__BODY_NUMBERS;
         record.numbers = &numbers;
         keep_append(k, &record);
@@ -33,12 +36,14 @@ static void write_all(void *userdata, struct keep *k) {
 
         write_numbers(m, k);
         models_keep_all(m, k);
-        leases_keep_all(m, k);
+        sessions_keep_all(m->sessions, k);
+        leases_keep_all(m->leases, k);
         clients_write(m, k);
 }
 
 static void read_numbers(struct manager *m, const Spark__State__V1__Numbers *numbers) {
         m->models.last_id = MAX(m->models.last_id, numbers->model);
+        leases_skip_ids(m->leases, numbers->lease);
 }
 
 static void read_record(void *userdata, const Spark__State__V1__Record *record) {
@@ -48,6 +53,15 @@ static void read_record(void *userdata, const Spark__State__V1__Record *record) 
         case SPARK__STATE__V1__RECORD__BODY_MODEL:
         case SPARK__STATE__V1__RECORD__BODY_MODEL_GONE:
                 models_kept_read(&r->models, record);
+                break;
+        case SPARK__STATE__V1__RECORD__BODY_SESSION:
+        case SPARK__STATE__V1__RECORD__BODY_SESSION_GONE:
+        case SPARK__STATE__V1__RECORD__BODY_SESSION_TEXT:
+                sessions_kept_read(&r->sessions, record);
+                break;
+        case SPARK__STATE__V1__RECORD__BODY_LEASE:
+        case SPARK__STATE__V1__RECORD__BODY_LEASE_GONE:
+                leases_kept_read(&r->leases, record);
                 break;
         case SPARK__STATE__V1__RECORD__BODY_NUMBERS:
                 read_numbers(r->manager, record->numbers);
@@ -73,7 +87,13 @@ int restore_all(struct manager *m) {
 
         if (r >= 0)
                 r = models_restore(m, &restore.models);
-        models_kept_deinit(&restore.models);
+        if (r >= 0)
+                r = sessions_restore(m, &restore.sessions);
+        if (r >= 0)
+                r = leases_restore(m, &restore.leases);
+        keep_records_deinit(&restore.models);
+        keep_records_deinit(&restore.leases);
+        sessions_kept_deinit(&restore.sessions);
         return r;
 }
 
@@ -87,9 +107,9 @@ int restore_end(struct manager *m) {
 
         if (r < 0)
                 return r;
-        leases_restore(m);
         if (keep_read(m->keep, read_client, kept) == 0)
                 clients_restore(m, kept, m->inherited);
+        sessions_restored(m);
         keep_taken(m->keep);
         m->inherited = inherited_free(m->inherited);
         return 0;

@@ -51,6 +51,8 @@ struct session {
         bool closing;            /* its files are being removed */
         bool stored;             /* on disk only: the text has to be read first */
         uint64_t connection;     /* not persistent: lives as long as that */
+        bool kept;               /* not persistent: a later process knows of it, */
+        uint64_t kept_n;         /* and of so many of its tokens, as they are */
         struct session_text *text;
         uint64_t n;              /* tokens, of the text's */
         uint32_t vocabulary;     /* of the model that made the text; 0 = not known */

@@ -39,7 +39,10 @@ static bool take_back(struct session *s, const struct request *r) {
 
         if (s->n < r->turn.session_tokens)
                 return false;
-        s->n = r->turn.session_tokens;
+        if (s->n > r->turn.session_tokens) {
+                s->n = r->turn.session_tokens;
+                session_changed(s);
+        }
         return !j->accepted || (j->n_prompt >= s->n && (s->n == 0 || memcmp(j->tokens, s->text->ids, s->n * sizeof(*j->tokens)) == 0));
 }
 

@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "message.h"
+#include "session-keep.h"
 #include "session-private.h"
 
 /* ---- table ---- */
@@ -57,6 +58,7 @@ struct session *session_free(struct session *s) {
                 t->told(t->told_userdata, s, true);
         if (s->turn)
                 request_abort(s->turn, SPARK__V1__ERROR_CODE__CANCELLED, "The session was closed.");
+        session_keep_gone(s);
         list_remove(&s->link); /* requests that look for it from here on do not find it */
         list_remove(&s->doomed_link);
         session_answer_waiting(s, true);
@@ -105,6 +107,8 @@ void session_changed(struct session *s) {
         s->used_s = (uint64_t)time(NULL);
         if (s->persistent)
                 session_store_save(s);
+        else
+                session_keep(s);
 }
 
 uint64_t session_idle_us(const struct session *s, uint64_t now_us) {

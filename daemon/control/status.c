@@ -358,13 +358,6 @@ static void fill_memory(struct manager *m, Spark__V1__StatusResult *s, Spark__V1
         s->memory_kv_cached = info->kv_cached;
 }
 
-void status_fill_memory(struct manager *m, Spark__V1__StatusResult *s) {
-        Spark__V1__MemoryInfo info;
-
-        fill_memory(m, s, &info);
-        s->memory = NULL; /* it does not live on */
-}
-
 /* A path may hold any bytes, a string of the protocol may not. */
 static void make_utf8(char *text) {
         if (utf8_valid(text, strlen(text), NULL))

@@ -17,7 +17,5 @@ Spark__V1__Done *status_new_models(struct manager *m);
 Spark__V1__Done *status_new_status(struct manager *m, uid_t viewer);
 Spark__V1__Done *status_free(Spark__V1__Done *done);
 DEFINE_CLEANUP(Spark__V1__Done *, status_free)
-/* What status says of memory, of an otherwise empty answer. */
-void status_fill_memory(struct manager *m, Spark__V1__StatusResult *s);
 /* One model's figures; strings are borrowed from the model, valid until the next turn. */
 void status_fill_model(struct model *model, Spark__V1__ModelInfo *info);

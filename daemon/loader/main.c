@@ -39,6 +39,7 @@ struct options {
         size_t n_names;
         bool plan_only, lossless, pack;
         uint64_t segments; /* that are to be written; 0 = all */
+        uint64_t segment_bytes;
         const char *shape, *format; /* instead of inputs */
         struct image_step step;
 };
@@ -57,7 +58,7 @@ _Static_assert(LOADER_E_INVALID == (int)LOADLINK_CODE_MODEL_INVALID && LOADER_E_
 
 static int usage(void) {
         (void)fprintf(stderr, "usage: spark-loader --link FD (--input FD [--split FD]... | --file NAME=FD...) [--plan-only]\n"
-                              "           [--lossless] [--pack | --segments HEX] [--rows N] [--sequences N]\n"
+                              "           [--lossless] [--pack | --segments HEX] [--segment-bytes N] [--rows N] [--sequences N]\n"
                               "       spark-loader --link FD --shape NAME --format FORMAT [--lossless] [--rows N] [--sequences N]\n"
                               "Started by sparkd; see ipc/loadlink.h for what it says on its link.\n");
         return EX_USAGE;
@@ -76,12 +77,12 @@ static bool parse_number(const char *s, int *ret) {
         return true;
 }
 
-/* A set of segments: bits, not none. */
-static bool parse_segments(const char *s, uint64_t *ret) {
+/* 64 bits, not none. */
+static bool parse_large(const char *s, int base, uint64_t *ret) {
         char *end;
 
         errno = 0;
-        *ret = strtoull(s, &end, 16);
+        *ret = strtoull(s, &end, base);
         return !errno && end != s && !*end && strchr("0123456789abcdef", *s) && *ret != 0;
 }
 
@@ -129,7 +130,9 @@ static bool parse_option(struct options *o, int c, char *s) {
         case 'f':
                 return add_file(o, s);
         case 'm':
-                return parse_segments(s, &o->segments);
+                return parse_large(s, 16, &o->segments);
+        case 'b':
+                return parse_large(s, 10, &o->segment_bytes);
         case 'S':
                 o->shape = s;
                 return true;
@@ -157,6 +160,7 @@ static bool parse_options(int argc, char **argv, struct options *o) {
                 { "lossless", no_argument, NULL, 'L' },
                 { "pack", no_argument, NULL, 'P' },
                 { "segments", required_argument, NULL, 'm' },
+                { "segment-bytes", required_argument, NULL, 'b' },
                 { "shape", required_argument, NULL, 'S' },
                 { "format", required_argument, NULL, 'F' },
                 { "rows", required_argument, NULL, 'r' },
@@ -257,7 +261,8 @@ static int work(struct loader *l, const struct options *o) {
         const struct copy_progress survey = { report_progress, &reporter };
         int r;
 
-        l->options = (struct loader_options){ .lossless = o->lossless, .pack = o->pack, .segments = o->segments, .survey = &survey };
+        l->options = (struct loader_options){ .lossless = o->lossless, .pack = o->pack, .segments = o->segments,
+                                               .segment_bytes = o->segment_bytes, .survey = &survey };
         r = loader_plan(l);
         if (!r)
                 r = send_plan(l, o);

@@ -23,8 +23,7 @@ print("begun", flush=True)
 while True:
     room = group.available() - left
     if room <= 0:
-        print("full", len(eaten), flush=True) if sys.argv[5] == "tell" else None
-        time.sleep(0.01)
+        time.sleep(3600 if sys.argv[5] == "once" else 0.01)
         continue
     n = min(room, 32 << 20) & ~4095
     if n:
@@ -48,6 +47,8 @@ class Group:
     def make(cls, limit):
         """A new one with a limit, or None where none can be made."""
         for parent in (pathlib.Path("/sys/fs/cgroup"), pathlib.Path("/sys/fs/cgroup/memory"), pathlib.Path("/sys/fs/cgroup/unified")):
+            if not (parent / "cgroup.procs").exists():
+                continue  # a folder of no hierarchy
             path = parent / f"sparkd-test-{os.getpid()}-{time.monotonic_ns()}"
             try:
                 path.mkdir()
@@ -85,9 +86,10 @@ class Group:
     def add(self, pid):
         (self.path / "cgroup.procs").write_text(str(pid), encoding="ascii")
 
-    def hog(self, left, rate=0):
-        """Starts something that eats until so much is left, and eats what becomes free, too."""
-        process = subprocess.Popen([sys.executable, "-c", HOG, str(self.path), str(left), str(rate), os.path.dirname(__file__), ""],
+    def hog(self, left, rate=0, once=False):
+        """Starts something that eats until so much is left, and (but once) eats what becomes free, too; rate: bytes a second."""
+        process = subprocess.Popen([sys.executable, "-c", HOG, str(self.path), str(left), str(rate), os.path.dirname(__file__),
+                                    "once" if once else "greedy"],
                                    stdout=subprocess.PIPE, text=True, preexec_fn=lambda: self.add(os.getpid()))
         process.stdout.readline()
         return process

@@ -3,11 +3,12 @@
 """Power supply: what is served on mains, on battery, on a low one, with the profile power-saver; whoever says so coming and
 going; budgets; energy. Null backend; UPower and power-profiles-daemon are mocks on a private bus."""
 
+import subprocess
 import threading
 import time
 import unittest
 
-from harness import SLOW
+from harness import BUILD, SLOW
 from power_harness import *
 
 
@@ -252,6 +253,11 @@ class Energy(PowerTestCase):
             power = self.power(daemon)
             self.assertTrue(expected / 2 < power.joules_per_token < expected * 2, f"{power}, about {expected} expected")
             self.assertGreater(power.energy_tokens, 100)
+            for verb in ("status", "top"):
+                said = subprocess.run([BUILD / "bin/sparkctl", "-S", daemon.socket, verb], stdout=subprocess.PIPE, text=True,
+                                      check=True).stdout
+                self.assertRegex(said, r"battery.* J per token \(rapl\)")
+                self.assertRegex(said, r"\n\w+ .* [\d.]+ J\n")
             me = client.ask(status=pb.Status()).done.status.users[0]
             self.assertGreater(me.battery_energy_uj_today, 5000000)
             self.assertDeferred(client, NORMAL, "joules on battery today, of the 5 that it may use")

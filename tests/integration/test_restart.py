@@ -117,6 +117,47 @@ class Restart(KeptTestCase):
         self.assertIn("the backend is another one", daemon.log())
         self.assertFalse(any(n.startswith("image.1.") for n in daemon.store.names()))
 
+    def test_sessions_stay(self):
+        """Those without files, too, as long as their connection: what they come to is what they come to without restarts."""
+        def life(daemon, between):
+            with daemon.connect() as client:
+                id = client.ask(session_create=pb.SessionCreate(persistent=False)).done.session.id
+                ids = []
+                for prompt in (b"Once upon a time", b" and then", b" but"):
+                    request = client.request(generate=pb.Generate(prompt=prompt, session=id, sampling=pb.Sampling(
+                        temperature=0, max_tokens=12, ignore_eos=True)))
+                    got, _, end = client.answer(request, topup=True)
+                    self.assertDone(end)
+                    ids.append(got)
+                    between()
+                fork = client.ask(session_fork=pb.SessionFork(session=id)).done.session
+                self.assertEqual(fork.tokens, end.done.session.tokens)
+                between()
+                self.assertDone(client.ask(session_rewind=pb.SessionRewind(session=id, tokens=10)))
+                between()
+                listed = sorted(s.tokens for s in client.ask(sessions=pb.Sessions()).done.sessions.sessions)
+            return ids, listed
+
+        daemon = self.with_model()
+        expected = life(daemon, lambda: None)
+        self.assertEqual(expected[1][0], 10)
+        os.unlink(self.path)
+        self.assertEqual(life(daemon, lambda: daemon.restart(signal.SIGKILL)), expected)
+        self.assertEqual(life(daemon, daemon.restart), expected)
+        with daemon.connect() as client:  # they went with their connection
+            until(lambda: not client.ask(sessions=pb.Sessions()).done.sessions.sessions, 5, "the end of the sessions")
+
+    def test_session_of_a_client_that_left(self):
+        """Nobody is there any more when the service comes back."""
+        daemon = self.with_model()
+        client = daemon.connect()
+        self.assertDone(client.ask(session_create=pb.SessionCreate(persistent=False)))
+        daemon.crash()
+        client.close()
+        daemon.start()
+        with daemon.connect() as client:
+            until(lambda: not client.ask(sessions=pb.Sessions()).done.sessions.sessions, 5, "the end of the session")
+
     # ---- what can't be read ----
 
     def spoil(self, daemon, offset, data):

@@ -264,6 +264,36 @@ class Clients(KeptTestCase):
         os.close(fd)
         until(lambda: not [n for n in daemon.store.names() if n.startswith("input.")], 10, "no input in the store")
 
+    def session_turns(self, persistent):
+        """Three turns of a session; in the second one the service is killed now and then. Gives what each gave."""
+        daemon = self.kept(backend="cpu", threads=1, models=[{"name": "tiny", "path": str(MODEL), "default": True}])
+        turns, others = [], []
+        for kills, into in ((0, others), (4, turns)):
+            client = daemon.connect()
+            session = client.ask(session_create=pb.SessionCreate(persistent=persistent)).done.session.id
+            self.wait_kept(daemon, 1)
+            for i in range(4):
+                sampling = pb.Sampling(max_tokens=40, seed=i, temperature=0.9, ignore_eos=True)
+                id = client.request(generate=pb.Generate(prompt=f" and {i}".encode(), session=session, credit=100,
+                                                         sampling=sampling))
+                ids = []
+                for _ in range(kills):
+                    if len(ids) < 30:
+                        ids += client.tokens(id, 1)
+                    daemon.restart(signal.SIGKILL)
+                more, _, end = client.answer(id, seen=len(ids))
+                self.assertDone(end)
+                into.append((ids + more, end.done.session.tokens, end.done.usage.completion_tokens))
+            info, = [s for s in client.ask(sessions=pb.Sessions()).done.sessions.sessions if s.id == session]
+            into.append(info.tokens)
+        self.assertEqual(turns, others)
+
+    def test_turns_of_a_stored_session(self):
+        self.session_turns(True)
+
+    def test_turns_of_a_session_of_the_connection(self):
+        self.session_turns(False)
+
     def test_ends_reach_the_client(self):
         """What the store holds does not keep a client from seeing that its connection ended, nor from what it was sent before."""
         daemon = self.kept()

@@ -1,37 +1,112 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Leases over restarts: whoever has asked for memory, or holds a model, has it afterwards as well, however the service ended."""
+"""Leases that a descriptor holds are held over restarts, and end with the descriptor, whenever that is."""
 
 import os
 import signal
 import unittest
 
+from bus_harness import *
+from bus_harness import dbus
 from fdstore_harness import *
 from harness import *
 from harness import pb
 
 
-class Leases(KeptTestCase):
-    def begin(self):
-        daemon = self.kept(models=[{"name": "a", "default": True}, {"name": "b", "resident": "demand"}], residency={"min_seconds": 0})
-        client = daemon.connect()
-        self.addCleanup(client.close)
-        return daemon, client
+
+class Leases(KeptTestCase, BusTestCase):
+    def served(self):
+        daemon = self.kept(bus="session", env={"DBUS_SESSION_BUS_ADDRESS": self.bus.address},
+                           models=[{"name": "null", "default": True}])
+        self.wait_name(daemon)
+        return daemon
+
+    def wait_name(self, daemon):
+        until(lambda: daemon.log().count("on the bus as") == daemon.starts, 10, "the name on the bus")
+
+    @staticmethod
+    def ours(fd):
+        os.set_inheritable(fd, False)  # the next process of the service would hold its own lease
+        return fd
+
+    def reserve(self, size, who):
+        return self.ours(self.call(self.connect(), "ReserveMemory", "tssa{sv}",
+                                   (size, who, "a film", dbus.Dictionary({}, signature="sv"))).take())
+
+    def hold(self):
+        return self.ours(self.call(self.connect(), "HoldWarm", "sssa{sv}",
+                                   ("null", "editor", "a person types", dbus.Dictionary({}, signature="sv"))).take())
+
+    def leases(self, daemon):
+        with daemon.connect() as client:
+            return {lease.id: (lease.kind, lease.state, lease.who, lease.why, lease.bytes, lease.model, lease.policy, lease.pid)
+                    for lease in client.ask(status=pb.Status()).done.status.leases}
+
+    def over_restarts(self, fd, daemon, expected):
+        before = self.leases(daemon)
+        self.assertEqual([lease[:3] for lease in before.values()], [expected])
+        for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
+            daemon.restart(number, wait=False)
+            until(lambda: self.leases(daemon) == before, 10, "the same lease")
+        self.wait_name(daemon)
+        other = self.reserve(2 << 20, "another")
+        self.assertGreater(max(self.leases(daemon)), max(before))  # no number is used twice
+        os.close(other)
+        until(lambda: len(self.leases(daemon)) == 1, 10, "the end of one")
+        daemon.restart(signal.SIGKILL, wait=False)
+        until(lambda: self.leases(daemon) == before, 10, "the first one")
+        os.close(fd)
+        until(lambda: not self.leases(daemon), 10, "the end of all")
+        self.assertServes(daemon)
+        daemon.store.settle()
+        self.assertFalse([n for n in daemon.store.names() if n.startswith("lease.")])
+
+    def test_memory_over_restarts(self):
+        daemon = self.served()
+        self.over_restarts(self.reserve(1 << 20, "blender"), daemon, ("memory", "granted", "blender"))
+
+    def test_warm_over_restarts(self):
+        daemon = self.served()
+        self.over_restarts(self.hold(), daemon, ("warm", "warm", "editor"))
+
+    def test_ends_while_nobody_runs(self):
+        daemon = self.served()
+        fd = self.reserve(1 << 20, "blender")
+        self.assertEqual(len(self.leases(daemon)), 1)
+        daemon.crash()
+        os.close(fd)
+        until(lambda: not [n for n in daemon.store.names() if n.startswith("lease.")], 10, "a hang-up")
+        daemon.start()
+        self.assertEqual(self.leases(daemon), {})
+
+    def test_stop_ends_them(self):
+        daemon = self.served()
+        fd = self.reserve(1 << 20, "blender")
+        daemon.signal(signal.SIGINT)
+        daemon.process.wait(20 * SLOW)
+        daemon.start()
+        self.assertEqual(self.leases(daemon), {})
+        os.close(fd)
+
+
+class Requests(KeptTestCase):
+    """Leases that are requests of a connection come back with it."""
 
     def leases(self, client):
         return {lease.who: lease for lease in client.ask(status=pb.Status()).done.status.leases}
 
-    def wait_for(self, client, id, stage):
-        while client.receive_of(id).progress.stage != stage:
-            pass
-
     def test_requests(self):
         for number in (signal.SIGTERM, signal.SIGKILL):
             with self.subTest(number):
-                daemon, client = self.begin()
+                daemon = self.kept(models=[{"name": "a", "default": True}, {"name": "b", "resident": "demand"}],
+                                   residency={"min_seconds": 0})
+                client = daemon.connect()
+                self.addCleanup(client.close)
                 memory = client.request(reserve_memory=pb.ReserveMemory(bytes=1 << 20, who="blender", why="a film", policy="busy"))
-                self.wait_for(client, memory, "granted")
+                while client.receive_of(memory).progress.stage != "granted":
+                    pass
                 warm = client.request(hold_warm=pb.HoldWarm(model="b", who="demo"))
+                until(lambda: len(self.leases(client)) == 2, 10, "both")
                 daemon.restart(number)
                 found = until(lambda: self.leases(client), 10, "leases")
                 self.assertEqual(set(found), {"blender", "demo"})
@@ -43,8 +118,6 @@ class Leases(KeptTestCase):
                     self.assertError(client.answer(id)[2], "CANCELLED")
                 self.assertFalse(self.leases(client))
                 self.assertServes(daemon)
-                client.close()
-                until(lambda: not [n for n in daemon.store.names() if n.startswith("lease.")], 10, "an empty store")
 
 
 if __name__ == "__main__":

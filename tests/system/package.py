@@ -11,11 +11,13 @@ import pwd
 import unittest
 
 import inside
+import restart
 from inside import SERVICE, SOCKET, main_pid, run, show, systemctl
 
 HERE = pathlib.Path(__file__).resolve().parent
 STATE, CONFIG = pathlib.Path("/var/lib/sparkd"), pathlib.Path("/etc/sparkd/sparkd.conf")
 SOCKET_PATH = "/run/sparkd/sparkd.sock"
+LENGTH = 64  # of streams over the upgrade, tokens
 NAMES = ("libspark1", "libspark-dev", "sparkd")
 # What changes by itself, or with any package.
 NOISE = ("/var/lib/dpkg", "/var/lib/systemd", "/var/lib/apt", "/run/systemd", "/run/udev", "/run/dbus", "/run/log", "/run/user",
@@ -120,13 +122,18 @@ class Package(inside.Steps):
         return sum(row["completion_tokens"] for row in report["rows"])
 
     def test_09_upgrade(self):
-        """The service is another process, its socket is the same, and nothing of what was changed or counted is lost."""
+        """The service is another process, its socket is the same, and nothing of what was changed or counted is lost. Streams go on,
+        and who was connected is still."""
         with CONFIG.open("a", encoding="utf-8") as file:
             file.write("# by the administrator\n")
         pid, used, socket, began = main_pid(), self.used(), os.stat(SOCKET_PATH).st_ino, show("InvocationID", SOCKET)
         self.assertGreater(used, 0)
         old = versions()["sparkd"][1]
-        self.install("second")
+        right = self.answers(lambda: None)
+        idle = restart.Client(SOCKET_PATH)
+        self.addCleanup(idle.close)
+        self.assertEqual(self.answers(lambda: self.install("second")), right)
+        self.assertEqual(idle.ask(models=restart.pb.Models()).WhichOneof("body"), "done")
         self.assertEqual(set(versions().values()), {("installed", old + "+1")})
         self.assertEnabled()
         self.assertNotIn(main_pid(), (0, pid))
@@ -134,6 +141,25 @@ class Package(inside.Steps):
         self.assertIn("# by the administrator", CONFIG.read_text(encoding="utf-8"))
         self.assertServes()
         self.assertEqual(self.used(), used + 8)
+
+    def answers(self, meanwhile):
+        """The tokens of some streams; what happens meanwhile begins when they have begun, and ends before they do."""
+        clients = [restart.Client(SOCKET_PATH) for _ in range(4)]
+        for client in clients:
+            self.addCleanup(client.close)
+        sampling = restart.pb.Sampling(max_tokens=LENGTH, seed=5, temperature=1, ignore_eos=True)
+        # with little credit they wait for us
+        ids = [client.generate(prompt=b"Once", sampling=sampling, credit=16) for client in clients]
+        begun = [client.tokens(id, 16) for client, id in zip(clients, ids)]
+        meanwhile()
+        answers = []
+        for client, id, first in zip(clients, ids, begun):
+            client.credit(id, LENGTH)
+            rest, _, end = client.answer(id, seen=len(first))
+            self.assertEqual(end.WhichOneof("body"), "done", end)
+            answers.append(first + rest)
+            client.close()
+        return answers
 
     def test_10_remove(self):
         self.assertRuns(dpkg("-r", *NAMES))

@@ -41,6 +41,12 @@ def monotonic(name):
     return int(show(name)) / 1e6
 
 
+def handed_over():
+    """Names of what the store had for the process that runs."""
+    words = pathlib.Path(f"/proc/{main_pid()}/environ").read_text(encoding="ascii").split("\0")
+    return next((word for word in words if word.startswith("LISTEN_FDNAMES=")), "")
+
+
 def configure(models, **limits):
     lines = "".join(f"{key} = {value}; " for key, value in limits.items())
     CONFIG.write_text(f'models = ( {models} );\nmemory = {{ floor = "512M"; }};\nlimits = {{ {lines} }};\n', encoding="ascii")
@@ -122,11 +128,13 @@ class Restart(inside.Steps):
             self.assertEqual(stream.end.WhichOneof("body"), "done", stream.end)
             self.assertEqual(stream.ids, self.right[self.model][stream.number], f"stream {stream.number}")
             self.assertEqual(stream.end.done.usage.completion_tokens, len(stream.ids))
+            stream.client.close()
 
     def undisturbed(self):
         streams = self.streams()
         for stream in streams:
             stream.join(120)
+            stream.client.close()
             self.assertIsNone(stream.wrong)
         self.right[self.model] = {stream.number: stream.ids for stream in streams}
         self.assertEqual({len(ids) for ids in self.right[self.model].values()}, {TOKENS})
@@ -196,7 +204,14 @@ class Restart(inside.Steps):
         """What must not grow: descriptors in the store and of control, memory that is shared."""
         return (int(show("NFileDescriptorStore")), len(os.listdir(f"/proc/{main_pid()}/fd")), meminfo("Shmem"))
 
-    def test_06_at_random(self):
+    def test_06_stopped(self):
+        """Nothing is kept of a service that is stopped, and not even by the service manager."""
+        image, before = MODEL.with_suffix(".away").stat().st_size, meminfo("Shmem")
+        self.assertRuns(systemctl("stop", SERVICE))
+        self.assertEqual(show("NFileDescriptorStore"), "0")
+        self.assertTrue(until(lambda: before - meminfo("Shmem") > image * 9 // 10), (image, before, meminfo("Shmem")))
+
+    def test_07_at_random(self):
         """No stream wrong, no descriptor and no memory lost."""
         configure('{ name = "spark-tiny"; path = "/usr/share/sparkd/spark-tiny.gguf"; default = true; }', engine_losses=1000)
         self.start("spark-tiny")
@@ -213,9 +228,9 @@ class Restart(inside.Steps):
 
         os.kill(main_pid(), signal.SIGKILL)  # as it is behind a restart
         self.assertTrue(until(lambda: ready(self.model), timeout=60))
-        clients = [self.connect() for _ in range(STREAMS)]
-        self.assertTrue(until(lambda: int(show("NFileDescriptorStore")) > STREAMS))
         before = self.held()
+        clients = [self.connect() for _ in range(STREAMS)]
+        self.assertTrue(until(lambda: int(show("NFileDescriptorStore")) >= before[0] + STREAMS))
         askers = [threading.Thread(target=ask, args=pair, daemon=True) for pair in zip(clients, range(STREAMS))]
         for asker in askers:
             asker.start()
@@ -236,12 +251,14 @@ class Restart(inside.Steps):
             asker.join(120)
         self.assertEqual(wrong, [], self.journal("-n", "60"))
         self.assertGreater(min(counts), 0)
+        for client in clients:
+            client.close()
         self.assertTrue(until(lambda: ready(self.model), timeout=60))
         until(lambda: self.held()[:2] == before[:2], timeout=10)
         after = self.held()
         self.note(f"{KILLS} kills in {took:.0f} s, {sum(counts)} streams, all right; descriptors in the store, of control, and shared "
                   f"memory: {before}, afterwards {after}")
-        self.assertEqual(after[:2], before[:2])
+        self.assertEqual(after[:2], before[:2], handed_over())
         self.assertLess(after[2] - before[2], 64 << 20)
 
 

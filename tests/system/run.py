@@ -28,7 +28,7 @@ TESTDATA = pathlib.Path(os.environ.get("SPARK_TESTDATA", ROOT / "../shared/testd
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
 PACKAGES = "opt/sparkd-test/tests/system"  # where package.py finds them
 PACKAGE_SCRIPT = "package.py"
-SCRIPTS = ("inside.py", "restart.py", "polkit.py")
+SCRIPTS = ("inside.py", "restart.py", "polkit.py", "power.py")
 LONG = bool(os.environ.get("SPARK_TEST_LONG"))
 TIMEOUT_S = 1800 if LONG else 240
 
@@ -149,7 +149,7 @@ def run_script(build, script):
             journal = out / "journal"
             print(journal.read_text(errors="replace") if journal.exists() else "")
         else:
-            print("\n".join([f"{script}: {ran[2]}"] + re.findall(r"^(?:skipped|measured).*", said, re.M)))
+            print("\n".join([f"{script}: {ran[2]}"] + re.findall(r"(?:^|\.\.\. )((?:skipped|measured).*)", said, re.M)))
         return max(int(ran[1]) - failed - skipped, 0) if ran else 0, failed, skipped
 
 

@@ -14,6 +14,7 @@
 
 struct engines {
         struct engine of[2]; /* of the first two models */
+        int far[2];          /* where nobody reads what they are told */
 };
 
 static struct model *model_at(const struct fixture *f, size_t i) {
@@ -24,13 +25,19 @@ static struct model *model_at(const struct fixture *f, size_t i) {
         return LIST_ENTRY(node, struct model, link);
 }
 
-/* Engines without processes; frames go nowhere but into the fixture's channel. */
+/* Engines without processes. */
 static void engines_begin(struct fixture *f, struct engines *e) {
+        static const struct channel_limits limits = { CHANNEL_FRAME_MAX_PRIVATE, 64, 1 << 20, 0 };
+
         for (size_t i = 0; i < 2; i++) {
+                int pair[2];
+
                 e->of[i] = (struct engine){ .manager = f->m, .model = model_at(f, i), .state = ENGINE_READY, .pidfd = -1 };
                 list_init(&e->of[i].commands);
                 list_init(&e->of[i].dirty_link);
-                e->of[i].channel = f->engine;
+                assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+                assert_int_equal(channel_init(&e->of[i].channel, pair[0], &limits), 0);
+                e->far[i] = pair[1];
                 e->of[i].model->engine = &e->of[i];
                 e->of[i].model->state = MODEL_READY;
         }
@@ -39,6 +46,8 @@ static void engines_begin(struct fixture *f, struct engines *e) {
 static void engines_end(struct fixture *f, struct engines *e) {
         for (size_t i = 0; i < 2; i++) {
                 list_remove(&e->of[i].dirty_link);
+                channel_deinit(&e->of[i].channel);
+                assert_int_equal(close(e->far[i]), 0);
                 e->of[i].model->engine = NULL;
                 e->of[i].model->state = MODEL_AVAILABLE;
                 e->of[i].model->load_wanted = false;
