@@ -25,7 +25,31 @@ part() {
         echo "==> $name took $(($(date +%s) - began)) s"
 }
 
-part "build and tests" "$make" --no-print-directory -j"$jobs" BUILD="$build" RECORD="$record" check
+# Most tests leave a processor idle: what only compiles and looks is done beside them, by whoever has time. Each has a log, which its
+# part shows; begins when the headers that are made are there.
+beside() {
+        name=$1
+        shift
+        { nice -n 19 "$@" >"$build/$name.log" 2>&1 && echo 0 || echo 1; } >"$build/$name.rc" &
+        eval "beside_$name=$!"
+}
+
+finish() {
+        eval "wait \$beside_$1"
+        cat "$build/$1.log"
+        return "$(cat "$build/$1.rc")"
+}
+
+root=no
+[ "$(id -u)" != 0 ] || ! tools/deps.sh system || root=yes
+packages=no
+[ "$root" = no ] || ! tools/deps.sh deb || packages=yes
+
+part "build" "$make" --no-print-directory -j"$jobs" BUILD="$build" all unit
+beside lint "$make" --no-print-directory -j"$jobs" BUILD="$build" lint
+# package-test finds what was compiled
+[ "$packages" = no ] || beside deb tools/deb.sh "$build" 0
+part "tests" "$make" --no-print-directory -j"$jobs" BUILD="$build" RECORD="$record" check
 part "cuda: kernels compile and do not spill" "$make" --no-print-directory -j"$jobs" BUILD="$build" RECORD="$record" cuda-check
 part "sanitizers: address, undefined" "$make" --no-print-directory -j"$jobs" BUILD="$build" RECORD="$record" asan
 part "sanitizers: thread" "$make" --no-print-directory -j"$jobs" BUILD="$build" RECORD="$record" tsan
@@ -36,15 +60,16 @@ else
         echo "==> aarch64 SKIPPED: no cross packages here (see above)"
 fi
 # Only root can boot a system; anybody else's run says that it was left out.
-if [ "$(id -u)" = 0 ] && tools/deps.sh system; then
+if [ "$root" = yes ]; then
         part "real systemd" "$make" --no-print-directory -j"$jobs" BUILD="$build" RECORD="$record" system-test
-        if tools/deps.sh deb; then
+        if [ "$packages" = yes ]; then
+                part "packages are built" finish deb
                 part "packages" "$make" --no-print-directory BUILD="$build" RECORD="$record" package-test
         fi
 else
         echo "==> real systemd SKIPPED: needs root and systemd-nspawn; so do packages"
 fi
-part "lint" "$make" --no-print-directory -j"$jobs" BUILD="$build" lint
+part "lint" finish lint
 
 echo
 python3 tests/run.py --totals "$record" || failed=1

@@ -240,6 +240,8 @@ void jobs_deinit(struct jobs *j) {
 
         LIST_FOREACH(pos, tmp, &j->list)
                 (void)job_end(JOB_OF(pos), JOB_CANCELLED);
+        if (j->watcher)
+                list_remove(&j->watcher->link);
         free(j->watcher);
         j->watcher = NULL;
 }

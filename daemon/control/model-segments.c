@@ -9,6 +9,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "load.h"
+#include "model-keep.h"
 #include "model-private.h"
 
 static bool is_there(const struct model *model, size_t i) {
@@ -46,6 +47,7 @@ void model_take_image(struct model *model, struct load *load) {
 static uint64_t close_segments(struct model *model, uint64_t bytes) {
         uint64_t sum = 0;
 
+        model_keep_gone(model); /* nobody else may hold a segment; a later process begins with a whole load */
         for (size_t i = model->n_segments; i-- > 0 && sum < bytes;) {
                 if (!is_there(model, i))
                         continue;
@@ -59,9 +61,10 @@ static uint64_t close_segments(struct model *model, uint64_t bytes) {
 }
 
 uint64_t model_give_back_part(struct model *model, enum model_hold why, uint64_t bytes) {
-        uint64_t there = model_count_image(model), sum = 0;
+        uint64_t there = model->image_bytes, sum = 0;
 
-        if (bytes >= there || model->state == MODEL_LOADING || model->state == MODEL_FAILED) {
+        /* One that was taken over from an earlier process goes as a whole: what it was made of is not known. */
+        if (bytes >= there || !model->image_checksum || model->state == MODEL_LOADING || model->state == MODEL_FAILED) {
                 model_give_back(model, why);
                 return there;
         }

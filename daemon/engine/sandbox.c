@@ -4,16 +4,17 @@
 #include <fcntl.h>
 #include <linux/landlock.h>
 #include <seccomp.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/landlock.h"
 #include "base/log.h"
 #include "sandbox.h"
 
@@ -27,12 +28,12 @@
 static const int allowed[] = {
         SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(readv), SCMP_SYS(writev), SCMP_SYS(recvmsg), SCMP_SYS(sendmsg),
         SCMP_SYS(recvfrom), SCMP_SYS(sendto), SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(close), SCMP_SYS(shutdown),
-        SCMP_SYS(pread64), SCMP_SYS(pwrite64), SCMP_SYS(fstat), SCMP_SYS(newfstatat), SCMP_SYS(statx), SCMP_SYS(lseek), SCMP_SYS(fcntl), SCMP_SYS(eventfd2),
+        SCMP_SYS(pread64), SCMP_SYS(pwrite64), SCMP_SYS(fstat), SCMP_SYS(newfstatat), SCMP_SYS(statx), SCMP_SYS(lseek), SCMP_SYS(eventfd2),
         SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(madvise), SCMP_SYS(mincore), SCMP_SYS(brk),
         SCMP_SYS(futex), SCMP_SYS(futex_waitv), SCMP_SYS(set_robust_list), SCMP_SYS(get_robust_list), SCMP_SYS(rseq),
-        SCMP_SYS(clone), SCMP_SYS(clone3), SCMP_SYS(exit), SCMP_SYS(exit_group), SCMP_SYS(membarrier),
+        SCMP_SYS(exit), SCMP_SYS(exit_group), SCMP_SYS(membarrier),
         SCMP_SYS(rt_sigaction), SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigreturn), SCMP_SYS(sigaltstack),
-        SCMP_SYS(restart_syscall), SCMP_SYS(tgkill), SCMP_SYS(getpid), SCMP_SYS(gettid), SCMP_SYS(prctl),
+        SCMP_SYS(restart_syscall), SCMP_SYS(getpid), SCMP_SYS(gettid),
         SCMP_SYS(clock_gettime), SCMP_SYS(clock_getres), SCMP_SYS(clock_nanosleep), SCMP_SYS(nanosleep),
         SCMP_SYS(gettimeofday), SCMP_SYS(getrandom), SCMP_SYS(sched_yield), SCMP_SYS(sched_getaffinity),
         SCMP_SYS(sched_setaffinity), SCMP_SYS(getcpu), SCMP_SYS(getrusage),
@@ -51,7 +52,7 @@ static const int allowed_device[] = {
         SCMP_SYS(sched_getscheduler), SCMP_SYS(sched_setscheduler), SCMP_SYS(sched_getattr), SCMP_SYS(sched_setattr),
         SCMP_SYS(sched_get_priority_max), SCMP_SYS(sched_get_priority_min), SCMP_SYS(getpriority), SCMP_SYS(sysinfo),
         SCMP_SYS(uname), SCMP_SYS(getuid), SCMP_SYS(geteuid), SCMP_SYS(getgid), SCMP_SYS(getegid), SCMP_SYS(getppid),
-        SCMP_SYS(getrlimit), SCMP_SYS(prlimit64), SCMP_SYS(times), SCMP_SYS(set_tid_address),
+        SCMP_SYS(getrlimit), SCMP_SYS(times), SCMP_SYS(set_tid_address),
 };
 
 #define READ_FILE LANDLOCK_ACCESS_FS_READ_FILE
@@ -97,65 +98,77 @@ int sandbox_lower(void) {
         return 0;
 }
 
-/* Lets a ruleset allow what is beneath a path, as far as it handles that. Nothing there: nothing to allow. */
-static int allow_path(int ruleset, const char *path, uint64_t rights) {
-        _cleanup_fd_ int fd = open(path, O_PATH | O_CLOEXEC);
-        struct landlock_path_beneath_attr beneath = { .allowed_access = rights, .parent_fd = fd };
-
-        if (fd < 0)
-                return 0;
-        return syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &beneath, 0) < 0 ? -errno : 0;
-}
-
 static int allow_device(int ruleset, uint64_t handled) {
         char path[32];
         int r = 0;
 
         for (size_t i = 0; r == 0 && i < ARRAY_SIZE(device_files); i++)
-                r = allow_path(ruleset, device_files[i].path, device_files[i].rights & handled);
+                r = landlock_allow_path(ruleset, device_files[i].path, device_files[i].rights & handled);
         for (unsigned i = 0; r == 0 && i < GPUS_MAX; i++) {
                 (void)snprintf(path, sizeof(path), "/dev/nvidia%u", i);
-                r = allow_path(ruleset, path, (READ_FILE | WRITE_FILE | IOCTL_DEV) & handled);
+                r = landlock_allow_path(ruleset, path, (READ_FILE | WRITE_FILE | IOCTL_DEV) & handled);
         }
         return r;
 }
 
 /* A ruleset that handles everything this kernel knows and allows nothing, or a device's files. */
 static int deny_files(enum sandbox_profile profile) {
-        static const uint64_t fs_rights[] = { 0, 13, 14, 15, 15, 16 }; /* number of rights by ABI version */
-        struct landlock_ruleset_attr attr = { 0 };
         _cleanup_fd_ int fd = -1;
-        long abi;
+        uint64_t files;
+        int r = landlock_ruleset_new(&fd, &files);
+
+        if (r == 0)
+                log_info("no Landlock in this kernel");
+        if (r <= 0)
+                return r;
+        r = profile == SANDBOX_DEVICE ? allow_device(fd, files) : 0;
+        return r < 0 ? r : landlock_enter(fd);
+}
+
+/* Of fcntl what concerns the descriptor: an owner of one (F_SETOWN, F_SETSIG) can be sent any signal. */
+static const int allowed_fcntl[] = {
+        F_GETFL, F_SETFL, F_GETFD, F_SETFD, F_DUPFD, F_DUPFD_CLOEXEC, F_GET_SEALS, F_ADD_SEALS, F_GETLK, F_SETLK, F_SETLKW,
+};
+
+static const int allowed_prctl[] = { PR_SET_NAME, PR_GET_NAME, PR_GET_DUMPABLE, PR_SET_VMA, PR_GET_NO_NEW_PRIVS };
+
+static int allow_with(scmp_filter_ctx ctx, int call, struct scmp_arg_cmp compare) {
+        return seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, call, 1, &compare);
+}
+
+/* Calls that are harmless with certain arguments only: memory, but no code; threads, but no processes; signals and limits of our own. */
+static int allow_narrow(scmp_filter_ctx ctx, enum sandbox_profile profile) {
+        const scmp_datum_t self = (scmp_datum_t)getpid();
         int r;
 
-        abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
-        if (abi < 1) {
-                log_info("no Landlock in this kernel");
-                return 0;
-        }
-        attr.handled_access_fs = (1ull << fs_rights[abi < 5 ? abi : 5]) - 1;
-        fd = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr.handled_access_fs), 0);
-        if (fd < 0)
-                return -errno;
-        r = profile == SANDBOX_DEVICE ? allow_device(fd, attr.handled_access_fs) : 0;
-        if (r < 0)
-                return r;
-        return syscall(SYS_landlock_restrict_self, fd, 0) < 0 ? -errno : 0;
+        r = allow_with(ctx, SCMP_SYS(mmap), SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+        if (r == 0)
+                r = allow_with(ctx, SCMP_SYS(mprotect), SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+        if (r == 0)
+                r = allow_with(ctx, SCMP_SYS(clone), SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
+        if (r == 0) /* its flags are in memory: the C library takes clone() then */
+                r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
+        if (r == 0)
+                r = allow_with(ctx, SCMP_SYS(tgkill), SCMP_A0(SCMP_CMP_EQ, self));
+        for (size_t i = 0; r == 0 && i < ARRAY_SIZE(allowed_fcntl); i++)
+                r = allow_with(ctx, SCMP_SYS(fcntl), SCMP_A1(SCMP_CMP_EQ, (scmp_datum_t)allowed_fcntl[i]));
+        for (size_t i = 0; r == 0 && i < ARRAY_SIZE(allowed_prctl); i++)
+                r = allow_with(ctx, SCMP_SYS(prctl), SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)allowed_prctl[i]));
+        if (r == 0 && profile == SANDBOX_DEVICE)
+                r = allow_with(ctx, SCMP_SYS(prlimit64), SCMP_A0(SCMP_CMP_EQ, 0));
+        if (r == 0 && profile == SANDBOX_DEVICE)
+                r = allow_with(ctx, SCMP_SYS(prlimit64), SCMP_A0(SCMP_CMP_EQ, self));
+        return r;
 }
 
 static int allow_calls(scmp_filter_ctx ctx, enum sandbox_profile profile) {
-        static const int mapping[] = { SCMP_SYS(mmap), SCMP_SYS(mprotect) };
         int r = 0;
 
         for (size_t i = 0; r == 0 && i < ARRAY_SIZE(allowed); i++)
                 r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, allowed[i], 0);
         for (size_t i = 0; r == 0 && profile == SANDBOX_DEVICE && i < ARRAY_SIZE(allowed_device); i++)
                 r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, allowed_device[i], 0);
-        /* memory, but no code */
-        for (size_t i = 0; r == 0 && i < ARRAY_SIZE(mapping); i++)
-                r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, mapping[i], 1,
-                                     SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-        return r;
+        return r == 0 ? allow_narrow(ctx, profile) : r;
 }
 
 static int filter_calls(enum sandbox_profile profile) {

@@ -3,17 +3,16 @@
 #include <asm/unistd.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/landlock.h>
 #include <seccomp.h>
 #include <signal.h>
 #include <stdint.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/landlock.h"
 #include "base/macro.h"
 
 #include "loadlink.h"
@@ -23,31 +22,13 @@
 /* Segments and inputs, all of them at once, and link, ring, standard streams and what a library may need. */
 #define SANDBOX_FILES (LOADLINK_SEGMENTS_MAX + SOURCES_MAX + 16u)
 
-/* Rights that the running kernel may know beyond those of the header we were built with. */
-static const uint64_t fs_rights[] = {
-        [1] = (1ull << 13) - 1, /* ABI 1: execute ... make_sym */
-        [2] = (1ull << 14) - 1, /* refer */
-        [3] = (1ull << 15) - 1, /* truncate */
-        [4] = (1ull << 15) - 1, /* (adds network rules) */
-        [5] = (1ull << 16) - 1, /* ioctl_dev */
-};
-
 static int enter_landlock(bool *ret_entered) {
-        struct landlock_ruleset_attr attr = { 0 };
         _cleanup_fd_ int fd = -1;
-        long abi;
+        uint64_t files;
+        int r = landlock_ruleset_new(&fd, &files);
 
-        abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
-        if (abi < 1) {
-                *ret_entered = false;
-                return 0;
-        }
-        attr.handled_access_fs = fs_rights[MIN((size_t)abi, ARRAY_SIZE(fs_rights) - 1)];
-        fd = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr.handled_access_fs), 0);
-        if (fd < 0 || syscall(SYS_landlock_restrict_self, fd, 0) < 0)
-                return -errno;
-        *ret_entered = true;
-        return 0;
+        *ret_entered = r > 0;
+        return r > 0 ? landlock_enter(fd) : r;
 }
 
 static int set_limit(int resource, rlim_t value) {

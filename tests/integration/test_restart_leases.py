@@ -13,7 +13,6 @@ from harness import *
 from harness import pb
 
 
-
 class Leases(KeptTestCase, BusTestCase):
     def served(self):
         daemon = self.kept(bus="session", env={"DBUS_SESSION_BUS_ADDRESS": self.bus.address},
@@ -22,7 +21,7 @@ class Leases(KeptTestCase, BusTestCase):
         return daemon
 
     def wait_name(self, daemon):
-        until(lambda: daemon.log().count("on the bus as") == daemon.starts, 10, "the name on the bus")
+        until(lambda: daemon.log().rfind("on the bus as") > daemon.log().rfind("listening at"), 10, "the name on the bus")
 
     @staticmethod
     def ours(fd):
@@ -87,6 +86,37 @@ class Leases(KeptTestCase, BusTestCase):
         daemon.start()
         self.assertEqual(self.leases(daemon), {})
         os.close(fd)
+
+
+class Requests(KeptTestCase):
+    """Leases that are requests of a connection come back with it."""
+
+    def leases(self, client):
+        return {lease.who: lease for lease in client.ask(status=pb.Status()).done.status.leases}
+
+    def test_requests(self):
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with self.subTest(number):
+                daemon = self.kept(models=[{"name": "a", "default": True}, {"name": "b", "resident": "demand"}],
+                                   residency={"min_seconds": 0})
+                client = daemon.connect()
+                self.addCleanup(client.close)
+                memory = client.request(reserve_memory=pb.ReserveMemory(bytes=1 << 20, who="blender", why="a film", policy="busy"))
+                while client.receive_of(memory).progress.stage != "granted":
+                    pass
+                warm = client.request(hold_warm=pb.HoldWarm(model="b", who="demo"))
+                until(lambda: len(self.leases(client)) == 2, 10, "both")
+                daemon.restart(number)
+                found = until(lambda: self.leases(client), 10, "leases")
+                self.assertEqual(set(found), {"blender", "demo"})
+                self.assertEqual((found["blender"].bytes, found["blender"].why, found["blender"].policy, found["blender"].pid),
+                                 (1 << 20, "a film", "busy", os.getpid()))
+                self.assertEqual(found["demo"].model, "b")
+                for id in (memory, warm):
+                    client.cancel(id)
+                    self.assertError(client.answer(id)[2], "CANCELLED")
+                self.assertFalse(self.leases(client))
+                self.assertServes(daemon)
 
 
 if __name__ == "__main__":

@@ -234,6 +234,25 @@ class Service(Steps):
         self.assertServes()
         self.assertEqual(show("NRestarts"), "1")
 
+    def test_11b_crashes_leave_no_core(self):
+        """What was in memory, prompts among it, is not written anywhere: by no limit, and by nobody who looks into a process."""
+        for name in "spark-engine", "sparkd":
+            run("sparkctl", "generate", "-n", "64", f"{MARK} once more", user="member")
+            control = main_pid()
+            pid = control if name == "sparkd" else children(control)[name]
+            self.assertEqual(os.stat(f"/proc/{pid}/environ").st_uid, 0)  # not dumpable: its own user may not read its memory
+            self.assertIn("Permission denied", run("cat", f"/proc/{pid}/maps", user="sparkd").stderr)
+            self.assertRegex(pathlib.Path(f"/proc/{pid}/limits").read_text(), r"Max core file size +0 +0")
+            os.kill(pid, signal.SIGABRT)
+            self.assertTrue(until(lambda: not pathlib.Path(f"/proc/{pid}").exists() and show("ActiveState") == "active"))
+            self.assertServes()
+        said = self.journal()
+        self.assertIn("code=killed, status=6/ABRT", said)
+        self.assertNotIn("code=dumped", said)
+        self.assertIn("signal 6", said)
+        for folder in "/", "/var/lib/sparkd", "/var/lib/systemd/coredump":
+            self.assertEqual([path.name for path in pathlib.Path(folder).glob("*core*")], [])
+
     def test_12_stop_and_socket_activation(self):
         used = self.usage()
         self.assertGreater(used, 0)

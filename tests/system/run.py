@@ -28,7 +28,7 @@ TESTDATA = pathlib.Path(os.environ.get("SPARK_TESTDATA", ROOT / "../shared/testd
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
 PACKAGES = "opt/sparkd-test/tests/system"  # where package.py finds them
 PACKAGE_SCRIPT = "package.py"
-SCRIPTS = ("inside.py", "restart.py", "polkit.py", "power.py")
+SCRIPTS = ("inside.py", "polkit.py", "power.py", "restart.py")
 LONG = bool(os.environ.get("SPARK_TEST_LONG"))
 TIMEOUT_S = 1800 if LONG else 240
 

@@ -18,11 +18,15 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -85,8 +89,18 @@ static bool refused(long r) {
                 n++;          \
         } while (0)
 
+static long vfork_raw(void) {
+#ifdef SYS_vfork
+        return syscall(SYS_vfork);
+#else
+        errno = EPERM;
+        return -1;
+#endif
+}
+
 /* What no engine may do. */
 static int try_forbidden(void) {
+        const struct sockaddr_un bus = { .sun_family = AF_UNIX, .sun_path = "/run/dbus/system_bus_socket" };
         char *const argv[] = { (char *)"/bin/true", NULL };
         int n = 1;
 
@@ -104,14 +118,36 @@ static int try_forbidden(void) {
         FORBID(syscall(SYS_process_vm_readv, 1, NULL, 0, NULL, 0, 0));
         FORBID(syscall(SYS_mmap, NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == -1 ? -1 : 0);
         FORBID(syscall(SYS_mprotect, NULL, 4096, PROT_READ | PROT_EXEC));
+        FORBID(fork());
+        FORBID(vfork_raw());
+        FORBID(syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL));
+        FORBID(syscall(SYS_tgkill, getppid(), getppid(), 0));
+        FORBID(syscall(SYS_pidfd_open, getppid(), 0));
+        FORBID(fcntl(0, F_SETOWN, getppid()));
+        FORBID(fcntl(0, F_SETSIG, SIGKILL));
+        FORBID(prctl(PR_SET_DUMPABLE, 1));
+        FORBID(prctl(PR_SET_PTRACER, getppid()));
+        FORBID(syscall(SYS_prlimit64, getppid(), RLIMIT_NOFILE, NULL, NULL));
+        FORBID(connect(0, (const struct sockaddr *)&bus, sizeof(bus)));
+        FORBID(syscall(SYS_bind, 0, (const struct sockaddr *)&bus, sizeof(bus)));
+        FORBID(mount("none", "/tmp", "tmpfs", 0, NULL));
+        FORBID(unshare(CLONE_NEWUSER));
+        FORBID(rename("/tmp/does-not-exist", "/tmp/does-not-exist-either"));
+        FORBID(mkdir("/tmp/does-not-exist", 0700));
+        FORBID(syscall(SYS_userfaultfd, 0));
+        FORBID(syscall(SYS_bpf, 0, NULL, 0));
+        FORBID(syscall(SYS_perf_event_open, NULL, 0, 0, 0, 0));
+        /* what was closed to others is so still, and without a core */
+        if (prctl(PR_GET_DUMPABLE) != 0 || prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1)
+                return n;
         return 0;
 }
 
 static int forbidden_in_memory(void) {
-        int n = 50, r;
+        int n = 80, r;
 
         if (!enter(SANDBOX_MEMORY))
-                return 100;
+                return 200;
         r = try_forbidden();
         if (r != 0)
                 return r;
@@ -122,15 +158,35 @@ static int forbidden_in_memory(void) {
         return 0;
 }
 
+static void *no_work(void *arg) {
+        return arg;
+}
+
+/* With threads and limits of its own, what the C library does for them. */
+static int allowed_in_memory(void) {
+        pthread_t thread;
+        int n = 1;
+
+        if (!enter(SANDBOX_MEMORY))
+                return 200;
+        ALLOW(pthread_create(&thread, NULL, no_work, NULL) ? -1 : 0);
+        ALLOW(pthread_join(thread, NULL) ? -1 : 0);
+        ALLOW(fcntl(0, F_GETFL));
+        ALLOW(fcntl(0, F_DUPFD_CLOEXEC, 10));
+        ALLOW(prctl(PR_SET_NAME, "worker"));
+        ALLOW(syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), 0));
+        return 0;
+}
+
 static int forbidden_with_device(void) {
-        int n = 50, r;
+        int n = 80, r;
 
         if (!has_landlock()) {
                 (void)fprintf(stderr, "no Landlock in this kernel: files are not tried\n");
                 return 0;
         }
         if (!enter(SANDBOX_DEVICE))
-                return 100;
+                return 200;
         r = try_forbidden();
         if (r != 0)
                 return r;
@@ -154,10 +210,6 @@ static int name_thread(void) {
         return close(fd) < 0 ? -1 : r;
 }
 
-static void *no_work(void *arg) {
-        return arg;
-}
-
 /* As the service's user: whoever leaves no core owns little of its own /proc. */
 static bool become_nobody(void) {
         return geteuid() != 0 || (setgid(65534) == 0 && setuid(65534) == 0);
@@ -173,9 +225,9 @@ static int allowed_with_device(void) {
         void *p;
 
         if (!become_nobody())
-                return 101;
+                return 201;
         if (!enter(SANDBOX_DEVICE))
-                return 100;
+                return 200;
         ALLOW(fd = memfd_create("x", MFD_CLOEXEC));
         ALLOW(ftruncate(fd, 4096));
         p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -221,16 +273,20 @@ static int try_thread(void) {
         void *result;
 
         if (pipe(pipe_fds) < 0 || pthread_create(&thread, NULL, thread_main, NULL) != 0)
-                return 101;
+                return 201;
         if (!enter(SANDBOX_DEVICE))
-                return 100;
+                return 200;
         if (write(pipe_fds[1], "x", 1) != 1 || pthread_join(thread, &result) != 0)
-                return 102;
+                return 202;
         return (int)(intptr_t)result;
 }
 
 static void test_memory(void **state) {
         assert_int_equal(in_child(forbidden_in_memory), 0);
+}
+
+static void test_memory_allows(void **state) {
+        assert_int_equal(in_child(allowed_in_memory), 0);
 }
 
 static void test_device_forbids(void **state) {
@@ -248,6 +304,7 @@ static void test_threads_before(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_memory),
+                cmocka_unit_test(test_memory_allows),
                 cmocka_unit_test(test_device_forbids),
                 cmocka_unit_test(test_device_allows),
                 cmocka_unit_test(test_threads_before),

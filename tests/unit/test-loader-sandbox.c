@@ -10,6 +10,7 @@
 #include <linux/seccomp.h>
 #include <liburing.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -22,6 +23,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -107,6 +109,17 @@ static int try_forbidden(void) {
         FORBID(fdatasync(0));
         FORBID(sync_file_range(0, 0, 0, 0));
         FORBID(fallocate(0, 0, 0, 1));
+        FORBID(fork());
+        FORBID(syscall(SYS_tgkill, getppid(), getppid(), 0));
+        FORBID(fcntl(0, F_SETOWN, getppid()));
+        FORBID(connect(0, (const struct sockaddr *)&(struct sockaddr_un){ .sun_family = AF_UNIX }, sizeof(struct sockaddr_un)));
+        FORBID(syscall(SYS_prlimit64, getppid(), RLIMIT_NOFILE, NULL, NULL));
+        FORBID(pwrite(0, "x", 1, 0));
+        FORBID(ftruncate(0, 0));
+        FORBID(syscall(SYS_dup, 0));
+        FORBID(syscall(SYS_pidfd_open, getppid(), 0));
+        FORBID(unshare(CLONE_NEWUSER));
+        FORBID(syscall(SYS_userfaultfd, 0));
 #undef FORBID
         return 0;
 }
