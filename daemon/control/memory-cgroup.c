@@ -268,7 +268,7 @@ static bool has_file(const char *folder, const char *name) {
 
 void memory_cgroup_init(struct memory_cgroup *c, const char *cgroup, const char *mountinfo) {
         char path[MEMORY_CGROUP_PATH];
-        size_t top;
+        size_t top = 0;
 
         *c = MEMORY_CGROUP_NULL;
         if (memory_cgroup_find(cgroup, mountinfo, 2, path, sizeof(path), &top)) {
