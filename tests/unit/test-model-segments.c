@@ -3,13 +3,15 @@
 /*
  * A real manager with the real loader and engine, whose model gives parts of its image back and loads them again. The
  * programs stand beside the program that starts them, so the test runs as a copy of itself in a folder of its own; there
- * the loader makes small segments, so that a small model has many.
+ * the loader makes small segments, so that a small model has many. Also what else takes the real programs: an engine that ends.
  */
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +26,7 @@
 #include "daemon/control/engine.h"
 #include "daemon/control/load.h"
 #include "daemon/control/manager.h"
+#include "daemon/control/spawn.h"
 
 #define FOLDER "SPARK_TEST_FOLDER"
 #define MODEL "share/models/spark-tiny.gguf"
@@ -264,6 +267,25 @@ static void test_another_plan(void **state) {
         close_world(w);
 }
 
+/* A process that is just being started has a copy of the descriptor that tells of an engine's end, so closing ours does not take it
+ * out of the loop: its source has to be gone by then, or the loop is told of one that was freed. */
+static void test_copy_of_pidfd(void **state) {
+        struct world *w = open_world();
+        struct model *model = w->model;
+        int copy;
+
+        run_until(w, MODEL_READY);
+        copy = fcntl(model->engine->pidfd, F_DUPFD_CLOEXEC, 0);
+        assert_true(copy >= 0);
+        spawn_kill(copy, SIGKILL);
+        run_until(w, MODEL_STARTING);
+        assert_int_equal(model->restarts, 1);
+        run_until(w, MODEL_READY); /* with the copy there, many turns of the loop */
+        assert_int_equal(fd_close(copy), -1);
+        assert_int_equal(model->restarts, 1);
+        close_world(w);
+}
+
 static void write_script(const char *path, const char *bin) {
         FILE *f = fopen(path, "we");
 
@@ -308,6 +330,7 @@ int main(int argc, char **argv) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_part),         cmocka_unit_test(test_more_and_all), cmocka_unit_test(test_while_loading),
                 cmocka_unit_test(test_changed_file), cmocka_unit_test(test_another_plan),
+                cmocka_unit_test(test_copy_of_pidfd),
         };
 
         log_init("test-model-segments", LOG_LEVEL_WARNING, 0);
