@@ -207,7 +207,8 @@ static uint64_t limit_of(const struct memory_cgroup *c, int folder) {
         return MIN(max, high);
 }
 
-/* Taken, but for what would go at once: pages of files that are cached. Images are not among them: they lie on the other lists. */
+/* Taken, but for what would go at once: pages of files that are cached. Images are not among them: they lie on the other
+ * lists. */
 static bool used_of(const struct memory_cgroup *c, int folder, uint64_t *ret) {
         static const char *const keys[2][3] = { { "total_inactive_file", "total_active_file", NULL },
                                                 { "inactive_file", "active_file", "slab_reclaimable" } };
@@ -268,17 +269,19 @@ static bool has_file(const char *folder, const char *name) {
 
 void memory_cgroup_init(struct memory_cgroup *c, const char *cgroup, const char *mountinfo) {
         char path[MEMORY_CGROUP_PATH];
+        int version = 0;
         size_t top;
 
         *c = MEMORY_CGROUP_NULL;
         if (memory_cgroup_find(cgroup, mountinfo, 2, path, sizeof(path), &top)) {
                 (void)snprintf(c->unified, sizeof(c->unified), "%s", path);
                 /* the root of all groups has no such file, even where the controller is of this version */
-                c->version = has_file(path, "memory.max") ? 2 : 0;
+                version = has_file(path, "memory.max") ? 2 : 0;
         }
-        if (!c->version && memory_cgroup_find(cgroup, mountinfo, 1, path, sizeof(path), &top))
-                c->version = 1;
-        if (c->version)
+        if (!version && memory_cgroup_find(cgroup, mountinfo, 1, path, sizeof(path), &top))
+                version = 1;
+        c->version = version;
+        if (version)
                 open_levels(c, path, top);
 }
 
