@@ -269,19 +269,17 @@ static bool has_file(const char *folder, const char *name) {
 
 void memory_cgroup_init(struct memory_cgroup *c, const char *cgroup, const char *mountinfo) {
         char path[MEMORY_CGROUP_PATH];
-        int version = 0;
-        size_t top;
+        size_t top = 0;
 
         *c = MEMORY_CGROUP_NULL;
         if (memory_cgroup_find(cgroup, mountinfo, 2, path, sizeof(path), &top)) {
                 (void)snprintf(c->unified, sizeof(c->unified), "%s", path);
                 /* the root of all groups has no such file, even where the controller is of this version */
-                version = has_file(path, "memory.max") ? 2 : 0;
+                c->version = has_file(path, "memory.max") ? 2 : 0;
         }
-        if (!version && memory_cgroup_find(cgroup, mountinfo, 1, path, sizeof(path), &top))
-                version = 1;
-        c->version = version;
-        if (version)
+        if (!c->version && memory_cgroup_find(cgroup, mountinfo, 1, path, sizeof(path), &top))
+                c->version = 1;
+        if (c->version)
                 open_levels(c, path, top);
 }
 

@@ -45,8 +45,14 @@ class Mock:
         env = {**os.environ, "DBUS_SESSION_BUS_ADDRESS": bus.address, "DBUS_SYSTEM_BUS_ADDRESS": bus.address}
         self.process = subprocess.Popen([sys.executable, "-m", "dbusmock", *arguments], env=env, stdin=subprocess.DEVNULL,
                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.connection = dbus.bus.BusConnection(bus.address)
+        self.connection = until(self._connect, 10, "the bus")
         until(lambda: self.connection.name_has_owner(names[0]), 20, f"{names[0]} on the bus")
+
+    def _connect(self):
+        try:
+            return dbus.bus.BusConnection(self.bus.address)
+        except dbus.DBusException:  # its socket is there before it listens
+            return None
 
     def call(self, method, *args, path=None, interface=None):
         node = self.connection.get_object(self.names[0], path or self.names[1], introspect=False)

@@ -276,7 +276,7 @@ class Fuzz(MockedPolkit):
         self.assertEqual(self.get(self.admin, "Connections"), 0)
 
     def test_who_may_use_it(self):
-        self.assertTrue(USE <= self.check("0666", FORBIDDEN))
+        self.assertTrue(USE & self.check("0666", FORBIDDEN))
 
     def test_who_may_not(self):
         self.check("0600", FORBIDDEN | USE)

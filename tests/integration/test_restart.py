@@ -68,6 +68,18 @@ class Restart(KeptTestCase):
         daemon.restart(signal.SIGKILL)
         self.assertEqual(len(text_of(daemon)), 20)
 
+    def test_engine_has_its_own_only(self):
+        """Nothing of what is kept is an engine's to see but the image."""
+        daemon = self.with_model()
+        with daemon.connect() as client:
+            self.assertDone(client.ask(session_create=pb.SessionCreate()))
+            daemon.restart(signal.SIGKILL)
+            pid = daemon.wait_engine()
+            links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+        self.assertFalse([link for link in links if "sparkd-state" in link or link.startswith(("pipe:", str(daemon.folder)))
+                          and link != str(daemon.log_path)], links)
+        self.assertEqual(len([link for link in links if link.startswith("socket:")]), 1, links)
+
     def test_unloaded_is_gone(self):
         daemon = self.with_model()
         with daemon.connect() as client:

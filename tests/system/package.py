@@ -172,8 +172,14 @@ class Package(inside.Steps):
         self.assertEqual([str(path) for path in sorted(STATE.rglob("*"))], [f"{STATE}/models", f"{STATE}/models/mine.gguf"])
         (STATE / "models/mine.gguf").unlink()
 
-    def test_12_purge_leaves_nothing(self):
-        self.install("second")
+    def test_12_apt(self):
+        """As people do it; everything that the packages depend on is there, so that no network is needed."""
+        debs = [str(path) for path in (HERE / "second").glob("*.deb") if path.name.startswith(tuple(name + "_" for name in NAMES))]
+        self.assertRuns(run("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", "--no-install-recommends", *debs,
+                            timeout=120))
+        self.assertEnabled()
+
+    def test_13_purge_leaves_nothing(self):
         self.assertServes()
         self.assertRuns(run("sparkctl", "session", "create"))
         self.assertRuns(run("sparkctl", "models", "import", "/usr/share/sparkd/spark-tiny.gguf", "--name", "copy"))
