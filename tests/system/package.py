@@ -8,7 +8,6 @@ import json
 import os
 import pathlib
 import pwd
-import unittest
 
 import inside
 import restart
