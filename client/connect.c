@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Connecting. A service that is restarted goes on with the connections that it knew; one that it had accepted and not looked at, or
- * that nobody accepted, it can't. So until the greeting has come nothing but ours is sent: when the connection ends before that,
- * nothing can have been done for it, and it is made anew, for a while. What comes later is never tried again behind the
+ * Connecting. A service that is restarted goes on with the connections that it knew; one that it had accepted and not looked at,
+ * or that nobody accepted, it can't. So until the greeting has come nothing but ours is sent: when the connection ends before
+ * that, nothing can have been done for it, and it is made anew, for a while. What comes later is never tried again behind the
  * caller's back.
  */
 

@@ -24,7 +24,8 @@ struct spark_reserve_memory_request {
         const char *who;           /* for people: the program, at most 128 bytes; NULL = "" */
         const char *why;           /* for people, at most 256 bytes; NULL = "" */
         int missing_only;          /* give back only what the machine has too little free for, above the floor */
-        const char *policy;        /* of requests that need what was given away: "wait", "busy"; NULL: as the service is configured */
+        const char *policy;        /* of requests that need what was given away: "wait", "busy"; NULL: as the service is
+                                    * configured */
 };
 #define SPARK_RESERVE_MEMORY_INIT { sizeof(struct spark_reserve_memory_request), 0, NULL, NULL, 0, NULL }
 int spark_reserve_memory(struct spark *s, const struct spark_reserve_memory_request *request, spark_event_fn fn, void *userdata,
@@ -53,7 +54,8 @@ struct spark_lease {
         const char *policy;         /* of "memory": "wait", "busy" */
         float age_s;                /* seconds */
         int own;                    /* the caller's user's */
-        uint32_t uid;               /* this and what follows: zero and "" of other users', unless the caller is root or the service's user */
+        uint32_t uid;               /* this and what follows: zero and "" of other users', unless the caller is root or the
+                                     * service's user */
         uint32_t pid;
         const char *unit;
         const char *who;

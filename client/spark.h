@@ -157,8 +157,8 @@ struct spark_tokens {
 };
 
 struct spark_progress {
-        const char *stage;          /* "queue", "survey", "load", "prefill", "score", "import", "verify", "pack", "hash", "room" (others have to
-                                     * be unloaded first); of leases "yield", "granted", "warm" */
+        const char *stage;          /* "queue", "survey", "load", "prefill", "score", "import", "verify", "pack", "hash", "room"
+                                     * (others have to be unloaded first); of leases "yield", "granted", "warm" */
         uint64_t done;              /* tokens for "prefill" and "score", bytes else */
         uint64_t total;             /* 0 = unknown */
         uint64_t bytes_per_second;  /* of stages that count bytes, over the last seconds; 0 = not known (yet) */
@@ -231,7 +231,8 @@ struct spark_model {
         uint64_t idle_ms;           /* state "ready": since its last request */
         uint64_t unload_ms;         /* until it is unloaded for idleness; 0 = it is not */
         uint32_t holders;           /* spark_hold_warm() leases */
-        const char *held;           /* what its requests wait for: "memory", "lease", "sleep", "power", "room"; "" = nothing holds it back */
+        const char *held;           /* what its requests wait for: "memory", "lease", "sleep", "power", "room"; "" = nothing
+                                     * holds it back */
 };
 
 struct spark_stored_file {
@@ -410,7 +411,8 @@ struct spark_power {
         const char *temperature_source; /* "device", "sysfs" */
         const char *sleep;          /* "awake", "preparing", "asleep", "resuming" */
         const char *inhibitor;      /* that delays sleep: "held", "released", "absent", "refused", "off" */
-        const char *awake;          /* what a person's interactive request holds up: "" = nothing, "idle", "sleep", "sleep:idle" */
+        const char *awake;          /* what a person's interactive request holds up: "" = nothing, "idle", "sleep",
+                                     * "sleep:idle" */
         uint32_t sleeps;            /* since the start */
         uint32_t sleep_ms;          /* the last time: from its announcement until the service was ready for it */
         uint32_t resume_ms;         /* the last time: until all engines were tested */

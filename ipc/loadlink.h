@@ -17,9 +17,9 @@
  * The loader's command line is: spark-loader --link FD (--input FD [--split FD]... | --file NAME=FD...) [--plan-only]
  * [--lossless] [--pack] [--segments HEX] [--segment-bytes N] [--rows N] [--sequences N]. --lossless: BF16 weights are coded
  * (kernels/lossless.h); what they take depends on their values, so all of them are read before there is a plan. --pack: the image
- * goes to a file, with checksums. --segments: only these are written (bit i: the image's segment i), the others are there from a load
- * before; the plan is that of the whole image, but for its total. --segment-bytes: segments are no longer than that, where no
- * tensor is. An input may be a packed image. A directory's files go by name (modeldir.h). Rows and sequences are what the
+ * goes to a file, with checksums. --segments: only these are written (bit i: the image's segment i), the others are there from a
+ * load before; the plan is that of the whole image, but for its total. --segment-bytes: segments are no longer than that, where
+ * no tensor is. An input may be a packed image. A directory's files go by name (modeldir.h). Rows and sequences are what the
  * engine's steps are to be (0 = its own default). Instead of files, --shape NAME --format FORMAT plans a model of a known shape
  * (daemon/image/shapes.h) and ends; with --lossless, BF16 stands for its coded form.
  * Control seals the segments after the loader has exited.
@@ -78,7 +78,8 @@ struct loadlink_record {
         uint64_t done; /* PROGRESS: bytes */
         uint64_t total; /* PLAN, PROGRESS: bytes */
         uint64_t segment_bytes[LOADLINK_SEGMENTS_MAX]; /* PLAN */
-        uint64_t checksum; /* PLAN: of the image's tables: another one where the model is another one, or is laid out another way */
+        uint64_t checksum; /* PLAN: of the image's tables: another one where the model is another one, or is laid out another
+                            * way */
         uint64_t n_params; /* PLAN */
         uint64_t kv_bytes_per_token; /* PLAN: for an F16 KV cache (F32: twice that) ... */
         uint64_t kv_bytes_per_token_q8_0; /* ... and for one in Q8_0 */

@@ -223,10 +223,10 @@ struct backend_ops {
         int (*kv_export)(struct backend *be, const struct kv_cache *kv, uint32_t page, void *host);
         int (*kv_import)(struct backend *be, struct kv_cache *kv, uint32_t page, const void *host);
 
-        /* Gives the memory of pages [first, first + n) back to the system, as far as no other page needs it; what they held is lost.
-         * They have memory again when they are written to. *ret_bytes: of the host's memory, that was taken by them until now.
-         * Not between begin() and end(). BACKEND_E_UNSUPPORTED: no such pages. NULL: all memory of a cache is taken at its birth,
-         * and stays. */
+        /* Gives the memory of pages [first, first + n) back to the system, as far as no other page needs it; what they held is
+         * lost. They have memory again when they are written to. *ret_bytes: of the host's memory, that was taken by them until
+         * now. Not between begin() and end(). BACKEND_E_UNSUPPORTED: no such pages. NULL: all memory of a cache is taken at its
+         * birth, and stays. */
         int (*kv_discard)(struct backend *be, struct kv_cache *kv, uint32_t first, uint32_t n, uint64_t *ret_bytes);
 
         /* Called once per step before and after its operations; end() returns when all results can be downloaded: what the

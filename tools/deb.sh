@@ -38,4 +38,6 @@ if ! dpkg-buildpackage --build=binary --no-sign --no-pre-clean >$log 2>&1; then
         exit 1
 fi
 cd ..
-ls -- *.deb | sed "s#^#$out/#"
+for deb in *.deb; do
+        echo "$out/$deb"
+done

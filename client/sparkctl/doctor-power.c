@@ -14,7 +14,8 @@ static void check_sleep(struct doctor *d, const struct spark_power *p) {
                 doctor_note(d, LEVEL_WARN, "sleep", "Look for a polkit rule against org.freedesktop.login1.inhibit-delay-sleep.",
                             "logind does not let the service delay the machine's sleep.");
         else if (strcmp(p->inhibitor, "off") == 0)
-                doctor_note(d, LEVEL_OK, "sleep", NULL, "The service takes no part in the machine's sleep (power.sleep is \"no\").");
+                doctor_note(d, LEVEL_OK, "sleep", NULL,
+                            "The service takes no part in the machine's sleep (power.sleep is \"no\").");
         else if (strcmp(p->inhibitor, "released") == 0)
                 doctor_note(d, LEVEL_OK, "sleep", NULL, "The machine is about to sleep.");
         else
@@ -28,8 +29,9 @@ static void check_supply(struct doctor *d, const struct spark_power *p) {
         char line[POWER_LINE_MAX];
         bool less = strcmp(p->serves, "background") != 0;
 
-        doctor_note(d, less ? LEVEL_WARN : LEVEL_OK, "power", less ? "Plug in the power supply, or see 'power' in sparkd.conf(5)." : NULL,
-                    "%s.", power_supply_line(p, line));
+        doctor_note(d, less ? LEVEL_WARN : LEVEL_OK, "power",
+                    less ? "Plug in the power supply, or see 'power' in sparkd.conf(5)." : NULL, "%s.",
+                    power_supply_line(p, line));
 }
 
 void doctor_judge_power(struct doctor *d, const struct spark_power *p) {
@@ -39,5 +41,6 @@ void doctor_judge_power(struct doctor *d, const struct spark_power *p) {
         check_supply(d, p);
         for (size_t i = 0; i < p->n_notes; i++)
                 if (strstr(p->notes[i], "RAPL"))
-                        doctor_note(d, LEVEL_OK, "energy", "If you trust every program here: docs/power.md says how.", "%s", p->notes[i]);
+                        doctor_note(d, LEVEL_OK, "energy", "If you trust every program here: docs/power.md says how.", "%s",
+                                    p->notes[i]);
 }

@@ -27,8 +27,8 @@ struct lease_run {
 char **lease_take_command(int *argc, char **argv);
 /* Signals are looked after from here on: before the request is started. 0 or the exit status. */
 int lease_begin(struct lease_run *l);
-/* Waits for the end; `r` is what starting the request with lease_event and `l` returned. The exit status: the command's, 128 and the
- * signal where that ended it, 127 where there is none of this name; without a command EXIT_DONE for what was held until
+/* Waits for the end; `r` is what starting the request with lease_event and `l` returned. The exit status: the command's, 128 and
+ * the signal where that ended it, 127 where there is none of this name; without a command EXIT_DONE for what was held until
  * an interrupt; else that of the error, which was reported. */
 int lease_wait(struct lease_run *l, int r);
 int lease_event(struct spark *s, const struct spark_event *event, void *userdata);

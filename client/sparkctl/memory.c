@@ -18,8 +18,9 @@ static void line_of_owners(const struct spark_memory *m, char *out, size_t size)
                                (double)m->pressure_full);
         if (m->limit)
                 (void)snprintf(group, sizeof(group), " (its group may have %s)", format_bytes(m->limit, limit));
-        (void)snprintf(out, size, "owners  the service %s%s, others %s; %s may be taken; pressure %s", format_bytes(m->ours, ours),
-                       group, format_bytes(m->others, others), format_bytes(m->headroom, room), pressure);
+        (void)snprintf(out, size, "owners  the service %s%s, others %s; %s may be taken; pressure %s",
+                       format_bytes(m->ours, ours), group, format_bytes(m->others, others),
+                       format_bytes(m->headroom, room), pressure);
 }
 
 static void line_of_steps(const struct spark_memory *m, char *out, size_t size) {

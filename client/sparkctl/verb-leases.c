@@ -46,8 +46,8 @@ static void print_lease(struct user_names *names, const struct spark_lease *l) {
                 (void)format_bytes(l->bytes, bytes);
                 (void)format_bytes(l->given_bytes, given);
         }
-        (void)printf("%6llu  %-7s %-8s %11s %11s  %-20s %10s  ", (unsigned long long)l->id, format_safe(l->kind, kind, sizeof(kind)),
-                     format_safe(l->state, state, sizeof(state)), bytes, given,
+        (void)printf("%6llu  %-7s %-8s %11s %11s  %-20s %10s  ", (unsigned long long)l->id,
+                     format_safe(l->kind, kind, sizeof(kind)), format_safe(l->state, state, sizeof(state)), bytes, given,
                      l->model[0] ? format_safe(l->model, model, sizeof(model)) : "-", format_duration((double)l->age_s, age));
         if (!l->pid)
                 (void)printf("somebody else\n");

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * ReserveMemory, HoldWarm, ListLeases. A lease's descriptor is handed out when the memory is there or the model is warm (or at once,
- * where the caller does not want to wait), and lives as long as anybody has it open. A caller that leaves before takes it along:
- * the descriptor is the call's until then.
+ * ReserveMemory, HoldWarm, ListLeases. A lease's descriptor is handed out when the memory is there or the model is warm (or at
+ * once, where the caller does not want to wait), and lives as long as anybody has it open. A caller that leaves before takes it
+ * along: the descriptor is the call's until then.
  */
 
 #include <errno.h>
@@ -145,8 +145,9 @@ static int list_one(sd_bus_message *reply, const struct lease *lease, uid_t view
         Spark__V1__LeaseInfo info;
 
         lease_show(lease, viewer, &info);
-        return sd_bus_message_append(reply, "(tssttsssuu)", info.id, info.kind, info.state, info.bytes, info.given_bytes, info.model,
-                                     info.who, info.why, info.own || manager_is_privileged(viewer) ? info.uid : UID_HIDDEN, info.pid);
+        return sd_bus_message_append(reply, "(tssttsssuu)", info.id, info.kind, info.state, info.bytes, info.given_bytes,
+                                     info.model, info.who, info.why,
+                                     info.own || manager_is_privileged(viewer) ? info.uid : UID_HIDDEN, info.pid);
 }
 
 static int list_all(struct bus_call *c, sd_bus_message *reply) {

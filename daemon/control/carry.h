@@ -69,6 +69,7 @@ struct carry_rest {
         uint64_t to_take;
 };
 /* 0 = nothing was under way, 1 = *ret is set, or -errno. The pipe is empty afterwards. It may be asked again, by a later
- * process, too, until carry_done(). What was being sent is done with when `sent` stands in the log that keep_taken() begins, which
- * ends it. Where `taken` is less than `to_take`, the rest is to be taken (carry_take(), carry_done()) before anything else is moved. */
+ * process, too, until carry_done(). What was being sent is done with when `sent` stands in the log that keep_taken() begins,
+ * which ends it. Where `taken` is less than `to_take`, the rest is to be taken (carry_take(), carry_done()) before anything else
+ * is moved. */
 int carry_recover(struct carry *c, struct carry_rest *ret);

@@ -34,6 +34,7 @@ int config_check_power(struct reader *r, const config_setting_t *s) {
                 return config_fault(r, s, "'critical_percent' is %llu, more than 'low_percent' (%llu)",
                                     (unsigned long long)p->critical_percent, (unsigned long long)p->low_percent);
         if (p->on_battery > p->on_low || p->on_low > p->on_critical)
-                return config_fault(r, s, "'on_battery', 'on_low' and 'on_critical' must not serve more the emptier the battery is");
+                return config_fault(r, s,
+                                    "'on_battery', 'on_low' and 'on_critical' must not serve more the emptier the battery is");
         return 0;
 }

@@ -110,7 +110,8 @@ struct config_power {
         uint64_t source;      /* 0 = whoever can say, 1 = nobody is asked */
         uint64_t sleep;       /* takes part in the machine's going to sleep: 0 or 1 */
         uint64_t stay_awake;  /* enum config_awake */
-        uint64_t on_battery, on_low, on_critical, when_hot; /* the lowest Spark__V1__Priority served then, or CONFIG_SERVES_NONE */
+        uint64_t on_battery, on_low, on_critical, when_hot; /* the lowest Spark__V1__Priority served then, or
+                                                             * CONFIG_SERVES_NONE */
         uint64_t power_saver; /* the profile of this name counts as being on battery: 0 or 1 */
         uint64_t wait;        /* what is deferred on battery waits (1) or is refused (0) */
         uint64_t low_percent, critical_percent; /* of the battery */

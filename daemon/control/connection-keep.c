@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * A connection over restarts. What is written down of it: all, when it becomes kept; then what came and was not dealt with yet, what
- * was queued, and how much of that is out. Nothing is taken from the socket, or put into it, in a way that a later process
+ * A connection over restarts. What is written down of it: all, when it becomes kept; then what came and was not dealt with yet,
+ * what was queued, and how much of that is out. Nothing is taken from the socket, or put into it, in a way that a later process
  * could not tell how far it came (carry.h).
  */
 

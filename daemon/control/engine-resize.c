@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * KV memory that an engine gives back and takes again. One errand at a time: what is wanted by then goes with the next one, so that
- * an engine in a long step is not told the same again and again, and answers are never mixed up.
+ * KV memory that an engine gives back and takes again. One errand at a time: what is wanted by then goes with the next one, so
+ * that an engine in a long step is not told the same again and again, and answers are never mixed up.
  */
 
 #include "engine.h"

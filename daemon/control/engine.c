@@ -349,7 +349,8 @@ static int on_exit_of_engine(sd_event_source *source, int fd, uint32_t events, v
 
         if (spawn_reap(e->pidfd, &info) == 0)
                 return 0;
-        /* before the descriptor is closed: a process that is just being started may have a copy of it, which would keep it in epoll */
+        /* before the descriptor is closed: a process that is just being started may have a copy of it, which would keep it in
+         * epoll */
         e->exit_source = sd_event_source_disable_unref(e->exit_source);
         e->pidfd = fd_close(e->pidfd);
         engine_drain(e);

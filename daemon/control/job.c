@@ -15,7 +15,8 @@
 
 const char *job_kind_name(const struct job *job) {
         static const char *const names[] = {
-                [JOB_LOAD] = "load", [JOB_DRY_RUN] = "dry-run", [JOB_IMPORT] = "import", [JOB_PACK] = "pack", [JOB_VERIFY] = "verify",
+                [JOB_LOAD] = "load", [JOB_DRY_RUN] = "dry-run", [JOB_IMPORT] = "import", [JOB_PACK] = "pack",
+                [JOB_VERIFY] = "verify",
         };
 
         return names[job->kind];
@@ -195,7 +196,8 @@ static void cancel_load(const struct job *job) {
                 struct request *r = LIST_ENTRY(pos, struct request, model_link);
 
                 if (r->kind != REQUEST_UNLOAD && (job->cancel_all || r->user->uid == job->cancelled_by))
-                        request_fail_with(r, SPARK__V1__ERROR_CODE__CANCELLED, "The load of model '%s' was cancelled.", model->name);
+                        request_fail_with(r, SPARK__V1__ERROR_CODE__CANCELLED, "The load of model '%s' was cancelled.",
+                                          model->name);
         }
         if (job->cancel_all)
                 model->load_wanted = false;

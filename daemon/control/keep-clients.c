@@ -152,7 +152,8 @@ static struct connection *restore_connection(struct manager *m, const struct kep
                 r = connection_restore(m, fd, kept, in, &c);
         }
         if (r) {
-                log_warning("a client's connection is lost: %s", r < 0 ? strerror(-r) : "what is written down of it does not fit together");
+                log_warning("a client's connection is lost: %s",
+                            r < 0 ? strerror(-r) : "what is written down of it does not fit together");
                 clients_drop_fd(m, name);
                 sessions_connection_gone(m->sessions, kept->id);
                 return NULL;

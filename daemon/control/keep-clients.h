@@ -2,8 +2,8 @@
 #pragma once
 
 /*
- * Clients over restarts: what of their connections, requests and pipes is written down (connection-keep.c, request-keep.c, bus-pipe.c),
- * when it counts, and how a new process takes it up (kept.h). All of it does nothing where nothing is kept.
+ * Clients over restarts: what of their connections, requests and pipes is written down (connection-keep.c, request-keep.c,
+ * bus-pipe.c), when it counts, and how a new process takes it up (kept.h). All of it does nothing where nothing is kept.
  *
  * What is to be right whenever this process ends: what a client was told and what it has sent are in the log when they are no
  * longer in our hands. So everything commits before it sends, and takes input from a socket only when what it led to is
@@ -49,8 +49,8 @@ void clients_name_connection_fd(char *out, uint64_t client, uint64_t n);
 void clients_name_input(char *out, uint64_t key);
 int clients_take_fd(struct inherited *in, uint64_t client, uint64_t n);
 
-/* Keeps all there are, and commits: this process is about to end, and another one to follow. Nothing that is kept is ended then by
- * freeing it. */
+/* Keeps all there are, and commits: this process is about to end, and another one to follow. Nothing that is kept is ended then
+ * by freeing it. */
 void clients_hand_on(struct manager *m);
 bool clients_are_handed_on(const struct manager *m, bool kept);
 

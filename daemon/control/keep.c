@@ -211,7 +211,9 @@ static void forget(struct keep *k) {
 
 static void give_up(struct keep *k, int r) {
         log_error("nothing is kept over a restart any more: %s",
-                  r == KEEP_LOG_E_FULL ? "there is too much of it" : r < 0 ? strerror(-r) : "the service manager does not take it");
+                  r == KEEP_LOG_E_FULL ? "there is too much of it"
+                  : r < 0              ? strerror(-r)
+                                       : "the service manager does not take it");
         forget(k);
 }
 
@@ -314,8 +316,8 @@ void keep_taken(struct keep *k) {
         }
         k->on = true;
         if (found)
-                event_log(EVENT_ADOPTED, NULL, "took over what an earlier process left: %zu descriptors, %zu bytes of state", k->store.n,
-                          k->log.end);
+                event_log(EVENT_ADOPTED, NULL, "took over what an earlier process left: %zu descriptors, %zu bytes of state",
+                          k->store.n, k->log.end);
 }
 
 void keep_ready(struct keep *k) {
@@ -355,7 +357,8 @@ void keep_turn(struct keep *k) {
         r = keep_rewrite(k);
         if (!r)
                 return;
-        log_warning("what is kept over a restart could not be written anew: %s", r < 0 ? strerror(-r) : "there is too much of it");
+        log_warning("what is kept over a restart could not be written anew: %s",
+                    r < 0 ? strerror(-r) : "there is too much of it");
         k->rewrite_at = k->log.end + REWRITE_BYTES; /* the old log is as good, and longer */
 }
 

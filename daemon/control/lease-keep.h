@@ -2,8 +2,8 @@
 #pragma once
 
 /*
- * Leases that a descriptor holds, over a restart: the end that is watched is in the service manager's store, a record says what it
- * stands for. Those that are requests go with those.
+ * Leases that a descriptor holds, over a restart: the end that is watched is in the service manager's store, a record says what
+ * it stands for. Those that are requests go with those.
  */
 
 #include "keep-records.h"

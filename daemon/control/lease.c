@@ -199,7 +199,8 @@ static int check_quota(const struct leases *t, const struct user *user, uint64_t
         }
         if (c->bytes_per_user && !privileged && bytes > c->bytes_per_user - MIN(c->bytes_per_user, user->charged[USER_LEASED])) {
                 request_error_set(error, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
-                                  "bytes: your user may reserve %" PRIu64 " at once (memory.lease_bytes_per_user) and has reserved %" PRIu64 ".",
+                                  "bytes: your user may reserve %" PRIu64 " at once (memory.lease_bytes_per_user) "
+                                  "and has reserved %" PRIu64 ".",
                                   c->bytes_per_user, user->charged[USER_LEASED]);
                 return REQUEST_E_REFUSED;
         }
@@ -240,7 +241,8 @@ static void tell_memory(struct lease *lease) {
         lease->granted = true;
         (void)snprintf(asked, sizeof(asked), "%.2f GiB", (double)lease->bytes / (double)(1ull << 30));
         (void)snprintf(given, sizeof(given), "%.2f GiB", (double)lease->given / (double)(1ull << 30));
-        event_log(EVENT_LEASE_GRANTED, NULL, "lease %" PRIu64 ": '%s' (uid %u, pid %d) has asked for %s of memory, %s were given back",
+        event_log(EVENT_LEASE_GRANTED, NULL,
+                  "lease %" PRIu64 ": '%s' (uid %u, pid %d) has asked for %s of memory, %s were given back",
                   lease->id, lease->who, (unsigned)lease->user->uid, (int)lease->pid, asked, given);
         progress(lease, "granted", lease->given, lease->wanted);
 }
@@ -334,7 +336,8 @@ bool leases_refuse(const struct leases *t, const struct model *model, struct req
                 if (lease->kind != LEASE_MEMORY || lease->policy != LEASE_BUSY)
                         continue;
                 request_error_set(error, SPARK__V1__ERROR_CODE__BUSY,
-                                  "Model '%s' is unloaded for a while: another program has asked for its memory (`sparkctl leases`).",
+                                  "Model '%s' is unloaded for a while: another program has asked for its memory "
+                                  "(`sparkctl leases`).",
                                   model->name);
                 error->retry_after_ms = (uint32_t)(t->manager->config->leases.retry_seconds * 1000u);
                 return true;
@@ -358,7 +361,8 @@ static uint64_t missing_of(struct manager *m, uint64_t bytes) {
 }
 
 static int begin_shed(struct lease *lease) {
-        const struct shed_want want = { .bytes = lease->wanted, .limit = SHED_WEIGHTS, .exact = true, .told = on_shed, .userdata = lease };
+        const struct shed_want want = { .bytes = lease->wanted, .limit = SHED_WEIGHTS, .exact = true, .told = on_shed,
+                                        .userdata = lease };
 
         if (want.bytes == 0) { /* there is enough */
                 lease->shed_done = true;
@@ -419,8 +423,8 @@ static void copy(char *out, size_t size, const char *text) {
         (void)snprintf(out, size, "%s", text ? text : "");
 }
 
-int lease_new(struct leases *t, const struct lease_ask *ask, const struct lease_holder *holder, void *userdata, struct lease **ret,
-              struct request_error *error) {
+int lease_new(struct leases *t, const struct lease_ask *ask, const struct lease_holder *holder, void *userdata,
+              struct lease **ret, struct request_error *error) {
         _cleanup_(lease_freep) struct lease *lease = NULL;
         int r;
 
@@ -488,8 +492,8 @@ struct lease *lease_free(struct lease *lease) {
                 list_remove(&lease->link);
                 tell_watchers(lease, true);
                 if (lease->kind == LEASE_MEMORY)
-                        event_log(EVENT_LEASE_ENDED, NULL, "lease %" PRIu64 ": the memory of '%s' (uid %u) may be used again", lease->id,
-                                  lease->who, (unsigned)lease->user->uid);
+                        event_log(EVENT_LEASE_ENDED, NULL, "lease %" PRIu64 ": the memory of '%s' (uid %u) may be used again",
+                                  lease->id, lease->who, (unsigned)lease->user->uid);
         }
         lease->source = sd_event_source_disable_unref(lease->source);
         lease->fd = fd_close(lease->fd);
@@ -524,8 +528,8 @@ void lease_record(const struct lease *lease, Spark__State__V1__Lease *ret) {
         ret->wanted = lease->wanted;
 }
 
-int lease_restore_fd(struct leases *t, const Spark__State__V1__Lease *record, int fd, const struct lease_holder *holder, void *userdata,
-                     struct lease **ret) {
+int lease_restore_fd(struct leases *t, const Spark__State__V1__Lease *record, int fd, const struct lease_holder *holder,
+                     void *userdata, struct lease **ret) {
         _cleanup_(lease_freep) struct lease *lease =
                 lease_alloc(t, strcmp(record->kind, "warm") == 0 ? LEASE_WARM : LEASE_MEMORY);
         struct request_error error;

@@ -61,8 +61,8 @@ struct lease_ask {
 struct lease_holder {
         /* done of total bytes; stage "yield", "granted"; "load", "room", "warm" (total 0: not known). */
         void (*progress)(void *userdata, struct lease *lease, const char *stage, uint64_t done, uint64_t total);
-        /* It has ended; error says why, NULL: its descriptor was closed. A lease of a request is to be freed by the callee, one with a
-         * descriptor is freed by the table afterwards. */
+        /* It has ended; error says why, NULL: its descriptor was closed. A lease of a request is to be freed by the callee, one
+         * with a descriptor is freed by the table afterwards. */
         void (*ended)(void *userdata, struct lease *lease, const struct request_error *error);
 };
 
@@ -124,8 +124,8 @@ void leases_skip_ids(struct leases *t, uint64_t last);
 uint64_t leases_bytes(const struct leases *t);
 
 /* Begins one. 0; REQUEST_E_REFUSED with *error filled, which names the field; or -errno. holder must outlive it. */
-int lease_new(struct leases *t, const struct lease_ask *ask, const struct lease_holder *holder, void *userdata, struct lease **ret,
-              struct request_error *error);
+int lease_new(struct leases *t, const struct lease_ask *ask, const struct lease_holder *holder, void *userdata,
+              struct lease **ret, struct request_error *error);
 /* The same, held by a descriptor, which is the caller's to pass on: the lease lives until no copy of it is open. It never becomes
  * readable or writable in a way that means anything. *ret (may be NULL) is borrowed. */
 int lease_new_fd(struct leases *t, const struct lease_ask *ask, const struct lease_holder *holder, void *userdata, int *ret_fd,
@@ -134,12 +134,12 @@ int lease_new_fd(struct leases *t, const struct lease_ask *ask, const struct lea
 struct lease *lease_free(struct lease *lease);
 DEFINE_CLEANUP(struct lease *, lease_free)
 
-/* As a later process may want it, and taken up there: what was granted is held from the first moment on, without asking whether it
- * may be. fd: the end of the pipe that was watched (lease->fd), taken over (on failure too). Strings are borrowed. 0 or -errno (-ENOENT:
- * there is no such model any more). */
+/* As a later process may want it, and taken up there: what was granted is held from the first moment on, without asking whether
+ * it may be. fd: the end of the pipe that was watched (lease->fd), taken over (on failure too). Strings are borrowed. 0 or -errno
+ * (-ENOENT: there is no such model any more). */
 void lease_record(const struct lease *lease, Spark__State__V1__Lease *ret);
-int lease_restore_fd(struct leases *t, const Spark__State__V1__Lease *record, int fd, const struct lease_holder *holder, void *userdata,
-                     struct lease **ret);
+int lease_restore_fd(struct leases *t, const Spark__State__V1__Lease *record, int fd, const struct lease_holder *holder,
+                     void *userdata, struct lease **ret);
 
 /* A model cannot be had: those who hold it hear so. */
 void leases_model_failed(struct leases *t, const struct model *model, const struct request_error *error);

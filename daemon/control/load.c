@@ -22,7 +22,8 @@
 
 #define OOM_SCORE "500"         /* rather the loader than anybody else */
 #define CODED_FORMAT "bf16_ll"  /* of a shape whose weights are coded */
-#define LOAD_CHANGED "The model's files have changed since they were loaded, so what was given back of its memory can't be loaded again."
+#define LOAD_CHANGED \
+        "The model's files have changed since they were loaded, so what was given back of its memory can't be loaded again."
 
 /* ---- ends ---- */
 

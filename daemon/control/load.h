@@ -52,7 +52,8 @@ struct load {
         uint64_t started_us, active_us, handed_us, written_us;
 };
 
-/* Starts the loader; where the model has a part of its image still (model_give_back_part()), for the rest of it. 0, REQUEST_E_REFUSED with *error filled (the file cannot be opened, no loader), or -errno. */
+/* Starts the loader; where the model has a part of its image still (model_give_back_part()), for the rest of it. 0,
+ * REQUEST_E_REFUSED with *error filled (the file cannot be opened, no loader), or -errno. */
 int load_start(struct load **ret, struct model *model, struct request_error *error);
 /* The same for a plan alone, of the model's file or of the shape that is wanted; answers the request when it ends. */
 int load_start_dry(struct load **ret, struct model *model, struct request *request, const Spark__V1__Load *wanted,

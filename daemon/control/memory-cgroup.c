@@ -207,7 +207,8 @@ static uint64_t limit_of(const struct memory_cgroup *c, int folder) {
         return MIN(max, high);
 }
 
-/* Taken, but for what would go at once: pages of files that are cached. Images are not among them: they lie on the other lists. */
+/* Taken, but for what would go at once: pages of files that are cached. Images are not among them: they lie on the other
+ * lists. */
 static bool used_of(const struct memory_cgroup *c, int folder, uint64_t *ret) {
         static const char *const keys[2][3] = { { "total_inactive_file", "total_active_file", NULL },
                                                 { "inactive_file", "active_file", "slab_reclaimable" } };

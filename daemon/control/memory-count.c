@@ -33,7 +33,8 @@ static void count_load(struct memory *mem, const struct load *load) {
 static uint64_t pool_of(const struct model *model) {
         if (model_kv_is_away(model))
                 return 0;
-        return model->shed.known && model->shed.view.kv == model->facts.kv_bytes ? model->shed.view.kv_limit : model->facts.kv_bytes;
+        return model->shed.known && model->shed.view.kv == model->facts.kv_bytes ? model->shed.view.kv_limit
+                                                                                 : model->facts.kv_bytes;
 }
 
 static void count_engine(struct memory *mem, const struct model *model) {

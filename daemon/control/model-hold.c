@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * A model that somebody holds back stays as it is, or gives its memory back. Holds are bits, so that whoever holds need not count;
- * the last one to let go has it go on where it was: one that was loaded is loaded again, since load_wanted stayed set.
+ * A model that somebody holds back stays as it is, or gives its memory back. Holds are bits, so that whoever holds need not
+ * count; the last one to let go has it go on where it was: one that was loaded is loaded again, since load_wanted stayed set.
  */
 
 #include "base/log.h"
@@ -21,7 +21,8 @@ void model_given_back(struct model *model) {
                 model_drop_image(model);
         }
         model->facts = (struct model_facts){ 0 };
-        event_log(EVENT_MODEL_GIVEN_BACK, model->name, "model '%s' has given its memory back; it is loaded again later", model->name);
+        event_log(EVENT_MODEL_GIVEN_BACK, model->name, "model '%s' has given its memory back; it is loaded again later",
+                  model->name);
         model_set_state(model, MODEL_AVAILABLE);
         model_kick(model); /* there may be nothing that holds it any more */
 }

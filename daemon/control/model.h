@@ -104,7 +104,8 @@ struct models {
 
 /* Nothing is loaded or asked of it. */
 static inline bool model_is_idle(const struct model *m) {
-        return m->refs == 0 && m->residency.holders == 0 && !m->load_wanted && (m->state == MODEL_AVAILABLE || m->state == MODEL_FAILED);
+        return m->refs == 0 && m->residency.holders == 0 && !m->load_wanted &&
+               (m->state == MODEL_AVAILABLE || m->state == MODEL_FAILED);
 }
 
 /* From the configuration, at the start and on reload. 0 or -errno. */
@@ -133,8 +134,9 @@ void model_give_back(struct model *model, enum model_hold why);
 void model_release(struct model *model, enum model_hold why);
 /* The first of those who hold it: "memory", "lease", "sleep", "power", "room"; "" = nobody. */
 const char *model_held_by(const struct model *model);
-/* model-segments.c: as model_give_back(), but no more of the image than it takes for so many bytes; the rest stays, and what has gone
- * is loaded again alone. Again while it is held, it gives more. Returns bytes of the image that come back, when the engine has ended. */
+/* model-segments.c: as model_give_back(), but no more of the image than it takes for so many bytes; the rest stays, and what has
+ * gone is loaded again alone. Again while it is held, it gives more. Returns bytes of the image that come back, when the engine
+ * has ended. */
 uint64_t model_give_back_part(struct model *model, enum model_hold why, uint64_t bytes);
 /* Why it cannot be loaded with coded weights now: it is, or is being loaded, without. 0, or REQUEST_E_REFUSED with *error
  * filled. */

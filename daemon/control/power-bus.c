@@ -118,8 +118,8 @@ void power_bus_connect(struct power *p) {
         if (r >= 0)
                 return;
         if (!b->complained)
-                log_info("sleep and power supply are not heard of: the %s bus cannot be reached (%s)", system ? "system" : "session",
-                         strerror(-r));
+                log_info("sleep and power supply are not heard of: the %s bus cannot be reached (%s)",
+                         system ? "system" : "session", strerror(-r));
         b->complained = true;
         power_bus_disconnect(p);
         b->retry_us = manager_now_us() + RETRY_US;
@@ -181,7 +181,8 @@ static int read_property(sd_bus_message *m, int (*fn)(struct power *p, const cha
         return r < 0 ? r : sd_bus_message_exit_container(m);
 }
 
-int power_bus_read_properties(sd_bus_message *m, int (*fn)(struct power *p, const char *name, sd_bus_message *m), struct power *p) {
+int power_bus_read_properties(sd_bus_message *m, int (*fn)(struct power *p, const char *name, sd_bus_message *m),
+                              struct power *p) {
         int r = sd_bus_message_enter_container(m, 'a', "{sv}");
 
         for (int i = 0; r >= 0 && i < PROPERTIES_MAX; i++) {

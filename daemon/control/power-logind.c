@@ -67,7 +67,8 @@ static int on_delay(sd_bus_message *m, void *userdata, sd_bus_error *error) {
                 const sd_bus_error *e = sd_bus_message_get_error(m);
 
                 if (!p->delay_refused)
-                        log_warning("logind lets us not delay the machine's sleep (%s): requests may lose an engine when it sleeps",
+                        log_warning("logind lets us not delay the machine's sleep (%s): requests may lose an engine when it "
+                                    "sleeps",
                                     e && e->message ? e->message : "no descriptor came");
                 p->delay_refused = true;
                 set_inhibitor(p, INHIBITOR_REFUSED);
@@ -296,8 +297,8 @@ static void ask(void *userdata) {
 /* ---- its coming and going ---- */
 
 static int match(struct power *p) {
-        return sd_bus_match_signal_async(p->bus.bus, NULL, LOGIND, LOGIND_PATH, LOGIND_MANAGER, "PrepareForSleep", on_prepare, NULL,
-                                         p);
+        return sd_bus_match_signal_async(p->bus.bus, NULL, LOGIND, LOGIND_PATH, LOGIND_MANAGER, "PrepareForSleep", on_prepare,
+                                         NULL, p);
 }
 
 static void appeared(struct power *p) {
@@ -332,8 +333,8 @@ void power_logind_configure(struct power *p) {
 
 const struct power_service_info power_logind = { .name = LOGIND, .match = match, .appeared = appeared, .vanished = vanished };
 
-static const struct sleep_ops ops = { .park = park, .is_parked = is_parked, .release = release, .wake = wake, .is_awake = is_awake,
-                                      .go_on = go_on, .ask = ask };
+static const struct sleep_ops ops = { .park = park, .is_parked = is_parked, .release = release, .wake = wake,
+                                      .is_awake = is_awake, .go_on = go_on, .ask = ask };
 
 int power_logind_init(struct power *p) {
         int r;

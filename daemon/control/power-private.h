@@ -107,7 +107,8 @@ int power_bus_new_call(struct power *p, const char *name, const char *path, cons
                        sd_bus_message **ret);
 /* Calls fn for each entry of an a{sv} that is next in the message, with the message at the variant's contents; fn leaves it
  * behind them, or returns 0 to have it skipped. 0 or -errno. */
-int power_bus_read_properties(sd_bus_message *m, int (*fn)(struct power *p, const char *name, sd_bus_message *m), struct power *p);
+int power_bus_read_properties(sd_bus_message *m, int (*fn)(struct power *p, const char *name, sd_bus_message *m),
+                              struct power *p);
 
 /* ---- power-logind.c ---- */
 extern const struct power_service_info power_logind;

@@ -4,7 +4,8 @@
 
 const char *sleep_state_name(enum sleep_state state) {
         static const char *const names[] = {
-                [SLEEP_AWAKE] = "awake", [SLEEP_PREPARING] = "preparing", [SLEEP_ASLEEP] = "asleep", [SLEEP_RESUMING] = "resuming",
+                [SLEEP_AWAKE] = "awake", [SLEEP_PREPARING] = "preparing", [SLEEP_ASLEEP] = "asleep",
+                [SLEEP_RESUMING] = "resuming",
         };
 
         return names[state];

@@ -134,7 +134,8 @@ static const char *reason(const struct power *p, char out[96]) {
 
         if (!r->on_battery)
                 return "the power profile is 'power-saver'";
-        n = (size_t)snprintf(out, 96, p->state.level >= POWER_LOW ? "the battery is nearly empty" : "the machine runs on battery");
+        n = (size_t)snprintf(out, 96,
+                             p->state.level >= POWER_LOW ? "the battery is nearly empty" : "the machine runs on battery");
         if (r->has_battery)
                 (void)snprintf(out + n, 96 - n, " (%.0f %%)", r->percent);
         return out;

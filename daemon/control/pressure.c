@@ -170,7 +170,8 @@ void pressure_listen(struct pressure *p, const char *watch, const char *write) {
                 r = sd_event_add_io(p->manager->event, &p->event, p->source.fd, p->source.events, on_stall, p);
         if (r == -EPERM && p->source.fd >= 0) { /* a file that is no such: there is nothing to wait for */
                 pressure_source_deinit(&p->source);
-                (void)snprintf(p->source.trouble, sizeof(p->source.trouble), "what $MEMORY_PRESSURE_WATCH names cannot be watched");
+                (void)snprintf(p->source.trouble, sizeof(p->source.trouble),
+                               "what $MEMORY_PRESSURE_WATCH names cannot be watched");
         }
         if (p->source.fd >= 0)
                 log_debug("memory pressure: told by the %s", pressure_source(p));

@@ -9,8 +9,8 @@
 
 struct kept_request;
 
-/* From here on a later process would go on with it, for the request `id` of this connection, or (connection 0) for a pipe. pending:
- * tokens that were not queued for the connection; NULL = none. */
+/* From here on a later process would go on with it, for the request `id` of this connection, or (connection 0) for a pipe.
+ * pending: tokens that were not queued for the connection; NULL = none. */
 void request_keep(struct request *r, uint64_t connection, uint64_t id, const struct pending *pending);
 /* Appends it, as it stands. */
 void request_write(const struct request *r, struct keep *k, uint64_t connection, uint64_t id, const struct pending *pending);

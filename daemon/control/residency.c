@@ -102,7 +102,8 @@ static enum residency_standing standing_of(const struct model *model, uint64_t n
         case MODEL_READY:
                 if (is_pinned(model))
                         return RESIDENCY_STAYS;
-                return has_requests(model) || now_us < model->residency.ready_us + min_us(model) ? RESIDENCY_LATER : RESIDENCY_IDLE;
+                return has_requests(model) || now_us < model->residency.ready_us + min_us(model) ? RESIDENCY_LATER
+                                                                                                 : RESIDENCY_IDLE;
         default:
                 /* one that waits for room itself has nothing to give */
                 if (model->load && model->load->waits)
@@ -260,7 +261,8 @@ bool residency_allows(const struct model *model, const struct plan *plan) {
                missing_of_budget(model->manager, &list, plan->need) == 0;
 }
 
-static struct residency_lack lack_of(const struct model *model, const struct view_list *l, const struct plan *plan, uint64_t more) {
+static struct residency_lack lack_of(const struct model *model, const struct view_list *l, const struct plan *plan,
+                                     uint64_t more) {
         uint64_t need = plan->need, of_memory, of_budget;
 
         if (!checked_add(need, more, &need))
@@ -313,7 +315,8 @@ const char *residency_explain(const struct model *model, char *out, size_t size)
 
         *out = 0;
         if (budget)
-                n = snprintf(out, size, " All models together may take %.2f GiB (residency.max_bytes).", (double)budget / (double)GIB);
+                n = snprintf(out, size, " All models together may take %.2f GiB (residency.max_bytes).",
+                             (double)budget / (double)GIB);
         if (!view_list_init(&list, model->manager, model))
                 return out;
         for (size_t i = 0; i < list.n; i++) {

@@ -12,6 +12,6 @@ struct manager;
 int restore_begin(struct manager *m);
 /* Puts everything back in place. 0 or -errno. Where something does not fit it is left out, with a word in the log. */
 int restore_all(struct manager *m);
-/* Then, when clients and the bus can be served: puts back connections and what runs for them. From here on everything is kept; what
- * nobody took is given up. 0 or -errno. */
+/* Then, when clients and the bus can be served: puts back connections and what runs for them. From here on everything is kept;
+ * what nobody took is given up. 0 or -errno. */
 int restore_end(struct manager *m);

@@ -25,7 +25,8 @@ static const struct {
         [RIGHT_RESERVE_MEMORY] = { ACTION("reserve-memory"),
                                    "Your user may not make the service give memory back (" ACTION("reserve-memory") ")." },
         [RIGHT_OBSERVE_OTHERS] = { ACTION("observe-others"),
-                                   "It is another user's, which is for root, the daemon's own user and who is authorized to see (" ACTION("observe-others") ")." },
+                                   "It is another user's, which is for root, the daemon's own user and who is authorized to see ("
+                                   ACTION("observe-others") ")." },
 };
 
 const char *right_action(enum right right) {

@@ -32,8 +32,8 @@ static struct model *find_model(const struct session *s, const Spark__V1__Client
         return models_find(s->table->manager, s->model, error);
 }
 
-/* An earlier process began the turn. Whatever it had made of the session, perhaps to the end of the turn: it stands where it stood
- * then, and comes to the same. False where that can't be. */
+/* An earlier process began the turn. Whatever it had made of the session, perhaps to the end of the turn: it stands where it
+ * stood then, and comes to the same. False where that can't be. */
 static bool take_back(struct session *s, const struct request *r) {
         const struct journal *j = &r->journal;
 
@@ -43,7 +43,8 @@ static bool take_back(struct session *s, const struct request *r) {
                 s->n = r->turn.session_tokens;
                 session_changed(s);
         }
-        return !j->accepted || (j->n_prompt >= s->n && (s->n == 0 || memcmp(j->tokens, s->text->ids, s->n * sizeof(*j->tokens)) == 0));
+        return !j->accepted ||
+               (j->n_prompt >= s->n && (s->n == 0 || memcmp(j->tokens, s->text->ids, s->n * sizeof(*j->tokens)) == 0));
 }
 
 void session_turn_begin(struct sessions *t, struct request *r, const Spark__V1__ClientFrame *f) {
@@ -62,7 +63,8 @@ void session_turn_begin(struct sessions *t, struct request *r, const Spark__V1__
         if (!session_need_text(s, r))
                 return;
         if (r->turn.session_tokens != UINT64_MAX && !take_back(s, r)) {
-                request_fail_with(r, SPARK__V1__ERROR_CODE__INTERNAL, "session: it is not what it was before the service was restarted.");
+                request_fail_with(r, SPARK__V1__ERROR_CODE__INTERNAL,
+                                  "session: it is not what it was before the service was restarted.");
                 return;
         }
         s->turn = r;

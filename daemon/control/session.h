@@ -37,8 +37,8 @@ void sessions_turn(struct sessions *t);
 void sessions_tick(struct sessions *t, uint64_t now_us);
 /* Writes what is not on disk now, before the machine may go to sleep; to be called until true: it is, or cannot be. */
 bool sessions_sync(struct sessions *t);
-/* While memory is short (on): idle sessions that persist go to disk, one KV after the other; to be called again. True when all are
- * there. */
+/* While memory is short (on): idle sessions that persist go to disk, one KV after the other; to be called again. True when all
+ * are there. */
 bool sessions_put_away(struct sessions *t, bool on);
 /* Bytes of KV in the model's cache that could go to disk so, as far as is known. */
 uint64_t sessions_idle_kv(const struct sessions *t, const struct model *model);

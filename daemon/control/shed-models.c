@@ -45,7 +45,8 @@ static void view_fill(struct model *model) {
         v->idle = list_empty(&model->active) && list_empty(&model->waiting);
         v->pinned = model->residency.resident == CONFIG_RESIDENT_ALWAYS || model->residency.holders > 0;
         v->used_us = model->residency.used_us;
-        v->there = !v->weights && (model->state == MODEL_LOADING || model->state == MODEL_STARTING || model->state == MODEL_READY);
+        v->there = !v->weights &&
+                   (model->state == MODEL_LOADING || model->state == MODEL_STARTING || model->state == MODEL_READY);
         model->shed.known = true;
         if (!v->there) {
                 if (!v->weights)

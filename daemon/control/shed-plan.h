@@ -21,7 +21,8 @@ enum shed_step {
         SHED_CACHE,    /* prefix caches are emptied and kept small */
         SHED_SESSIONS, /* idle sessions' KV goes to disk */
         SHED_KV,       /* the KV pools shrink to what running requests hold, then below */
-        SHED_WEIGHTS,  /* models are unloaded: idle ones first, the least recently used first, then those in use; requests for them wait */
+        SHED_WEIGHTS,  /* models are unloaded: idle ones first, the least recently used first, then those in use; requests for
+                        * them wait */
 };
 
 struct shed_gain {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Who wants memory back, and what all of them together bring about. Everything happens once a turn: the models are looked at, what
- * is missing is taken at once (not one step after the other: whoever eats memory fast does not wait), what nobody needs any
+ * Who wants memory back, and what all of them together bring about. Everything happens once a turn: the models are looked at,
+ * what is missing is taken at once (not one step after the other: whoever eats memory fast does not wait), what nobody needs any
  * more is taken back as far as there is room above the floor, and the holders hear how far it has got.
  */
 
@@ -262,7 +262,8 @@ void shed_turn(struct manager *m) {
 
 /* ---- time ---- */
 
-/* Requests that waited for a model long enough: whoever asked can do something else meanwhile. Those with an answer begun wait on. */
+/* Requests that waited for a model long enough: whoever asked can do something else meanwhile. Those with an answer begun wait
+ * on. */
 static void refuse_waiting(struct model *model, uint64_t now_us) {
         const struct config *c = model->manager->config;
         struct list *pos, *tmp;

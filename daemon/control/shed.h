@@ -24,8 +24,8 @@ struct shed_table;
 struct shed_want {
         uint64_t bytes;        /* to be given back in all */
         enum shed_step limit;  /* no further than this */
-        /* They are kept for whoever asked, to the last byte: admission does without them, and what was only promised to ourselves (a
-         * pool that nobody filled) counts as ours, too. Else what leaves the host's memory counts, and nothing is kept. */
+        /* They are kept for whoever asked, to the last byte: admission does without them, and what was only promised to ourselves
+         * (a pool that nobody filled) counts as ours, too. Else what leaves the host's memory counts, and nothing is kept. */
         bool exact;
         /* How far it has got, and, with done set, that no more will come. */
         void (*told)(void *userdata, uint64_t freed, enum shed_step step, bool done);

@@ -180,7 +180,9 @@ static void fill_request(const struct request *r, uint64_t now_us, Spark__V1__Re
         info->unit = (char *)(r->origin.unit ? r->origin.unit : "");
         info->model = r->model ? r->model->name : (char *)"";
         info->kind = (char *)request_kind_name(r->kind);
-        info->state = (char *)(request_is_queued(r) && r->kind != REQUEST_LEASE ? "queued" : r->engine_paused ? "paused" : "running");
+        info->state = (char *)(request_is_queued(r) && r->kind != REQUEST_LEASE ? "queued"
+                               : r->engine_paused                               ? "paused"
+                                                                                : "running");
         info->prompt_tokens = (uint32_t)r->journal.n_prompt;
         info->completion_tokens = (uint32_t)r->journal.n_generated;
         info->age_ms = (float)((double)(now_us - r->arrived_us) / 1000.0);

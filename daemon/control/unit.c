@@ -60,8 +60,8 @@ static int ask_for_unit(struct question *q) {
         int r;
 
         (void)sd_bus_set_method_call_timeout(q->bus, left_us(q) + 1); /* 0 would be the default */
-        r = sd_bus_call_method(q->bus, SYSTEMD, "/org/freedesktop/systemd1", SYSTEMD ".Manager", "GetUnitByPID", NULL, &reply, "u",
-                               (uint32_t)getpid());
+        r = sd_bus_call_method(q->bus, SYSTEMD, "/org/freedesktop/systemd1", SYSTEMD ".Manager", "GetUnitByPID", NULL, &reply,
+                               "u", (uint32_t)getpid());
         if (r >= 0)
                 r = sd_bus_message_read(reply, "o", &path);
         if (r >= 0) {

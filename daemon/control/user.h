@@ -19,7 +19,8 @@ enum {
         USER_E_QUOTA = 1, /* the charge would go past the limit; nothing was charged */
 };
 
-enum user_slot { USER_CONNECTIONS, USER_REQUESTS, USER_BYTES, USER_SESSIONS, USER_DISK, USER_STORE, USER_LEASES, USER_LEASED, USER_SLOTS };
+enum user_slot { USER_CONNECTIONS, USER_REQUESTS, USER_BYTES, USER_SESSIONS, USER_DISK, USER_STORE, USER_LEASES, USER_LEASED,
+                 USER_SLOTS };
 
 struct users {
         struct list list;

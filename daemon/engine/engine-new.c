@@ -157,8 +157,8 @@ void engine_forget_all(struct engine *e) {
         prefix_forget_all(e->prefix);
 }
 
-/* Where the backend gives nothing back it has taken all of it; of a device's own memory the host has nothing, but what one has that
- * shares the host's is the host's. */
+/* Where the backend gives nothing back it has taken all of it; of a device's own memory the host has nothing, but what one has
+ * that shares the host's is the host's. */
 static uint64_t resident_bytes(const struct engine *e) {
         const struct backend *be = e->model->backend;
         struct backend_facts facts = { .placement = "host", .kv_memory = "host" };

@@ -108,8 +108,8 @@ void engine_forget(struct engine *e, uint32_t uid);
 void engine_forget_all(struct engine *e);
 /* Bounds the memory of KV from now on (engine-room.c): of the prefix cache, and of all; UINT64_MAX = as much as there is. What is
  * beyond is given up at once, and what is free given back to the system: the prefix cache first, then requests that hold pages
- * without running, then running ones, the one furthest ahead first. They wait and go on when there is room. Returns how many bytes
- * of the host's memory were given back. */
+ * without running, then running ones, the one furthest ahead first. They wait and go on when there is room. Returns how many
+ * bytes of the host's memory were given back. */
 uint64_t engine_resize(struct engine *e, uint64_t cache_bytes, uint64_t kv_bytes);
 
 /* Pages of the prefix cache in and out, for keeping a text's KV elsewhere (engine-pages.c). A page is engine_page_bytes()

@@ -28,7 +28,8 @@
 static const int allowed[] = {
         SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(readv), SCMP_SYS(writev), SCMP_SYS(recvmsg), SCMP_SYS(sendmsg),
         SCMP_SYS(recvfrom), SCMP_SYS(sendto), SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(close), SCMP_SYS(shutdown),
-        SCMP_SYS(pread64), SCMP_SYS(pwrite64), SCMP_SYS(fstat), SCMP_SYS(newfstatat), SCMP_SYS(statx), SCMP_SYS(lseek), SCMP_SYS(eventfd2),
+        SCMP_SYS(pread64), SCMP_SYS(pwrite64), SCMP_SYS(fstat), SCMP_SYS(newfstatat), SCMP_SYS(statx), SCMP_SYS(lseek),
+        SCMP_SYS(eventfd2),
         SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(madvise), SCMP_SYS(mincore), SCMP_SYS(brk),
         SCMP_SYS(futex), SCMP_SYS(futex_waitv), SCMP_SYS(set_robust_list), SCMP_SYS(get_robust_list), SCMP_SYS(rseq),
         SCMP_SYS(exit), SCMP_SYS(exit_group), SCMP_SYS(membarrier),
@@ -136,7 +137,8 @@ static int allow_with(scmp_filter_ctx ctx, int call, struct scmp_arg_cmp compare
         return seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, call, 1, &compare);
 }
 
-/* Calls that are harmless with certain arguments only: memory, but no code; threads, but no processes; signals and limits of our own. */
+/* Calls that are harmless with certain arguments only: memory, but no code; threads, but no processes; signals and limits of our
+ * own. */
 static int allow_narrow(scmp_filter_ctx ctx, enum sandbox_profile profile) {
         const scmp_datum_t self = (scmp_datum_t)getpid();
         int r;

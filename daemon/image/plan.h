@@ -47,8 +47,8 @@ int image_plan_add_tensor(struct image_plan *plan, const char *name, uint32_t fm
 /* Tensor i, a matrix in BF16 or coded already, is to be coded losslessly, with so many bytes of escapes. 0, or IMAGE_PLAN_E_SHAPE and
  * it stays as it is: the form is not possible. Layout comes after. */
 int image_plan_code_tensor(struct image_plan *plan, size_t i, uint64_t escapes);
-/* Gives every tensor its segment and offset; no segment gets longer than segment_max unless one tensor is. Large images get segments
- * that are shorter than that, so that a part of one can be given back (control's model_give_part()). 0,
+/* Gives every tensor its segment and offset; no segment gets longer than segment_max unless one tensor is. Large images get
+ * segments that are shorter than that, so that a part of one can be given back (control's model_give_part()). 0,
  * IMAGE_PLAN_E_*, or -ENOMEM. May be called again when tensors have changed. */
 int image_plan_layout(struct image_plan *plan, uint64_t segment_max);
 /* The format of most weights, by bytes; "" where there is no matrix. */

@@ -161,7 +161,8 @@ static int choose_segments(struct loader *l) {
         if (l->options.segments == 0)
                 l->options.segments = UINT64_MAX;
         if (segments_size(&l->plan, l->options.segments) == 0)
-                return loader_fail(l->error, LOADER_E_INVALID, "the model has only %zu segments: it is another one now", l->plan.n_segments);
+                return loader_fail(l->error, LOADER_E_INVALID, "the model has only %zu segments: it is another one now",
+                                   l->plan.n_segments);
         if (l->hf)
                 hf_choose(l->hf, &l->plan, l->options.segments);
         else if (!l->packed)
@@ -187,7 +188,9 @@ int loader_plan(struct loader *l) {
 }
 
 uint64_t loader_total(const struct loader *l) {
-        return l->packed ? segments_size(&l->plan, l->options.segments) : l->hf ? l->hf->total : copy_total(l->pieces, l->n_pieces);
+        return l->packed ? segments_size(&l->plan, l->options.segments)
+               : l->hf   ? l->hf->total
+                         : copy_total(l->pieces, l->n_pieces);
 }
 
 static void unmap(const struct loader *l, void **maps) {

@@ -47,8 +47,8 @@ void loader_deinit(struct loader *l);
 int loader_plan(struct loader *l);
 /* Of the image's tables, as they are written. 0, or -ENOMEM. */
 int loader_checksum(const struct loader *l, uint64_t *ret);
-/* Writes the image into memfds (borrowed) of the planned sizes (only the segments that were named get one), or into one file of all of them together where it is packed; they are
- * unmapped again when this returns. */
+/* Writes the image into memfds (borrowed) of the planned sizes (only the segments that were named get one), or into one file of
+ * all of them together where it is packed; they are unmapped again when this returns. */
 int loader_write(struct loader *l, const int *fds, size_t n_fds, const struct copy_progress *progress);
 /* How many of the plan's first tensors loader_write() has put in place, behind the tables; 0 where that is not known (packed
  * images). For its progress function. */

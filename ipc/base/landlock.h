@@ -9,7 +9,8 @@
 
 #include <stdint.h>
 
-/* 1 = *ret_fd is a ruleset, the caller's, that handles the rights *ret_files of files; 0 = no Landlock in this kernel; or -errno. */
+/* 1 = *ret_fd is a ruleset, the caller's, that handles the rights *ret_files of files; 0 = no Landlock in this kernel; or
+ * -errno. */
 int landlock_ruleset_new(int *ret_fd, uint64_t *ret_files);
 /* Allows rights (as far as they are handled) beneath a path. Nothing there: nothing to allow. 0 or -errno. */
 int landlock_allow_path(int ruleset, const char *path, uint64_t rights);

@@ -27,7 +27,8 @@
 #define XID_OFF_BUS 79u
 #define EVENTS_MAX 16u /* taken at a time */
 #define TEMPERATURE_GPU 0u /* NVML_TEMPERATURE_GPU */
-/* nvmlClocksEventReason*: a power cap, slowed down by the hardware, by software for heat, by hardware for heat, by the power brake */
+/* nvmlClocksEventReason*: a power cap, slowed down by the hardware, by software for heat, by hardware for heat, by the power
+ * brake */
 #define REASONS_SLOW (0x4ull | 0x8ull | 0x20ull | 0x40ull | 0x80ull)
 #define SAMPLE_US 1000000u
 #define OLD_US 4000000u

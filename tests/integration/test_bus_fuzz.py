@@ -5,7 +5,6 @@ connections that come and go. Nothing may break, nothing that is forbidden may b
 SPARK_BUS_FUZZ_SECONDS (6) says for how long, SPARK_BUS_FUZZ_SEED with which draw."""
 
 import collections
-import contextlib
 import os
 import random
 import socket
@@ -15,7 +14,6 @@ import xml.etree.ElementTree as ElementTree
 
 from bus_harness import *
 from harness import *
-from harness import pb
 
 SECONDS = float(os.environ.get("SPARK_BUS_FUZZ_SECONDS", "6"))
 SEED = int(os.environ.get("SPARK_BUS_FUZZ_SEED", str(time.time_ns() & 0xffffffff)))

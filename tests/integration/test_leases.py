@@ -3,7 +3,6 @@
 
 import json
 import os
-import pathlib
 import random
 import signal
 import subprocess

@@ -3,7 +3,6 @@
 which takes root; SPARK_MEMORY_ROUNDS says how often the long one is repeated."""
 
 import os
-import signal
 import time
 import unittest
 

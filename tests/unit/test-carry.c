@@ -228,7 +228,8 @@ static void test_take_many(void **state) {
 /* ---- each phase, as a killed process leaves it ---- */
 
 static void set_op(struct fixture *f, enum carry_phase phase, uint64_t base, uint64_t bytes, uint64_t done, uint64_t next) {
-        f->shared->op = (struct carry_op){ .phase = (uint32_t)phase, .id = ID, .base = base, .bytes = bytes, .done = done, .next = next };
+        f->shared->op = (struct carry_op){ .phase = (uint32_t)phase, .id = ID, .base = base, .bytes = bytes, .done = done,
+                                           .next = next };
 }
 
 static void put_into_pipe(struct fixture *f, size_t n) {
@@ -391,8 +392,8 @@ static void test_killed_senders(void **state) {
         f->sockets[0] = -1;
         assert_int_equal(read(fds[0], results, sizeof(results)), sizeof(results));
         assert_int_equal(waitpid(reader, NULL, 0), reader);
-        print_message("%llu bytes; %u of %u killed after they had sent what they had not written down\n", (unsigned long long)results[0],
-                      n_rest, KILLS);
+        print_message("%llu bytes; %u of %u killed after they had sent what they had not written down\n",
+                      (unsigned long long)results[0], n_rest, KILLS);
         assert_int_equal(results[0], f->shared->committed);
         assert_int_equal(results[1], 0);
         (void)fd_close(fds[0]);

@@ -572,8 +572,10 @@ static void test_restore_output(void **state) {
 static void test_restore_refused(void **state) {
         struct pair *p = *state;
 
-        assert_int_equal(channel_restore_output(&p->a, (const uint8_t *)"\x02\0\0\0a", 5, 0), CHANNEL_E_OVERSIZE); /* half a frame */
-        assert_int_equal(channel_restore_output(&p->a, (const uint8_t *)"\x01\0\0\0a", 5, 5), CHANNEL_E_OVERSIZE); /* a whole one sent */
+        assert_int_equal(channel_restore_output(&p->a, (const uint8_t *)"\x02\0\0\0a", 5, 0), /* half a frame */
+                         CHANNEL_E_OVERSIZE);
+        assert_int_equal(channel_restore_output(&p->a, (const uint8_t *)"\x01\0\0\0a", 5, 5), /* a whole one sent */
+                         CHANNEL_E_OVERSIZE);
         assert_int_equal(channel_restore_output(&p->a, (const uint8_t *)"\0\0\0\0", 4, 0), CHANNEL_E_OVERSIZE);
         assert_false(channel_wants_write(&p->a));
         assert_int_equal(channel_restore_input(&p->a, NULL, SIZE_MAX), CHANNEL_E_OVERSIZE);

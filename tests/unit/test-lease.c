@@ -108,8 +108,8 @@ static void told_ended(void *userdata, struct lease *lease, const struct request
 static const struct lease_holder holder = { .progress = told_progress, .ended = told_ended };
 
 static struct lease_ask ask_memory(const struct fixture *f, uint64_t bytes) {
-        return (struct lease_ask){ .kind = LEASE_MEMORY, .user = f->user, .pid = 7, .unit = "u.service", .who = "blender", .why = "a film",
-                                   .bytes = bytes };
+        return (struct lease_ask){ .kind = LEASE_MEMORY, .user = f->user, .pid = 7, .unit = "u.service", .who = "blender",
+                                   .why = "a film", .bytes = bytes };
 }
 
 static void test_memory(void **state) {
@@ -405,7 +405,8 @@ static void test_any_order(void **state) {
 /* A later process takes up what an earlier one wrote down. */
 static void test_restored(void **state) {
         struct fixture *f = *state;
-        struct lease_ask ask = ask_memory(f, 3 * GIB), hold = { .kind = LEASE_WARM, .user = f->user, .model = "b", .who = "demo" };
+        struct lease_ask ask = ask_memory(f, 3 * GIB);
+        struct lease_ask hold = { .kind = LEASE_WARM, .user = f->user, .model = "b", .who = "demo" };
         Spark__State__V1__Lease records[2];
         struct request_error error;
         struct lease *leases[2], *lease = NULL;
@@ -488,9 +489,9 @@ static void test_requests(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up_leases, tear_down_leases)
-                TEST(test_memory),     TEST(test_missing_only),    TEST(test_refusals), TEST(test_quotas),    TEST(test_descriptor),
-                TEST(test_warm),       TEST(test_what_others_see), TEST(test_busy),     TEST(test_any_order), TEST(test_restored),
-                TEST(test_requests),
+                TEST(test_memory),     TEST(test_missing_only), TEST(test_refusals),          TEST(test_quotas),
+                TEST(test_descriptor), TEST(test_warm),         TEST(test_what_others_see),   TEST(test_busy),
+                TEST(test_any_order),  TEST(test_restored),     TEST(test_requests),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -167,7 +167,8 @@ static void test_split(void **state) {
         char path[1024];
 
         for (unsigned i = 1; i <= SPLIT_PARTS; i++) {
-                (void)snprintf(path, sizeof(path), "%s/models/split/" SPLIT_NAME "-%05u-of-%05u.gguf", test_data(), i, SPLIT_PARTS);
+                (void)snprintf(path, sizeof(path), "%s/models/split/" SPLIT_NAME "-%05u-of-%05u.gguf", test_data(), i,
+                               SPLIT_PARTS);
                 f.fds[f.n] = open(path, O_RDONLY | O_CLOEXEC);
                 if (f.fds[f.n] < 0)
                         fail_msg("no %s", path);

@@ -93,7 +93,8 @@ static void test_v2(void **state) {
         put("/sys.slice", "memory.max", "2097152000\n"); /* 2000 MiB */
         put("/sys.slice", "memory.high", "max\n");
         put("/sys.slice", "memory.current", "1992294400\n"); /* 1900 MiB */
-        put("/sys.slice", "memory.stat", "anon 5\nfile 900000000\ninactive_file 104857600\nactive_file 52428800\nslab_reclaimable 0\n");
+        put("/sys.slice", "memory.stat",
+            "anon 5\nfile 900000000\ninactive_file 104857600\nactive_file 52428800\nslab_reclaimable 0\n");
         put("/sys.slice/s.service", "memory.max", "1048576000\n"); /* 1000 MiB */
         put("/sys.slice/s.service", "memory.high", "838860800\n"); /* 800 MiB */
         put("/sys.slice/s.service", "memory.current", "104857600\n"); /* 100 MiB */
@@ -131,7 +132,8 @@ static void test_v2_container(void **state) {
         assert_string_equal(where, folder);
         assert_true(memory_cgroup_find("0::/\n", mounts_v2("/"), 2, where, sizeof(where), &top));
         assert_string_equal(where, folder);
-        assert_true(memory_cgroup_find("0::/a\n", "1 2 0:3 / /with\\040blank rw - cgroup2 none rw\n", 2, where, sizeof(where), &top));
+        assert_true(memory_cgroup_find("0::/a\n", "1 2 0:3 / /with\\040blank rw - cgroup2 none rw\n", 2, where, sizeof(where),
+                                       &top));
         assert_string_equal(where, "/with blank/a");
 }
 
@@ -141,7 +143,8 @@ static void test_v1(void **state) {
         put("", "memory.limit_in_bytes", "9223372036854771712\n");
         put("/box", "memory.limit_in_bytes", "1073741824\n");
         put("/box", "memory.usage_in_bytes", "536870912\n");
-        put("/box", "memory.stat", "cache 1\ninactive_file 999999999\ntotal_inactive_file 33554432\ntotal_active_file 33554432\n");
+        put("/box", "memory.stat",
+            "cache 1\ninactive_file 999999999\ntotal_inactive_file 33554432\ntotal_active_file 33554432\n");
         put("/box/sub", "memory.limit_in_bytes", "9223372036854771712\n");
         look("5:devices:/\n4:memory:/box/sub\n0::/\n", mounts_v1(), 1, &room);
         assert_true(room.limit == 1024 * MIB);

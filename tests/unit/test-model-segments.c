@@ -69,7 +69,8 @@ static void *open_world(void) {
         copy_file(MODEL, w->path, 0600);
         (void)snprintf(text, sizeof(text),
                        "socket = \"%s/s\"; state_dir = \"%s\"; bus = \"none\"; backend = \"cpu\"; threads = 1;\n"
-                       "memory = { floor = \"1M\"; kv = \"8M\"; }; models = ({ name = \"m\"; path = \"%s\"; default = true; });\n",
+                       "memory = { floor = \"1M\"; kv = \"8M\"; };\n"
+                       "models = ({ name = \"m\"; path = \"%s\"; default = true; });\n",
                        folder, folder, w->path);
         if (config_parse(&config, text, "/", &error) != 0)
                 fail_msg("%s", error.text);
@@ -194,7 +195,9 @@ static void test_more_and_all(void **state) {
         look_at_all(model, before);
         (void)model_give_back_part(model, MODEL_HOLD_LEASE, image / 2);
         run_until(w, MODEL_AVAILABLE);
-        assert_int_equal(model_give_back_part(model, MODEL_HOLD_LEASE, UINT64_MAX) + (image - model->image_bytes) >= image / 2, 1);
+        assert_int_equal(model_give_back_part(model, MODEL_HOLD_LEASE, UINT64_MAX) + (image - model->image_bytes) >=
+                                 image / 2,
+                         1);
         assert_int_equal(model->image_bytes, 0);
         assert_int_equal(model->n_segments, 0);
         assert_int_equal(model->missing, 0);
@@ -297,7 +300,8 @@ static void write_script(const char *path, const char *bin) {
 
 /* Once more, as a copy in a folder with the programs; comes back where they are not there. */
 static void run_in_folder(char **argv) {
-        char self[PATH_MAX], bin[PATH_MAX + 16], engine[PATH_MAX + 64], path[PATH_MAX + 64], folder[] = "/tmp/spark-segments-XXXXXX";
+        char self[PATH_MAX], bin[PATH_MAX + 16], engine[PATH_MAX + 64], path[PATH_MAX + 64];
+        char folder[] = "/tmp/spark-segments-XXXXXX";
         ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
 
         assert_true(n > 0);

@@ -99,7 +99,8 @@ static enum power_level read_once(const struct config *c, struct power_reading r
 
 static void test_levels(void **state) {
         _cleanup_(config_freep) struct config *c = parse("");
-        _cleanup_(config_freep) struct config *own = parse("power = { low_percent = 50; critical_percent = 40; power_saver = \"no\"; };");
+        _cleanup_(config_freep) struct config *own =
+                parse("power = { low_percent = 50; critical_percent = 40; power_saver = \"no\"; };");
         const struct power_reading mains = { 0 }, charging = { .has_battery = true, .percent = 2 }, saver = { .saver = true },
                                    ups = { .on_battery = true };
 

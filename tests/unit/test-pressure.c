@@ -25,7 +25,8 @@
 static void test_psi(void **state) {
         struct psi psi = { .some10 = 42 };
 
-        assert_true(psi_parse("some avg10=12.34 avg60=0.00 avg300=100.00 total=123456\nfull avg10=0.07 avg60=0.00 avg300=0.00 total=99\n",
+        assert_true(psi_parse("some avg10=12.34 avg60=0.00 avg300=100.00 total=123456\n"
+                              "full avg10=0.07 avg60=0.00 avg300=0.00 total=99\n",
                               &psi));
         assert_true(psi.some10 > 12.33f && psi.some10 < 12.35f);
         assert_true(psi.full10 > 0.06f && psi.full10 < 0.08f);
@@ -37,7 +38,8 @@ static void test_psi(void **state) {
 
 static void test_psi_rubbish(void **state) {
         static const char *const texts[] = {
-                "", "full avg10=0.07 avg60=0.00 avg300=0.00 total=99\n", "some\n", "some avg10=1.0 avg60=0.00 avg300=0.00 total=1\n",
+                "", "full avg10=0.07 avg60=0.00 avg300=0.00 total=99\n", "some\n",
+                "some avg10=1.0 avg60=0.00 avg300=0.00 total=1\n",
                 "some avg10=-1.00 avg60=0.00 avg300=0.00 total=1\n", "some avg10=1.00 avg300=0.00 avg60=0.00 total=1\n",
                 "some avg10=101.00 avg60=0.00 avg300=0.00 total=1\n", "some avg10=1.00 avg60=0.00 avg300=0.00 total=x\n",
                 "some avg10=1.00 avg60=0.00 avg300=0.00 total=99999999999999999999999\n",

@@ -34,12 +34,14 @@ static const struct choice {
         { "a small one is not unloaded for nothing", { MODEL(IDLE, 2, 1), MODEL(IDLE, 20, 2), MODEL(IDLE, 20, 3) }, { 15, 0 },
           RESIDENCY_SOON, " x  " },
         { "one that is used is waited for", { MODEL(LATER, 10, 1), MODEL(IDLE, 5, 2) }, { 10, 0 }, RESIDENCY_WAIT, "    " },
-        { "and not waited for where an idle one does", { MODEL(LATER, 10, 1), MODEL(IDLE, 10, 2) }, { 10, 0 }, RESIDENCY_SOON, " x  " },
+        { "and not waited for where an idle one does", { MODEL(LATER, 10, 1), MODEL(IDLE, 10, 2) }, { 10, 0 }, RESIDENCY_SOON,
+          " x  " },
         { "what goes already counts", { MODEL(GOING, 10, 1), MODEL(IDLE, 10, 2) }, { 10, 0 }, RESIDENCY_SOON, "    " },
         { "as far as it goes", { MODEL(GOING, 10, 1), MODEL(IDLE, 10, 2) }, { 12, 0 }, RESIDENCY_SOON, " x  " },
         { "a number of models", { MODEL(IDLE, 0, 4), MODEL(IDLE, 0, 1), MODEL(IDLE, 0, 2) }, { 0, 2 }, RESIDENCY_SOON, " xx " },
         { "both", { MODEL(IDLE, 1, 4), MODEL(IDLE, 9, 1), MODEL(IDLE, 1, 2) }, { 3, 2 }, RESIDENCY_SOON, " xx " },
-        { "sums that overflow", { MODEL(IDLE, UINT64_MAX, 1), MODEL(IDLE, UINT64_MAX, 2) }, { UINT64_MAX, 0 }, RESIDENCY_SOON, "x   " },
+        { "sums that overflow", { MODEL(IDLE, UINT64_MAX, 1), MODEL(IDLE, UINT64_MAX, 2) }, { UINT64_MAX, 0 }, RESIDENCY_SOON,
+          "x   " },
         { "of the same age, any", { MODEL(IDLE, 4, 1), MODEL(IDLE, 4, 1) }, { 8, 0 }, RESIDENCY_SOON, "xx  " },
 };
 
@@ -89,7 +91,8 @@ static unsigned evicted_of(const struct residency_view *v, size_t n) {
 
 /* What must hold whatever the figures are. */
 static void check(const struct residency_view *v, size_t n, struct residency_lack lack, enum residency_verdict verdict) {
-        unsigned idle = all_of(v, n, RESIDENCY_IDLE), later = all_of(v, n, RESIDENCY_LATER), going = all_of(v, n, RESIDENCY_GOING);
+        unsigned idle = all_of(v, n, RESIDENCY_IDLE), later = all_of(v, n, RESIDENCY_LATER);
+        unsigned going = all_of(v, n, RESIDENCY_GOING);
         unsigned evicted = evicted_of(v, n);
 
         assert_int_equal(evicted & ~idle, 0);
@@ -117,7 +120,8 @@ static void test_random(void **state) {
                 struct residency_lack lack = { .bytes = (uint64_t)rand() % 60, .models = (size_t)rand() % 4 };
 
                 for (size_t i = 0; i < n; i++)
-                        v[i] = (struct residency_view){ .standing = (enum residency_standing)(rand() % 5), .bytes = (uint64_t)rand() % 20,
+                        v[i] = (struct residency_view){ .standing = (enum residency_standing)(rand() % 5),
+                                                        .bytes = (uint64_t)rand() % 20,
                                                         .used_us = (uint64_t)rand() % 1000, .evict = rand() % 2 };
                 check(v, n, lack, residency_choose(v, n, &lack));
         }
@@ -161,7 +165,8 @@ static void test_mistakes(void **state) {
                 { "residency = { max_bytes = \"7X\"; };", "'max_bytes' must be a size" },
                 { "memory = { leases_per_user = 0; };", "'leases_per_user' is 0, allowed are 1 to" },
                 { "memory = { lease_policy = \"die\"; };", "'lease_policy' is \"die\"" },
-                { "models = ( { name = \"a\"; resident = \"never\"; } );", "'resident' is \"never\", allowed are: auto always demand" },
+                { "models = ( { name = \"a\"; resident = \"never\"; } );",
+                  "'resident' is \"never\", allowed are: auto always demand" },
                 { "models = ( { name = \"a\"; idle_seconds = -1; } );", "'idle_seconds' must not be negative" },
         };
 

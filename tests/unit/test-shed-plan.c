@@ -164,8 +164,10 @@ static uint64_t sum_of(const struct shed_view *v, bool reserved) {
         uint64_t sum = 0;
 
         for (size_t i = 0; i < N; i++)
-                sum += reserved ? v[i].cache_gain.reserved + v[i].sessions_gain.reserved + v[i].kv_gain.reserved + v[i].weights_gain.reserved
-                                : v[i].cache_gain.resident + v[i].sessions_gain.resident + v[i].kv_gain.resident + v[i].weights_gain.resident;
+                sum += reserved ? v[i].cache_gain.reserved + v[i].sessions_gain.reserved + v[i].kv_gain.reserved +
+                                          v[i].weights_gain.reserved
+                                : v[i].cache_gain.resident + v[i].sessions_gain.resident + v[i].kv_gain.resident +
+                                          v[i].weights_gain.resident;
         return sum;
 }
 

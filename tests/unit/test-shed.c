@@ -300,7 +300,8 @@ static void test_random(void **state) {
                         sum += s[i] ? s[i]->want.bytes : 0;
                 assert_true(shed_bytes(f.m) == MIN(sum, 350 * MIB)); /* an eighth of the pool stays */
                 models_count_memory(f.m);
-                assert_true(f.m->memory.kv <= 400 * MIB - f.m->memory.given); /* what is to leave memory may take more of the pool */
+                /* what is to leave memory may take more of the pool */
+                assert_true(f.m->memory.kv <= 400 * MIB - f.m->memory.given);
         }
         for (size_t i = 0; i < 8; i++)
                 s[i] = shed_free(s[i]);

@@ -24,7 +24,7 @@ for word; do
         previous=$word
         case $state$word in
         command*) continue ;;
-        *--) state=command ;; # what follows is somebody else's command line
+        *--) state="command" ;; # what follows is somebody else's command line
         verb-*) ;;
         verb*) verb=$word state=sub ;;
         sub[!-]*) sub=$word state=rest ;;
