@@ -19,7 +19,8 @@ SOCKET_PATH = "/run/sparkd/sparkd.sock"
 LENGTH = 64  # of streams over the upgrade, tokens
 NAMES = ("libspark1", "libspark-dev", "sparkd")
 # What changes by itself, or with any package.
-NOISE = ("/var/lib/dpkg", "/var/lib/systemd", "/var/lib/apt", "/run/systemd", "/run/udev", "/run/dbus", "/run/log", "/run/user",
+NOISE = ("/var/lib/dpkg", "/var/lib/PackageKit", "/var/lib/systemd", "/var/lib/apt", "/run/systemd", "/run/udev",
+         "/run/dbus", "/run/log", "/run/user",
          "/etc/sysusers.d", "/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow", "/etc/subuid", "/etc/subgid", "/etc/.pwd",
          "/etc/ld.so.cache")
 PROGRAM = r"""
