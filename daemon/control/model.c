@@ -546,6 +546,10 @@ void model_engine_gone(struct model *model, bool was_ready, bool lost, uint64_t 
         manager_kick(model->manager); /* which may be waiting for just this in order to end */
         if (model->manager->state == MANAGER_CLOSING && model->state == MODEL_LOADING)
                 return;
+        if (model->state == MODEL_LOADING && error->code == SPARK__V1__ERROR_CODE__NO_MEMORY) {
+                model_load_failed(model, error); /* the next one would wait for memory, and say the same */
+                return;
+        }
         if (model->state == MODEL_LOADING) {
                 log_notice("model '%s': the engine that was started ahead of its load has ended; another one follows it", model->name);
                 return;
