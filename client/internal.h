@@ -2,8 +2,8 @@
 #pragma once
 
 /*
- * Inside libspark: connection.c (the connection, processing), wait.c (waiting), request.c and session.c (what goes out),
- * reply.c (what comes in, turned into the public structures).
+ * Inside libspark: connect.c (connecting), connection.c (the connection, processing), wait.c (waiting), request.c, session.c,
+ * store.c and lease.c (what goes out); reply.h has what comes in.
  *
  * Locking: `lock` guards everything but the input side of the channel, which belongs to whoever dispatches. One thread
  * dispatches at a time (`dispatching`); it lets go of `lock` around each callback. Requests are freed only by the
@@ -19,6 +19,7 @@
 #include "base/list.h"
 #include "channel.h"
 #include "client/spark.h"
+#include "reply.h"
 #include "spark.pb-c.h"
 
 #define CLIENT_BUCKETS 64u
@@ -27,47 +28,6 @@
 #define CLIENT_OUT_BYTES_MAX ((size_t)64 << 20)
 #define CLIENT_OUT_BYTES_SPARE ((size_t)4 << 20) /* for credit and cancellations when requests fill the rest */
 #define CLIENT_COLLECT_MAX ((size_t)256 << 20)   /* bytes of a result that nobody has taken yet */
-
-/* A Done or Error with the structures that show it. */
-struct reply {
-        ProtobufCMessage *frame; /* owns the strings */
-        char *text;              /* detokenize */
-        struct spark_done done;
-        struct spark_error error;
-        struct spark_load_result load;
-        const struct spark_load_result *refused; /* with an error: its sums, or NULL */
-        struct spark_status_result status;
-        struct spark_memory memory;
-        struct spark_power power;
-        struct spark_model *models;
-        const struct spark_model **model_list;
-        struct spark_request_info *requests;
-        const struct spark_request_info **request_list;
-        struct spark_user_info *users;
-        const struct spark_user_info **user_list;
-        struct spark_usage_result usage;
-        struct spark_usage_row *usage_rows;
-        const struct spark_usage_row **usage_list;
-        struct spark_session *sessions;
-        const struct spark_session **session_list;
-        struct spark_lease *leases;
-        const struct spark_lease **lease_list;
-        struct spark_stored stored;
-        struct shown_weights *weights; /* all of them */
-        struct spark_stored_file *stored_files;
-        const struct spark_stored_file **stored_list;
-        char message[256];       /* of an error that the library made */
-};
-
-/* Tokens gathered for a request without a callback. */
-struct collected {
-        struct buf text;
-        struct buf ids;
-        struct buf logprobs;
-        struct buf top_ids;
-        struct buf top_logprobs;
-        size_t top_n;
-};
 
 struct request {
         struct list link; /* in a bucket */
@@ -158,11 +118,11 @@ struct request_spec {
 };
 struct request *request_free(struct request *r);
 /* Queues the frame (fd, -1 = none, goes with it) and enters the request. */
+int request_start(struct spark *s, Spark__V1__ClientFrame *frame, int fd, const struct request_spec *spec,
+                  uint64_t *ret_id);
 /* The same with any number of descriptors (borrowed). */
 int request_start_fds(struct spark *s, Spark__V1__ClientFrame *frame, const int *fds, size_t n_fds,
                       const struct request_spec *spec, uint64_t *ret_id);
-int request_start(struct spark *s, Spark__V1__ClientFrame *frame, int fd, const struct request_spec *spec,
-                  uint64_t *ret_id);
 /* Copies a caller's structure of another version: shorter ones end in zeros, longer ones must. 0, -EINVAL, -E2BIG. */
 int arguments_copy(void *known, size_t known_size, const void *given);
 /* The protocol's strings are never NULL. */
@@ -190,27 +150,5 @@ void conversation_deinit(struct conversation *c);
 int request_grant(struct spark *s, struct request *r, uint32_t tokens);
 int request_send_cancel(struct spark *s, uint64_t id);
 
-/* lease.c. 0 or -ENOMEM. */
-int leases_show(struct reply *r, Spark__V1__LeaseInfo *const *leases, size_t n);
-
-/* weights.c: shows weights (NULL: not known, NULL is shown) as long as *all lives. 0 or -ENOMEM. */
-struct shown_weights;
-int weights_show(struct shown_weights **all, const Spark__V1__Weights *p, const struct spark_weights **ret);
-void shown_weights_free(struct shown_weights *all);
-
-/* reply.c */
-int error_code(const Spark__V1__Error *e, int otherwise); /* always positive */
-struct reply *reply_free(struct reply *r);
-DEFINE_CLEANUP(struct reply *, reply_free)
-/* Takes over the frame when it succeeds. 0 or -ENOMEM. */
-int reply_new(struct reply **ret, Spark__V1__ServerFrame *frame);
-int reply_new_error(struct reply **ret, int code, const char *message);
-/* Shows a Token as the public structure; text is copied to *text for its NUL. 0, SPARK_PROTOCOL when its arrays don't
- * fit together, -ENOMEM. */
-int reply_show_tokens(const Spark__V1__Token *token, struct buf *text, struct spark_tokens *ret);
-/* 0, SPARK_PROTOCOL when it doesn't fit what came before, BUF_E_LIMIT, -ENOMEM. */
-int collected_add(struct collected *c, const struct spark_tokens *t);
-void collected_init(struct collected *c);
-void collected_deinit(struct collected *c);
-/* Makes the public result of an ended request; takes its reply and tokens. 0 or -ENOMEM. */
+/* reply.c. Makes the public result of an ended request; takes its reply and tokens. 0 or -ENOMEM. */
 int result_new(struct spark_result **ret, struct request *r);

@@ -67,6 +67,8 @@ struct engine {
 /* Spawns it and sends Init with the model's segments; where the model is being loaded with those of the load, which it can only
  * read, and engine_tell_image() has to follow. 0 or -errno. */
 int engine_start(struct engine **ret, struct model *model);
+/* engine-init.c: queues Init; for engine_start(). 0, CHANNEL_E_FULL or -errno. */
+int engine_queue_init(struct engine *engine);
 /* How much of the image that it was started with is there: so many first tensors, or all of it, sealed. */
 void engine_tell_image(struct engine *engine, uint32_t tensors, bool whole);
 /* Kills what is left of it without a word to the model. */

@@ -26,8 +26,7 @@
 #include "base/macro.h"
 #include "channel.h"
 #include "journal.h"
-#include "plan.h"
-#include "rights.h"
+#include "request-sink.h"
 #include "spark.pb-c.h"
 #include "speed.h"
 #include "user.h"
@@ -44,13 +43,9 @@ struct store_op;
 struct job;
 
 #define REQUEST_CREDIT_DEFAULT 256u
-#define REQUEST_CREDIT_ALL UINT64_MAX /* a sink that takes whatever comes */
-#define REQUEST_KEY_SLOT_BITS 16              /* of a key; what lies above is a number that never comes again */
+#define REQUEST_CREDIT_ALL UINT64_MAX          /* a sink that takes whatever comes */
+#define REQUEST_KEY_SLOT_BITS 16               /* of a key; what lies above is a number that never comes again */
 #define REQUEST_INPUT_MAX ((uint64_t)64 << 20) /* bytes of an input sent as a memfd */
-
-enum {
-        REQUEST_E_REFUSED = 1, /* see struct request_error */
-};
 
 enum request_kind { /* records of what is kept have these numbers: new ones come last */
         REQUEST_GENERATE,
@@ -76,36 +71,6 @@ enum request_state {
         REQUEST_FINISHING, /* done, but for a file; the engine knows nothing of it any more */
 };
 
-struct request_error {
-        Spark__V1__ErrorCode code;
-        char text[512];
-        uint32_t retry_after_ms;
-        uint64_t have, max;
-        bool has_plan; /* a load's sums come along */
-        struct plan plan;
-};
-
-/* Tokens and done are the callee's to read, not to keep. After done() or error() the request is gone. */
-struct request_sink {
-        void (*token)(void *userdata, struct request *r, const Spark__V1__Token *token);
-        void (*progress)(void *userdata, struct request *r, const Spark__V1__Progress *progress);
-        void (*done)(void *userdata, struct request *r, const Spark__V1__Done *done);
-        void (*error)(void *userdata, struct request *r, const Spark__V1__Error *error);
-};
-
-/* Who asks. unit is borrowed and must live as long as the sink is attached. */
-struct request_origin {
-        struct user *user;
-        pid_t pid;
-        const char *unit;
-        uint64_t client; /* the same for all requests of a connection: fairness is among these */
-        uint32_t granted;  /* rights (rights.h) that it has beyond what its user's are */
-        bool normal_only;  /* may not ask for the priority that comes first */
-};
-
-/* By whom it is, or because it was granted. */
-bool request_origin_may(const struct request_origin *o, enum right right);
-
 /* What a request keeps for sessions; see session.h. */
 struct request_turn {
         struct session_text *prefix; /* the journal points into it */
@@ -124,8 +89,8 @@ struct request {
         struct load *dry_run;
         struct usage_query *usage;
         struct store_op *store_op;
-        struct job *job; /* NULL: it is none */
-        struct lease *lease;         /* that it is; else NULL */
+        struct job *job;     /* NULL: it is none */
+        struct lease *lease; /* that it is; else NULL */
         const struct request_sink *sink; /* NULL: detached */
         void *userdata;
         struct user *user;
@@ -172,18 +137,6 @@ void requests_init(struct requests *t);
 void requests_deinit(struct requests *t);
 struct request *requests_find(const struct requests *t, uint64_t key);
 
-struct request_submit {
-        const Spark__V1__ClientFrame *frame;
-        const void *packed; /* the same, packed; NULL = pack it here */
-        size_t packed_size;
-        int input_fd;       /* -1, or taken over (on failure too) */
-        int *input_fds;     /* [n_input_fds], ModelImport, ModelPack: the same */
-        size_t n_input_fds;
-        struct request_origin origin;
-        const struct request_sink *sink;
-        void *userdata;
-};
-
 /* Anything but Models, Status and what is about the connection. The credit of Generate and Chat is the frame's.
  * 0, REQUEST_E_REFUSED with *error filled, or -errno. */
 int request_submit(struct manager *m, const struct request_submit *submit, struct request **ret,
@@ -204,7 +157,6 @@ void request_fail_with(struct request *r, Spark__V1__ErrorCode code, const char 
 void request_fail_busy(struct request *r, const char *text, uint32_t retry_after_ms);
 /* Ends it for whoever asked; where an engine has it, it lives on until that has let go. */
 void request_abort(struct request *r, Spark__V1__ErrorCode code, const char *fmt, ...) _printf_(3, 4);
-void request_error_set(struct request_error *e, Spark__V1__ErrorCode code, const char *fmt, ...) _printf_(3, 4);
 
 /* For session.c: the model it is for is known now. */
 void request_wait_for(struct request *r, struct model *model);
@@ -238,6 +190,4 @@ bool request_is_queued(const struct request *r);
 void request_count(struct request *r);
 /* A request that was turned away without having become one: counts as refused. */
 void request_note_refusal(struct manager *m, struct user *user, const Spark__V1__ClientFrame *frame);
-/* Sets BUSY, with a wait that goes by how fast others `ended` lately. REQUEST_E_REFUSED. */
-int request_refuse_busy(struct request_error *e, const struct rate *ended, const char *fmt, ...) _printf_(3, 4);
 const char *request_kind_name(enum request_kind kind);

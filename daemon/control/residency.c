@@ -263,13 +263,14 @@ bool residency_allows(const struct model *model, const struct plan *plan) {
 
 static struct residency_lack lack_of(const struct model *model, const struct view_list *l, const struct plan *plan,
                                      uint64_t more) {
-        uint64_t need = plan->need, of_memory, of_budget;
+        uint64_t need = plan->need, bytes, of_memory;
 
         if (!checked_add(need, more, &need))
                 need = UINT64_MAX;
         of_memory = need > plan->room ? need - plan->room : 0;
-        of_budget = missing_of_budget(model->manager, l, need);
-        return (struct residency_lack){ .bytes = MAX(of_memory, of_budget) };
+        bytes = missing_of_budget(model->manager, l, need);
+        bytes = MAX(bytes, of_memory);
+        return (struct residency_lack){ .bytes = bytes };
 }
 
 /* What is missing of a KV cache for one whole context, where the plan had to do with the smallest one. */

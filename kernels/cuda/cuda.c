@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/macro.h"
 #include "cuda.h"
+#include "nvml.h"
 
 #define ARCH_MIN 80u
 #define HANG_MS 10000u

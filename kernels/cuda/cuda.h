@@ -194,19 +194,6 @@ size_t cuda_kv_page_size(const struct backend *base, const struct kv_cache *kv);
 int cuda_kv_export(struct backend *base, const struct kv_cache *kv, uint32_t page, void *host);
 int cuda_kv_import(struct backend *base, struct kv_cache *kv, uint32_t page, const void *host);
 
-/* nvml.c: what the driver's management library reports. NULL where it is not there. */
-
-struct cuda_nvml *cuda_nvml_new(const char *bus_id);
-struct cuda_nvml *cuda_nvml_free(struct cuda_nvml *n);
-/* Writes "580.95"; false: not known. */
-bool cuda_nvml_driver(struct cuda_nvml *n, char *ret, size_t size);
-/* Looks for events, without waiting; any thread. The number of an Xid after which the device is of no use, or 0. */
-uint64_t cuda_nvml_poll(struct cuda_nvml *n);
-/* Asks the device for its power and temperature, unless somebody did so in the last second; any thread. */
-void cuda_nvml_sample(struct cuda_nvml *n);
-/* What it said last; asks where that was long ago. */
-void cuda_nvml_power(struct cuda_nvml *n, struct backend_power *ret);
-
 /* cuda.c */
 
 const struct backend_ops *spark_backend_cuda(uint32_t abi, const char **ret_error);

@@ -19,7 +19,7 @@
 
 #include "base/log.h"
 #include "base/macro.h"
-#include "cuda.h"
+#include "nvml.h"
 
 #define LIBRARY "libnvidia-ml.so.1"
 #define EVENT_XID 8ull /* nvmlEventTypeXidCriticalError */

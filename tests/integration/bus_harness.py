@@ -22,8 +22,8 @@ try:
 except ImportError:
     dbus = None
 
-__all__ = ["dbus", "NAME", "PATH", "MANAGER", "MODEL", "SESSION", "JOB", "MEMORY", "POWER", "FIXED", "MODEL_PATH", "NOBODY", "Bus", "BusTestCase",
-           "MockedPolkit", "described", "text", "u32", "u64"]
+__all__ = ["dbus", "NAME", "PATH", "MANAGER", "MODEL", "SESSION", "JOB", "MEMORY", "POWER", "FIXED", "MODEL_PATH", "NOBODY",
+           "Bus", "BusTestCase", "MockedPolkit", "described", "text", "u32", "u64"]
 
 NAME, PATH = "org.sparkd.Spark1", "/org/sparkd/Spark1"
 MANAGER, MODEL, SESSION, JOB, MEMORY, POWER = (f"{NAME}.{interface}" for interface in

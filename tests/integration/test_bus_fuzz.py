@@ -92,7 +92,8 @@ class Draw:
     def options(self):
         r = self.random
         right = {"model": "s", "temperature": "d", "top_p": "d", "min_p": "d", "top_k": "u", "seed": "t", "max_tokens": "u",
-                 "raw": "b", "priority": "s", "pin": "b", "replace": "b", "lossless": "b", "file": "s", "wait": "b", "missing_only": "b", "policy": "s", "repetition_penalty": "d"}
+                 "raw": "b", "priority": "s", "pin": "b", "replace": "b", "lossless": "b", "file": "s", "wait": "b",
+                 "missing_only": "b", "policy": "s", "repetition_penalty": "d"}
         made = {}
         for name in r.sample(OPTIONS, r.randrange(4)):
             kind = right.get(name, "s") if r.random() < 0.7 else r.choice(TYPES)

@@ -101,7 +101,8 @@ class Leases(BusTestCase):
         return fd
 
     def hold(self, connection, model="null", **options):
-        fd = self.call(connection, "HoldWarm", "sssa{sv}", (model, "editor", "a person types", dbus.Dictionary(options, signature="sv"))).take()
+        options = dbus.Dictionary(options, signature="sv")
+        fd = self.call(connection, "HoldWarm", "sssa{sv}", (model, "editor", "a person types", options)).take()
         self.addCleanup(self.close_quietly, fd)
         return fd
 

@@ -38,7 +38,8 @@ class Polkit(inside.Steps):
         self.assertRuns(run("systemd-sysusers"))
         self.assertRuns(run("systemd-tmpfiles", "--create", "sparkd.conf"))
         # the bus and polkit were there before the users and the files were
-        for unit in "daemon-reload", "start:dbus.service", "reload:dbus.service", "restart:" + POLKIT, "start:sparkd.socket", "start:" + SERVICE:
+        for unit in "daemon-reload", "start:dbus.service", "reload:dbus.service", "restart:" + POLKIT, "start:sparkd.socket", \
+                "start:" + SERVICE:
             self.assertRuns(systemctl(*unit.split(":")))
         self.assertTrue(until(lambda: run("busctl", "status", NAME).returncode == 0))
 

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include "kernels/cuda/nvml.h"
 #include "objects/nvml.h"
 
 #define XID 8
