@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "aside.h"
 #include "base/checked.h"
 #include "base/fd.h"
 #include "base/log.h"
@@ -35,8 +36,7 @@ struct load *load_free(struct load *load) {
         load->pidfd = spawn_abandon(load->manager->event, load->pidfd);
         load->link = fd_close(load->link);
         model_files_deinit(&load->files);
-        for (size_t i = 0; i < load->n_segments; i++)
-                (void)fd_close(load->segments[i]);
+        aside_close(load->segments, load->n_segments);
         free(load);
         return NULL;
 }

@@ -8,6 +8,8 @@
 void model_set_state(struct model *model, enum model_state state);
 /* Nobody but an engine that has it mapped holds the image any more; it counts as ours until that is gone. */
 void model_close_image(struct model *model);
+/* Closes segments without freeing them in the loop. */
+void model_close_segments(const struct model *model, int *fds, size_t n);
 /* Closes the image and forgets what was promised to its engine. */
 void model_drop_image(struct model *model);
 /* model-segments.c: what a load brought becomes the image, or what was missing of it. */

@@ -45,16 +45,19 @@ void model_take_image(struct model *model, struct load *load) {
 }
 
 static uint64_t close_segments(struct model *model, uint64_t bytes) {
+        int closed[LOADLINK_SEGMENTS_MAX];
         uint64_t sum = 0;
+        size_t n = 0;
 
         model_keep_gone(model); /* nobody else may hold a segment; a later process begins with a whole load */
         for (size_t i = model->n_segments; i-- > 0 && sum < bytes;) {
                 if (!is_there(model, i))
                         continue;
-                model->segments[i] = fd_close(model->segments[i]);
+                closed[n++] = fd_steal(&model->segments[i]);
                 model->missing |= (uint64_t)1 << i;
                 sum += model->segment_bytes[i];
         }
+        model_close_segments(model, closed, n);
         log_info("model '%s': %llu bytes of its image are given back, %llu stay", model->name, (unsigned long long)sum,
                  (unsigned long long)model_count_image(model));
         return sum;

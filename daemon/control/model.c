@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "aside.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "engine.h"
@@ -48,10 +49,18 @@ const char *model_state_name(const struct model *model) {
         return kept ? kept : names[model->state];
 }
 
+void model_close_segments(const struct model *model, int *fds, size_t n) {
+        if (!model->engine) {
+                aside_close(fds, n);
+                return;
+        }
+        for (size_t i = 0; i < n; i++) /* its engine has them mapped: nothing is freed yet */
+                fds[i] = fd_close(fds[i]);
+}
+
 void model_close_image(struct model *model) {
         model_keep_gone(model);
-        for (size_t i = 0; i < model->n_segments; i++)
-                model->segments[i] = fd_close(model->segments[i]);
+        model_close_segments(model, model->segments, model->n_segments);
         model->n_segments = 0;
         model->missing = 0;
 }
@@ -279,6 +288,7 @@ static void answer_unloads(struct model *model, bool busy) {
 static void model_unload(struct model *model) {
         residency_unloading(model);
         model_set_state(model, MODEL_UNLOADING);
+        model_close_image(model); /* the engine's end frees it, not we */
         if (model->engine)
                 engine_stop(model->engine);
 }

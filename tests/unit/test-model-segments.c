@@ -270,6 +270,23 @@ static void test_another_plan(void **state) {
         close_world(w);
 }
 
+/* With the last descriptor of an image its memory is freed: that is the engine's end, not the loop, which serves others meanwhile. */
+static void test_unload(void **state) {
+        struct world *w = open_world();
+        struct model *model = w->model;
+
+        run_until(w, MODEL_READY);
+        model->load_wanted = false;
+        model_unload_idle(model);
+        assert_int_equal(model->state, MODEL_UNLOADING);
+        assert_int_equal(model->n_segments, 0);
+        assert_int_equal(model->segments[0], -1);
+        assert_true(model->image_bytes > 0); /* not before it is gone */
+        run_until(w, MODEL_AVAILABLE);
+        assert_int_equal(model->image_bytes, 0);
+        close_world(w);
+}
+
 /* A process that is just being started has a copy of the descriptor that tells of an engine's end, so closing ours does not take it
  * out of the loop: its source has to be gone by then, or the loop is told of one that was freed. */
 static void test_copy_of_pidfd(void **state) {
@@ -334,7 +351,7 @@ int main(int argc, char **argv) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_part),         cmocka_unit_test(test_more_and_all), cmocka_unit_test(test_while_loading),
                 cmocka_unit_test(test_changed_file), cmocka_unit_test(test_another_plan),
-                cmocka_unit_test(test_copy_of_pidfd),
+                cmocka_unit_test(test_unload),       cmocka_unit_test(test_copy_of_pidfd),
         };
 
         log_init("test-model-segments", LOG_LEVEL_WARNING, 0);
