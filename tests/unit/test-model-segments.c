@@ -270,8 +270,8 @@ static void test_another_plan(void **state) {
         close_world(w);
 }
 
-/* A process that is just being started has a copy of the descriptor that tells of an engine's end, so closing ours does not take it
- * out of the loop: its source has to be gone by then, or the loop is told of one that was freed. */
+/* A process that is just being started has a copy of the descriptor that tells of an engine's end, so closing ours does not take
+ * it out of the loop: its source has to be gone by then, or the loop is told of one that was freed. */
 static void test_copy_of_pidfd(void **state) {
         struct world *w = open_world();
         struct model *model = w->model;
