@@ -49,13 +49,14 @@ def count(status, output):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("build", nargs="?", default=str(HERE.parent.parent / "build"))
-    parser.add_argument("-j", "--jobs", type=int, default=2)
+    parser.add_argument("-j", "--jobs", type=int, default=3)  # many only wait
     parser.add_argument("only", nargs="*")
     options = parser.parse_args()
 
     build = pathlib.Path(options.build).resolve()
     env = {**os.environ, "SPARK_BUILD": str(build), "PYTHONDONTWRITEBYTECODE": "1"}
-    files = [p for p in sorted(HERE.glob("test_*.py")) if not options.only or any(s in p.name for s in options.only)]
+    files = [p for p in HERE.glob("test_*.py") if not options.only or any(s in p.name for s in options.only)]
+    files.sort(key=lambda path: -path.stat().st_size)  # mostly those that take long come first
     totals = [0, 0, 0]
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         jobs = {pool.submit(run_file, path, env): path for path in files}

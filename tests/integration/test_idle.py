@@ -26,6 +26,7 @@ def wakes(pid):
     return total
 
 
+@unittest.skipIf(SLOW > 1, "a sanitizer's threads wake, too")
 class Idle(CudaCase):
     def setUp(self):
         pass  # most of this needs neither device nor data
