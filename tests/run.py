@@ -64,7 +64,8 @@ def report(name, status, output, counts, seconds):
 
 
 # Tests that take minutes where the emulated device is itself emulated.
-TOO_SLOW_EMULATED = {"test-cuda-" + name for name in ("attn", "backend", "faults", "lossless", "mm", "reference", "scratch", "steps", "upload")}
+TOO_SLOW_EMULATED = {"test-cuda-" + name for name in ("attn", "backend", "faults", "lossless", "mm", "mm-gated", "mm-k", "reference",
+                                                      "scratch", "steps", "upload")}
 
 
 def run_binary(options, path, env):
