@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <poll.h>
 
+#include "daemon/control/lease-keep.h"
 #include "daemon/control/lease.h"
 #include "request-fixture.h"
 
@@ -61,6 +62,7 @@ static int set_up_leases(void **state) {
         list_init(&sheds);
         assert_int_equal(set_up(state), 0);
         f = *state;
+        f->m->lease_keeper = lease_keeper_free(f->m->lease_keeper); /* watches the table that goes */
         f->m->leases = leases_free(f->m->leases);
         assert_int_equal(leases_new(&f->m->leases, f->m, &fake_source), 0);
         f->m->memory.total = 64 * GIB;
