@@ -142,7 +142,7 @@ class Sparkd(LoadCase):
                              daemon=daemon)
         self.assertGreater(report["requests"], 0)
         self.assertLessEqual(report["cut"], 2)
-        self.assertGreaterEqual(report["seconds"], 0.3)
+        self.assertGreaterEqual(report["seconds"], 0.25)  # from first to last answer
         with daemon.connect() as client:  # nothing stays behind
             until(lambda: client.ask(status=pb.Status()).done.status.requests_running == 0, what="an idle daemon")
 
