@@ -10,22 +10,7 @@
 #include <cmocka.h>
 
 #include "client/spark.h"
-#include "fake-service.h"
-
-static struct spark *start(struct fake *f, void (*script)(struct fake *)) {
-        struct spark *s = NULL;
-        int fd = fake_start(f, script, NULL);
-
-        assert_true(fd >= 0);
-        assert_int_equal(spark_connect_fd(&s, fd, "test 1.0"), 0);
-        return s;
-}
-
-static void finish(struct fake *f, struct spark *s) {
-        (void)spark_unref(s);
-        fake_stop(f);
-        assert_string_equal(f->fault, "");
-}
+#include "fake-client.h"
 
 static void send_progress(struct fake *f, uint64_t id, const char *stage, uint64_t done, uint64_t total) {
         Spark__V1__ServerFrame frame = SPARK__V1__SERVER_FRAME__INIT;
@@ -86,7 +71,7 @@ static void test_memory(void **state) {
         struct spark_reserve_memory_request r = SPARK_RESERVE_MEMORY_INIT;
         struct heard heard = { .stop_when_held = true };
         struct fake f;
-        struct spark *s = start(&f, script_memory);
+        struct spark *s = client_start(&f, script_memory, NULL);
         uint64_t id = 0;
 
         assert_int_equal(spark_reserve_memory(s, &r, on_event, &heard, &id), -EINVAL); /* nothing is asked for */
@@ -99,7 +84,7 @@ static void test_memory(void **state) {
         assert_int_equal(spark_wait(s, id, FAKE_TIMEOUT_MS, NULL), SPARK_CANCELLED);
         assert_string_equal(heard.text, "yield 10/40; granted 40/40; ");
         assert_int_equal(heard.code, SPARK_CANCELLED);
-        finish(&f, s);
+        client_finish(&f, s);
 }
 
 /* An older program's structure is shorter, a newer one's is longer. */
@@ -125,7 +110,7 @@ static void test_sizes(void **state) {
         struct spark_hold_warm_request hold = SPARK_HOLD_WARM_INIT;
         struct heard heard = { 0 };
         struct fake f;
-        struct spark *s = start(&f, script_sizes);
+        struct spark *s = client_start(&f, script_sizes, NULL);
         uint64_t id = 0;
 
         newer.known.bytes = 7;
@@ -143,7 +128,7 @@ static void test_sizes(void **state) {
         assert_int_equal(spark_reserve_memory(s, NULL, on_event, &heard, &id), -EINVAL);
         hold.size = 3;
         assert_int_equal(spark_hold_warm(s, &hold, on_event, &heard, &id), -EINVAL);
-        finish(&f, s);
+        client_finish(&f, s);
 }
 
 /* ---- models ---- */
@@ -167,7 +152,7 @@ static void test_warm(void **state) {
         struct spark_hold_warm_request r = SPARK_HOLD_WARM_INIT;
         struct heard heard = { 0 };
         struct fake f;
-        struct spark *s = start(&f, script_warm);
+        struct spark *s = client_start(&f, script_warm, NULL);
         uint64_t id = 0;
 
         r.model = "chat";
@@ -176,7 +161,7 @@ static void test_warm(void **state) {
         assert_int_equal(spark_wait(s, id, FAKE_TIMEOUT_MS, NULL), SPARK_DISCONNECTED);
         assert_string_equal(heard.text, "load 1/2; warm 2/2; ");
         assert_int_equal(heard.code, SPARK_DISCONNECTED);
-        finish(&f, s);
+        client_finish(&f, s);
 }
 
 /* ---- the list ---- */
@@ -225,7 +210,7 @@ static void test_list(void **state) {
         const struct spark_status_result *status;
         const struct spark_lease *l;
         struct fake f;
-        struct spark *s = start(&f, script_list);
+        struct spark *s = client_start(&f, script_list, NULL);
         uint64_t id = 0;
 
         assert_int_equal(spark_status(s, NULL, NULL, &id), 0);
@@ -257,7 +242,7 @@ static void test_list(void **state) {
         assert_int_equal(status->models[0]->unload_ms, 6);
         assert_int_equal(status->models[0]->holders, 1);
         result = spark_result_free(result);
-        finish(&f, s);
+        client_finish(&f, s);
 }
 
 int main(void) {

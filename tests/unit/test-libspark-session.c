@@ -12,25 +12,9 @@
 #include <cmocka.h>
 
 #include "client/spark.h"
-#include "fake-service.h"
+#include "fake-client.h"
 
 #define BODY(name) SPARK__V1__CLIENT_FRAME__BODY_##name
-
-static struct spark *start(struct fake *f, void (*script)(struct fake *f)) {
-        struct spark *s = NULL;
-        int fd = fake_start(f, script, NULL);
-
-        assert_true(fd >= 0);
-        assert_int_equal(spark_connect_fd(&s, fd, "test 1.0"), 0);
-        return s;
-}
-
-static void finish(struct fake *f, struct spark *s) {
-        assert_null(spark_unref(s));
-        fake_stop(f);
-        if (f->fault[0])
-                fail_msg("service: %s", f->fault);
-}
 
 static Spark__V1__SessionInfo info(const char *id) {
         Spark__V1__SessionInfo i = SPARK__V1__SESSION_INFO__INIT;
@@ -131,7 +115,7 @@ static void expect_session(struct spark *s, uint64_t id, const char *name) {
 
 static void test_sessions(void **state) {
         struct fake f;
-        struct spark *s = start(&f, script_sessions);
+        struct spark *s = client_start(&f, script_sessions, NULL);
         struct spark_session_create_request create = SPARK_SESSION_CREATE_INIT;
         struct spark_session_append_request append = SPARK_SESSION_APPEND_INIT;
         struct spark_session_fork_request fork = SPARK_SESSION_FORK_INIT;
@@ -193,7 +177,7 @@ static void test_sessions(void **state) {
         assert_int_equal(result->error->retry_after_ms, 200);
         result = spark_result_free(result);
         free(big);
-        finish(&f, s);
+        client_finish(&f, s);
 }
 
 static void script_prefixes(struct fake *f) {
@@ -231,7 +215,7 @@ static void script_prefixes(struct fake *f) {
 
 static void test_prefixes(void **state) {
         struct fake f;
-        struct spark *s = start(&f, script_prefixes);
+        struct spark *s = client_start(&f, script_prefixes, NULL);
         struct spark_prewarm_request w = SPARK_PREWARM_INIT;
         struct spark_forget_prefixes_request forget = SPARK_FORGET_PREFIXES_INIT;
         struct spark_chat_message message = SPARK_CHAT_MESSAGE_INIT;
@@ -264,7 +248,7 @@ static void test_prefixes(void **state) {
         forget.all_users = 1;
         assert_int_equal(spark_forget_prefixes(s, &forget, NULL, NULL, &id), 0);
         assert_int_equal(spark_wait(s, id, 20000, NULL), 0);
-        finish(&f, s);
+        client_finish(&f, s);
 }
 
 static void script_silent(struct fake *f) {
@@ -277,7 +261,7 @@ static void script_silent(struct fake *f) {
 
 static void test_bad_arguments(void **state) {
         struct fake f;
-        struct spark *s = start(&f, script_silent);
+        struct spark *s = client_start(&f, script_silent, NULL);
         struct spark_session_create_request create = SPARK_SESSION_CREATE_INIT;
         struct spark_session_append_request append = SPARK_SESSION_APPEND_INIT;
         struct spark_session_fork_request fork = SPARK_SESSION_FORK_INIT;
@@ -320,7 +304,7 @@ static void test_bad_arguments(void **state) {
         assert_int_equal(spark_prewarm(s, &w, NULL, NULL, &id), -EINVAL);
         forget.size = 0;
         assert_int_equal(spark_forget_prefixes(s, &forget, NULL, NULL, &id), -EINVAL);
-        finish(&f, s);
+        client_finish(&f, s);
 }
 
 int main(void) {

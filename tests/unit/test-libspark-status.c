@@ -10,22 +10,7 @@
 #include <cmocka.h>
 
 #include "client/spark.h"
-#include "fake-service.h"
-
-static struct spark *start(struct fake *f, void (*script)(struct fake *)) {
-        struct spark *s = NULL;
-        int fd = fake_start(f, script, NULL);
-
-        assert_true(fd >= 0);
-        assert_int_equal(spark_connect_fd(&s, fd, "test 1.0"), 0);
-        return s;
-}
-
-static void finish(struct fake *f, struct spark *s) {
-        (void)spark_unref(s);
-        fake_stop(f);
-        assert_string_equal(f->fault, "");
-}
+#include "fake-client.h"
 
 static void greet(struct fake *f, Spark__V1__Priority priority) {
         Spark__V1__ServerFrame frame = SPARK__V1__SERVER_FRAME__INIT;
@@ -65,7 +50,7 @@ static void script_priorities(struct fake *f) {
 
 static void test_priorities(void **state) {
         struct fake f;
-        struct spark *s = start(&f, script_priorities);
+        struct spark *s = client_start(&f, script_priorities, NULL);
         struct spark_generate_request g = SPARK_GENERATE_INIT;
         struct spark_chat_message message = SPARK_CHAT_MESSAGE_INIT;
         struct spark_chat_request c = SPARK_CHAT_INIT;
@@ -94,7 +79,7 @@ static void test_priorities(void **state) {
         sc.priority = SPARK_PRIORITY_INTERACTIVE;
         assert_int_equal(spark_score(s, &sc, NULL, NULL, &id), 0);
         assert_int_equal(spark_wait(s, id, 10000, NULL), 0);
-        finish(&f, s);
+        client_finish(&f, s);
 }
 
 /* ---- usage ---- */
@@ -133,7 +118,7 @@ static void script_usage(struct fake *f) {
 
 static void test_usage(void **state) {
         struct fake f;
-        struct spark *s = start(&f, script_usage);
+        struct spark *s = client_start(&f, script_usage, NULL);
         struct spark_usage_request u = SPARK_USAGE_INIT;
         struct spark_result *result = NULL;
         const struct spark_usage_row *row;
@@ -165,7 +150,7 @@ static void test_usage(void **state) {
         assert_int_equal(spark_wait(s, id, 10000, &result), SPARK_QUOTA_EXCEEDED);
         assert_int_equal(result->error->retry_after_ms, 86400000);
         result = spark_result_free(result);
-        finish(&f, s);
+        client_finish(&f, s);
 }
 
 /* ---- status ---- */
@@ -214,7 +199,7 @@ static void script_status(struct fake *f) {
 
 static void test_status(void **state) {
         struct fake f;
-        struct spark *s = start(&f, script_status);
+        struct spark *s = client_start(&f, script_status, NULL);
         struct spark_result *result = NULL;
         const struct spark_status_result *st;
         const struct spark_user_info *u;
@@ -249,7 +234,7 @@ static void test_status(void **state) {
         assert_int_equal(st->n_warnings, 2);
         assert_string_equal(st->warnings[1], "Two.");
         result = spark_result_free(result);
-        finish(&f, s);
+        client_finish(&f, s);
 }
 
 int main(void) {

@@ -14,25 +14,9 @@
 #include <sys/time.h>
 
 #include "client/spark.h"
-#include "fake-service.h"
+#include "fake-client.h"
 
 #define GENERATE SPARK__V1__CLIENT_FRAME__BODY_GENERATE
-
-static struct spark *start(struct fake *f, void (*script)(struct fake *f), void *data) {
-        struct spark *s = NULL;
-        int fd = fake_start(f, script, data);
-
-        assert_true(fd >= 0);
-        assert_int_equal(spark_connect_fd(&s, fd, "test 1.0"), 0);
-        return s;
-}
-
-static void finish(struct fake *f, struct spark *s) {
-        assert_null(spark_unref(s));
-        fake_stop(f);
-        if (f->fault[0])
-                fail_msg("service: %s", f->fault);
-}
 
 static uint64_t generate(struct spark *s, const char *prompt, spark_event_fn fn, void *userdata) {
         struct spark_generate_request g = SPARK_GENERATE_INIT;
@@ -97,7 +81,7 @@ static void script_fields(struct fake *f) {
 
 static void test_fields(void **state) {
         struct fake f;
-        struct spark *s = start(&f, script_fields, NULL);
+        struct spark *s = client_start(&f, script_fields, NULL);
         struct spark_sampling sampling = SPARK_SAMPLING_INIT;
         struct spark_generate_request g = SPARK_GENERATE_INIT;
         struct spark_chat_message messages[] = { SPARK_CHAT_MESSAGE_INIT, SPARK_CHAT_MESSAGE_INIT };
@@ -154,7 +138,7 @@ static void test_fields(void **state) {
         c.template_args_json = "{\"a\":1}";
         assert_int_equal(spark_chat(s, &c, NULL, NULL, &id), 0);
         assert_int_equal(spark_wait(s, id, 10000, NULL), 0);
-        finish(&f, s);
+        client_finish(&f, s);
 }
 
 static void script_silent(struct fake *f) {
@@ -170,7 +154,7 @@ static void script_silent(struct fake *f) {
 
 static void test_bad_arguments(void **state) {
         struct fake f;
-        struct spark *s = start(&f, script_silent, NULL);
+        struct spark *s = client_start(&f, script_silent, NULL);
         struct spark_generate_request g = SPARK_GENERATE_INIT;
         struct spark_chat_request c = SPARK_CHAT_INIT;
         struct spark_load_request l = SPARK_LOAD_INIT;
@@ -242,7 +226,7 @@ static void test_bad_arguments(void **state) {
         assert_int_equal(spark_credit(s, 99, 1), -EINVAL);
         assert_int_equal(spark_forget(s, 99), -EINVAL);
         assert_int_equal(spark_wait(s, 99, 0, NULL), -ENOENT);
-        finish(&f, s);
+        client_finish(&f, s);
 }
 
 static void test_connect(void **state) {
@@ -325,7 +309,7 @@ static void script_interleaved(struct fake *f) {
 
 static void test_interleaved(void **state) {
         struct fake f;
-        struct spark *s = start(&f, script_interleaved, NULL);
+        struct spark *s = client_start(&f, script_interleaved, NULL);
         struct seen a = { 0 };
         struct spark_result *b = NULL;
         uint64_t id_a = generate(s, "a", on_event, &a), id_b = generate(s, "b", NULL, NULL);
@@ -340,7 +324,7 @@ static void test_interleaved(void **state) {
         assert_int_equal(b->tokens->ids[9], 2);
         assert_null(b->tokens->logprobs);
         (void)spark_result_free(b);
-        finish(&f, s);
+        client_finish(&f, s);
 }
 
 static void script_bytewise(struct fake *f) {
@@ -359,19 +343,19 @@ static void script_bytewise(struct fake *f) {
 
 static void test_half_frames(void **state) {
         struct fake f;
-        struct spark *s = start(&f, script_bytewise, NULL);
+        struct spark *s = client_start(&f, script_bytewise, NULL);
         struct seen seen = { 0 };
         uint64_t id = generate(s, "x", on_event, &seen);
 
         assert_int_equal(spark_wait(s, id, 10000, NULL), 0);
         assert_string_equal(seen.text, "hi");
-        finish(&f, s);
+        client_finish(&f, s);
 }
 
 /* Through the event loop's door, without spark_wait(). */
 static void test_event_loop(void **state) {
         struct fake f;
-        struct spark *s = start(&f, script_interleaved, NULL);
+        struct spark *s = client_start(&f, script_interleaved, NULL);
         struct seen a = { 0 }, b = { 0 };
 
         (void)generate(s, "a", on_event, &a);
@@ -392,7 +376,7 @@ static void test_event_loop(void **state) {
                 assert_int_equal(poll(&p, 1, 10000), 1); /* tells of the end */
         }
         assert_int_equal(spark_process(s), -ENOTCONN);
-        finish(&f, s);
+        client_finish(&f, s);
 }
 
 /* The service counts what it may send and stops when there is no credit left. */
@@ -436,7 +420,7 @@ static void test_credit(void **state) {
                 struct spark_result *result = NULL;
                 unsigned total = totals[i];
                 struct fake f;
-                struct spark *s = start(&f, script_credit, &total);
+                struct spark *s = client_start(&f, script_credit, &total);
                 uint64_t id;
 
                 g.credit = windows[i];
@@ -444,7 +428,7 @@ static void test_credit(void **state) {
                 assert_int_equal(spark_wait(s, id, 20000, &result), 0);
                 assert_int_equal(i % 2 ? seen.n_tokens : result->tokens->n, total);
                 (void)spark_result_free(result);
-                finish(&f, s);
+                client_finish(&f, s);
         }
 }
 
@@ -453,7 +437,7 @@ static void test_manual_credit(void **state) {
         struct seen seen = { 0 };
         unsigned total = 10;
         struct fake f;
-        struct spark *s = start(&f, script_credit, &total);
+        struct spark *s = client_start(&f, script_credit, &total);
         uint64_t id;
 
         g.credit = 4;
@@ -465,7 +449,7 @@ static void test_manual_credit(void **state) {
         assert_int_equal(spark_wait(s, id, 10000, NULL), 0);
         assert_int_equal(seen.n_tokens, 10);
         assert_int_equal(spark_credit(s, id, 6), 0); /* has ended: harmless */
-        finish(&f, s);
+        client_finish(&f, s);
 }
 
 static void script_cancel(struct fake *f) {
@@ -484,7 +468,7 @@ static void script_cancel(struct fake *f) {
 
 static void test_cancel(void **state) {
         struct fake f;
-        struct spark *s = start(&f, script_cancel, NULL);
+        struct spark *s = client_start(&f, script_cancel, NULL);
         struct spark_result *result = NULL;
         uint64_t id = generate(s, "x", NULL, NULL);
 
@@ -496,19 +480,19 @@ static void test_cancel(void **state) {
         assert_string_equal(result->tokens->text, "onetwo"); /* what came before */
         (void)spark_result_free(result);
         assert_int_equal(spark_cancel(s, id), 0);
-        finish(&f, s);
+        client_finish(&f, s);
 }
 
 static void test_cancel_from_callback(void **state) {
         struct fake f;
-        struct spark *s = start(&f, script_cancel, NULL);
+        struct spark *s = client_start(&f, script_cancel, NULL);
         struct seen seen = { .cancel_at = 2 };
         uint64_t id = generate(s, "x", on_event, &seen);
 
         assert_int_equal(spark_wait(s, id, 10000, NULL), SPARK_CANCELLED);
         assert_int_equal(seen.n_error, 1);
         assert_int_equal(seen.n_tokens, 2);
-        finish(&f, s);
+        client_finish(&f, s);
 }
 
 static void script_forget(struct fake *f) {
@@ -525,7 +509,7 @@ static void script_forget(struct fake *f) {
 
 static void test_forget(void **state) {
         struct fake f;
-        struct spark *s = start(&f, script_forget, NULL);
+        struct spark *s = client_start(&f, script_forget, NULL);
         struct seen seen = { 0 };
         uint64_t id = generate(s, "x", on_event, &seen), next;
 
@@ -535,7 +519,7 @@ static void test_forget(void **state) {
         assert_int_equal(spark_wait(s, next, 10000, NULL), 0);
         assert_int_equal(seen.n_tokens + seen.n_error + seen.n_done, 0);
         assert_int_equal(spark_forget(s, id), 0);
-        finish(&f, s);
+        client_finish(&f, s);
 }
 
 /* ---- results ---- */
@@ -594,7 +578,7 @@ static void script_results(struct fake *f) {
 
 static void test_results(void **state) {
         struct fake f;
-        struct spark *s = start(&f, script_results, NULL);
+        struct spark *s = client_start(&f, script_results, NULL);
         struct spark_tokenize_request t = SPARK_TOKENIZE_INIT;
         struct spark_detokenize_request d = SPARK_DETOKENIZE_INIT;
         struct spark_score_request sc = SPARK_SCORE_INIT;
@@ -635,7 +619,7 @@ static void test_results(void **state) {
         assert_int_equal(result->done->status->models[1]->context, 2048);
         assert_int_equal(result->done->status->requests[0]->pid, 77);
         (void)spark_result_free(result);
-        finish(&f, s);
+        client_finish(&f, s);
 }
 
 /* ---- large inputs and descriptors ---- */
@@ -744,7 +728,7 @@ static int on_load(struct spark *s, const struct spark_event *e, void *userdata)
 
 static void test_loads(void **state) {
         struct fake f;
-        struct spark *s = start(&f, script_loads, NULL);
+        struct spark *s = client_start(&f, script_loads, NULL);
         struct spark_load_request l = SPARK_LOAD_INIT;
         struct spark_result *result = NULL;
         struct seen_load seen = { 0 };
@@ -780,7 +764,7 @@ static void test_loads(void **state) {
         assert_int_equal(spark_wait(s, id, 10000, &result), SPARK_NO_MEMORY);
         assert_true(result->load && !result->load->fits && !result->done);
         (void)spark_result_free(result);
-        finish(&f, s);
+        client_finish(&f, s);
 }
 
 static void test_large_input(void **state) {
@@ -788,7 +772,7 @@ static void test_large_input(void **state) {
 
         for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
                 struct fake f;
-                struct spark *s = start(&f, script_large, &sizes[i]);
+                struct spark *s = client_start(&f, script_large, &sizes[i]);
                 struct spark_generate_request g = SPARK_GENERATE_INIT;
                 struct spark_load_request l = SPARK_LOAD_INIT;
                 struct spark_result *result = NULL;
@@ -809,7 +793,7 @@ static void test_large_input(void **state) {
                 assert_int_equal(spark_wait(s, id, 10000, &result), SPARK_NO_MEMORY);
                 assert_true(result->error->have == 12ull << 32 && result->error->max == 1ull << 32);
                 (void)spark_result_free(result);
-                finish(&f, s);
+                client_finish(&f, s);
         }
 }
 
@@ -910,7 +894,7 @@ static void test_wrong(void **state) {
                 struct spark_error error;
                 struct seen seen = { 0 };
                 struct fake f;
-                struct spark *s = start(&f, script_wrong, &w);
+                struct spark *s = client_start(&f, script_wrong, &w);
                 uint64_t a = generate(s, "x", NULL, NULL), b = generate(s, "y", on_event, &seen);
                 int expected = w == WRONG_CLOSE || w == WRONG_CLOSE_WITHIN_FRAME ? SPARK_DISCONNECTED
                              : w == WRONG_CONNECTION_ERROR                        ? SPARK_STOPPING
@@ -929,7 +913,7 @@ static void test_wrong(void **state) {
                 assert_int_equal(spark_process(s), -ENOTCONN);
                 assert_int_equal(spark_models(s, NULL, NULL, NULL), -ENOTCONN);
                 assert_int_equal(spark_wait_hello(s, 0), expected == SPARK_DISCONNECTED ? -ENOTCONN : expected);
-                finish(&f, s);
+                client_finish(&f, s);
         }
 }
 
@@ -940,7 +924,7 @@ static void script_refuse(struct fake *f) {
 
 static void test_refused(void **state) {
         struct fake f;
-        struct spark *s = start(&f, script_refuse, NULL);
+        struct spark *s = client_start(&f, script_refuse, NULL);
         struct spark_error error;
 
         (void)usleep(50000);
@@ -948,7 +932,7 @@ static void test_refused(void **state) {
         assert_int_equal(spark_wait_hello(s, 10000), SPARK_QUOTA_EXCEEDED);
         assert_int_equal(spark_failed(s, &error), 1);
         assert_string_equal(error.message, "Too many connections.");
-        finish(&f, s);
+        client_finish(&f, s);
 }
 
 /* A code that can't be one is still an error, and never looks like one of ours. */
@@ -962,7 +946,7 @@ static void script_strange_codes(struct fake *f) {
 
 static void test_strange_codes(void **state) {
         struct fake f;
-        struct spark *s = start(&f, script_strange_codes, NULL);
+        struct spark *s = client_start(&f, script_strange_codes, NULL);
 
         assert_int_equal(spark_wait(s, generate(s, "x", NULL, NULL), 10000, NULL), SPARK_INTERNAL);
         assert_int_equal(spark_wait(s, generate(s, "x", NULL, NULL), 10000, NULL), SPARK_INTERNAL);
@@ -974,7 +958,7 @@ static void test_strange_codes(void **state) {
                 (void)spark_process(s);
         }
         assert_int_equal(spark_wait_hello(s, 0), -ENOTCONN);
-        finish(&f, s);
+        client_finish(&f, s);
 }
 
 /* ---- threads, signals, reentrancy ---- */
@@ -1006,7 +990,7 @@ static void test_reenter(void **state) {
         struct fake f;
         struct seen seen = { 0 };
 
-        seen.s = start(&f, script_one, NULL);
+        seen.s = client_start(&f, script_one, NULL);
         (void)generate(seen.s, "x", on_event_reenter, &seen);
         while (seen.s) {
                 struct pollfd p = { .fd = spark_fd(seen.s), .events = POLLIN };
@@ -1062,7 +1046,7 @@ static void *many_requests(void *p) {
 
 static void test_threads(void **state) {
         struct fake f;
-        struct spark *s = start(&f, script_echo, NULL);
+        struct spark *s = client_start(&f, script_echo, NULL);
         pthread_t threads[THREADS];
 
         for (size_t i = 0; i < THREADS; i++)
@@ -1074,7 +1058,7 @@ static void test_threads(void **state) {
                 if (fault)
                         fail_msg("thread: %s", (const char *)fault);
         }
-        finish(&f, s);
+        client_finish(&f, s);
 }
 
 static void on_alarm(int sig) {
@@ -1093,25 +1077,25 @@ static void test_interrupted(void **state) {
         (void)sigaddset(&alarm_only, SIGALRM);
         assert_int_equal(sigaction(SIGALRM, &sa, NULL), 0);
         assert_int_equal(pthread_sigmask(SIG_BLOCK, &alarm_only, NULL), 0);
-        s = start(&f, script_silent, NULL);
+        s = client_start(&f, script_silent, NULL);
         assert_int_equal(pthread_sigmask(SIG_UNBLOCK, &alarm_only, NULL), 0);
         id = generate(s, "x", NULL, NULL);
         assert_int_equal(spark_wait_hello(s, 10000), 0);
         assert_int_equal(setitimer(ITIMER_REAL, &timer, NULL), 0);
         assert_int_equal(spark_wait(s, id, 10000, NULL), -EINTR);
         assert_int_equal(spark_wait(s, id, 0, NULL), -ETIMEDOUT);
-        finish(&f, s);
+        client_finish(&f, s);
 }
 
 /* Closing with requests open frees them; nobody is called. */
 static void test_close_with_open_requests(void **state) {
         struct fake f;
-        struct spark *s = start(&f, script_silent, NULL);
+        struct spark *s = client_start(&f, script_silent, NULL);
         struct seen seen = { 0 };
 
         for (int i = 0; i < 100; i++)
                 (void)generate(s, "x", i % 2 ? on_event : NULL, &seen);
-        finish(&f, s);
+        client_finish(&f, s);
         assert_int_equal(seen.n_error, 0);
 }
 
@@ -1124,7 +1108,7 @@ static void script_deaf(struct fake *f) {
 
 static void test_deaf_service(void **state) {
         struct fake f;
-        struct spark *s = start(&f, script_deaf, NULL);
+        struct spark *s = client_start(&f, script_deaf, NULL);
         struct spark_generate_request g = SPARK_GENERATE_INIT;
         _cleanup_free_ char *prompt = calloc(1, 1u << 20);
         uint64_t id = 0;
@@ -1138,7 +1122,7 @@ static void test_deaf_service(void **state) {
         assert_int_equal(spark_cancel(s, id), 0);
         assert_int_equal(spark_wait(s, id, 20, NULL), -ETIMEDOUT);
         atomic_store(&f.stop, true);
-        finish(&f, s);
+        client_finish(&f, s);
 }
 
 int main(void) {
