@@ -17,7 +17,7 @@ LOADER_SRC  := $(wildcard daemon/loader/*.c)
 STORE_SRC   := $(wildcard daemon/store/*.c)
 TEXT_SRC    := $(wildcard daemon/text/*.c daemon/text/*/*.c)
 ENGINE_SRC  := $(wildcard daemon/engine/*.c)
-CONTROL_SRC := $(wildcard daemon/control/*.c)
+CONTROL_SRC := $(wildcard daemon/control/*.c daemon/control/*/*.c)
 CLIENT_SRC  := $(wildcard client/*.c)
 CTL_SRC     := $(wildcard client/sparkctl/*.c)
 BENCH_SRC   := $(wildcard tests/bench/bench-*.c)
@@ -52,6 +52,9 @@ endif
 else
 $(BUILD)/obj/kernels/%.o: OPT_CFLAGS := -O1
 endif
+
+# Control is a house of several rooms, and names the others' headers by them; nobody else may.
+$(BUILD)/obj/daemon/control/%.o $(BUILD)/obj/tests/%.o: FILE_CPPFLAGS := -iquote daemon/control
 
 # Where an installation has the CUDA backend; what stands in goals.mk is known when it is used.
 $(BUILD)/obj/kernels/cuda-load.o: FILE_CPPFLAGS = -DSPARK_LIBDIR='"$(libdir)"'

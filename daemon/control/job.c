@@ -8,8 +8,8 @@
 
 #include "base/log.h"
 #include "job.h"
-#include "load.h"
 #include "manager.h"
+#include "model/load.h"
 
 #define JOB_OF(pos) LIST_ENTRY(pos, struct job, link)
 

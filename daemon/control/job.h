@@ -13,7 +13,7 @@
 #include <sys/types.h>
 
 #include "base/list.h"
-#include "config.h"
+#include "config/config.h"
 #include "spark.pb-c.h"
 
 struct manager;

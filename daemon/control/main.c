@@ -13,7 +13,7 @@
 
 #include "base/log.h"
 #include "manager.h"
-#include "pressure.h"
+#include "memory/pressure.h"
 
 struct options {
         const char *config_file;

@@ -9,10 +9,10 @@
 
 #include "base/fd.h"
 #include "base/log.h"
-#include "connection.h"
-#include "inherited.h"
+#include "clients/connection.h"
+#include "keep/inherited.h"
 #include "manager.h"
-#include "pace.h"
+#include "request/pace.h"
 
 #define ACCEPT_REST_US (100u * 1000u) /* out of descriptors: look again after that */
 

@@ -16,20 +16,20 @@
 #include <systemd/sd-event.h>
 
 #include "base/list.h"
-#include "bus.h"
-#include "config.h"
-#include "disk.h"
-#include "keep-clients.h"
+#include "bus/bus.h"
+#include "config/config.h"
+#include "store/disk.h"
+#include "keep/keep-clients.h"
 #include "job.h"
 #include "listener.h"
-#include "memory.h"
-#include "model.h"
+#include "memory/memory.h"
+#include "model/model.h"
 #include "notify.h"
-#include "pace.h"
-#include "request.h"
-#include "residency.h"
-#include "usage.h"
-#include "user.h"
+#include "request/pace.h"
+#include "request/request.h"
+#include "model/residency.h"
+#include "clients/usage.h"
+#include "clients/user.h"
 
 enum manager_state {
         MANAGER_STARTING,

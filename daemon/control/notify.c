@@ -6,8 +6,8 @@
 
 #include <systemd/sd-daemon.h>
 
-#include "engine.h"
 #include "manager.h"
+#include "model/engine.h"
 #include "notify.h"
 
 #define EXTEND_US (60u * 1000000u)       /* asked for while a model loads, */

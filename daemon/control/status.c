@@ -5,14 +5,14 @@
 #include <string.h>
 
 #include "base/utf8.h"
-#include "connection.h"
-#include "engine.h"
-#include "lease.h"
-#include "load.h"
-#include "memory-status.h"
-#include "power-status.h"
+#include "clients/connection.h"
+#include "memory/lease.h"
+#include "memory/memory-status.h"
+#include "model/engine.h"
+#include "model/load.h"
+#include "power/power-status.h"
 #include "status.h"
-#include "store.h"
+#include "store/store.h"
 
 Spark__V1__Done *status_free(Spark__V1__Done *done) {
         if (done)

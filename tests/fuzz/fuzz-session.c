@@ -10,7 +10,7 @@
 
 #include "base/crc32c.h"
 #include "base/fd.h"
-#include "daemon/control/session-file.h"
+#include "daemon/control/session/session-file.h"
 
 #define SIZE_MAX_ 4096u
 

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "base/crc32c.h"
-#include "daemon/control/store-manifest.h"
+#include "daemon/control/store/store-manifest.h"
 
 #define SIZE_MAX_ ((size_t)16 << 10)
 

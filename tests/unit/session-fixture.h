@@ -20,8 +20,8 @@
 
 #include "base/fd.h"
 #include "base/log.h"
-#include "daemon/control/engine.h"
-#include "daemon/control/session-private.h"
+#include "daemon/control/model/engine.h"
+#include "daemon/control/session/session-private.h"
 #include "message.h"
 
 #pragma GCC diagnostic ignored "-Wunused-function" /* each test uses what it needs */

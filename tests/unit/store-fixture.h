@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/control/store-manifest.h"
+#include "daemon/control/store/store-manifest.h"
 
 /* 64 digits, all of them `c`. */
 static inline void make_digest(char c, char out[STORE_DIGEST_TEXT + 1]) {

@@ -16,10 +16,10 @@
 #include <unistd.h>
 
 #include "base/utf8.h"
-#include "daemon/control/bus-error.h"
-#include "daemon/control/bus-options.h"
-#include "daemon/control/bus-property.h"
-#include "daemon/control/bus-text.h"
+#include "daemon/control/bus/bus-error.h"
+#include "daemon/control/bus/bus-options.h"
+#include "daemon/control/bus/bus-property.h"
+#include "daemon/control/bus/bus-text.h"
 
 /* A bus with nobody at the other end: messages can be made with it, and read. */
 struct fixture {

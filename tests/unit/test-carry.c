@@ -25,7 +25,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
-#include "daemon/control/carry.h"
+#include "daemon/control/keep/carry.h"
 
 #define KILLS 300
 #define ID 7u

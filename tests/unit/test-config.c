@@ -14,7 +14,7 @@
 #include <cmocka.h>
 
 #include "base/log.h"
-#include "daemon/control/config.h"
+#include "daemon/control/config/config.h"
 
 static struct config *parse_ok(const char *text) {
         struct config_error error;

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "daemon/control/inherited.h"
+#include "daemon/control/keep/inherited.h"
 #include "fdstore-fixture.h"
 
 #define CHECK(x)               \

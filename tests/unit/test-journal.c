@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "daemon/control/journal.h"
+#include "daemon/control/request/journal.h"
 
 struct fixture {
         struct users users;

@@ -15,9 +15,9 @@
 #include <signal.h>
 #include <sys/mman.h>
 
-#include "daemon/control/inherited.h"
-#include "daemon/control/keep-private.h"
-#include "daemon/control/keep.h"
+#include "daemon/control/keep/inherited.h"
+#include "daemon/control/keep/keep-private.h"
+#include "daemon/control/keep/keep.h"
 #include "fdstore-fixture.h"
 
 #define VALUES_MAX 1000000

@@ -7,8 +7,8 @@
 #include <fcntl.h>
 #include <poll.h>
 
-#include "daemon/control/lease-keep.h"
-#include "daemon/control/lease.h"
+#include "daemon/control/memory/lease-keep.h"
+#include "daemon/control/memory/lease.h"
 #include "request-fixture.h"
 
 #define GIB ((uint64_t)1 << 30)

@@ -11,9 +11,9 @@
 #include <cmocka.h>
 
 #include "base/splitname.h"
-#include "daemon/control/memory.h"
-#include "daemon/control/plan.h"
-#include "daemon/control/user.h"
+#include "daemon/control/clients/user.h"
+#include "daemon/control/memory/memory.h"
+#include "daemon/control/model/plan.h"
 
 #define GIB (1ull << 30)
 

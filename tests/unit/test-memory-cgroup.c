@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "daemon/control/memory-cgroup.h"
+#include "daemon/control/memory/memory-cgroup.h"
 
 #define MIB (1ull << 20)
 #define MACHINE (16384 * MIB)

@@ -23,9 +23,9 @@
 
 #include "base/fd.h"
 #include "base/log.h"
-#include "daemon/control/engine.h"
-#include "daemon/control/load.h"
 #include "daemon/control/manager.h"
+#include "daemon/control/model/engine.h"
+#include "daemon/control/model/load.h"
 #include "daemon/control/spawn.h"
 
 #define FOLDER "SPARK_TEST_FOLDER"

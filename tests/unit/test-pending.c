@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "daemon/control/pending.h"
+#include "daemon/control/request/pending.h"
 
 static Spark__V1__Token token(uint32_t index, uint32_t *id, const char *text) {
         Spark__V1__Token t = SPARK__V1__TOKEN__INIT;

@@ -10,8 +10,8 @@
 #include <cmocka.h>
 
 #include "base/macro.h"
-#include "daemon/control/plan.h"
-#include "daemon/control/speed.h"
+#include "daemon/control/model/plan.h"
+#include "daemon/control/request/speed.h"
 
 #define GIB (1ull << 30)
 #define MIB (1ull << 20)

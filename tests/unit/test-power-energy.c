@@ -16,8 +16,8 @@
 #include <cmocka.h>
 
 #include "base/macro.h"
-#include "daemon/control/power-energy.h"
-#include "daemon/control/power-sysfs.h"
+#include "daemon/control/power/power-energy.h"
+#include "daemon/control/power/power-sysfs.h"
 
 #define SECOND 1000000ull
 #define J 1000000ull /* in microjoules */

@@ -7,8 +7,8 @@
 
 #include "request-fixture.h"
 
-#include "daemon/control/engine.h"
-#include "daemon/control/power-private.h"
+#include "daemon/control/model/engine.h"
+#include "daemon/control/power/power-private.h"
 
 #define UID 4711
 

@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "daemon/control/power-policy.h"
+#include "daemon/control/power/power-policy.h"
 
 #define BACKGROUND SPARK__V1__PRIORITY__BACKGROUND
 #define NORMAL SPARK__V1__PRIORITY__NORMAL

@@ -12,7 +12,7 @@
 #include <cmocka.h>
 
 #include "base/macro.h"
-#include "daemon/control/power-sleep.h"
+#include "daemon/control/power/power-sleep.h"
 
 #define SECOND 1000000ull
 

@@ -18,9 +18,9 @@
 #include <cmocka.h>
 
 #include "base/fd.h"
-#include "daemon/control/pressure-source.h"
-#include "daemon/control/pressure.h"
-#include "daemon/control/psi.h"
+#include "daemon/control/memory/pressure-source.h"
+#include "daemon/control/memory/pressure.h"
+#include "daemon/control/memory/psi.h"
 
 static void test_psi(void **state) {
         struct psi psi = { .some10 = 42 };

@@ -4,9 +4,9 @@
 
 #include "request-fixture.h"
 
-#include "daemon/control/kept.h"
-#include "daemon/control/request-keep.h"
-#include "daemon/control/request-private.h"
+#include "daemon/control/keep/kept.h"
+#include "daemon/control/request/request-keep.h"
+#include "daemon/control/request/request-private.h"
 
 /* What the records of this request say. */
 static struct kept_request *write_down(struct kept **kept, const struct request *r) {

@@ -11,8 +11,8 @@
 #include <cmocka.h>
 
 #include "base/macro.h"
-#include "daemon/control/config.h"
-#include "daemon/control/residency-choose.h"
+#include "daemon/control/config/config.h"
+#include "daemon/control/model/residency-choose.h"
 
 #define N_MAX 8u
 

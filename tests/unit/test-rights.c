@@ -17,7 +17,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "daemon/control/rights.h"
+#include "daemon/control/rights/rights.h"
 
 struct fixture {
         char folder[64];

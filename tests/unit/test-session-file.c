@@ -17,7 +17,7 @@
 #include "base/crc32c.h"
 #include "base/fd.h"
 #include "base/log.h"
-#include "daemon/control/session-file.h"
+#include "daemon/control/session/session-file.h"
 
 #define ID "00112233445566778899aabbccddeeff"
 #define OTHER "ffeeddccbbaa99887766554433221100"

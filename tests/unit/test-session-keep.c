@@ -6,8 +6,8 @@
 
 #include "session-fixture.h"
 
-#include "daemon/control/keep-private.h"
-#include "daemon/control/session-keep.h"
+#include "daemon/control/keep/keep-private.h"
+#include "daemon/control/session/session-keep.h"
 #include "fdstore-fixture.h"
 
 #define SESSIONS_MAX 12

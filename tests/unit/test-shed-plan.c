@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "base/macro.h"
-#include "daemon/control/shed-plan.h"
+#include "daemon/control/memory/shed-plan.h"
 
 #define N 3u
 

@@ -4,9 +4,9 @@
 
 #include "session-fixture.h"
 
-#include "daemon/control/model-private.h"
-#include "daemon/control/pressure.h"
-#include "daemon/control/shed-private.h"
+#include "daemon/control/memory/pressure.h"
+#include "daemon/control/memory/shed-private.h"
+#include "daemon/control/model/model-private.h"
 
 #define MIB (1ull << 20)
 

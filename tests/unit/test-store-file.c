@@ -21,7 +21,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
-#include "daemon/control/store-file.h"
+#include "daemon/control/store/store-file.h"
 #include "store-fixture.h"
 
 /* ---- faults ---- */

@@ -8,7 +8,7 @@
 #include <cmocka.h>
 
 #include "base/macro.h"
-#include "daemon/control/weights.h"
+#include "daemon/control/model/weights.h"
 
 static void test_names(void **state) {
         for (unsigned i = 0; i < LOADLINK_KINDS; i++)

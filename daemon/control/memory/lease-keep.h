@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Leases that a descriptor holds, over a restart: the end that is watched is in the service manager's store, a record says what
+ * it stands for. Those that are requests go with those.
+ */
+
+#include "keep/keep-records.h"
+#include "lease.h"
+
+struct keep;
+struct lease_keeper;
+
+/* Writes down what comes and goes from now on. 0 or -errno. */
+int lease_keeper_new(struct lease_keeper **ret, struct manager *m);
+struct lease_keeper *lease_keeper_free(struct lease_keeper *keeper);
+/* All that there are. */
+void leases_keep_all(struct leases *t, struct keep *k);
+
+/* What was read of leases, and holding them again: 0 or -errno. */
+void leases_kept_read(struct keep_records *kept, const Spark__State__V1__Record *record);
+int leases_restore(struct manager *m, const struct keep_records *kept);

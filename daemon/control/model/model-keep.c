@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * A model is found again by its name, and one of the store by its digest. What the configuration says of that name by now is in
+ * effect with the next load, as after a reload: what is loaded stays until it is unloaded, even where its file has been replaced
+ * or nobody configures it any more.
+ */
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "keep/inherited.h"
+#include "keep/keep.h"
+#include "manager.h"
+#include "model-keep.h"
+#include "store/store-manifest.h"
+#include "store/store.h"
+
+/* ---- writing ---- */
+
+static void segment_name(uint64_t id, size_t i, char *out, size_t size) {
+        (void)snprintf(out, size, "image.%" PRIu64 ".%zu", id, i);
+}
+
+/* Of the store's model that it is, else "". */
+static char *digest_of(const struct model *model) {
+        Spark__V1__ModelInfo info = SPARK__V1__MODEL_INFO__INIT;
+
+        if (model->stored)
+                store_fill_info(model->stored, &info);
+        return info.digest;
+}
+
+static void append_model(struct keep *k, const struct model *model) {
+        Spark__State__V1__Record record = SPARK__STATE__V1__RECORD__INIT;
+        Spark__State__V1__Model s = SPARK__STATE__V1__MODEL__INIT;
+
+        s.id = model->keep_id;
+        s.name = (char *)model->name;
+        s.path = model->path;
+        s.configured = model->configured;
+        s.load_wanted = model->load_wanted;
+        s.lossless = model->lossless;
+        s.context = model->context;
+        s.segments = (uint32_t)model->n_segments;
+        s.image_bytes = model->image_bytes;
+        s.plan = (ProtobufCBinaryData){ .len = sizeof(model->plan), .data = (uint8_t *)&model->plan };
+        s.read_bytes = model->read_bytes;
+        s.read_us = model->read_us;
+        s.load_us = model->load_us;
+        s.digest = digest_of(model);
+        s.engine_bytes = model->engine_promised ? model->engine_promised : model->facts.other_bytes;
+        s.kv_bytes = model->kv_promised ? model->kv_promised : model->facts.kv_bytes;
+        record.body_case = SPARK__STATE__V1__RECORD__BODY_MODEL;
+        record.model = &s;
+        keep_append(k, &record);
+}
+
+static void remove_segments(struct keep *k, uint64_t id, size_t n) {
+        char name[64];
+
+        for (size_t i = 0; i < n; i++) {
+                segment_name(id, i, name, sizeof(name));
+                keep_remove_fd(k, name);
+        }
+}
+
+static bool push_segments(struct keep *k, const struct model *model, uint64_t id) {
+        char name[64];
+
+        for (size_t i = 0; i < model->n_segments; i++) {
+                segment_name(id, i, name, sizeof(name));
+                if (!keep_push_fd(k, name, model->segments[i])) {
+                        remove_segments(k, id, i);
+                        return false;
+                }
+        }
+        return true;
+}
+
+void model_keep(struct model *model) {
+        struct models *models = &model->manager->models;
+        struct keep *k = model->manager->keep;
+
+        if (!keep_is_on(k))
+                return;
+        if (!model->keep_id) {
+                if (!push_segments(k, model, models->last_id + 1))
+                        return;
+                model->keep_id = ++models->last_id;
+        }
+        append_model(k, model);
+}
+
+void model_keep_gone(struct model *model) {
+        Spark__State__V1__Record record = SPARK__STATE__V1__RECORD__INIT;
+        Spark__State__V1__ModelGone gone = SPARK__STATE__V1__MODEL_GONE__INIT;
+        struct keep *k = model->manager->keep;
+
+        if (!model->keep_id)
+                return;
+        gone.id = model->keep_id;
+        record.body_case = SPARK__STATE__V1__RECORD__BODY_MODEL_GONE;
+        record.model_gone = &gone;
+        keep_append(k, &record);
+        remove_segments(k, model->keep_id, model->n_segments);
+        model->keep_id = 0;
+}
+
+void models_keep_all(struct manager *m, struct keep *k) {
+        struct list *pos, *tmp;
+
+        LIST_FOREACH(pos, tmp, &m->models.list) {
+                const struct model *model = LIST_ENTRY(pos, struct model, link);
+
+                if (model->keep_id)
+                        append_model(k, model);
+        }
+}
+
+/* ---- reading ---- */
+
+void models_kept_read(struct keep_records *kept, const Spark__State__V1__Record *record) {
+        if (record->body_case == SPARK__STATE__V1__RECORD__BODY_MODEL)
+                keep_records_put(kept, record->model->id, record);
+        else
+                keep_records_drop(kept, record->model_gone->id);
+}
+
+/* ---- putting them back ---- */
+
+/* The place in the table that is its own, made where there is none any more. NULL without memory. */
+static struct model *find_place(struct manager *m, const Spark__State__V1__Model *s) {
+        struct model *model = NULL;
+        char name[128];
+
+        (void)snprintf(name, sizeof(name), STORE_DIGEST_PREFIX "%.100s", s->digest);
+        if (*s->digest)
+                model = store_find_model(m->store, name, NULL);
+        if (!model)
+                model = models_get_listed(m, s->name);
+        return model ? model : model_new(m, s->name, s->path);
+}
+
+/* NULL, or why its image is not what the record says. */
+static const char *take_segments(struct manager *m, struct model *model, const Spark__State__V1__Model *s) {
+        uint64_t sum = 0, size;
+        char name[64];
+
+        if (s->segments > LOADLINK_SEGMENTS_MAX)
+                return "it has too many segments";
+        for (; model->n_segments < s->segments; model->n_segments++) {
+                int fd;
+
+                segment_name(s->id, model->n_segments, name, sizeof(name));
+                fd = inherited_take(m->inherited, name);
+                model->segments[model->n_segments] = fd;
+                if (fd < 0)
+                        return "a segment is missing";
+                if (fd_memfd_check_sealed(fd, &size) < 0 || __builtin_add_overflow(sum, size, &sum)) {
+                        (void)fd_close(fd);
+                        return "a segment is not sealed";
+                }
+        }
+        return sum == s->image_bytes ? NULL : "it is not as large as it was";
+}
+
+static const char *why_not(const struct manager *m, const struct model *model, const Spark__State__V1__Model *s) {
+        if (model->state != MODEL_AVAILABLE)
+                return "another one has its place";
+        if (config_is_null_backend(m->config) != (s->segments == 0))
+                return "the backend is another one";
+        return NULL;
+}
+
+static void adopt(struct model *model, const Spark__State__V1__Model *s) {
+        model->keep_id = s->id;
+        model->image_bytes = s->image_bytes;
+        model->load_wanted = s->load_wanted;
+        model->lossless = s->lossless;
+        model->read_bytes = s->read_bytes;
+        model->read_us = s->read_us;
+        model->load_us = s->load_us;
+        model->kv_promised = s->kv_bytes;
+        model->engine_promised = s->engine_bytes;
+        if (s->plan.len == sizeof(model->plan))
+                memcpy(&model->plan, s->plan.data, s->plan.len);
+        model_adopted(model);
+}
+
+static int restore_one(struct manager *m, const Spark__State__V1__Model *s) {
+        struct model *model = find_place(m, s);
+        const char *why;
+
+        if (!model)
+                return -ENOMEM;
+        m->models.last_id = MAX(m->models.last_id, s->id);
+        why = why_not(m, model, s);
+        if (!why) {
+                why = take_segments(m, model, s);
+                if (!why) {
+                        adopt(model, s);
+                        log_info("model '%s': its image of %" PRIu64 " bytes is taken over", model->name, model->image_bytes);
+                        return 0;
+                }
+                while (model->n_segments)
+                        (void)fd_close(model->segments[--model->n_segments]);
+        }
+        log_warning("model '%s' is not taken over: %s", s->name, why);
+        remove_segments(m->keep, s->id, MIN(s->segments, LOADLINK_SEGMENTS_MAX));
+        model_kick(model);
+        return 0;
+}
+
+int models_restore(struct manager *m, const struct keep_records *kept) {
+        int r = kept->failed ? -ENOMEM : 0;
+
+        for (size_t i = 0; i < kept->n && r >= 0; i++)
+                r = restore_one(m, kept->list[i]->model);
+        return r;
+}

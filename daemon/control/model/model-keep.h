@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Models' images over a restart: their segments are in the service manager's store, a record says what they are. A new process
+ * has the image as it is and starts an engine on it; what the model was read from is not opened.
+ */
+
+#include "keep/keep-records.h"
+
+struct keep;
+struct manager;
+struct model;
+
+/* Its image has come, or what is known of it has changed. */
+void model_keep(struct model *model);
+/* Its image goes: before that. */
+void model_keep_gone(struct model *model);
+/* All that there are. */
+void models_keep_all(struct manager *m, struct keep *k);
+
+/* What was read of models. */
+void models_kept_read(struct keep_records *kept, const Spark__State__V1__Record *record);
+/* Puts them into the table, which has those that are configured or stored already, and starts their engines. 0 or -errno. */
+int models_restore(struct manager *m, const struct keep_records *kept);

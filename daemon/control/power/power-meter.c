@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Which counter tells what tokens cost, and when it is read. An engine whose device counts energy tells it with every answer to a
+ * ping; of several engines one is listened to, since they may share the device. Where none does, the processor's own counter
+ * is read, once a second and only while something is computed.
+ */
+
+#include "model/engine.h"
+#include "power-private.h"
+#include "request/request-private.h"
+
+static bool model_works(const struct model *model) {
+        return !list_empty(&model->active);
+}
+
+static bool anything_works(const struct power *p) {
+        struct list *pos, *tmp;
+
+        LIST_FOREACH(pos, tmp, &p->manager->models.list)
+                if (model_works(LIST_ENTRY(pos, struct model, link)))
+                        return true;
+        return false;
+}
+
+/* ---- engines ---- */
+
+static void take_heat(struct power *p, struct engine *e, const Spark__Engine__V1__State *s, uint64_t now_us) {
+        e->power.throttled = s->throttled;
+        e->power.temperature_known = s->temperature_known;
+        e->power.temperature_c = s->temperature_c;
+        if (!s->throttled)
+                return;
+        p->hot_until_us = now_us + POWER_HOT_US;
+        power_update(p, now_us);
+}
+
+void power_take_state(struct power *p, struct engine *e, const Spark__Engine__V1__State *s) {
+        uint64_t now_us = manager_now_us();
+
+        if (!p)
+                return;
+        take_heat(p, e, s, now_us);
+        e->power.energy_known = s->energy_known;
+        e->power.watts_known = s->power_known;
+        e->power.power_mw = s->power_mw;
+        if (!s->energy_known)
+                return;
+        if (!p->energy_engine) {
+                energy_lose(&p->energy);
+                p->energy_engine = e;
+        }
+        if (p->energy_engine == e)
+                energy_read(&p->energy, s->energy_uj, now_us, model_works(e->model));
+}
+
+void power_engine_gone(struct power *p, const struct engine *e) {
+        if (!p || p->energy_engine != e)
+                return;
+        energy_lose(&p->energy);
+        p->energy_engine = NULL;
+}
+
+void power_note_tokens(struct power *p, const struct model *model, uid_t uid, uint64_t tokens) {
+        bool counted;
+
+        if (!p)
+                return;
+        counted = p->energy_engine ? model->engine && model->engine->power.energy_known : p->rapl.n > 0;
+        energy_add_tokens(&p->energy, uid, tokens, counted);
+}
+
+/* ---- once a second ---- */
+
+static void read_temperature(struct power *p) {
+        struct power_state *s = &p->state;
+        struct list *pos, *tmp;
+
+        s->temperature_known = s->temperature_of_device = false;
+        LIST_FOREACH(pos, tmp, &p->manager->models.list) {
+                const struct engine *e = LIST_ENTRY(pos, struct model, link)->engine;
+
+                if (!e || !e->power.temperature_known)
+                        continue;
+                s->temperature_c = s->temperature_known ? MAX(s->temperature_c, e->power.temperature_c) : e->power.temperature_c;
+                s->temperature_known = s->temperature_of_device = true;
+        }
+}
+
+void power_meter_tick(struct power *p, uint64_t now_us) {
+        bool works = anything_works(p);
+
+        energy_set_day(&p->energy, usage_day_now());
+        read_temperature(p);
+        if (p->energy_engine || p->rapl.n == 0)
+                return;
+        if (works || p->energy.tokens > 0) {
+                if (rapl_read(&p->rapl))
+                        energy_read(&p->energy, p->rapl.uj, now_us, works);
+                else
+                        energy_lose(&p->energy);
+        }
+}
+
+/* ---- what is told ---- */
+
+struct power_energy power_energy(const struct power *p) {
+        const struct energy *e = &p->energy;
+        struct power_energy out = {
+                .source = p->energy_engine ? "nvml" : p->rapl.n > 0 ? "rapl" : "unknown",
+                .uj = e->total_uj,
+                .tokens = e->total_tokens,
+                .joules_per_token = (float)energy_joules_per_token(e),
+                .watts_known = e->watts_known,
+                .watts = e->watts,
+        };
+
+        if (p->energy_engine && p->energy_engine->power.watts_known) {
+                out.watts_known = true;
+                out.watts = (float)p->energy_engine->power.power_mw / 1000.0f;
+        }
+        return out;
+}
+
+struct power_spent power_spent(const struct power *p, uid_t uid) {
+        struct energy_spent s = energy_spent(&p->energy, uid);
+
+        return (struct power_spent){ s.uj, s.tokens, s.battery_uj, s.battery_tokens };
+}

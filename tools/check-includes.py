@@ -1,0 +1,68 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Who includes whom: fails for every quoted #include that goes against the arrows of docs/architecture.md.
+Usage: tools/check-includes.py [FOLDER]   (the tree's root; default: where this file is)"""
+
+import pathlib
+import re
+import sys
+
+INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', re.MULTILINE)
+FORMATS = tuple(f"kernels/{name}.h" for name in ("format", "format-codes", "float8", "half", "lossless"))
+# A room, and the folders or single files outside of it that it may name. Everybody may use ipc/base.
+ALLOWED = {
+    "ipc/base": (),
+    "ipc": ("proto",),
+    "client": ("ipc", "proto"),
+    "daemon/control": ("ipc", "proto"),
+    "daemon/loader": ("daemon/image", *FORMATS, "ipc/loadlink.h", "ipc/modeldir.h"),
+    "daemon/store": ("ipc/storelink.h", "daemon/loader/sandbox.h"),
+    "daemon/engine": ("daemon/text", "daemon/image", "kernels", "ipc", "proto"),
+    "daemon/text": (),
+    "daemon/image": FORMATS,
+    "kernels": (),
+    "kernels/cuda": ("kernels",),
+}
+SEARCHED = ("", "ipc", "daemon/control", "kernels/cuda/ptx")  # as the compiler is told to
+
+
+def room_of(path):
+    """The longest room that a path is in, or None."""
+    parents = [str(parent) for parent in pathlib.PurePosixPath(path).parents]
+    return next((parent for parent in parents if parent in ALLOWED), None)
+
+
+def resolve(root, including, name):
+    """Where an included file is, from the tree's root; None where it is not in the tree."""
+    if name.endswith(".pb-c.h"):
+        return "proto/" + name
+    for folder in (str(pathlib.PurePosixPath(including).parent), *SEARCHED):
+        if (root / folder / name).is_file():
+            return (pathlib.PurePosixPath(folder) / name).as_posix()
+    return None
+
+
+def may_include(room, target):
+    if target.startswith("ipc/base/") or room_of(target) == room:
+        return True
+    return any(target == entry or target.startswith(entry + "/") for entry in ALLOWED[room])
+
+
+def main():
+    root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent.parent).resolve()
+    wrong = files = 0
+    ours = (path for top in ("client", "daemon", "ipc", "kernels") for path in (root / top).rglob("*"))
+    for path in sorted(path for path in ours if path.suffix in (".c", ".h", ".cu", ".cuh")):
+        including = path.relative_to(root).as_posix()
+        room = room_of(including)
+        files += 1
+        for match in INCLUDE.finditer(path.read_text(encoding="utf-8")):
+            target = resolve(root, including, match.group(1))
+            if room and target and not may_include(room, target):
+                print(f"{including}: {room} may not include {target} (docs/architecture.md)")
+                wrong += 1
+    print(f"includes: {files} files, {wrong} wrong")
+    return 1 if wrong or not files else 0
+
+
+sys.exit(main())
