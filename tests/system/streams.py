@@ -51,7 +51,7 @@ class Stream(threading.Thread):
             self.wrong = f"stream {self.number}: {error!r} after {len(self.ids)} tokens"
 
     def ask(self):
-        id = self.client.generate(prompt=b"%d: Once upon a time" % self.number, model=self.model,
+        id = self.client.generate(prompt=b"%d: Once upon a time" % self.number, model=self.model, credit=self.tokens,
                                   sampling=pb.Sampling(max_tokens=self.tokens, seed=self.number + 1, temperature=1, ignore_eos=True))
         while self.end is None:
             frame = self.client.receive_of(id)
