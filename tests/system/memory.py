@@ -11,9 +11,9 @@ import time
 
 import inside
 from inside import SERVICE, main_pid, run, show, systemctl, until
-from streams import CONFIG, TOP, StreamSteps, ready, status
-from memory_harness import MIB, Group  # (streams.py has told where it is)
+from streams import CONFIG, TOP, Machine, StreamSteps, ready, status
 
+MIB = 1 << 20
 MODEL = pathlib.Path("/var/lib/sparkd/models/m.gguf")
 SHAPE = ("--shape", "tiny", "--embd", "256", "--ff", "512", "--layers", "8", "--heads", "32", "--heads-kv", "32", "--head-dim", "128",
          "--vocab", "32000", "--untied", "--ctx", "2048", "--format", "f16")  # few weights to compute with, much KV
@@ -25,25 +25,6 @@ SLOW_RATE = 100 * MIB
 REST_S = 2.5
 ORDER = ["cache", "sessions", "kv", "weights"]
 BYSTANDERS = ("dbus.service", "systemd-journald.service", "polkit.service")
-
-
-class Machine(Group):
-    """Everything here is in it."""
-
-    def add(self, pid):
-        pass
-
-    @classmethod
-    def limited(cls):
-        path = pathlib.Path("/sys/fs/cgroup")
-        if not (path / "memory.max").exists():
-            path = pathlib.Path("/run/sparkd-test-memory")
-            path.mkdir(exist_ok=True)
-            if run("mount", "-t", "cgroup", "-o", "memory", "none", str(path)).returncode:
-                return None
-        machine = cls(path)
-        (path / ("memory.max" if machine.v2 else "memory.limit_in_bytes")).write_text(str(LIMIT), encoding="ascii")
-        return machine
 
 
 class Memory(StreamSteps):
@@ -69,9 +50,10 @@ class Memory(StreamSteps):
         self.assertRuns(run("/usr/bin/python3", str(TOP / "reference/make-gguf.py"), *SHAPE, str(MODEL)))
         CONFIG.write_text(f'models = ( {{ name = "m"; path = "{MODEL}"; default = true; }} );\nmemory = {{ floor = "{FLOOR >> 20}M"; '
                           'kv = "256M"; restore_seconds = 1; };\n', encoding="ascii")
-        type(self).machine = Machine.limited()
+        type(self).machine = Machine.found()
         if not self.machine:
             self.skipTest("no limit of a control group can be had in the container")
+        self.machine.limit(LIMIT)
         self.assertRuns(systemctl("start", "polkit.service"))
         self.assertRuns(systemctl("start", inside.SOCKET))
         self.start("m")
