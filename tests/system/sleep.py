@@ -17,6 +17,7 @@ DELAY = ("sleep", "delay")
 LIMIT_S = 3  # promised, whatever the machine
 CYCLES = 5
 STILL_S = 0.5
+PACE_S = 0.03  # between a stream's tokens, so that all of them last until the machine sleeps
 
 
 class SystemBus:
@@ -49,7 +50,9 @@ class Sleep(StreamSteps):
         self.assertTrue(until(lambda: status().power.sleep == "asleep"))
         return took
 
-    def wake_up(self):
+    def wake_up(self, streams):
+        for stream in streams:
+            stream.pace = 0
         self.logind.sleep(False)
         self.assertTrue(until(lambda: status().power.sleep == "awake"), self.journal("-n", "20"))
         self.assertTrue(until(lambda: self.logind.inhibitors() == [DELAY]), self.logind.inhibitors())
@@ -64,13 +67,13 @@ class Sleep(StreamSteps):
 
     def cycle(self, meanwhile):
         """One sleep under running streams; (until the inhibitor was back, from waking to the first token)."""
-        streams = self.streams()
+        streams = self.streams(PACE_S)
         took = self.fall_asleep()
         self.assertStill(streams)
         meanwhile()
         self.assertStill(streams)
         began = time.monotonic()
-        self.wake_up()
+        self.wake_up(streams)
         self.assertRight(streams)
         first = min(when for s in streams for when, _ in s.came if when > began) - began
         return took, first
@@ -97,13 +100,13 @@ class Sleep(StreamSteps):
 
     def test_04_engine_hangs(self):
         """The inhibitor is back in time all the same."""
-        streams = self.streams()
+        streams = self.streams(PACE_S)
         engine = inside.children(main_pid())["spark-engine"]
         os.kill(engine, signal.SIGSTOP)
         took = self.fall_asleep()
         self.assertIn("not everything is parked", self.journal())
         os.kill(engine, signal.SIGKILL)
-        self.wake_up()
+        self.wake_up(streams)
         self.assertRight(streams)
         self.note(f"slept, the engine stopped: the inhibitor was back after {took:.2f} s")
 
@@ -116,11 +119,11 @@ class Sleep(StreamSteps):
         self.assertTrue(until(lambda: main_pid() not in (0, pid) and run("sparkctl", "status").returncode == 0))
         self.assertTrue(until(lambda: status().power.sleep == "asleep"), self.journal("-n", "20"))
         self.logind.mock("UpdateProperties", LOGIND[2], {"PreparingForSleep": False})
-        self.wake_up()
+        self.wake_up(streams)
         self.assertRight(streams)
 
     def streams_until_asleep(self):
-        streams = self.streams()
+        streams = self.streams(PACE_S)
         self.fall_asleep()
         return streams
 
