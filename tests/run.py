@@ -20,7 +20,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 UNIT_TIMEOUT_S = 300
 INTEGRATION_TIMEOUT_S = 1500
-SYSTEM_TIMEOUT_S = 600
+SYSTEM_TIMEOUT_S = 900
 
 
 class Totals:
@@ -58,7 +58,7 @@ def report(name, status, output, counts, seconds):
         reason = "ran out of time" if status is None else f"exit status {status}"
         print(f"--- {name}: {reason}\n{output}\n---", flush=True)
     else:
-        for text in sorted(set(re.findall(r"^skipped?: .*", output, re.M | re.I))):
+        for text in sorted(set(re.findall(r"^(?:skipped?|measured): .*", output, re.M | re.I))):
             print(f"       {text}")
     return passed, failed, skipped
 

@@ -22,7 +22,7 @@ cp -a "$WORK/installed/." "$m/"
 tests=/opt/sparkd-test/tests
 mkdir -p "$m$tests/integration" "$m$tests/reference"
 cp -r "$HERE" "$m$tests/"
-cp "$HERE/../integration/"*harness.py "$HERE/../integration/bus_draw.py" "$m$tests/integration/"
+cp "$HERE/../integration/"*harness.py "$HERE/../integration/bus_draw.py" "$HERE/../integration/memory_group.py" "$m$tests/integration/"
 cp "$HERE/../reference/make-gguf.py" "$m$tests/reference/"
 cp -r "$HERE/../../proto" "$m/opt/sparkd-test/"
 mkdir -p "$m/opt/sparkd-test/share"

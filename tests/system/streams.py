@@ -14,7 +14,7 @@ from inside import SERVICE, show, systemctl, until
 TOP = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TOP / "integration"))
 from harness import Client, Closed, pb  # noqa: E402
-from memory_harness import Group  # noqa: E402
+from memory_group import Group  # noqa: E402
 
 SOCKET_PATH = "/run/sparkd/sparkd.sock"
 CONFIG = pathlib.Path("/etc/sparkd/sparkd.conf")
