@@ -15,6 +15,7 @@ line is "N passed, N failed, N skipped".
 
 import argparse
 import concurrent.futures
+import contextlib
 import os
 import pathlib
 import re
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -34,6 +36,7 @@ PACKAGE_SCRIPT = "package.py"
 LINES = (("restart.py", "fuzz.py", "sleep.py"), ("inside.py", "polkit.py", "power.py", "leases.py", "memory.py"))
 LONG = bool(os.environ.get("SPARK_TEST_LONG"))
 INSTALLING = threading.Lock()
+CGROUPS_S = 5
 TIMEOUT_S = 1800 if LONG else 480
 
 
@@ -69,12 +72,14 @@ def cgroup_trees():
 
 
 def remove_cgroups(folders):
+    """When the last process has gone, which the one that was waited for need not be."""
+    end = time.monotonic() + CGROUPS_S
     for folder in folders:
-        for path, _, _ in os.walk(folder, topdown=False):
-            try:
-                os.rmdir(path)
-            except OSError:
-                pass
+        while folder.exists() and time.monotonic() < end:
+            for path, _, _ in os.walk(folder, topdown=False):
+                with contextlib.suppress(OSError):
+                    os.rmdir(path)
+            time.sleep(0.01)
 
 
 def install(build, target):
