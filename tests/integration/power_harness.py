@@ -22,7 +22,7 @@ except ImportError:
     dbusmock = None
 
 __all__ = ["dbus", "dbusmock", "pb", "until", "LOGIND", "UPOWER", "PROFILES", "Mock", "PowerTestCase", "Sys", "BACKGROUND",
-           "NORMAL", "INTERACTIVE", "needs_root"]
+           "NORMAL", "INTERACTIVE", "needs_root", "switches"]
 
 LOGIND = ("org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager")
 UPOWER = ("org.freedesktop.UPower", "/org/freedesktop/UPower", "org.freedesktop.UPower")
@@ -32,6 +32,15 @@ MOCK = "org.freedesktop.DBus.Mock"
 BACKGROUND, NORMAL, INTERACTIVE = pb.BACKGROUND, pb.NORMAL, pb.INTERACTIVE
 
 needs_root = unittest.skipIf(os.geteuid() != 0, "connecting as another user needs root")
+
+
+def switches(pid):
+    """Voluntary context switches, by thread: each is one that had woken and sleeps again."""
+    found = {}
+    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        status = (task / "status").read_text(encoding="ascii", errors="replace")
+        found[task.name] = int(status.split("\nvoluntary_ctxt_switches:")[1].split()[0])
+    return found
 
 
 class Mock:

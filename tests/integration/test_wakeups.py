@@ -6,7 +6,6 @@ lock of the kernel's, since others keep the machine busy, counts as well; so the
 what wakes by itself does so in each of them."""
 
 import os
-import pathlib
 import time
 import unittest
 
@@ -15,15 +14,6 @@ from power_harness import *
 
 SETTLE_S, MEASURE_S, INTERVALS = 14, 20, 5
 MOST_PER_SECOND = 1.0
-
-
-def switches(pid):
-    """By thread."""
-    found = {}
-    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
-        status = (task / "status").read_text(encoding="ascii", errors="replace")
-        found[task.name] = int(status.split("\nvoluntary_ctxt_switches:")[1].split()[0])
-    return found
 
 
 class Wakeups(PowerTestCase):

@@ -13,7 +13,7 @@ import xml.etree.ElementTree as ElementTree
 
 import inside
 from inside import NAME, PATH, SERVICE, main_pid, run, show, systemctl, until
-from streams import CONFIG, Client, SOCKET_PATH, StreamSteps, pb, status
+from streams import CONFIG, Client, SOCKET_PATH, StreamSteps, SystemBus, pb, status
 import dbus
 import dbus.bus
 from dbus.mainloop.glib import DBusGMainLoop
@@ -25,7 +25,6 @@ USERS = ("nobody", "member")  # the one may do next to nothing, the other is in 
 ROUNDS = 6
 GROWS_BYTES = 4 << 20         # what an allocator keeps goes up and down; a leak only goes up
 CALLS_OPEN = 60
-SYSTEM_BUS = "unix:path=/run/dbus/system_bus_socket"
 INTROSPECT = "org.freedesktop.DBus.Introspectable"
 DROP_IN = "[Service]\nEnvironment=MALLOC_MMAP_THRESHOLD_=16384 MALLOC_TRIM_THRESHOLD_=4096 MALLOC_TOP_PAD_=0\n"
 
@@ -48,7 +47,7 @@ class Fuzz(StreamSteps):
         os.setegid(entry.pw_gid)
         os.seteuid(entry.pw_uid)
         try:
-            return dbus.bus.BusConnection(SYSTEM_BUS, mainloop=loop)
+            return dbus.bus.BusConnection(SystemBus.address, mainloop=loop)
         finally:
             os.seteuid(0)
             os.setegid(0)
@@ -66,7 +65,7 @@ class Fuzz(StreamSteps):
             self.assertRuns(systemctl(*unit.split(":")))
         self.start("m")
         self.assertTrue(until(lambda: run("busctl", "status", NAME).returncode == 0))
-        type(self).root = dbus.bus.BusConnection(SYSTEM_BUS)
+        type(self).root = dbus.bus.BusConnection(SystemBus.address)
         type(self).session = self.assertRuns(run("sparkctl", "session", "create", "--name", "roots own")).split()[0]
         self.assertRuns(run("sparkctl", "generate", "-n", "4", "--session", self.session, "Once"))
 

@@ -32,8 +32,8 @@ TESTDATA = pathlib.Path(os.environ.get("SPARK_TESTDATA", ROOT / "../shared/testd
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
 PACKAGES = "opt/sparkd-test/tests/system"  # where package.py finds them
 PACKAGE_SCRIPT = "package.py"
-# Two at a time: those that measure against what is promised in seconds stand beside those that mostly wait. Each line has its order.
-LINES = (("restart.py", "fuzz.py", "sleep.py"), ("inside.py", "polkit.py", "power.py", "leases.py", "memory.py"))
+# Lines beside each other, each in its order. The last one hardly computes, it waits.
+LINES = (("restart.py", "fuzz.py"), ("inside.py", "leases.py", "memory.py"), ("sleep.py", "battery.py", "power.py", "polkit.py"))
 LONG = bool(os.environ.get("SPARK_TEST_LONG"))
 INSTALLING = threading.Lock()
 CGROUPS_S = 5

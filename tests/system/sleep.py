@@ -10,7 +10,7 @@ import time
 
 import inside
 from inside import main_pid, run, systemctl, until
-from streams import CONFIG, StreamSteps, status
+from streams import CONFIG, StreamSteps, SystemBus, status
 from power_harness import LOGIND, Mock  # (streams.py has told where it is)
 
 DELAY = ("sleep", "delay")
@@ -18,10 +18,6 @@ LIMIT_S = 3  # promised, whatever the machine
 CYCLES = 5
 STILL_S = 0.5
 PACE_S = 0.03  # between a stream's tokens, so that all of them last until the machine sleeps
-
-
-class SystemBus:
-    address = "unix:path=/run/dbus/system_bus_socket"
 
 
 class Sleep(StreamSteps):

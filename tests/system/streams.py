@@ -27,6 +27,10 @@ def meminfo(name):
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith(name + ":"))
 
 
+class SystemBus:
+    address = "unix:path=/run/dbus/system_bus_socket"
+
+
 class Machine(Group):
     """The control group that everything in the container is in: the machine, as far as memory goes."""
 
