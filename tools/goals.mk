@@ -78,9 +78,16 @@ asan:
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/asan SANITIZER=address,undefined CFLAGS="-O1 -g1" all unit
 	@$(RUN_TESTS) --build $(BUILD)/asan --label "address+undefined sanitizer" unit fuzz integration
 
+# Where threads meet; the other tests have one, and are not even built.
+TSAN_ONLY  := engine mixtures kernels backend libspark loader disk usage session
+TSAN_TESTS = $(foreach test,$(UNIT),$(if $(strip $(foreach part,$(TSAN_ONLY),$(findstring $(part),$(notdir $(test))))),$(test)))
+
+.PHONY: tsan-tests
+tsan-tests: $(TSAN_TESTS)
+
 tsan:
-	@$(MAKE) --no-print-directory BUILD=$(BUILD)/tsan SANITIZER=thread CFLAGS="-O1 -g1" unit
-	@$(RUN_TESTS) --build $(BUILD)/tsan --label "thread sanitizer" --only engine --only mixtures --only kernels --only backend --only libspark --only loader --only disk --only usage --only session unit
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/tsan SANITIZER=thread CFLAGS="-O1 -g1" tsan-tests
+	@$(RUN_TESTS) --build $(BUILD)/tsan --label "thread sanitizer" $(TSAN_ONLY:%=--only %) unit
 
 # No -L for qemu: with the cross compiler's loader and the arm64 packages' libc, creating a thread never ends.
 cross:
