@@ -8,7 +8,7 @@
 
 #include "model/engine.h"
 #include "power-private.h"
-#include "request/request-private.h"
+#include "request/request.h"
 
 static bool model_works(const struct model *model) {
         return !list_empty(&model->active);

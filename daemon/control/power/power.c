@@ -5,7 +5,7 @@
 
 #include "event.h"
 #include "power-private.h"
-#include "request/request-private.h"
+#include "request/request.h"
 
 /* ---- words ---- */
 

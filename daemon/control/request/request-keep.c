@@ -21,7 +21,9 @@
 #include "model/load.h"
 #include "request-keep.h"
 #include "request-private.h"
-#include "session/session-private.h"
+#include "session/session-text.h"
+#include "session/session-view.h"
+#include "session/session.h"
 
 #define AGAIN_MS 500u
 
@@ -72,7 +74,7 @@ void request_fill_record(const struct request *r, Spark__State__V1__Request *m) 
         m->seed = r->journal.seed;
         m->losses = r->losses;
         m->begun = r->begun;
-        m->session = s ? (char *)s->id : (char *)"";
+        m->session = s ? (char *)session_id(s) : (char *)"";
         m->session_tokens = s ? r->journal.n_prefix : r->turn.session_tokens;
         if (r->state == REQUEST_FINISHING)
                 fill_finishing(r, m);

@@ -136,6 +136,8 @@ struct requests {
 void requests_init(struct requests *t);
 void requests_deinit(struct requests *t);
 struct request *requests_find(const struct requests *t, uint64_t key);
+/* Those that an earlier process began are all there. */
+void requests_added_again(struct requests *t);
 
 /* Anything but Models, Status and what is about the connection. The credit of Generate and Chat is the frame's.
  * 0, REQUEST_E_REFUSED with *error filled, or -errno. */
@@ -191,3 +193,5 @@ void request_count(struct request *r);
 /* A request that was turned away without having become one: counts as refused. */
 void request_note_refusal(struct manager *m, struct user *user, const Spark__V1__ClientFrame *frame);
 const char *request_kind_name(enum request_kind kind);
+/* An engine has to compute something for it. */
+bool request_kind_computes(enum request_kind kind);
