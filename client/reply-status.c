@@ -187,6 +187,12 @@ static void power_show(struct spark_power *power, const Spark__V1__PowerInfo *p)
                 .watts = p->watts,
                 .notes = (const char *const *)p->notes,
                 .n_notes = p->n_notes,
+                .batch = p->batch,
+                .threads = p->threads,
+                .clocks = p->clocks,
+                .in_force = p->in_force,
+                .clocks_by = p->clocks_by,
+                .refused = p->refused,
         };
 }
 

@@ -424,6 +424,12 @@ struct spark_power {
         float watts;                /* lately */
         const char *const *notes;   /* [n_notes] sentences for a person: what is not there, or was refused */
         size_t n_notes;
+        uint32_t batch;             /* what engines are to do without, 0 = no cap: rows of a step; */
+        uint32_t threads;           /* threads of the host's that compute; */
+        uint32_t clocks;            /* percent of the highest clocks */
+        const char *in_force;       /* of these, those that all engines keep to: "batch threads clocks" */
+        const char *clocks_by;      /* who caps them: "uclamp", "nvml", "" = nobody */
+        const char *refused;        /* "clocks: not permitted" and the like, "" = nothing was */
 };
 
 struct spark_status_result {

@@ -14,6 +14,8 @@
 const char *power_supply_line(const struct spark_power *p, char out[POWER_LINE_MAX]);
 /* "awake, ...": sleep. */
 const char *power_sleep_line(const struct spark_power *p, char out[POWER_LINE_MAX]);
+/* "batch 128, ...": what engines do without; "" where that is nothing. */
+const char *power_caps_line(const struct spark_power *p, char out[POWER_LINE_MAX]);
 /* A user's energy of today, "-" where none was measured. */
 const char *power_joules(const struct spark_user_info *u, char out[32]);
 /* Keys of "power" of an object. */

@@ -82,6 +82,8 @@ static void add_power(struct top_lines *l, const struct spark_power *p) {
         if (!p)
                 return;
         add(l, poor ? TOP_ALERT : TOP_PLAIN, "power   %s", power_supply_line(p, line));
+        if (*power_caps_line(p, line))
+                add(l, TOP_PLAIN, "caps    %s", line);
         if (strcmp(p->sleep, "awake") != 0)
                 add(l, TOP_ALERT, "sleep   %s", power_sleep_line(p, line));
 }

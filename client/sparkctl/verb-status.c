@@ -147,6 +147,8 @@ static void print_power(const struct spark_power *p) {
         char line[POWER_LINE_MAX], note[400];
 
         (void)printf("Power: %s\n", power_supply_line(p, line));
+        if (*power_caps_line(p, line))
+                (void)printf("Caps:  %s\n", line);
         (void)printf("Sleep: %s\n", power_sleep_line(p, line));
         for (size_t i = 0; i < p->n_notes; i++)
                 (void)printf("       %s\n", format_safe(p->notes[i], note, sizeof(note)));

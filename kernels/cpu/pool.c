@@ -138,6 +138,7 @@ static void heed(struct worker *w) {
 static void *worker_main(void *userdata) {
         struct worker *w = userdata;
 
+        (void)pthread_setname_np(pthread_self(), "kernels"); /* another one's takes a file, which a sandbox may not let us open */
         while (!atomic_load(&w->pool->stopping)) {
                 if (sit_out(w->pool, w->index))
                         continue;
@@ -230,10 +231,8 @@ static int start_workers(struct pool *pool) {
         for (unsigned i = 1; i < pool->n_threads && r == 0; i++) {
                 pool->workers[i] = (struct worker){ .pool = pool, .index = i };
                 r = pthread_create(&pool->workers[i].thread, NULL, worker_main, &pool->workers[i]);
-                if (r == 0) {
+                if (r == 0)
                         pool->n_started = i;
-                        (void)pthread_setname_np(pool->workers[i].thread, "kernels");
-                }
         }
         pthread_sigmask(SIG_SETMASK, &old, NULL);
         return -r;

@@ -258,6 +258,9 @@ static void on_frame(struct engine *e, const Spark__Engine__V1__EngineFrame *f) 
         case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_TESTED:
                 power_take_tested(e->manager->power, e, f->tested);
                 return;
+        case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_CAPPED:
+                power_take_capped(e->manager->power, e, f->capped);
+                return;
         case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_SPILLED:
                 sessions_take_spilled(e->manager->sessions, f->spilled);
                 return;
@@ -358,6 +361,7 @@ static int on_exit_of_engine(sd_event_source *source, int fd, uint32_t events, v
         error = e->error;
         was_ready = e->was_ready;
         lost = info.si_code == CLD_EXITED && info.si_status == EXIT_LOST;
+        e->power.ended_well = info.si_code == CLD_EXITED && info.si_status == 0;
         e->manager->engine_gone_us = manager_now_us();
         lived = was_ready ? manager_now_us() - e->ready_us : 0;
         (void)engine_discard(e);

@@ -55,7 +55,10 @@ void power_take_state(struct power *p, struct engine *e, const Spark__Engine__V1
 }
 
 void power_engine_gone(struct power *p, const struct engine *e) {
-        if (!p || p->energy_engine != e)
+        if (!p)
+                return;
+        power_caps_engine_gone(p, e);
+        if (p->energy_engine != e)
                 return;
         energy_lose(&p->energy);
         p->energy_engine = NULL;

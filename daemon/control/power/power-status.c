@@ -38,6 +38,12 @@ void power_fill_info(struct power *p, struct power_view *v, Spark__V1__PowerInfo
         info->joules_per_token = energy.joules_per_token;
         info->watts_known = energy.watts_known;
         info->watts = energy.watts;
+        info->batch = s->caps.batch;
+        info->threads = s->caps.threads;
+        info->clocks = s->caps.clocks;
+        info->in_force = (char *)s->in_force;
+        info->clocks_by = (char *)s->clocks_by;
+        info->refused = (char *)s->refused;
         while (info->n_notes < POWER_NOTES_MAX && (v->notes[info->n_notes] = (char *)power_note(p, info->n_notes)))
                 info->n_notes++;
         info->notes = v->notes;
