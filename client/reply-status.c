@@ -120,6 +120,7 @@ static int users_show(struct reply *r, Spark__V1__UserInfo *const *users, size_t
                         .battery_energy_uj_today = p->battery_energy_uj_today,
                         .battery_tokens_per_day = p->battery_tokens_per_day,
                         .battery_joules_per_day = p->battery_joules_per_day,
+                        .energy_tokens_today = p->energy_tokens_today,
                 };
                 r->user_list[i] = &r->users[i];
         }

@@ -76,13 +76,14 @@ const char *power_caps_line(const struct spark_power *p, char out[POWER_LINE_MAX
         return out;
 }
 
-const char *power_joules(const struct spark_user_info *u, char out[32]) {
-        double joules = (double)u->energy_uj_today / 1e6;
+const char *power_joules(uint64_t uj, uint64_t measured, uint64_t tokens, char out[32]) {
+        const char *more = (double)measured < 0.9 * (double)tokens ? ">" : "";
+        double joules = (double)uj / 1e6;
 
-        if (u->energy_uj_today == 0)
-                (void)snprintf(out, 32, "-");
+        if (measured == 0)
+                (void)snprintf(out, 32, "%s", tokens > 0 ? "unknown" : "-");
         else
-                (void)snprintf(out, 32, joules < 1e4 ? "%.1f J" : joules < 1e7 ? "%.1f kJ" : "%.1f MJ",
+                (void)snprintf(out, 32, joules < 1e4 ? "%s%.1f J" : joules < 1e7 ? "%s%.1f kJ" : "%s%.1f MJ", more,
                                joules < 1e4 ? joules : joules < 1e7 ? joules / 1e3 : joules / 1e6);
         return out;
 }
@@ -133,6 +134,7 @@ void power_json(struct json *j, const struct spark_power *p) {
 
 void power_json_user(struct json *j, const struct spark_user_info *u) {
         json_u64(j, "energy_uj_today", u->energy_uj_today);
+        json_u64(j, "energy_tokens_today", u->energy_tokens_today);
         json_u64(j, "battery_tokens_today", u->battery_tokens_today);
         json_u64(j, "battery_energy_uj_today", u->battery_energy_uj_today);
         json_u64(j, "battery_tokens_per_day", u->battery_tokens_per_day);

@@ -436,13 +436,77 @@ class Energy(PowerTestCase):
                 said = subprocess.run([BUILD / "bin/sparkctl", "-S", daemon.socket, verb], stdout=subprocess.PIPE, text=True,
                                       check=True).stdout
                 self.assertRegex(said, r"battery.* J per token \(rapl\)")
-                self.assertRegex(said, r"\n\w+ .* [\d.]+ J\n")
+                self.assertRegex(said, r"\n\w+ .* >?[\d.]+ J\n")  # the last second may be missing
             me = client.ask(status=pb.Status()).done.status.users[0]
             self.assertGreater(me.battery_energy_uj_today, 5000000)
+            self.assertEqual(me.battery_energy_uj_today, me.energy_uj_today)  # of one count, all of it on battery
+            report = client.ask(usage_query=pb.UsageQuery()).done.usage_report
+            row, = report.rows
+            self.assertEqual((row.energy_uj, row.energy_tokens), (report.energy_uj_today, report.energy_tokens_today))
+            self.assertGreaterEqual(row.energy_uj, me.energy_uj_today)
+            self.assertAlmostEqual(row.energy_uj, self.power(daemon).energy_uj, delta=1000)
+            said = subprocess.run([BUILD / "bin/sparkctl", "-S", daemon.socket, "usage"], stdout=subprocess.PIPE, text=True,
+                                  check=True).stdout
+            self.assertRegex(said, r"REFUSED +ENERGY\n.* >?[\d.]+ J\n")
+            self.assertRegex(said, r"The energy for that: >?[\d.]+ J\.\n")
             self.assertDeferred(client, NORMAL, "joules on battery today, of the 5 that it may use")
             upower.supply(False)
             self.wait_power(daemon, supply="mains")
             self.assertServed(client, NORMAL)
+
+    def test_kept_over_a_restart(self):
+        """What was spent stays spent, and counts for the budget; killed or stopped, at most the last seconds are missing."""
+        files = self.sys()
+        for name, text in (("name", "package-0"), ("max_energy_range_uj", 10 ** 12), ("energy_uj", 1)):
+            files.put(f"powercap/intel-rapl:0/{name}", text)
+        stop = threading.Event()
+
+        def count():
+            began = time.monotonic()
+            while not stop.wait(0.02):
+                files.put_in_place("powercap/intel-rapl:0/energy_uj", 10 ** 9 + int((time.monotonic() - began) * 20e6))
+
+        counter = threading.Thread(target=count)
+        counter.start()
+        self.addCleanup(counter.join)
+        self.addCleanup(stop.set)
+        self.upower(OnBattery=True)
+        daemon = self.serve(null={"step_us": 10000}, power={"sysfs": files.path, "battery_joules_per_day": 5000})
+        self.wait_power(daemon, energy_source="rapl", supply="battery")
+        with daemon.connect() as client:
+            self.assertDone(client.answer(self.ask(client, NORMAL, n=200), topup=True)[2])
+            before = until(lambda: client.ask(usage_query=pb.UsageQuery()).done.usage_report.energy_uj_today, 5, "joules")
+        daemon.signal(signal.SIGTERM)
+        daemon.process.wait(20)
+        daemon.start()
+        self.wait_power(daemon, energy_source="rapl", supply="battery")
+        with daemon.connect() as client:
+            def today():
+                report = client.ask(usage_query=pb.UsageQuery()).done.usage_report
+                return report.energy_uj_today if report.energy_uj_today >= before else 0
+            after = until(today, 10, "today's sums")
+            row, = client.ask(usage_query=pb.UsageQuery()).done.usage_report.rows
+            self.assertEqual(row.energy_uj, after)
+            self.assertEqual(client.ask(status=pb.Status()).done.status.users[0].battery_energy_uj_today, after)
+            budget = max(1, after // 1000000)
+            daemon.configure(bus="session", null={"step_us": 10000},
+                             power={"sysfs": files.path, "battery_joules_per_day": budget})
+            daemon.signal(signal.SIGHUP)
+            until(lambda: client.ask(status=pb.Status()).done.status.users[0].battery_joules_per_day == budget, 10,
+                  "the budget")
+            self.assertDeferred(client, NORMAL, "joules on battery today")
+
+    def test_unknown(self):
+        """Without a meter tokens are counted, and their energy is not known, which is what is said."""
+        daemon = self.daemon(power={"sysfs": "/nonexistent"})
+        with daemon.connect() as client:
+            self.assertServed(client, NORMAL)
+            row, = until(lambda: client.ask(usage_query=pb.UsageQuery()).done.usage_report.rows, 10, "a row")
+            self.assertEqual((row.energy_uj, row.energy_tokens), (0, 0))
+        said = subprocess.run([BUILD / "bin/sparkctl", "-S", daemon.socket, "usage"], stdout=subprocess.PIPE, text=True,
+                              check=True).stdout
+        self.assertRegex(said, r"\n\d{4}-\d\d-\d\d .* unknown\n")
+        self.assertIn("The energy for that: unknown.", said)
 
     def test_temperature(self):
         files = self.sys()

@@ -79,7 +79,9 @@ static void test_counters(void **state) {
         power_note_tokens(p, e.of[0].model, UID, 10);
         power_note_tokens(p, e.of[1].model, UID, 10); /* its engine counts nothing */
         say(f, &e.of[0], true, 6000000);
-        assert_int_equal(power_spent(p, UID).uj, 5000000);
+        assert_int_equal(usage_spent(f->m->usage, UID).energy_uj, 5000000);
+        assert_int_equal(usage_spent(f->m->usage, UID).energy_tokens, 10);
+        assert_int_equal(usage_spent(f->m->usage, UID).battery_tokens, 0);
         assert_int_equal(power_energy(p).tokens, 10);
         assert_float_equal(power_energy(p).joules_per_token, 0.5, 1e-6);
         say(f, &e.of[1], true, 1); /* the same device, or another one: only one is believed */
@@ -95,6 +97,31 @@ static void test_counters(void **state) {
         assert_int_equal(power_energy(p).uj, 9000000);
         power_engine_gone(p, &e.of[1]);
         assert_string_equal(power_energy(p).source, "unknown");
+        engines_end(f, &e);
+}
+
+/* On battery both are counted apart, whether there is a counter or not; joules as of when they are known. */
+static void test_battery(void **state) {
+        struct fixture *f = *state;
+        struct power *p = f->m->power;
+        struct usage_counts spent;
+        struct engines e;
+
+        engines_begin(f, &e);
+        say(f, &e.of[0], true, 1000000);
+        power_note_tokens(p, e.of[0].model, UID, 10);
+        say(f, &e.of[0], true, 6000000);
+        p->reading = (struct power_reading){ .on_battery = true, .has_battery = true, .percent = 60 };
+        power_update(p, manager_now_us());
+        power_note_tokens(p, e.of[0].model, UID, 10);
+        power_note_tokens(p, e.of[1].model, UID, 3); /* its engine counts nothing */
+        say(f, &e.of[0], true, 8000000);
+        spent = usage_spent(f->m->usage, UID);
+        assert_int_equal(spent.energy_uj, 7000000);
+        assert_int_equal(spent.energy_tokens, 20);
+        assert_int_equal(spent.battery_uj, 2000000);
+        assert_int_equal(spent.battery_tokens, 13);
+        assert_int_equal(usage_today(f->m->usage, UID), 0); /* which the requests count */
         engines_end(f, &e);
 }
 
@@ -346,6 +373,7 @@ static void test_watchers(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_counters, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(test_battery, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_heat, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_rest, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_caps, set_up, tear_down),

@@ -137,3 +137,9 @@ void power_supply_tick(struct power *p, uint64_t now_us);
 
 /* ---- power-meter.c ---- */
 void power_meter_tick(struct power *p, uint64_t now_us);
+/* What was computed until now is charged. */
+void power_settle(struct power *p);
+/* For energy_init(): to the usage ledger. */
+void power_spend(void *userdata, uid_t uid, const char *model, uint64_t uj, uint64_t tokens);
+/* Something counts energy. */
+bool power_has_meter(const struct power *p);

@@ -50,9 +50,10 @@ void power_fill_info(struct power *p, struct power_view *v, Spark__V1__PowerInfo
 }
 
 void power_fill_user(const struct power *p, uid_t uid, Spark__V1__UserInfo *info) {
-        struct power_spent spent = power_spent(p, uid);
+        struct usage_counts spent = usage_spent(p->manager->usage, uid);
 
-        info->energy_uj_today = spent.uj;
+        info->energy_uj_today = spent.energy_uj;
+        info->energy_tokens_today = spent.energy_tokens;
         info->battery_tokens_today = spent.battery_tokens;
         info->battery_energy_uj_today = spent.battery_uj;
         info->battery_tokens_per_day = power_config(p)->battery_tokens_per_day;

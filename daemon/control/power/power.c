@@ -115,7 +115,6 @@ void power_update(struct power *p, uint64_t now_us) {
         s->serves = power_serves(power_config(p), s->level, hot);
         s->caps = power_caps(power_config(p), s->level, hot);
         p->parked = s->serves == CONFIG_SERVES_NONE;
-        p->energy.on_battery = s->level > POWER_MAINS;
         if (s->level != before.level)
                 tell_level(p, before.level);
         else if (s->throttled != before.throttled)
@@ -152,8 +151,8 @@ static const char *reason(const struct power *p, char out[96]) {
 
 static int check_budget(const struct power *p, const struct user *user, struct request_error *error) {
         const struct config_power *c = power_config(p);
-        struct energy_spent spent = energy_spent(&p->energy, user->uid);
-        bool joules = c->battery_joules_per_day && energy_joules_per_token(&p->energy) > 0;
+        struct usage_counts spent = usage_spent(p->manager->usage, user->uid);
+        bool joules = c->battery_joules_per_day && (power_has_meter(p) || spent.battery_uj > 0);
         char why[96];
 
         if (p->state.level == POWER_MAINS)
@@ -229,7 +228,7 @@ int power_new(struct power **ret, struct manager *m) {
         list_init(&p->watchers);
         p->state.serves = SPARK__V1__PRIORITY__BACKGROUND;
         p->state.clocks_by = p->state.refused = "";
-        energy_init(&p->energy, usage_day_now());
+        energy_init(&p->energy, power_spend, p);
         r = power_logind_init(p);
         if (r < 0) {
                 (void)power_free(p);
@@ -247,6 +246,7 @@ struct power *power_free(struct power *p) {
                 return NULL;
         power_bus_disconnect(p);
         power_logind_deinit(p);
+        power_settle(p);
         rapl_close(&p->rapl);
         energy_deinit(&p->energy);
         free(p);

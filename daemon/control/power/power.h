@@ -61,6 +61,7 @@ struct power_watcher {
 
 /* 0 or -errno. */
 int power_new(struct power **ret, struct manager *m);
+/* Charges what was computed until now: before the usage ledger is written for the last time. */
 struct power *power_free(struct power *p);
 void power_turn(struct power *p);
 void power_tick(struct power *p, uint64_t now_us);
@@ -85,6 +86,8 @@ int power_admit(const struct power *p, const struct user *user, Spark__V1__Prior
 bool power_keeps_waiting(const struct power *p, const struct request *r);
 /* What the model's state is called while sleep holds it back; NULL where it does not. */
 const char *power_model_state(const struct power *p, const struct model *model);
+/* An engine is about to be given work: from here on its energy is somebody's. */
+void power_note_work(struct power *p);
 /* So many tokens were computed for the user by the model's engine. */
 void power_note_tokens(struct power *p, const struct model *model, uid_t uid, uint64_t tokens);
 
@@ -125,9 +128,4 @@ struct power_energy {
         bool watts_known;
         float watts;
 };
-struct power_spent {
-        uint64_t uj, tokens; /* today */
-        uint64_t battery_uj, battery_tokens;
-};
 struct power_energy power_energy(const struct power *p);
-struct power_spent power_spent(const struct power *p, uid_t uid);
