@@ -448,6 +448,12 @@ class Energy(PowerTestCase):
             said = subprocess.run([BUILD / "bin/sparkctl", "-S", daemon.socket, "usage"], stdout=subprocess.PIPE, text=True,
                                   check=True).stdout
             self.assertRegex(said, r"REFUSED +ENERGY\n.* >?[\d.]+ J\n")
+            day, uid, model, *counts = self.call(self.connect(), "ListUsage", "ub", (1, False))[0]
+            row, = client.ask(usage_query=pb.UsageQuery(days=1)).done.usage_report.rows
+            self.assertEqual((day, uid, model), (row.day, row.uid, row.model))
+            self.assertEqual(counts, [row.requests, row.prompt_tokens, row.cached_tokens, row.completion_tokens, row.refused,
+                                      row.energy_uj, row.energy_tokens])
+            self.assertEqual(self.call(self.connect(), "ListUsage", "ub", (0, True))[0][1], uid)
             self.assertRegex(said, r"The energy for that: >?[\d.]+ J\.\n")
             self.assertDeferred(client, NORMAL, "joules on battery today, of the 5 that it may use")
             upower.supply(False)
