@@ -22,7 +22,7 @@
 #define START_SECONDS 300u     /* from the start to Ready: maps, warms up, tests itself */
 #define END_US (3u * 1000000u) /* asked to end, not gone: killed */
 #define RETIRE_US (300u * 1000u) /* the same for one whose memory somebody waits for */
-#define IDLE_PING_SECONDS 10u
+#define IDLE_PING_SECONDS 30u /* each wakes control and three times a thread of the engine */
 #define EXIT_LOST 70 /* the backend failed for good: another process may help */
 #define DRAIN_READS_MAX 4096
 #define OOM_SCORE "300"
