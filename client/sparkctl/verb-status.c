@@ -139,7 +139,7 @@ static void print_users(const struct spark_status_result *s) {
                 (void)printf("%-16s %6u %7u %7u %8.1f %10s %10s %12llu %12s %10s\n", user_name(&names, u->uid), u->connections,
                              u->running, u->queued, (double)u->tokens_per_second, format_bytes(u->kv_used_bytes, used),
                              format_bytes(u->kv_cached_bytes, cached), (unsigned long long)u->tokens_today, limit,
-                             power_joules(u, joules));
+                             power_joules(u->energy_uj_today, u->energy_tokens_today, u->tokens_today, joules));
         }
 }
 
@@ -147,6 +147,8 @@ static void print_power(const struct spark_power *p) {
         char line[POWER_LINE_MAX], note[400];
 
         (void)printf("Power: %s\n", power_supply_line(p, line));
+        if (*power_caps_line(p, line))
+                (void)printf("Caps:  %s\n", line);
         (void)printf("Sleep: %s\n", power_sleep_line(p, line));
         for (size_t i = 0; i < p->n_notes; i++)
                 (void)printf("       %s\n", format_safe(p->notes[i], note, sizeof(note)));

@@ -333,6 +333,7 @@ void request_detach(struct request *r) {
 
 void request_activate(struct request *r) {
         list_remove(&r->model_link);
+        power_note_work(r->manager->power);
         list_append(&r->model->active, &r->model_link);
         r->state = REQUEST_QUEUED;
         r->engine_queued = r->engine_paused = false;
