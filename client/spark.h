@@ -83,6 +83,8 @@ struct spark_error {
         uint32_t retry_after_ms; /* SPARK_BUSY, SPARK_QUOTA_EXCEEDED: when it makes sense to try again; 0: not by waiting */
         uint64_t have;           /* SPARK_CONTEXT_OVERFLOW, SPARK_NO_MEMORY: what the request needs */
         uint64_t max;            /* ... and what there is */
+        int needs_person;        /* SPARK_PERMISSION_DENIED: a person who is asked might allow it, see
+                                  * spark_set_interactive_authorization() */
 };
 
 /* ---- connection ---------------------------------------------------------------------------------------------- */
@@ -365,6 +367,7 @@ struct spark_session {
 };
 
 struct spark_lease; /* spark-lease.h */
+struct spark_job;   /* spark-job.h */
 
 /* The memory ledger: bytes of the host's memory unless it says otherwise. */
 struct spark_memory {
@@ -482,6 +485,8 @@ struct spark_done {
         const struct spark_session *const *sessions; /* session list: [n_sessions] */
         size_t n_sessions;
         const struct spark_stored *stored;   /* what concerns one stored model, else NULL */
+        const struct spark_job *const *jobs; /* jobs: [n_jobs], the oldest first */
+        size_t n_jobs;
 };
 
 /* Everything here and below lives until the callback returns. */
@@ -869,6 +874,9 @@ int spark_forget(struct spark *s, uint64_t id);
 
 /* ---- leases -------------------------------------------------------------------------------------------------- */
 #include "spark-lease.h"
+
+/* ---- rights and jobs ----------------------------------------------------------------------------------------- */
+#include "spark-job.h"
 
 #ifdef __GNUC__
 #pragma GCC visibility pop

@@ -104,7 +104,8 @@ class Verbs(SocketPolkit):
             if verb not in ends:
                 continue
             with self.subTest(body=body):
-                end = self.ask(fds=fds, **body)
+                with self.client() as client:
+                    end = self.ask(client, fds=fds, **body)
                 if verb in ("model_pack", "model_remove", "load") or "passwd" in str(body) or "other" in str(body):
                     # what it is about may be refused, but not for whom
                     self.assertNotEqual(error_name(end.error), "PERMISSION_DENIED", end)
@@ -149,7 +150,12 @@ class Verbs(SocketPolkit):
             (seen,) = self.ask(jobs=pb.Jobs(all_users=True)).done.jobs.jobs
             self.assertEqual((seen.id, seen.kind, seen.uid, seen.own), (number, "import", 0, False))
             self.assertEqual([s.id for s in self.ask(sessions=pb.Sessions(all_users=True)).done.sessions.sessions], [session])
+            self.answer()  # who looked once may look again, on this connection
+            self.asked()
             status = self.ask(status=pb.Status(all_users=True)).done.status
+            self.assertEqual(self.asked(), [])
+            with self.client() as another:
+                self.assertRefusedFor("observe-others", self.ask(another, status=pb.Status(all_users=True)))
             self.assertIn(0, [r.uid for r in status.requests])
             self.assertEqual({u.uid for u in status.users}, {0, NOBODY})
             self.assertRefusedFor("manage-models", self.ask(job_cancel=pb.JobCancel(job=number)))
@@ -187,27 +193,28 @@ class Subject(SocketPolkit):
 
     def test_who_has_ended_is_not_asked_about(self):
         """Its child has the connection, and nothing that its opener might have been permitted."""
-        self.answer(manage_models="yes")
+        self.answer(manage_models="yes", observe_others="yes")
         script = f"""
 import os, sys, time
 sys.path.insert(0, {str(ROOT / 'tests/integration')!r})
 from harness import Client, error_name, pb
 os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
 client = Client({str(self.daemon_.socket)!r})
-print(client.ask(load=pb.Load(model="null")).WhichOneof("body"), flush=True)
+print(client.ask(load=pb.Load(model="null")).WhichOneof("body"), client.ask(jobs=pb.Jobs(all_users=True)).WhichOneof("body"))
 opener = os.getpid()
+sys.stdout.flush()
 if os.fork():
     os._exit(0)
 while os.getppid() == opener:
     time.sleep(0.01)
 end = client.ask(unload=pb.Unload(model="null"))
-print(end.WhichOneof("body"), error_name(end.error), flush=True)
+print(error_name(end.error), error_name(client.ask(jobs=pb.Jobs(all_users=True)).error), flush=True)
 print(client.answer(client.generate(n=2))[2].WhichOneof("body"), flush=True)
 """
         done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True, timeout=60 * SLOW,
                               env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
-        self.assertEqual(done.stdout.split(), ["done", "error", "PERMISSION_DENIED", "done"])
-        self.assertEqual(self.asked(), ["manage-models"])
+        self.assertEqual(done.stdout.split(), ["done", "done", "PERMISSION_DENIED", "PERMISSION_DENIED", "done"])
+        self.assertEqual(self.asked(), ["manage-models", "observe-others"])
 
     def test_who_ends_meanwhile_is_denied(self):
         """Whatever polkit says of the pid."""

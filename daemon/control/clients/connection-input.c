@@ -137,10 +137,15 @@ void connection_refuse_as(struct connection *c, uint64_t id, int r, struct reque
         connection_send_error(c, id, &error);
 }
 
-/* What the bus handed out has what its caller was granted there, and is not asked about again. */
+/* What the bus handed out has what its caller was granted there, and is not asked about again. What polkit has granted is that of the
+ * process that connected, and ends with it. */
 struct request_origin connection_origin(struct connection *c) {
+        uint32_t rights = c->rights;
+
+        if (!c->of_bus && (rights & ~RIGHTS_OF_SOCKET) && !peer_is_there(&c->peer))
+                rights &= RIGHTS_OF_SOCKET;
         return (struct request_origin){ .user = c->user, .pid = c->peer.pid, .unit = c->peer.unit, .client = c->client,
-                                        .peer = c->of_bus ? NULL : &c->peer, .granted = c->rights,
+                                        .peer = c->of_bus ? NULL : &c->peer, .granted = rights,
                                         .normal_only = c->normal_only };
 }
 

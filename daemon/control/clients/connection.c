@@ -291,10 +291,10 @@ int connection_restore(struct manager *m, int fd, const struct kept_connection *
                 return CONNECTION_E_UNUSABLE;
         if (kept->of_bus) {
                 peer_set_pid(&c->peer, (pid_t)kept->pid);
-                c->rights |= kept->rights & RIGHTS_ALL;
         } else if (c->peer.pidfd < 0) { /* the pid may be somebody else's by now */
                 c->peer.start_time = kept->start_time;
         }
+        c->rights |= kept->rights & RIGHTS_ALL;
         if (!c->peer.unit[0]) /* its process may be gone by now */
                 memcpy(c->peer.unit, kept->unit, MIN(sizeof(c->peer.unit), sizeof(kept->unit)));
         r = restore_channel(c, kept, in);

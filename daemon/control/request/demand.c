@@ -60,6 +60,7 @@ static bool is_anothers(const struct manager *m, const char *session, const stru
 
 void demand_of_frame(struct manager *m, const struct user *user, const Spark__V1__ClientFrame *f, struct demand *ret) {
         uint32_t required = 0, wanted = 0;
+        const char *why = NULL;
 
         switch (f->body_case) {
         case SPARK__V1__CLIENT_FRAME__BODY_LOAD:
@@ -87,31 +88,39 @@ void demand_of_frame(struct manager *m, const struct user *user, const Spark__V1
         case SPARK__V1__CLIENT_FRAME__BODY_PREWARM:
                 if (f->prewarm->share && !policy_may_share(m->config, false))
                         required = RIGHT_BIT(RIGHT_MANAGE_MODELS);
+                why = "share";
                 break;
         case SPARK__V1__CLIENT_FRAME__BODY_FORGET:
                 if (f->forget->all_users)
                         required = RIGHT_BIT(RIGHT_MANAGE_MODELS);
+                why = "all_users";
                 break;
         case SPARK__V1__CLIENT_FRAME__BODY_RESERVE_MEMORY:
                 required = demand_reserve(m->config);
+                why = "memory.leases";
                 break;
         case SPARK__V1__CLIENT_FRAME__BODY_HOLD_WARM:
                 required = demand_hold(m->config);
+                why = "residency.holds";
                 break;
         case SPARK__V1__CLIENT_FRAME__BODY_JOB_CANCEL:
                 required = demand_cancel_job(m, f->job_cancel->job, user);
                 break;
         case SPARK__V1__CLIENT_FRAME__BODY_STATUS:
                 required = demand_others(f->status->all_users);
+                why = "all_users";
                 break;
         case SPARK__V1__CLIENT_FRAME__BODY_JOBS:
                 required = demand_others(f->jobs->all_users);
+                why = "all_users";
                 break;
         case SPARK__V1__CLIENT_FRAME__BODY_SESSIONS:
                 required = demand_others(f->sessions->all_users);
+                why = "all_users";
                 break;
         case SPARK__V1__CLIENT_FRAME__BODY_USAGE_QUERY:
                 required = demand_others(f->usage_query->all_users);
+                why = "all_users";
                 break;
         case SPARK__V1__CLIENT_FRAME__BODY_SESSION_CLOSE: /* who may not is told that there is none */
                 if (is_anothers(m, f->session_close->session, user))
@@ -121,5 +130,5 @@ void demand_of_frame(struct manager *m, const struct user *user, const Spark__V1
                 break;
         }
         /* whoever could ask may use the service, or may do so before others, which is more */
-        *ret = (struct demand){ .required = required & ~RIGHT_BIT(RIGHT_USE), .wanted = wanted };
+        *ret = (struct demand){ .required = required & ~RIGHT_BIT(RIGHT_USE), .wanted = wanted, .why = why };
 }

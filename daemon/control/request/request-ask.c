@@ -39,16 +39,16 @@ static uint32_t missing(const struct request_origin *o, uint32_t rights) {
         return manager_is_privileged(o->user->uid) ? 0 : rights & ~o->granted;
 }
 
-static int refuse_right(struct request_error *error, enum right right, bool by_password) {
-        (void)request_refuse(error, SPARK__V1__ERROR_CODE__PERMISSION_DENIED, "%s %s", right_refusal(right),
-                             right_advice(right, by_password));
+static int refuse_right(struct request_error *error, enum right right, const char *why, bool by_password) {
+        (void)request_refuse(error, SPARK__V1__ERROR_CODE__PERMISSION_DENIED, "%s%s%s %s", why ? why : "", why ? ": " : "",
+                             right_refusal(right), right_advice(right, by_password));
         error->needs_person = by_password;
         return REQUEST_E_REFUSED;
 }
 
 static int refuse_result(const struct request *r, int result, const struct authorization *a, struct request_error *error) {
         if (result != AUTHORIZE_E_BUSY)
-                return refuse_right(error, a->denied, result == AUTHORIZE_E_CHALLENGE);
+                return refuse_right(error, a->denied, a->demand.why, result == AUTHORIZE_E_CHALLENGE);
         return request_refuse_busy(error, &r->user->ended, "Too many questions to polkit are open; try again later.");
 }
 
@@ -62,7 +62,7 @@ bool request_is_permitted(struct manager *m, const struct request_origin *origin
 int request_check_rights(const struct request_origin *origin, const struct demand *demand, struct request_error *error) {
         uint32_t rights = missing(origin, demand->required);
 
-        return rights && !origin->peer ? refuse_right(error, (enum right)__builtin_ctz(rights), false) : 0;
+        return rights && !origin->peer ? refuse_right(error, (enum right)__builtin_ctz(rights), demand->why, false) : 0;
 }
 
 /* ---- the answer ---- */

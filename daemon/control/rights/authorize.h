@@ -25,6 +25,7 @@ struct demand {
         uint32_t required; /* it can't do without them */
         uint32_t wanted;   /* it would go on without them, and be told what anybody is */
         uint32_t optional; /* they show it more: nobody is bothered for these */
+        const char *why;   /* for people: the field, or the configuration's, because of which it takes them; or NULL */
 };
 
 struct authorization {
