@@ -685,7 +685,7 @@ int spark_status(struct spark *s, spark_event_fn fn, void *userdata, uint64_t *r
 struct spark_usage_request {
         size_t size;
         uint32_t days;             /* today and the days before it; 0 = 7, at most 400 */
-        int all_users;             /* root and the service's own user only */
+        int all_users;             /* takes the right "observe-others" (spark-job.h) */
 };
 #define SPARK_USAGE_INIT { sizeof(struct spark_usage_request), 0, 0 }
 int spark_usage(struct spark *s, const struct spark_usage_request *request, spark_event_fn fn, void *userdata,
@@ -794,7 +794,7 @@ int spark_prewarm(struct spark *s, const struct spark_prewarm_request *request, 
 struct spark_forget_prefixes_request {
         size_t size;
         const char *model;
-        int all_users;             /* everybody's, shared ones included (root and the service's user only) */
+        int all_users;             /* everybody's, shared ones included (takes the right "manage-models") */
 };
 #define SPARK_FORGET_PREFIXES_INIT { sizeof(struct spark_forget_prefixes_request), NULL, 0 }
 int spark_forget_prefixes(struct spark *s, const struct spark_forget_prefixes_request *request, spark_event_fn fn,

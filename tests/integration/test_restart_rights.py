@@ -81,7 +81,7 @@ class Rights(MockedPolkit, KeptTestCase):
     def test_what_was_granted_goes_on(self):
         """Leases that take a right are held by the next process without another question."""
         self.answer(manage_models="yes", observe_others="yes")
-        memory = self.client.request(reserve_memory=pb.ReserveMemory(bytes=1 << 20, who="blender"))
+        memory = self.client.request(reserve_memory=pb.ReserveMemory(bytes=1 << 20, who="blender", missing_only=True))
         warm = self.client.request(hold_warm=pb.HoldWarm(model="null"))
         while self.client.receive_of(memory).progress.stage != "granted":
             pass

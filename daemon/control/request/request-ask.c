@@ -156,6 +156,7 @@ int request_ask(struct request *r, const struct demand *demand, bool interactive
                         q->fds[q->n_fds++] = fd_steal(&fds[i]);
                 r->input_fd = fd_steal(fd);
                 r->question = q;
+                manager_kick(r->manager); /* what is kept of it is committed in the turn */
                 return REQUEST_ASKED;
         }
         r->origin.granted |= q->authorization.granted;
