@@ -83,6 +83,8 @@ struct spark_error {
         uint32_t retry_after_ms; /* SPARK_BUSY, SPARK_QUOTA_EXCEEDED: when it makes sense to try again; 0: not by waiting */
         uint64_t have;           /* SPARK_CONTEXT_OVERFLOW, SPARK_NO_MEMORY: what the request needs */
         uint64_t max;            /* ... and what there is */
+        int needs_person;        /* SPARK_PERMISSION_DENIED: a person who is asked might allow it, see
+                                  * spark_set_interactive_authorization() */
 };
 
 /* ---- connection ---------------------------------------------------------------------------------------------- */
@@ -300,11 +302,12 @@ struct spark_user_info {
         uint64_t tokens_today;      /* of prompts, as far as they were computed, and generated ones */
         uint64_t tokens_per_day;    /* limit */
         float tokens_per_second;    /* generated, over the last seconds */
-        uint64_t energy_uj_today;   /* measured for its tokens since the service started, today (UTC) */
+        uint64_t energy_uj_today;   /* measured for its tokens today (UTC) */
         uint64_t battery_tokens_today; /* computed on battery; so this: */
         uint64_t battery_energy_uj_today;
         uint64_t battery_tokens_per_day; /* limits; 0 = none */
         uint64_t battery_joules_per_day;
+        uint64_t energy_tokens_today; /* that it was measured for; 0 = not known */
 };
 
 /* What one user has used of one model on one day. */
@@ -317,6 +320,8 @@ struct spark_usage_row {
         uint64_t cached_tokens;     /* of prompt_tokens: needed no work */
         uint64_t completion_tokens;
         uint64_t refused;           /* requests refused: busy or quota */
+        uint64_t energy_uj;         /* measured for tokens that were computed, */
+        uint64_t energy_tokens;     /* so many; 0 = not known */
 };
 
 struct spark_usage_result {
@@ -324,6 +329,8 @@ struct spark_usage_result {
         size_t n_rows;
         uint64_t tokens_today;      /* of the caller */
         uint64_t tokens_per_day;    /* its limit; 0 = none */
+        uint64_t energy_uj_today;   /* of the caller; measured for */
+        uint64_t energy_tokens_today; /* so many tokens; 0 = not known */
 };
 
 struct spark_load_result {
@@ -365,6 +372,7 @@ struct spark_session {
 };
 
 struct spark_lease; /* spark-lease.h */
+struct spark_job;   /* spark-job.h */
 
 /* The memory ledger: bytes of the host's memory unless it says otherwise. */
 struct spark_memory {
@@ -424,6 +432,12 @@ struct spark_power {
         float watts;                /* lately */
         const char *const *notes;   /* [n_notes] sentences for a person: what is not there, or was refused */
         size_t n_notes;
+        uint32_t batch;             /* what engines are to do without, 0 = no cap: rows of a step; */
+        uint32_t threads;           /* threads of the host's that compute; */
+        uint32_t clocks;            /* percent of the highest clocks */
+        const char *in_force;       /* of these, those that all engines keep to: "batch threads clocks" */
+        const char *clocks_by;      /* who caps them: "uclamp", "nvml", "" = nobody */
+        const char *refused;        /* "clocks: not permitted" and the like, "" = nothing was */
 };
 
 struct spark_status_result {
@@ -482,6 +496,8 @@ struct spark_done {
         const struct spark_session *const *sessions; /* session list: [n_sessions] */
         size_t n_sessions;
         const struct spark_stored *stored;   /* what concerns one stored model, else NULL */
+        const struct spark_job *const *jobs; /* jobs: [n_jobs], the oldest first */
+        size_t n_jobs;
 };
 
 /* Everything here and below lives until the callback returns. */
@@ -680,7 +696,7 @@ int spark_status(struct spark *s, spark_event_fn fn, void *userdata, uint64_t *r
 struct spark_usage_request {
         size_t size;
         uint32_t days;             /* today and the days before it; 0 = 7, at most 400 */
-        int all_users;             /* root and the service's own user only */
+        int all_users;             /* takes the right "observe-others" (spark-job.h) */
 };
 #define SPARK_USAGE_INIT { sizeof(struct spark_usage_request), 0, 0 }
 int spark_usage(struct spark *s, const struct spark_usage_request *request, spark_event_fn fn, void *userdata,
@@ -789,7 +805,7 @@ int spark_prewarm(struct spark *s, const struct spark_prewarm_request *request, 
 struct spark_forget_prefixes_request {
         size_t size;
         const char *model;
-        int all_users;             /* everybody's, shared ones included (root and the service's user only) */
+        int all_users;             /* everybody's, shared ones included (takes the right "manage-models") */
 };
 #define SPARK_FORGET_PREFIXES_INIT { sizeof(struct spark_forget_prefixes_request), NULL, 0 }
 int spark_forget_prefixes(struct spark *s, const struct spark_forget_prefixes_request *request, spark_event_fn fn,
@@ -869,6 +885,9 @@ int spark_forget(struct spark *s, uint64_t id);
 
 /* ---- leases -------------------------------------------------------------------------------------------------- */
 #include "spark-lease.h"
+
+/* ---- rights and jobs ----------------------------------------------------------------------------------------- */
+#include "spark-job.h"
 
 #ifdef __GNUC__
 #pragma GCC visibility pop

@@ -31,6 +31,8 @@ enum {
 struct ctl {
         const char *socket;  /* path */
         bool json;
+        bool ask_password, no_ask_password; /* as the command line says; neither: on a terminal */
+        int agent_pid;       /* 0: none */
         bool tty_in, tty_out, tty_err;
         struct spark *spark; /* NULL until ctl_connect() */
         int signal_fd;       /* -1 until ctl_signals_block() */
@@ -53,6 +55,7 @@ int verb_pack(struct ctl *ctl, int argc, char **argv);
 int verb_unload(struct ctl *ctl, int argc, char **argv);
 int verb_yield(struct ctl *ctl, int argc, char **argv);
 int verb_hold(struct ctl *ctl, int argc, char **argv);
+int verb_jobs(struct ctl *ctl, int argc, char **argv);
 int verb_leases(struct ctl *ctl, int argc, char **argv);
 int verb_generate(struct ctl *ctl, int argc, char **argv);
 int verb_chat(struct ctl *ctl, int argc, char **argv);
@@ -68,6 +71,15 @@ int verb_doctor(struct ctl *ctl, int argc, char **argv);
 
 /* Connects where ctl->spark is NULL. 0 or the exit status. */
 int ctl_connect(struct ctl *ctl);
+
+/* The same; asking: for what the caller may not be allowed to, so that a person may be asked for a password, on the terminal where
+ * there is one. */
+int ctl_connect_asking(struct ctl *ctl, bool asking);
+
+/* ---- agent.c ---- */
+/* Lets polkit's agent for terminals ask on ours, until ctl_agent_end(); does nothing where it is not installed. */
+void ctl_agent_begin(struct ctl *ctl);
+void ctl_agent_end(struct ctl *ctl);
 
 struct json;
 

@@ -115,7 +115,8 @@ int ctl_fail_call(const struct ctl *ctl, const struct call *call) {
         for (size_t i = 0; i < ARRAY_SIZE(codes); i++) {
                 if (codes[i].code != call->code)
                         continue;
-                report(ctl, call, spark_code_name(call->code), call->message, when ? when : codes[i].hint);
+                report(ctl, call, spark_code_name(call->code), call->message,
+                       when ? when : strstr(call->message, "(sudo)") ? NULL /* it was said */ : codes[i].hint);
                 return codes[i].status;
         }
         report(ctl, call, spark_code_name(call->code), call->message, NULL);

@@ -70,6 +70,17 @@ int ctl_connect(struct ctl *ctl) {
         return 0;
 }
 
+int ctl_connect_asking(struct ctl *ctl, bool asking) {
+        int status = ctl_connect(ctl);
+
+        if (status || !asking || ctl->no_ask_password || (!ctl->ask_password && !(ctl->tty_in && ctl->tty_out)) ||
+            !spark_server_has(ctl->spark, "authorization"))
+                return status;
+        (void)spark_set_interactive_authorization(ctl->spark, 1);
+        ctl_agent_begin(ctl);
+        return 0;
+}
+
 /* ---- signals ---- */
 
 int ctl_signals_block(struct ctl *ctl) {

@@ -83,6 +83,8 @@ static void add_power(struct top_lines *l, const struct spark_power *p) {
         if (!p)
                 return;
         add(l, poor ? TOP_ALERT : TOP_PLAIN, "power   %s", power_supply_line(p, line));
+        if (*power_caps_line(p, line))
+                add(l, TOP_PLAIN, "caps    %s", line);
         if (strcmp(p->sleep, "awake") != 0)
                 add(l, TOP_ALERT, "sleep   %s", power_sleep_line(p, line));
 }
@@ -140,7 +142,7 @@ static void add_users(struct top_lines *l, const struct spark_status_result *s, 
                     user_name(names, u->uid), u->connections, u->running, u->queued, u->sessions,
                     (double)u->tokens_per_second, words_bytes(u->kv_used_bytes, used),
                     words_bytes(u->kv_cached_bytes, cached), (unsigned long long)u->tokens_today, limit,
-                    power_joules(u, joules));
+                    power_joules(u->energy_uj_today, u->energy_tokens_today, u->tokens_today, joules));
         }
 }
 

@@ -150,7 +150,7 @@ static int load_start(struct ctl *ctl, struct call *call, const char *what) {
                 request.model = what;
         }
         if (!status)
-                status = ctl_connect(ctl);
+                status = ctl_connect_asking(ctl, true);
         if (status)
                 return status;
         status = call_wait(call, spark_load(ctl->spark, &request, load_event, call, &call->id));
@@ -248,7 +248,7 @@ int verb_unload(struct ctl *ctl, int argc, char **argv) {
 
         status = options_parse(ctl, &spec, argc, argv, &arguments);
         if (status < 0)
-                status = ctl_connect(ctl) ?: -1;
+                status = ctl_connect_asking(ctl, true) ?: -1;
         if (status < 0) {
                 call.data = (void *)arguments.items[0];
                 status = call_wait(&call, spark_unload(ctl->spark, arguments.items[0], call_event, &call, &call.id));

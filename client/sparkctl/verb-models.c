@@ -174,7 +174,7 @@ static int start_import(struct ctl *ctl, const char *path, struct spark_import_r
                 return ctl_fail_usage(ctl, "models import", "'%.100s' gives no name; --name is wanted.", path);
         status = import_files_open(ctl, &files, path);
         if (!status)
-                status = ctl_connect(ctl);
+                status = ctl_connect_asking(ctl, true);
         if (!status) {
                 request->fds = files.fds;
                 request->files = files.names;
@@ -230,7 +230,7 @@ static int run_each(struct ctl *ctl, const struct option_spec *spec, int argc, c
 
         status = options_parse(ctl, spec, argc, argv, &arguments);
         if (status < 0)
-                status = ctl_connect(ctl);
+                status = ctl_connect_asking(ctl, true);
         for (size_t i = 0; i < arguments.n && status == 0; i++) {
                 struct call call = { .ctl = ctl, .on_done = on_done };
 
@@ -344,7 +344,7 @@ static int run_pin(struct ctl *ctl, int argc, char **argv) {
 
         status = options_parse(ctl, &spec, argc, argv, &arguments);
         if (status < 0)
-                status = ctl_connect(ctl) ?: -1;
+                status = ctl_connect_asking(ctl, true) ?: -1;
         if (status < 0)
                 status = call_wait(&call, spark_model_pin(ctl->spark, arguments.items[0], !remove, call_event, &call,
                                                           &call.id));
@@ -372,7 +372,7 @@ static int run_alias(struct ctl *ctl, int argc, char **argv) {
 
         status = options_parse(ctl, &spec, argc, argv, &arguments);
         if (status < 0)
-                status = ctl_connect(ctl) ?: -1;
+                status = ctl_connect_asking(ctl, true) ?: -1;
         if (status < 0)
                 status = call_wait(&call, spark_model_alias(ctl->spark, arguments.items[0], arguments.items[1], replace,
                                                             call_event, &call, &call.id));

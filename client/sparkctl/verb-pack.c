@@ -36,7 +36,7 @@ static int pack(struct ctl *ctl, const char *what, struct spark_pack_request *re
         else
                 request->model = what;
         if (!status)
-                status = ctl_connect(ctl);
+                status = ctl_connect_asking(ctl, true);
         if (!status) {
                 request->fds = files.fds;
                 request->files = files.names;

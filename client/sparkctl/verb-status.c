@@ -139,7 +139,7 @@ static void print_users(const struct spark_status_result *s) {
                 (void)printf("%-16s %6u %7u %7u %8.1f %10s %10s %12llu %12s %10s\n", user_name(&names, u->uid), u->connections,
                              u->running, u->queued, (double)u->tokens_per_second, words_bytes(u->kv_used_bytes, used),
                              words_bytes(u->kv_cached_bytes, cached), (unsigned long long)u->tokens_today, limit,
-                             power_joules(u, joules));
+                             power_joules(u->energy_uj_today, u->energy_tokens_today, u->tokens_today, joules));
         }
 }
 
@@ -147,6 +147,8 @@ static void print_power(const struct spark_power *p) {
         char line[POWER_LINE_MAX], note[400];
 
         (void)printf("Power: %s\n", power_supply_line(p, line));
+        if (*power_caps_line(p, line))
+                (void)printf("Caps:  %s\n", line);
         (void)printf("Sleep: %s\n", power_sleep_line(p, line));
         for (size_t i = 0; i < p->n_notes; i++)
                 (void)printf("       %s\n", format_safe(p->notes[i], note, sizeof(note)));
@@ -231,9 +233,11 @@ static void done_models(struct call *call, const struct spark_done *done) {
                 (void)printf("No models. `sparkctl load FILE` loads one.\n");
 }
 
-/* Reads a command line without arguments of its own. -1 = go on, connected. */
-static int begin(struct ctl *ctl, const char *verb, const char *text, int argc, char **argv) {
-        const struct option_spec spec = { .verb = verb, .usage = "", .text = text };
+/* Reads a command line without arguments of its own, but for --all where that is not NULL. -1 = go on, connected. */
+static int begin(struct ctl *ctl, const char *verb, const char *text, int argc, char **argv, bool *all) {
+        const struct option options[] = { OPTION_ALL(all), OPTION_END };
+        const struct option_spec spec = { .verb = verb, .usage = all ? "[--all]" : "", .text = text,
+                                          .options = all ? options : NULL };
         struct string_list arguments = { 0 };
         int status;
 
@@ -241,34 +245,40 @@ static int begin(struct ctl *ctl, const char *verb, const char *text, int argc, 
         string_list_deinit(&arguments);
         if (status >= 0)
                 return status;
-        status = ctl_connect(ctl);
-        return status ? status : -1;
+        return ctl_connect_asking(ctl, all && *all) ?: -1;
 }
 
 int verb_status(struct ctl *ctl, int argc, char **argv) {
+        struct spark_status_request request = SPARK_STATUS_INIT;
         struct call call = { .ctl = ctl, .on_done = done_status };
+        bool all = false;
         int status;
 
         status = begin(ctl, "status",
                        "Shows the service's state, the memory ledger, the models and what runs on them.\n"
                        "With --json: version, state, uptime_s, connections, requests_running, requests_queued,\n"
-                       "memory, models, requests, users, leases, leased_bytes, warnings.\n", argc, argv);
+                       "memory, models, requests, users, leases, leased_bytes, warnings.\n", argc, argv, &all);
         if (status >= 0)
                 return status;
-        return call_wait(&call, spark_status(ctl->spark, call_event, &call, &call.id));
+        request.all_users = all;
+        return call_wait(&call, spark_status_query(ctl->spark, &request, call_event, &call, &call.id));
 }
 
 int verb_ps(struct ctl *ctl, int argc, char **argv) {
+        struct spark_status_request request = SPARK_STATUS_INIT;
         struct call call = { .ctl = ctl, .on_done = done_ps };
+        bool all = false;
         int status;
 
         status = begin(ctl, "ps",
                        "Lists the requests that run or wait, with their priority, the tokens of their prompt, how many\n"
                        "of these the prefix cache had, the tokens generated and how many a second. Other users'\n"
-                       "requests are shown to root and to the service's own user only. With --json: requests.\n", argc, argv);
+                       "requests are shown to root, to the service's own user and, with --all, to who may observe\n"
+                       "others. With --json: requests.\n", argc, argv, &all);
         if (status >= 0)
                 return status;
-        return call_wait(&call, spark_status(ctl->spark, call_event, &call, &call.id));
+        request.all_users = all;
+        return call_wait(&call, spark_status_query(ctl->spark, &request, call_event, &call, &call.id));
 }
 
 int verb_models_list(struct ctl *ctl, int argc, char **argv) {
@@ -276,7 +286,7 @@ int verb_models_list(struct ctl *ctl, int argc, char **argv) {
         int status;
 
         status = begin(ctl, "models ls", "Lists the models that the service knows; '*' marks the default one. With --json: models.\n",
-                       argc, argv);
+                       argc, argv, NULL);
         if (status >= 0)
                 return status;
         return call_wait(&call, spark_models(ctl->spark, call_event, &call, &call.id));

@@ -101,7 +101,7 @@ int verb_yield(struct ctl *ctl, int argc, char **argv) {
                 status = check_size(ctl, arguments.items[0], &request.bytes);
         string_list_deinit(&arguments);
         if (status < 0)
-                status = ctl_connect(ctl) ?: lease_begin(&l) ?: -1;
+                status = ctl_connect_asking(ctl, true) ?: lease_begin(&l) ?: -1;
         if (status < 0) {
                 request.who = l.command ? base_name(l.command[0]) : "sparkctl yield";
                 request.missing_only = missing_only;
@@ -138,7 +138,7 @@ int verb_hold(struct ctl *ctl, int argc, char **argv) {
         }
         string_list_deinit(&arguments);
         if (status < 0)
-                status = ctl_connect(ctl) ?: lease_begin(&l) ?: -1;
+                status = ctl_connect_asking(ctl, true) ?: lease_begin(&l) ?: -1;
         if (status < 0) {
                 request.who = l.command ? base_name(l.command[0]) : "sparkctl hold";
                 status = lease_wait(&l, spark_hold_warm(ctl->spark, &request, lease_event, &l, &l.call.id));

@@ -150,6 +150,8 @@ static int allow_narrow(scmp_filter_ctx ctx, enum sandbox_profile profile) {
                 r = allow_with(ctx, SCMP_SYS(clone), SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
         if (r == 0) /* its flags are in memory: the C library takes clone() then */
                 r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
+        if (r == 0) /* a thread's own: how much of a core it needs at most; better than it is takes a privilege */
+                r = allow_with(ctx, SCMP_SYS(sched_setattr), SCMP_A0(SCMP_CMP_EQ, 0));
         if (r == 0)
                 r = allow_with(ctx, SCMP_SYS(tgkill), SCMP_A0(SCMP_CMP_EQ, self));
         for (size_t i = 0; r == 0 && i < ARRAY_SIZE(allowed_fcntl); i++)

@@ -16,7 +16,7 @@
 #include "keep-clients.h"
 #include "kept.h"
 #include "manager.h"
-#include "request/request.h"
+#include "request/request-keep.h"
 #include "session/session.h"
 
 /* ---- names ---- */

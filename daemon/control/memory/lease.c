@@ -116,7 +116,7 @@ const char *lease_policy_name(const struct lease *lease) {
         return lease->policy == LEASE_BUSY ? "busy" : "wait";
 }
 
-void lease_show(const struct lease *lease, uid_t viewer, Spark__V1__LeaseInfo *ret) {
+void lease_show(const struct lease *lease, uid_t viewer, bool all, Spark__V1__LeaseInfo *ret) {
         *ret = (Spark__V1__LeaseInfo)SPARK__V1__LEASE_INFO__INIT;
         ret->id = lease->id;
         ret->kind = (char *)lease_kind_name(lease);
@@ -127,7 +127,7 @@ void lease_show(const struct lease *lease, uid_t viewer, Spark__V1__LeaseInfo *r
         ret->age_s = (float)((double)(manager_now_us() - lease->since_us) / 1e6);
         ret->policy = (char *)lease_policy_name(lease);
         ret->own = lease->user->uid == viewer;
-        if (!ret->own && !manager_is_privileged(viewer))
+        if (!ret->own && !all)
                 return;
         ret->uid = lease->user->uid;
         ret->pid = (uint32_t)lease->pid;
@@ -160,8 +160,9 @@ static int check_text(const char *name, const char *text, size_t max, struct req
         return REQUEST_E_REFUSED;
 }
 
-static bool may(uint64_t who, uid_t uid) {
-        return who == CONFIG_WHO_ALL || (who == CONFIG_WHO_PRIVILEGED && manager_is_privileged(uid));
+static bool may(uint64_t who, const struct lease_ask *ask) {
+        return who == CONFIG_WHO_ALL ||
+               (who == CONFIG_WHO_PRIVILEGED && (ask->authorised || manager_is_privileged(ask->user->uid)));
 }
 
 static int check_ask(const struct leases *t, const struct lease_ask *ask, struct request_error *error) {
@@ -170,7 +171,7 @@ static int check_ask(const struct leases *t, const struct lease_ask *ask, struct
         char machine[WORDS_BYTES];
         int r;
 
-        if (!ask->authorised && !may(memory ? c->leases.who : c->residency.holds, ask->user->uid))
+        if (!may(memory ? c->leases.who : c->residency.holds, ask))
                 return refuse(error, SPARK__V1__ERROR_CODE__PERMISSION_DENIED,
                               memory ? "Your user may not make the service give memory back (memory.leases)."
                                      : "Your user may not hold models resident (residency.holds).");

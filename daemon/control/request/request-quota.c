@@ -69,6 +69,7 @@ static bool kind_is_served(enum request_kind kind) {
         case REQUEST_FORGET:
         case REQUEST_STORE:
         case REQUEST_LEASE:
+        case REQUEST_LOOK:
                 return false;
         default:
                 return true;
