@@ -14,7 +14,7 @@
 #include <sys/types.h>
 
 #include "base/macro.h"
-#include "store/disk.h"
+#include "disk.h"
 #include "usage-store.h"
 
 enum {

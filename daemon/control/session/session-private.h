@@ -10,7 +10,7 @@
 #include "session-text.h"
 #include "session-view.h"
 #include "session.h"
-#include "store/disk.h"
+#include "disk.h"
 
 #define SESSION_BUCKETS 256u
 #define SESSION_BUSY_RETRY_MS 200u
