@@ -83,6 +83,8 @@ struct spark_error {
         uint32_t retry_after_ms; /* SPARK_BUSY, SPARK_QUOTA_EXCEEDED: when it makes sense to try again; 0: not by waiting */
         uint64_t have;           /* SPARK_CONTEXT_OVERFLOW, SPARK_NO_MEMORY: what the request needs */
         uint64_t max;            /* ... and what there is */
+        int needs_person;        /* SPARK_PERMISSION_DENIED: a person who is asked might allow it, see
+                                  * spark_set_interactive_authorization() */
 };
 
 /* ---- connection ---------------------------------------------------------------------------------------------- */
@@ -370,6 +372,7 @@ struct spark_session {
 };
 
 struct spark_lease; /* spark-lease.h */
+struct spark_job;   /* spark-job.h */
 
 /* The memory ledger: bytes of the host's memory unless it says otherwise. */
 struct spark_memory {
@@ -493,6 +496,8 @@ struct spark_done {
         const struct spark_session *const *sessions; /* session list: [n_sessions] */
         size_t n_sessions;
         const struct spark_stored *stored;   /* what concerns one stored model, else NULL */
+        const struct spark_job *const *jobs; /* jobs: [n_jobs], the oldest first */
+        size_t n_jobs;
 };
 
 /* Everything here and below lives until the callback returns. */
@@ -691,7 +696,7 @@ int spark_status(struct spark *s, spark_event_fn fn, void *userdata, uint64_t *r
 struct spark_usage_request {
         size_t size;
         uint32_t days;             /* today and the days before it; 0 = 7, at most 400 */
-        int all_users;             /* root and the service's own user only */
+        int all_users;             /* takes the right "observe-others" (spark-job.h) */
 };
 #define SPARK_USAGE_INIT { sizeof(struct spark_usage_request), 0, 0 }
 int spark_usage(struct spark *s, const struct spark_usage_request *request, spark_event_fn fn, void *userdata,
@@ -800,7 +805,7 @@ int spark_prewarm(struct spark *s, const struct spark_prewarm_request *request, 
 struct spark_forget_prefixes_request {
         size_t size;
         const char *model;
-        int all_users;             /* everybody's, shared ones included (root and the service's user only) */
+        int all_users;             /* everybody's, shared ones included (takes the right "manage-models") */
 };
 #define SPARK_FORGET_PREFIXES_INIT { sizeof(struct spark_forget_prefixes_request), NULL, 0 }
 int spark_forget_prefixes(struct spark *s, const struct spark_forget_prefixes_request *request, spark_event_fn fn,
@@ -880,6 +885,9 @@ int spark_forget(struct spark *s, uint64_t id);
 
 /* ---- leases -------------------------------------------------------------------------------------------------- */
 #include "spark-lease.h"
+
+/* ---- rights and jobs ----------------------------------------------------------------------------------------- */
+#include "spark-job.h"
 
 #ifdef __GNUC__
 #pragma GCC visibility pop

@@ -51,8 +51,8 @@ const char *power_sleep_line(const struct spark_power *p, char out[POWER_LINE_MA
         if (p->awake[0])
                 add(out, "; keeps off %s", format_safe(p->awake, word, sizeof(word)));
         if (p->sleeps > 0)
-                add(out, "; slept %u times, the last time ready after %u ms, in order again after %u ms", p->sleeps, p->sleep_ms,
-                    p->resume_ms);
+                add(out, "; slept %u time%s, the last time ready after %u ms, in order again after %u ms", p->sleeps,
+                    words_s(p->sleeps), p->sleep_ms, p->resume_ms);
         return out;
 }
 

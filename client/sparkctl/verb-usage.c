@@ -85,7 +85,7 @@ int verb_usage(struct ctl *ctl, int argc, char **argv) {
         bool all = false;
         const struct option options[] = {
                 { "days", 0, OPTION_U32, &request.days, NULL, 0, "N", "today and the days before it (default 7, at most 400)" },
-                { "all", 0, OPTION_FLAG, &all, NULL, 0, NULL, "of all users (root and the service's own user only)" },
+                OPTION_ALL(&all),
                 OPTION_END,
         };
         const struct option_spec spec = {
@@ -108,7 +108,7 @@ int verb_usage(struct ctl *ctl, int argc, char **argv) {
         status = options_parse(ctl, &spec, argc, argv, &arguments);
         string_list_deinit(&arguments);
         if (status < 0)
-                status = ctl_connect(ctl) ?: -1;
+                status = ctl_connect_asking(ctl, all) ?: -1;
         if (status < 0) {
                 request.all_users = all;
                 status = call_wait(&call, spark_usage(ctl->spark, &request, call_event, &call, &call.id));

@@ -271,6 +271,7 @@ static int open_connection(struct bus_call *c, int fd, struct bus_session **ret)
         s->connection->gone = on_gone;
         s->connection->gone_userdata = s;
         s->connection->normal_only = !bus_call_may(c, RIGHT_USE_INTERACTIVE);
+        s->connection->rights = c->authorization.granted;
         peer_set_pid(&s->connection->peer, c->peer->peer.pid);
         (void)snprintf(s->id, sizeof(s->id), "%" PRIu64, s->connection->client);
         *ret = steal_ptr(&s);

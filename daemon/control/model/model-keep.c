@@ -14,6 +14,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/words.h"
 #include "keep/inherited.h"
 #include "keep/keep.h"
 #include "manager.h"
@@ -195,6 +196,7 @@ static void adopt(struct model *model, const Spark__State__V1__Model *s) {
 
 static int restore_one(struct manager *m, const Spark__State__V1__Model *s) {
         struct model *model = find_place(m, s);
+        char image[WORDS_BYTES];
         const char *why;
 
         if (!model)
@@ -205,7 +207,7 @@ static int restore_one(struct manager *m, const Spark__State__V1__Model *s) {
                 why = take_segments(m, model, s);
                 if (!why) {
                         adopt(model, s);
-                        log_info("model '%s': its image of %" PRIu64 " bytes is taken over", model->name, model->image_bytes);
+                        log_info("model '%s': its image of %s is taken over", model->name, words_bytes(model->image_bytes, image));
                         return 0;
                 }
                 while (model->n_segments)

@@ -10,6 +10,7 @@
 #include "aside.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/words.h"
 #include "engine.h"
 #include "event.h"
 #include "load.h"
@@ -466,6 +467,7 @@ static void copy_text(char *out, size_t size, const char *text) {
 
 void model_engine_ready(struct model *model, const Spark__Engine__V1__Ready *ready) {
         struct model_facts *f = &model->facts;
+        char image[WORDS_BYTES];
 
         *f = (struct model_facts){
                 .parameters = ready->parameters,
@@ -489,8 +491,8 @@ void model_engine_ready(struct model *model, const Spark__Engine__V1__Ready *rea
         model->load_began_us = 0;
         model->load_wanted = true; /* it stays until it is unloaded */
         model_keep(model);
-        event_log(EVENT_MODEL_READY, model->name, "model '%s' is ready: %s %s, %" PRIu64 " bytes, %s", model->name, f->architecture,
-                  f->format, model->image_bytes, f->backend);
+        event_log(EVENT_MODEL_READY, model->name, "model '%s' is ready: %s %s, %s, on %s", model->name, f->architecture, f->format,
+                  words_bytes(model->image_bytes, image), f->backend);
         model_set_state(model, MODEL_READY);
 }
 
@@ -589,8 +591,8 @@ void model_engine_gone(struct model *model, bool was_ready, bool lost, uint64_t 
         }
         if (model->start_failures >= START_FAILURES_MAX) {
                 request_error_set(&failed, SPARK__V1__ERROR_CODE__ENGINE_LOST,
-                                  "The engine of model '%s' ended %u times before it was ready.", model->name,
-                                  model->start_failures);
+                                  "The engine of model '%s' ended %u time%s before it was ready.", model->name,
+                                  model->start_failures, words_s(model->start_failures));
                 model_fail(model, EVENT_ENGINE_GIVEN_UP, &failed);
                 return;
         }

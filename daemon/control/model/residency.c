@@ -6,6 +6,7 @@
 
 #include "base/checked.h"
 #include "base/log.h"
+#include "base/words.h"
 #include "engine.h"
 #include "event.h"
 #include "load.h"
@@ -16,7 +17,6 @@
 #define SETTLE_US (2u * 1000000u)         /* after a model has gone its memory may take so long to be free, */
 #define SETTLE_DEVICE_US (60u * 1000000u) /* and so long where a device's driver held it */
 #define RETRY_MIN_MS 1000u
-#define GIB (1ull << 30)
 
 /* ---- what is known of a model ---- */
 
@@ -312,12 +312,12 @@ bool residency_make_room(struct model *model, const struct plan *plan) {
 const char *residency_explain(const struct model *model, char *out, size_t size) {
         _cleanup_(view_list_deinit) struct view_list list = { 0 };
         uint64_t idle = 0, later = 0, budget = model->manager->config->residency.max_bytes;
+        char most[WORDS_BYTES], unused[WORDS_BYTES], used[WORDS_BYTES];
         int n = 0;
 
         *out = 0;
         if (budget)
-                n = snprintf(out, size, " All models together may take %.2f GiB (residency.max_bytes).",
-                             (double)budget / (double)GIB);
+                n = snprintf(out, size, " All models together may take %s (residency.max_bytes).", words_bytes(budget, most));
         if (!view_list_init(&list, model->manager, model))
                 return out;
         for (size_t i = 0; i < list.n; i++) {
@@ -325,8 +325,8 @@ const char *residency_explain(const struct model *model, char *out, size_t size)
                 later += list.views[i].standing == RESIDENCY_LATER ? list.views[i].bytes : 0;
         }
         if (idle + later > 0)
-                (void)snprintf(out + n, size - (size_t)n, " Models that may be unloaded hold %.2f GiB, those in use %.2f GiB.",
-                               (double)idle / (double)GIB, (double)later / (double)GIB);
+                (void)snprintf(out + n, size - (size_t)n, " Models that may be unloaded hold %s, those in use %s.",
+                               words_bytes(idle, unused), words_bytes(later, used));
         return out;
 }
 

@@ -23,6 +23,8 @@ void request_note_accepted(struct request *r);
 void request_note_tokens(struct request *r, const Spark__V1__Token *token, bool pending);
 void request_note_queued(struct request *r);
 void request_note_credit(struct request *r, uint64_t tokens);
+/* It may be, with the rights that it has now. */
+void request_note_granted(struct request *r);
 /* It is no one's any more. */
 void request_note_end(struct request *r);
 

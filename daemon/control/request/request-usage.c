@@ -84,11 +84,6 @@ int request_ask_usage(struct request *r, const Spark__V1__UsageQuery *q, struct 
                                   USAGE_DAYS_MAX);
                 return REQUEST_E_REFUSED;
         }
-        if (q->all_users && !manager_is_privileged(r->user->uid)) {
-                request_error_set(error, SPARK__V1__ERROR_CODE__PERMISSION_DENIED,
-                                  "all_users: only root and the daemon's own user may see what others use.");
-                return REQUEST_E_REFUSED;
-        }
         question.first = question.last - days + 1;
         e = usage_ask(&r->usage, r->manager->usage, &question, on_answer, r);
         if (e == USAGE_E_BUSY)
