@@ -124,6 +124,23 @@ void models_keep_all(struct manager *m, struct keep *k) {
         }
 }
 
+/* Has it an image that is whole, and stays? */
+static bool has_image(const struct model *model) {
+        return (model->state == MODEL_STARTING || model->state == MODEL_READY) && !model->missing;
+}
+
+void models_keep_again(struct manager *m, struct keep *k) {
+        struct list *pos, *tmp;
+
+        LIST_FOREACH(pos, tmp, &m->models.list) {
+                struct model *model = LIST_ENTRY(pos, struct model, link);
+
+                model->keep_id = 0;
+                if (has_image(model) && push_segments(k, model, m->models.last_id + 1))
+                        model->keep_id = ++m->models.last_id;
+        }
+}
+
 /* ---- reading ---- */
 
 void models_kept_read(struct keep_records *kept, const Spark__State__V1__Record *record) {

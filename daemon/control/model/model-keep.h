@@ -19,6 +19,9 @@ void model_keep_gone(struct model *model);
 /* All that there are. */
 void models_keep_all(struct manager *m, struct keep *k);
 
+/* Gives the store all images anew: it has none. */
+void models_keep_again(struct manager *m, struct keep *k);
+
 /* What was read of models. */
 void models_kept_read(struct keep_records *kept, const Spark__State__V1__Record *record);
 /* Puts them into the table, which has those that are configured or stored already, and starts their engines. 0 or -errno. */
