@@ -77,6 +77,8 @@ static int usage_show(struct reply *r, const Spark__V1__UsageResult *p) {
                         .cached_tokens = row->cached_tokens,
                         .completion_tokens = row->completion_tokens,
                         .refused = row->refused,
+                        .energy_uj = row->energy_uj,
+                        .energy_tokens = row->energy_tokens,
                 };
                 r->usage_list[i] = &r->usage_rows[i];
         }
@@ -85,6 +87,8 @@ static int usage_show(struct reply *r, const Spark__V1__UsageResult *p) {
                 .n_rows = p->n_rows,
                 .tokens_today = p->tokens_today,
                 .tokens_per_day = p->tokens_per_day,
+                .energy_uj_today = p->energy_uj_today,
+                .energy_tokens_today = p->energy_tokens_today,
         };
         r->done.usage = &r->usage;
         return 0;

@@ -302,11 +302,12 @@ struct spark_user_info {
         uint64_t tokens_today;      /* of prompts, as far as they were computed, and generated ones */
         uint64_t tokens_per_day;    /* limit */
         float tokens_per_second;    /* generated, over the last seconds */
-        uint64_t energy_uj_today;   /* measured for its tokens since the service started, today (UTC) */
+        uint64_t energy_uj_today;   /* measured for its tokens today (UTC) */
         uint64_t battery_tokens_today; /* computed on battery; so this: */
         uint64_t battery_energy_uj_today;
         uint64_t battery_tokens_per_day; /* limits; 0 = none */
         uint64_t battery_joules_per_day;
+        uint64_t energy_tokens_today; /* that it was measured for; 0 = not known */
 };
 
 /* What one user has used of one model on one day. */
@@ -319,6 +320,8 @@ struct spark_usage_row {
         uint64_t cached_tokens;     /* of prompt_tokens: needed no work */
         uint64_t completion_tokens;
         uint64_t refused;           /* requests refused: busy or quota */
+        uint64_t energy_uj;         /* measured for tokens that were computed, */
+        uint64_t energy_tokens;     /* so many; 0 = not known */
 };
 
 struct spark_usage_result {
@@ -326,6 +329,8 @@ struct spark_usage_result {
         size_t n_rows;
         uint64_t tokens_today;      /* of the caller */
         uint64_t tokens_per_day;    /* its limit; 0 = none */
+        uint64_t energy_uj_today;   /* of the caller; measured for */
+        uint64_t energy_tokens_today; /* so many tokens; 0 = not known */
 };
 
 struct spark_load_result {
@@ -427,6 +432,12 @@ struct spark_power {
         float watts;                /* lately */
         const char *const *notes;   /* [n_notes] sentences for a person: what is not there, or was refused */
         size_t n_notes;
+        uint32_t batch;             /* what engines are to do without, 0 = no cap: rows of a step; */
+        uint32_t threads;           /* threads of the host's that compute; */
+        uint32_t clocks;            /* percent of the highest clocks */
+        const char *in_force;       /* of these, those that all engines keep to: "batch threads clocks" */
+        const char *clocks_by;      /* who caps them: "uclamp", "nvml", "" = nobody */
+        const char *refused;        /* "clocks: not permitted" and the like, "" = nothing was */
 };
 
 struct spark_status_result {

@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "base/macro.h"
+#include "base/words.h"
 #include "client/spark.h"
 
 enum {
@@ -136,8 +137,6 @@ void ctl_progress(struct ctl *ctl, const char *fmt, ...) _printf_(2, 3);
 void ctl_progress_clear(struct ctl *ctl);
 int64_t ctl_now_ms(void);
 
-/* "12.3 GiB" into out, which it returns. */
-const char *format_bytes(uint64_t bytes, char out[32]);
 /* "1 h 5 min", "12 s". */
 const char *format_duration(double seconds, char out[32]);
 /* The text as it may go to a terminal: control characters become '?'. For names that others chose. Returns out. */

@@ -28,7 +28,7 @@ static int fail_connect(const struct ctl *ctl, int error) {
                                 "$USER), then log in again. `sparkctl doctor` shows the permissions.",
                                 "You may not use the socket %s.", ctl->socket);
         case EAGAIN:
-                return ctl_fail(ctl, EXIT_BUSY, "BUSY", "Try again in a moment.",
+                return ctl_fail(ctl, EXIT_BUSY, "BUSY", "Try again in a moment: they are let in one after the other.",
                                 "Too many programs wait to be let in at %s.", ctl->socket);
         case ENAMETOOLONG:
         case EINVAL:

@@ -59,7 +59,7 @@ static const char *format_progress(const struct spark_job *job, char out[64]) {
         if (job->total > 0 && job->done <= job->total)
                 (void)snprintf(out, 64, "%s %u %%", stage, (unsigned)((double)job->done / (double)job->total * 100));
         else if (job->done > 0)
-                (void)snprintf(out, 64, "%s %s", stage, format_bytes(job->done, bytes));
+                (void)snprintf(out, 64, "%s %s", stage, words_bytes(job->done, bytes));
         else
                 (void)snprintf(out, 64, "%s", stage);
         return out;
@@ -69,7 +69,7 @@ static void print_job(struct jobs *jobs, const struct spark_job *job) {
         char kind[16], model[48], progress[64], rate[40] = "-", bytes[32], left[32] = "-";
 
         if (job->bytes_per_second > 0)
-                (void)snprintf(rate, sizeof(rate), "%s/s", format_bytes(job->bytes_per_second, bytes));
+                (void)snprintf(rate, sizeof(rate), "%s/s", words_bytes(job->bytes_per_second, bytes));
         if (job->eta_ms > 0)
                 (void)format_duration((double)job->eta_ms / 1000, left);
         (void)printf("%6" PRIu64 "  %-8s %-24s %-14s %13s %12s  %s\n", job->id, format_safe(job->kind, kind, sizeof(kind)),

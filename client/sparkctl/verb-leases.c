@@ -43,8 +43,8 @@ static void print_lease(struct user_names *names, const struct spark_lease *l) {
         bool memory = strcmp(l->kind, "memory") == 0;
 
         if (memory) {
-                (void)format_bytes(l->bytes, bytes);
-                (void)format_bytes(l->given_bytes, given);
+                (void)words_bytes(l->bytes, bytes);
+                (void)words_bytes(l->given_bytes, given);
         }
         (void)printf("%6llu  %-7s %-8s %11s %11s  %-20s %10s  ", (unsigned long long)l->id,
                      format_safe(l->kind, kind, sizeof(kind)), format_safe(l->state, state, sizeof(state)), bytes, given,

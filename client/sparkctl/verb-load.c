@@ -92,10 +92,10 @@ static void load_done(struct call *call, const struct spark_done *done) {
                 return;
         }
         (void)printf("%s is loaded: %s + %s KV cache, in %s", format_safe(r->model, name, sizeof(name)),
-                     format_bytes(r->image_bytes, a), format_bytes(r->kv_bytes, b),
+                     words_bytes(r->image_bytes, a), words_bytes(r->kv_bytes, b),
                      format_duration((double)r->load_ms / 1000, c));
         if (r->bytes_per_second > 0)
-                (void)printf(" (read at %s/s)", format_bytes(r->bytes_per_second, d));
+                (void)printf(" (read at %s/s)", words_bytes(r->bytes_per_second, d));
         (void)printf(".\n");
         if (r->weights && r->weights->coded_parameters > 0)
                 (void)printf("Its weights are losslessly coded, in %.2f bits each.\n", weights_bits(r->weights));

@@ -17,7 +17,7 @@ static void pack_done(struct call *call, const struct spark_done *done) {
 
         if (models_done_json(call, done))
                 return;
-        (void)printf("sha256:%s\n%s, packed into the store as %s", s->digest, format_bytes(s->bytes, bytes),
+        (void)printf("sha256:%s\n%s, packed into the store as %s", s->digest, words_bytes(s->bytes, bytes),
                      format_safe(request->name, name, sizeof(name)));
         if (s->weights && s->weights->parameters)
                 (void)printf(": %.2f bits per weight", weights_bits(s->weights));

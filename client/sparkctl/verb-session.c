@@ -70,7 +70,7 @@ static void done_list(struct call *call, const struct spark_done *done) {
                              format_safe(s->id, id, sizeof(id)), s->uid, format_safe(s->model, model, sizeof(model)),
                              format_safe(s->state, state, sizeof(state)), s->tokens,
                              format_duration((double)s->idle_s, idle),
-                             s->stored_bytes ? format_bytes(s->stored_bytes, bytes) : "nothing",
+                             s->stored_bytes ? words_bytes(s->stored_bytes, bytes) : "nothing",
                              s->persistent ? " on disk" : " on disk, goes with its connection", *s->name ? "  " : "",
                              format_safe(s->name, name, sizeof(name)));
         }

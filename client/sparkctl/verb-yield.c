@@ -47,10 +47,10 @@ static void granted(struct lease_run *l) {
         if (l->progress.total == 0)
                 (void)fprintf(out, "There is enough memory; nothing had to be given back.");
         else if (l->progress.done >= l->progress.total)
-                (void)fprintf(out, "%s were given back.", format_bytes(l->progress.done, given));
+                (void)fprintf(out, "%s were given back.", words_bytes(l->progress.done, given));
         else
-                (void)fprintf(out, "%s were given back, which is all there was, of %s.", format_bytes(l->progress.done, given),
-                              format_bytes(l->progress.total, wanted));
+                (void)fprintf(out, "%s were given back, which is all there was, of %s.", words_bytes(l->progress.done, given),
+                              words_bytes(l->progress.total, wanted));
         (void)fprintf(out, l->command ? "\n" : " Ctrl-C lets the service have them again.\n");
         (void)fflush(out);
 }

@@ -6,7 +6,7 @@
 #include "job.h"
 #include "look.h"
 #include "manager.h"
-#include "request/request-private.h"
+#include "request/request.h"
 
 #define JOB_OF(pos) LIST_ENTRY(pos, struct job, link)
 

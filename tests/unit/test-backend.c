@@ -286,6 +286,70 @@ static void test_pool(void **unused) {
         assert_null(pool_free(NULL));
 }
 
+struct census {
+        atomic_uint jobs[4]; /* by worker */
+};
+
+static atomic_uint notices;
+
+static void census_item(void *context, uint32_t item, unsigned worker) {
+        struct census *c = context;
+
+        atomic_fetch_add(&c->jobs[worker], 1);
+        usleep(50); /* long enough for others to come */
+}
+
+static int notice(unsigned value) {
+        atomic_fetch_add(&notices, value);
+        return -(int)value;
+}
+
+/* So many take part, more and fewer of them again and again; every item is done all the same. */
+static void test_pool_limit(void **unused) {
+        struct pool *pool = NULL;
+
+        assert_int_equal(pool_new(4, &pool), 0);
+        assert_int_equal(pool_limit(pool, 99), 4);
+        for (unsigned round = 0; round < 40; round++) {
+                unsigned most = round % 5, n = pool_limit(pool, most), sum = 0;
+                struct census c = { 0 };
+
+                assert_int_equal(n, most < 1 ? 1 : most);
+                pool_run(pool, 20, census_item, &c); /* who was about to take an item may have taken one */
+                memset(&c, 0, sizeof(c));
+                usleep(2000);
+                if (round % 3 == 0)
+                        pool_busy(pool);
+                pool_run(pool, 100, census_item, &c);
+                pool_idle(pool);
+                for (unsigned i = 0; i < 4; i++) {
+                        if (i >= n)
+                                assert_int_equal(c.jobs[i], 0);
+                        sum += c.jobs[i];
+                }
+                assert_int_equal(sum, 100);
+                assert_int_equal(pool_threads(pool), 4);
+        }
+        (void)pool_limit(pool, 2);
+        pool_free(pool); /* while some sit out */
+}
+
+/* Each thread once, whenever it computes again. */
+static void test_pool_each(void **unused) {
+        struct pool *pool = NULL;
+
+        assert_int_equal(pool_new(3, &pool), 0);
+        assert_int_equal(pool_each_thread(pool, notice, 1), -1);
+        assert_int_equal(pool_each_thread(pool, notice, 10), -10);
+        for (unsigned i = 0; i < 200 && atomic_load(&notices) < 31; i++) {
+                struct census c = { 0 };
+
+                pool_run(pool, 30, census_item, &c);
+        }
+        assert_in_range(atomic_load(&notices), 31, 33); /* a worker may have heard of the first one, too */
+        pool_free(pool);
+}
+
 static double cpu_seconds(void) {
         struct rusage u;
 
@@ -540,7 +604,7 @@ int main(void) {
                 cmocka_unit_test(test_rmsnorm),
                 cmocka_unit_test(test_gate),
                 cmocka_unit_test(test_row_operations),
-                cmocka_unit_test(test_pool),
+                cmocka_unit_test(test_pool_limit), cmocka_unit_test(test_pool_each), cmocka_unit_test(test_pool),
                 cmocka_unit_test(test_pool_sleeps),
                 cmocka_unit_test(test_null),
                 cmocka_unit_test(test_null_history),

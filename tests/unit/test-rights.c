@@ -121,12 +121,12 @@ static void test_nobody_to_ask(void **state) {
                 int result;
                 enum right denied;
         } cases[] = {
-                { 0, { 0, 0, 0 }, 0, RIGHT_USE },
-                { RIGHT_BIT(RIGHT_USE), { RIGHT_BIT(RIGHT_USE), 0, 0 }, 0, RIGHT_USE },
-                { RIGHTS_OF_SOCKET, { RIGHT_BIT(RIGHT_CONFIGURE), 0, 0 }, AUTHORIZE_E_DENIED, RIGHT_CONFIGURE },
-                { RIGHTS_OF_SOCKET, { 0, RIGHT_BIT(RIGHT_MANAGE_MODELS), RIGHT_BIT(RIGHT_OBSERVE_OTHERS) }, 0, RIGHT_USE },
-                { RIGHTS_ALL, { RIGHTS_ALL, RIGHTS_ALL, RIGHTS_ALL }, 0, RIGHT_USE },
-                { 0, { RIGHTS_ALL, 0, 0 }, AUTHORIZE_E_DENIED, RIGHT_USE },
+                { 0, { 0, 0, 0, NULL }, 0, RIGHT_USE },
+                { RIGHT_BIT(RIGHT_USE), { RIGHT_BIT(RIGHT_USE), 0, 0, NULL }, 0, RIGHT_USE },
+                { RIGHTS_OF_SOCKET, { RIGHT_BIT(RIGHT_CONFIGURE), 0, 0, NULL }, AUTHORIZE_E_DENIED, RIGHT_CONFIGURE },
+                { RIGHTS_OF_SOCKET, { 0, RIGHT_BIT(RIGHT_MANAGE_MODELS), RIGHT_BIT(RIGHT_OBSERVE_OTHERS), NULL }, 0, RIGHT_USE },
+                { RIGHTS_ALL, { RIGHTS_ALL, RIGHTS_ALL, RIGHTS_ALL, NULL }, 0, RIGHT_USE },
+                { 0, { RIGHTS_ALL, 0, 0, NULL }, AUTHORIZE_E_DENIED, RIGHT_USE },
         };
         struct polkit polkit;
 

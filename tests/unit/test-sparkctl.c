@@ -765,7 +765,7 @@ static void test_status(void **state) {
         {
                 _cleanup_output_ struct output o = RUN("status");
                 assert_int_equal(o.status, 0);
-                assert_non_null(strstr(o.out.data, "100.0 GiB available of 128.0 GiB"));
+                assert_non_null(strstr(o.out.data, "100.00 GiB available of 128.00 GiB"));
                 assert_non_null(strstr(o.out.data, "tiny \"1\""));
                 /* nobody's name gets to the terminal's controls */
                 assert_non_null(strstr(o.out.data, "evil?[2J.service"));

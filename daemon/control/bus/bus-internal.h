@@ -149,6 +149,11 @@ void bus_call_ignore_token(void *userdata, struct request *r, const Spark__V1__T
 void bus_call_ignore_progress(void *userdata, struct request *r, const Spark__V1__Progress *progress);
 void bus_call_error(void *userdata, struct request *r, const Spark__V1__Error *error);
 
+/* ---- bus-usage.c ---- */
+/* Everybody's is a right of its own. */
+uint32_t bus_usage_requires(struct bus_call *c);
+void bus_operation_list_usage(struct bus_call *c);
+
 /* ---- bus-store.c ---- */
 void bus_operation_import_model(struct bus_call *c);
 void bus_operation_pack_model(struct bus_call *c);

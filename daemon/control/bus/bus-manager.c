@@ -141,6 +141,7 @@ static const struct {
         { "ReserveMemory", { .run = bus_operation_reserve_memory, .adjust = bus_reserve_requires } },
         { "HoldWarm", { .run = bus_operation_hold_warm, .adjust = bus_hold_requires } },
         { "ListLeases", { .run = bus_operation_list_leases, .adjust = bus_leases_require, .always = true } },
+        { "ListUsage", { .run = bus_operation_list_usage, .adjust = bus_usage_requires } },
         { "Reload", { .run = bus_operation_reload, .required = NEEDS(CONFIGURE) } },
         { "ListJobs", { .run = bus_operation_list_jobs, .optional = NEEDS(OBSERVE_OTHERS), .always = true } },
 };
@@ -211,6 +212,8 @@ static const sd_bus_vtable manager_vtable[] = {
                                 SD_BUS_RESULT("h", lease), on_method, METHOD),
         SD_BUS_METHOD_WITH_ARGS("ListLeases", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(tssttsssuu)", leases), on_method, METHOD),
         SD_BUS_METHOD_WITH_ARGS("ListJobs", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(tosssu)", jobs), on_method, METHOD),
+        SD_BUS_METHOD_WITH_ARGS("ListUsage", SD_BUS_ARGS("u", days, "b", all), SD_BUS_RESULT("a(susttttttt)", rows), on_method,
+                                METHOD),
         SD_BUS_METHOD_WITH_ARGS("Reload", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, on_method, METHOD),
         SD_BUS_SIGNAL_WITH_ARGS("JobNew", SD_BUS_ARGS("t", id, "o", job), 0),
         SD_BUS_SIGNAL_WITH_ARGS("JobRemoved", SD_BUS_ARGS("t", id, "o", job, "s", result), 0),

@@ -6,7 +6,7 @@
 
 #include "lease.h"
 #include "manager.h"
-#include "request/request-private.h"
+#include "request/request.h"
 
 static void on_progress(void *userdata, struct lease *lease, const char *stage, uint64_t done, uint64_t total) {
         request_progress(userdata, stage, done, total);

@@ -4,7 +4,7 @@
 #include "demand.h"
 #include "job.h"
 #include "manager.h"
-#include "session/session-private.h"
+#include "session/session-view.h"
 #include "store/store.h"
 
 static uint32_t demand_if(bool anothers) {
@@ -55,7 +55,7 @@ static uint32_t demand_others(bool all) {
 static bool is_anothers(const struct manager *m, const char *session, const struct user *user) {
         const struct session *s = session_find(m->sessions, session);
 
-        return s && s->user != user;
+        return s && session_uid(s) != user->uid;
 }
 
 void demand_of_frame(struct manager *m, const struct user *user, const Spark__V1__ClientFrame *f, struct demand *ret) {

@@ -21,7 +21,9 @@
 #include "model/load.h"
 #include "request-keep.h"
 #include "request-private.h"
-#include "session/session-private.h"
+#include "session/session-text.h"
+#include "session/session-view.h"
+#include "session/session.h"
 
 #define AGAIN_MS 500u
 
@@ -74,7 +76,7 @@ void request_fill_record(const struct request *r, Spark__State__V1__Request *m) 
         m->begun = r->begun;
         m->asking = r->question != NULL;
         m->granted = r->origin.granted;
-        m->session = s ? (char *)s->id : (char *)"";
+        m->session = s ? (char *)session_id(s) : (char *)"";
         m->session_tokens = s ? r->journal.n_prefix : r->turn.session_tokens;
         if (r->state == REQUEST_FINISHING)
                 fill_finishing(r, m);
@@ -140,6 +142,12 @@ void request_keep(struct request *r, uint64_t connection, uint64_t id, const str
         keep_input(r);
         r->kept = true;
         request_write(r, r->manager->keep, connection, id, pending);
+}
+
+void request_keep_again(struct request *r) {
+        r->input_kept = false;
+        keep_input(r);
+        r->kept = true;
 }
 
 /* ---- what becomes of it ---- */

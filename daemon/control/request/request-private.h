@@ -10,9 +10,8 @@
 
 int requests_add(struct requests *t, struct request *r);
 void requests_remove(struct requests *t, struct request *r);
-/* Under the key that an earlier process had given it; requests_added_again() when all are there. 0, or -errno (-EEXIST). */
+/* Under the key that an earlier process had given it; requests_added_again() (request-keep.h) when all are there. 0, or -errno (-EEXIST). */
 int requests_add_again(struct requests *t, struct request *r, uint64_t key);
-void requests_added_again(struct requests *t);
 
 /* One that is in no table yet, of nobody's charge. NULL without memory. */
 struct request *request_alloc(struct manager *m, enum request_kind kind, const struct request_origin *origin);
@@ -26,9 +25,6 @@ static inline bool request_error_is_quota(Spark__V1__ErrorCode code) {
         return code == SPARK__V1__ERROR_CODE__BUSY || code == SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED ||
                code == SPARK__V1__ERROR_CODE__DEFERRED_ON_BATTERY;
 }
-
-/* Sets the error. REQUEST_E_REFUSED. */
-int request_refuse(struct request_error *e, Spark__V1__ErrorCode code, const char *fmt, ...) _printf_(3, 4);
 
 /* What of a frame control looks at. */
 struct request_outline {
@@ -65,8 +61,6 @@ int request_ask(struct request *r, const struct demand *demand, bool interactive
                 struct request_error *error);
 struct request_question *request_question_free(struct request_question *q);
 
-/* Requests that an engine has to compute something for. */
-bool request_kind_computes(enum request_kind kind);
 /* Whether they may have such a request now, and with which priority. 0 or REQUEST_E_REFUSED. */
 int request_check_quota(struct manager *m, const struct request_origin *origin, enum request_kind kind,
                         int asked_priority, Spark__V1__Priority *ret_priority, struct request_error *error);

@@ -32,6 +32,8 @@ struct request_error {
 };
 
 void request_error_set(struct request_error *e, Spark__V1__ErrorCode code, const char *fmt, ...) _printf_(3, 4);
+/* The same. REQUEST_E_REFUSED. */
+int request_refuse(struct request_error *e, Spark__V1__ErrorCode code, const char *fmt, ...) _printf_(3, 4);
 /* Sets BUSY, with a wait that goes by how fast others `ended` lately. REQUEST_E_REFUSED. */
 int request_refuse_busy(struct request_error *e, const struct rate *ended, const char *fmt, ...) _printf_(3, 4);
 

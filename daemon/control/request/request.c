@@ -9,6 +9,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/words.h"
 #include "job.h"
 #include "manager.h"
 #include "memory/lease.h"
@@ -323,6 +324,7 @@ void request_detach(struct request *r) {
 
 void request_activate(struct request *r) {
         list_remove(&r->model_link);
+        power_note_work(r->manager->power);
         list_append(&r->model->active, &r->model_link);
         r->state = REQUEST_QUEUED;
         r->engine_queued = r->engine_paused = false;
@@ -505,7 +507,7 @@ bool request_lost(struct request *r) {
 
         if (r->sink && r->state == REQUEST_SENT && ++r->losses >= limit) {
                 request_fail_with(r, SPARK__V1__ERROR_CODE__ENGINE_LOST,
-                                  "The engine was lost %u times while it ran this request.", r->losses);
+                                  "The engine was lost %u time%s while it ran this request.", r->losses, words_s(r->losses));
                 return false;
         }
         return request_take_back(r);

@@ -196,3 +196,5 @@ void request_count(struct request *r);
 /* A request that was turned away without having become one: counts as refused. */
 void request_note_refusal(struct manager *m, struct user *user, const Spark__V1__ClientFrame *frame);
 const char *request_kind_name(enum request_kind kind);
+/* An engine has to compute something for it. */
+bool request_kind_computes(enum request_kind kind);
