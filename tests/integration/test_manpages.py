@@ -45,7 +45,7 @@ class Pages(TestCase):
 
     def test_references(self):
         """What a page of ours refers to is a page of ours, or somebody else's."""
-        others = {"systemd(1)", "systemd.service(5)", "journalctl(1)", "polkit(8)", "busctl(1)"}
+        others = {"systemd(1)", "systemd.service(5)", "journalctl(1)", "polkit(8)", "pkttyagent(1)", "busctl(1)"}
         known = {f"{name.rpartition('.')[0]}({name.rpartition('.')[2]})" for name in PAGES} | others
         for name, page in PAGES.items():
             for reference in re.findall(r"^\.BR (\S+) \((\d)\)", page.read_text(encoding="ascii"), re.M):
