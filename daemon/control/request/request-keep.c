@@ -71,6 +71,7 @@ void request_fill_record(const struct request *r, Spark__State__V1__Request *m) 
         m->model = r->model ? r->model->name : (char *)"";
         m->seed = r->journal.seed;
         m->losses = r->losses;
+        m->kv_limit = r->kv_limit;
         m->begun = r->begun;
         m->session = s ? (char *)s->id : (char *)"";
         m->session_tokens = s ? r->journal.n_prefix : r->turn.session_tokens;
@@ -157,6 +158,7 @@ void request_note_accepted(struct request *r) {
         m.seed = r->journal.seed;
         m.of_session = r->session != NULL;
         m.session_tokens = r->journal.n_prefix;
+        m.kv_limit = r->kv_limit;
         if (r->journal.generation) {
                 m.prompt = r->journal.tokens;
                 m.n_prompt = r->journal.n_prompt;
@@ -297,7 +299,7 @@ static int restore_unpacked(struct manager *m, const struct kept_request *kept, 
         r->losses = kept->losses;
         r->begun = kept->begun;
         r->priority = (Spark__V1__Priority)MIN(kept->priority, (uint32_t)SPARK__V1__PRIORITY__INTERACTIVE);
-        r->kv_limit = origin->user->policy.kv;
+        r->kv_limit = kept->accepted ? kept->kv_limit : origin->user->policy.kv;
         user_charge_found(origin->user, USER_REQUESTS, 1);
         r->user = user_ref(origin->user);
         e = restore_journal(r, kept);
