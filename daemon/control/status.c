@@ -73,6 +73,7 @@ void status_fill_model(struct model *model, Spark__V1__ModelInfo *info) {
         info->format = (char *)f->format;
         info->parameters = f->parameters;
         info->image_bytes = model->image_bytes;
+        info->missing_bytes = model_missing_bytes(model);
         info->context = f->context;
         info->vocabulary = f->vocabulary;
         info->error = model->state == MODEL_FAILED ? model->error.text : (char *)"";

@@ -146,7 +146,8 @@ class Process:
     """One that was started with posix_spawn(), with the part of subprocess.Popen that is used."""
 
     def __init__(self, argv, env, actions):
-        self.pid = os.posix_spawn(argv[0], argv, env, file_actions=actions, setsid=True)
+        self.pid = os.posix_spawn(argv[0], argv, env, file_actions=actions, setsid=True,
+                                  setsigdef=(signal.SIGPIPE, signal.SIGXFSZ))  # which Python ignores
         self.returncode = None
 
     def poll(self):

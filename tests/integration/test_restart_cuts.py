@@ -3,9 +3,10 @@
 """What a restart cuts off: descriptors that no record speaks of yet, a log that there is no room for, and work of loaders and of the
 store."""
 
-import os
+import resource
 import select
 import signal
+import struct
 import time
 import unittest
 
@@ -58,6 +59,84 @@ class Uncommitted(KeptTestCase):
         self.assertEqual(ids + client.answer(id, seen=10)[0], expected)
         client.close()
         until(lambda: not self.clients_held(daemon), 5, "a store that holds no client")
+
+
+class FullLog(KeptTestCase):
+    """What there is to say finds no room. The limit is one of the process's on the size of files, which a memfd is."""
+
+    LIMIT = 1 << 20
+
+    def setUp(self):
+        self.served = self.kept(log_level="info", limits={"stop_seconds": 1})
+        resource.prlimit(self.served.pid, resource.RLIMIT_FSIZE, (self.LIMIT, resource.RLIM_INFINITY))
+
+    def stream(self):
+        """One that stands still behind a part of its answer."""
+        client = self.served.connect()
+        id = client.generate(n=60, seed=5, credit=10)
+        return client, id, client.tokens(id, 10)
+
+    def fill(self):
+        """A client of which a long request has come by half. Gives it, and the rest."""
+        client = self.served.connect()
+        self.assertDone(client.answer(client.generate(n=1))[2])  # from here on it is kept
+        data = pb.ClientFrame(id=9, generate=pb.Generate(prompt=b"word " * 600000)).SerializeToString()
+        data = struct.pack("<I", len(data)) + data
+        client.send_raw(data[:2 << 20])
+        until(lambda: "nothing is kept over a restart any more: File too large" in self.served.log(), 10, "a full log")
+        return client, data[2 << 20:]
+
+    def held(self):
+        self.served.store.settle()
+        return self.served.store.names()
+
+    def finish(self, stream):
+        client, id, ids = stream
+        client.credit(id, 90)
+        more, _, end = client.answer(id, seen=len(ids))
+        self.assertDone(end)
+        return ids + more
+
+    def test_goes_on_and_recovers(self):
+        expected = self.finish(self.stream())
+        old = [self.stream() for _ in range(3)]
+        hog, rest = self.fill()
+        until(lambda: not self.held(), 5, "an empty store")
+        new = [self.stream() for _ in range(2)]
+        self.assertEqual(self.finish(old[0]), expected)
+        self.assertEqual(self.finish(new[0]), expected)
+        self.assertEqual(self.held(), [])
+
+        hog.send_raw(rest)
+        self.assertError(hog.receive_of(9), "CONTEXT_OVERFLOW")
+        until(lambda: "is kept over a restart again" in self.served.log(), 10, "room in the log")
+        self.served.restart(signal.SIGKILL)
+        self.assertIn("took over what an earlier process left", self.served.log())
+        for stream in old[1:] + new[1:]:
+            self.assertEqual(self.finish(stream), expected)
+        self.assertDone(hog.ask(models=pb.Models()))
+        for client in [hog] + [stream[0] for stream in old + new]:
+            client.close()
+        until(lambda: not [n for n in self.held() if n.startswith("client.")], 5, "a store that holds no client")
+
+    def test_killed_meanwhile(self):
+        stream, (hog, _) = self.stream(), self.fill()
+        self.served.restart(signal.SIGKILL)
+        self.assertNotIn("took over", self.served.log())
+        self.assertEqual(hog.expect_closed(), [])
+        self.assertEqual(stream[0].expect_closed(), [])
+        stream = self.stream()
+        self.served.restart(signal.SIGKILL)
+        self.finish(stream)
+
+    def test_ended_meanwhile(self):
+        """A restart that would keep nothing is a stop, and tells everybody."""
+        stream, (hog, _) = self.stream(), self.fill()
+        status = self.served.restart()
+        self.assertEqual(status, 0)
+        self.assertError(stream[0].expect_closed()[-1], "STOPPING")
+        hog.close()
+        self.assertServes(self.served)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ import pathlib
 import signal
 import socket
 import sqlite3
+import subprocess
+import tempfile
 import threading
 import time
 import unittest
@@ -233,6 +235,55 @@ class Hung(SleepTestCase):
             ledger.execute("ROLLBACK")
         self.wake_up(logind, daemon)
         self.assertServes(daemon)
+
+
+class FullDisk(SleepTestCase):
+    def small_disk(self):
+        """A file system of its own that is soon full."""
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="sparkd-disk-"))
+        self.addCleanup(folder.rmdir)
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=0700", "sparkd-test", folder], stderr=subprocess.DEVNULL).returncode:
+            self.skipTest("no file system can be mounted here")
+        self.addCleanup(subprocess.run, ["umount", "-l", folder], check=True)
+        return folder
+
+    @staticmethod
+    def fill(folder):
+        with open(folder / "full", "wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(b"x" * 4096)
+        return folder / "full"
+
+    def test_sessions(self):
+        """What finds no room on the disk stays in memory and is written later; the machine does not wait for it."""
+        disk = self.small_disk()
+        logind, daemon = self.begin(state_dir=str(disk))
+        with daemon.connect() as client:
+            def turn():
+                end = client.answer(client.generate(n=5, session=session))[2]
+                self.assertDone(end)
+                return end.done.session.tokens
+
+            session = client.ask(session_create=pb.SessionCreate(persistent=True)).done.session.id
+            turn()
+            full = self.fill(disk)
+            said = turn()
+            self.fall_asleep(logind, daemon)
+            self.assertIn("could not be written: No space left on device; it is kept in memory", daemon.log())
+            self.assertRegex(daemon.log(), "ready for the machine's sleep after [0-9]+ ms, but 1 sessions could not be written")
+            self.wake_up(logind, daemon)
+            info, = client.ask(sessions=pb.Sessions()).done.sessions.sessions
+            self.assertEqual((info.id, info.tokens), (session, said))
+            said = turn()
+            full.unlink()
+            until(lambda: "sessions can be written again" in daemon.log(), 20, "a session that is written")
+            self.assertLess(self.fall_asleep(logind, daemon), 1 * SLOW)
+            daemon.process.kill()  # the battery is empty
+            daemon.process.wait()
+        daemon.start()
+        with daemon.connect() as client:
+            info, = client.ask(sessions=pb.Sessions()).done.sessions.sessions
+            self.assertEqual((info.id, info.tokens), (session, said))
 
 
 class Logind(SleepTestCase):

@@ -10,7 +10,7 @@ import pathlib
 import pwd
 
 import inside
-import restart
+import streams
 from inside import SERVICE, SOCKET, main_pid, run, show, systemctl
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -74,9 +74,7 @@ class Package(inside.Steps):
         self.assertEqual(self.assertRuns(run("dpkg", "-V", *NAMES)), "")
 
     def test_02_users(self):
-        pathlib.Path("/etc/sysusers.d").mkdir(exist_ok=True)
-        pathlib.Path("/etc/sysusers.d/zz-test.conf").write_text(inside.USERS, encoding="ascii")
-        self.assertRuns(run("systemd-sysusers"))
+        self.make_users()
         found = os.stat(SOCKET_PATH)
         self.assertEqual((found.st_uid, found.st_gid, found.st_mode & 0o777), (0, grp.getgrnam("spark").gr_gid, 0o660))
         self.assertEqual((STATE / "models").stat().st_uid, pwd.getpwnam("sparkd").pw_uid)
@@ -130,10 +128,10 @@ class Package(inside.Steps):
         self.assertGreater(used, 0)
         old = versions()["sparkd"][1]
         right = self.answers(lambda: None)
-        idle = restart.Client(SOCKET_PATH)
+        idle = streams.Client(SOCKET_PATH)
         self.addCleanup(idle.close)
         self.assertEqual(self.answers(lambda: self.install("second")), right)
-        self.assertEqual(idle.ask(models=restart.pb.Models()).WhichOneof("body"), "done")
+        self.assertEqual(idle.ask(models=streams.pb.Models()).WhichOneof("body"), "done")
         self.assertEqual(set(versions().values()), {("installed", old + "+1")})
         self.assertEnabled()
         self.assertNotIn(main_pid(), (0, pid))
@@ -144,10 +142,10 @@ class Package(inside.Steps):
 
     def answers(self, meanwhile):
         """The tokens of some streams; what happens meanwhile begins when they have begun, and ends before they do."""
-        clients = [restart.Client(SOCKET_PATH) for _ in range(4)]
+        clients = [streams.Client(SOCKET_PATH) for _ in range(4)]
         for client in clients:
             self.addCleanup(client.close)
-        sampling = restart.pb.Sampling(max_tokens=LENGTH, seed=5, temperature=1, ignore_eos=True)
+        sampling = streams.pb.Sampling(max_tokens=LENGTH, seed=5, temperature=1, ignore_eos=True)
         # with little credit they wait for us
         ids = [client.generate(prompt=b"Once", sampling=sampling, credit=16) for client in clients]
         begun = [client.tokens(id, 16) for client, id in zip(clients, ids)]

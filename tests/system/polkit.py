@@ -39,13 +39,9 @@ def rules(**granted):
 
 class Polkit(inside.Steps):
     def test_01_users(self):
-        folder = pathlib.Path("/etc/sysusers.d")
-        folder.mkdir(exist_ok=True)
-        (folder / "zz-test.conf").write_text(inside.USERS, encoding="ascii")
-        self.assertRuns(run("systemd-sysusers"))
-        self.assertRuns(run("systemd-tmpfiles", "--create", "sparkd.conf"))
+        self.make_users()
         # the bus and polkit were there before the users and the files were
-        for unit in "daemon-reload", "start:dbus.service", "reload:dbus.service", "restart:" + POLKIT, "start:sparkd.socket", \
+        for unit in "start:dbus.service", "reload:dbus.service", "restart:" + POLKIT, "start:sparkd.socket", \
                 "start:" + SERVICE:
             self.assertRuns(systemctl(*unit.split(":")))
         self.assertTrue(until(lambda: run("busctl", "status", NAME).returncode == 0))

@@ -10,34 +10,22 @@ import os
 import pathlib
 import random
 import signal
-import sys
 import threading
 import time
 
 import inside
 from inside import SERVICE, main_pid, run, show, systemctl, until
+from streams import CONFIG, PATIENCE_S, TOP, Stream, StreamSteps, meminfo, pb, ready
 
-TOP = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(TOP / "integration"))
-from harness import Client, Closed, pb  # noqa: E402
-
-SOCKET_PATH = "/run/sparkd/sparkd.sock"
-CONFIG = pathlib.Path("/etc/sparkd/sparkd.conf")
 MODEL = pathlib.Path("/var/lib/sparkd/models/big.gguf")
-STREAMS, IDLE, TOKENS = 20, 100, 96
+IDLE = 100
 LOAD = max(1, os.getloadavg()[0] / os.cpu_count())
 KILLS = 200 if os.environ.get("SPARK_TEST_LONG") else 12
 BIG = ("--shape", "small", "--format", "f16", "--ff", "1024", "--experts", "256")
 LAYER_BYTES, LAYERS = 808 << 20, 5  # 4 GB in all
-PATIENCE_S = 120                    # an engine that is killed all the time hardly gets anything done
 FIRST_S, GRANT_S = 1 * LOAD, 2 * LOAD # promised where the machine has time: a first token after READY, a lease
 STAYS_S = 3                         # one that did nothing but come is kept when it stays for a second, which is looked at every second
 SPARE_BYTES = 6 << 30               # beside the image: a floor, engines, the test itself
-
-
-def meminfo(name):
-    lines = pathlib.Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(name + ":"))
 
 
 def monotonic(name):
@@ -61,104 +49,12 @@ def most_bytes(path):
     return path.stat().st_size * 3 // 4
 
 
-def ready(model):
-    with contextlib.suppress(OSError, Closed), Client(SOCKET_PATH) as client:
-        models = client.ask(models=pb.Models()).done.models.models
-        return any(m.name == model and m.state == "ready" for m in models)
-    return False
-
-
-class Stream(threading.Thread):
-    """One request, alone on a connection, read as it comes: (when, token ids)."""
-
-    def __init__(self, client, number, model):
-        super().__init__(daemon=True)
-        self.client, self.number, self.model = client, number, model
-        self.came, self.end, self.wrong = [], None, None
-
-    def run(self):
-        try:
-            self.ask()
-        except Exception as error:  # whatever it is, the test is to say it
-            self.wrong = f"stream {self.number}: {error!r} after {len(self.ids)} tokens"
-
-    def ask(self):
-        id = self.client.generate(prompt=b"%d: Once upon a time" % self.number, model=self.model,
-                                  sampling=pb.Sampling(max_tokens=TOKENS, seed=self.number + 1, temperature=1, ignore_eos=True))
-        while self.end is None:
-            frame = self.client.receive_of(id)
-            kind = frame.WhichOneof("body")
-            if kind == "token":
-                if frame.token.index != len(self.ids):
-                    raise AssertionError(f"token {frame.token.index} came where {len(self.ids)} was due")
-                self.came.append((time.monotonic(), list(frame.token.ids)))
-            elif kind in ("done", "error"):
-                self.end = frame
-
-    @property
-    def ids(self):
-        return [id for _, ids in self.came for id in ids]
-
-
-class Restart(inside.Steps):
-    right = {}      # what the streams say undisturbed
-    model = "big"
-
-    @classmethod
-    def note(cls, text):
-        print(f"measured: {text}", flush=True)
-
-    def start(self, model):
-        systemctl("stop", SERVICE)
-        systemctl("reset-failed", SERVICE)
-        self.assertRuns(systemctl("start", SERVICE))
-        self.assertTrue(until(lambda: ready(model), timeout=120), self.journal("-n", "30"))
-        type(self).model = model
-
-    def connect(self):
-        client = Client(SOCKET_PATH)
-        client.sock.settimeout(PATIENCE_S)
-        self.addCleanup(client.close)
-        return client
-
-    def streams(self):
-        """Streams that have begun."""
-        streams = [Stream(self.connect(), number, self.model) for number in range(STREAMS)]
-        for stream in streams:
-            stream.start()
-        self.assertTrue(until(lambda: all(len(s.ids) >= 4 or s.wrong for s in streams), timeout=60),
-                        [(len(s.ids), s.wrong) for s in streams])
-        return streams
-
-    def assertRight(self, streams):
-        for stream in streams:
-            stream.join(PATIENCE_S)
-            self.assertIsNone(stream.wrong, self.journal("-n", "40"))
-            self.assertIsNotNone(stream.end, f"stream {stream.number} hangs after {len(stream.ids)} tokens")
-            self.assertEqual(stream.end.WhichOneof("body"), "done", stream.end)
-            self.assertEqual(stream.ids, self.right[self.model][stream.number], f"stream {stream.number}")
-            self.assertEqual(stream.end.done.usage.completion_tokens, len(stream.ids))
-            stream.client.close()
-
-    def undisturbed(self):
-        streams = self.streams()
-        for stream in streams:
-            stream.join(PATIENCE_S)
-            stream.client.close()
-            self.assertIsNone(stream.wrong)
-        self.right[self.model] = {stream.number: stream.ids for stream in streams}
-        self.assertEqual({len(ids) for ids in self.right[self.model].values()}, {TOKENS})
-
+class Restart(StreamSteps):
     def test_01_a_big_model(self):
-        folder = pathlib.Path("/etc/sysusers.d")
-        folder.mkdir(exist_ok=True)
-        (folder / "zz-test.conf").write_text(inside.USERS, encoding="ascii")
-        self.assertRuns(run("systemd-sysusers"))
-        self.assertRuns(run("systemd-tmpfiles", "--create", "sparkd.conf"))
+        self.make_users()
         layers = max(1, min(LAYERS, (meminfo("MemAvailable") - SPARE_BYTES) // LAYER_BYTES))
         self.assertRuns(run("/usr/bin/python3", str(TOP / "reference/make-gguf.py"), *BIG, "--layers", str(layers), str(MODEL)))
         configure(f'{{ name = "big"; path = "{MODEL}"; default = true; context = 512; }}')
-        self.assertRuns(systemctl("daemon-reload"))
         self.assertRuns(systemctl("start", inside.SOCKET))
         began = time.monotonic()
         self.start("big")
@@ -251,11 +147,11 @@ class Restart(inside.Steps):
         configure('{ name = "spark-tiny"; path = "/usr/share/sparkd/spark-tiny.gguf"; default = true; }', engine_losses=1000)
         self.start("spark-tiny")
         self.undisturbed()
-        dice, stop, counts, wrong = random.Random(7), threading.Event(), [0] * STREAMS, []
+        dice, stop, counts, wrong = random.Random(7), threading.Event(), [0] * self.STREAMS, []
 
         def ask(client, number):
             while not stop.is_set() and not wrong:
-                stream = Stream(client, number, self.model)
+                stream = Stream(client, number, self.model, self.TOKENS)
                 stream.run()
                 if stream.wrong or stream.ids != self.right[self.model][number]:
                     wrong.append(stream.wrong or f"stream {number}: {stream.ids}, not {self.right[self.model][number]}; {stream.end}")
@@ -264,9 +160,9 @@ class Restart(inside.Steps):
         os.kill(main_pid(), signal.SIGKILL)  # as it is behind a restart
         self.assertTrue(until(lambda: ready(self.model), timeout=60))
         before = self.held()
-        clients = [self.connect() for _ in range(STREAMS)]
-        self.assertTrue(until(lambda: int(show("NFileDescriptorStore")) >= before[0] + STREAMS))
-        askers = [threading.Thread(target=ask, args=pair, daemon=True) for pair in zip(clients, range(STREAMS))]
+        clients = [self.connect() for _ in range(self.STREAMS)]
+        self.assertTrue(until(lambda: int(show("NFileDescriptorStore")) >= before[0] + self.STREAMS))
+        askers = [threading.Thread(target=ask, args=pair, daemon=True) for pair in zip(clients, range(self.STREAMS))]
         for asker in askers:
             asker.start()
         began = time.monotonic()

@@ -59,9 +59,9 @@ def why_not():
 
 
 def cgroup_trees():
-    """The trees that systemd keeps units in: one, or two where controllers are still on version 1."""
-    both = [CGROUPS / name for name in ("unified", "systemd") if (CGROUPS / name).is_dir()]
-    return both or [CGROUPS]
+    """The trees that systemd keeps units in: one, or two where controllers are still on version 1; and the one with memory's limits."""
+    several = [CGROUPS / name for name in ("unified", "systemd", "memory") if (CGROUPS / name / "cgroup.procs").exists()]
+    return several or [CGROUPS]
 
 
 def remove_cgroups(folders):

@@ -150,6 +150,8 @@ void bus_call_ignore_progress(void *userdata, struct request *r, const Spark__V1
 void bus_call_error(void *userdata, struct request *r, const Spark__V1__Error *error);
 
 /* ---- bus-usage.c ---- */
+/* Everybody's is a right of its own. */
+uint32_t bus_usage_requires(struct bus_call *c);
 void bus_operation_list_usage(struct bus_call *c);
 
 /* ---- bus-store.c ---- */

@@ -141,7 +141,7 @@ static const struct {
         { "ReserveMemory", { .run = bus_operation_reserve_memory, .adjust = bus_reserve_requires } },
         { "HoldWarm", { .run = bus_operation_hold_warm, .adjust = bus_hold_requires } },
         { "ListLeases", { .run = bus_operation_list_leases, .adjust = bus_leases_require, .always = true } },
-        { "ListUsage", { .run = bus_operation_list_usage, .required = NEEDS(USE) } },
+        { "ListUsage", { .run = bus_operation_list_usage, .adjust = bus_usage_requires } },
         { "Reload", { .run = bus_operation_reload, .required = NEEDS(CONFIGURE) } },
         { "ListJobs", { .run = bus_operation_list_jobs, .optional = NEEDS(OBSERVE_OTHERS), .always = true } },
 };

@@ -37,6 +37,15 @@ static void usage_done(void *userdata, struct request *r, const Spark__V1__Done 
         bus_call_reply(c, e < 0 ? sd_bus_message_unref(reply) : reply);
 }
 
+uint32_t bus_usage_requires(struct bus_call *c) {
+        uint32_t days;
+        int all;
+
+        if (sd_bus_message_read(c->message, "ub", &days, &all) < 0)
+                all = 0;
+        return RIGHT_BIT(all ? RIGHT_OBSERVE_OTHERS : RIGHT_USE);
+}
+
 void bus_operation_list_usage(struct bus_call *c) {
         static const struct request_sink sink = {
                 .token = bus_call_ignore_token, .progress = bus_call_ignore_progress, .done = usage_done, .error = bus_call_error

@@ -25,6 +25,7 @@ void bus_turn(struct bus *b);
 /* Pipes over restarts: all do nothing where there is no bus. Appends those that are kept, as they stand; takes one up where an
  * earlier process left off (fd is taken over). */
 void bus_write(struct bus *b, struct keep *k);
+void bus_keep_again(struct bus *b);
 void bus_restore_pipe(struct bus *b, const struct kept_request *kept, struct inherited *in, int input_fd);
 void bus_tick(struct bus *b, uint64_t now_us);
 /* Whom to ask for rights; NULL where there is no bus. */

@@ -139,23 +139,49 @@ void connection_start_transfer(struct connection *c) {
         c->channel.transfer = &c->transfer;
 }
 
-void connection_keep(struct connection *c) {
-        struct keep *k = c->manager->keep;
+/* Gives the store what there is of it. */
+static bool push(struct connection *c) {
         char name[CLIENTS_NAME_MAX];
-        struct list *pos, *tmp;
 
-        if (c->kept || c->state == CONNECTION_DEAD || !keep_is_on(k))
-                return;
         clients_name_connection(name, c->client);
-        if (!keep_push_fd(k, name, c->channel.fd))
-                return;
-        c->kept = true;
+        if (!keep_push_fd(c->manager->keep, name, c->channel.fd))
+                return false;
         c->fds_kept = c->fds_dropped = c->channel.n_fds_received - channel_pending_fds(&c->channel);
         keep_fds(c);
+        return true;
+}
+
+void connection_keep(struct connection *c) {
+        struct keep *k = c->manager->keep;
+        struct list *pos, *tmp;
+
+        if (c->kept || c->state == CONNECTION_DEAD || !keep_is_on(k) || !push(c))
+                return;
+        c->kept = true;
         write_connection(c, k);
         connection_start_transfer(c);
         LIST_FOREACH(pos, tmp, &c->streams)
                 stream_keep(LIST_ENTRY(pos, struct stream, link));
+}
+
+void connection_keep_again(struct connection *c) {
+        struct list *pos, *tmp;
+
+        if (c->state == CONNECTION_DEAD || (!c->kept && list_empty(&c->streams)))
+                return;
+        c->kept = push(c);
+        if (c->kept)
+                connection_start_transfer(c);
+        else
+                c->channel.transfer = NULL;
+        LIST_FOREACH(pos, tmp, &c->streams) {
+                struct request *r = LIST_ENTRY(pos, struct stream, link)->request;
+
+                if (c->kept)
+                        request_keep_again(r);
+                else
+                        r->kept = r->input_kept = false;
+        }
 }
 
 /* ---- what becomes of it ---- */

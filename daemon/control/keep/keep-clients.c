@@ -74,15 +74,25 @@ void clients_commit(struct manager *m) {
 
 /* ---- handing on ---- */
 
-void clients_hand_on(struct manager *m) {
+bool clients_hand_on(struct manager *m) {
         struct list *pos, *tmp;
 
         if (!keep_is_on(m->keep))
-                return;
+                return false;
         LIST_FOREACH(pos, tmp, &m->connections)
                 connection_keep(LIST_ENTRY(pos, struct connection, link));
         clients_commit(m);
-        m->handed_on = true;
+        m->handed_on = keep_is_on(m->keep);
+        return m->handed_on;
+}
+
+void clients_keep_again(struct manager *m) {
+        struct list *pos, *tmp;
+
+        m->clients_kept.n_dropped = 0;
+        LIST_FOREACH(pos, tmp, &m->connections)
+                connection_keep_again(LIST_ENTRY(pos, struct connection, link));
+        bus_keep_again(m->bus);
 }
 
 bool clients_are_handed_on(const struct manager *m, bool kept) {

@@ -63,7 +63,7 @@ void model_close_image(struct model *model) {
         model_keep_gone(model);
         model_close_segments(model, model->segments, model->n_segments);
         model->n_segments = 0;
-        model->missing = 0;
+        model->missing = model->kept = 0;
 }
 
 void model_drop_image(struct model *model) {
@@ -204,7 +204,11 @@ static void model_start(struct model *model) {
         model->deaths_in_row = model->start_failures = 0;
         model->early_tried = false;
         model->load_began_us = manager_now_us();
-        if (config_is_null_backend(model->manager->config)) {
+        if (model->n_segments > 0 && !model->missing) { /* only its engine went */
+                model->kv_promised = model->plan.kv;
+                model->engine_promised = model->plan.engine;
+        }
+        if (config_is_null_backend(model->manager->config) || (model->n_segments > 0 && !model->missing)) {
                 model_set_state(model, MODEL_STARTING);
                 model_start_engine(model);
                 return;
@@ -295,8 +299,15 @@ static void model_unload(struct model *model) {
 }
 
 void model_unload_idle(struct model *model) {
-        if (model->state == MODEL_READY && list_empty(&model->active) && list_empty(&model->waiting))
+        if (!list_empty(&model->active) || !list_empty(&model->waiting))
+                return;
+        if (model->state == MODEL_READY) {
                 model_unload(model);
+        } else if (model_is_part(model)) {
+                residency_unloading(model);
+                model->load_wanted = false; /* so nobody needs what is left of it */
+                model_kick(model);
+        }
 }
 
 static void pump_ready(struct model *model) {
@@ -375,6 +386,8 @@ static void model_pump(struct model *model) {
         case MODEL_AVAILABLE:
                 answer_unloads(model, false);
                 refuse_held(model);
+                if (model->n_segments > 0 && !waits_for_load(model))
+                        model_drop_image(model); /* a part that was left for somebody */
                 if (waits_for_load(model) && !model->holds)
                         model_start(model);
                 else

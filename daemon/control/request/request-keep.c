@@ -144,6 +144,12 @@ void request_keep(struct request *r, uint64_t connection, uint64_t id, const str
         request_write(r, r->manager->keep, connection, id, pending);
 }
 
+void request_keep_again(struct request *r) {
+        r->input_kept = false;
+        keep_input(r);
+        r->kept = true;
+}
+
 /* ---- what becomes of it ---- */
 
 void request_note_accepted(struct request *r) {

@@ -12,6 +12,8 @@ struct kept_request;
 /* From here on a later process would go on with it, for the request `id` of this connection, or (connection 0) for a pipe.
  * pending: tokens that were not queued for the connection; NULL = none. */
 void request_keep(struct request *r, uint64_t connection, uint64_t id, const struct pending *pending);
+/* It is kept, with the next snapshot; what came with it is given to the store, which has nothing of it. */
+void request_keep_again(struct request *r);
 /* Appends it, as it stands. */
 void request_write(const struct request *r, struct keep *k, uint64_t connection, uint64_t id, const struct pending *pending);
 /* What of it is no pipe's or connection's; the strings and arrays are borrowed. */

@@ -319,6 +319,19 @@ bool sessions_sync(struct sessions *t) {
         return synced;
 }
 
+size_t sessions_count_unsaved(const struct sessions *t) {
+        struct list *pos, *tmp;
+        size_t n = 0;
+
+        for (size_t i = 0; i < SESSION_BUCKETS; i++)
+                LIST_FOREACH(pos, tmp, (struct list *)&t->buckets[i]) {
+                        const struct session *s = LIST_ENTRY(pos, struct session, link);
+
+                        n += s->persistent && s->saved != s->version;
+                }
+        return n;
+}
+
 int sessions_new(struct sessions **ret, struct manager *m) {
         struct sessions *t = calloc(1, sizeof(*t));
         int r;
