@@ -38,6 +38,8 @@ static const struct {
         [EVENT_POWER_MORE] = { LOG_LEVEL_INFO, "b4dfff035a20422e91e9b28efc9581d4" },
         [EVENT_ADOPTED] = { LOG_LEVEL_NOTICE, "c924debc59b040c48582d9cb70bba706" },
         [EVENT_COLD_START] = { LOG_LEVEL_WARNING, "15f053aae0ea467b8eaa53a701da71d8" },
+        [EVENT_KEEP_LOST] = { LOG_LEVEL_ERROR, "3bdeccaf3b34481f813cfb9f1f14a93c" },
+        [EVENT_KEEP_AGAIN] = { LOG_LEVEL_NOTICE, "4c1f293ebc5341e7baabe20ced746d14" },
 };
 
 const char *event_id(enum event event) {

@@ -34,6 +34,8 @@ enum event {
         EVENT_POWER_MORE,
         EVENT_ADOPTED,    /* what an earlier process left was taken over */
         EVENT_COLD_START, /* and this is where it could not be */
+        EVENT_KEEP_LOST,  /* a restart would begin from nothing */
+        EVENT_KEEP_AGAIN, /* no more */
         EVENT_N,
 };
 

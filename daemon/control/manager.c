@@ -120,13 +120,6 @@ static void check_stop(struct manager *m) {
                 (void)sd_event_exit(m->event, 0);
 }
 
-/* Another process follows at once and goes on: nobody is told anything, nothing is waited for. */
-static void hand_over(struct manager *m) {
-        clients_hand_on(m);
-        log_info("ending for a restart; what is loaded and what runs stays");
-        (void)sd_event_exit(m->event, 0);
-}
-
 /* Where that can't be found out it is taken for a restart: a stop only loses its time to finish then. */
 static bool is_restart(struct manager *m) {
         int r;
@@ -151,6 +144,16 @@ void manager_stop(struct manager *m) {
         m->stop_us = manager_now_us();
         manager_listen_end(m);
         manager_kick(m);
+}
+
+/* Another process follows at once and goes on: nobody is told anything, nothing is waited for. */
+static void hand_over(struct manager *m) {
+        if (!clients_hand_on(m)) {
+                manager_stop(m);
+                return;
+        }
+        log_info("ending for a restart; what is loaded and what runs stays");
+        (void)sd_event_exit(m->event, 0);
 }
 
 /* ---- the turn ---- */
@@ -185,6 +188,7 @@ static int on_turn(sd_event_source *source, void *userdata) {
         bus_turn(m->bus);
         clients_commit(m);
         keep_turn(m->keep);
+        restore_keeping(m, manager_now_us());
         if (!manager_accepts(m))
                 check_stop(m);
         return 0;
@@ -231,6 +235,8 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata) {
         sessions_tick(m->sessions, now_us);
         store_tick(m->store, now_us);
         power_tick(m->power, now_us);
+        if (keep_is_due(m->keep, now_us))
+                manager_kick(m); /* at the end of a turn everything stands as it is to be kept */
         check_ready(m);
         bus_tick(m->bus, now_us);
         notify_update(m, now_us);
@@ -334,6 +340,7 @@ static int add_signals(struct manager *m) {
         int r;
 
         (void)signal(SIGPIPE, SIG_IGN);
+        (void)signal(SIGXFSZ, SIG_IGN); /* a limit is an error of the call that meets it */
         (void)sigemptyset(&set);
         for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
                 (void)sigaddset(&set, signals[i]);

@@ -18,7 +18,7 @@ STANDARD = {"org.freedesktop.DBus.Properties": {"Get": "ss", "GetAll": "s", "Set
             "org.freedesktop.DBus.Peer": {"Ping": "", "GetMachineId": ""}}
 # what needs rights that nobody here has; and what needs nothing but to be let in
 FORBIDDEN = {(MANAGER, m) for m in ("Load", "Unload", "ImportModel", "PackModel", "Reload")} | {(MODEL, "Load"), (MODEL, "Unload")}
-USE = {(MANAGER, m) for m in ("Complete", "Generate", "OpenSession", "ReserveMemory", "HoldWarm")}
+USE = {(MANAGER, m) for m in ("Complete", "Generate", "OpenSession", "ReserveMemory", "HoldWarm", "ListUsage")}
 OPTIONS = ("model", "temperature", "top_p", "min_p", "top_k", "seed", "max_tokens", "stop", "raw", "priority", "pin", "replace",
            "lossless", "file", "wait", "missing_only", "policy", "repetition_penalty", "nonsense", "")
 TYPES = "ybnqiuxtdsog"

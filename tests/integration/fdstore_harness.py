@@ -35,6 +35,7 @@ class FdStore:
         self.maximum = maximum
         self.path = path
         self.lock = threading.Lock()
+        self.reading = threading.Lock()
         self.held = []  # (name, fd), oldest first
         self.messages = []  # text of each one that came
         self.ready = threading.Event()
@@ -64,10 +65,13 @@ class FdStore:
                     return
 
     def _receive(self):
-        try:
-            data, ancillary, _, _ = self.sock.recvmsg(8192, 4096)
-        except OSError:
-            return False
+        with self.reading:
+            try:
+                data, ancillary, _, _ = self.sock.recvmsg(8192, 4096, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
         fds = array.array("i")
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -111,6 +115,13 @@ class FdStore:
                     self.epoll.unregister(held[1])
                 os.close(held[1])
 
+    @contextlib.contextmanager
+    def paused(self):
+        """Reads nothing meanwhile: whoever sends more than the socket's queue has room for waits. Gives that room, in messages."""
+        with self.reading:
+            with open("/proc/sys/net/unix/max_dgram_qlen", encoding="ascii") as file:
+                yield int(file.read()) + 1
+
     def settle(self):
         """Waits until everything that was sent has been read."""
         until(lambda: not select.select([self.sock], [], [], 0.02)[0], 5, "the notifications that were sent")
@@ -135,7 +146,8 @@ class Process:
     """One that was started with posix_spawn(), with the part of subprocess.Popen that is used."""
 
     def __init__(self, argv, env, actions):
-        self.pid = os.posix_spawn(argv[0], argv, env, file_actions=actions, setsid=True)
+        self.pid = os.posix_spawn(argv[0], argv, env, file_actions=actions, setsid=True,
+                                  setsigdef=(signal.SIGPIPE, signal.SIGXFSZ))  # which Python ignores
         self.returncode = None
 
     def poll(self):

@@ -14,7 +14,7 @@ import threading
 import time
 import unittest
 
-from harness import ROOT, SLOW, Closed
+from harness import ROOT, SLOW, Closed, fill_disk
 from power_harness import *
 
 DELAY = ("sleep", "delay")
@@ -233,6 +233,39 @@ class Hung(SleepTestCase):
             ledger.execute("ROLLBACK")
         self.wake_up(logind, daemon)
         self.assertServes(daemon)
+
+
+class FullDisk(SleepTestCase):
+    def test_sessions(self):
+        """What finds no room on the disk stays in memory and is written later; the machine does not wait for it."""
+        disk = self.small_disk()
+        logind, daemon = self.begin(state_dir=str(disk))
+        with daemon.connect() as client:
+            def turn():
+                end = client.answer(client.generate(n=5, session=session))[2]
+                self.assertDone(end)
+                return end.done.session.tokens
+
+            session = client.ask(session_create=pb.SessionCreate(persistent=True)).done.session.id
+            turn()
+            full = fill_disk(disk)
+            said = turn()
+            self.fall_asleep(logind, daemon)
+            self.assertIn("could not be written: No space left on device; it is kept in memory", daemon.log())
+            self.assertRegex(daemon.log(), "ready for the machine's sleep after [0-9]+ ms, but 1 sessions could not be written")
+            self.wake_up(logind, daemon)
+            info, = client.ask(sessions=pb.Sessions()).done.sessions.sessions
+            self.assertEqual((info.id, info.tokens), (session, said))
+            said = turn()
+            full.unlink()
+            until(lambda: "sessions can be written again" in daemon.log(), 20, "a session that is written")
+            self.assertLess(self.fall_asleep(logind, daemon), 1 * SLOW)
+            daemon.process.kill()  # the battery is empty
+            daemon.process.wait()
+        daemon.start()
+        with daemon.connect() as client:
+            info, = client.ask(sessions=pb.Sessions()).done.sessions.sessions
+            self.assertEqual((info.id, info.tokens), (session, said))
 
 
 class Logind(SleepTestCase):

@@ -348,6 +348,46 @@ static void test_killed_while_rewriting(void **state) {
         (void)munmap((void *)started, 4096);
 }
 
+/* ---- a log that is full ---- */
+
+static void test_full_log(void **state) {
+        Spark__State__V1__Record record = SPARK__STATE__V1__RECORD__INIT;
+        Spark__State__V1__SessionGone gone = SPARK__STATE__V1__SESSION_GONE__INIT;
+        char text[200] = { [0 ... 198] = 'x' };
+        struct keep_log log;
+
+        record.body_case = SPARK__STATE__V1__RECORD__BODY_SESSION_GONE;
+        record.session_gone = &gone;
+        assert_int_equal(keep_log_new(&log, 1), 0);
+        assert_int_equal(ftruncate(log.fd, (off_t)KEEP_BYTES_MAX), 0); /* a hole; no memory */
+        log.size = KEEP_BYTES_MAX;
+        log.end = KEEP_BYTES_MAX - 100;
+        gone.id = text;
+        assert_int_equal(keep_log_append(&log, &record), KEEP_LOG_E_FULL);
+        assert_int_equal(log.end, KEEP_BYTES_MAX - 100);
+        text[10] = 0;
+        assert_int_equal(keep_log_append(&log, &record), 0);
+        assert_in_range(log.end, KEEP_BYTES_MAX - 99, KEEP_BYTES_MAX);
+        keep_log_commit(&log);
+        keep_log_void(&log);
+        assert_int_equal(log.size, KEEP_LOG_HEAD);
+        assert_int_equal(log.head->complete, 0);
+        keep_log_close(&log);
+}
+
+static void test_when_to_rewrite(void **state) {
+        const size_t mib = 1 << 20;
+
+        assert_int_equal(keep_log_rewrite_at(KEEP_LOG_HEAD), 2 * KEEP_LOG_HEAD + 4 * mib);
+        assert_int_equal(keep_log_rewrite_at(300 * mib), 604 * mib);
+        assert_int_equal(keep_log_rewrite_at(600 * mib), 812 * mib); /* before it is full */
+        assert_int_equal(keep_log_rewrite_at(1016 * mib), 1020 * mib);
+        assert_int_equal(keep_log_rewrite_at(1020 * mib), SIZE_MAX);
+        assert_int_equal(keep_log_rewrite_at(KEEP_BYTES_MAX), SIZE_MAX);
+        for (size_t end = mib; end < KEEP_BYTES_MAX; end += mib)
+                assert_true(keep_log_rewrite_at(end) > end + 3 * mib);
+}
+
 /* ---- descriptors ---- */
 
 static void push_two(struct life *l) {
@@ -449,6 +489,8 @@ int main(void) {
                 KEEP_TEST(test_descriptors),
                 KEEP_TEST(test_full_store),
                 KEEP_TEST(test_no_store),
+                cmocka_unit_test(test_full_log),
+                cmocka_unit_test(test_when_to_rewrite),
                 cmocka_unit_test(test_nothing_of_it),
         };
 

@@ -412,6 +412,31 @@ void bus_write(struct bus *b, struct keep *k) {
                         pipe_record(LIST_ENTRY(pos, struct bus_pipe, link), k);
 }
 
+static void pipe_keep_again(struct bus_pipe *p) {
+        char name[CLIENTS_NAME_MAX];
+
+        if (p->request)
+                p->key = p->request->key;
+        else if (!p->kept)
+                return; /* it is nobody's in the log */
+        pipe_name(p, name);
+        p->kept = keep_push_fd(p->bus->manager->keep, name, p->fd);
+        if (!p->request)
+                return;
+        p->request->kept = p->request->input_kept = false;
+        if (p->kept)
+                request_keep_again(p->request);
+}
+
+void bus_keep_again(struct bus *b) {
+        struct list *pos, *tmp;
+
+        if (!b)
+                return;
+        LIST_FOREACH(pos, tmp, &b->pipes)
+                pipe_keep_again(LIST_ENTRY(pos, struct bus_pipe, link));
+}
+
 static int pipe_take_up(struct bus_pipe *p, const struct kept_request *kept, int input_fd) {
         const struct request_origin origin = { .user = p->user, .pid = p->pid, .unit = p->unit, .client = p->client };
         struct request_error error;

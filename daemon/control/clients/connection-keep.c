@@ -37,6 +37,8 @@ static bool fill(struct connection *c, Spark__State__V1__Connection *m, uint8_t 
         m->prefill_progress = c->prefill_progress;
         m->of_bus = c->of_bus;
         m->normal_only = c->normal_only;
+        m->start_time = c->peer.start_time;
+        m->rights = c->rights;
         m->closing = c->state == CONNECTION_CLOSING;
         m->sent = c->channel.out_total;
         m->input = (ProtobufCBinaryData){ .len = n_input, .data = (uint8_t *)input };
@@ -137,23 +139,49 @@ void connection_start_transfer(struct connection *c) {
         c->channel.transfer = &c->transfer;
 }
 
-void connection_keep(struct connection *c) {
-        struct keep *k = c->manager->keep;
+/* Gives the store what there is of it. */
+static bool push(struct connection *c) {
         char name[CLIENTS_NAME_MAX];
-        struct list *pos, *tmp;
 
-        if (c->kept || c->state == CONNECTION_DEAD || !keep_is_on(k))
-                return;
         clients_name_connection(name, c->client);
-        if (!keep_push_fd(k, name, c->channel.fd))
-                return;
-        c->kept = true;
+        if (!keep_push_fd(c->manager->keep, name, c->channel.fd))
+                return false;
         c->fds_kept = c->fds_dropped = c->channel.n_fds_received - channel_pending_fds(&c->channel);
         keep_fds(c);
+        return true;
+}
+
+void connection_keep(struct connection *c) {
+        struct keep *k = c->manager->keep;
+        struct list *pos, *tmp;
+
+        if (c->kept || c->state == CONNECTION_DEAD || !keep_is_on(k) || !push(c))
+                return;
+        c->kept = true;
         write_connection(c, k);
         connection_start_transfer(c);
         LIST_FOREACH(pos, tmp, &c->streams)
                 stream_keep(LIST_ENTRY(pos, struct stream, link));
+}
+
+void connection_keep_again(struct connection *c) {
+        struct list *pos, *tmp;
+
+        if (c->state == CONNECTION_DEAD || (!c->kept && list_empty(&c->streams)))
+                return;
+        c->kept = push(c);
+        if (c->kept)
+                connection_start_transfer(c);
+        else
+                c->channel.transfer = NULL;
+        LIST_FOREACH(pos, tmp, &c->streams) {
+                struct request *r = LIST_ENTRY(pos, struct stream, link)->request;
+
+                if (c->kept)
+                        request_keep_again(r);
+                else
+                        r->kept = r->input_kept = false;
+        }
 }
 
 /* ---- what becomes of it ---- */
@@ -249,7 +277,7 @@ void connection_note_end(struct connection *c) {
 /* ---- in the next process ---- */
 
 void connection_restore_request(struct connection *c, const struct kept_request *kept, int input_fd) {
-        const struct request_origin origin = { .user = c->user, .pid = c->peer.pid, .unit = c->peer.unit, .client = c->client };
+        const struct request_origin origin = connection_origin(c);
         struct request_error error;
         struct stream *s = NULL;
         Spark__V1__Token token;

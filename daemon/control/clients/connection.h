@@ -51,6 +51,7 @@ struct connection {
         uint64_t fds_dropped;
         struct channel_transfer transfer;
         bool normal_only;      /* as struct request_origin's */
+        uint32_t rights;       /* (rights.h) that it has; for further ones polkit is asked, unless it is of the bus */
         uint32_t events;   /* what the source watches */
         struct user *user;
         struct peer peer;
@@ -86,6 +87,8 @@ void connection_finish(struct connection *c);
 
 /* From here on a later process would go on with it and with what runs on it. Does nothing where nothing is kept. */
 void connection_keep(struct connection *c);
+/* The store has nothing of it any more. One that was kept, or has requests, is with the next snapshot. */
+void connection_keep_again(struct connection *c);
 /* Appends it and its requests, as they stand. */
 void connection_write(struct connection *c, struct keep *k);
 /* Takes up a request of it where an earlier process left off, or says why not. */

@@ -8,6 +8,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/words.h"
 #include "bus/bus.h"
 #include "carry.h"
 #include "clients/connection.h"
@@ -15,7 +16,7 @@
 #include "keep-clients.h"
 #include "kept.h"
 #include "manager.h"
-#include "request/request-private.h"
+#include "request/request-keep.h"
 #include "session/session.h"
 
 /* ---- names ---- */
@@ -73,15 +74,25 @@ void clients_commit(struct manager *m) {
 
 /* ---- handing on ---- */
 
-void clients_hand_on(struct manager *m) {
+bool clients_hand_on(struct manager *m) {
         struct list *pos, *tmp;
 
         if (!keep_is_on(m->keep))
-                return;
+                return false;
         LIST_FOREACH(pos, tmp, &m->connections)
                 connection_keep(LIST_ENTRY(pos, struct connection, link));
         clients_commit(m);
-        m->handed_on = true;
+        m->handed_on = keep_is_on(m->keep);
+        return m->handed_on;
+}
+
+void clients_keep_again(struct manager *m) {
+        struct list *pos, *tmp;
+
+        m->clients_kept.n_dropped = 0;
+        LIST_FOREACH(pos, tmp, &m->connections)
+                connection_keep_again(LIST_ENTRY(pos, struct connection, link));
+        bus_keep_again(m->bus);
 }
 
 bool clients_are_handed_on(const struct manager *m, bool kept) {
@@ -202,7 +213,8 @@ void clients_restore(struct manager *m, struct kept *kept, struct inherited *in)
         size_t n = 0;
 
         if (kept->spoiled)
-                log_warning("%zu records of clients make no sense; what they are about is given up", kept->spoiled);
+                log_warning("%zu record%s of clients without sense: what they are about is given up", kept->spoiled,
+                            words_s(kept->spoiled));
         m->last_client = MAX(m->last_client, kept->last_connection);
         m->requests.sequence = MAX(m->requests.sequence, kept->last_request);
         take_rest(m, kept, &rest);
@@ -210,5 +222,5 @@ void clients_restore(struct manager *m, struct kept *kept, struct inherited *in)
                 n += restore_connection(m, LIST_ENTRY(pos, struct kept_connection, link), in, &rest) != NULL;
         restore_requests(m, kept, in);
         if (n > 0)
-                log_info("%zu clients go on, with %zu requests", n, m->requests.count);
+                log_info("going on with %zu client%s and %zu request%s", n, words_s(n), m->requests.count, words_s(m->requests.count));
 }

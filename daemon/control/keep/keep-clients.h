@@ -50,8 +50,10 @@ void clients_name_input(char *out, uint64_t key);
 int clients_take_fd(struct inherited *in, uint64_t client, uint64_t n);
 
 /* Keeps all there are, and commits: this process is about to end, and another one to follow. Nothing that is kept is ended then
- * by freeing it. */
-void clients_hand_on(struct manager *m);
+ * by freeing it. False: there was no room for that, nothing is kept. */
+bool clients_hand_on(struct manager *m);
+/* The store has nothing any more: gives it all anew. */
+void clients_keep_again(struct manager *m);
 bool clients_are_handed_on(const struct manager *m, bool kept);
 
 /* Appends everybody, as they stand: their part of a snapshot. */

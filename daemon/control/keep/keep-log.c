@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/crc32c.h"
 #include "base/fd.h"
@@ -17,6 +18,7 @@
 
 #define MAGIC "SPRKKEEP" /* without its end */
 #define GROW_BYTES ((size_t)256 << 10)
+#define REWRITE_BYTES ((size_t)4 << 20) /* out of date, beyond as much as there is */
 
 /* NULL with errno set. */
 static struct keep_head *log_map(int fd) {
@@ -98,6 +100,22 @@ void keep_log_close(struct keep_log *log) {
                 (void)munmap(log->head, KEEP_BYTES_MAX);
         (void)fd_close(log->fd);
         *log = KEEP_LOG_NULL;
+}
+
+void keep_log_void(struct keep_log *log) {
+        if (!log->head)
+                return;
+        log->head->complete = 0;
+        if (ftruncate(log->fd, KEEP_LOG_HEAD) == 0) /* its memory is others' */
+                log->size = log->end = KEEP_LOG_HEAD;
+}
+
+size_t keep_log_rewrite_at(size_t end) {
+        size_t left = KEEP_BYTES_MAX - MIN(end, KEEP_BYTES_MAX);
+
+        if (end + REWRITE_BYTES <= left)
+                return 2 * end + REWRITE_BYTES;
+        return left / 2 >= REWRITE_BYTES ? end + left / 2 : SIZE_MAX;
 }
 
 int keep_log_append(struct keep_log *log, const Spark__State__V1__Record *record) {

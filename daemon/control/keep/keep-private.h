@@ -48,6 +48,11 @@ int keep_log_new(struct keep_log *ret, uint64_t generation);
  * -errno. */
 int keep_log_open(struct keep_log *ret, int fd);
 void keep_log_close(struct keep_log *log);
+/* Nothing of it is to be found again; its head stays where it is. */
+void keep_log_void(struct keep_log *log);
+/* From how many bytes on it is to be written anew, where `end` bytes say all there is to say: when it has grown to more than twice
+ * that. Where it could not grow as far, at half of the way; SIZE_MAX where that is too short to be worth it. */
+size_t keep_log_rewrite_at(size_t end);
 /* 0, KEEP_LOG_E_FULL or -errno: then nothing was appended. */
 int keep_log_append(struct keep_log *log, const Spark__State__V1__Record *record);
 void keep_log_commit(struct keep_log *log);

@@ -9,6 +9,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/words.h"
 #include "event.h"
 #include "inherited.h"
 #include "keep-private.h"
@@ -16,7 +17,7 @@
 #define STATE_PREFIX "sparkd-state."
 #define CARRY_READ "sparkd-carry-r"
 #define CARRY_WRITE_END "sparkd-carry-w"
-#define REWRITE_BYTES ((size_t)4 << 20) /* out of date, beyond as much as there is: the log is written anew */
+#define REWRITE_RETRY_BYTES ((size_t)4 << 20) /* more of it, where that failed */
 
 /* The ends of the pipe, the log, and another one while it is written anew. */
 #define PLACES_MIN 4u
@@ -25,6 +26,10 @@
 #define ATTEMPTS_MAX 8u /* ended while they took over, in a row */
 #define UNREADY_MAX 30u /* ended before the service was ready, in a row */
 #define UNREADY_FREE 10u /* of them are followed at once by the next one */
+#define AGAIN_US 1000000u    /* what was given up is tried again at once, then after so long, then after twice as long ... */
+#define AGAIN_SHIFT_MAX 10u
+#define LASTING_US (600ull * 1000000u) /* what went well for so long begins a new row */
+
 #define REST_MS 100u
 #define REST_MAX_MS 2000u
 
@@ -41,6 +46,10 @@ struct keep {
         bool rewriting;
         int error;            /* of what was appended since it was last looked at */
         size_t rewrite_at;    /* bytes */
+        bool lost;            /* given up for want of room; to be tried again: */
+        bool again;           /* that is under way */
+        uint64_t again_us, began_us; /* 0 = not known yet */
+        unsigned failed;      /* in a row */
 };
 
 /* ---- the start ---- */
@@ -204,17 +213,24 @@ int keep_read(struct keep *k, keep_reader reader, void *userdata) {
 static void forget(struct keep *k) {
         k->on = false;
         k->over = true;
-        if (k->log.head)
-                k->log.head->complete = 0;
+        k->lost = false;
+        keep_log_void(&k->log);
         keep_store_remove_all(&k->store);
 }
 
+static const char *failure(int r) {
+        return r == KEEP_LOG_E_FULL ? "there is too much of it" :
+               r == -EXFULL         ? "the service manager does not take it" :
+                                      strerror(-r);
+}
+
+/* Until there is room again (keep_begin_again()). */
 static void give_up(struct keep *k, int r) {
-        log_error("nothing is kept over a restart any more: %s",
-                  r == KEEP_LOG_E_FULL ? "there is too much of it"
-                  : r < 0              ? strerror(-r)
-                                       : "the service manager does not take it");
+        if (!k->again)
+                event_log(EVENT_KEEP_LOST, NULL, "nothing is kept over a restart any more: %s", failure(r));
         forget(k);
+        k->lost = true;
+        k->again_us = 0;
 }
 
 static int push_log(struct keep *k, const struct keep_log *log) {
@@ -274,14 +290,14 @@ static int keep_rewrite(struct keep *k) {
         k->generation++;
         k->carry.op = &log.head->op;
         k->carry.committed = &log.head->committed;
-        k->rewrite_at = 2 * log.end + REWRITE_BYTES;
+        k->rewrite_at = keep_log_rewrite_at(log.end);
         remove_old_logs(k);
         keep_log_close(&old);
         return 0;
 }
 
 static int make_pipe(struct keep *k) {
-        int r = carry_init(&k->carry);
+        int r = k->carry.pipe[0] < 0 ? carry_init(&k->carry) : 0;
 
         if (r < 0)
                 return r;
@@ -293,6 +309,7 @@ static int make_pipe(struct keep *k) {
 
 void keep_taken(struct keep *k) {
         bool found = k && k->log.head;
+        char state[WORDS_BYTES];
         size_t left;
         int r = 0;
 
@@ -301,7 +318,7 @@ void keep_taken(struct keep *k) {
         left = drop_left(k);
         k->in = NULL;
         if (left)
-                log_info("%zu descriptors that an earlier process left are of no use", left);
+                log_info("%zu descriptor%s that an earlier process left: of no use, closed", left, words_s(left));
         if (k->store.max < PLACES_MIN) {
                 forget(k);
                 return;
@@ -316,8 +333,8 @@ void keep_taken(struct keep *k) {
         }
         k->on = true;
         if (found)
-                event_log(EVENT_ADOPTED, NULL, "took over what an earlier process left: %zu descriptors, %zu bytes of state",
-                          k->store.n, k->log.end);
+                event_log(EVENT_ADOPTED, NULL, "took over what an earlier process left: %zu descriptor%s, %s of state", k->store.n,
+                          words_s(k->store.n), words_bytes(k->log.end, state));
 }
 
 void keep_ready(struct keep *k) {
@@ -357,9 +374,48 @@ void keep_turn(struct keep *k) {
         r = keep_rewrite(k);
         if (!r)
                 return;
-        log_warning("what is kept over a restart could not be written anew: %s",
-                    r < 0 ? strerror(-r) : "there is too much of it");
-        k->rewrite_at = k->log.end + REWRITE_BYTES; /* the old log is as good, and longer */
+        log_warning("what is kept over a restart could not be written anew: %s", failure(r));
+        k->rewrite_at = k->log.end + REWRITE_RETRY_BYTES; /* the old log is as good, and longer */
+}
+
+/* ---- beginning again ---- */
+
+bool keep_is_due(struct keep *k, uint64_t now_us) {
+        if (!k || !k->lost || (k->carry.op && k->carry.op->phase != CARRY_IDLE))
+                return false;
+        if (!k->again_us) {
+                if (k->began_us && now_us > k->began_us + LASTING_US)
+                        k->failed = 0;
+                k->again_us = now_us + (k->failed ? AGAIN_US << MIN(k->failed - 1, AGAIN_SHIFT_MAX) : 0);
+                k->failed++;
+        }
+        return now_us >= k->again_us;
+}
+
+/* True where it goes on. */
+static bool end_again(struct keep *k, int r) {
+        if (r == 0)
+                return true;
+        log_debug("nothing is kept over a restart still: %s", failure(r));
+        give_up(k, r);
+        k->again = false;
+        return false;
+}
+
+bool keep_begin_again(struct keep *k, uint64_t now_us) {
+        k->again = true;
+        k->over = k->lost = false;
+        k->began_us = now_us;
+        return end_again(k, make_pipe(k));
+}
+
+void keep_end_again(struct keep *k) {
+        if (!end_again(k, keep_rewrite(k)))
+                return;
+        k->on = true;
+        k->again = false;
+        event_log(EVENT_KEEP_AGAIN, NULL, "what runs is kept over a restart again: %zu descriptors, %zu bytes of state",
+                  k->store.n, k->log.end);
 }
 
 struct carry *keep_carry(struct keep *k) {

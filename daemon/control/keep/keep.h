@@ -27,7 +27,7 @@
 #include "state.pb-c.h"
 
 #define KEEP_VERSION 1u
-#define KEEP_BYTES_MAX ((size_t)1 << 30) /* of a log: beyond that nothing is kept any more, which is said once */
+#define KEEP_BYTES_MAX ((size_t)1 << 30) /* of a log: beyond that nothing is kept until there is less to say */
 
 struct keep;
 struct carry;
@@ -56,12 +56,19 @@ void keep_taken(struct keep *k);
 /* The service is ready: this start was none of a row that lead nowhere. */
 void keep_ready(struct keep *k);
 
-/* Appends one record; counts with the next commit. A record that can't be written ends keeping, with a word in the log. */
+/* Appends one record; counts with the next commit. A record that can't be written ends keeping, with a word in the log,
+ * until keep_is_due(). */
 void keep_append(struct keep *k, const Spark__State__V1__Record *record);
 /* Everything appended counts from here on. Cheap where nothing was. */
 void keep_commit(struct keep *k);
 /* Once a turn, behind the last commit: writes the log anew where too much of it is out of date. */
 void keep_turn(struct keep *k);
+/* Keeping was given up for want of room, and it is time to try it again: keep_begin_again(), push all descriptors anew, and
+ * keep_end_again(), which writes a snapshot; from there on what is appended counts, or it stays given up for longer. False: so it
+ * does at once. */
+bool keep_is_due(struct keep *k, uint64_t now_us);
+bool keep_begin_again(struct keep *k, uint64_t now_us);
+void keep_end_again(struct keep *k);
 /* How bytes are moved to and from clients; NULL where nothing is kept. */
 struct carry *keep_carry(struct keep *k);
 /* Bytes that the log takes: the memory ledger's. */

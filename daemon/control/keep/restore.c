@@ -114,3 +114,12 @@ int restore_end(struct manager *m) {
         m->inherited = inherited_free(m->inherited);
         return 0;
 }
+
+void restore_keeping(struct manager *m, uint64_t now_us) {
+        if (!keep_is_due(m->keep, now_us) || !keep_begin_again(m->keep, now_us))
+                return;
+        models_keep_again(m, m->keep);
+        leases_keep_again(m->leases, m->keep);
+        clients_keep_again(m);
+        keep_end_again(m->keep);
+}

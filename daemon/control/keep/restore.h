@@ -6,6 +6,8 @@
  * each of whom collects until all is known and then puts it back in place. And the other way round: who writes it down.
  */
 
+#include <stdint.h>
+
 struct manager;
 
 /* Takes what the service manager handed over. 0 or -errno, after having logged why. */
@@ -15,3 +17,5 @@ int restore_all(struct manager *m);
 /* Then, when clients and the bus can be served: puts back connections and what runs for them. From here on everything is kept;
  * what nobody took is given up. 0 or -errno. */
 int restore_end(struct manager *m);
+/* At the end of a turn: keeps everything again where there was no room for a time. */
+void restore_keeping(struct manager *m, uint64_t now_us);

@@ -78,6 +78,18 @@ void leases_keep_all(struct leases *t, struct keep *k) {
         }
 }
 
+void leases_keep_again(struct leases *t, struct keep *k) {
+        struct list *pos, *tmp;
+        char name[64];
+
+        LIST_FOREACH(pos, tmp, leases_list(t)) {
+                struct lease *lease = LIST_ENTRY(pos, struct lease, link);
+
+                lease_name(lease->id, name, sizeof(name));
+                lease->kept = lease->fd >= 0 && keep_push_fd(k, name, lease->fd);
+        }
+}
+
 int lease_keeper_new(struct lease_keeper **ret, struct manager *m) {
         struct lease_keeper *keeper = calloc(1, sizeof(*keeper));
 

@@ -18,6 +18,9 @@ struct lease_keeper *lease_keeper_free(struct lease_keeper *keeper);
 /* All that there are. */
 void leases_keep_all(struct leases *t, struct keep *k);
 
+/* Gives the store all of them anew: it has none. */
+void leases_keep_again(struct leases *t, struct keep *k);
+
 /* What was read of leases, and holding them again: 0 or -errno. */
 void leases_kept_read(struct keep_records *kept, const Spark__State__V1__Record *record);
 int leases_restore(struct manager *m, const struct keep_records *kept);

@@ -14,10 +14,15 @@ struct model;
 
 /* Its image has come, or what is known of it has changed. */
 void model_keep(struct model *model);
+/* Segments of it have been closed, or will be: the store lets go of them, too. */
+void model_keep_part(struct model *model);
 /* Its image goes: before that. */
 void model_keep_gone(struct model *model);
 /* All that there are. */
 void models_keep_all(struct manager *m, struct keep *k);
+
+/* Gives the store all images anew: it has none. */
+void models_keep_again(struct manager *m, struct keep *k);
 
 /* What was read of models. */
 void models_kept_read(struct keep_records *kept, const Spark__State__V1__Record *record);

@@ -20,7 +20,7 @@
 #include "event.h"
 #include "power-private.h"
 #include "session/session.h"
-#include "store/disk.h"
+#include "disk.h"
 
 #define LOGIND "org.freedesktop.login1"
 #define LOGIND_PATH "/org/freedesktop/login1"
@@ -203,12 +203,17 @@ static bool is_parked(void *userdata) {
 
 static void release(void *userdata, bool in_time) {
         struct power *p = userdata;
+        size_t unsaved = sessions_count_unsaved(p->manager->sessions);
 
         p->delay_fd = fd_close(p->delay_fd);
         if (p->state.inhibitor == INHIBITOR_HELD)
                 p->state.inhibitor = INHIBITOR_RELEASED;
         set_sleep(p);
-        if (in_time)
+        if (in_time && unsaved)
+                event_log(EVENT_SLEEP_LATE, NULL,
+                          "ready for the machine's sleep after %u ms, but %zu sessions could not be written and are in memory only",
+                          p->sleeper.sleep_ms, unsaved);
+        else if (in_time)
                 event_log(EVENT_SLEEP, NULL, "ready for the machine's sleep after %u ms", p->sleeper.sleep_ms);
         else
                 event_log(EVENT_SLEEP_LATE, NULL,

@@ -12,6 +12,8 @@ struct kept_request;
 /* From here on a later process would go on with it, for the request `id` of this connection, or (connection 0) for a pipe.
  * pending: tokens that were not queued for the connection; NULL = none. */
 void request_keep(struct request *r, uint64_t connection, uint64_t id, const struct pending *pending);
+/* It is kept, with the next snapshot; what came with it is given to the store, which has nothing of it. */
+void request_keep_again(struct request *r);
 /* Appends it, as it stands. */
 void request_write(const struct request *r, struct keep *k, uint64_t connection, uint64_t id, const struct pending *pending);
 /* What of it is no pipe's or connection's; the strings and arrays are borrowed. */
@@ -23,6 +25,8 @@ void request_note_accepted(struct request *r);
 void request_note_tokens(struct request *r, const Spark__V1__Token *token, bool pending);
 void request_note_queued(struct request *r);
 void request_note_credit(struct request *r, uint64_t tokens);
+/* It may be, with the rights that it has now. */
+void request_note_granted(struct request *r);
 /* It is no one's any more. */
 void request_note_end(struct request *r);
 
@@ -30,3 +34,5 @@ void request_note_end(struct request *r);
 int request_restore(struct manager *m, const struct kept_request *kept, const struct request_origin *origin,
                     const struct request_sink *sink, void *userdata, int input_fd, struct request **ret,
                     struct request_error *error);
+/* All of them are there. */
+void requests_added_again(struct requests *t);

@@ -37,6 +37,8 @@ void sessions_turn(struct sessions *t);
 void sessions_tick(struct sessions *t, uint64_t now_us);
 /* Writes what is not on disk now, before the machine may go to sleep; to be called until true: it is, or cannot be. */
 bool sessions_sync(struct sessions *t);
+/* Those that persist and are not on disk as they stand. */
+size_t sessions_count_unsaved(const struct sessions *t);
 /* While memory is short (on): idle sessions that persist go to disk, one KV after the other; to be called again. True when all
  * are there. */
 bool sessions_put_away(struct sessions *t, bool on);
