@@ -16,6 +16,7 @@ import unittest
 
 from harness import BUILD, ROOT, SLOW
 from power_harness import *
+from test_cuda import CudaCase
 
 
 class NobodyThere(PowerTestCase):
@@ -353,6 +354,24 @@ class Caps(PowerTestCase):
                         "org.freedesktop.DBus.Properties")
         self.assertEqual([got[name] for name in ("Batch", "Threads", "Clocks", "InForce", "ClocksBy", "Refused")],
                          [8, 1, 0, "batch threads", "", ""])
+
+
+class CapsOfADevice(CudaCase):
+    def test_refused(self):
+        """A device computes with no thread of the host's; without the driver's library nobody caps its clocks. It serves as ever."""
+        daemon = self.cuda(power={"sysfs": "/nonexistent", "mains_batch": 4, "mains_threads": 2, "mains_clocks": 60})
+        daemon.wait_engine()
+
+        def power():
+            with daemon.connect() as client:
+                return client.ask(status=pb.Status()).done.status.power
+        until(lambda: power().refused, 10, "the engine's answer")
+        said = power()
+        self.assertEqual((said.in_force, said.clocks_by, said.refused), ("batch", "", "threads: unsupported, clocks: unsupported"))
+        self.assertEqual(len([note for note in said.notes if "not capped" in note]), 2)
+        self.assertEqual(daemon.log().count("clocks are not capped"), 1)
+        with daemon.connect() as client:
+            self.assertDone(client.ask(generate=pb.Generate(prompt=b"Once", sampling=pb.Sampling(max_tokens=4))))
 
 
 class Profiles(PowerTestCase):

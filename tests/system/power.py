@@ -18,6 +18,13 @@ backend = "null";
 null = { step_us = 20000; };
 memory = { floor = "64M"; };
 """
+CAPS = """
+backend = "cpu";
+threads = 2;
+models = ( { name = "tiny"; path = "/usr/share/sparkd/spark-tiny.gguf"; } );
+memory = { floor = "64M"; };
+power = { mains_batch = 16; mains_threads = 1; mains_clocks = 50; };
+"""
 USERS = 'u person 1500 "Person"\nm person spark\nu worker 900 "Worker"\nm worker spark\n'
 DELAY = ("sleep", "delay")
 AWAKE = sorted([DELAY, ("sleep", "block"), ("idle", "block")])
@@ -103,7 +110,18 @@ class Power(Steps):
         finally:
             self.end(process)
 
-    def test_08_stops(self):
+    def test_08_caps(self):
+        """From within the sandbox of the unit and of the engine: what is refused is for the kernel's sake, never for ours."""
+        pathlib.Path("/etc/sparkd/sparkd.conf").write_text(CAPS, encoding="ascii")
+        self.assertRuns(systemctl("restart", SERVICE))
+        self.assertTrue(until(lambda: "batch threads" in power()["in_force"]), (power(), self.journal()))
+        said = power()
+        self.assertEqual((said["batch"], said["threads"], said["clocks"]), (16, 1, 50))
+        self.assertIn((said["in_force"], said["clocks_by"], said["refused"]),
+                      [("batch threads clocks", "uclamp", ""), ("batch threads", "", "clocks: unsupported")])
+        self.assertServes()
+
+    def test_09_stops(self):
         self.assertRuns(systemctl("stop", SERVICE))
         self.assertTrue(until(lambda: inhibitors() == []), inhibitors())
         self.assertNotIn("leaves a charge", self.journal())
