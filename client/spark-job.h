@@ -1,17 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef SPARK_JOB_H
+#ifndef SPARK_H
+#include "spark.h" /* which includes this */
+#elif !defined(SPARK_JOB_H)
 #define SPARK_JOB_H
 
 /*
- * Rights and jobs. Part of spark.h, which includes this.
+ * Rights and jobs. Part of spark.h.
  *
  * Who may connect may use the service. For more (loading and unloading, the model store, what is other users') it asks polkit, where
  * there is one on the system bus, while the request waits: about the process that connected, whoever has the connection now.
  */
-
-#ifndef SPARK_H
-#error "include spark.h"
-#endif
 
 /* From here on requests of this connection allow that a person is asked for a password (on != 0), or not (0: as it begins). A request
  * may take two minutes longer then. Without, what a person would have to allow ends with SPARK_PERMISSION_DENIED, and
