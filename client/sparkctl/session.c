@@ -24,7 +24,7 @@ static int fail_connect(const struct ctl *ctl, int error) {
         case EACCES:
         case EPERM:
                 return ctl_fail(ctl, EXIT_NOT_PERMITTED, "PERMISSION_DENIED",
-                                "Ask the administrator to add you to the socket's group (sudo usermod -aG sparkd "
+                                "Ask the administrator to add you to the socket's group (sudo usermod -aG spark "
                                 "$USER), then log in again. `sparkctl doctor` shows the permissions.",
                                 "You may not use the socket %s.", ctl->socket);
         case EAGAIN:

@@ -142,6 +142,7 @@ void manager_stop(struct manager *m) {
         notify_stopping(m);
         m->state = MANAGER_STOPPING;
         m->stop_us = manager_now_us();
+        requests_end_questions(m); /* nobody is to type a password for a service that goes */
         manager_listen_end(m);
         manager_kick(m);
 }

@@ -165,3 +165,9 @@ int request_ask(struct request *r, const struct demand *demand, bool interactive
         (void)request_question_free(q);
         return result ? REQUEST_E_REFUSED : 0;
 }
+
+void requests_end_questions(struct manager *m) {
+        for (size_t i = 0; i < m->requests.n_slots; i++)
+                if (m->requests.slots[i] && m->requests.slots[i]->question)
+                        request_fail_with(m->requests.slots[i], SPARK__V1__ERROR_CODE__STOPPING, "The daemon is shutting down.");
+}

@@ -155,6 +155,9 @@ void request_resume(struct request *r);
 /* What held credit back (power) may be over: looks at all requests again. */
 void requests_pump_credit(struct manager *m);
 
+/* Ends those about which polkit is being asked: the service stops. */
+void requests_end_questions(struct manager *m);
+
 /* Ends the request; it is gone afterwards. */
 void request_finish(struct request *r, const Spark__V1__Done *done);
 void request_fail(struct request *r, const struct request_error *error);

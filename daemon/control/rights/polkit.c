@@ -164,11 +164,34 @@ static bool check_send_pid(struct polkit_check *c, sd_bus_message *m) {
         return c->subject.peer->start_time && peer_is_there(c->subject.peer) && check_send(c) >= 0;
 }
 
+/* A dialog that is open goes away; without one there is nothing to be called off. */
+static void check_call_off(const struct polkit_check *c) {
+        sd_bus_message *m = NULL;
+        char id[32];
+        int r;
+
+        format_id(c, id);
+        if (!*id || !c->polkit->bus)
+                return;
+        r = sd_bus_message_new_method_call(c->polkit->bus, &m, POLKIT_NAME, POLKIT_PATH, POLKIT_IFACE,
+                                           "CancelCheckAuthorization");
+        if (r >= 0)
+                r = sd_bus_message_append(m, "s", id);
+        if (r >= 0)
+                r = sd_bus_send(c->polkit->bus, m, NULL); /* expects no answer */
+        if (r < 0)
+                log_debug("a question to polkit could not be called off: %s", strerror(-r));
+        (void)sd_bus_message_unref(m);
+}
+
 static int on_answer(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         struct polkit_check *c = userdata;
 
-        if (!check_send_pid(c, m))
-                check_answer(c, read_answer(c->polkit, m));
+        if (check_send_pid(c, m))
+                return 0;
+        if (sd_bus_message_is_method_error(m, SD_BUS_ERROR_NO_REPLY)) /* nobody typed anything */
+                check_call_off(c);
+        check_answer(c, read_answer(c->polkit, m));
         return 0;
 }
 
@@ -209,24 +232,9 @@ int polkit_ask(struct polkit *p, const struct polkit_question *q, struct polkit_
 }
 
 struct polkit_check *polkit_drop(struct polkit_check *c) {
-        sd_bus_message *m = NULL;
-        char id[32];
-        int r;
-
         if (!c)
                 return NULL;
-        format_id(c, id);
-        if (*id && c->polkit->bus) {
-                r = sd_bus_message_new_method_call(c->polkit->bus, &m, POLKIT_NAME, POLKIT_PATH, POLKIT_IFACE,
-                                                   "CancelCheckAuthorization");
-                if (r >= 0)
-                        r = sd_bus_message_append(m, "s", id);
-                if (r >= 0)
-                        r = sd_bus_send(c->polkit->bus, m, NULL); /* expects no answer */
-                if (r < 0)
-                        log_debug("a question to polkit could not be called off: %s", strerror(-r));
-                (void)sd_bus_message_unref(m);
-        }
+        check_call_off(c);
         check_free(c);
         return NULL;
 }
