@@ -20,6 +20,7 @@ static void model_show(struct spark_model *m, const Spark__V1__ModelInfo *p) {
                 .error = p->error,
                 .parameters = p->parameters,
                 .image_bytes = p->image_bytes,
+                .missing_bytes = p->missing_bytes,
                 .kv_bytes = p->kv_bytes,
                 .generated_tokens = p->generated_tokens,
                 .tokens_per_second = p->tokens_per_second,

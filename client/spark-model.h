@@ -70,6 +70,7 @@ struct spark_model {
         uint32_t holders;           /* spark_hold_warm() leases */
         const char *held;           /* what its requests wait for: "memory", "lease", "sleep", "power", "room"; "" = nothing
                                      * holds it back */
+        uint64_t missing_bytes;     /* of its image: given back, and loaded again before it serves; image_bytes are there */
 };
 
 struct spark_load_result {

@@ -122,6 +122,9 @@ static void add_models(struct top_lines *l, const struct spark_status_result *s)
                     m->queued, (double)m->tokens_per_second, bar(m->kv_used_bytes, m->kv_cached_bytes, m->kv_bytes, kv),
                     words_bytes(m->kv_used_bytes, used), words_bytes(m->kv_cached_bytes, cached),
                     words_bytes(m->kv_bytes, total));
+                if (m->missing_bytes)
+                        add(l, TOP_PLAIN, "  %s of %s given back", words_bytes(m->missing_bytes, used),
+                            words_bytes(m->image_bytes + m->missing_bytes, total));
         }
 }
 

@@ -71,7 +71,10 @@ static void print_model(const struct spark_model *m) {
                 (void)printf(" %s %s %s, context %u", format_safe(m->architecture, arch, sizeof(arch)),
                              format_count(m->parameters, count), format_safe(m->format, format, sizeof(format)),
                              m->context);
-        if (m->image_bytes)
+        if (m->missing_bytes)
+                (void)printf(", %s of %s given back", words_bytes(m->missing_bytes, bytes),
+                             words_bytes(m->image_bytes + m->missing_bytes, kv));
+        else if (m->image_bytes)
                 (void)printf(", %s + %s KV", words_bytes(m->image_bytes, bytes), words_bytes(m->kv_bytes, kv));
         if (m->lossless || m->packed)
                 (void)printf("; %s%s%.2f bits per weight", m->packed ? "packed, " : "", m->lossless ? "losslessly coded, " : "",

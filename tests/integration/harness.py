@@ -56,7 +56,7 @@ import spark_pb2 as pb  # noqa: E402
 pb.Sampling, pb.LogitBias = sampling_pb2.Sampling, sampling_pb2.LogitBias  # one namespace, as in the package
 
 __all__ = ["pb", "varint", "BUILD", "ROOT", "TESTDATA", "SLOW", "FRAME_MAX", "Daemon", "Client", "Closed", "TestCase",
-           "error_name", "long_model", "memfd", "until"]
+           "error_name", "long_model", "fill_disk", "memfd", "until"]
 
 
 def varint(value):
@@ -101,6 +101,15 @@ def long_model(path, context):
     data[at:at + 4] = struct.pack("<I", context)
     path.write_bytes(data)
     return str(path)
+
+
+def fill_disk(folder):
+    """Writes a file there until there is no room. Gives it."""
+    path = pathlib.Path(folder) / "full"
+    with open(path, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
+    return path
 
 
 class Closed(Exception):
@@ -284,6 +293,7 @@ class Daemon:
         settings = {"socket": str(self.socket), "state_dir": str(self.folder), "bus": "none", "backend": "null",
                     "log_level": "debug", **settings}
         settings.setdefault("memory", {}).setdefault("floor", "64M")
+        self.state_dir = settings["state_dir"]
         self.config.write_text("".join(f"{k} = {_quote(v)};\n" for k, v in settings.items()), encoding="utf-8")
 
     def start(self):
@@ -387,6 +397,15 @@ class TestCase(unittest.TestCase):
         if made.returncode and "numpy" in made.stderr:
             self.skipTest("no numpy")
         self.assertEqual(made.returncode, 0, made.stderr)
+
+    def small_disk(self, options="size=2m"):
+        """A tmpfs of its own, for a state directory that is soon full."""
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="sparkd-disk-"))
+        self.addCleanup(folder.rmdir)
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "sparkd-test", folder], stderr=subprocess.DEVNULL).returncode:
+            self.skipTest("no file system can be mounted here")
+        self.addCleanup(subprocess.run, ["umount", "-l", folder], check=True)
+        return folder
 
     def _end(self, daemon):
         status = daemon.stop() if daemon.process else 0

@@ -103,6 +103,9 @@ class Jobs(Ctl, TestCase):
                               "stage": "import"})
             self.assertGreater(job["total"], 1 << 30)
             self.assertGreaterEqual(job["total"], job["done"])
+            offered = subprocess.run([ROOT / "client/sparkctl/completion/complete.sh", BUILD / "bin/sparkctl", "-S",
+                                      self.daemon_.socket, "jobs", "cancel", ""], stdout=subprocess.PIPE, text=True, check=True)
+            self.assertEqual(offered.stdout.split()[:3], [str(job["id"]), "import", "big"])
             said = self.ctl(self.daemon_, "jobs", check=0).stdout
             self.assertRegex(said, rf"(?m)^ +{job['id']} +import +big +import +\d+ %")
             cancelled = self.ctl(self.daemon_, "jobs", "cancel", job["id"], "--json", check=0)

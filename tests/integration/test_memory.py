@@ -3,6 +3,7 @@
 which takes root; SPARK_MEMORY_ROUNDS says how often the long one is repeated."""
 
 import os
+import pathlib
 import time
 import unittest
 
@@ -25,20 +26,19 @@ class Memory(TestCase):
             self.skipTest("no control group with a memory limit can be made here")
         self.addCleanup(self.group.remove)
 
-    def start(self, **memory):
+    def start(self, settings=(), **memory):
         folder = self.enterContext_folder()
         model = folder / "model.gguf"
         self.make_model(model, *SHAPE)
         daemon = GroupDaemon(self.group, start=False, backend="cpu", threads=1, log_level="info",
                              models=[{"name": "m", "path": str(model), "default": True}],
-                             memory={"floor": f"{FLOOR >> 20}M", "kv": "192M", "restore_seconds": 1, **memory})
+                             memory={"floor": f"{FLOOR >> 20}M", "kv": "192M", "restore_seconds": 1, **memory}, **dict(settings))
         self.addCleanup(self._end, daemon)
         daemon.start()
         daemon.wait_engine()
         return daemon
 
     def enterContext_folder(self):
-        import pathlib
         import shutil
         import tempfile
         folder = pathlib.Path(tempfile.mkdtemp(prefix="sparkd-memory-", dir=os.environ.get("TMPDIR", "/var/tmp")))
@@ -79,6 +79,65 @@ class Memory(TestCase):
         self.assertNotIn("weights", daemon.steps())
         self.assertEqual(self.group.kills(), 0)
         self.assertServes(daemon)
+
+    def turn(self, client, session, text, n):
+        """Tokens of a turn of a session, and its usage."""
+        sampling = pb.Sampling(max_tokens=n, seed=3, temperature=0.8, ignore_eos=True)
+        ids, _, end = client.answer(client.generate(text, session=session, sampling=sampling, credit=100))
+        self.assertDone(end)
+        return ids, end.done.usage
+
+    def info(self, client, session):
+        return next(s for s in client.ask(sessions=pb.Sessions()).done.sessions.sessions if s.id == session)
+
+    def idle_session(self, client):
+        """One with much KV that has rested for long enough, and the answers that its turns give undisturbed."""
+        expected = []
+        for _ in range(2):
+            session = client.ask(session_create=pb.SessionCreate(persistent=True)).done.session.id
+            expected.append(self.turn(client, session, b"word " * 250, 4)[0])
+            if len(expected) == 1:
+                expected.append(self.turn(client, session, b" and then", 12)[0])
+                self.assertDone(client.ask(session_close=pb.SessionClose(session=session)))
+        self.assertEqual(expected[2], expected[0])
+        until(lambda: self.info(client, session).idle_s > 2.1, 10, "a session that rests")
+        return session, expected[1]
+
+    def shed_sessions(self, settings, meanwhile):
+        daemon = self.start(settings)
+        with daemon.connect() as client:
+            session, expected = self.idle_session(client)
+            file = pathlib.Path(daemon.state_dir, "sessions", str(os.getuid()), f"{session}.kv")
+            self.assertFalse(file.exists())
+            before = self.info(client, session)
+            undo = meanwhile(daemon)
+            hog = self.group.hog(FLOOR - 4 * MIB, rate=400 * MIB, once=True)
+            try:
+                until(lambda: "sessions" in daemon.steps(), 10, "sessions that are put away")
+                until(lambda: daemon.ledger().memory.kv_cached == 0, 10, "an engine that has nothing of them")
+                undo()
+                self.assertEqual(self.info(client, session).tokens, before.tokens)
+                written = file.exists()
+            finally:
+                self.end_hog(hog)
+            until(lambda: daemon.ledger().memory.step == "nothing", 20, "all taken again")
+            ids, usage = self.turn(client, session, b" and then", 12)
+            self.assertEqual(ids, expected)
+            self.assertEqual(self.group.kills(), 0)
+            return daemon, written, usage
+
+    def test_sessions_go_to_disk(self):
+        _, written, usage = self.shed_sessions({}, lambda daemon: lambda: None)
+        self.assertTrue(written)
+        self.assertGreater(usage.cached_tokens, 200)  # read back
+
+    def test_sessions_and_a_full_disk(self):
+        """Their KV goes all the same; it is computed again."""
+        disk = self.small_disk("size=4m")
+        daemon, written, usage = self.shed_sessions({"state_dir": str(disk)}, lambda daemon: fill_disk(disk).unlink)
+        self.assertFalse(written)
+        self.assertEqual(usage.cached_tokens, 0)
+        self.assertRegex(daemon.log(), "KV of session .* was not written: No space left on device")
 
     def round(self, daemon):
         """A stream runs while a hog eats all there is; it goes on with the same tokens."""

@@ -10,13 +10,11 @@ import pathlib
 import signal
 import socket
 import sqlite3
-import subprocess
-import tempfile
 import threading
 import time
 import unittest
 
-from harness import ROOT, SLOW, Closed
+from harness import ROOT, SLOW, Closed, fill_disk
 from power_harness import *
 
 DELAY = ("sleep", "delay")
@@ -238,22 +236,6 @@ class Hung(SleepTestCase):
 
 
 class FullDisk(SleepTestCase):
-    def small_disk(self):
-        """A file system of its own that is soon full."""
-        folder = pathlib.Path(tempfile.mkdtemp(prefix="sparkd-disk-"))
-        self.addCleanup(folder.rmdir)
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=0700", "sparkd-test", folder], stderr=subprocess.DEVNULL).returncode:
-            self.skipTest("no file system can be mounted here")
-        self.addCleanup(subprocess.run, ["umount", "-l", folder], check=True)
-        return folder
-
-    @staticmethod
-    def fill(folder):
-        with open(folder / "full", "wb", buffering=0) as file, contextlib.suppress(OSError):
-            while True:
-                file.write(b"x" * 4096)
-        return folder / "full"
-
     def test_sessions(self):
         """What finds no room on the disk stays in memory and is written later; the machine does not wait for it."""
         disk = self.small_disk()
@@ -266,7 +248,7 @@ class FullDisk(SleepTestCase):
 
             session = client.ask(session_create=pb.SessionCreate(persistent=True)).done.session.id
             turn()
-            full = self.fill(disk)
+            full = fill_disk(disk)
             said = turn()
             self.fall_asleep(logind, daemon)
             self.assertIn("could not be written: No space left on device; it is kept in memory", daemon.log())

@@ -24,7 +24,7 @@ USERS = 'u member - "Member"\nm member spark\nu stranger - "Stranger"\n'
 
 def run(*command, user=None, timeout=60):
     if user:
-        command = ("setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--reset-env", "--", *command)
+        command = ("setpriv", f"--reuid={user}", f"--regid={pwd.getpwnam(user).pw_gid}", "--init-groups", "--reset-env", "--", *command)
     return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                           errors="replace", timeout=timeout, check=False)
 

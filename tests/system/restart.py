@@ -9,28 +9,31 @@ import contextlib
 import os
 import pathlib
 import random
+import re
 import signal
+import subprocess
 import threading
 import time
 
 import inside
 from inside import SERVICE, main_pid, run, show, systemctl, until
-from streams import CONFIG, PATIENCE_S, TOP, Stream, StreamSteps, meminfo, pb, ready
+from streams import CONFIG, PATIENCE_S, TOP, Machine, Stream, StreamSteps, meminfo, patience, pb, ready, status
 
 MODEL = pathlib.Path("/var/lib/sparkd/models/big.gguf")
 IDLE = 100
-LOAD = max(1, os.getloadavg()[0] / os.cpu_count())
 KILLS = 200 if os.environ.get("SPARK_TEST_LONG") else 12
 BIG = ("--shape", "small", "--format", "f16", "--ff", "1024", "--experts", "256")
 LAYER_BYTES, LAYERS = 808 << 20, 5  # 4 GB in all
-FIRST_S, GRANT_S = 1 * LOAD, 2 * LOAD # promised where the machine has time: a first token after READY, a lease
+GRANT_S = 2                         # a lease, promised where the machine has time
 STAYS_S = 3                         # one that did nothing but come is kept when it stays for a second, which is looked at every second
+LOST_BYTES = 8 << 20                # the log, which grows by half of that before it is written anew, and the journal
 SPARE_BYTES = 6 << 30               # beside the image: a floor, engines, the test itself
 
 
-def monotonic(name):
-    """A time of the unit's, in seconds."""
-    return int(show(name)) / 1e6
+def free_bytes():
+    """What anybody could take; pages in the processors' lists are free, and are not counted as that (docs/memory.md)."""
+    text = pathlib.Path("/proc/zoneinfo").read_text(encoding="ascii")
+    return meminfo("MemAvailable") + 4096 * sum(map(int, re.findall(r"^\s+count:\s+(\d+)", text, re.M)))
 
 
 def handed_over():
@@ -50,22 +53,27 @@ def most_bytes(path):
 
 
 class Restart(StreamSteps):
+    machine = None
+    base = None     # what is held while nobody asks
+
     def test_01_a_big_model(self):
         self.make_users()
         layers = max(1, min(LAYERS, (meminfo("MemAvailable") - SPARE_BYTES) // LAYER_BYTES))
         self.assertRuns(run("/usr/bin/python3", str(TOP / "reference/make-gguf.py"), *BIG, "--layers", str(layers), str(MODEL)))
         configure(f'{{ name = "big"; path = "{MODEL}"; default = true; context = 512; }}')
         self.assertRuns(systemctl("start", inside.SOCKET))
+        type(self).machine = Machine.found()
         began = time.monotonic()
         self.start("big")
         self.note(f"{MODEL.stat().st_size / 1e9:.1f} GB loaded and ready in {time.monotonic() - began:.1f} s")
         if layers < LAYERS:
             print(f"skipped: 4 GB of model, as there is not enough memory for it: {layers} layers instead of {LAYERS}", flush=True)
+        type(self).base = self.held()
         self.undisturbed()
         MODEL.rename(MODEL.with_suffix(".away"))  # whoever opens it again fails
 
     def over(self, again, what):
-        """Streams and idle connections over something that ends control."""
+        """Streams and idle connections over something that ends control; nothing is lost, and nothing is there twice."""
         idle = [self.connect() for _ in range(IDLE)]
         for client in idle:
             client.ask(models=pb.Models())
@@ -75,16 +83,33 @@ class Restart(StreamSteps):
         again(pid)
         self.assertTrue(until(lambda: show("ActiveState") == "active" and main_pid() not in (0, pid), timeout=60))
         self.assertRight(streams)
-        started, active = monotonic("ExecMainStartTimestampMonotonic"), monotonic("ActiveEnterTimestampMonotonic")
-        ended = max(when for s in streams for when, _ in s.came if when < started)
-        first = min(when for s in streams for when, _ in s.came if when > started)
-        self.note(f"{what}: READY {active - started:.2f} s after the new process began, the first token {first - active:.2f} s after "
-                  f"READY; no token for {first - ended:.2f} s")
-        self.assertLess(first - active, FIRST_S)
+        self.assertGoesOn(streams, what)
         for client in idle:
             models = client.ask(models=pb.Models()).done.models.models
             self.assertEqual([m.state for m in models], ["ready"])
+            client.close()
         self.assertFalse(MODEL.exists())
+        self.assertAsBefore(self.base, what)
+
+    def held(self):
+        """What must not grow: descriptors in the store and of control, memory that is shared."""
+        return (int(show("NFileDescriptorStore")), len(os.listdir(f"/proc/{main_pid()}/fd")), self.shared())
+
+    def used(self):
+        """What others can't take, of the container or of the machine."""
+        return self.machine.used() if self.machine else -free_bytes()
+
+    def shared(self):
+        """Of the container, or of the machine where the container has no figure of its own."""
+        return self.machine.shared() if self.machine else meminfo("Shmem")
+
+    def assertAsBefore(self, before, what):
+        began = time.monotonic()
+        self.assertTrue(until(lambda: self.held()[:2] == before[:2], timeout=20), (before, self.held(), handed_over()))
+        after, took = self.held(), time.monotonic() - began
+        self.note(f"{what}: descriptors in the store, of control, and shared memory: {before}, afterwards {after}, {took:.1f} s after "
+                  "clients had gone")
+        self.assertLess(after[2] - before[2], LOST_BYTES)
 
     def test_02_restart(self):
         self.over(lambda pid: self.assertRuns(systemctl("restart", SERVICE)), "systemctl restart")
@@ -105,42 +130,42 @@ class Restart(StreamSteps):
             self.assertTrue(until(lambda: int(show("NRestarts")) >= 2))
         self.over(again, "SIGKILL twice")
 
-    def held(self):
-        """What must not grow: descriptors in the store and of control, memory that is shared."""
-        return (int(show("NFileDescriptorStore")), len(os.listdir(f"/proc/{main_pid()}/fd")), meminfo("Shmem"))
-
     def test_05b_yield(self):
         """Somebody else gets memory that only the weights have, at once; afterwards everything is as before, by itself."""
         away = MODEL.with_suffix(".away")
         away.rename(MODEL)  # they are read again
         self.addCleanup(MODEL.rename, away)
-        wanted, before, streams = most_bytes(MODEL), meminfo("Shmem"), self.streams()
-        holder = self.connect()
-        began = time.monotonic()
-        id = holder.request(reserve_memory=pb.ReserveMemory(bytes=wanted, who="test", why="a film"))
-        progress = holder.receive_of(id).progress
-        while progress.stage != "granted":
-            progress = holder.receive_of(id).progress
+        wanted, images, streams = most_bytes(MODEL), status().memory.images, self.streams()
+        free, used, began = free_bytes(), self.used(), time.monotonic()
+        holder = subprocess.Popen(["sparkctl", "yield", str(wanted), "--", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE)
+        self.assertTrue(until(lambda: used - self.used() > wanted * 19 // 20, timeout=20), (used - self.used(), wanted))
         took = time.monotonic() - began
-        given = before - meminfo("Shmem")
-        self.note(f"a lease of {wanted / 1e9:.1f} GB granted in {took:.2f} s: {progress.done / 1e9:.1f} GB; shared memory fell by "
-                  f"{given / 1e9:.1f} GB")
-        self.assertGreaterEqual(progress.done, wanted)
-        self.assertGreater(given, wanted * 9 // 10)
-        self.assertLess(took, GRANT_S)
-        self.assertFalse(ready(self.model))
-        holder.cancel(id)
+        holder.stdin.write(b"there\n")
+        holder.stdin.flush()
+        self.assertEqual(holder.stdout.readline(), b"there\n")
+        granted = time.monotonic() - began
+        memory = status().memory
+        self.note(f"yield of {wanted / 1e9:.1f} GB of {images / 1e9:.1f} GB: free {took:.2f} s after the call, granted after {granted:.2f} s; "
+                  f"{(free_bytes() - free) / 1e9:.1f} GB more of the machine are free, {memory.given / 1e9:.1f} GB were given")
+        self.assertGreaterEqual(memory.given, wanted)
+        self.assertLess(took, patience(GRANT_S))
+        holder.stdin.close()
+        holder.wait(20)
+        for pipe in holder.stdout, holder.stderr:
+            pipe.close()
         began = time.monotonic()
-        self.assertTrue(until(lambda: ready(self.model), timeout=PATIENCE_S))
+        self.assertTrue(until(lambda: ready(self.model) and status().memory.images == images, timeout=PATIENCE_S))
         self.note(f"ready again {time.monotonic() - began:.1f} s after the lease")
         self.assertRight(streams)
+        self.assertEqual((status().memory.given, len(status().leases)), (0, 0))
 
     def test_06_stopped(self):
         """Nothing is kept of a service that is stopped, and not even by the service manager."""
-        image, before = MODEL.with_suffix(".away").stat().st_size, meminfo("Shmem")
+        image, before = MODEL.with_suffix(".away").stat().st_size, self.shared()
         self.assertRuns(systemctl("stop", SERVICE))
         self.assertEqual(show("NFileDescriptorStore"), "0")
-        self.assertTrue(until(lambda: before - meminfo("Shmem") > image * 9 // 10), (image, before, meminfo("Shmem")))
+        self.assertTrue(until(lambda: before - self.shared() > image * 9 // 10), (image, before, self.shared()))
 
     def test_07_at_random(self):
         """No stream wrong, no descriptor and no memory lost."""
@@ -185,12 +210,8 @@ class Restart(StreamSteps):
         for client in clients:
             client.close()
         self.assertTrue(until(lambda: ready(self.model), timeout=60))
-        until(lambda: self.held()[:2] == before[:2], timeout=10)
-        after = self.held()
-        self.note(f"{KILLS} kills in {took:.0f} s, {sum(counts)} streams, all right; descriptors in the store, of control, and shared "
-                  f"memory: {before}, afterwards {after}")
-        self.assertEqual(after[:2], before[:2], handed_over())
-        self.assertLess(after[2] - before[2], 64 << 20)
+        self.note(f"{KILLS} kills in {took:.0f} s, {sum(counts)} streams, all right")
+        self.assertAsBefore(before, f"{KILLS} kills")
 
 
 def children(pid):

@@ -10,7 +10,7 @@ import time
 
 import inside
 from inside import main_pid, run, systemctl, until
-from streams import CONFIG, StreamSteps, pb, status
+from streams import CONFIG, StreamSteps, status
 from power_harness import LOGIND, Mock  # (streams.py has told where it is)
 
 DELAY = ("sleep", "delay")

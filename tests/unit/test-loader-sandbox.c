@@ -7,10 +7,8 @@
 #include <stdarg.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/seccomp.h>
 #include <liburing.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -19,7 +17,6 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -31,35 +28,12 @@
 
 #include "base/fd.h"
 #include "base/macro.h"
+#include "cage-fixture.h"
 #include "daemon/loader/ring.h"
 #include "daemon/cage/cage.h"
 #include "daemon/loader/sandbox.h"
 #include "daemon/loader/source.h"
 #include "loadlink.h"
-
-/* Emulators of other processors have no filter for system calls. */
-static void need_seccomp(void) {
-        uint32_t action = SECCOMP_RET_ERRNO;
-
-        if (syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action) < 0) {
-                print_message("no seccomp here\n");
-                skip();
-        }
-}
-
-/* Runs fn in a child; its return value (0 = good) becomes the result, a signal -1. */
-static int in_child(int (*fn)(void)) {
-        int status;
-        pid_t pid;
-
-        need_seccomp();
-        pid = fork();
-        assert_true(pid >= 0);
-        if (pid == 0)
-                (void)syscall(SYS_exit_group, fn()); /* as the loader ends */
-        assert_int_equal(waitpid(pid, &status, 0), pid);
-        return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
 
 static bool enter_for(bool pack) {
         bool landlock;
@@ -71,57 +45,26 @@ static bool enter(void) {
         return enter_for(false);
 }
 
-static bool refused(long r) {
-        return r < 0 && (errno == EPERM || errno == EACCES);
-}
-
 static int try_forbidden(void) {
-        char *const argv[] = { (char *)"/bin/true", NULL };
-        struct io_uring_params params = { 0 };
-        int n = 1;
+        int n = 60, r;
 
         if (!enter())
                 return 100;
-#define FORBID(call)               \
-        do {                       \
-                if (!refused(call)) \
-                        return n;  \
-                n++;               \
-        } while (0)
-        FORBID(open("/etc/passwd", O_RDONLY));
-        FORBID(openat(AT_FDCWD, "/tmp/x", O_RDWR | O_CREAT, 0600));
-        FORBID(socket(AF_UNIX, SOCK_STREAM, 0));
-        FORBID(socket(AF_INET, SOCK_STREAM, 0));
-        FORBID(execve("/bin/true", argv, NULL));
-        FORBID(syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0));
+        r = cage_try_forbidden();
+        if (r)
+                return r;
         FORBID(syscall(SYS_clone3, NULL, 0));
-        FORBID(ptrace(PTRACE_TRACEME, 0, NULL, NULL));
-        FORBID(kill(getppid(), 0));
-        FORBID(syscall(SYS_io_uring_setup, 4, &params));
         FORBID(syscall(SYS_io_uring_register, 0, 0, NULL, 0));
-        FORBID(unlink("/tmp/does-not-exist"));
         FORBID(memfd_create("x", 0));
-        FORBID(prctl(PR_SET_DUMPABLE, 1, 0, 0, 0));
-        FORBID(syscall(SYS_mmap, NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == -1 ? -1 : 0);
         FORBID(fcntl(0, F_DUPFD, 10));
-        FORBID(setuid(0));
-        FORBID(syscall(SYS_process_vm_readv, getppid(), NULL, 0, NULL, 0, 0));
         FORBID(ioctl(0, 0x5401, NULL));
         FORBID(fdatasync(0));
         FORBID(sync_file_range(0, 0, 0, 0));
         FORBID(fallocate(0, 0, 0, 1));
-        FORBID(fork());
-        FORBID(syscall(SYS_tgkill, getppid(), getppid(), 0));
-        FORBID(fcntl(0, F_SETOWN, getppid()));
         FORBID(connect(0, (const struct sockaddr *)&(struct sockaddr_un){ .sun_family = AF_UNIX }, sizeof(struct sockaddr_un)));
-        FORBID(syscall(SYS_prlimit64, getppid(), RLIMIT_NOFILE, NULL, NULL));
         FORBID(pwrite(0, "x", 1, 0));
         FORBID(ftruncate(0, 0));
         FORBID(syscall(SYS_dup, 0));
-        FORBID(syscall(SYS_pidfd_open, getppid(), 0));
-        FORBID(unshare(CLONE_NEWUSER));
-        FORBID(syscall(SYS_userfaultfd, 0));
-#undef FORBID
         return 0;
 }
 
@@ -145,11 +88,12 @@ static int try_pack(void) {
                 return 4;
         if (fdatasync(fd) < 0)
                 return 5;
-        if (!refused(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096)) || !refused(ftruncate(fd, 0)))
+        if (!cage_refused(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096)) || !cage_refused(ftruncate(fd, 0)))
                 return 6;
         if (fallocate(fd, 0, 0, 16384) == 0 || write(fd, "x", 1) == 1) /* no longer, and through the mapping alone */
                 return 7;
-        return refused(open("/etc/passwd", O_RDONLY)) && refused(fsync(fd)) && refused(socket(AF_UNIX, SOCK_STREAM, 0)) ? 0 : 8;
+        return cage_refused(open("/etc/passwd", O_RDONLY)) && cage_refused(fsync(fd)) &&
+                       cage_refused(socket(AF_UNIX, SOCK_STREAM, 0)) ? 0 : 8;
 }
 
 static int try_allowed(void) {
@@ -226,7 +170,7 @@ static void *thread_main(void *arg) {
 
         if (read(pipe_fds[0], &c, 1) != 1)
                 return (void *)1;
-        return refused(open("/etc/passwd", O_RDONLY)) && refused(socket(AF_UNIX, SOCK_STREAM, 0)) ? NULL : (void *)2;
+        return cage_refused(open("/etc/passwd", O_RDONLY)) && cage_refused(socket(AF_UNIX, SOCK_STREAM, 0)) ? NULL : (void *)2;
 }
 
 static int try_thread(void) {
@@ -255,7 +199,7 @@ static int try_landlock(void) {
         if (!landlock)
                 return 77;
         (void)snprintf(name, sizeof(name), "/tmp/spark-sandbox.%d", (int)getpid()); /* nobody has made it */
-        return refused(open("/etc/passwd", O_RDONLY)) && refused(open(name, O_RDWR | O_CREAT, 0600)) ? 0 : 1;
+        return cage_refused(open("/etc/passwd", O_RDONLY)) && cage_refused(open(name, O_RDWR | O_CREAT, 0600)) ? 0 : 1;
 }
 
 static int submit_raw(struct ring *ring, void (*prep)(struct io_uring_sqe *sqe, int fd), int fd) {
@@ -312,27 +256,27 @@ static int try_ring(void) {
 }
 
 static void test_forbidden(void **state) {
-        assert_int_equal(in_child(try_forbidden), 0);
+        assert_int_equal(cage_run(try_forbidden), 0);
 }
 
 static void test_pack(void **state) {
-        assert_int_equal(in_child(try_pack), 0);
+        assert_int_equal(cage_run(try_pack), 0);
 }
 
 static void test_allowed(void **state) {
-        assert_int_equal(in_child(try_allowed), 0);
+        assert_int_equal(cage_run(try_allowed), 0);
 }
 
 static void test_state(void **state) {
-        assert_int_equal(in_child(check_state), 0);
+        assert_int_equal(cage_run(check_state), 0);
 }
 
 static void test_descriptors(void **state) {
-        assert_int_equal(in_child(take_all_descriptors), 0);
+        assert_int_equal(cage_run(take_all_descriptors), 0);
 }
 
 static void test_thread(void **state) {
-        assert_int_equal(in_child(try_thread), 0);
+        assert_int_equal(cage_run(try_thread), 0);
 }
 
 static void skip_or_pass(int r, const char *what) {
@@ -344,11 +288,11 @@ static void skip_or_pass(int r, const char *what) {
 }
 
 static void test_landlock(void **state) {
-        skip_or_pass(in_child(try_landlock), "Landlock");
+        skip_or_pass(cage_run(try_landlock), "Landlock");
 }
 
 static void test_ring(void **state) {
-        skip_or_pass(in_child(try_ring), "io_uring");
+        skip_or_pass(cage_run(try_ring), "io_uring");
 }
 
 int main(void) {

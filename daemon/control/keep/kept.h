@@ -45,7 +45,7 @@ struct kept_request {
         uint64_t key;
         bool bad;
         uint64_t connection; /* 0 = a pipe */
-        uint64_t id, client, credit, arrived_us, first_token_us, seed, session_tokens, sent;
+        uint64_t id, client, credit, arrived_us, first_token_us, seed, session_tokens, sent, kv_limit;
         uint32_t uid, pid, kind, priority, losses;
         char unit[128], model[CONFIG_MODEL_NAME_MAX + 1], session[SESSION_ID_TEXT + 1];
         bool input, accepted, begun, ended, asking;

@@ -73,6 +73,7 @@ void request_fill_record(const struct request *r, Spark__State__V1__Request *m) 
         m->model = r->model ? r->model->name : (char *)"";
         m->seed = r->journal.seed;
         m->losses = r->losses;
+        m->kv_limit = r->kv_limit;
         m->begun = r->begun;
         m->asking = r->question != NULL;
         m->granted = r->origin.granted;
@@ -161,6 +162,7 @@ void request_note_accepted(struct request *r) {
         m.seed = r->journal.seed;
         m.of_session = r->session != NULL;
         m.session_tokens = r->journal.n_prefix;
+        m.kv_limit = r->kv_limit;
         if (r->journal.generation) {
                 m.prompt = r->journal.tokens;
                 m.n_prompt = r->journal.n_prompt;
@@ -328,7 +330,7 @@ static int restore_unpacked(struct manager *m, const struct kept_request *kept, 
         r->begun = kept->begun;
         r->origin.granted |= kept->granted & RIGHTS_ALL;
         r->priority = (Spark__V1__Priority)MIN(kept->priority, (uint32_t)SPARK__V1__PRIORITY__INTERACTIVE);
-        r->kv_limit = origin->user->policy.kv;
+        r->kv_limit = kept->accepted ? kept->kv_limit : origin->user->policy.kv;
         user_charge_found(origin->user, USER_REQUESTS, 1);
         r->user = user_ref(origin->user);
         e = restore_journal(r, kept);
