@@ -134,7 +134,7 @@ static int allowed_in_memory(void) {
         ALLOW(fcntl(0, F_DUPFD_CLOEXEC, 10));
         ALLOW(prctl(PR_SET_NAME, "worker"));
         ALLOW(syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), 0));
-        ALLOW(clamp(0) < 0 && refused(-1) ? -1 : 0); /* a kernel may not know of it */
+        ALLOW(clamp(0) < 0 && cage_refused(-1) ? -1 : 0); /* a kernel may not know of it */
         return 0;
 }
 
