@@ -39,7 +39,6 @@ struct spark_model {
         const char *error;          /* state "failed": why */
         uint64_t parameters;
         uint64_t image_bytes;
-        uint64_t missing_bytes;     /* of its image: given back, and loaded again before it serves; image_bytes are there */
         uint64_t kv_bytes;
         uint64_t generated_tokens;  /* since the service started */
         float tokens_per_second;    /* generated, over the last seconds */
@@ -71,6 +70,7 @@ struct spark_model {
         uint32_t holders;           /* spark_hold_warm() leases */
         const char *held;           /* what its requests wait for: "memory", "lease", "sleep", "power", "room"; "" = nothing
                                      * holds it back */
+        uint64_t missing_bytes;     /* of its image: given back, and loaded again before it serves; image_bytes are there */
 };
 
 struct spark_load_result {

@@ -9,6 +9,8 @@
 #include "base/fd.h"
 #include "loadlink.h"
 
+#define READ_MAX 16u /* records a turn */
+
 union control_buf {
         struct cmsghdr header; /* for its alignment */
         char bytes[CMSG_SPACE(LOADLINK_SEGMENTS_MAX * sizeof(int))];
@@ -118,4 +120,17 @@ int loadlink_recv_record(int sock, struct loadlink_record *ret_record) {
         for (size_t i = 0; r == 1 && i < n_fds; i++)
                 (void)fd_close(fds[i]);
         return r;
+}
+
+int loadlink_read(int sock, void (*on_record)(void *userdata, const struct loadlink_record *record), void *userdata) {
+        struct loadlink_record record;
+
+        for (unsigned i = 0; i < READ_MAX; i++) {
+                int r = loadlink_recv_record(sock, &record);
+
+                if (r <= 0)
+                        return r == -EAGAIN ? 1 : r;
+                on_record(userdata, &record);
+        }
+        return 1;
 }

@@ -49,6 +49,38 @@ static void test_records(void **state) {
         pair_close(&p);
 }
 
+static void count(void *userdata, const struct loadlink_record *record) {
+        uint64_t *n = userdata;
+
+        assert_int_equal(record->done, *n); /* in order */
+        (*n)++;
+}
+
+/* A loader that writes without a pause takes turns with whatever else the loop has. */
+static void test_reading(void **state) {
+        struct loadlink_record out = { .type = LOADLINK_PROGRESS };
+        struct pair p = pair_new();
+        uint64_t sent = 0, n = 0;
+
+        assert_int_equal(loadlink_read(p.b, count, &n), 1);
+        assert_int_equal(n, 0);
+        for (; sent < 40; out.done = ++sent)
+                assert_int_equal(loadlink_send(p.a, &out, NULL, 0), 0);
+        assert_int_equal(loadlink_read(p.b, count, &n), 1);
+        assert_in_range(n, 1, sent - 1);
+        for (int i = 0; i < 40; i++)
+                assert_int_equal(loadlink_read(p.b, count, &n), 1);
+        assert_int_equal(n, sent);
+
+        assert_int_equal(loadlink_send(p.a, &out, NULL, 0), 0);
+        assert_int_equal(send(p.a, "x", 1, 0), 1);
+        assert_int_equal(loadlink_read(p.b, count, &n), -EPROTO);
+        assert_int_equal(n, sent + 1); /* what came before it was handed on */
+        p.a = fd_close(p.a);
+        assert_int_equal(loadlink_read(p.b, count, &n), 0);
+        pair_close(&p);
+}
+
 static void test_descriptors(void **state) {
         struct loadlink_record out = { .type = LOADLINK_SEGMENTS, .n_segments = LOADLINK_SEGMENTS_MAX }, in;
         int give[LOADLINK_SEGMENTS_MAX + 1], got[LOADLINK_SEGMENTS_MAX];
@@ -135,6 +167,7 @@ static void test_malformed(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_records),
+                cmocka_unit_test(test_reading),
                 cmocka_unit_test(test_descriptors),
                 cmocka_unit_test(test_malformed),
         };

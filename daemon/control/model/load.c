@@ -298,7 +298,9 @@ static void on_written(struct load *load, const struct loadlink_record *rec) {
                 model_load_progress(load->model, load);
 }
 
-static void on_record(struct load *load, const struct loadlink_record *rec) {
+static void on_record(void *userdata, const struct loadlink_record *rec) {
+        struct load *load = userdata;
+
         load->active_us = manager_now_us();
         switch (rec->type) {
         case LOADLINK_PLAN:
@@ -321,24 +323,13 @@ static void on_record(struct load *load, const struct loadlink_record *rec) {
         }
 }
 
-/* Reads what is there, at most a few records a turn. False when the link has ended. */
+/* False when the link has ended. */
 static bool load_read(struct load *load) {
-        struct loadlink_record rec;
+        int r = loadlink_read(load->link, on_record, load);
 
-        for (int i = 0; i < 16; i++) {
-                int r = loadlink_recv_record(load->link, &rec);
-
-                if (r == -EAGAIN)
-                        return true;
-                if (r == 0)
-                        return false;
-                if (r < 0) {
-                        load_fail(load, SPARK__V1__ERROR_CODE__INTERNAL, "The loader sent a malformed record.");
-                        return false;
-                }
-                on_record(load, &rec);
-        }
-        return true;
+        if (r < 0)
+                load_fail(load, SPARK__V1__ERROR_CODE__INTERNAL, "The loader sent a malformed record.");
+        return r > 0;
 }
 
 static int on_link(sd_event_source *source, int fd, uint32_t events, void *userdata) {

@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* What the parts of a model share: its states (model.c), and who holds it back (model-hold.c). */
+/* What the parts of a model share: its states (model.c), its engines (model-engine.c), and who holds it back (model-hold.c). */
 
+#include "event.h"
 #include "model.h"
 
 void model_set_state(struct model *model, enum model_state state);
+/* With whatever waits for it; the event is logged. */
+void model_fail(struct model *model, enum event event, const struct request_error *error);
+/* Its engine ended because it was to: the image goes, and whoever asked for that is answered. */
+void model_unloaded(struct model *model);
 /* Nobody but an engine that has it mapped holds the image any more; it counts as ours until that is gone. */
 void model_close_image(struct model *model);
 /* Closes segments without freeing them in the loop. */

@@ -68,22 +68,9 @@ void store_op_take_refusal(struct store_op *op, const struct loadlink_record *re
                                   : SPARK__V1__ERROR_CODE__INTERNAL, "%s", text);
 }
 
-bool store_op_read_loader(struct store_op *op, void (*on_record)(struct store_op *op, const struct loadlink_record *rec)) {
-        struct loadlink_record rec;
+static void on_record(void *userdata, const struct loadlink_record *rec) {
+        struct store_op *op = userdata;
 
-        for (int i = 0; i < 16; i++) {
-                int r = loadlink_recv_record(op->worker.link, &rec);
-
-                if (r == -EAGAIN)
-                        return true;
-                if (r <= 0)
-                        return false;
-                on_record(op, &rec);
-        }
-        return true;
-}
-
-static void on_record(struct store_op *op, const struct loadlink_record *rec) {
         if (rec->type == LOADLINK_PLAN)
                 store_op_take_plan(op, rec);
         else if (rec->type == LOADLINK_ERROR)
@@ -91,7 +78,7 @@ static void on_record(struct store_op *op, const struct loadlink_record *rec) {
 }
 
 static bool on_loader(struct store_worker *w) {
-        return store_op_read_loader(store_op_of(w), on_record);
+        return loadlink_read(w->link, on_record, store_op_of(w)) > 0;
 }
 
 static void on_loader_exit(struct store_worker *w, const siginfo_t *info) {

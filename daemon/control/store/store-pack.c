@@ -114,7 +114,9 @@ static void on_plan(struct store_op *op, const struct loadlink_record *rec) {
 
 /* ---- the loader ---- */
 
-static void on_record(struct store_op *op, const struct loadlink_record *rec) {
+static void on_record(void *userdata, const struct loadlink_record *rec) {
+        struct store_op *op = userdata;
+
         switch (rec->type) {
         case LOADLINK_PLAN:
                 on_plan(op, rec);
@@ -135,7 +137,7 @@ static void on_record(struct store_op *op, const struct loadlink_record *rec) {
 }
 
 static bool on_loader(struct store_worker *w) {
-        return store_op_read_loader(store_op_of(w), on_record);
+        return loadlink_read(w->link, on_record, store_op_of(w)) > 0;
 }
 
 static void on_loader_exit(struct store_worker *w, const siginfo_t *info) {

@@ -163,8 +163,6 @@ void store_import_complete(struct store_op *op);
 /* Of loadlink: notes what the loader planned or refused. */
 void store_op_take_plan(struct store_op *op, const struct loadlink_record *rec);
 void store_op_take_refusal(struct store_op *op, const struct loadlink_record *rec);
-/* What a loader has said, at most a few records a turn. False when its link has ended. */
-bool store_op_read_loader(struct store_op *op, void (*on_record)(struct store_op *op, const struct loadlink_record *rec));
 /* False with *error filled where so many new bytes are certainly too many for the store or the user. what: "import". */
 bool store_op_fits(struct store_op *op, const char *what, uint64_t fresh, struct request_error *error);
 /* Makes the i-th incoming file; then next(), with the descriptor in op->result and the file system's free_bytes. */
