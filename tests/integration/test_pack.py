@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Coded and packed models, end to end: the same tokens as plain ones, and what plans and the store say of them."""
 
+import contextlib
 import json
 import os
 import pathlib
+import shutil
+import signal
 import subprocess
+import tempfile
+import time
 import unittest
 
 from harness import *
@@ -167,6 +172,61 @@ class Coded(StoreCase):
                 self.assertIn("store." + key, end.error.message)
                 until(lambda: os.listdir(daemon.folder / "store/incoming") == [], what="no file that is left")
                 self.assertEqual(self.models(client), {})
+
+    def coarse_disk(self, kib):
+        """A file system that can't reserve room for a file (ext2)."""
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="sparkd-disk-"))
+        self.addCleanup(shutil.rmtree, folder)
+        image, disk = folder / "image", folder / "disk"
+        disk.mkdir()
+        image.touch()
+        os.truncate(image, kib << 10)
+        env = {**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}
+        for command in (["mkfs.ext2", "-q", "-b", "1024", "-m", "0", image], ["mount", "-o", "loop", image, disk]):
+            try:
+                made = subprocess.run(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+            except FileNotFoundError:
+                made = False
+            if not made:
+                self.skipTest(f"no file system here: {command[0]}")
+        self.addCleanup(subprocess.run, ["umount", "-l", disk], check=True)
+        return disk
+
+    def hold_writing(self, daemon, store):
+        """Stops the loader when it has got its file, and has not come far with it."""
+        end = time.monotonic() + 10 * SLOW
+        while time.monotonic() < end:
+            for name in os.listdir(store / "incoming"):
+                with contextlib.suppress(FileNotFoundError):
+                    if (store / "incoming" / name).stat().st_size > 0:
+                        pid, = daemon.children("spark-loader")
+                        os.kill(pid, signal.SIGSTOP)
+                        return pid
+        self.fail("no file under way")
+
+    def test_disk_full_on_the_way(self):
+        """Somebody else takes the room that could not be reserved."""
+        disk = self.coarse_disk(32 << 10)
+        daemon = self.store_daemon(state_dir=str(disk), store={"reserve": 0})
+        store, model = disk / "store", daemon.folder / "m.gguf"
+        self.make_model(model, "--shape", "tiny", "--vocab", "30000", "--format", "bf16", "--untied")
+        with daemon.connect() as client, open(model, "rb") as file:
+            def begin():
+                return client.request([file.fileno()], model_pack=pb.ModelPack(name="coded", input_fd=True, lossless=True,
+                                                                              files=[pb.ModelFile(name="m.gguf")]))
+            for _ in range(2):
+                id = begin()
+                loader = self.hold_writing(daemon, store)
+                fill_disk(disk)
+                os.kill(loader, signal.SIGCONT)
+                end = client.answer(id)[2]
+                self.assertError(end, "QUOTA_EXCEEDED")
+                self.assertIn("no room left where the store is", end.error.message)
+                until(lambda: not os.listdir(store / "incoming"), what="no file that is left")
+                self.assertEqual((os.listdir(store / "blobs"), self.models(client)), ([], {}))
+                (disk / "full").unlink()
+            self.assertDone(client.answer(begin())[2])
+            self.assertDone(client.ask(model_verify=pb.ModelVerify(model="coded")))
 
     def test_cancel(self):
         daemon = self.store_daemon()
