@@ -246,5 +246,46 @@ class Coded(StoreCase):
         self.wait_fds(daemon, fds)
 
 
+class CommandLine(StoreCase):
+    """Split models and directories, as sparkctl finds their files."""
+
+    def ctl(self, daemon, *arguments):
+        done = subprocess.run([BUILD / "bin/sparkctl", "-S", daemon.socket, *map(str, arguments)], capture_output=True, text=True,
+                              errors="replace", timeout=60)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
+    def packed(self, path, parts):
+        """Packs it coded and as it is: what it says, and that both answer as the model itself does."""
+        daemon = self.store_daemon()
+        said = json.loads(self.ctl(daemon, "--json", "pack", "--lossless", "--name", "coded", path))
+        self.assertEqual((said["method"], [f["name"] for f in said["files"]]), ("pack", ["coded.packed"]))
+        self.assertIn("packed into the store as", self.ctl(daemon, "pack", "--name", "plain", path))
+        self.ctl(daemon, "models", "import", "--name", "mine", path)
+        shown = json.loads(self.ctl(daemon, "--json", "models", "show", "mine"))
+        self.assertEqual(len(shown["files"]), parts)
+        answers = {self.ctl(daemon, "generate", "-m", name, "--raw", "-n", "12", "-t", "0", "Once") for name in ("coded", "plain", "mine")}
+        self.assertEqual(len(answers), 1)
+        self.assertTrue(answers.pop().strip())
+        return said
+
+    @unittest.skipUnless((TESTDATA / "models/split").exists(), "no split model is there")
+    def test_split(self):
+        self.packed(next((TESTDATA / "models/split").glob("*-00001-of-*.gguf")), 3)
+
+    def test_directory(self):
+        self.packed(f"{ROOT}/tests/reference/hf-models/llama", 5)
+
+    def test_part_missing(self):
+        daemon = self.store_daemon()
+        folder = pathlib.Path(shutil.copytree(ROOT / "tests/reference/hf-models/llama", daemon.folder / "m"))
+        (folder / "model-00002-of-00002.safetensors").unlink()
+        done = subprocess.run([BUILD / "bin/sparkctl", "-S", daemon.socket, "pack", "--name", "x", folder], capture_output=True,
+                              text=True, timeout=60)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("the directory has 1 of 2 files model-*-of-00002.safetensors", done.stderr)
+        self.assertEqual((self.blobs(daemon), os.listdir(daemon.folder / "store/incoming")), ([], []))
+
+
 if __name__ == "__main__":
     unittest.main()
