@@ -210,6 +210,8 @@ static int on_hello(struct spark *s, const Spark__V1__ServerFrame *frame) {
         if (s->server_software || frame->id != 0)
                 return SPARK_PROTOCOL;
         s->max_priority = (int)frame->hello->max_priority;
+        for (size_t i = 0; i < frame->hello->n_features; i++)
+                s->authorization |= strcmp(frame->hello->features[i], CLIENT_FEATURE_AUTHORIZATION) == 0;
         s->server_software = strdup(frame->hello->software);
         if (!s->server_software)
                 return -ENOMEM;

@@ -3,7 +3,7 @@
 
 /*
  * Inside libspark: connect.c (connecting), connection.c (the connection, processing), wait.c (waiting), request.c, session.c,
- * store.c and lease.c (what goes out); reply.h has what comes in.
+ * store.c, lease.c and job.c (what goes out); reply.h has what comes in.
  *
  * Locking: `lock` guards everything but the input side of the channel, which belongs to whoever dispatches. One thread
  * dispatches at a time (`dispatching`); it lets go of `lock` around each callback. Requests are freed only by the
@@ -23,6 +23,7 @@
 #include "spark.pb-c.h"
 
 #define CLIENT_BUCKETS 64u
+#define CLIENT_FEATURE_AUTHORIZATION "authorization"
 #define CLIENT_CREDIT_DEFAULT 256u
 #define CLIENT_INLINE_MAX ((size_t)1 << 20)      /* larger inputs go into a memfd */
 #define CLIENT_OUT_BYTES_MAX ((size_t)64 << 20)
@@ -79,6 +80,8 @@ struct spark {
         char failed_text[256];
         char *server_software;
         int max_priority;
+        bool authorization; /* the service has CLIENT_FEATURE_AUTHORIZATION */
+        bool interactive;   /* requests allow that a person is asked */
         uint64_t next_id;
         struct list buckets[CLIENT_BUCKETS];
         struct list waiters;

@@ -20,6 +20,7 @@ static void model_show(struct spark_model *m, const Spark__V1__ModelInfo *p) {
                 .error = p->error,
                 .parameters = p->parameters,
                 .image_bytes = p->image_bytes,
+                .missing_bytes = p->missing_bytes,
                 .kv_bytes = p->kv_bytes,
                 .generated_tokens = p->generated_tokens,
                 .tokens_per_second = p->tokens_per_second,
@@ -120,6 +121,7 @@ static int users_show(struct reply *r, Spark__V1__UserInfo *const *users, size_t
                         .battery_energy_uj_today = p->battery_energy_uj_today,
                         .battery_tokens_per_day = p->battery_tokens_per_day,
                         .battery_joules_per_day = p->battery_joules_per_day,
+                        .energy_tokens_today = p->energy_tokens_today,
                 };
                 r->user_list[i] = &r->users[i];
         }
@@ -187,6 +189,12 @@ static void power_show(struct spark_power *power, const Spark__V1__PowerInfo *p)
                 .watts = p->watts,
                 .notes = (const char *const *)p->notes,
                 .n_notes = p->n_notes,
+                .batch = p->batch,
+                .threads = p->threads,
+                .clocks = p->clocks,
+                .in_force = p->in_force,
+                .clocks_by = p->clocks_by,
+                .refused = p->refused,
         };
 }
 

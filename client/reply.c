@@ -54,6 +54,8 @@ struct reply *reply_free(struct reply *r) {
         free(r->stored_list);
         free(r->leases);
         free(r->lease_list);
+        free(r->jobs);
+        free(r->job_list);
         free(r);
         return NULL;
 }
@@ -75,6 +77,8 @@ static int usage_show(struct reply *r, const Spark__V1__UsageResult *p) {
                         .cached_tokens = row->cached_tokens,
                         .completion_tokens = row->completion_tokens,
                         .refused = row->refused,
+                        .energy_uj = row->energy_uj,
+                        .energy_tokens = row->energy_tokens,
                 };
                 r->usage_list[i] = &r->usage_rows[i];
         }
@@ -83,6 +87,8 @@ static int usage_show(struct reply *r, const Spark__V1__UsageResult *p) {
                 .n_rows = p->n_rows,
                 .tokens_today = p->tokens_today,
                 .tokens_per_day = p->tokens_per_day,
+                .energy_uj_today = p->energy_uj_today,
+                .energy_tokens_today = p->energy_tokens_today,
         };
         r->done.usage = &r->usage;
         return 0;
@@ -251,6 +257,8 @@ static int done_show(struct reply *r, const Spark__V1__Done *p) {
                 d->n_sessions = p->sessions->n_sessions;
                 d->sessions = r->session_list;
                 return 0;
+        case SPARK__V1__DONE__RESULT_JOBS:
+                return jobs_show(r, p->jobs->jobs, p->jobs->n_jobs);
         case SPARK__V1__DONE__RESULT_STORED:
                 return stored_show(r, p->stored);
         default:
@@ -278,6 +286,7 @@ int reply_new(struct reply **ret, Spark__V1__ServerFrame *frame) {
                         .retry_after_ms = e->retry_after_ms,
                         .have = e->have,
                         .max = e->max,
+                        .needs_person = e->needs_person,
                 };
                 if (e->load) {
                         if (load_show(r, e->load) < 0)

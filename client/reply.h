@@ -34,6 +34,8 @@ struct reply {
         const struct spark_session **session_list;
         struct spark_lease *leases;
         const struct spark_lease **lease_list;
+        struct spark_job *jobs;
+        const struct spark_job **job_list;
         struct spark_stored stored;
         struct shown_weights *weights; /* all of them */
         struct spark_stored_file *stored_files;
@@ -72,6 +74,9 @@ int reply_show_status(struct reply *r, const Spark__V1__StatusResult *p);
 
 /* lease.c. 0 or -ENOMEM. */
 int leases_show(struct reply *r, Spark__V1__LeaseInfo *const *leases, size_t n);
+
+/* job.c. 0 or -ENOMEM. */
+int jobs_show(struct reply *r, Spark__V1__JobInfo *const *jobs, size_t n);
 
 /* weights.c: shows weights (NULL: not known, NULL is shown) as long as *all lives. 0 or -ENOMEM. */
 struct shown_weights;

@@ -151,6 +151,7 @@ int request_start_fds(struct spark *s, Spark__V1__ClientFrame *frame, const int 
         pthread_mutex_lock(&s->lock);
         q->id = s->next_id;
         frame->id = q->id;
+        frame->interactive_authorization = s->interactive;
         r = connection_send(s, frame, fds, n_fds, CLIENT_OUT_BYTES_MAX - CLIENT_OUT_BYTES_SPARE);
         if (r == 0) {
                 s->next_id++;

@@ -1,19 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef SPARK_LEASE_H
+#ifndef SPARK_H
+#include "spark.h" /* which includes this */
+#elif !defined(SPARK_LEASE_H)
 #define SPARK_LEASE_H
 
 /*
- * Leases: memory that the service gives back and does without for a while, and models that it keeps resident. Part of spark.h,
- * which includes this.
+ * Leases: memory that the service gives back and does without for a while, and models that it keeps resident. Part of
+ * spark.h.
  *
  * A lease is a request that goes on until spark_cancel() or the end of the connection, or that of the process: nothing is
  * left behind by whoever is killed. Give it a callback: when it has got what it asked for it hears so as progress, and its
  * one last event is an error (SPARK_CANCELLED where it was cancelled).
  */
-
-#ifndef SPARK_H
-#error "include spark.h"
-#endif
 
 /* Asks for memory. Events: progress "yield" (done: bytes given back so far, total: those that are to be), once progress
  * "granted" (done: bytes that were given back; fewer than total where the service has no more), at last an error.

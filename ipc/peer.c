@@ -4,6 +4,9 @@
  * The kernel froze uid, gid, groups and pid when the peer connected; only the cgroup is looked up by pid, and a pid may
  * be somebody else's by then. With a pidfd we can tell: where it says that the process is gone after the look-up, the
  * answer is thrown away. The unit is for `sparkctl ps` and the log; nothing is permitted because of it.
+ *
+ * Whoever is to decide about the process later on (polkit) needs to know that it is still the same. A pidfd says so; on
+ * kernels without it the time at which the process began does, which no later one with the same pid can have.
  */
 
 #include <errno.h>
@@ -23,6 +26,7 @@
 #endif
 
 #define GROUPS_MAX 65536u /* NGROUPS_MAX of the kernel */
+#define STAT_START_TIME 22 /* of the fields of /proc/PID/stat, counted from 1 */
 
 static int read_groups(struct peer *p, int sock) {
         _cleanup_free_ gid_t *groups = NULL;
@@ -101,6 +105,31 @@ static void read_unit(struct peer *p) {
         unit_from_path(line + 3, p->unit, sizeof(p->unit));
 }
 
+uint64_t peer_read_start_time(pid_t pid) {
+        _cleanup_fd_ int fd = -1;
+        char path[64], text[1024], *field;
+        ssize_t n;
+
+        (void)snprintf(path, sizeof(path), "/proc/%ld/stat", (long)pid);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+        if (n <= 0)
+                return 0;
+        text[n] = 0;
+        field = strrchr(text, ')'); /* the end of the second one, which may contain anything */
+        for (int i = 2; field && i < STAT_START_TIME; i++)
+                field = strchr(field + 1, ' ');
+        return field ? strtoull(field + 1, NULL, 10) : 0;
+}
+
+bool peer_is_there(const struct peer *p) {
+        if (p->pid <= 0)
+                return false;
+        if (p->pidfd >= 0)
+                return !peer_gone(p);
+        return p->start_time && peer_read_start_time(p->pid) == p->start_time;
+}
+
 int peer_init(struct peer *p, int sock) {
         struct ucred cred;
         socklen_t size = sizeof(cred);
@@ -119,14 +148,19 @@ int peer_init(struct peer *p, int sock) {
         /* kernels before 6.5 don't know it; a peer that has gone has none */
         if (getsockopt(sock, SOL_SOCKET, SO_PEERPIDFD, &fd, &size) == 0)
                 p->pidfd = fd;
-        if (p->pid > 0)
+        if (p->pid > 0) {
                 read_unit(p);
+                p->start_time = peer_read_start_time(p->pid);
+        }
+        if (peer_gone(p)) /* it may be that of the next one who got the pid */
+                p->start_time = 0;
         return 0;
 }
 
 void peer_set_pid(struct peer *p, pid_t pid) {
         p->pidfd = fd_close(p->pidfd);
         p->pid = pid;
+        p->start_time = 0;
         p->unit[0] = 0;
         if (pid > 0)
                 read_unit(p);

@@ -7,6 +7,7 @@
  */
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 struct peer {
@@ -14,6 +15,7 @@ struct peer {
         gid_t gid;
         pid_t pid;
         int pidfd;        /* -1 where the kernel cannot tell */
+        uint64_t start_time; /* of the process, as peer_read_start_time(); 0 = not known */
         gid_t *groups;
         size_t n_groups;
         char unit[128];   /* systemd unit of its cgroup, "" where unknown */
@@ -26,4 +28,9 @@ int peer_init(struct peer *p, int sock);
 void peer_deinit(struct peer *p);
 /* For a peer that was identified in another way, as on a bus: its process, and so its unit. */
 void peer_set_pid(struct peer *p, pid_t pid);
+/* True while the process that connected has the pid: it has not ended, and the pid is nobody else's. Where neither a pidfd nor
+ * the start time is known nothing is. */
+bool peer_is_there(const struct peer *p);
+/* When a process began, in clock ticks since the machine did: field 22 of /proc/PID/stat, proc(5). 0 where that can't be read. */
+uint64_t peer_read_start_time(pid_t pid);
 bool peer_in_group(const struct peer *p, gid_t gid);

@@ -30,7 +30,7 @@ enum {
 
 /* What a shared object with a backend must have been built for: the version counts changes of what this header and format.h
  * define, operations that come or go change the rest by themselves. */
-#define BACKEND_VERSION 5u
+#define BACKEND_VERSION 6u
 #define BACKEND_ABI ((uint32_t)(BACKEND_VERSION * 65536u + sizeof(struct backend_ops)))
 
 struct backend; /* each backend embeds it first */
@@ -73,6 +73,26 @@ struct backend_power {
         uint32_t power_mw;  /* lately */
         int32_t temperature_c;
         bool throttled;     /* it is slower than it could be, for heat or power */
+};
+
+/* What a backend is to do without, to save power; zero: nothing. */
+struct backend_caps {
+        uint32_t threads; /* that compute, at most */
+        uint32_t clocks;  /* percent of the highest ones */
+        bool undo;        /* one that ended may have left the device's clocks capped */
+};
+
+enum backend_clocks {
+        BACKEND_CLOCKS_FREE,        /* no cap is wanted, and none is in force */
+        BACKEND_CLOCKS_UCLAMP,      /* in force: the kernel is told what the threads that compute need at most (uclamp) */
+        BACKEND_CLOCKS_NVML,        /* in force: the driver locks the device's clocks */
+        BACKEND_CLOCKS_UNSUPPORTED, /* by the kernel, the driver or the device */
+        BACKEND_CLOCKS_FORBIDDEN,   /* it takes a privilege */
+};
+
+struct backend_capped {
+        uint32_t threads; /* that take part now; 0 = no threads of the host compute */
+        enum backend_clocks clocks;
 };
 
 /* How large steps get. */
@@ -208,6 +228,9 @@ struct backend_ops {
         int (*health)(struct backend *be);
         /* Of the last seconds. Any thread, as health(). NULL: nothing is known. */
         void (*power)(struct backend *be, struct backend_power *ret);
+        /* Between two steps: caps what computes, until the next call or close(). Of no consequence for any result. NULL: there is
+         * nothing to cap. */
+        void (*cap)(struct backend *be, const struct backend_caps *caps, struct backend_capped *ret);
         /* What the machine can do, measured, for benchmarks: bytes per second read and copied, operations per second of
          * matrix products in bfloat16 (a multiply-add is two). Takes seconds. NULL: not known. */
         int (*limits)(struct backend *be, double *ret_read_bytes_s, double *ret_copy_bytes_s, double *ret_ops_s);

@@ -15,13 +15,33 @@ ALLOWED = {
     "ipc": ("proto",),
     "client": ("ipc", "proto"),
     "daemon/control": ("ipc", "proto"),
-    "daemon/loader": ("daemon/image", *FORMATS, "ipc/loadlink.h", "ipc/modeldir.h"),
-    "daemon/store": ("ipc/storelink.h", "daemon/loader/sandbox.h"),
-    "daemon/engine": ("daemon/text", "daemon/image", "kernels", "ipc", "proto"),
+    "daemon/cage": (),
+    "daemon/loader": ("daemon/cage", "daemon/image", *FORMATS, "ipc/loadlink.h", "ipc/modeldir.h"),
+    "daemon/store": ("daemon/cage", "ipc/storelink.h"),
+    "daemon/engine": ("daemon/cage", "daemon/text", "daemon/image", "kernels", "ipc", "proto"),
     "daemon/text": (),
     "daemon/image": FORMATS,
     "kernels": (),
     "kernels/cuda": ("kernels",),
+}
+# The rooms of control, and which of the others each may name. What stands in daemon/control itself, all of them may.
+CONTROL = {
+    "config": (),
+    "rights": (),
+    "clients": ("config", "keep", "memory", "request", "session"),
+    "request": ("bus/bus.h", "clients", "keep", "memory", "model", "power", "rights", "session", "store"),
+    "session": ("clients", "config", "keep", "model", "request"),
+    "model": ("config", "keep", "memory", "power", "request", "session", "store"),
+    "memory": ("keep", "model", "request", "session"),
+    "power": ("clients", "config", "model", "request", "session"),
+    "store": ("clients", "config", "model", "request"),
+    "keep": ("bus/bus.h", "clients", "memory", "model", "request", "session"),
+    "bus": ("clients", "keep", "memory", "power", "request", "rights", "session", "store"),
+}
+ALLOWED["daemon/control"] += tuple(f"daemon/control/{room}" for room in CONTROL)
+ALLOWED |= {
+    f"daemon/control/{room}": ("ipc", "proto", *(f"daemon/control/{other}" for other in others))
+    for room, others in CONTROL.items()
 }
 SEARCHED = ("", "ipc", "daemon/control", "kernels/cuda/ptx")  # as the compiler is told to
 
@@ -42,8 +62,16 @@ def resolve(root, including, name):
     return None
 
 
+def is_private(target):
+    return target.endswith(("-private.h", "-internal.h", "/internal.h"))
+
+
 def may_include(room, target):
     if target.startswith("ipc/base/") or room_of(target) == room:
+        return True
+    if is_private(target):
+        return False
+    if room.startswith("daemon/control/") and room_of(target) == "daemon/control":
         return True
     return any(target == entry or target.startswith(entry + "/") for entry in ALLOWED[room])
 

@@ -169,7 +169,7 @@ endif
 	$(INSTALL) -m 644 $(BUILD)/lib/libspark.so $(DESTDIR)$(libdir)/libspark.so.$(VERSION)
 	ln -sf libspark.so.$(VERSION) $(DESTDIR)$(libdir)/libspark.so.$(SOVERSION)
 	ln -sf libspark.so.$(SOVERSION) $(DESTDIR)$(libdir)/libspark.so
-	$(INSTALL) -m 644 client/spark.h client/spark-lease.h $(DESTDIR)$(includedir)/
+	$(INSTALL) -m 644 $(wildcard client/spark*.h) $(DESTDIR)$(includedir)/
 	sed 's#@PREFIX@#$(PREFIX)#; s#@LIBDIR@#$(libdir:$(PREFIX)/%=$${prefix}/%)#; s#@VERSION@#$(VERSION)#' client/libspark.pc.in \
 	    >$(DESTDIR)$(libdir)/pkgconfig/libspark.pc
 	sed 's#@BINDIR@#$(bindir)#' systemd/sparkd.service >$(DESTDIR)$(unitdir)/sparkd.service
@@ -197,7 +197,7 @@ endif
 
 uninstall:
 	rm -f $(addprefix $(DESTDIR)$(bindir)/,sparkd sparkctl spark-bench) $(DESTDIR)$(libdir)/libspark.so* \
-	    $(DESTDIR)$(includedir)/spark.h $(DESTDIR)$(includedir)/spark-lease.h $(DESTDIR)$(libdir)/pkgconfig/libspark.pc $(DESTDIR)$(unitdir)/sparkd.service \
+	    $(patsubst client/%,$(DESTDIR)$(includedir)/%,$(wildcard client/spark*.h)) $(DESTDIR)$(libdir)/pkgconfig/libspark.pc $(DESTDIR)$(unitdir)/sparkd.service \
 	    $(DESTDIR)$(unitdir)/sparkd.socket $(DESTDIR)$(systemdlibdir)/sysusers.d/sparkd.conf \
 	    $(DESTDIR)$(systemdlibdir)/tmpfiles.d/sparkd.conf $(DESTDIR)$(datadir)/dbus-1/system.d/org.sparkd.Spark1.conf \
 	    $(DESTDIR)$(datadir)/dbus-1/system-services/org.sparkd.Spark1.service \

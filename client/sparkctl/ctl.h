@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "base/macro.h"
+#include "base/words.h"
 #include "client/spark.h"
 
 enum {
@@ -30,6 +31,8 @@ enum {
 struct ctl {
         const char *socket;  /* path */
         bool json;
+        bool ask_password, no_ask_password; /* as the command line says; neither: on a terminal */
+        int agent_pid;       /* 0: none */
         bool tty_in, tty_out, tty_err;
         struct spark *spark; /* NULL until ctl_connect() */
         int signal_fd;       /* -1 until ctl_signals_block() */
@@ -52,6 +55,7 @@ int verb_pack(struct ctl *ctl, int argc, char **argv);
 int verb_unload(struct ctl *ctl, int argc, char **argv);
 int verb_yield(struct ctl *ctl, int argc, char **argv);
 int verb_hold(struct ctl *ctl, int argc, char **argv);
+int verb_jobs(struct ctl *ctl, int argc, char **argv);
 int verb_leases(struct ctl *ctl, int argc, char **argv);
 int verb_generate(struct ctl *ctl, int argc, char **argv);
 int verb_chat(struct ctl *ctl, int argc, char **argv);
@@ -67,6 +71,15 @@ int verb_doctor(struct ctl *ctl, int argc, char **argv);
 
 /* Connects where ctl->spark is NULL. 0 or the exit status. */
 int ctl_connect(struct ctl *ctl);
+
+/* The same; asking: for what the caller may not be allowed to, so that a person may be asked for a password, on the terminal where
+ * there is one. */
+int ctl_connect_asking(struct ctl *ctl, bool asking);
+
+/* ---- agent.c ---- */
+/* Lets polkit's agent for terminals ask on ours, until ctl_agent_end(); does nothing where it is not installed. */
+void ctl_agent_begin(struct ctl *ctl);
+void ctl_agent_end(struct ctl *ctl);
 
 struct json;
 
@@ -124,8 +137,6 @@ void ctl_progress(struct ctl *ctl, const char *fmt, ...) _printf_(2, 3);
 void ctl_progress_clear(struct ctl *ctl);
 int64_t ctl_now_ms(void);
 
-/* "12.3 GiB" into out, which it returns. */
-const char *format_bytes(uint64_t bytes, char out[32]);
 /* "1 h 5 min", "12 s". */
 const char *format_duration(double seconds, char out[32]);
 /* The text as it may go to a terminal: control characters become '?'. For names that others chose. Returns out. */

@@ -77,6 +77,7 @@ int lease_event(struct spark *s, const struct spark_event *event, void *userdata
         if (l->held) /* a model that was away is back */
                 return 0;
         l->held = true;
+        ctl_agent_end(l->ctl); /* the terminal is the command's */
         l->progress = *event->progress;
         l->on_held(l);
         if (l->command)

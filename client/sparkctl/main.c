@@ -23,6 +23,7 @@ static const struct {
         { "pack", verb_pack, "write a model's image into the store, losslessly coded or as it is" },
         { "yield", verb_yield, "give memory to another program for a while" },
         { "hold", verb_hold, "keep a model resident for a while" },
+        { "jobs", verb_jobs, "loads, imports, packs that are under way: list, cancel" },
         { "leases", verb_leases, "who holds memory, or a model" },
         { "unload", verb_unload, "give a model's memory back" },
         { "generate", verb_generate, "answer or continue one prompt" },
@@ -92,6 +93,7 @@ int main(int argc, char **argv) {
 
         status = run(&ctl, argc, argv);
         ctl_progress_clear(&ctl);
+        ctl_agent_end(&ctl);
         ctl.spark = spark_unref(ctl.spark);
         (void)fd_close(ctl.signal_fd);
         return ctl_finish(&ctl, status);

@@ -17,23 +17,23 @@ static void line_of_owners(const struct spark_memory *m, char *out, size_t size)
                 (void)snprintf(pressure, sizeof(pressure), "%.1f %% some, %.1f %% full", (double)m->pressure_some,
                                (double)m->pressure_full);
         if (m->limit)
-                (void)snprintf(group, sizeof(group), " (its group may have %s)", format_bytes(m->limit, limit));
+                (void)snprintf(group, sizeof(group), " (its group may have %s)", words_bytes(m->limit, limit));
         (void)snprintf(out, size, "owners  the service %s%s, others %s; %s may be taken; pressure %s",
-                       format_bytes(m->ours, ours), group, format_bytes(m->others, others),
-                       format_bytes(m->headroom, room), pressure);
+                       words_bytes(m->ours, ours), group, words_bytes(m->others, others),
+                       words_bytes(m->headroom, room), pressure);
 }
 
 static void line_of_steps(const struct spark_memory *m, char *out, size_t size) {
         char shed[32], missing[32], step[32], kept[32], kept_text[64] = "";
 
         if (m->given)
-                (void)snprintf(kept_text, sizeof(kept_text), ", %s are kept for leases", format_bytes(m->given, kept));
+                (void)snprintf(kept_text, sizeof(kept_text), ", %s are kept for leases", words_bytes(m->given, kept));
         if (m->missing)
                 (void)snprintf(out, size, "SHORT   %s are missing to the floor; given back so far: %s (step \"%s\")%s",
-                               format_bytes(m->missing, missing), format_bytes(m->shed, shed),
+                               words_bytes(m->missing, missing), words_bytes(m->shed, shed),
                                format_safe(m->step, step, sizeof(step)), kept_text);
         else
-                (void)snprintf(out, size, "given   %s are given back (step \"%s\")%s%s", format_bytes(m->shed, shed),
+                (void)snprintf(out, size, "given   %s are given back (step \"%s\")%s%s", words_bytes(m->shed, shed),
                                format_safe(m->step, step, sizeof(step)), kept_text, m->pressure ? ", for memory was short" : "");
 }
 

@@ -28,7 +28,7 @@ void byte_bar_show(struct ctl *ctl, const struct spark_progress *p) {
         bar[sizeof(bar) - 1] = 0;
         if (p->bytes_per_second > 0)
                 ctl_progress(ctl, "%s [%s] %3u %%  %s/s  %s left", stage, bar, (unsigned)(share * 100),
-                             format_bytes(p->bytes_per_second, rate), format_duration((double)p->eta_ms / 1000, left));
+                             words_bytes(p->bytes_per_second, rate), format_duration((double)p->eta_ms / 1000, left));
         else
                 ctl_progress(ctl, "%s [%s] %3u %%", stage, bar, (unsigned)(share * 100));
 }

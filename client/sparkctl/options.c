@@ -165,6 +165,8 @@ static int parse(struct parser *p, bool first_only, struct string_list *argument
         const struct option globals[] = {
                 { "socket", 'S', OPTION_STRING, &p->ctl->socket, NULL, 0, NULL, NULL },
                 { "json", 0, OPTION_FLAG, &p->ctl->json, NULL, 0, NULL, NULL },
+                { "ask-password", 0, OPTION_FLAG, &p->ctl->ask_password, NULL, 0, NULL, NULL },
+                { "no-ask-password", 0, OPTION_FLAG, &p->ctl->no_ask_password, NULL, 0, NULL, NULL },
                 { "help", 'h', OPTION_FLAG, &p->help, NULL, 0, NULL, NULL },
                 { "version", 0, OPTION_FLAG, &p->version, NULL, 0, NULL, NULL },
                 OPTION_END,
@@ -203,6 +205,8 @@ static void print_option(char letter, const char *name, const char *argument, co
 void options_print_global_help(void) {
         print_option('S', "socket", "PATH", "the service's socket (else $SPARK_SOCKET, else " SPARK_SOCKET_DEFAULT ")");
         print_option(0, "json", NULL, "answer as one JSON object; errors too");
+        print_option(0, "ask-password", NULL, "a person may be asked for what you may not do (default: on a terminal)");
+        print_option(0, "no-ask-password", NULL, "nobody is asked");
         print_option('h', "help", NULL, "this text");
 }
 

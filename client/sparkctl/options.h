@@ -32,6 +32,7 @@ struct option {
         const char *argument;  /* for the help: "N" */
         const char *help;
 };
+#define OPTION_ALL(all) { "all", 0, OPTION_FLAG, all, NULL, 0, NULL, "of all users, where you may observe them" }
 #define OPTION_END { NULL, 0, OPTION_FLAG, NULL, NULL, 0, NULL, NULL }
 
 struct option_spec {

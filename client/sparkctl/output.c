@@ -24,7 +24,7 @@ static const struct {
         { SPARK_MODEL_NOT_FOUND, EXIT_OTHER,
           "`sparkctl models` lists what there is; `sparkctl load FILE` loads a file." },
         { SPARK_MODEL_INVALID, EXIT_BAD_DATA, "Use another model file, or another verb for this one." },
-        { SPARK_BUSY, EXIT_BUSY, "Try again in a moment; `sparkctl status` shows what is going on." },
+        { SPARK_BUSY, EXIT_BUSY, "`sparkctl status` shows what is going on." }, /* when to try again: hint_when() */
         { SPARK_QUOTA_EXCEEDED, EXIT_BUSY, "`sparkctl ps` and `sparkctl usage` show what you use." },
         { SPARK_PERMISSION_DENIED, EXIT_NOT_PERMITTED, "Ask the administrator, or run it as root (sudo)." },
         { SPARK_NO_MEMORY, EXIT_OTHER,
@@ -115,7 +115,8 @@ int ctl_fail_call(const struct ctl *ctl, const struct call *call) {
         for (size_t i = 0; i < ARRAY_SIZE(codes); i++) {
                 if (codes[i].code != call->code)
                         continue;
-                report(ctl, call, spark_code_name(call->code), call->message, when ? when : codes[i].hint);
+                report(ctl, call, spark_code_name(call->code), call->message,
+                       when ? when : strstr(call->message, "(sudo)") ? NULL /* it was said */ : codes[i].hint);
                 return codes[i].status;
         }
         report(ctl, call, spark_code_name(call->code), call->message, NULL);
@@ -167,19 +168,6 @@ void ctl_progress_clear(struct ctl *ctl) {
         if (ctl->progress_shown)
                 (void)fprintf(stderr, "\r\033[K");
         ctl->progress_shown = false;
-}
-
-const char *format_bytes(uint64_t bytes, char out[32]) {
-        static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB" };
-        double v = (double)bytes;
-        size_t u = 0;
-
-        while (v >= 1024 && u + 1 < ARRAY_SIZE(units)) {
-                v /= 1024;
-                u++;
-        }
-        (void)snprintf(out, 32, u == 0 ? "%.0f %s" : "%.1f %s", v, units[u]);
-        return out;
 }
 
 const char *format_duration(double seconds, char out[32]) {

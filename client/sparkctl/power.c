@@ -51,18 +51,39 @@ const char *power_sleep_line(const struct spark_power *p, char out[POWER_LINE_MA
         if (p->awake[0])
                 add(out, "; keeps off %s", format_safe(p->awake, word, sizeof(word)));
         if (p->sleeps > 0)
-                add(out, "; slept %u times, the last time ready after %u ms, in order again after %u ms", p->sleeps, p->sleep_ms,
-                    p->resume_ms);
+                add(out, "; slept %u time%s, the last time ready after %u ms, in order again after %u ms", p->sleeps,
+                    words_s(p->sleeps), p->sleep_ms, p->resume_ms);
         return out;
 }
 
-const char *power_joules(const struct spark_user_info *u, char out[32]) {
-        double joules = (double)u->energy_uj_today / 1e6;
+const char *power_caps_line(const struct spark_power *p, char out[POWER_LINE_MAX]) {
+        char word[80];
 
-        if (u->energy_uj_today == 0)
-                (void)snprintf(out, 32, "-");
+        out[0] = 0;
+        if (p->batch)
+                add(out, "batch %u", p->batch);
+        if (p->threads)
+                add(out, "%sthreads %u", out[0] ? ", " : "", p->threads);
+        if (p->clocks)
+                add(out, "%sclocks %u %%", out[0] ? ", " : "", p->clocks);
+        if (!out[0])
+                return out;
+        add(out, "; in force: %s", p->in_force[0] ? format_safe(p->in_force, word, sizeof(word)) : "nothing yet");
+        if (p->clocks_by[0])
+                add(out, " (%s)", format_safe(p->clocks_by, word, sizeof(word)));
+        if (p->refused[0])
+                add(out, "; refused: %s", format_safe(p->refused, word, sizeof(word)));
+        return out;
+}
+
+const char *power_joules(uint64_t uj, uint64_t measured, uint64_t tokens, char out[32]) {
+        const char *more = (double)measured < 0.9 * (double)tokens ? ">" : "";
+        double joules = (double)uj / 1e6;
+
+        if (measured == 0)
+                (void)snprintf(out, 32, "%s", tokens > 0 ? "unknown" : "-");
         else
-                (void)snprintf(out, 32, joules < 1e4 ? "%.1f J" : joules < 1e7 ? "%.1f kJ" : "%.1f MJ",
+                (void)snprintf(out, 32, joules < 1e4 ? "%s%.1f J" : joules < 1e7 ? "%s%.1f kJ" : "%s%.1f MJ", more,
                                joules < 1e4 ? joules : joules < 1e7 ? joules / 1e3 : joules / 1e6);
         return out;
 }
@@ -89,6 +110,12 @@ void power_json(struct json *j, const struct spark_power *p) {
         json_u64(j, "sleeps", p->sleeps);
         json_u64(j, "sleep_ms", p->sleep_ms);
         json_u64(j, "resume_ms", p->resume_ms);
+        json_u64(j, "batch", p->batch);
+        json_u64(j, "threads", p->threads);
+        json_u64(j, "clocks", p->clocks);
+        json_string(j, "in_force", p->in_force);
+        json_string(j, "clocks_by", p->clocks_by);
+        json_string(j, "refused", p->refused);
         json_string(j, "energy_source", p->energy_source);
         json_u64(j, "energy_uj", p->energy_uj);
         json_u64(j, "energy_tokens", p->energy_tokens);
@@ -107,6 +134,7 @@ void power_json(struct json *j, const struct spark_power *p) {
 
 void power_json_user(struct json *j, const struct spark_user_info *u) {
         json_u64(j, "energy_uj_today", u->energy_uj_today);
+        json_u64(j, "energy_tokens_today", u->energy_tokens_today);
         json_u64(j, "battery_tokens_today", u->battery_tokens_today);
         json_u64(j, "battery_energy_uj_today", u->battery_energy_uj_today);
         json_u64(j, "battery_tokens_per_day", u->battery_tokens_per_day);

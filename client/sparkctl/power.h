@@ -14,8 +14,11 @@
 const char *power_supply_line(const struct spark_power *p, char out[POWER_LINE_MAX]);
 /* "awake, ...": sleep. */
 const char *power_sleep_line(const struct spark_power *p, char out[POWER_LINE_MAX]);
-/* A user's energy of today, "-" where none was measured. */
-const char *power_joules(const struct spark_user_info *u, char out[32]);
+/* "batch 128, ...": what engines do without; "" where that is nothing. */
+const char *power_caps_line(const struct spark_power *p, char out[POWER_LINE_MAX]);
+/* "12.3 J", measured for `measured` of so many tokens: "unknown" where that is none, ">12.3 J" where it is not nearly all, "-" where
+ * there were no tokens. */
+const char *power_joules(uint64_t uj, uint64_t measured, uint64_t tokens, char out[32]);
 /* Keys of "power" of an object. */
 void power_json(struct json *j, const struct spark_power *p);
 /* What of a user is about energy, for an open object. */

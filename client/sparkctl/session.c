@@ -28,7 +28,7 @@ static int fail_connect(const struct ctl *ctl, int error) {
                                 "$USER), then log in again. `sparkctl doctor` shows the permissions.",
                                 "You may not use the socket %s.", ctl->socket);
         case EAGAIN:
-                return ctl_fail(ctl, EXIT_BUSY, "BUSY", "Try again in a moment.",
+                return ctl_fail(ctl, EXIT_BUSY, "BUSY", "Try again in a moment: they are let in one after the other.",
                                 "Too many programs wait to be let in at %s.", ctl->socket);
         case ENAMETOOLONG:
         case EINVAL:
@@ -67,6 +67,17 @@ int ctl_connect(struct ctl *ctl) {
         r = spark_wait_hello(ctl->spark, HELLO_TIMEOUT_MS);
         if (r != 0)
                 return fail_hello(ctl, r);
+        return 0;
+}
+
+int ctl_connect_asking(struct ctl *ctl, bool asking) {
+        int status = ctl_connect(ctl);
+
+        if (status || !asking || ctl->no_ask_password || (!ctl->ask_password && !(ctl->tty_in && ctl->tty_out)) ||
+            !spark_server_has(ctl->spark, "authorization"))
+                return status;
+        (void)spark_set_interactive_authorization(ctl->spark, 1);
+        ctl_agent_begin(ctl);
         return 0;
 }
 

@@ -25,6 +25,7 @@ void status_json_model(struct json *j, const struct spark_model *m) {
         json_u64(j, "vocabulary", m->vocabulary);
         json_bool(j, "has_chat_template", m->has_chat_template);
         json_u64(j, "image_bytes", m->image_bytes);
+        json_u64(j, "missing_bytes", m->missing_bytes);
         json_u64(j, "kv_bytes", m->kv_bytes);
         json_u64(j, "kv_used_bytes", m->kv_used_bytes);
         json_u64(j, "kv_cached_bytes", m->kv_cached_bytes);

@@ -55,9 +55,10 @@ static void add_service(struct top_lines *l, const struct spark_status_result *s
 
         for (size_t i = 0; i < s->n_models; i++)
                 rate += (double)s->models[i]->tokens_per_second;
-        add(l, TOP_STRONG, "sparkd %s  %s for %s  %u connections  %u running  %u waiting  %.1f tokens/s",
+        add(l, TOP_STRONG, "sparkd %s  %s for %s  %u connection%s  %u running  %u waiting  %.1f tokens/s",
             format_safe(s->version, version, sizeof(version)), format_safe(s->state, state, sizeof(state)),
-            format_duration((double)s->uptime_s, uptime), s->connections, s->requests_running, s->requests_queued, rate);
+            format_duration((double)s->uptime_s, uptime), s->connections, words_s(s->connections),
+            s->requests_running, s->requests_queued, rate);
 }
 
 static void add_memory(struct top_lines *l, const struct spark_status_result *s) {
@@ -65,11 +66,11 @@ static void add_memory(struct top_lines *l, const struct spark_status_result *s)
         char line[MEMORY_LINE_MAX];
         bool low = s->memory_available < s->memory_floor;
 
-        add(l, low ? TOP_ALERT : TOP_PLAIN, "memory  %s available of %s, %s stay free", format_bytes(s->memory_available, a),
-            format_bytes(s->memory_total, b), format_bytes(s->memory_floor, c));
-        add(l, TOP_PLAIN, "taken   %s images  %s KV cache (%s used, %s prefixes)  %s else", format_bytes(s->memory_images, a),
-            format_bytes(s->memory_kv, b), format_bytes(s->memory_kv_used, c), format_bytes(s->memory_kv_cached, d),
-            format_bytes(s->memory_engine, e));
+        add(l, low ? TOP_ALERT : TOP_PLAIN, "memory  %s available of %s, %s stay free", words_bytes(s->memory_available, a),
+            words_bytes(s->memory_total, b), words_bytes(s->memory_floor, c));
+        add(l, TOP_PLAIN, "taken   %s images  %s KV cache (%s used, %s prefixes)  %s else", words_bytes(s->memory_images, a),
+            words_bytes(s->memory_kv, b), words_bytes(s->memory_kv_used, c), words_bytes(s->memory_kv_cached, d),
+            words_bytes(s->memory_engine, e));
         for (unsigned i = 0; i < MEMORY_LINES; i++)
                 if (memory_line(s->memory, i, line, sizeof(line)))
                         add(l, memory_is_short(s->memory) ? TOP_ALERT : TOP_PLAIN, "%s", line);
@@ -82,6 +83,8 @@ static void add_power(struct top_lines *l, const struct spark_power *p) {
         if (!p)
                 return;
         add(l, poor ? TOP_ALERT : TOP_PLAIN, "power   %s", power_supply_line(p, line));
+        if (*power_caps_line(p, line))
+                add(l, TOP_PLAIN, "caps    %s", line);
         if (strcmp(p->sleep, "awake") != 0)
                 add(l, TOP_ALERT, "sleep   %s", power_sleep_line(p, line));
 }
@@ -117,8 +120,11 @@ static void add_models(struct top_lines *l, const struct spark_status_result *s)
                 add(l, strcmp(m->state, "failed") == 0 ? TOP_ALERT : TOP_PLAIN,
                     "%-24s %-10s %7u %7u %8.1f  %s %s, %s, %s", format_safe(m->name, name, sizeof(name)), state, m->running,
                     m->queued, (double)m->tokens_per_second, bar(m->kv_used_bytes, m->kv_cached_bytes, m->kv_bytes, kv),
-                    format_bytes(m->kv_used_bytes, used), format_bytes(m->kv_cached_bytes, cached),
-                    format_bytes(m->kv_bytes, total));
+                    words_bytes(m->kv_used_bytes, used), words_bytes(m->kv_cached_bytes, cached),
+                    words_bytes(m->kv_bytes, total));
+                if (m->missing_bytes)
+                        add(l, TOP_PLAIN, "  %s of %s given back", words_bytes(m->missing_bytes, used),
+                            words_bytes(m->image_bytes + m->missing_bytes, total));
         }
 }
 
@@ -137,9 +143,9 @@ static void add_users(struct top_lines *l, const struct spark_status_result *s, 
                         (void)snprintf(limit, sizeof(limit), "%llu", (unsigned long long)u->tokens_per_day);
                 add(l, spent ? TOP_ALERT : TOP_PLAIN, "%-16s %6u %7u %7u %8u %8.1f %10s %10s %12llu %12s %10s",
                     user_name(names, u->uid), u->connections, u->running, u->queued, u->sessions,
-                    (double)u->tokens_per_second, format_bytes(u->kv_used_bytes, used),
-                    format_bytes(u->kv_cached_bytes, cached), (unsigned long long)u->tokens_today, limit,
-                    power_joules(u, joules));
+                    (double)u->tokens_per_second, words_bytes(u->kv_used_bytes, used),
+                    words_bytes(u->kv_cached_bytes, cached), (unsigned long long)u->tokens_today, limit,
+                    power_joules(u->energy_uj_today, u->energy_tokens_today, u->tokens_today, joules));
         }
 }
 

@@ -114,7 +114,8 @@ static void check_models(struct doctor *d, const struct spark_status_result *s) 
                              "%s could not be loaded: %s", m->name, m->error);
                 if (m->engine_restarts > 0)
                         doctor_note(d, LEVEL_WARN, "models", "Its log says why: journalctl -u sparkd",
-                             "The engine of %s was restarted %u times.", m->name, m->engine_restarts);
+                             "The engine of %s was restarted %u time%s.", m->name, m->engine_restarts,
+                             words_s(m->engine_restarts));
         }
         if (s->n_models == 0)
                 doctor_note(d, LEVEL_WARN, "models", "Load one: sparkctl load FILE, or name it in the configuration.",
@@ -129,10 +130,10 @@ static void check_ledger(struct doctor *d, const struct spark_status_result *s) 
         if (s->memory_available < s->memory_floor)
                 doctor_note(d, LEVEL_WARN, "budget", "Close applications, or unload a model: sparkctl unload NAME",
                      "%s are available, the service keeps %s free: it refuses to load more.",
-                     format_bytes(s->memory_available, a), format_bytes(s->memory_floor, b));
+                     words_bytes(s->memory_available, a), words_bytes(s->memory_floor, b));
         else
                 doctor_note(d, LEVEL_OK, "budget", NULL, "Models may still take %s (%s stay free).",
-                     format_bytes(s->memory_available - s->memory_floor, a), format_bytes(s->memory_floor, b));
+                     words_bytes(s->memory_available - s->memory_floor, a), words_bytes(s->memory_floor, b));
 }
 
 static void judge_status(struct doctor *d, const struct spark_status_result *s) {
@@ -195,11 +196,11 @@ static void check_memory(struct doctor *d) {
         else if (available < MAX(FLOOR_MIN, total / 20))
                 doctor_note(d, LEVEL_WARN, "memory",
                      "Close applications; a small machine needs a lower floor in the configuration.",
-                     "%s available of %s: below the usual floor, only small models fit.", format_bytes(available, a),
-                     format_bytes(total, b));
+                     "%s available of %s: below the usual floor, only small models fit.", words_bytes(available, a),
+                     words_bytes(total, b));
         else
-                doctor_note(d, LEVEL_OK, "memory", NULL, "%s available of %s.", format_bytes(available, a),
-                     format_bytes(total, b));
+                doctor_note(d, LEVEL_OK, "memory", NULL, "%s available of %s.", words_bytes(available, a),
+                     words_bytes(total, b));
 }
 
 static void check_overcommit(struct doctor *d) {
@@ -259,7 +260,7 @@ static int finish(struct doctor *d) {
                 if (d->n_fail + d->n_warn == 0)
                         (void)printf("\nEverything is fine.\n");
                 else
-                        (void)printf("\n%u failed, %u warnings.\n", d->n_fail, d->n_warn);
+                        (void)printf("\n%u failed, %u warning%s.\n", d->n_fail, d->n_warn, words_s(d->n_warn));
                 return status;
         }
         json_close(&d->json, ']');

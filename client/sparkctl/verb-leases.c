@@ -43,8 +43,8 @@ static void print_lease(struct user_names *names, const struct spark_lease *l) {
         bool memory = strcmp(l->kind, "memory") == 0;
 
         if (memory) {
-                (void)format_bytes(l->bytes, bytes);
-                (void)format_bytes(l->given_bytes, given);
+                (void)words_bytes(l->bytes, bytes);
+                (void)words_bytes(l->given_bytes, given);
         }
         (void)printf("%6llu  %-7s %-8s %11s %11s  %-20s %10s  ", (unsigned long long)l->id,
                      format_safe(l->kind, kind, sizeof(kind)), format_safe(l->state, state, sizeof(state)), bytes, given,
@@ -80,15 +80,19 @@ static void done_leases(struct call *call, const struct spark_done *done) {
 }
 
 int verb_leases(struct ctl *ctl, int argc, char **argv) {
+        bool all = false;
+        const struct option options[] = { OPTION_ALL(&all), OPTION_END };
         const struct option_spec spec = {
                 .verb = "leases",
-                .usage = "",
+                .usage = "[--all]",
                 .text = "Lists who has made the service give memory back (`sparkctl yield`), and who keeps a model resident\n"
-                        "(`sparkctl hold`). Of other users' leases root and the service's own user see all, others what they\n"
-                        "are and what they hold.\n"
+                        "(`sparkctl hold`). Of other users' leases root, the service's own user and, with --all, who may\n"
+                        "observe others see all, everybody what they are and what they hold.\n"
                         "With --json: leases [{id, kind, state, bytes, given_bytes, model, policy, age_s, own, uid, pid, unit,\n"
                         "who, why}], leased_bytes.\n",
+                .options = options,
         };
+        struct spark_status_request request = SPARK_STATUS_INIT;
         struct call call = { .ctl = ctl, .on_done = done_leases };
         struct string_list arguments = { 0 };
         int status;
@@ -96,8 +100,9 @@ int verb_leases(struct ctl *ctl, int argc, char **argv) {
         status = options_parse(ctl, &spec, argc, argv, &arguments);
         string_list_deinit(&arguments);
         if (status < 0)
-                status = ctl_connect(ctl) ?: -1;
+                status = ctl_connect_asking(ctl, all) ?: -1;
+        request.all_users = all;
         if (status < 0)
-                status = call_wait(&call, spark_status(ctl->spark, call_event, &call, &call.id));
+                status = call_wait(&call, spark_status_query(ctl->spark, &request, call_event, &call, &call.id));
         return status;
 }

@@ -92,10 +92,10 @@ static void load_done(struct call *call, const struct spark_done *done) {
                 return;
         }
         (void)printf("%s is loaded: %s + %s KV cache, in %s", format_safe(r->model, name, sizeof(name)),
-                     format_bytes(r->image_bytes, a), format_bytes(r->kv_bytes, b),
+                     words_bytes(r->image_bytes, a), words_bytes(r->kv_bytes, b),
                      format_duration((double)r->load_ms / 1000, c));
         if (r->bytes_per_second > 0)
-                (void)printf(" (read at %s/s)", format_bytes(r->bytes_per_second, d));
+                (void)printf(" (read at %s/s)", words_bytes(r->bytes_per_second, d));
         (void)printf(".\n");
         if (r->weights && r->weights->coded_parameters > 0)
                 (void)printf("Its weights are losslessly coded, in %.2f bits each.\n", weights_bits(r->weights));
@@ -150,7 +150,7 @@ static int load_start(struct ctl *ctl, struct call *call, const char *what) {
                 request.model = what;
         }
         if (!status)
-                status = ctl_connect(ctl);
+                status = ctl_connect_asking(ctl, true);
         if (status)
                 return status;
         status = call_wait(call, spark_load(ctl->spark, &request, load_event, call, &call->id));
@@ -248,7 +248,7 @@ int verb_unload(struct ctl *ctl, int argc, char **argv) {
 
         status = options_parse(ctl, &spec, argc, argv, &arguments);
         if (status < 0)
-                status = ctl_connect(ctl) ?: -1;
+                status = ctl_connect_asking(ctl, true) ?: -1;
         if (status < 0) {
                 call.data = (void *)arguments.items[0];
                 status = call_wait(&call, spark_unload(ctl->spark, arguments.items[0], call_event, &call, &call.id));

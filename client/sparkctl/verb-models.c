@@ -77,8 +77,8 @@ static void print_plan(const struct spark_stored *s) {
         if (need < s->image_bytes) /* it overflowed */
                 need = UINT64_MAX;
         (void)printf("memory        %s (weights) + %s (KV cache of one context) = %s; %s are available, %s of them stay\n"
-                     "              free: %s\n", format_bytes(s->image_bytes, a), format_bytes(s->kv_bytes, b),
-                     format_bytes(need, c), format_bytes(s->available_bytes, d), format_bytes(s->floor_bytes, e),
+                     "              free: %s\n", words_bytes(s->image_bytes, a), words_bytes(s->kv_bytes, b),
+                     words_bytes(need, c), words_bytes(s->available_bytes, d), words_bytes(s->floor_bytes, e),
                      strcmp(s->state, "ready") == 0 ? "it is loaded" : need <= left ? "it fits" : "a whole context does not fit now");
 }
 
@@ -94,7 +94,7 @@ static void print_stored(const struct spark_stored *s) {
         (void)printf("%s\n", s->n_names ? "" : " (none)");
         if (localtime_r(&t, &tm))
                 (void)strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S", &tm);
-        (void)printf("stored        %s, imported %s by uid %u%s%s\n", format_bytes(s->bytes, bytes), when, s->uid,
+        (void)printf("stored        %s, imported %s by uid %u%s%s\n", words_bytes(s->bytes, bytes), when, s->uid,
                      s->pinned ? "; pinned" : "", s->damaged ? "; DAMAGED: import it again" : "");
         (void)printf("state         %s\n", format_safe(s->state, text, sizeof(text)));
         (void)printf("architecture  %s\n", format_safe(s->architecture, text, sizeof(text)));
@@ -106,7 +106,7 @@ static void print_stored(const struct spark_stored *s) {
         print_plan(s);
         for (size_t i = 0; i < s->n_files; i++)
                 (void)printf("%-13s %s  %s  %s\n", s->files[i]->role, s->files[i]->sha256,
-                             format_bytes(s->files[i]->bytes, bytes), format_safe(s->files[i]->name, text, sizeof(text)));
+                             words_bytes(s->files[i]->bytes, bytes), format_safe(s->files[i]->name, text, sizeof(text)));
 }
 
 static void done_show(struct call *call, const struct spark_done *done) {
@@ -120,7 +120,7 @@ static void done_import(struct call *call, const struct spark_done *done) {
 
         if (models_done_json(call, done))
                 return;
-        (void)printf("sha256:%s\n%s, %s.\n", s->digest, format_bytes(s->bytes, bytes),
+        (void)printf("sha256:%s\n%s, %s.\n", s->digest, words_bytes(s->bytes, bytes),
                      strcmp(s->method, "known") == 0     ? "which the store had already"
                      : strcmp(s->method, "reflink") == 0 ? "cloned into the store"
                                                          : "copied into the store");
@@ -133,7 +133,7 @@ static void done_remove(struct call *call, const struct spark_done *done) {
         if (models_done_json(call, done))
                 return;
         if (s->n_files == 0)
-                (void)printf("The model is removed; %s are free again.\n", format_bytes(s->freed_bytes, bytes));
+                (void)printf("The model is removed; %s are free again.\n", words_bytes(s->freed_bytes, bytes));
         else
                 (void)printf("The name is removed; the model stays, as %s.\n",
                              s->n_names ? format_safe(s->names[0], name, sizeof(name)) : s->digest);
@@ -143,7 +143,7 @@ static void done_verify(struct call *call, const struct spark_done *done) {
         char bytes[32];
 
         if (!models_done_json(call, done))
-                (void)printf("%s verified: as they were stored.\n", format_bytes(done->stored->bytes, bytes));
+                (void)printf("%s verified: as they were stored.\n", words_bytes(done->stored->bytes, bytes));
 }
 
 static void done_quiet(struct call *call, const struct spark_done *done) {
@@ -174,7 +174,7 @@ static int start_import(struct ctl *ctl, const char *path, struct spark_import_r
                 return ctl_fail_usage(ctl, "models import", "'%.100s' gives no name; --name is wanted.", path);
         status = import_files_open(ctl, &files, path);
         if (!status)
-                status = ctl_connect(ctl);
+                status = ctl_connect_asking(ctl, true);
         if (!status) {
                 request->fds = files.fds;
                 request->files = files.names;
@@ -230,7 +230,7 @@ static int run_each(struct ctl *ctl, const struct option_spec *spec, int argc, c
 
         status = options_parse(ctl, spec, argc, argv, &arguments);
         if (status < 0)
-                status = ctl_connect(ctl);
+                status = ctl_connect_asking(ctl, true);
         for (size_t i = 0; i < arguments.n && status == 0; i++) {
                 struct call call = { .ctl = ctl, .on_done = on_done };
 
@@ -344,7 +344,7 @@ static int run_pin(struct ctl *ctl, int argc, char **argv) {
 
         status = options_parse(ctl, &spec, argc, argv, &arguments);
         if (status < 0)
-                status = ctl_connect(ctl) ?: -1;
+                status = ctl_connect_asking(ctl, true) ?: -1;
         if (status < 0)
                 status = call_wait(&call, spark_model_pin(ctl->spark, arguments.items[0], !remove, call_event, &call,
                                                           &call.id));
@@ -372,7 +372,7 @@ static int run_alias(struct ctl *ctl, int argc, char **argv) {
 
         status = options_parse(ctl, &spec, argc, argv, &arguments);
         if (status < 0)
-                status = ctl_connect(ctl) ?: -1;
+                status = ctl_connect_asking(ctl, true) ?: -1;
         if (status < 0)
                 status = call_wait(&call, spark_model_alias(ctl->spark, arguments.items[0], arguments.items[1], replace,
                                                             call_event, &call, &call.id));

@@ -17,7 +17,7 @@ static void pack_done(struct call *call, const struct spark_done *done) {
 
         if (models_done_json(call, done))
                 return;
-        (void)printf("sha256:%s\n%s, packed into the store as %s", s->digest, format_bytes(s->bytes, bytes),
+        (void)printf("sha256:%s\n%s, packed into the store as %s", s->digest, words_bytes(s->bytes, bytes),
                      format_safe(request->name, name, sizeof(name)));
         if (s->weights && s->weights->parameters)
                 (void)printf(": %.2f bits per weight", weights_bits(s->weights));
@@ -36,7 +36,7 @@ static int pack(struct ctl *ctl, const char *what, struct spark_pack_request *re
         else
                 request->model = what;
         if (!status)
-                status = ctl_connect(ctl);
+                status = ctl_connect_asking(ctl, true);
         if (!status) {
                 request->fds = files.fds;
                 request->files = files.names;

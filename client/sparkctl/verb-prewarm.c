@@ -52,7 +52,7 @@ int verb_prewarm(struct ctl *ctl, int argc, char **argv) {
 
         status = options_parse(ctl, &spec, argc, argv, &arguments);
         if (status < 0)
-                status = input_text(ctl, arguments.items[0], &text) ?: ctl_connect(ctl) ?: -1;
+                status = input_text(ctl, arguments.items[0], &text) ?: ctl_connect_asking(ctl, share) ?: -1;
         if (status < 0) {
                 request.text = text.data;
                 request.text_size = text.len;
@@ -77,7 +77,7 @@ int verb_forget(struct ctl *ctl, int argc, char **argv) {
         const struct option options[] = {
                 { "model", 'm', OPTION_STRING, &request.model, NULL, 0, "M", "default: of all models" },
                 { "all", 0, OPTION_FLAG, &all, NULL, 0, NULL,
-                  "everybody's, the shared ones included (root and the service's user only)" },
+                  "everybody's, the shared ones included, where you may manage models" },
                 OPTION_END,
         };
         const struct option_spec spec = {
@@ -93,7 +93,7 @@ int verb_forget(struct ctl *ctl, int argc, char **argv) {
 
         status = options_parse(ctl, &spec, argc, argv, &arguments);
         if (status < 0)
-                status = ctl_connect(ctl) ?: -1;
+                status = ctl_connect_asking(ctl, all) ?: -1;
         if (status < 0) {
                 request.all_users = all;
                 status = call_wait(&call, spark_forget_prefixes(ctl->spark, &request, call_event, &call, &call.id));

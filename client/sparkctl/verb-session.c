@@ -70,7 +70,7 @@ static void done_list(struct call *call, const struct spark_done *done) {
                              format_safe(s->id, id, sizeof(id)), s->uid, format_safe(s->model, model, sizeof(model)),
                              format_safe(s->state, state, sizeof(state)), s->tokens,
                              format_duration((double)s->idle_s, idle),
-                             s->stored_bytes ? format_bytes(s->stored_bytes, bytes) : "nothing",
+                             s->stored_bytes ? words_bytes(s->stored_bytes, bytes) : "nothing",
                              s->persistent ? " on disk" : " on disk, goes with its connection", *s->name ? "  " : "",
                              format_safe(s->name, name, sizeof(name)));
         }
@@ -229,21 +229,26 @@ static int run_close(struct ctl *ctl, int argc, char **argv) {
 }
 
 static int run_list(struct ctl *ctl, int argc, char **argv) {
+        bool all = false;
+        const struct option options[] = { OPTION_ALL(&all), OPTION_END };
         const struct option_spec spec = {
                 .verb = "session list",
-                .usage = "",
+                .usage = "[--all]",
                 .text = "Lists your sessions; to root and the service's own user, everybody's. With --json: sessions,\n"
                         "each as of session create.\n",
+                .options = options,
         };
+        struct spark_session_list_request request = SPARK_SESSION_LIST_INIT;
         struct call call = { .ctl = ctl, .on_done = done_list };
         struct string_list arguments = { 0 };
         int status;
 
         status = options_parse(ctl, &spec, argc, argv, &arguments);
         if (status < 0)
-                status = ctl_connect(ctl) ?: -1;
+                status = ctl_connect_asking(ctl, all) ?: -1;
+        request.all_users = all;
         if (status < 0)
-                status = call_wait(&call, spark_session_list(ctl->spark, call_event, &call, &call.id));
+                status = call_wait(&call, spark_session_query(ctl->spark, &request, call_event, &call, &call.id));
         string_list_deinit(&arguments);
         return status;
 }

@@ -29,7 +29,7 @@ static void print_stored(const struct spark_model *m) {
         char bytes[32], digest[16], alias[80];
 
         (void)printf("    stored as sha256:%.12s, %s%s%s", format_safe(m->digest, digest, sizeof(digest)),
-                     format_bytes(m->stored_bytes, bytes), m->pinned ? ", pinned" : "",
+                     words_bytes(m->stored_bytes, bytes), m->pinned ? ", pinned" : "",
                      m->damaged ? ", DAMAGED: import it again" : "");
         for (size_t i = 0; i < m->n_aliases; i++)
                 (void)printf("%s%s", i ? ", " : "; also ", format_safe(m->aliases[i], alias, sizeof(alias)));
@@ -42,7 +42,7 @@ static void print_device(const struct spark_model *m) {
         (void)printf("    %s: weights in %s memory, KV cache in the %s's", format_safe(m->device, device, sizeof(device)),
                      format_safe(m->placement, placement, sizeof(placement)), format_safe(m->kv_memory, kv, sizeof(kv)));
         if (m->device_bytes)
-                (void)printf("; %s of the device's own are taken", format_bytes(m->device_bytes, bytes));
+                (void)printf("; %s of the device's own are taken", words_bytes(m->device_bytes, bytes));
         (void)printf("\n");
 }
 
@@ -71,8 +71,11 @@ static void print_model(const struct spark_model *m) {
                 (void)printf(" %s %s %s, context %u", format_safe(m->architecture, arch, sizeof(arch)),
                              format_count(m->parameters, count), format_safe(m->format, format, sizeof(format)),
                              m->context);
-        if (m->image_bytes)
-                (void)printf(", %s + %s KV", format_bytes(m->image_bytes, bytes), format_bytes(m->kv_bytes, kv));
+        if (m->missing_bytes)
+                (void)printf(", %s of %s given back", words_bytes(m->missing_bytes, bytes),
+                             words_bytes(m->image_bytes + m->missing_bytes, kv));
+        else if (m->image_bytes)
+                (void)printf(", %s + %s KV", words_bytes(m->image_bytes, bytes), words_bytes(m->kv_bytes, kv));
         if (m->lossless || m->packed)
                 (void)printf("; %s%s%.2f bits per weight", m->packed ? "packed, " : "", m->lossless ? "losslessly coded, " : "",
                              weights_bits(m->weights));
@@ -91,7 +94,7 @@ static void print_model(const struct spark_model *m) {
         if (m->held[0])
                 (void)printf("    held back (%s); its requests wait\n", format_safe(m->held, text, sizeof(text)));
         if (m->engine_restarts)
-                (void)printf("    its engine was restarted %u times\n", m->engine_restarts);
+                (void)printf("    its engine was restarted %u time%s\n", m->engine_restarts, words_s(m->engine_restarts));
         if (m->error[0])
                 (void)printf("    %s\n", format_safe(m->error, text, sizeof(text)));
 }
@@ -137,9 +140,9 @@ static void print_users(const struct spark_status_result *s) {
                 if (u->tokens_per_day)
                         (void)snprintf(limit, sizeof(limit), "%llu", (unsigned long long)u->tokens_per_day);
                 (void)printf("%-16s %6u %7u %7u %8.1f %10s %10s %12llu %12s %10s\n", user_name(&names, u->uid), u->connections,
-                             u->running, u->queued, (double)u->tokens_per_second, format_bytes(u->kv_used_bytes, used),
-                             format_bytes(u->kv_cached_bytes, cached), (unsigned long long)u->tokens_today, limit,
-                             power_joules(u, joules));
+                             u->running, u->queued, (double)u->tokens_per_second, words_bytes(u->kv_used_bytes, used),
+                             words_bytes(u->kv_cached_bytes, cached), (unsigned long long)u->tokens_today, limit,
+                             power_joules(u->energy_uj_today, u->energy_tokens_today, u->tokens_today, joules));
         }
 }
 
@@ -147,6 +150,8 @@ static void print_power(const struct spark_power *p) {
         char line[POWER_LINE_MAX], note[400];
 
         (void)printf("Power: %s\n", power_supply_line(p, line));
+        if (*power_caps_line(p, line))
+                (void)printf("Caps:  %s\n", line);
         (void)printf("Sleep: %s\n", power_sleep_line(p, line));
         for (size_t i = 0; i < p->n_notes; i++)
                 (void)printf("       %s\n", format_safe(p->notes[i], note, sizeof(note)));
@@ -155,14 +160,15 @@ static void print_power(const struct spark_power *p) {
 static void print_status(const struct spark_status_result *s) {
         char version[40], state[40], warning[640], a[32], b[32], c[32], d[32], e[32];
 
-        (void)printf("sparkd %s: %s for %s; %u connections, %u requests running, %u waiting\n",
+        (void)printf("sparkd %s: %s for %s; %u connection%s, %u request%s running, %u waiting\n",
                      format_safe(s->version, version, sizeof(version)), format_safe(s->state, state, sizeof(state)),
-                     format_duration((double)s->uptime_s, a), s->connections, s->requests_running, s->requests_queued);
-        (void)printf("Memory: %s available of %s, %s stay free", format_bytes(s->memory_available, a),
-                     format_bytes(s->memory_total, b), format_bytes(s->memory_floor, c));
-        (void)printf("; taken: %s images, %s KV cache (%s used, %s prefixes), %s else\n", format_bytes(s->memory_images, a),
-                     format_bytes(s->memory_kv, b), format_bytes(s->memory_kv_used, c),
-                     format_bytes(s->memory_kv_cached, d), format_bytes(s->memory_engine, e));
+                     format_duration((double)s->uptime_s, a), s->connections, words_s(s->connections), s->requests_running,
+                     words_s(s->requests_running), s->requests_queued);
+        (void)printf("Memory: %s available of %s, %s stay free", words_bytes(s->memory_available, a),
+                     words_bytes(s->memory_total, b), words_bytes(s->memory_floor, c));
+        (void)printf("; taken: %s images, %s KV cache (%s used, %s prefixes), %s else\n", words_bytes(s->memory_images, a),
+                     words_bytes(s->memory_kv, b), words_bytes(s->memory_kv_used, c),
+                     words_bytes(s->memory_kv_cached, d), words_bytes(s->memory_engine, e));
         memory_print(s->memory);
         if (s->power)
                 print_power(s->power);
@@ -174,8 +180,8 @@ static void print_status(const struct spark_status_result *s) {
         for (size_t i = 0; i < s->n_models; i++)
                 print_model(s->models[i]);
         if (s->n_leases > 0)
-                (void)printf("\nMemory or models are held by %zu leases, %s in all: `sparkctl leases`\n", s->n_leases,
-                             format_bytes(s->leased_bytes, a));
+                (void)printf("\nMemory or models are held by %zu lease%s, %s in all: `sparkctl leases`\n", s->n_leases,
+                             words_s(s->n_leases), words_bytes(s->leased_bytes, a));
         if (s->n_requests > 0) {
                 (void)printf("\n");
                 print_requests(s);
@@ -230,9 +236,11 @@ static void done_models(struct call *call, const struct spark_done *done) {
                 (void)printf("No models. `sparkctl load FILE` loads one.\n");
 }
 
-/* Reads a command line without arguments of its own. -1 = go on, connected. */
-static int begin(struct ctl *ctl, const char *verb, const char *text, int argc, char **argv) {
-        const struct option_spec spec = { .verb = verb, .usage = "", .text = text };
+/* Reads a command line without arguments of its own, but for --all where that is not NULL. -1 = go on, connected. */
+static int begin(struct ctl *ctl, const char *verb, const char *text, int argc, char **argv, bool *all) {
+        const struct option options[] = { OPTION_ALL(all), OPTION_END };
+        const struct option_spec spec = { .verb = verb, .usage = all ? "[--all]" : "", .text = text,
+                                          .options = all ? options : NULL };
         struct string_list arguments = { 0 };
         int status;
 
@@ -240,34 +248,40 @@ static int begin(struct ctl *ctl, const char *verb, const char *text, int argc, 
         string_list_deinit(&arguments);
         if (status >= 0)
                 return status;
-        status = ctl_connect(ctl);
-        return status ? status : -1;
+        return ctl_connect_asking(ctl, all && *all) ?: -1;
 }
 
 int verb_status(struct ctl *ctl, int argc, char **argv) {
+        struct spark_status_request request = SPARK_STATUS_INIT;
         struct call call = { .ctl = ctl, .on_done = done_status };
+        bool all = false;
         int status;
 
         status = begin(ctl, "status",
                        "Shows the service's state, the memory ledger, the models and what runs on them.\n"
                        "With --json: version, state, uptime_s, connections, requests_running, requests_queued,\n"
-                       "memory, models, requests, users, leases, leased_bytes, warnings.\n", argc, argv);
+                       "memory, models, requests, users, leases, leased_bytes, warnings.\n", argc, argv, &all);
         if (status >= 0)
                 return status;
-        return call_wait(&call, spark_status(ctl->spark, call_event, &call, &call.id));
+        request.all_users = all;
+        return call_wait(&call, spark_status_query(ctl->spark, &request, call_event, &call, &call.id));
 }
 
 int verb_ps(struct ctl *ctl, int argc, char **argv) {
+        struct spark_status_request request = SPARK_STATUS_INIT;
         struct call call = { .ctl = ctl, .on_done = done_ps };
+        bool all = false;
         int status;
 
         status = begin(ctl, "ps",
                        "Lists the requests that run or wait, with their priority, the tokens of their prompt, how many\n"
                        "of these the prefix cache had, the tokens generated and how many a second. Other users'\n"
-                       "requests are shown to root and to the service's own user only. With --json: requests.\n", argc, argv);
+                       "requests are shown to root, to the service's own user and, with --all, to who may observe\n"
+                       "others. With --json: requests.\n", argc, argv, &all);
         if (status >= 0)
                 return status;
-        return call_wait(&call, spark_status(ctl->spark, call_event, &call, &call.id));
+        request.all_users = all;
+        return call_wait(&call, spark_status_query(ctl->spark, &request, call_event, &call, &call.id));
 }
 
 int verb_models_list(struct ctl *ctl, int argc, char **argv) {
@@ -275,7 +289,7 @@ int verb_models_list(struct ctl *ctl, int argc, char **argv) {
         int status;
 
         status = begin(ctl, "models ls", "Lists the models that the service knows; '*' marks the default one. With --json: models.\n",
-                       argc, argv);
+                       argc, argv, NULL);
         if (status >= 0)
                 return status;
         return call_wait(&call, spark_models(ctl->spark, call_event, &call, &call.id));

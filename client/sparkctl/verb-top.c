@@ -27,6 +27,7 @@ struct top {
         struct ctl *ctl;
         float delay_s;
         uint32_t count; /* 0 = until told to end */
+        bool all;
         enum top_sort sort;
         uint64_t asked; /* the question under way; 0 = none */
         int64_t due_ms; /* when to ask next */
@@ -92,11 +93,13 @@ static int take_answer(struct top *t) {
 }
 
 static int ask(struct top *t) {
+        struct spark_status_request request = SPARK_STATUS_INIT;
         int r;
 
         if (t->asked || ctl_now_ms() < t->due_ms)
                 return 0;
-        r = spark_status(t->ctl->spark, NULL, NULL, &t->asked);
+        request.all_users = t->all;
+        r = spark_status_query(t->ctl->spark, &request, NULL, NULL, &t->asked);
         if (r == 0)
                 return 0;
         t->asked = 0;
@@ -316,6 +319,21 @@ static int find_sort(struct top *t, const char *word) {
                     : 0;
 }
 
+/* A password is asked for before the screen is taken, and not every time: polkit remembers the answer for a while. */
+static int first_answer(struct top *t) {
+        struct spark_status_request request = SPARK_STATUS_INIT;
+        struct call call = { .ctl = t->ctl };
+        int status;
+
+        if (!t->all)
+                return 0;
+        request.all_users = 1;
+        status = call_wait(&call, spark_status_query(t->ctl->spark, &request, call_event, &call, &call.id));
+        (void)spark_set_interactive_authorization(t->ctl->spark, 0);
+        ctl_agent_end(t->ctl);
+        return status;
+}
+
 static int run(struct top *t, const char *sort) {
         bool printing = t->ctl->json || t->count > 0 || !t->ctl->tty_out || !t->ctl->tty_in;
         int status = find_sort(t, sort);
@@ -324,7 +342,7 @@ static int run(struct top *t, const char *sort) {
                 return status;
         if (!(t->delay_s >= DELAY_MIN_S && t->delay_s <= DELAY_MAX_S))
                 return ctl_fail_usage(t->ctl, "top", "--delay takes %.1f to %u seconds.", (double)DELAY_MIN_S, DELAY_MAX_S);
-        status = ctl_connect(t->ctl) ?: ctl_signals_block(t->ctl);
+        status = ctl_connect_asking(t->ctl, t->all) ?: first_answer(t) ?: ctl_signals_block(t->ctl);
         if (status == 0)
                 status = printing ? run_printing(t) : run_screen(t);
         (void)spark_result_free(t->shown);
@@ -338,17 +356,18 @@ int verb_top(struct ctl *ctl, int argc, char **argv) {
         const struct option options[] = {
                 { "delay", 'd', OPTION_FLOAT, &t.delay_s, NULL, 0, "S", "seconds between refreshes (default 2)" },
                 { "count", 'n', OPTION_U32, &t.count, NULL, 0, "N", "print N times and end" },
+                OPTION_ALL(&t.all),
                 { "sort", 0, OPTION_STRING, &sort, NULL, 0, "KEY", "tokens/s (default), priority, tokens, age or user" },
                 OPTION_END,
         };
         const struct option_spec spec = {
                 .verb = "top",
-                .usage = "[-d S] [-n N] [--sort KEY]",
+                .usage = "[--all] [-d S] [-n N] [--sort KEY]",
                 .text = "Shows models, users and requests as they go: who, what, with which priority, tokens a second,\n"
                         "what waits, and the memory with the KV cache's share for running requests (#) and prefixes (=).\n"
                         "Keys: q quits; t, p, n, a, u sort by tokens/s, priority, tokens, age, user; + and - change the\n"
-                        "interval; the space bar asks at once; arrows scroll; Ctrl-L draws all anew. Other users' requests are shown to root and\n"
-                        "to the service's own user only.\n\n"
+                        "interval; the space bar asks at once; arrows scroll; Ctrl-L draws all anew. Other users' requests are shown to\n"
+                        "root, to the service's own user and, with --all, to who may observe others.\n\n"
                         "Where standard output is no terminal it prints once, with -n several times. With --json: as\n"
                         "`status --json`, one object a line.\n",
                 .options = options,

@@ -6,6 +6,7 @@
 
 #include "json.h"
 #include "options.h"
+#include "power.h"
 #include "users.h"
 
 static void json_rows(struct json *j, const struct spark_usage_result *u) {
@@ -22,32 +23,42 @@ static void json_rows(struct json *j, const struct spark_usage_result *u) {
                 json_u64(j, "cached_tokens", r->cached_tokens);
                 json_u64(j, "completion_tokens", r->completion_tokens);
                 json_u64(j, "refused", r->refused);
+                json_u64(j, "energy_uj", r->energy_uj);
+                json_u64(j, "energy_tokens", r->energy_tokens);
                 json_close(j, '}');
         }
         json_close(j, ']');
 }
 
+static uint64_t computed_tokens(const struct spark_usage_row *r) {
+        return r->prompt_tokens - (r->cached_tokens < r->prompt_tokens ? r->cached_tokens : r->prompt_tokens) + r->completion_tokens;
+}
+
 static void print_rows(const struct spark_usage_result *u) {
         struct user_names names = { 0 };
+        char joules[32];
 
-        (void)printf("%-10s  %-16s %-24s %9s %12s %12s %12s %8s\n", "DAY", "USER", "MODEL", "REQUESTS", "PROMPT", "CACHED",
-                     "GENERATED", "REFUSED");
+        (void)printf("%-10s  %-16s %-24s %9s %12s %12s %12s %8s %10s\n", "DAY", "USER", "MODEL", "REQUESTS", "PROMPT", "CACHED",
+                     "GENERATED", "REFUSED", "ENERGY");
         for (size_t i = 0; i < u->n_rows; i++) {
                 const struct spark_usage_row *r = u->rows[i];
                 char day[16], model[72];
 
-                (void)printf("%-10s  %-16s %-24s %9llu %12llu %12llu %12llu %8llu\n", format_safe(r->day, day, sizeof(day)),
+                (void)printf("%-10s  %-16s %-24s %9llu %12llu %12llu %12llu %8llu %10s\n", format_safe(r->day, day, sizeof(day)),
                              user_name(&names, r->uid), r->model[0] ? format_safe(r->model, model, sizeof(model)) : "-",
                              (unsigned long long)r->requests, (unsigned long long)r->prompt_tokens,
                              (unsigned long long)r->cached_tokens, (unsigned long long)r->completion_tokens,
-                             (unsigned long long)r->refused);
+                             (unsigned long long)r->refused,
+                             power_joules(r->energy_uj, r->energy_tokens, computed_tokens(r), joules));
         }
         if (u->n_rows > 0)
                 (void)printf("\n");
         (void)printf("You have used %llu tokens today", (unsigned long long)u->tokens_today);
         if (u->tokens_per_day)
                 (void)printf(", of the %llu that you may use a day", (unsigned long long)u->tokens_per_day);
-        (void)printf(" (prompts without what the cache had, and answers; days end at midnight UTC).\n");
+        (void)printf(" (prompts without what the cache had, and answers; days end at midnight UTC).\n"
+                     "The energy for that: %s.\n",
+                     power_joules(u->energy_uj_today, u->energy_tokens_today, u->tokens_today, joules));
 }
 
 static void usage_done(struct call *call, const struct spark_done *done) {
@@ -63,6 +74,8 @@ static void usage_done(struct call *call, const struct spark_done *done) {
         json_rows(&j, done->usage);
         json_u64(&j, "tokens_today", done->usage->tokens_today);
         json_u64(&j, "tokens_per_day", done->usage->tokens_per_day);
+        json_u64(&j, "energy_uj_today", done->usage->energy_uj_today);
+        json_u64(&j, "energy_tokens_today", done->usage->energy_tokens_today);
         json_close(&j, '}');
         (void)json_print(&j);
 }
@@ -72,17 +85,20 @@ int verb_usage(struct ctl *ctl, int argc, char **argv) {
         bool all = false;
         const struct option options[] = {
                 { "days", 0, OPTION_U32, &request.days, NULL, 0, "N", "today and the days before it (default 7, at most 400)" },
-                { "all", 0, OPTION_FLAG, &all, NULL, 0, NULL, "of all users (root and the service's own user only)" },
+                OPTION_ALL(&all),
                 OPTION_END,
         };
         const struct option_spec spec = {
                 .verb = "usage",
                 .usage = "[--days N] [--all]",
                 .text = "Shows what you have used of each model on each day: requests, tokens of prompts, how many of\n"
-                        "these the prefix cache had, tokens generated, and requests that were refused because you had\n"
-                        "too many or had spent your allowance. Days are those of UTC.\n"
+                        "these the prefix cache had, tokens generated, requests that were refused because you had too\n"
+                        "many or had spent your allowance, and the energy that was measured for the tokens computed\n"
+                        "(with > in front where it was not measured for all of them). Days are those of UTC.\n"
                         "With --json: rows [{day, uid, model, requests, prompt_tokens, cached_tokens,\n"
-                        "completion_tokens, refused}], tokens_today, tokens_per_day (0 = no limit).\n",
+                        "completion_tokens, refused, energy_uj, energy_tokens (that it was measured for; 0 =\n"
+                        "unknown)}], tokens_today, tokens_per_day (0 = no limit), energy_uj_today,\n"
+                        "energy_tokens_today.\n",
                 .options = options,
         };
         struct call call = { .ctl = ctl, .on_done = usage_done };
@@ -92,7 +108,7 @@ int verb_usage(struct ctl *ctl, int argc, char **argv) {
         status = options_parse(ctl, &spec, argc, argv, &arguments);
         string_list_deinit(&arguments);
         if (status < 0)
-                status = ctl_connect(ctl) ?: -1;
+                status = ctl_connect_asking(ctl, all) ?: -1;
         if (status < 0) {
                 request.all_users = all;
                 status = call_wait(&call, spark_usage(ctl->spark, &request, call_event, &call, &call.id));

@@ -47,10 +47,10 @@ static void granted(struct lease_run *l) {
         if (l->progress.total == 0)
                 (void)fprintf(out, "There is enough memory; nothing had to be given back.");
         else if (l->progress.done >= l->progress.total)
-                (void)fprintf(out, "%s were given back.", format_bytes(l->progress.done, given));
+                (void)fprintf(out, "%s were given back.", words_bytes(l->progress.done, given));
         else
-                (void)fprintf(out, "%s were given back, which is all there was, of %s.", format_bytes(l->progress.done, given),
-                              format_bytes(l->progress.total, wanted));
+                (void)fprintf(out, "%s were given back, which is all there was, of %s.", words_bytes(l->progress.done, given),
+                              words_bytes(l->progress.total, wanted));
         (void)fprintf(out, l->command ? "\n" : " Ctrl-C lets the service have them again.\n");
         (void)fflush(out);
 }
@@ -101,7 +101,7 @@ int verb_yield(struct ctl *ctl, int argc, char **argv) {
                 status = check_size(ctl, arguments.items[0], &request.bytes);
         string_list_deinit(&arguments);
         if (status < 0)
-                status = ctl_connect(ctl) ?: lease_begin(&l) ?: -1;
+                status = ctl_connect_asking(ctl, true) ?: lease_begin(&l) ?: -1;
         if (status < 0) {
                 request.who = l.command ? base_name(l.command[0]) : "sparkctl yield";
                 request.missing_only = missing_only;
@@ -138,7 +138,7 @@ int verb_hold(struct ctl *ctl, int argc, char **argv) {
         }
         string_list_deinit(&arguments);
         if (status < 0)
-                status = ctl_connect(ctl) ?: lease_begin(&l) ?: -1;
+                status = ctl_connect_asking(ctl, true) ?: lease_begin(&l) ?: -1;
         if (status < 0) {
                 request.who = l.command ? base_name(l.command[0]) : "sparkctl hold";
                 status = lease_wait(&l, spark_hold_warm(ctl->spark, &request, lease_event, &l, &l.call.id));

@@ -29,7 +29,7 @@ void weights_print(const struct spark_weights *w) {
 
                 (void)printf("  %-12s %5.1f %% of the bytes  %10s  %14llu parameters  %6.2f bits each\n",
                              format_safe(k->kind, kind, sizeof(kind)), w->bytes ? 100.0 * (double)k->bytes / (double)w->bytes : 0,
-                             format_bytes(k->bytes, text), (unsigned long long)k->parameters, bits(k->parameters, k->bytes));
+                             words_bytes(k->bytes, text), (unsigned long long)k->parameters, bits(k->parameters, k->bytes));
         }
 }
 

@@ -17,19 +17,19 @@
 
 #include "base/list.h"
 #include "bus/bus.h"
+#include "clients/usage.h"
+#include "clients/user.h"
 #include "config/config.h"
-#include "store/disk.h"
-#include "keep/keep-clients.h"
+#include "disk.h"
 #include "job.h"
+#include "keep/keep-clients.h"
 #include "listener.h"
 #include "memory/memory.h"
 #include "model/model.h"
+#include "model/residency.h"
 #include "notify.h"
 #include "request/pace.h"
 #include "request/request.h"
-#include "model/residency.h"
-#include "clients/usage.h"
-#include "clients/user.h"
 
 enum manager_state {
         MANAGER_STARTING,

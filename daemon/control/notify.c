@@ -6,6 +6,7 @@
 
 #include <systemd/sd-daemon.h>
 
+#include "base/words.h"
 #include "manager.h"
 #include "model/engine.h"
 #include "notify.h"
@@ -53,7 +54,7 @@ static void update_status(struct manager *m) {
                         break;
         }
         if (n && n < sizeof(text))
-                (void)snprintf(text + n, sizeof(text) - n, "; %zu requests.", count);
+                (void)snprintf(text + n, sizeof(text) - n, "; %zu request%s.", count, words_s(count));
         if (strcmp(text, m->notify.status) == 0)
                 return;
         (void)snprintf(m->notify.status, sizeof(m->notify.status), "%s", text);

@@ -73,6 +73,7 @@ void status_fill_model(struct model *model, Spark__V1__ModelInfo *info) {
         info->format = (char *)f->format;
         info->parameters = f->parameters;
         info->image_bytes = model->image_bytes;
+        info->missing_bytes = model_missing_bytes(model);
         info->context = f->context;
         info->vocabulary = f->vocabulary;
         info->error = model->state == MODEL_FAILED ? model->error.text : (char *)"";
@@ -105,7 +106,7 @@ void status_fill_model(struct model *model, Spark__V1__ModelInfo *info) {
 }
 
 /* A deep copy that owns everything; through the wire format, which is what it goes into anyway. */
-static Spark__V1__Done *done_copy(const Spark__V1__Done *done) {
+Spark__V1__Done *status_copy(const Spark__V1__Done *done) {
         size_t size = spark__v1__done__get_packed_size(done);
         _cleanup_free_ uint8_t *packed = malloc(size + 1);
 
@@ -170,7 +171,7 @@ Spark__V1__Done *status_new_models(struct manager *m) {
         result.n_models = models.n;
         done.result_case = SPARK__V1__DONE__RESULT_MODELS;
         done.models = &result;
-        return done_copy(&done);
+        return status_copy(&done);
 }
 
 static void fill_request(const struct request *r, uint64_t now_us, Spark__V1__RequestInfo *info) {
@@ -204,7 +205,7 @@ static void request_list_deinit(struct request_list *l) {
         free(l->pointers);
 }
 
-static bool request_list_init(struct request_list *l, struct manager *m, uid_t viewer) {
+static bool request_list_init(struct request_list *l, struct manager *m, uid_t viewer, bool all) {
         const struct requests *t = &m->requests;
         uint64_t now_us = manager_now_us();
 
@@ -215,7 +216,7 @@ static bool request_list_init(struct request_list *l, struct manager *m, uid_t v
         for (size_t i = 0; i < t->n_slots; i++) {
                 const struct request *r = t->slots[i];
 
-                if (!r || !r->sink || (r->user->uid != viewer && !manager_is_privileged(viewer)))
+                if (!r || !r->sink || (r->user->uid != viewer && !all))
                         continue;
                 fill_request(r, now_us, &l->infos[l->n]);
                 l->pointers[l->n] = &l->infos[l->n];
@@ -281,8 +282,7 @@ static void add_engine_users(struct user_list *l, struct manager *m, const struc
 }
 
 /* Those who are here, and those whose prefixes an engine keeps. */
-static bool user_list_init(struct user_list *l, struct manager *m, uid_t viewer) {
-        bool all = manager_is_privileged(viewer);
+static bool user_list_init(struct user_list *l, struct manager *m, uid_t viewer, bool all) {
         struct list *pos, *tmp;
         size_t n = 0;
 
@@ -319,7 +319,7 @@ static void lease_infos_deinit(struct lease_infos *l) {
         free(l->pointers);
 }
 
-static bool lease_infos_init(struct lease_infos *l, struct manager *m, uid_t viewer) {
+static bool lease_infos_init(struct lease_infos *l, struct manager *m, uid_t viewer, bool all) {
         struct list *pos, *tmp;
         size_t n = 0;
 
@@ -329,7 +329,7 @@ static bool lease_infos_init(struct lease_infos *l, struct manager *m, uid_t vie
         if (!l->infos || !l->pointers)
                 return false;
         LIST_FOREACH(pos, tmp, leases_list(m->leases)) {
-                lease_show(LIST_ENTRY(pos, struct lease, link), viewer, &l->infos[l->n]);
+                lease_show(LIST_ENTRY(pos, struct lease, link), viewer, all, &l->infos[l->n]);
                 l->pointers[l->n] = &l->infos[l->n];
                 l->n++;
         }
@@ -370,7 +370,7 @@ static void make_utf8(char *text) {
                         *text = '?';
 }
 
-Spark__V1__Done *status_new_status(struct manager *m, uid_t viewer) {
+Spark__V1__Done *status_new_status(struct manager *m, uid_t viewer, bool all) {
         _cleanup_(model_list_deinit) struct model_list models = { 0 };
         _cleanup_(request_list_deinit) struct request_list requests = { 0 };
         _cleanup_(user_list_deinit) struct user_list users = { 0 };
@@ -383,8 +383,8 @@ Spark__V1__Done *status_new_status(struct manager *m, uid_t viewer) {
         Spark__V1__StatusResult s = SPARK__V1__STATUS_RESULT__INIT;
         struct list *pos, *tmp;
 
-        if (!model_list_init(&models, m) || !request_list_init(&requests, m, viewer) ||
-            !user_list_init(&users, m, viewer) || !lease_infos_init(&leases, m, viewer))
+        if (!model_list_init(&models, m) || !request_list_init(&requests, m, viewer, all) ||
+            !user_list_init(&users, m, viewer, all) || !lease_infos_init(&leases, m, viewer, all))
                 return NULL;
         s.version = (char *)SPARK_VERSION;
         s.uptime_s = (float)((double)(manager_now_us() - m->started_us) / 1e6);
@@ -419,5 +419,5 @@ Spark__V1__Done *status_new_status(struct manager *m, uid_t viewer) {
         }
         done.result_case = SPARK__V1__DONE__RESULT_STATUS;
         done.status = &s;
-        return done_copy(&done);
+        return status_copy(&done);
 }

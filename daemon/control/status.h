@@ -11,10 +11,11 @@
 #include "manager.h"
 #include "spark.pb-c.h"
 
-/* Done with models or status set; NULL without memory. Free with status_free(). viewer: requests of other users are
- * shown to privileged viewers only. */
+/* Done with models or status set; NULL without memory. Free with status_free(). all: other users' requests and
+ * leases are shown, too. */
 Spark__V1__Done *status_new_models(struct manager *m);
-Spark__V1__Done *status_new_status(struct manager *m, uid_t viewer);
+Spark__V1__Done *status_new_status(struct manager *m, uid_t viewer, bool all);
+Spark__V1__Done *status_copy(const Spark__V1__Done *done);
 Spark__V1__Done *status_free(Spark__V1__Done *done);
 DEFINE_CLEANUP(Spark__V1__Done *, status_free)
 /* One model's figures; strings are borrowed from the model, valid until the next turn. */

@@ -48,7 +48,7 @@ static int check_queues(const struct engine *e, const struct request *r, struct 
         if (e->schedule.n_waiting >= e->config.max_queued) {
                 (void)failure_set(f, SPARK__V1__ERROR_CODE__BUSY, "%u requests are waiting already",
                                   e->schedule.n_waiting);
-                f->retry_after_ms = retry_after_ms(e, e->schedule.n_waiting, e->config.max_sequences);
+                f->retry_after_ms = retry_after_ms(e, e->schedule.n_waiting, e->schedule.slots);
                 return REQUEST_E_FAILED;
         }
         if (r->queued_limit > 0 && user && user->n_waiting >= r->queued_limit) {
@@ -428,6 +428,20 @@ int engine_admit(struct engine *e) {
                         r = fill_slots(e);
         }
         return r;
+}
+
+uint32_t engine_cap_batch(struct engine *e, uint32_t rows) {
+        uint32_t most = e->config.max_rows;
+
+        e->batch = rows > 0 ? MIN(rows, most) : most;
+        schedule_limit(&e->schedule, e->batch < most ? MIN(e->batch / 2, e->config.max_sequences) : e->config.max_sequences);
+        while (e->schedule.n_running > e->schedule.slots) {
+                struct schedule_request *worst = schedule_worst(&e->schedule, NULL);
+
+                schedule_make_way(&e->schedule, worst);
+                put_aside(e, sequence_of(worst));
+        }
+        return e->batch;
 }
 
 void engine_park(struct engine *e, struct schedule_request *running) {

@@ -243,6 +243,7 @@ static void set_defaults(struct engine *e) {
         c->max_rows = step.rows;
         c->max_sequences = step.sequences;
         e->max_logits = step.logits;
+        e->batch = c->max_rows;
         if (c->max_queued == 0)
                 c->max_queued = ENGINE_QUEUED;
         if (c->context == 0 || (c->context > e->model->shape.n_ctx && !e->model->fake))

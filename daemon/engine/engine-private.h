@@ -29,6 +29,7 @@ struct engine {
         struct forward *forward;
         struct sampler sampler;
         uint32_t max_logits;
+        uint32_t batch; /* rows of a step at the moment; at most max_rows */
 
         struct schedule schedule;
         struct schedule_pace pace;

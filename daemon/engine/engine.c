@@ -188,7 +188,7 @@ static void add_rows(struct engine *e, struct step *step, struct sequence *s) {
 
 static int build_step(struct engine *e, struct step *step) {
         const struct schedule_limits limits = {
-                .max_rows = e->config.max_rows,
+                .max_rows = e->batch,
                 .max_logits = e->max_logits,
                 .target_us = e->config.step_target_us,
                 .pace = &e->pace,

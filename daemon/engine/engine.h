@@ -106,6 +106,9 @@ void engine_notice_credit(struct engine *e);
 /* Drops what the prefix cache has of a user, or of everybody. */
 void engine_forget(struct engine *e, uint32_t uid);
 void engine_forget_all(struct engine *e);
+/* Between two steps: so many rows a step has from now on at most, and half as many sequences, so that what decodes leaves room for
+ * prompts; 0 = as many as configured. Those that run and are too many wait, with their pages. Returns how many rows. */
+uint32_t engine_cap_batch(struct engine *e, uint32_t rows);
 /* Bounds the memory of KV from now on (engine-room.c): of the prefix cache, and of all; UINT64_MAX = as much as there is. What is
  * beyond is given up at once, and what is free given back to the system: the prefix cache first, then requests that hold pages
  * without running, then running ones, the one furthest ahead first. They wait and go on when there is room. Returns how many

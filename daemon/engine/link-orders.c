@@ -18,6 +18,10 @@ static void read_order(const Spark__Engine__V1__ControlFrame *m, struct order *r
         case SPARK__ENGINE__V1__CONTROL_FRAME__BODY_PAUSE:
                 *ret = (struct order){ .kind = ORDER_PAUSE, .key = m->pause->key, .on = m->pause->on };
                 return;
+        case SPARK__ENGINE__V1__CONTROL_FRAME__BODY_CAP:
+                *ret = (struct order){ .kind = ORDER_CAP, .key = m->cap->key, .batch = m->cap->batch,
+                                       .caps = { m->cap->threads, m->cap->clocks, m->cap->undo } };
+                return;
         default:
                 *ret = (struct order){ .kind = ORDER_SELF_TEST, .key = m->self_test->key };
                 return;
@@ -95,6 +99,36 @@ static int self_test(struct link *l, const struct order *order) {
         return answer(l, &frame);
 }
 
+static Spark__Engine__V1__Clocks clocks_message(enum backend_clocks clocks) {
+        static const Spark__Engine__V1__Clocks messages[] = {
+                [BACKEND_CLOCKS_FREE] = SPARK__ENGINE__V1__CLOCKS__CLOCKS_FREE,
+                [BACKEND_CLOCKS_UCLAMP] = SPARK__ENGINE__V1__CLOCKS__CLOCKS_UCLAMP,
+                [BACKEND_CLOCKS_NVML] = SPARK__ENGINE__V1__CLOCKS__CLOCKS_NVML,
+                [BACKEND_CLOCKS_UNSUPPORTED] = SPARK__ENGINE__V1__CLOCKS__CLOCKS_UNSUPPORTED,
+                [BACKEND_CLOCKS_FORBIDDEN] = SPARK__ENGINE__V1__CLOCKS__CLOCKS_FORBIDDEN,
+        };
+
+        return messages[clocks];
+}
+
+static int cap(struct link *l, const struct order *order) {
+        Spark__Engine__V1__Capped m = SPARK__ENGINE__V1__CAPPED__INIT;
+        Spark__Engine__V1__EngineFrame frame = SPARK__ENGINE__V1__ENGINE_FRAME__INIT;
+        bool wanted = order->caps.clocks > 0 && order->caps.clocks < 100;
+        struct backend_capped capped = { .clocks = wanted ? BACKEND_CLOCKS_UNSUPPORTED : BACKEND_CLOCKS_FREE };
+        struct backend *be = l->host->backend;
+
+        if (be->ops->cap)
+                be->ops->cap(be, &order->caps, &capped);
+        m.key = order->key;
+        m.batch = l->host->engine ? engine_cap_batch(l->host->engine, order->batch) : 0;
+        m.threads = capped.threads;
+        m.clocks = clocks_message(capped.clocks);
+        frame.body_case = SPARK__ENGINE__V1__ENGINE_FRAME__BODY_CAPPED;
+        frame.capped = &m;
+        return answer(l, &frame);
+}
+
 int link_do_order(struct link *l, struct order *order) {
         int r;
 
@@ -104,6 +138,9 @@ int link_do_order(struct link *l, struct order *order) {
                 break;
         case ORDER_PAUSE:
                 r = pause_steps(l, order);
+                break;
+        case ORDER_CAP:
+                r = cap(l, order);
                 break;
         default:
                 r = self_test(l, order);

@@ -28,10 +28,12 @@ enum {
 
 /* What control tells the engine as such. */
 struct order {
-        enum order_kind { ORDER_RESIZE, ORDER_PAUSE, ORDER_SELF_TEST } kind;
+        enum order_kind { ORDER_RESIZE, ORDER_PAUSE, ORDER_SELF_TEST, ORDER_CAP } kind;
         uint64_t key;
         uint64_t cache_bytes, kv_bytes;
         bool on;
+        uint32_t batch;
+        struct backend_caps caps;
 };
 
 /* An end of a request, to be sent behind the step's tokens. */
@@ -90,7 +92,7 @@ void *link_file_thread(void *userdata);
 
 /* --- link-orders.c --- */
 
-/* On the IO thread: hands the order in a frame (Resize, Pause, SelfTest) to the step thread. 0, LINK_E_PROTOCOL, or -ENOMEM. */
+/* On the IO thread: hands the order in a frame (Resize, Pause, SelfTest, Cap) to the step thread. 0, LINK_E_PROTOCOL, or -ENOMEM. */
 int link_take_order(struct link *l, const Spark__Engine__V1__ControlFrame *m);
 /* On the step thread: carries it out, and answers; frees it. 0, or negative: the backend is lost. */
 int link_do_order(struct link *l, struct order *order);

@@ -330,6 +330,7 @@ static int handle_frame(struct link *l, ProtobufCMessage *message, size_t bytes)
         case SPARK__ENGINE__V1__CONTROL_FRAME__BODY_RESIZE:
         case SPARK__ENGINE__V1__CONTROL_FRAME__BODY_PAUSE:
         case SPARK__ENGINE__V1__CONTROL_FRAME__BODY_SELF_TEST:
+        case SPARK__ENGINE__V1__CONTROL_FRAME__BODY_CAP:
                 r = link_take_order(l, m);
                 break;
         default:

@@ -131,7 +131,7 @@ static int bind_matrix(struct binder *b, const char *name, uint32_t n_out, uint3
         b->bound_bytes += t->size;
         if (share > 0) {
                 b->m->weight_bytes += (uint64_t)((double)t->size * share);
-                b->format_bytes[w.info->fmt] += t->size;
+                b->words_bytes[w.info->fmt] += t->size;
         }
         *ret = w;
         return 0;

@@ -13,7 +13,7 @@ struct binder {
         const struct image_arch *arch;
         struct model_error *error;
         uint64_t bound_bytes; /* so far */
-        uint64_t format_bytes[FMT_END]; /* of matrices, to tell the most used format */
+        uint64_t words_bytes[FMT_END]; /* of matrices, to tell the most used format */
 };
 
 int model_refuse(struct model_error *error, int code, const char *format, ...) _printf_(3, 4);

@@ -135,8 +135,8 @@ int model_settle(const struct lm *m) {
 static const char *most_used_format(const struct binder *b) {
         size_t best = 0;
 
-        for (size_t i = 0; i < ARRAY_SIZE(b->format_bytes); i++)
-                if (b->format_bytes[i] > b->format_bytes[best])
+        for (size_t i = 0; i < ARRAY_SIZE(b->words_bytes); i++)
+                if (b->words_bytes[i] > b->words_bytes[best])
                         best = i;
         return fmt_info((uint32_t)best) ? fmt_info((uint32_t)best)->name : "";
 }

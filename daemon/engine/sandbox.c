@@ -3,19 +3,18 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/landlock.h>
-#include <seccomp.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/fd.h"
 #include "base/landlock.h"
 #include "base/log.h"
+#include "base/macro.h"
+#include "daemon/cage/cage.h"
 #include "sandbox.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -89,14 +88,7 @@ static const struct device_file {
 #define GPUS_MAX 64u /* /dev/nvidia0 and on */
 
 int sandbox_lower(void) {
-        const struct rlimit none = { 0, 0 };
-
-        if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || prctl(PR_SET_DUMPABLE, 0) < 0 ||
-            prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
-                return -errno;
-        if (setrlimit(RLIMIT_CORE, &none) < 0)
-                return -errno;
-        return 0;
+        return prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 ? -errno : cage_lower();
 }
 
 static int allow_device(int ruleset, uint64_t handled) {
@@ -133,59 +125,34 @@ static const int allowed_fcntl[] = {
 
 static const int allowed_prctl[] = { PR_SET_NAME, PR_GET_NAME, PR_GET_DUMPABLE, PR_SET_VMA, PR_GET_NO_NEW_PRIVS };
 
-static int allow_with(scmp_filter_ctx ctx, int call, struct scmp_arg_cmp compare) {
-        return seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, call, 1, &compare);
-}
-
-/* Calls that are harmless with certain arguments only: memory, but no code; threads, but no processes; signals and limits of our
- * own. */
-static int allow_narrow(scmp_filter_ctx ctx, enum sandbox_profile profile) {
+/* Calls that are harmless with certain arguments only: threads, but no processes; limits of our own. */
+static void allow_narrow(struct cage *c, enum sandbox_profile profile) {
         const scmp_datum_t self = (scmp_datum_t)getpid();
-        int r;
 
-        r = allow_with(ctx, SCMP_SYS(mmap), SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-        if (r == 0)
-                r = allow_with(ctx, SCMP_SYS(mprotect), SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-        if (r == 0)
-                r = allow_with(ctx, SCMP_SYS(clone), SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
-        if (r == 0) /* its flags are in memory: the C library takes clone() then */
-                r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
-        if (r == 0)
-                r = allow_with(ctx, SCMP_SYS(tgkill), SCMP_A0(SCMP_CMP_EQ, self));
-        for (size_t i = 0; r == 0 && i < ARRAY_SIZE(allowed_fcntl); i++)
-                r = allow_with(ctx, SCMP_SYS(fcntl), SCMP_A1(SCMP_CMP_EQ, (scmp_datum_t)allowed_fcntl[i]));
-        for (size_t i = 0; r == 0 && i < ARRAY_SIZE(allowed_prctl); i++)
-                r = allow_with(ctx, SCMP_SYS(prctl), SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)allowed_prctl[i]));
-        if (r == 0 && profile == SANDBOX_DEVICE)
-                r = allow_with(ctx, SCMP_SYS(prlimit64), SCMP_A0(SCMP_CMP_EQ, 0));
-        if (r == 0 && profile == SANDBOX_DEVICE)
-                r = allow_with(ctx, SCMP_SYS(prlimit64), SCMP_A0(SCMP_CMP_EQ, self));
-        return r;
-}
-
-static int allow_calls(scmp_filter_ctx ctx, enum sandbox_profile profile) {
-        int r = 0;
-
-        for (size_t i = 0; r == 0 && i < ARRAY_SIZE(allowed); i++)
-                r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, allowed[i], 0);
-        for (size_t i = 0; r == 0 && profile == SANDBOX_DEVICE && i < ARRAY_SIZE(allowed_device); i++)
-                r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, allowed_device[i], 0);
-        return r == 0 ? allow_narrow(ctx, profile) : r;
+        cage_allow_own(c);
+        cage_allow_with(c, SCMP_SYS(clone), SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
+        cage_refuse(c, SCMP_SYS(clone3), ENOSYS); /* its flags are in memory: the C library takes clone() then */
+        /* a thread's own: how much of a core it needs at most; better than it is takes a privilege */
+        cage_allow_with(c, SCMP_SYS(sched_setattr), SCMP_A0(SCMP_CMP_EQ, 0));
+        for (size_t i = 0; i < ARRAY_SIZE(allowed_fcntl); i++)
+                cage_allow_with(c, SCMP_SYS(fcntl), SCMP_A1(SCMP_CMP_EQ, (scmp_datum_t)allowed_fcntl[i]));
+        for (size_t i = 0; i < ARRAY_SIZE(allowed_prctl); i++)
+                cage_allow_with(c, SCMP_SYS(prctl), SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)allowed_prctl[i]));
+        if (profile == SANDBOX_DEVICE) {
+                cage_allow_with(c, SCMP_SYS(prlimit64), SCMP_A0(SCMP_CMP_EQ, 0));
+                cage_allow_with(c, SCMP_SYS(prlimit64), SCMP_A0(SCMP_CMP_EQ, self));
+        }
 }
 
 static int filter_calls(enum sandbox_profile profile) {
-        scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(EPERM));
-        int r;
+        struct cage cage;
 
-        if (!ctx)
-                return -ENOMEM;
-        r = allow_calls(ctx, profile);
-        if (r == 0)
-                r = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1); /* for threads that are there already */
-        if (r == 0)
-                r = seccomp_load(ctx);
-        seccomp_release(ctx);
-        return r;
+        cage_init(&cage);
+        cage_allow(&cage, allowed, ARRAY_SIZE(allowed));
+        if (profile == SANDBOX_DEVICE)
+                cage_allow(&cage, allowed_device, ARRAY_SIZE(allowed_device));
+        allow_narrow(&cage, profile);
+        return cage_enter(&cage); /* threads that are there already, too */
 }
 
 int sandbox_enter(enum sandbox_profile profile) {

@@ -325,6 +325,7 @@ int schedule_init(struct schedule *s, const struct schedule_config *config) {
         list_init(&s->suspended);
         c->max_running = MAX(c->max_running, 1u);
         c->max_rows = MAX(c->max_rows, c->max_running);
+        s->slots = c->max_running;
         for (int i = 0; i < SCHEDULE_CLASSES; i++)
                 if (c->class_weight[i] == 0)
                         c->class_weight[i] = weights[i];
@@ -498,6 +499,10 @@ void schedule_make_way(struct schedule *s, struct schedule_request *r) {
         schedule_park(s, r);
         if (!ahead)
                 list_append(&s->suspended, &r->suspended);
+}
+
+void schedule_limit(struct schedule *s, uint32_t slots) {
+        s->slots = MIN(MAX(slots, 1u), s->config.max_running);
 }
 
 void schedule_pause(struct schedule *s, struct schedule_request *r) {

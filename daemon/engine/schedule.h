@@ -116,6 +116,7 @@ struct schedule {
         struct schedule_request **running; /* [max_running] */
         struct list suspended;
         uint32_t n_running, n_waiting, n_idle;
+        uint32_t slots; /* of max_running, that are given out */
         uint64_t arrivals;
 };
 
@@ -130,8 +131,10 @@ void schedule_remove(struct schedule *s, struct schedule_request *r);
 /* The waiting request that comes next, NULL where there is none (or none that its user's limits let run). */
 struct schedule_request *schedule_next(const struct schedule *s);
 static inline bool schedule_has_slot(const struct schedule *s) {
-        return s->n_running < s->config.max_running;
+        return s->n_running < s->slots;
 }
+/* So many slots from now on, at least 1, at most max_running. Where more run, the caller has some make way. */
+void schedule_limit(struct schedule *s, uint32_t slots);
 /* From waiting to running; there must be a slot. */
 void schedule_start(struct schedule *s, struct schedule_request *r);
 /* From running to waiting: parked, for want of memory. */

@@ -22,7 +22,7 @@
 
 #define POLL_MS 100u
 #define HEALTH_MS 200u
-#define HEALTH_IDLE_MS 2000u
+#define HEALTH_IDLE_MS 10000u /* a call asks at once, whatever is left of it */
 #define QUIET_POLLS 10u          /* without a call: nothing is to be done */
 #define UNKNOWN_US 30000000.0    /* first steps make graphs and take kernels to the device */
 #define PREDICTED 4.0            /* times what was predicted */

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/checked.h"
+#include "base/huge.h"
 #include "base/macro.h"
 #include "kernels/format.h"
 #include "kernels/lossless.h"
@@ -81,7 +82,7 @@ static int map_segments(struct reader *r, const int *fds, size_t n_fds) {
                         return -errno;
                 if (!S_ISREG(st.st_mode) || st.st_size <= 0)
                         return fault(r, 0, "segment %zu is empty or not a file", i);
-                map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fds[i], 0);
+                map = huge_map(fds[i], (size_t)st.st_size, PROT_READ);
                 if (map == MAP_FAILED)
                         return -errno;
                 image->map[i] = map;

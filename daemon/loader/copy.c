@@ -70,22 +70,23 @@ uint64_t copy_total(const struct copy_piece *pieces, size_t n_pieces) {
 
 /* Takes the memory that a chunk of a matrix goes to in one call: a page fault for every 4 KiB costs as much as packing.
  * Where the kernel cannot, it faults. */
-static void populate(const struct image_tensor *t, uint64_t row, uint64_t n, char *dst) {
+static void populate(const struct copy *c, const struct image_tensor *t, uint64_t row, uint64_t n, char *dst) {
         uint64_t before = 0, bytes = 0, start;
 
         if (!weight_bytes(fmt_info(t->fmt), WEIGHT_PANELS, row, t->dims[0], &before) ||
             !weight_bytes(fmt_info(t->fmt), WEIGHT_PANELS, n, t->dims[0], &bytes))
                 return;
         start = (uintptr_t)dst + before;
+        ground_take(c->ground, t->segment, start - (uintptr_t)c->segments[t->segment], bytes);
         bytes += start - align_down(start);
         (void)madvise((char *)(uintptr_t)align_down(start), bytes, MADV_POPULATE_WRITE);
 }
 
-static void pack(const struct image_tensor *t, const struct copy_chunk *chunk, const char *src, char *dst) {
+static void pack(const struct copy *c, const struct image_tensor *t, const struct copy_chunk *chunk, const char *src, char *dst) {
         uint64_t row = chunk->row % t->dims[1];
 
         dst += chunk->row / t->dims[1] * (t->size / t->dims[2]);
-        populate(t, row, chunk->n_rows, dst);
+        populate(c, t, row, chunk->n_rows, dst);
         weight_pack(fmt_info(t->fmt), t->dims[1], t->dims[0], row, chunk->n_rows, src, dst);
 }
 
@@ -106,7 +107,7 @@ static enum coder_fault code(const struct copy *c, const struct copy_slot *slot,
                 src = slot->rows;
         }
         if (data && weight_bytes(fmt_info(t->fmt), WEIGHT_PANELS, t->dims[1], t->dims[0], &matrix))
-                populate(t, chunk->row % t->dims[1], chunk->n_rows, data + chunk->row / t->dims[1] * matrix);
+                populate(c, t, chunk->row % t->dims[1], chunk->n_rows, data + chunk->row / t->dims[1] * matrix);
         return coder_rows(c->coder, tensor, t, chunk->row, chunk->n_rows, src, data);
 }
 
@@ -120,7 +121,7 @@ static void transform(const struct copy *c, const struct copy_slot *slot, uint32
 
         switch (piece->transform) {
         case COPY_PACK:
-                pack(t, chunk, src, dst);
+                pack(c, t, chunk, src, dst);
                 break;
         case COPY_DECODE:
                 fmt_decode(fmt_info(piece->fmt), src, chunk->n_rows * t->dims[0],
@@ -128,7 +129,7 @@ static void transform(const struct copy *c, const struct copy_slot *slot, uint32
                 break;
         case COPY_CONVERT:
                 piece->fn(arg, row, chunk->n_rows, src, slot->rows);
-                pack(t, chunk, slot->rows, dst);
+                pack(c, t, chunk, slot->rows, dst);
                 break;
         case COPY_PLACE:
                 piece->fn(arg, row, chunk->n_rows, src, dst);
@@ -371,6 +372,8 @@ static int start_one(struct copy *c, struct loader_error *error) {
         s->need = s->chunk.offset + s->chunk.size - s->start;
         s->len = align_up(s->need);
         s->buf = destination(c, &s->chunk, s->own);
+        if (s->buf != s->own)
+                ground_take(c->ground, c->pieces[s->chunk.piece].tensor, s->chunk.row * SOURCE_ALIGN, s->len);
         c->next = chunk_after(c, &c->next);
         if (ring_read(&c->ring, c->pieces[s->chunk.piece].source, s->start, s->buf, (unsigned)s->len,
                       s->buf != s->own, (uint64_t)slot))

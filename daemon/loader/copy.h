@@ -14,6 +14,7 @@
 #include "daemon/image/plan.h"
 
 #include "coder.h"
+#include "ground.h"
 #include "ring.h"
 #include "source.h"
 #include "sums.h"
@@ -98,6 +99,7 @@ struct copy {
         /* set by the owner between runs */
         struct coder *coder; /* which tensors are coded, or measured; NULL = none */
         struct sums *sums;   /* NULL = no checksums */
+        struct ground *ground; /* that segments stand on; NULL = memory is taken as they are written */
 
         /* only the running thread */
         struct copy_chunk next; /* not handed out yet; piece == n_pieces: none left */

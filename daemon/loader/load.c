@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "base/huge.h"
 #include "base/macro.h"
 #include "daemon/image/checksum.h"
 #include "kernels/format.h"
@@ -214,11 +215,11 @@ static int map(const struct loader *l, const int *fds, size_t n_fds, void **maps
                         return -errno;
                 if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != l->plan.segment_size[i])
                         return -EINVAL;
-                p = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fds[n++], 0);
+                p = huge_map(fds[n++], (size_t)st.st_size, PROT_READ | PROT_WRITE);
                 if (p == MAP_FAILED)
                         return -errno;
                 maps[i] = p;
-                (void)madvise(p, (size_t)st.st_size, MADV_HUGEPAGE); /* fewer faults, where memfds may have them */
+                (void)madvise(p, (size_t)st.st_size, MADV_HUGEPAGE); /* where memfds may have them: else ground_take() sees to it */
         }
         return n == n_fds ? 0 : -EINVAL;
 }
@@ -263,11 +264,15 @@ static int write_file(struct loader *l, int fd, const struct copy_progress *prog
 
 int loader_write(struct loader *l, const int *fds, size_t n_fds, const struct copy_progress *progress) {
         void *maps[IMAGE_SEGMENTS_MAX] = { 0 };
+        struct ground ground = GROUND_NULL;
         int r;
 
         if (l->options.pack)
                 return n_fds == 1 ? write_file(l, fds[0], progress) : -EINVAL;
         r = map(l, fds, n_fds, maps);
+        if (!r)
+                r = ground_init(&ground, maps, l->plan.segment_size, l->plan.n_segments);
+        l->copy.ground = &ground;
         if (!r && !l->packed) {
                 if (maps[0])
                         image_plan_write_tables(&l->plan, maps[0]);
@@ -276,6 +281,8 @@ int loader_write(struct loader *l, const int *fds, size_t n_fds, const struct co
         }
         if (!r)
                 r = write_tensors(l, maps, progress);
+        l->copy.ground = NULL;
+        ground_deinit(&ground);
         unmap(l, maps);
         return r;
 }

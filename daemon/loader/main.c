@@ -24,6 +24,7 @@
 #include "loadlink.h"
 #include "modeldir.h"
 
+#include "daemon/cage/cage.h"
 #include "load.h"
 #include "record.h"
 #include "sandbox.h"
@@ -297,16 +298,16 @@ static int work_shape(const struct options *o, struct loader_error *error) {
 }
 
 static int run(const struct options *o, struct loader_error *error) {
-        struct sandbox_features features;
+        bool landlock;
         struct loader l;
         int r;
 
-        r = sandbox_enter_files(&features);
+        r = cage_enter_files(&landlock);
         if (r < 0) {
                 log_error("the sandbox cannot be entered: %s", strerror(-r));
                 return r;
         }
-        if (!features.landlock)
+        if (!landlock)
                 log_debug("no Landlock on this kernel; system call filter only");
         if (o->shape)
                 return work_shape(o, error);

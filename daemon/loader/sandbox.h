@@ -6,19 +6,13 @@
  * its link, and end; nothing else: no files, no sockets, no programs, no further rings, threads or processes.
  *
  * Two steps, because the helpers must be inside too, and Landlock covers only threads made after it:
- *   sandbox_enter_files()    no new privileges, no core dumps, not traceable, Landlock without any right
+ *   cage_enter_files()       no new privileges, no core dumps, not traceable, Landlock without any right (daemon/cage/cage.h)
  *   (make the ring and the helper threads)
  *   sandbox_enter_calls()    limits, and an allowlist of system calls for all threads
  */
 
 #include <stdbool.h>
 
-struct sandbox_features {
-        bool landlock; /* the kernel has it */
-};
-
-/* 0 or -errno. A kernel without Landlock is no error; see the features. */
-int sandbox_enter_files(struct sandbox_features *ret);
 /* 0 or -errno. Everything that is not allowed fails with EPERM afterwards. pack: a file, written through a mapping, may also be given
  * its blocks and be brought to its disk. */
 int sandbox_enter_calls(bool pack);

@@ -22,7 +22,7 @@
 #include "storelink.h"
 
 #include "copy.h"
-#include "daemon/loader/sandbox.h"
+#include "daemon/cage/cage.h"
 #include "sandbox.h"
 
 #define PROGRESS_INTERVAL_NS 100000000ll
@@ -120,13 +120,13 @@ static int report(const struct options *o, const struct store_copy *c, int r) {
 
 static int run(const struct options *o) {
         struct reporter reporter = { .link_fd = o->link_fd, .last_ns = now_ns() };
-        struct sandbox_features features;
+        bool landlock;
         struct hasher hasher;
         struct store_copy c = { .hasher = &hasher, .input = o->input_fd, .output = o->output_fd,
                                 .progress = report_progress, .arg = &reporter };
         int r;
 
-        r = sandbox_enter_files(&features);
+        r = cage_enter_files(&landlock);
         if (r < 0)
                 return report(o, &c, r);
         r = hasher_init(&hasher);

@@ -2,7 +2,7 @@
 #pragma once
 
 /*
- * The cage of spark-store: as the loader's (daemon/loader/sandbox.h, whose first step it shares), but that it may write
+ * The cage of spark-store: as the loader's, but that it may write
  * one file, no larger than what it was sent to store.
  */
 

@@ -136,6 +136,7 @@ const struct backend_ops backend_cpu = {
         .upload = cpu_upload,
         .download = cpu_download,
         .bind = cpu_bind,
+        .cap = cpu_cap,
         .kv_new = cpu_kv_new,
         .kv_free = cpu_kv_free,
         .kv_copy = cpu_kv_copy,

@@ -22,6 +22,7 @@ struct cpu_backend {
         struct scratch tiles[ACT_FORMS]; /* activations as the matmul kernels take them */
         struct scratch local;            /* per worker */
         struct scratch order;            /* of slots by expert */
+        unsigned clocks;                 /* percent that threads are capped at; 0 = not */
         char description[64];
 };
 
@@ -41,6 +42,9 @@ static inline struct cpu_backend *cpu_of(struct backend *be) {
         return (struct cpu_backend *)be;
 }
 
+/* clocks.c: of the calling thread, percent of the highest ones; 100 = no cap. 0, or -errno: -EPERM, or the kernel can't. */
+int cpu_cap_clocks(unsigned percent);
+void cpu_cap(struct backend *be, const struct backend_caps *caps, struct backend_capped *ret);
 /* At least `bytes`, aligned to a cache line; the old content is lost. BACKEND_E_NO_MEMORY leaves all as it was. */
 int scratch_reserve(struct scratch *s, size_t bytes);
 /* A pool's job, or a plain loop where `work` (multiply-adds or the like) is too little to share. */

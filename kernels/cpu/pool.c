@@ -9,6 +9,9 @@
  * for work; the caller moves the bell, then looks at `sleepers`. All four are sequentially consistent, so one of the two
  * sees the other.
  *
+ * Workers that are not to take part sleep on `roster`, which moves with every change of who does: the bell would wake them with
+ * every job.
+ *
  * Items are not dealt out beforehand: the machine is shared, and with fixed shares a worker that is put aside would
  * delay the whole job.
  */
@@ -28,6 +31,8 @@
 
 #define SPINS 2000 /* pauses before a wait becomes a sleep: tens of microseconds, by the CPU */
 
+typedef int (*pool_each_fn)(unsigned value);
+
 struct pool {
         /* The current job. */
         pool_fn fn;
@@ -38,11 +43,17 @@ struct pool {
         _Alignas(64) atomic_uint bell;          /* moves with every job */
         atomic_uint sleepers;
         atomic_bool busy, stopping;
+        atomic_uint roster;  /* moves with each change of n_active */
+        atomic_uint n_active;
+        atomic_uint notices; /* moves with each pool_each_thread() */
+        _Atomic(pool_each_fn) each;
+        atomic_uint each_value;
         unsigned n_threads, n_started;
         struct worker {
                 struct pool *pool;
                 pthread_t thread;
                 unsigned index;
+                unsigned noticed;
         } workers[];
 };
 
@@ -104,10 +115,34 @@ static void wait_for_work(struct pool *pool) {
         atomic_fetch_sub(&pool->sleepers, 1);
 }
 
+/* False where it is not its turn to sleep: it takes part. */
+static bool sit_out(struct pool *pool, unsigned index) {
+        unsigned roster = atomic_load(&pool->roster);
+
+        if (index < atomic_load(&pool->n_active))
+                return false;
+        if (!atomic_load(&pool->stopping))
+                futex_wait(&pool->roster, roster);
+        return true;
+}
+
+static void heed(struct worker *w) {
+        unsigned notices = atomic_load(&w->pool->notices);
+
+        if (notices == w->noticed)
+                return;
+        w->noticed = notices;
+        (void)atomic_load(&w->pool->each)(atomic_load(&w->pool->each_value));
+}
+
 static void *worker_main(void *userdata) {
         struct worker *w = userdata;
 
+        (void)pthread_setname_np(pthread_self(), "kernels"); /* another one's takes a file, which a sandbox may not let us open */
         while (!atomic_load(&w->pool->stopping)) {
+                if (sit_out(w->pool, w->index))
+                        continue;
+                heed(w);
                 work(w->pool, w->index);
                 wait_for_work(w->pool);
         }
@@ -138,7 +173,7 @@ static void wait_until_done(struct pool *pool) {
 void pool_run(struct pool *pool, uint32_t n_items, pool_fn fn, void *context) {
         uint32_t job;
 
-        if (n_items <= 1 || pool->n_threads == 1) {
+        if (n_items <= 1 || atomic_load_explicit(&pool->n_active, memory_order_relaxed) == 1) {
                 for (uint32_t i = 0; i < n_items; i++)
                         fn(context, i, 0);
                 return;
@@ -166,6 +201,26 @@ unsigned pool_threads(const struct pool *pool) {
         return pool->n_threads;
 }
 
+static void change_roster(struct pool *pool) {
+        atomic_fetch_add(&pool->roster, 1);
+        futex_wake(&pool->roster, INT_MAX);
+}
+
+unsigned pool_limit(struct pool *pool, unsigned n_threads) {
+        unsigned n = n_threads < 1 ? 1 : n_threads < pool->n_threads ? n_threads : pool->n_threads;
+
+        if (atomic_exchange(&pool->n_active, n) != n)
+                change_roster(pool);
+        return n;
+}
+
+int pool_each_thread(struct pool *pool, int (*fn)(unsigned value), unsigned value) {
+        atomic_store(&pool->each_value, value);
+        atomic_store(&pool->each, fn);
+        atomic_fetch_add(&pool->notices, 1);
+        return fn(value);
+}
+
 /* Workers take no signals: those are for the threads that know what to do with them. */
 static int start_workers(struct pool *pool) {
         sigset_t all, old;
@@ -176,10 +231,8 @@ static int start_workers(struct pool *pool) {
         for (unsigned i = 1; i < pool->n_threads && r == 0; i++) {
                 pool->workers[i] = (struct worker){ .pool = pool, .index = i };
                 r = pthread_create(&pool->workers[i].thread, NULL, worker_main, &pool->workers[i]);
-                if (r == 0) {
+                if (r == 0)
                         pool->n_started = i;
-                        (void)pthread_setname_np(pool->workers[i].thread, "kernels");
-                }
         }
         pthread_sigmask(SIG_SETMASK, &old, NULL);
         return -r;
@@ -192,7 +245,7 @@ int pool_new(unsigned n_threads, struct pool **ret) {
 
         if (posix_memalign((void **)&pool, 64, bytes) != 0)
                 return -ENOMEM;
-        *pool = (struct pool){ .n_threads = n_threads };
+        *pool = (struct pool){ .n_threads = n_threads, .n_active = n_threads };
         r = start_workers(pool);
         if (r < 0) {
                 pool_free(pool);
@@ -207,6 +260,7 @@ struct pool *pool_free(struct pool *pool) {
                 return NULL;
         atomic_store(&pool->stopping, true);
         ring(pool);
+        change_roster(pool);
         for (unsigned i = 1; i <= pool->n_started; i++)
                 (void)pthread_join(pool->workers[i].thread, NULL);
         free(pool);

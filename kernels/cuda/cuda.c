@@ -222,6 +222,10 @@ static int cuda_health(struct backend *base) {
         return cuda_lose(be, -ENODEV, sentence); /* what it runs now may never end */
 }
 
+static void cuda_cap(struct backend *base, const struct backend_caps *caps, struct backend_capped *ret) {
+        *ret = (struct backend_capped){ .clocks = cuda_nvml_cap_clocks(cuda_of(base)->nvml, caps->clocks, caps->undo) };
+}
+
 static void cuda_power(struct backend *base, struct backend_power *ret) {
         cuda_nvml_power(cuda_of(base)->nvml, ret);
 }
@@ -265,6 +269,7 @@ static const struct backend_ops backend_cuda = {
         .facts = cuda_facts,
         .health = cuda_health,
         .power = cuda_power,
+        .cap = cuda_cap,
         .limits = cuda_limits,
         .kv_new = cuda_kv_new,
         .kv_free = cuda_kv_free,

@@ -23,7 +23,9 @@
 
 #define LIBRARY "libnvidia-ml.so.1"
 #define EVENT_XID 8ull /* nvmlEventTypeXidCriticalError */
-#define GPU_IS_LOST 15 /* NVML_ERROR_GPU_IS_LOST */
+#define NO_PERMISSION 4 /* NVML_ERROR_NO_PERMISSION */
+#define GPU_IS_LOST 15  /* NVML_ERROR_GPU_IS_LOST */
+#define CLOCK_SM 1u     /* NVML_CLOCK_SM */
 #define XID_OFF_BUS 79u
 #define EVENTS_MAX 16u /* taken at a time */
 #define TEMPERATURE_GPU 0u /* NVML_TEMPERATURE_GPU */
@@ -53,11 +55,16 @@ struct cuda_nvml {
         struct backend_power sample;
         uint64_t energy_start; /* mJ, when it was opened */
         bool has_energy;
+        bool locked; /* its clocks, by us */
         /* These may be missing. */
         int (*energy)(nvml_device_t device, unsigned long long *ret_mj);
         int (*power)(nvml_device_t device, unsigned *ret_mw);
         int (*temperature)(nvml_device_t device, unsigned sensor, unsigned *ret);
         int (*reasons)(nvml_device_t device, unsigned long long *ret);
+        int (*highest)(nvml_device_t device, unsigned clock, unsigned *ret_mhz);
+        int (*lock_clocks)(nvml_device_t device, unsigned min_mhz, unsigned max_mhz);
+        int (*unlock_clocks)(nvml_device_t device);
+        /* These may not. */
         int (*init)(void);
         int (*shutdown)(void);
         int (*driver)(char *ret, unsigned size);
@@ -103,6 +110,9 @@ static void find_optional(struct cuda_nvml *n) {
                 { "nvmlDeviceGetTemperature", &n->temperature },
                 { "nvmlDeviceGetCurrentClocksThrottleReasons", &n->reasons }, /* its name until driver 535; stays */
                 { "nvmlDeviceGetCurrentClocksEventReasons", &n->reasons },
+                { "nvmlDeviceGetMaxClockInfo", &n->highest },
+                { "nvmlDeviceSetGpuLockedClocks", &n->lock_clocks },
+                { "nvmlDeviceResetGpuLockedClocks", &n->unlock_clocks },
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(functions); i++) {
@@ -150,6 +160,8 @@ struct cuda_nvml *cuda_nvml_new(const char *bus_id) {
 struct cuda_nvml *cuda_nvml_free(struct cuda_nvml *n) {
         if (!n)
                 return NULL;
+        if (n->locked)
+                (void)n->unlock_clocks(n->device);
         if (n->events)
                 (void)n->events_free(n->events);
         if (n->initialized)
@@ -266,4 +278,37 @@ void cuda_nvml_power(struct cuda_nvml *n, struct backend_power *ret) {
         (void)pthread_mutex_lock(&n->sample_lock);
         *ret = n->sample;
         (void)pthread_mutex_unlock(&n->sample_lock);
+}
+
+/* --- clocks ------------------------------------------------------------------------------------------------------- */
+
+static enum backend_clocks clocks_refused(int r) {
+        return r == NO_PERMISSION ? BACKEND_CLOCKS_FORBIDDEN : BACKEND_CLOCKS_UNSUPPORTED;
+}
+
+static enum backend_clocks free_clocks(struct cuda_nvml *n, bool undo) {
+        int r = n->locked || undo ? n->unlock_clocks(n->device) : 0;
+
+        if (r != 0 && n->locked)
+                return clocks_refused(r);
+        n->locked = false;
+        return BACKEND_CLOCKS_FREE;
+}
+
+enum backend_clocks cuda_nvml_cap_clocks(struct cuda_nvml *n, uint32_t percent, bool undo) {
+        bool wanted = percent > 0 && percent < 100;
+        unsigned mhz;
+        int r;
+
+        if (!n || !n->device || !n->highest || !n->lock_clocks || !n->unlock_clocks)
+                return wanted ? BACKEND_CLOCKS_UNSUPPORTED : BACKEND_CLOCKS_FREE;
+        if (!wanted)
+                return free_clocks(n, undo);
+        r = n->highest(n->device, CLOCK_SM, &mhz);
+        if (r == 0)
+                r = n->lock_clocks(n->device, 0, (unsigned)((uint64_t)mhz * percent / 100));
+        if (r != 0)
+                return clocks_refused(r);
+        n->locked = true;
+        return BACKEND_CLOCKS_NVML;
 }

@@ -25,7 +25,7 @@ while True:
     if room <= 0:
         time.sleep(3600 if sys.argv[5] == "once" else 0.01)
         continue
-    n = min(room, 32 << 20) & ~4095
+    n = min(room, rate // 20 or room, 32 << 20) & ~4095
     if n:
         piece = mmap.mmap(-1, n, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         for at in range(0, n, 4096):

@@ -153,6 +153,18 @@ class WithPolkit(MockedPolkit):
         self.assertGreater(time.monotonic() - began, 5)
         self.assertServes(self.daemon_)
 
+    def test_usage_of_others(self):
+        """One's own with `use`; everybody's is a right of its own."""
+        self.call(self.admin, "Complete", "sa{sv}", ("Once", options(max_tokens=dbus.UInt32(3))))
+        self.assertRefused(DENIED, self.ask, "ListUsage", "ub", (1, False))
+        self.assertRefused(DENIED, self.ask, "ListUsage", "ub", (1, True))
+        self.assertEqual(set(self.asked()), {"use", "observe-others"})
+        self.answer(use="yes")
+        self.assertEqual(list(self.ask("ListUsage", "ub", (1, False))), [])
+        self.assertRefused(DENIED, self.ask, "ListUsage", "ub", (1, True))
+        self.answer(observe_others="yes")
+        self.assertEqual([int(row[1]) for row in self.ask("ListUsage", "ub", (1, True))], [0])
+
     def test_sessions_and_jobs_of_others(self):
         path, fd = self.call(self.admin, "OpenSession", "a{sv}", (options(),))
         job, _ = self.begin_import(self.daemon_, self.connect())

@@ -64,6 +64,8 @@ class Completion(TestCase):
             self.assertGreaterEqual(len(subverbs), 6)
             self.assertEqual(set(self.complete(verb, "")), subverbs)
         self.assertEqual(set(self.complete("session", "rew")), {"rewind"})
+        self.assertLessEqual({"list", "cancel"}, set(self.complete("jobs", "")))
+        self.assertLessEqual({"--all", "--watch"}, set(self.complete("jobs", "--")))
 
     def test_options(self):
         n = 0

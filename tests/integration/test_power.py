@@ -3,12 +3,18 @@
 """Power supply: what is served on mains, on battery, on a low one, with the profile power-saver; whoever says so coming and
 going; budgets; energy. Null backend; UPower and power-profiles-daemon are mocks on a private bus."""
 
+import ctypes
+import json
+import os
+import pathlib
+import signal
+import struct
 import subprocess
 import threading
 import time
 import unittest
 
-from harness import BUILD, SLOW
+from harness import BUILD, ROOT, SLOW
 from power_harness import *
 
 
@@ -176,6 +182,179 @@ class Battery(PowerTestCase):
         self.wait_power(daemon, supply="low", serves="interactive")
 
 
+def kernel_clamps():
+    """Whether this kernel knows of uclamp: tried on this process, which is capped at all that there is."""
+    attributes = struct.pack("IIQiIQQQII", 56, 0, 0x58, 0, 0, 0, 0, 0, 0, 1024)
+    number = {"x86_64": 314, "aarch64": 274}[os.uname().machine]
+    return ctypes.CDLL(None).syscall(number, 0, attributes, 0) == 0
+
+
+class Caps(PowerTestCase):
+    """Rows, threads and clocks by power supply, with a model that computes."""
+
+    MODELS = [{"name": "tiny", "path": str(ROOT / "share/models/spark-tiny.gguf"), "default": True}]
+    POWER = {"battery_batch": 8, "battery_threads": 1, "battery_clocks": 50}
+
+    def serve_cpu(self, **power):
+        daemon = self.serve(backend="cpu", threads=3, models=self.MODELS, power={**self.POWER, **power})
+        daemon.wait_engine()
+        return daemon
+
+    def wait_capped(self, daemon, **fields):
+        """All that was asked for is in force, or, of the clocks, known not to be possible here."""
+        clocks = kernel_clamps()
+        return self.wait_power(daemon, in_force="batch threads clocks" if clocks else "batch threads",
+                               clocks_by="uclamp" if clocks else "", refused="" if clocks else "clocks: unsupported", **fields)
+
+    def test_levels(self):
+        upower = self.upower()
+        daemon = self.serve_cpu(low_batch=4, low_threads=2, mains_batch=0)
+        self.wait_power(daemon, supply="mains", batch=0, threads=0, clocks=0, in_force="", refused="")
+        upower.supply(True, 60)
+        power = self.wait_capped(daemon, supply="battery", batch=8, threads=1, clocks=50)
+        if not kernel_clamps():
+            self.assertIn("Clocks are not capped: neither the kernel nor a driver does it here.", power.notes)
+            self.assertEqual(daemon.log().count("clocks are not capped"), 1)
+        said = subprocess.run([BUILD / "bin/sparkctl", "-S", daemon.socket, "status"], stdout=subprocess.PIPE, text=True,
+                              check=True).stdout
+        self.assertRegex(said, r"\nCaps:  batch 8, threads 1, clocks 50 %; in force: batch threads")
+        said = subprocess.run([BUILD / "bin/sparkctl", "-S", daemon.socket, "--json", "status"], stdout=subprocess.PIPE,
+                              text=True, check=True).stdout
+        said = json.loads(said)["power"]
+        self.assertEqual((said["batch"], said["threads"], said["clocks"]), (8, 1, 50))
+        self.assertEqual((said["in_force"], said["clocks_by"], said["refused"]), (power.in_force, power.clocks_by, power.refused))
+        upower.supply(True, 10)
+        self.wait_power(daemon, supply="low", batch=4, threads=2, clocks=0, in_force="batch threads", refused="")
+        upower.supply(True, 60)
+        self.wait_capped(daemon, supply="battery")
+        upower.supply(False)
+        self.wait_power(daemon, supply="mains", batch=0, threads=0, clocks=0, in_force="", refused="")
+        self.assertLessEqual(daemon.log().count("clocks are not capped"), 1)  # said once, whatever happens since
+
+    def test_defaults(self):
+        """On battery a step has 128 rows, on a low one 32; nothing else is capped, and on mains nothing at all."""
+        upower = self.upower()
+        daemon = self.serve()
+        self.wait_power(daemon, supply="mains", batch=0, threads=0, clocks=0, in_force="")
+        upower.supply(True, 60)
+        self.wait_power(daemon, batch=128, threads=0, clocks=0, in_force="batch", refused="")
+        upower.supply(True, 10)
+        self.wait_power(daemon, batch=32, threads=0, clocks=0, in_force="batch", refused="")
+
+    def test_check(self):
+        """sparkd --check prints what is in effect, and names what is wrong."""
+        daemon = self.daemon(power={"hot_clocks": 80})
+        check = [BUILD / "bin/sparkd", "--check", "--config", daemon.config]
+        said = subprocess.run(check, stdout=subprocess.PIPE, text=True, check=True).stdout
+        for line in ("mains_batch = 0;", "battery_batch = 128;", "low_batch = 32;", "hot_clocks = 80;", "low_threads = 0;"):
+            self.assertIn(f"\n  {line}\n", said)
+        daemon.configure(power={"battery_clocks": 101})
+        said = subprocess.run(check, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        self.assertNotEqual(said.returncode, 0)
+        self.assertIn("'battery_clocks' is 101, allowed are 0 to 100", said.stdout)
+
+    def streams(self, client):
+        return [client.request(generate=pb.Generate(prompt=b"Once upon a time " * (3 * i + 1), credit=100000,
+                                                    sampling=pb.Sampling(max_tokens=150, seed=i))) for i in range(12)]
+
+    def test_bits(self):
+        """Twelve streams, and the plug in and out all the time: each gives the tokens that it gives without."""
+        upower = self.upower()
+        daemon = self.serve_cpu(on_battery="background", on_low="background")
+        with daemon.connect() as client:
+            want = [client.answer(id)[0] for id in self.streams(client)]
+            changes, stop = [], threading.Event()
+
+            def plug():
+                while not stop.wait(0.05):
+                    upower.supply(len(changes) % 3 > 0, (60, 60, 10)[len(changes) % 3])
+                    changes.append(1)
+
+            plugger = threading.Thread(target=plug)
+            plugger.start()
+            try:
+                for _ in range(3):
+                    got = []
+                    for id in self.streams(client):
+                        ids, _, end = client.answer(id)
+                        self.assertDone(end)
+                        got.append(ids)
+                    self.assertEqual(got, want)
+            finally:
+                stop.set()
+                plugger.join()
+            self.assertGreater(len(changes), 5)
+
+    def workers(self, engine):
+        """Nanoseconds on a processor of the engine's workers, the thread that makes steps not counted."""
+        tasks = pathlib.Path(f"/proc/{engine}/task").iterdir()
+        return {task.name: int((task / "schedstat").read_text(encoding="ascii").split()[0]) for task in tasks
+                if (task / "comm").read_text(encoding="ascii").strip() == "kernels"}
+
+    def test_threads(self):
+        """Those that are not to take part sleep; with the plug in they are back."""
+        upower = self.upower(OnBattery=True)
+        daemon = self.serve_cpu(battery_batch=0)
+        self.wait_power(daemon, supply="battery", threads=1)
+        until(lambda: "threads" in self.power(daemon).in_force, 10, "the cap")
+        engine, = daemon.children()
+        with daemon.connect() as client:
+            before = self.workers(engine)
+            self.assertEqual(len(before), 2)
+            for id in self.streams(client):
+                self.assertDone(client.answer(id)[2])
+            self.assertEqual(self.workers(engine), before)
+            upower.supply(False)
+            self.wait_power(daemon, supply="mains", in_force="")
+            for id in self.streams(client):
+                self.assertDone(client.answer(id)[2])
+            after = self.workers(engine)
+            self.assertTrue(all(after[task] > before[task] for task in before), (before, after))
+
+    def test_later_engines(self):
+        """One that is started on battery is told, and so is the one in the place of one that was killed; what it replays is right."""
+        self.upower(OnBattery=True)
+        daemon = self.serve_cpu()
+        self.wait_capped(daemon, supply="battery")
+        with daemon.connect() as client:
+            want = client.answer(self.ask(client, NORMAL, n=300, seed=3), topup=True)[0]
+            id = client.request(generate=pb.Generate(prompt=b"Once", credit=100000, sampling=pb.Sampling(max_tokens=300, seed=3)))
+            ids = client.tokens(id, 10)
+            before, = daemon.children()
+            os.kill(before, signal.SIGKILL)
+            rest, _, end = client.answer(id, seen=len(ids))
+            self.assertDone(end)
+            self.assertEqual(ids + rest, want)
+        self.wait_capped(daemon)
+        self.assertNotEqual(daemon.children(), [before])
+
+    def test_reload(self):
+        self.upower(OnBattery=True)
+        daemon = self.serve_cpu(battery_clocks=0)
+        self.wait_power(daemon, batch=8, in_force="batch threads")
+        daemon.configure(bus="session", backend="cpu", threads=3, models=self.MODELS,
+                         power={"sysfs": "/nonexistent", "battery_batch": 6, "battery_threads": 2})
+        daemon.signal(signal.SIGHUP)
+        self.wait_power(daemon, batch=6, threads=2, in_force="batch threads")
+
+    def test_bus(self):
+        """On the bus, and told when it changes."""
+        upower = self.upower()
+        daemon = self.serve_cpu(battery_clocks=0)
+        bus, heard = self.connect(), self.monitor()
+        upower.supply(True, 60)
+        self.wait_power(daemon, batch=8, in_force="batch threads")
+
+        def told():
+            said = "".join(heard)
+            return "'Batch': <uint32 8>" in said and "'InForce': <'batch threads'>" in said and "'Threads': <uint32 1>" in said
+        until(told, 10, "the signals")
+        got = self.call(bus, "GetAll", "s", ("org.sparkd.Spark1.Power",), "/org/sparkd/Spark1/power",
+                        "org.freedesktop.DBus.Properties")
+        self.assertEqual([got[name] for name in ("Batch", "Threads", "Clocks", "InForce", "ClocksBy", "Refused")],
+                         [8, 1, 0, "batch threads", "", ""])
+
+
 class Profiles(PowerTestCase):
     def test_power_saver(self):
         profiles = self.mock(PROFILES, "power_profiles_daemon")
@@ -257,13 +436,83 @@ class Energy(PowerTestCase):
                 said = subprocess.run([BUILD / "bin/sparkctl", "-S", daemon.socket, verb], stdout=subprocess.PIPE, text=True,
                                       check=True).stdout
                 self.assertRegex(said, r"battery.* J per token \(rapl\)")
-                self.assertRegex(said, r"\n\w+ .* [\d.]+ J\n")
+                self.assertRegex(said, r"\n\w+ .* >?[\d.]+ J\n")  # the last second may be missing
             me = client.ask(status=pb.Status()).done.status.users[0]
             self.assertGreater(me.battery_energy_uj_today, 5000000)
+            self.assertEqual(me.battery_energy_uj_today, me.energy_uj_today)  # of one count, all of it on battery
+            report = client.ask(usage_query=pb.UsageQuery()).done.usage_report
+            row, = report.rows
+            self.assertEqual((row.energy_uj, row.energy_tokens), (report.energy_uj_today, report.energy_tokens_today))
+            self.assertGreaterEqual(row.energy_uj, me.energy_uj_today)
+            self.assertAlmostEqual(row.energy_uj, self.power(daemon).energy_uj, delta=1000)
+            said = subprocess.run([BUILD / "bin/sparkctl", "-S", daemon.socket, "usage"], stdout=subprocess.PIPE, text=True,
+                                  check=True).stdout
+            self.assertRegex(said, r"REFUSED +ENERGY\n.* >?[\d.]+ J\n")
+            day, uid, model, *counts = self.call(self.connect(), "ListUsage", "ub", (1, False))[0]
+            row, = client.ask(usage_query=pb.UsageQuery(days=1)).done.usage_report.rows
+            self.assertEqual((day, uid, model), (row.day, row.uid, row.model))
+            self.assertEqual(counts, [row.requests, row.prompt_tokens, row.cached_tokens, row.completion_tokens, row.refused,
+                                      row.energy_uj, row.energy_tokens])
+            self.assertEqual(self.call(self.connect(), "ListUsage", "ub", (0, True))[0][1], uid)
+            self.assertRegex(said, r"The energy for that: >?[\d.]+ J\.\n")
             self.assertDeferred(client, NORMAL, "joules on battery today, of the 5 that it may use")
             upower.supply(False)
             self.wait_power(daemon, supply="mains")
             self.assertServed(client, NORMAL)
+
+    def test_kept_over_a_restart(self):
+        """What was spent stays spent, and counts for the budget; killed or stopped, at most the last seconds are missing."""
+        files = self.sys()
+        for name, text in (("name", "package-0"), ("max_energy_range_uj", 10 ** 12), ("energy_uj", 1)):
+            files.put(f"powercap/intel-rapl:0/{name}", text)
+        stop = threading.Event()
+
+        def count():
+            began = time.monotonic()
+            while not stop.wait(0.02):
+                files.put_in_place("powercap/intel-rapl:0/energy_uj", 10 ** 9 + int((time.monotonic() - began) * 20e6))
+
+        counter = threading.Thread(target=count)
+        counter.start()
+        self.addCleanup(counter.join)
+        self.addCleanup(stop.set)
+        self.upower(OnBattery=True)
+        daemon = self.serve(null={"step_us": 10000}, power={"sysfs": files.path, "battery_joules_per_day": 5000})
+        self.wait_power(daemon, energy_source="rapl", supply="battery")
+        with daemon.connect() as client:
+            self.assertDone(client.answer(self.ask(client, NORMAL, n=200), topup=True)[2])
+            before = until(lambda: client.ask(usage_query=pb.UsageQuery()).done.usage_report.energy_uj_today, 5, "joules")
+        daemon.signal(signal.SIGTERM)
+        daemon.process.wait(20)
+        daemon.start()
+        self.wait_power(daemon, energy_source="rapl", supply="battery")
+        with daemon.connect() as client:
+            def today():
+                report = client.ask(usage_query=pb.UsageQuery()).done.usage_report
+                return report.energy_uj_today if report.energy_uj_today >= before else 0
+            after = until(today, 10, "today's sums")
+            row, = client.ask(usage_query=pb.UsageQuery()).done.usage_report.rows
+            self.assertEqual(row.energy_uj, after)
+            self.assertEqual(client.ask(status=pb.Status()).done.status.users[0].battery_energy_uj_today, after)
+            budget = max(1, after // 1000000)
+            daemon.configure(bus="session", null={"step_us": 10000},
+                             power={"sysfs": files.path, "battery_joules_per_day": budget})
+            daemon.signal(signal.SIGHUP)
+            until(lambda: client.ask(status=pb.Status()).done.status.users[0].battery_joules_per_day == budget, 10,
+                  "the budget")
+            self.assertDeferred(client, NORMAL, "joules on battery today")
+
+    def test_unknown(self):
+        """Without a meter tokens are counted, and their energy is not known, which is what is said."""
+        daemon = self.daemon(power={"sysfs": "/nonexistent"})
+        with daemon.connect() as client:
+            self.assertServed(client, NORMAL)
+            row, = until(lambda: client.ask(usage_query=pb.UsageQuery()).done.usage_report.rows, 10, "a row")
+            self.assertEqual((row.energy_uj, row.energy_tokens), (0, 0))
+        said = subprocess.run([BUILD / "bin/sparkctl", "-S", daemon.socket, "usage"], stdout=subprocess.PIPE, text=True,
+                              check=True).stdout
+        self.assertRegex(said, r"\n\d{4}-\d\d-\d\d .* unknown\n")
+        self.assertIn("The energy for that: unknown.", said)
 
     def test_temperature(self):
         files = self.sys()

@@ -448,7 +448,8 @@ class Usage(QuotaTest):
         daemon.stop()
         with contextlib.closing(sqlite3.connect(daemon.folder / "usage.db")) as db, db:
             for days, n in ((3, 100), (399, 200), (400, 300)):
-                db.execute("INSERT INTO usage SELECT day - ?, uid, model, 1, 0, 0, ?, 0 FROM usage WHERE completion = 4",
+                db.execute("INSERT INTO usage (day, uid, model, requests, prompt, cached, completion, refused) "
+                           "SELECT day - ?, uid, model, 1, 0, 0, ?, 0 FROM usage WHERE completion = 4",
                            (days, n))
         daemon.start()
         client = self.connect(daemon)

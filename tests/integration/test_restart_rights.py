@@ -1,8 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""What a client may, and what is charged to its user, is over a restart what it was before."""
+"""Questions to polkit, and what was granted, over restarts: what was being asked is asked again, what may be goes on."""
 
-import contextlib
 import os
 import signal
 import unittest
@@ -12,98 +11,110 @@ from fdstore_harness import *
 from harness import *
 from harness import pb
 
-TINY = {"name": "tiny", "path": str(ROOT / "share/models/spark-tiny.gguf"), "default": True}
-HOWS = (signal.SIGKILL, signal.SIGTERM)
+TINY = ROOT / "share/models/spark-tiny.gguf"
+BOTH = (signal.SIGKILL, signal.SIGTERM)
 
 
-class Priority(MockedPolkit, KeptTestCase):
-    def open_session(self):
-        _, fd = self.call(self.caller, "OpenSession", "a{sv}", (dbus.Dictionary({}, signature="sv"),))
-        fd = fd.take()
-        os.set_inheritable(fd, False)  # the next process of the service would hold its own client
-        client = Client.of_fd(fd)
-        self.addCleanup(client.close)
-        self.assertDone(client.answer(client.generate(n=2))[2])
-        return client
+class Rights(MockedPolkit, KeptTestCase):
+    def setUp(self):
+        super().setUp()
+        self.polkit()
+        self.daemon_ = self.kept(bus="system", env=self.env, memory={"leases": "privileged"},
+                                 residency={"holds": "privileged"})
+        self.times = 1
+        self.wait_on_bus()
+        self.daemon_.wait_engine()
+        self.daemon_.socket.chmod(0o666)
+        self.client = self.daemon_.connect(uid=NOBODY)
+        self.addCleanup(self.client.close)
 
-    def test_of_connections_that_the_bus_handed_out(self):
-        """One without the right to the first priority has none afterwards; one with it has it still, whatever polkit says by then."""
-        self.polkit(use="yes")
-        daemon = self.kept(bus="system", env=self.env, socket_mode="0600")
-        until(lambda: "on the bus as" in daemon.log(), 10, "the name on the bus")
-        daemon.wait_engine()
-        normal = self.open_session()
-        self.answer(use="yes", use_interactive="yes")
-        first = self.open_session()
-        self.answer(use="yes", use_interactive="no")
-        expected = normal.answer(normal.generate(n=60, seed=5, credit=100))[0]
-        for how in HOWS:
-            id = normal.generate(n=60, seed=5, credit=10)
-            ids = normal.tokens(id, 10)
-            daemon.restart(how)
-            self.assertError(normal.answer(normal.generate(n=2, priority=pb.INTERACTIVE))[2], "PERMISSION_DENIED")
-            self.assertDone(first.answer(first.generate(n=2, priority=pb.INTERACTIVE))[2])
-            normal.credit(id, 90)
-            self.assertEqual(ids + normal.answer(id, seen=10)[0], expected)
+    def wait_on_bus(self):
+        until(lambda: self.daemon_.log().count("on the bus as") >= self.times, 10, "the name on the bus")
 
+    def restart(self, how):
+        self.daemon_.restart(how)
+        self.times += 1
+        self.wait_on_bus()
 
-class Charges(KeptTestCase):
-    SAMPLING = dict(max_tokens=250, seed=1, ignore_eos=True)
+    def begin(self, **body):
+        id = self.client.request(interactive_authorization=True, **body)
+        until(lambda: self.mock_call("Waiting") >= 1, 10, "the question")
+        until(lambda: [n for n in self.daemon_.store.names() if n.startswith("client.")], 10, "the client in the store")
+        return id
 
-    def user(self, client):
-        user, = client.ask(status=pb.Status()).done.status.users
-        return {f: getattr(user, f) for f in ("uid", "connections", "sessions", "kv_used_bytes", "kv_limit_bytes", "bytes",
-                                              "weight", "tokens_per_day")} | {"requests": user.running + user.queued}
+    def test_what_was_being_asked_is_asked_again(self):
+        for how in BOTH:
+            self.answer(manage_models="hang")
+            id = self.begin(load=pb.Load(model="null"))
+            self.asked()
+            self.restart(how)
+            until(lambda: "manage-models" in self.asked(), 10, "the question anew")
+            self.assertDone(self.client.answer(self.client.generate(n=2))[2])
+            self.answer(manage_models="yes")
+            self.assertDone(self.client.answer(id)[2])
+            self.answer(manage_models="hang")
+            id = self.begin(load=pb.Load(model="null"))
+            self.restart(how)
+            until(lambda: "manage-models" in self.asked(), 10, "the question anew")
+            self.answer()
+            self.assertError(self.client.answer(id)[2], "PERMISSION_DENIED")
 
-    def wait_user(self, client, expected):
-        """Equal but for bytes: journals are no longer than they need to be, afterwards; and KV is there when there is credit for it."""
-        def found():
-            return {**self.user(client), "bytes": expected["bytes"], "kv_used_bytes": expected["kv_used_bytes"]}
-        with contextlib.suppress(AssertionError):
-            until(lambda: found() == expected, 10)
-        self.assertEqual(found(), expected)
-        self.assertLessEqual(self.user(client)["bytes"], expected["bytes"])
+    def test_with_a_file(self):
+        """One that came along stays for the next process; a list of them is asked for again."""
+        self.answer(manage_models="hang")
+        fd = os.open(TINY, os.O_RDONLY)
+        for how in BOTH:
+            load = self.client.request((fd,), load=pb.Load(model="x", input_fd=True))
+            stored = self.client.request((fd,), model_import=pb.ModelImport(name="y", files=[pb.ModelFile(name="y.gguf")],
+                                                                            input_fd=True))
+            until(lambda: self.mock_call("Waiting") >= 2, 10, "the questions")
+            until(lambda: [n for n in self.daemon_.store.names() if n.startswith("input.")], 10, "the file in the store")
+            self.restart(how)
+            self.assertError(self.client.answer(stored)[2], "BUSY")
+            self.answer(manage_models="yes")
+            end = self.client.answer(load)[2]  # the null backend has no files: it was permitted, then refused
+            self.assertEqual(end.WhichOneof("body"), "error")
+            self.assertEqual(error_name(end.error), "INVALID_ARGUMENT", end)
+            self.answer(manage_models="hang")
+        os.close(fd)
 
-    def test_charges(self):
-        daemon = self.kept(backend="cpu", threads=1, models=[TINY], limits={"kv_per_user": "8M"})
-        daemon.wait_engine()
-        client, watcher = daemon.connect(), daemon.connect()
-        nothing = self.user(watcher)
-        session = client.ask(session_create=pb.SessionCreate(persistent=False)).done.session.id
-        self.assertDone(client.answer(client.generate(b"Once upon", n=5, session=session))[2])
-        until(lambda: len([n for n in daemon.store.names() if n.startswith("client.")]) == 2, 10, "kept clients")
-        ids = [client.generate(b"Once", sampling=pb.Sampling(**self.SAMPLING), credit=10) for _ in range(3)]
-        for id in ids:
-            client.tokens(id, 10)
-        busy = self.user(watcher)
-        self.assertEqual((busy["requests"], busy["sessions"]), (3, 1))
-        for how in HOWS:
-            daemon.restart(how)
-            self.wait_user(watcher, busy)
-            self.assertGreater(self.user(watcher)["bytes"], nothing["bytes"])
-        for id in ids:
-            client.credit(id, 1000)
-            self.assertDone(client.answer(id, seen=10)[2])
-        self.assertDone(client.ask(session_close=pb.SessionClose(session=session)))
-        until(lambda: self.user(watcher) == nothing, 10, f"nothing charged (now {self.user(watcher)})")
+    def test_what_was_granted_goes_on(self):
+        """Leases that take a right are held by the next process without another question."""
+        self.answer(manage_models="yes", observe_others="yes")
+        memory = self.client.request(reserve_memory=pb.ReserveMemory(bytes=1 << 20, who="blender", missing_only=True))
+        warm = self.client.request(hold_warm=pb.HoldWarm(model="null"))
+        while self.client.receive_of(memory).progress.stage != "granted":
+            pass
+        while self.client.receive_of(warm).progress.stage != "warm":
+            pass
+        self.assertDone(self.client.ask(jobs=pb.Jobs(all_users=True)))
+        self.answer()
+        for how in BOTH:
+            self.asked()
+            self.restart(how)
+            leases = self.client.ask(status=pb.Status()).done.status.leases
+            self.assertEqual(sorted((lease.kind, lease.own) for lease in leases), [("memory", True), ("warm", True)])
+            self.assertDone(self.client.ask(jobs=pb.Jobs(all_users=True)))  # may look again
+            self.assertEqual(self.asked(), [])
+            self.assertError(self.client.ask(unload=pb.Unload(model="null")), "PERMISSION_DENIED")
+        for id in memory, warm:
+            self.client.cancel(id)
+            self.assertError(self.client.answer(id)[2], "CANCELLED")
 
-    def test_kv_limit_lowered_over_a_restart(self):
-        """What was admitted goes on; the next one is held against what holds now."""
-        settings = {"backend": "cpu", "threads": 1, "models": [TINY]}
-        daemon = self.kept(limits={"kv_per_user": "8M"}, **settings)
-        daemon.wait_engine()
-        client = daemon.connect()
-        sampling = pb.Sampling(**self.SAMPLING)
-        id = client.generate(sampling=sampling, credit=10)
-        seen = len(client.tokens(id, 10))
-        daemon.configure(limits={"kv_per_user": "300K"}, **settings)
-        for how in HOWS:
-            daemon.restart(how)
-        client.credit(id, 1000)
-        ids, _, end = client.answer(id, seen=seen)
-        self.assertDone(end)
-        self.assertEqual((seen + len(ids), end.done.usage.completion_tokens), (250, 250))
-        self.assertError(client.answer(client.generate(sampling=sampling))[2], "QUOTA_EXCEEDED")
+    def test_a_client_that_leaves_meanwhile(self):
+        self.answer(manage_models="hang")
+        client = self.daemon_.connect(uid=NOBODY)
+        client.request(load=pb.Load(model="null"))
+        until(lambda: self.mock_call("Waiting") >= 1, 10, "the question")
+        until(lambda: [n for n in self.daemon_.store.names() if n.startswith("client.")], 10, "the client in the store")
+        self.asked()
+        self.daemon_.crash()
+        client.close()
+        self.daemon_.start()
+        self.times += 1
+        self.wait_on_bus()
+        until(lambda: not [n for n in self.daemon_.store.names() if n.startswith("client.")], 10, "nobody in the store")
+        self.assertEqual(self.asked(), [])
 
 
 if __name__ == "__main__":

@@ -249,7 +249,7 @@ class Store(StoreCase):
                     end = self.take(client, TINY, "a")
                     self.assertError(end, "QUOTA_EXCEEDED")
                     self.assertIn(words, end.error.message)
-                    self.assertIn("GiB", end.error.message)
+                    self.assertRegex(end.error.message, r"[1-9][0-9.]* [KMGT]?i?B")
                     self.assertEqual(self.blobs(daemon), [])
 
     def test_switched_off(self):

@@ -22,9 +22,11 @@ cp -a "$WORK/installed/." "$m/"
 tests=/opt/sparkd-test/tests
 mkdir -p "$m$tests/integration" "$m$tests/reference"
 cp -r "$HERE" "$m$tests/"
-cp "$HERE/../integration/harness.py" "$m$tests/integration/"
+cp "$HERE/../integration/"*harness.py "$HERE/../integration/bus_draw.py" "$m$tests/integration/"
 cp "$HERE/../reference/make-gguf.py" "$m$tests/reference/"
 cp -r "$HERE/../../proto" "$m/opt/sparkd-test/"
+mkdir -p "$m/opt/sparkd-test/share"
+ln -s /usr/share/sparkd "$m/opt/sparkd-test/share/models"
 # where the outer system is itself a container, this keeps packages from starting their services
 rm -f "$m/usr/sbin/policy-rc.d"
 units=$m/etc/systemd/system
@@ -42,7 +44,7 @@ SuccessAction=exit-force
 FailureAction=exit-force
 [Service]
 Type=exec
-Environment=SPARK_TEST_LONG=${SPARK_TEST_LONG:-} SPARK_BUILD=/opt/sparkd-test/build
+Environment=SPARK_BUILD=/opt/sparkd-test/build $(env | grep -E '^SPARK_(TEST_LONG|MEMORY_ROUNDS|BUS_FUZZ_[A-Z]+)=' | tr '\n' ' ')
 ExecStart=/usr/bin/python3 -B $tests/system/$SCRIPT
 StandardOutput=append:/out/output
 StandardError=append:/out/output

@@ -10,13 +10,14 @@ import pathlib
 import pwd
 
 import inside
-import restart
+import streams
 from inside import SERVICE, SOCKET, main_pid, run, show, systemctl
 
 HERE = pathlib.Path(__file__).resolve().parent
 STATE, CONFIG = pathlib.Path("/var/lib/sparkd"), pathlib.Path("/etc/sparkd/sparkd.conf")
 SOCKET_PATH = "/run/sparkd/sparkd.sock"
-LENGTH = 64  # of streams over the upgrade, tokens
+IDLE = 100   # connections over the upgrade
+PACE_S = 0.3 # between a stream's tokens meanwhile: longer in all than it takes
 NAMES = ("libspark1", "libspark-dev", "sparkd")
 # What changes by itself, or with any package.
 NOISE = ("/var/lib/dpkg", "/var/lib/PackageKit", "/var/lib/systemd", "/var/lib/apt", "/run/systemd", "/run/udev",
@@ -51,7 +52,9 @@ def paths():
     return {path for path in found if not path.startswith(NOISE)}
 
 
-class Package(inside.Steps):
+class Package(streams.StreamSteps):
+    STREAMS, TOKENS = 20, 200
+    model = "spark-tiny"
     before = set()
     files = []
 
@@ -74,9 +77,7 @@ class Package(inside.Steps):
         self.assertEqual(self.assertRuns(run("dpkg", "-V", *NAMES)), "")
 
     def test_02_users(self):
-        pathlib.Path("/etc/sysusers.d").mkdir(exist_ok=True)
-        pathlib.Path("/etc/sysusers.d/zz-test.conf").write_text(inside.USERS, encoding="ascii")
-        self.assertRuns(run("systemd-sysusers"))
+        self.make_users()
         found = os.stat(SOCKET_PATH)
         self.assertEqual((found.st_uid, found.st_gid, found.st_mode & 0o777), (0, grp.getgrnam("spark").gr_gid, 0o660))
         self.assertEqual((STATE / "models").stat().st_uid, pwd.getpwnam("sparkd").pw_uid)
@@ -129,11 +130,20 @@ class Package(inside.Steps):
         pid, used, socket, began = main_pid(), self.used(), os.stat(SOCKET_PATH).st_ino, show("InvocationID", SOCKET)
         self.assertGreater(used, 0)
         old = versions()["sparkd"][1]
-        right = self.answers(lambda: None)
-        idle = restart.Client(SOCKET_PATH)
-        self.addCleanup(idle.close)
-        self.assertEqual(self.answers(lambda: self.install("second")), right)
-        self.assertEqual(idle.ask(models=restart.pb.Models()).WhichOneof("body"), "done")
+        self.undisturbed()
+        idle = [self.connect() for _ in range(IDLE)]
+        for client in idle:
+            client.ask(models=streams.pb.Models())
+        running = self.streams(PACE_S)
+        self.install("second")
+        for stream in running:
+            self.assertIsNone(stream.end, "a stream did not last")
+            stream.pace = 0
+        self.assertRight(running)
+        self.assertGoesOn(running, "package upgrade")
+        for client in idle:
+            self.assertEqual(client.ask(models=streams.pb.Models()).WhichOneof("body"), "done")
+            client.close()
         self.assertEqual(set(versions().values()), {("installed", old + "+1")})
         self.assertEnabled()
         self.assertNotIn(main_pid(), (0, pid))
@@ -141,25 +151,6 @@ class Package(inside.Steps):
         self.assertIn("# by the administrator", CONFIG.read_text(encoding="utf-8"))
         self.assertServes()
         self.assertEqual(self.used(), used + 8)
-
-    def answers(self, meanwhile):
-        """The tokens of some streams; what happens meanwhile begins when they have begun, and ends before they do."""
-        clients = [restart.Client(SOCKET_PATH) for _ in range(4)]
-        for client in clients:
-            self.addCleanup(client.close)
-        sampling = restart.pb.Sampling(max_tokens=LENGTH, seed=5, temperature=1, ignore_eos=True)
-        # with little credit they wait for us
-        ids = [client.generate(prompt=b"Once", sampling=sampling, credit=16) for client in clients]
-        begun = [client.tokens(id, 16) for client, id in zip(clients, ids)]
-        meanwhile()
-        answers = []
-        for client, id, first in zip(clients, ids, begun):
-            client.credit(id, LENGTH)
-            rest, _, end = client.answer(id, seen=len(first))
-            self.assertEqual(end.WhichOneof("body"), "done", end)
-            answers.append(first + rest)
-            client.close()
-        return answers
 
     def test_10_remove(self):
         self.assertRuns(dpkg("-r", *NAMES))

@@ -4,7 +4,13 @@
 when polkit is away. Run by boot.sh as root of a container (run.py --script polkit.py)."""
 
 import json
+import os
 import pathlib
+import pty
+import re
+import select
+import shutil
+import subprocess
 import time
 import xml.etree.ElementTree as ElementTree
 
@@ -14,6 +20,8 @@ from inside import MANAGER, NAME, PATH, SERVICE, call, run, systemctl, until
 RULES = pathlib.Path("/etc/polkit-1/rules.d/50-sparkd-test.rules")
 POLKIT = "polkit.service"
 MODEL = PATH + "/model/spark_2dtiny"
+PASSWORD = "Xylophonkatze"
+AGENT = pathlib.Path("/opt/agent/pkttyagent")
 INTERACTION = "Only root"  # the sentence that comes with InteractiveAuthorizationRequired, too
 
 
@@ -27,18 +35,15 @@ def rules(**granted):
                     " return polkit.Result.YES;\n" for user, actions in granted.items())
     RULES.write_text(f"polkit.addRule(function(action, subject) {{\n{lines}}});\n", encoding="ascii")
     RULES.chmod(0o644)
+    systemctl("reset-failed", POLKIT)  # it is not started too often
     systemctl("restart", POLKIT)
 
 
 class Polkit(inside.Steps):
     def test_01_users(self):
-        folder = pathlib.Path("/etc/sysusers.d")
-        folder.mkdir(exist_ok=True)
-        (folder / "zz-test.conf").write_text(inside.USERS, encoding="ascii")
-        self.assertRuns(run("systemd-sysusers"))
-        self.assertRuns(run("systemd-tmpfiles", "--create", "sparkd.conf"))
+        self.make_users()
         # the bus and polkit were there before the users and the files were
-        for unit in "daemon-reload", "start:dbus.service", "reload:dbus.service", "restart:" + POLKIT, "start:sparkd.socket", \
+        for unit in "start:dbus.service", "reload:dbus.service", "restart:" + POLKIT, "start:sparkd.socket", \
                 "start:" + SERVICE:
             self.assertRuns(systemctl(*unit.split(":")))
         self.assertTrue(until(lambda: run("busctl", "status", NAME).returncode == 0))
@@ -98,14 +103,85 @@ class Polkit(inside.Steps):
         self.assertIn(INTERACTION, run("busctl", "call", NAME, path, NAME + ".Session", "Close", user="member").stderr)
         self.assertRuns(run("busctl", "call", NAME, path, NAME + ".Session", "Close"))
 
+    def ctl(self, *arguments, user="member"):
+        return run("sparkctl", *arguments, user=user)
+
+    def assertDenied(self, done, action):
+        self.assertEqual(done.returncode, 77, (done.args, done.stdout, done.stderr))
+        self.assertIn(f"{NAME}.{action}", done.stderr)
+        self.assertIn("sudo", done.stderr)
+
+    def test_07b_the_socket(self):
+        """It asks as the bus does: about the process that connected, by whatever this version of polkit understands."""
+        held = self.assertRuns(run("sparkctl", "session", "create", "--name", "theirs")).split()[0]
+        rules(member=["configure"])
+        for arguments in ("unload", "spark-tiny"), ("load", "spark-tiny"), ("forget", "--all"):
+            self.assertDenied(self.ctl(*arguments), "manage-models")
+        for arguments in ("ps", "--all"), ("jobs", "--all"), ("session", "list", "--all"), ("usage", "--all"):
+            self.assertDenied(self.ctl(*arguments), "observe-others")
+        rules(member=["manage-models", "observe-others"])
+        for arguments in (("unload", "spark-tiny"), ("load", "spark-tiny"), ("forget", "--all"), ("ps", "--all"), ("jobs", "--all"),
+                          ("session", "list", "--all"), ("usage", "--all"), ("top", "--all", "-n", "2", "-d", "0.1")):
+            self.assertRuns(self.ctl(*arguments))
+        self.assertIn("theirs", self.assertRuns(self.ctl("session", "list", "--all")))
+        self.assertNotIn("theirs", self.assertRuns(self.ctl("session", "list")))
+        self.assertRuns(self.ctl("session", "close", held))
+        self.assertNotIn("polkit does not decide", self.journal())
+        rules()
+        self.assertDenied(self.ctl("unload", "spark-tiny"), "manage-models")
+
+    def test_07c_a_password(self):
+        """On a terminal polkit's own agent asks for an administrator's, for the time of the request."""
+        if not shutil.which("pkttyagent"):
+            self.skipTest("pkttyagent is not installed")
+        # polkit looks for one that is a fallback by the session of who asks, and nobody has a session here
+        AGENT.parent.mkdir(parents=True)
+        AGENT.write_text('#!/bin/sh\nexec /usr/bin/pkttyagent "$1" "$2"\n', encoding="ascii")
+        AGENT.chmod(0o755)
+        subprocess.run(["chpasswd"], input=f"root:{PASSWORD}\n", text=True, check=True)
+        said, status = self.type_into(PASSWORD, "unload", "spark-tiny")
+        self.assertEqual(status, 0, said)
+        self.assertIn("is unloaded", said)
+        self.assertFalse([task for task in pathlib.Path("/proc").glob("[0-9]*/comm") if "pkttyagent" in task.read_text()])
+        said, status = self.type_into("wrong", "load", "spark-tiny")
+        self.assertEqual(status, 77, said)
+        said, status = self.type_into(PASSWORD, "load", "spark-tiny")
+        self.assertEqual(status, 0, said)
+        said, status = self.type_into(None, "--no-ask-password", "unload", "spark-tiny")
+        self.assertEqual(status, 77, said)
+        self.assertIn("--ask-password", said)
+
+    def type_into(self, password, *arguments):
+        """What sparkctl says to a member at a terminal who types this where it is asked for, and its exit status."""
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.execvp("setpriv", ["setpriv", "--reuid=member", "--regid=member", "--init-groups", "--reset-env", "--", "env",
+                                  f"PATH={AGENT.parent}:/usr/local/bin:/usr/bin:/bin", "sparkctl", *arguments])
+        said, end = "", time.monotonic() + 60
+        while time.monotonic() < end:
+            if not select.select([terminal], [], [], 0.1)[0]:
+                continue
+            try:
+                said += os.read(terminal, 4096).decode(errors="replace")
+            except OSError:
+                break
+            if password and re.search("password: ?$", said, re.I):
+                time.sleep(0.5)  # what is typed before the echo is off is dropped
+                os.write(terminal, password.encode() + b"\n")
+                said += "\n"
+        os.close(terminal)
+        return said, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
     def test_08_without_polkit(self):
-        rules(stranger=["use", "manage-models"])
+        rules(stranger=["use", "manage-models"], member=["manage-models"])
         self.assertRuns(complete("stranger"))
+        self.assertRuns(self.ctl("load", "spark-tiny"))
         self.assertRuns(systemctl("mask", "--runtime", "--now", POLKIT))
         try:
             self.assertIn("Access denied", complete("stranger").stderr)
             self.assertIn(INTERACTION, call("Unload", "s", "spark-tiny", user="stranger").stderr)
             self.assertRuns(complete("member"))
+            self.assertDenied(self.ctl("unload", "spark-tiny"), "manage-models")
             self.assertRuns(call("Reload"))
             self.assertEqual(self.journal().count("no polkit on the bus"), 1)
         finally:
@@ -121,6 +197,9 @@ class Polkit(inside.Steps):
             asked = run("busctl", "--allow-interactive-authorization=no", "call", NAME, PATH, MANAGER, "Complete", "sa{sv}", "x",
                         "0", user="stranger")
             self.assertIn("Access denied", asked.stderr)
+            self.assertLess(time.monotonic() - began, 20)
+            began = time.monotonic()
+            self.assertDenied(self.ctl("unload", "spark-tiny"), "manage-models")
             self.assertLess(time.monotonic() - began, 20)
             self.assertRuns(complete("member"))
         finally:

@@ -49,12 +49,8 @@ class Power(Steps):
         process.wait(20)
 
     def test_01_starts(self):
-        pathlib.Path("/etc/sysusers.d").mkdir(exist_ok=True)
-        pathlib.Path("/etc/sysusers.d/zz-test.conf").write_text(USERS, encoding="ascii")
         pathlib.Path("/etc/sparkd/sparkd.conf").write_text(CONFIG, encoding="ascii")
-        self.assertRuns(run("systemd-sysusers"))
-        self.assertRuns(run("systemd-tmpfiles", "--create", "sparkd.conf"))
-        self.assertRuns(systemctl("daemon-reload"))
+        self.make_users(USERS)
         self.assertRuns(systemctl("start", "systemd-logind.service"))
         self.assertRuns(systemctl("start", SERVICE))
         self.assertEqual(show("ActiveState"), "active")

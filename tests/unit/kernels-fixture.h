@@ -9,11 +9,20 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include <cmocka.h>
 
 #include "base/macro.h"
 #include "kernels/backend.h"
+
+/* Of the processor, by this process. */
+static inline double cpu_seconds(void) {
+        struct rusage u;
+
+        assert_int_equal(getrusage(RUSAGE_SELF, &u), 0);
+        return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1e-6;
+}
 
 /* Plain C first. What this machine does not have is skipped by open_family(). */
 static const char *const families[] = { "c", "avx2", "avx512-vnni", "neon-dotprod", "neon-i8mm" };

@@ -2,19 +2,17 @@
 
 /*
  * Backends as their users see them: finding, opening, memory; the CPU backend's row operations in every kernel family;
- * its pool; and the null backend's promises.
+ * and the null backend's promises.
  */
 
 #include "kernels-fixture.h"
 
 #include <math.h>
-#include <stdatomic.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "kernels/cpu/kernels.h"
-#include "kernels/cpu/pool.h"
 #include "kernels/half.h"
 
 static double now(void) {
@@ -243,72 +241,6 @@ static void test_row_operations(void **unused) {
         free(table);
         free(rows);
         free(tokens);
-}
-
-struct count {
-        unsigned char done[1000];
-        atomic_uint inside[4];
-        atomic_uint clashes;
-};
-
-static void count_item(void *context, uint32_t item, unsigned worker) {
-        struct count *c = context;
-
-        if (atomic_fetch_add(&c->inside[worker], 1) != 0)
-                atomic_fetch_add(&c->clashes, 1);
-        c->done[item]++;
-        atomic_fetch_sub(&c->inside[worker], 1);
-}
-
-/* Many jobs, awake and asleep: each item once, no two at a time with the same worker number. */
-static void test_pool(void **unused) {
-        static struct count c;
-        struct pool *pool = NULL;
-
-        assert_int_equal(pool_new(4, &pool), 0);
-        assert_int_equal(pool_threads(pool), 4);
-        for (unsigned round = 0; round < 300; round++) {
-                uint32_t n = round * 37 % 1000;
-
-                memset(c.done, 0, sizeof(c.done));
-                if (round % 10 == 0)
-                        pool_busy(pool);
-                pool_run(pool, n, count_item, &c);
-                for (uint32_t i = 0; i < 1000; i++)
-                        assert_int_equal(c.done[i], i < n);
-                if (round % 10 == 5) {
-                        pool_idle(pool);
-                        usleep(500);
-                }
-        }
-        assert_int_equal(c.clashes, 0);
-        assert_null(pool_free(pool));
-        assert_null(pool_free(NULL));
-}
-
-static double cpu_seconds(void) {
-        struct rusage u;
-
-        assert_int_equal(getrusage(RUSAGE_SELF, &u), 0);
-        return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1e-6;
-}
-
-/* An idle pool uses no CPU, and neither does one whose caller thinks for long in the middle of a step. */
-static void test_pool_sleeps(void **unused) {
-        static struct count c;
-        struct pool *pool = NULL;
-        double before;
-
-        assert_int_equal(pool_new(4, &pool), 0);
-        for (unsigned busy = 0; busy < 2; busy++) {
-                if (busy)
-                        pool_busy(pool);
-                pool_run(pool, 1000, count_item, &c);
-                before = cpu_seconds();
-                usleep(200000);
-                assert_true(cpu_seconds() - before < 0.05);
-        }
-        pool_free(pool);
 }
 
 /* The engine's step: begin, operations, gather, logits. */
@@ -540,8 +472,6 @@ int main(void) {
                 cmocka_unit_test(test_rmsnorm),
                 cmocka_unit_test(test_gate),
                 cmocka_unit_test(test_row_operations),
-                cmocka_unit_test(test_pool),
-                cmocka_unit_test(test_pool_sleeps),
                 cmocka_unit_test(test_null),
                 cmocka_unit_test(test_null_history),
                 cmocka_unit_test(test_null_wrong_page),

@@ -11,6 +11,7 @@
 #include "base/fd.h"
 #include "base/list.h"
 #include "base/utf8.h"
+#include "base/words.h"
 
 static void test_checked(void **state) {
         uint64_t v = 7;
@@ -41,6 +42,34 @@ static void test_buf(void **state) {
         assert_string_equal(b.data, "12345");
         buf_deinit(&b);
         assert_null(b.data);
+}
+
+static void test_words(void **state) {
+        static const struct {
+                uint64_t bytes;
+                const char *text;
+        } expect[] = {
+                { 0, "0 B" },
+                { 1023, "1023 B" },
+                { 1024, "1.0 KiB" },
+                { 1048524, "1023.9 KiB" },
+                { 1048525, "1.0 MiB" }, /* 1023.95 KiB, which one digit would make 1024.0 */
+                { 3u << 20, "3.0 MiB" },
+                { (1ull << 30) - 1, "1.00 GiB" },
+                { 130674630656, "121.70 GiB" },
+                { 1ull << 40, "1.00 TiB" },
+                { UINT64_MAX, "16.00 EiB" },
+        };
+        char out[WORDS_BYTES];
+
+        for (size_t i = 0; i < ARRAY_SIZE(expect); i++) {
+                assert_ptr_equal(words_bytes(expect[i].bytes, out), out);
+                assert_string_equal(out, expect[i].text);
+        }
+        assert_string_equal(words_s(0), "s");
+        assert_string_equal(words_s(1), "");
+        assert_string_equal(words_s(2), "s");
+        assert_string_equal(words_s(UINT64_MAX), "s");
 }
 
 static void test_utf8(void **state) {
@@ -121,8 +150,8 @@ static void test_list(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_checked), cmocka_unit_test(test_buf),  cmocka_unit_test(test_utf8),
-                cmocka_unit_test(test_memfd),   cmocka_unit_test(test_list),
+                cmocka_unit_test(test_checked), cmocka_unit_test(test_buf),  cmocka_unit_test(test_words),
+                cmocka_unit_test(test_utf8),    cmocka_unit_test(test_memfd), cmocka_unit_test(test_list),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -16,6 +16,7 @@
 #define GPU_IS_LOST 15
 #define TIMEOUT 10
 #define NOT_SUPPORTED 3
+#define NO_PERMISSION 4
 
 static struct fake_nvml *fake;
 
@@ -191,6 +192,83 @@ static void test_power_of_a_backend(void **unused) {
         emu_reset();
 }
 
+static void test_clocks(void **unused) {
+        struct cuda_nvml *n;
+
+        fake->highest_mhz = 2418;
+        n = cuda_nvml_new("0000:01:00.0");
+        assert_int_equal(cuda_nvml_cap_clocks(n, 0, false), BACKEND_CLOCKS_FREE);
+        assert_int_equal(fake->n_locks + fake->n_unlocks, 0); /* somebody else's lock is left alone */
+        assert_int_equal(cuda_nvml_cap_clocks(n, 60, false), BACKEND_CLOCKS_NVML);
+        assert_int_equal(fake->locked_max, 1450);
+        assert_int_equal(fake->locked_min, 0);
+        assert_int_equal(cuda_nvml_cap_clocks(n, 50, false), BACKEND_CLOCKS_NVML);
+        assert_int_equal(fake->locked_max, 1209);
+        assert_int_equal(cuda_nvml_cap_clocks(n, 100, false), BACKEND_CLOCKS_FREE);
+        assert_int_equal(fake->locked_max, 0);
+        assert_int_equal(fake->n_unlocks, 1);
+        assert_int_equal(cuda_nvml_cap_clocks(n, 1, false), BACKEND_CLOCKS_NVML);
+        cuda_nvml_free(n); /* the device keeps a lock over its process */
+        assert_int_equal(fake->locked_max, 0);
+        assert_int_equal(fake->n_unlocks, 2);
+}
+
+/* One that was killed gave nothing free: the next one does, when it is told so. */
+static void test_clocks_left_over(void **unused) {
+        struct cuda_nvml *n;
+
+        fake->highest_mhz = 2000;
+        fake->locked_max = 700;
+        n = cuda_nvml_new("0000:01:00.0");
+        assert_int_equal(cuda_nvml_cap_clocks(n, 0, true), BACKEND_CLOCKS_FREE);
+        assert_int_equal(fake->locked_max, 0);
+        fake->clocks_result = NO_PERMISSION; /* nothing of ours, then */
+        assert_int_equal(cuda_nvml_cap_clocks(n, 0, true), BACKEND_CLOCKS_FREE);
+        cuda_nvml_free(n);
+        assert_int_equal(fake->n_unlocks, 2);
+}
+
+static void test_clocks_refused(void **unused) {
+        struct cuda_nvml *n;
+
+        fake->highest_mhz = 2000;
+        fake->clocks_result = NO_PERMISSION;
+        n = cuda_nvml_new("0000:01:00.0");
+        assert_int_equal(cuda_nvml_cap_clocks(n, 60, false), BACKEND_CLOCKS_FORBIDDEN);
+        fake->clocks_result = NOT_SUPPORTED;
+        assert_int_equal(cuda_nvml_cap_clocks(n, 60, false), BACKEND_CLOCKS_UNSUPPORTED);
+        fake->clocks_result = 0;
+        fake->highest_mhz = 0; /* it does not say */
+        assert_int_equal(cuda_nvml_cap_clocks(n, 60, false), BACKEND_CLOCKS_UNSUPPORTED);
+        fake->highest_mhz = 2000;
+        assert_int_equal(cuda_nvml_cap_clocks(n, 60, false), BACKEND_CLOCKS_NVML);
+        fake->clocks_result = NO_PERMISSION; /* root no more: what is in force is not called free */
+        assert_int_equal(cuda_nvml_cap_clocks(n, 0, false), BACKEND_CLOCKS_FORBIDDEN);
+        cuda_nvml_free(n);
+        n = cuda_nvml_new("0000:02:00.0"); /* not found */
+        assert_int_equal(cuda_nvml_cap_clocks(n, 60, false), BACKEND_CLOCKS_UNSUPPORTED);
+        cuda_nvml_free(n);
+        assert_int_equal(cuda_nvml_cap_clocks(NULL, 60, false), BACKEND_CLOCKS_UNSUPPORTED);
+        assert_int_equal(cuda_nvml_cap_clocks(NULL, 0, true), BACKEND_CLOCKS_FREE);
+}
+
+static void test_clocks_of_a_backend(void **unused) {
+        const struct backend_caps caps = { .threads = 2, .clocks = 75 };
+        struct backend_error error = { .text = "" };
+        struct backend *be = open_cuda("auto", 0, &error);
+        struct backend_capped capped;
+
+        assert_non_null(be);
+        fake->highest_mhz = 2000;
+        be->ops->cap(be, &caps, &capped);
+        assert_int_equal(capped.clocks, BACKEND_CLOCKS_NVML);
+        assert_int_equal(capped.threads, 0);
+        assert_int_equal(fake->locked_max, 1500);
+        be->ops->close(be);
+        assert_int_equal(fake->locked_max, 0);
+        emu_reset();
+}
+
 /* Memory of a device that is gone is left alone: whoever gave it back would wait. */
 static void test_lost(void **unused) {
         struct backend_error error = { .text = "" };
@@ -219,6 +297,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 TEST(test_driver), TEST(test_events), TEST(test_flood), TEST(test_without_events), TEST(test_lost),
                 TEST(test_power), TEST(test_throttled), TEST(test_power_unknown), TEST(test_power_of_a_backend),
+                TEST(test_clocks), TEST(test_clocks_left_over), TEST(test_clocks_refused), TEST(test_clocks_of_a_backend),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

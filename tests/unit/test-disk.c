@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "daemon/control/store/disk.h"
+#include "daemon/control/disk.h"
 
 #define PATIENCE_US (20u * 1000000u)
 

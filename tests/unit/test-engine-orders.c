@@ -39,6 +39,19 @@ static void send_self_test(struct fixture *x, uint64_t key) {
         send_frame(x, &m, NULL, 0);
 }
 
+static void send_cap(struct fixture *x, uint64_t key, uint32_t batch, uint32_t threads, uint32_t clocks) {
+        Spark__Engine__V1__Cap c = SPARK__ENGINE__V1__CAP__INIT;
+        ControlFrame m = SPARK__ENGINE__V1__CONTROL_FRAME__INIT;
+
+        c.key = key;
+        c.batch = batch;
+        c.threads = threads;
+        c.clocks = clocks;
+        m.body_case = SPARK__ENGINE__V1__CONTROL_FRAME__BODY_CAP;
+        m.cap = &c;
+        send_frame(x, &m, NULL, 0);
+}
+
 /* Sorts frames into streams until one of this kind comes. Counts what ended in *ends, where that is not NULL. */
 static EngineFrame *until(struct fixture *x, Spark__Engine__V1__EngineFrame__BodyCase kind, struct stream *s, size_t n,
                           size_t *ends) {
@@ -165,6 +178,40 @@ static void test_resize(void **state) {
         stop(&x, LINK_E_CLOSED);
 }
 
+/* From the next step on; the null backend has neither threads nor clocks, and says so. */
+static void test_cap(void **state) {
+        static struct stream alone[STREAMS], s[STREAMS];
+        struct fixture x = { .step_us = 500 };
+        EngineFrame *m;
+        size_t ends = 0;
+
+        memset(alone, 0, sizeof(alone));
+        memset(s, 0, sizeof(s));
+        start(&x);
+        submit_streams(&x, 11, 200);
+        collect(&x, alone, STREAMS, 11, STREAMS);
+        submit_streams(&x, 1, 200);
+        while (s[0].n < 20)
+                (void)take(receive(&x), s, STREAMS, 1);
+        send_cap(&x, 91, 4, 1, 50);
+        m = until(&x, SPARK__ENGINE__V1__ENGINE_FRAME__BODY_CAPPED, s, STREAMS, &ends);
+        assert_int_equal(m->capped->key, 91);
+        assert_int_equal(m->capped->batch, 4);
+        assert_int_equal(m->capped->threads, 0);
+        assert_int_equal(m->capped->clocks, SPARK__ENGINE__V1__CLOCKS__CLOCKS_UNSUPPORTED);
+        send_ping(&x, 1);
+        m = until(&x, SPARK__ENGINE__V1__ENGINE_FRAME__BODY_STATE, s, STREAMS, &ends);
+        assert_int_equal(m->state->running, 2);
+        assert_int_equal(m->state->queued, STREAMS - 2);
+        send_cap(&x, 92, 0, 0, 0);
+        m = until(&x, SPARK__ENGINE__V1__ENGINE_FRAME__BODY_CAPPED, s, STREAMS, &ends);
+        assert_int_equal(m->capped->batch, 512);
+        assert_int_equal(m->capped->clocks, SPARK__ENGINE__V1__CLOCKS__CLOCKS_FREE);
+        collect(&x, s, STREAMS, 1, STREAMS - ends);
+        assert_same(alone, s);
+        stop(&x, LINK_E_CLOSED);
+}
+
 /* Orders that wait when the link ends go with it. */
 static void test_orders_at_the_end(void **state) {
         struct fixture x = { .step_us = 60000 }; /* shorter than the link waits for its threads */
@@ -200,8 +247,12 @@ static void self_test_zero(struct fixture *x) {
         send_self_test(x, 0);
 }
 
+static void cap_zero(struct fixture *x) {
+        send_cap(x, 0, 1, 1, 1);
+}
+
 static void test_protocol(void **state) {
-        void (*const sends[])(struct fixture *) = { resize_zero, pause_zero, self_test_zero };
+        void (*const sends[])(struct fixture *) = { resize_zero, pause_zero, self_test_zero, cap_zero };
 
         for (size_t i = 0; i < ARRAY_SIZE(sends); i++) {
                 struct fixture x = { 0 };
@@ -214,6 +265,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_pause),
                 cmocka_unit_test(test_resize),
+                cmocka_unit_test(test_cap),
                 cmocka_unit_test(test_orders_at_the_end),
                 cmocka_unit_test(test_protocol),
         };

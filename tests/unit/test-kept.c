@@ -245,6 +245,39 @@ static void test_pipe(void **state) {
         assert_true(r->bad);
 }
 
+/* What was being asked about is asked about again, unless it was granted meanwhile. */
+static void test_rights(void **state) {
+        Spark__State__V1__RequestGranted granted = SPARK__STATE__V1__REQUEST_GRANTED__INIT;
+        Spark__State__V1__Connection connection = SPARK__STATE__V1__CONNECTION__INIT;
+        Spark__State__V1__Request m = SPARK__STATE__V1__REQUEST__INIT;
+        struct kept *k = *state;
+        struct kept_request *r;
+
+        connection.id = 5;
+        connection.start_time = 4711;
+        connection.rights = 3;
+        APPLY(k, CONNECTION, connection, &connection);
+        assert_int_equal(kept_find_connection(k, 5)->start_time, 4711);
+        assert_int_equal(kept_find_connection(k, 5)->rights, 3);
+        m.key = KEY(1, 0);
+        m.connection = 5;
+        m.asking = 1;
+        m.granted = 3;
+        APPLY(k, REQUEST, request, &m);
+        r = kept_find_request(k, m.key);
+        assert_true(r->asking);
+        assert_int_equal(r->granted, 3);
+        granted.key = KEY(2, 0); /* there is none */
+        granted.granted = 9;
+        APPLY(k, REQUEST_GRANTED, request_granted, &granted);
+        assert_true(r->asking);
+        granted.key = m.key;
+        APPLY(k, REQUEST_GRANTED, request_granted, &granted);
+        assert_false(r->asking);
+        assert_int_equal(r->granted, 9);
+        assert_int_equal(k->spoiled, 0);
+}
+
 static void test_order(void **state) {
         struct kept *k = *state;
         struct list *pos, *tmp;
@@ -271,6 +304,7 @@ int main(void) {
                 KEPT_TEST(test_input),   KEPT_TEST(test_output), KEPT_TEST(test_replaced_and_gone),
                 KEPT_TEST(test_tokens),  KEPT_TEST(test_tokens_before_accepted),
                 KEPT_TEST(test_credit),  KEPT_TEST(test_pipe),   KEPT_TEST(test_order),
+                KEPT_TEST(test_rights),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -207,7 +207,9 @@ static void test_refusals(void **state) {
         ask.kind = LEASE_MEMORY;
         f->m->config->leases.who = CONFIG_WHO_NONE;
         refused(f, &ask, SPARK__V1__ERROR_CODE__PERMISSION_DENIED, "memory.leases");
-        ask.authorised = true;
+        ask.authorised = true; /* what is nobody's is not theirs */
+        refused(f, &ask, SPARK__V1__ERROR_CODE__PERMISSION_DENIED, "memory.leases");
+        f->m->config->leases.who = CONFIG_WHO_PRIVILEGED;
         ask.bytes = 0;
         refused(f, &ask, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT, "bytes");
 }
@@ -311,14 +313,14 @@ static void test_what_others_see(void **state) {
         struct lease *lease = NULL;
 
         assert_int_equal(lease_new(f->m->leases, &ask, &holder, NULL, &lease, &error), 0);
-        lease_show(lease, f->user->uid, &info);
+        lease_show(lease, f->user->uid, false, &info);
         assert_true(info.own);
         assert_string_equal(info.who, "blender");
         assert_string_equal(info.why, "a film");
         assert_int_equal(info.pid, 7);
-        lease_show(lease, 0, &info);
+        lease_show(lease, 0, true, &info);
         assert_string_equal(info.unit, "u.service");
-        lease_show(lease, f->user->uid + 4711, &info);
+        lease_show(lease, f->user->uid + 4711, false, &info);
         assert_false(info.own);
         assert_string_equal(info.kind, "memory");
         assert_int_equal(info.bytes, GIB);

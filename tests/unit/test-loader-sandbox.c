@@ -30,14 +30,15 @@
 #include "base/macro.h"
 #include "cage-fixture.h"
 #include "daemon/loader/ring.h"
+#include "daemon/cage/cage.h"
 #include "daemon/loader/sandbox.h"
 #include "daemon/loader/source.h"
 #include "loadlink.h"
 
 static bool enter_for(bool pack) {
-        struct sandbox_features features;
+        bool landlock;
 
-        return sandbox_enter_files(&features) == 0 && sandbox_enter_calls(pack) == 0;
+        return cage_enter_files(&landlock) == 0 && sandbox_enter_calls(pack) == 0;
 }
 
 static bool enter(void) {
@@ -123,11 +124,11 @@ static int try_allowed(void) {
 }
 
 static int check_state(void) {
-        struct sandbox_features features;
+        bool landlock;
         struct rlimit core;
         int fd = fd_memfd_new("file", 0);
 
-        if (sandbox_enter_files(&features) < 0)
+        if (cage_enter_files(&landlock) < 0)
                 return 100;
         if (getrlimit(RLIMIT_CORE, &core) < 0 || core.rlim_max != 0)
                 return 1;
@@ -145,7 +146,7 @@ static int check_state(void) {
 static int take_all_descriptors(void) {
         struct loadlink_record record = { .type = LOADLINK_SEGMENTS, .n_segments = LOADLINK_SEGMENTS_MAX };
         int fds[LOADLINK_SEGMENTS_MAX], pair[2], fd = fd_memfd_new("file", 0);
-        struct sandbox_features features;
+        bool landlock;
         size_t n = 0;
 
         for (size_t i = 0; i < SOURCES_MAX + LOADLINK_SEGMENTS_MAX; i++)
@@ -156,7 +157,7 @@ static int take_all_descriptors(void) {
         if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) < 0 ||
             loadlink_send(pair[0], &record, fds, LOADLINK_SEGMENTS_MAX) != 0)
                 return 2;
-        if (sandbox_enter_files(&features) < 0 || sandbox_enter_calls(false) < 0)
+        if (cage_enter_files(&landlock) < 0 || sandbox_enter_calls(false) < 0)
                 return 100;
         return loadlink_recv(pair[1], &record, fds, &n) == 1 && n == LOADLINK_SEGMENTS_MAX ? 0 : 3;
 }
@@ -173,11 +174,11 @@ static void *thread_main(void *arg) {
 }
 
 static int try_thread(void) {
-        struct sandbox_features features;
+        bool landlock;
         pthread_t thread;
         void *result;
 
-        if (pipe(pipe_fds) < 0 || sandbox_enter_files(&features) < 0)
+        if (pipe(pipe_fds) < 0 || cage_enter_files(&landlock) < 0)
                 return 100;
         if (pthread_create(&thread, NULL, thread_main, NULL) != 0)
                 return 101;
@@ -190,12 +191,12 @@ static int try_thread(void) {
 
 /* Landlock alone (the first step) already keeps files shut, where the kernel has it. */
 static int try_landlock(void) {
-        struct sandbox_features features;
+        bool landlock;
         char name[64];
 
-        if (sandbox_enter_files(&features) < 0)
+        if (cage_enter_files(&landlock) < 0)
                 return 100;
-        if (!features.landlock)
+        if (!landlock)
                 return 77;
         (void)snprintf(name, sizeof(name), "/tmp/spark-sandbox.%d", (int)getpid()); /* nobody has made it */
         return cage_refused(open("/etc/passwd", O_RDONLY)) && cage_refused(open(name, O_RDWR | O_CREAT, 0600)) ? 0 : 1;

@@ -24,6 +24,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "daemon/control/manager.h"
+#include "daemon/control/memory/shed.h"
 #include "daemon/control/model/engine.h"
 #include "daemon/control/model/load.h"
 #include "daemon/control/spawn.h"
@@ -38,6 +39,16 @@ struct world {
         struct model *model;
         char path[PATH_MAX]; /* of the model: a copy */
 };
+
+/* So many bytes at least, as whoever wants memory asks for them. Returns what that is reckoned to give. */
+static uint64_t give_part(struct model *model, enum model_hold why, uint64_t bytes) {
+        uint64_t segments = shed_plan_choose(model->segment_bytes, model->n_segments, model->missing, bytes);
+        uint64_t before = model_missing_bytes(model);
+
+        assert_true(segments != SHED_WHOLE);
+        assert_true(model_give_back_part(model, why, segments));
+        return model_missing_bytes(model) - before;
+}
 
 /* What is in memory of an image: a segment's memfd and a sum of its bytes. */
 struct segment {
@@ -146,11 +157,11 @@ static void test_part(void **state) {
         assert_in_range(n, 4, LOADLINK_SEGMENTS_MAX);
         look_at_all(model, before);
         for (unsigned part = 1; part <= 3; part++) {
-                bytes = model_give_back_part(model, MODEL_HOLD_LEASE, image * part / 4);
+                bytes = give_part(model, MODEL_HOLD_LEASE, image * part / 4);
                 assert_true(bytes >= image * part / 4 && bytes < image);
                 run_until(w, MODEL_AVAILABLE);
                 given = model->missing;
-                assert_true(given != 0 && !(given & 1) && given >> (n - 1) & 1); /* from the last one on */
+                assert_true(given != 0 && !(given & 1));
                 assert_int_equal(model->image_bytes, image - bytes);
                 assert_null(model->engine);
                 for (unsigned i = 0; i < n; i++)
@@ -180,12 +191,12 @@ static void test_more_and_all(void **state) {
         run_until(w, MODEL_READY);
         image = model->image_bytes;
         look_at_all(model, before);
-        first = model_give_back_part(model, MODEL_HOLD_LEASE, 1);
-        second = model_give_back_part(model, MODEL_HOLD_PRESSURE, 1); /* its engine has not ended yet */
+        first = give_part(model, MODEL_HOLD_LEASE, 1);
+        second = give_part(model, MODEL_HOLD_PRESSURE, 1); /* its engine has not ended yet */
         assert_true(first > 0 && second > 0);
         run_until(w, MODEL_AVAILABLE);
         assert_int_equal(model->image_bytes, image - first - second);
-        first += model_give_back_part(model, MODEL_HOLD_LEASE, 1);
+        first += give_part(model, MODEL_HOLD_LEASE, 1);
         assert_int_equal(model->image_bytes, image - first - second);
         model_release(model, MODEL_HOLD_LEASE);
         (void)sd_event_run(w->m->event, 100000);
@@ -193,11 +204,9 @@ static void test_more_and_all(void **state) {
         model_release(model, MODEL_HOLD_PRESSURE);
         run_until(w, MODEL_READY);
         look_at_all(model, before);
-        (void)model_give_back_part(model, MODEL_HOLD_LEASE, image / 2);
+        (void)give_part(model, MODEL_HOLD_LEASE, image / 2);
         run_until(w, MODEL_AVAILABLE);
-        assert_int_equal(model_give_back_part(model, MODEL_HOLD_LEASE, UINT64_MAX) + (image - model->image_bytes) >=
-                                 image / 2,
-                         1);
+        assert_false(model_give_back_part(model, MODEL_HOLD_LEASE, SHED_WHOLE));
         assert_int_equal(model->image_bytes, 0);
         assert_int_equal(model->n_segments, 0);
         assert_int_equal(model->missing, 0);
@@ -207,23 +216,170 @@ static void test_more_and_all(void **state) {
         close_world(w);
 }
 
-/* Given back while it is being loaded again. */
+/* Given back while it is being loaded again: what was there stays there, but for what is wanted. */
 static void test_while_loading(void **state) {
+        static struct segment before[LOADLINK_SEGMENTS_MAX];
+        struct world *w = open_world();
+        struct model *model = w->model;
+        uint64_t missing, more, image;
+
+        run_until(w, MODEL_READY);
+        look_at_all(model, before);
+        image = model->image_bytes;
+        (void)give_part(model, MODEL_HOLD_LEASE, model->image_bytes / 2);
+        run_until(w, MODEL_AVAILABLE);
+        missing = model->missing;
+        model_release(model, MODEL_HOLD_LEASE);
+        run_until(w, MODEL_LOADING);
+        more = give_part(model, MODEL_HOLD_LEASE, 1);
+        assert_true(more > 0);
+        assert_int_equal(model->state, MODEL_AVAILABLE);
+        assert_null(model->load);
+        assert_int_equal(model->missing & missing, missing);
+        assert_true(model->missing != missing);
+        assert_int_equal(model->image_bytes + model_missing_bytes(model), image);
+        missing = model->missing;
+        model_release(model, MODEL_HOLD_LEASE);
+        run_until(w, MODEL_LOADING);
+        assert_true(model_give_back_part(model, MODEL_HOLD_LEASE, 0)); /* nothing more: only the load ends */
+        assert_int_equal(model->missing, missing);
+        model_release(model, MODEL_HOLD_LEASE);
+        run_until(w, MODEL_READY);
+        assert_int_equal(model->missing, 0);
+        compare(model, before, missing);
+        close_world(w);
+}
+
+/* Only its engine: nothing is read to have it back. */
+static void test_engine_alone(void **state) {
+        static struct segment before[LOADLINK_SEGMENTS_MAX];
+        struct world *w = open_world();
+        struct model *model = w->model;
+        uint64_t image;
+
+        run_until(w, MODEL_READY);
+        look_at_all(model, before);
+        image = model->image_bytes;
+        assert_true(model_give_back_part(model, MODEL_HOLD_LEASE, 0));
+        run_until(w, MODEL_AVAILABLE);
+        assert_int_equal(model->image_bytes, image);
+        assert_int_equal(unlink(w->path), 0); /* it is not needed */
+        model_release(model, MODEL_HOLD_LEASE);
+        run_until(w, MODEL_READY);
+        compare(model, before, 0);
+        assert_int_equal(model->read_bytes > 0, 1);
+        close_world(w);
+}
+
+/* Nobody wants it any more: what was left of it goes, too. */
+static void test_not_wanted(void **state) {
+        struct world *w = open_world();
+        struct model *model = w->model;
+
+        for (unsigned how = 0; how < 2; how++) {
+                run_until(w, MODEL_READY);
+                (void)give_part(model, MODEL_HOLD_LEASE, model->image_bytes / 2);
+                run_until(w, MODEL_AVAILABLE);
+                assert_true(model_is_part(model));
+                if (how == 0) {
+                        model_unload_idle(model);
+                } else {
+                        model->load_wanted = false; /* as after an Unload */
+                        model_kick(model);
+                }
+                assert_true(sd_event_run(w->m->event, 100000) >= 0);
+                assert_int_equal(model->state, MODEL_AVAILABLE);
+                assert_int_equal(model->image_bytes, 0);
+                assert_int_equal(model->n_segments, 0);
+                assert_int_equal(model->missing, 0);
+                model_release(model, MODEL_HOLD_LEASE);
+                assert_true(sd_event_run(w->m->event, 100000) >= 0);
+                assert_int_equal(model->state, MODEL_AVAILABLE);
+                model->load_wanted = true;
+                model_kick(model);
+                assert_true(sd_event_run(w->m->event, 100000) >= 0);
+        }
+        run_until(w, MODEL_READY);
+        close_world(w);
+}
+
+/* Its file is gone when a part is to be given: what could not be read again is not torn apart. */
+static void test_file_gone(void **state) {
         struct world *w = open_world();
         struct model *model = w->model;
 
         run_until(w, MODEL_READY);
-        (void)model_give_back_part(model, MODEL_HOLD_LEASE, model->image_bytes / 2);
+        assert_int_equal(unlink(w->path), 0);
+        assert_false(model_give_back_part(model, MODEL_HOLD_LEASE, 2));
         run_until(w, MODEL_AVAILABLE);
+        assert_int_equal(model->n_segments, 0);
         model_release(model, MODEL_HOLD_LEASE);
-        run_until(w, MODEL_LOADING);
-        (void)model_give_back_part(model, MODEL_HOLD_LEASE, 1);
-        assert_int_equal(model->state, MODEL_AVAILABLE);
-        assert_null(model->load);
-        assert_int_equal(model->image_bytes, 0);
-        model_release(model, MODEL_HOLD_LEASE);
+        run_until(w, MODEL_FAILED);
+        assert_int_equal(model->error.code, SPARK__V1__ERROR_CODE__MODEL_NOT_FOUND);
+        copy_file(MODEL, w->path, 0600);
+        model->load_wanted = true;
+        model_kick(model);
+        assert_true(sd_event_run(w->m->event, 100000) >= 0);
         run_until(w, MODEL_READY);
-        assert_int_equal(model->missing, 0);
+        /* and when a part is to be read again */
+        (void)give_part(model, MODEL_HOLD_LEASE, 1);
+        run_until(w, MODEL_AVAILABLE);
+        assert_int_equal(unlink(w->path), 0);
+        model_release(model, MODEL_HOLD_LEASE);
+        run_until(w, MODEL_FAILED);
+        assert_int_equal(model->error.code, SPARK__V1__ERROR_CODE__MODEL_NOT_FOUND);
+        assert_int_equal(model->image_bytes + model->n_segments + model->missing, 0);
+        copy_file(MODEL, w->path, 0600);
+        model->load_wanted = true;
+        model_kick(model);
+        assert_true(sd_event_run(w->m->event, 100000) >= 0);
+        run_until(w, MODEL_READY);
+        close_world(w);
+}
+
+static uint64_t taken_by_model(struct world *w) {
+        models_count_memory(w->m);
+        return w->m->memory.images;
+}
+
+/* As the product does it: who wants memory, a second one, and both let go. */
+static void test_shed(void **state) {
+        static struct segment before[LOADLINK_SEGMENTS_MAX];
+        const struct shed_want want = { .limit = SHED_WEIGHTS, .exact = true };
+        struct world *w = open_world();
+        struct model *model = w->model;
+        uint64_t image, missing, other;
+        struct shed *a, *b;
+
+        run_until(w, MODEL_READY);
+        look_at_all(model, before);
+        image = model->image_bytes;
+        other = model->facts.other_bytes; /* nobody has filled the pool */
+        assert_int_equal(shed_new(&a, w->m, &want), 0);
+        shed_change(a, other + image / 4);
+        run_until(w, MODEL_UNLOADING);
+        run_until(w, MODEL_AVAILABLE);
+        missing = model_missing_bytes(model);
+        assert_true(missing >= image / 4 && missing < image / 2);
+        assert_int_equal(taken_by_model(w), image - missing);
+        assert_true(shed_bytes(w->m) == other + image / 4);
+        assert_int_equal(shed_new(&b, w->m, &want), 0);
+        shed_change(b, image / 4);
+        assert_true(sd_event_run(w->m->event, 100000) >= 0);
+        assert_int_equal(model->state, MODEL_AVAILABLE);
+        assert_true(model_missing_bytes(model) >= image / 2 && model_missing_bytes(model) < image);
+        assert_int_equal(taken_by_model(w), image - model_missing_bytes(model));
+        missing = model->missing;
+        a = shed_free(a); /* the other one still needs a part of it */
+        for (unsigned i = 0; i < 10; i++)
+                assert_true(sd_event_run(w->m->event, 10000) >= 0);
+        assert_int_equal(model->state, MODEL_AVAILABLE);
+        assert_int_equal(model->missing, missing);
+        b = shed_free(b);
+        run_until(w, MODEL_READY);
+        compare(model, before, missing);
+        assert_int_equal(taken_by_model(w), image);
+        assert_int_equal(shed_bytes(w->m) + shed_given(w->m) + shed_pending(w->m), 0);
         close_world(w);
 }
 
@@ -234,7 +390,7 @@ static void test_changed_file(void **state) {
         FILE *f;
 
         run_until(w, MODEL_READY);
-        (void)model_give_back_part(model, MODEL_HOLD_LEASE, model->image_bytes / 2);
+        (void)give_part(model, MODEL_HOLD_LEASE, model->image_bytes / 2);
         run_until(w, MODEL_AVAILABLE);
         (void)usleep(20000);
         f = fopen(w->path, "r+e");
@@ -261,7 +417,7 @@ static void test_another_plan(void **state) {
         struct model *model = w->model;
 
         run_until(w, MODEL_READY);
-        (void)model_give_back_part(model, MODEL_HOLD_LEASE, model->image_bytes / 2);
+        (void)give_part(model, MODEL_HOLD_LEASE, model->image_bytes / 2);
         run_until(w, MODEL_AVAILABLE);
         model->image_checksum ^= 1;
         model_release(model, MODEL_HOLD_LEASE);
@@ -350,6 +506,8 @@ static int remove_folder(void **state) {
 int main(int argc, char **argv) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_part),         cmocka_unit_test(test_more_and_all), cmocka_unit_test(test_while_loading),
+                cmocka_unit_test(test_engine_alone), cmocka_unit_test(test_not_wanted),   cmocka_unit_test(test_file_gone),
+                cmocka_unit_test(test_shed),
                 cmocka_unit_test(test_changed_file), cmocka_unit_test(test_another_plan),
                 cmocka_unit_test(test_unload),       cmocka_unit_test(test_copy_of_pidfd),
         };

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -44,6 +45,56 @@ static void test_self(void **state) {
         assert_int_equal(p.pidfd, -1);
         (void)fd_close(sv[0]);
         (void)fd_close(sv[1]);
+}
+
+/* Who has ended is not there, and neither is another one with the same pid. */
+static void test_is_there(void **state) {
+        struct peer p = PEER_NULL;
+        pid_t child;
+        int sv[2];
+
+        assert_false(peer_is_there(&p));
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
+        assert_int_equal(peer_init(&p, sv[0]), 0);
+        assert_true(peer_is_there(&p));
+        assert_true(p.start_time > 0);
+        assert_int_equal(p.start_time, peer_read_start_time(getpid()));
+        p.pidfd = fd_close(p.pidfd); /* as on a kernel that has none */
+        assert_true(peer_is_there(&p));
+        p.start_time--;
+        assert_false(peer_is_there(&p)); /* the pid is somebody else's */
+        p.start_time = 0;
+        assert_false(peer_is_there(&p));
+        child = fork();
+        if (child == 0)
+                _exit(0);
+        assert_true(child > 0);
+        p.pid = child;
+        assert_int_equal(waitpid(child, NULL, 0), child);
+        assert_int_equal(peer_read_start_time(child), 0);
+        p.start_time = 1;
+        assert_false(peer_is_there(&p));
+        peer_deinit(&p);
+        (void)fd_close(sv[0]);
+        (void)fd_close(sv[1]);
+}
+
+/* Its name may be anything. */
+static void test_start_time(void **state) {
+        static const char *const names[] = { "x", ") 1 2 3 (", "a b c d e f g h", "))))" };
+        uint64_t expected = peer_read_start_time(getpid());
+        char before[17] = "";
+
+        assert_int_equal(prctl(PR_GET_NAME, before), 0);
+        assert_true(expected > 0);
+        for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+                assert_int_equal(prctl(PR_SET_NAME, names[i]), 0);
+                assert_int_equal(peer_read_start_time(getpid()), expected);
+        }
+        (void)prctl(PR_SET_NAME, before);
+        assert_true(peer_read_start_time(1) < expected);
+        assert_int_equal(peer_read_start_time(0), 0);
+        assert_int_equal(peer_read_start_time(-1), 0);
 }
 
 static void test_not_a_socket(void **state) {
@@ -168,6 +219,8 @@ static void test_gone(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_self),
+                cmocka_unit_test(test_is_there),
+                cmocka_unit_test(test_start_time),
                 cmocka_unit_test(test_not_a_socket),
                 cmocka_unit_test(test_other_process),
                 cmocka_unit_test(test_gone),

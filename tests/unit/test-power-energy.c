@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * What tokens cost: shares of an interval's energy, intervals that can't be measured, a counter that changes, days, and more
+ * What tokens cost: shares of an interval's energy, intervals that can't be measured, a counter that changes, and more
  * users than are kept apart. And the kernel's files: supplies, heat, and RAPL with a counter that wraps, in a made-up /sys.
  */
 
@@ -22,70 +22,117 @@
 #define SECOND 1000000ull
 #define J 1000000ull /* in microjoules */
 
+/* What was handed on. */
+struct account {
+        uint64_t uj, tokens;
+};
+
+static struct account spent[ENERGY_SHARES_MAX + 1]; /* by uid; the others' last */
+static uint64_t all_uj;
+static char last_model[CONFIG_MODEL_NAME_MAX + 1];
+
+static void spend(void *userdata, uid_t uid, const char *model, uint64_t uj, uint64_t tokens) {
+        struct account *a = &spent[uid == ENERGY_OTHERS ? ENERGY_SHARES_MAX : uid];
+
+        assert_ptr_equal(userdata, spent);
+        assert_true(tokens > 0);
+        a->uj += uj;
+        a->tokens += tokens;
+        all_uj += uj;
+        (void)snprintf(last_model, sizeof(last_model), "%s", model);
+}
+
+static void begin(struct energy *e) {
+        memset(spent, 0, sizeof(spent));
+        all_uj = 0;
+        energy_init(e, spend, spent);
+}
+
 static void test_shares(void **state) {
         struct energy e;
 
-        energy_init(&e, 1);
+        begin(&e);
         assert_true(energy_joules_per_token(&e) <= 0);
         energy_read(&e, 100 * J, 10 * SECOND, true); /* where it stands says nothing */
-        energy_add_tokens(&e, 1000, 30, true);
-        energy_add_tokens(&e, 1001, 10, true);
-        energy_add_tokens(&e, 1002, 99, false); /* another device's */
+        energy_add_tokens(&e, 1000, "a", 20);
+        energy_add_tokens(&e, 1000, "b", 10);
+        energy_add_tokens(&e, 1001, "a", 10);
         energy_read(&e, 120 * J, 11 * SECOND, true);
-        assert_int_equal(energy_spent(&e, 1000).uj, 15 * J);
-        assert_int_equal(energy_spent(&e, 1001).uj, 5 * J);
-        assert_int_equal(energy_spent(&e, 1002).uj, 0);
-        assert_int_equal(energy_spent(&e, 1003).uj, 0);
-        assert_int_equal(energy_spent(&e, 1000).tokens, 30);
+        assert_int_equal(spent[1000].uj, 15 * J);
+        assert_int_equal(spent[1001].uj, 5 * J);
+        assert_int_equal(spent[1000].tokens, 30);
         assert_float_equal(energy_joules_per_token(&e), 0.5, 1e-9);
         assert_true(e.watts_known);
         assert_float_equal(e.watts, 20, 1e-3);
         energy_read(&e, 150 * J, 12 * SECOND, true); /* a long prompt that gave no sign yet: */
-        energy_add_tokens(&e, 1000, 40, true);
+        energy_add_tokens(&e, 1000, "a", 40);
         energy_read(&e, 160 * J, 13 * SECOND, true); /* both belong to it */
-        assert_int_equal(energy_spent(&e, 1000).uj, 55 * J);
+        assert_int_equal(spent[1000].uj, 55 * J);
         energy_read(&e, 170 * J, 14 * SECOND, false); /* idle: nobody's */
-        energy_add_tokens(&e, 1001, 10, true);
+        energy_add_tokens(&e, 1001, "b", 10);
         energy_read(&e, 171 * J, 15 * SECOND, true);
-        assert_int_equal(energy_spent(&e, 1001).uj, 6 * J);
+        assert_int_equal(spent[1001].uj, 6 * J);
+        assert_string_equal(last_model, "b");
         assert_int_equal(e.total_uj, 61 * J);
         assert_int_equal(e.total_tokens, 90);
+        assert_int_equal(all_uj, e.total_uj);
+        energy_deinit(&e);
+}
+
+/* Whatever the numbers are, what is charged is what was used. */
+static void test_nothing_is_lost(void **state) {
+        uint64_t uj = 0;
+        struct energy e;
+        uint32_t x = 1;
+
+        begin(&e);
+        energy_read(&e, 0, SECOND, true);
+        for (unsigned i = 0; i < 500; i++) {
+                for (unsigned k = 0; k < 1 + i % 17; k++) {
+                        x = x * 1664525u + 1013904223u;
+                        energy_add_tokens(&e, x >> 20, k % 2 ? "a" : "b", 1 + (x >> 8) % 999);
+                }
+                uj += 1 + (x >> 4) % (i % 3 ? 7 : 300000001);
+                energy_read(&e, uj, (i + 2) * SECOND, true);
+        }
+        assert_int_equal(e.total_uj, uj);
+        assert_int_equal(all_uj, uj);
         energy_deinit(&e);
 }
 
 static void test_unmeasured(void **state) {
         struct energy e;
 
-        energy_init(&e, 1);
-        energy_add_tokens(&e, 1000, 10, true);
+        begin(&e);
+        energy_add_tokens(&e, 1000, "a", 10);
         energy_read(&e, 0, 10 * SECOND, true);
-        assert_int_equal(energy_spent(&e, 1000).tokens, 0); /* nobody knows */
-        energy_add_tokens(&e, 1000, 10, true);
+        assert_int_equal(spent[1000].tokens, 0); /* nobody knows */
+        energy_add_tokens(&e, 1000, "a", 10);
         energy_read(&e, 20 * J, 11 * SECOND, true); /* 2 J each */
-        energy_add_tokens(&e, 1000, 5, true);
+        energy_add_tokens(&e, 1000, "a", 5);
         energy_read(&e, 999 * J, 60 * SECOND, true); /* of 49 seconds: what they cost lately */
-        assert_int_equal(energy_spent(&e, 1000).uj, 30 * J);
+        assert_int_equal(spent[1000].uj, 30 * J);
         assert_int_equal(e.total_uj, 20 * J);
-        energy_add_tokens(&e, 1000, 5, true);
+        energy_add_tokens(&e, 1000, "a", 5);
         energy_read(&e, 3 * J, 61 * SECOND, true); /* another counter */
-        assert_int_equal(energy_spent(&e, 1000).uj, 40 * J);
+        assert_int_equal(spent[1000].uj, 40 * J);
         assert_int_equal(e.total_uj, 20 * J);
         assert_false(e.watts_known);
-        energy_add_tokens(&e, 1000, 5, true);
+        energy_add_tokens(&e, 1000, "a", 5);
         energy_lose(&e);
-        assert_int_equal(energy_spent(&e, 1000).uj, 50 * J);
+        assert_int_equal(spent[1000].uj, 50 * J);
         energy_deinit(&e);
 }
 
 static void test_mean(void **state) {
         struct energy e;
 
-        energy_init(&e, 1);
+        begin(&e);
         energy_read(&e, 0, SECOND, true);
         for (unsigned i = 1; i <= 2 * ENERGY_INTERVALS; i++) { /* 1 J each, then 3 J each */
                 uint64_t before = MIN(i, ENERGY_INTERVALS), later = i - before;
 
-                energy_add_tokens(&e, 7, 10, true);
+                energy_add_tokens(&e, 7, "a", 10);
                 energy_read(&e, (before * 10 + later * 30) * J, (1 + i) * SECOND, true);
         }
         assert_float_equal(energy_joules_per_token(&e), 3, 1e-9); /* the older ones are forgotten */
@@ -93,39 +140,18 @@ static void test_mean(void **state) {
         energy_deinit(&e);
 }
 
-static void test_days_and_battery(void **state) {
-        struct energy e;
-
-        energy_init(&e, 1);
-        energy_read(&e, 0, SECOND, true);
-        energy_add_tokens(&e, 7, 10, true);
-        energy_read(&e, 10 * J, 2 * SECOND, true);
-        e.on_battery = true;
-        energy_add_tokens(&e, 7, 10, true);
-        energy_add_tokens(&e, 7, 3, false);
-        energy_read(&e, 15 * J, 3 * SECOND, true);
-        assert_int_equal(energy_spent(&e, 7).uj, 15 * J);
-        assert_int_equal(energy_spent(&e, 7).battery_uj, 5 * J);
-        assert_int_equal(energy_spent(&e, 7).battery_tokens, 13);
-        energy_set_day(&e, 1);
-        assert_int_equal(energy_spent(&e, 7).battery_tokens, 13);
-        energy_set_day(&e, 2);
-        assert_int_equal(energy_spent(&e, 7).uj + energy_spent(&e, 7).battery_tokens, 0);
-        assert_float_equal(energy_joules_per_token(&e), 0.75, 1e-9); /* that is no day's */
-        energy_deinit(&e);
-}
-
 static void test_many_users(void **state) {
         struct energy e;
 
-        energy_init(&e, 1);
+        begin(&e);
         energy_read(&e, 0, SECOND, true);
-        for (uid_t uid = 0; uid < ENERGY_USERS_MAX + 10; uid++)
-                energy_add_tokens(&e, uid, 1, true);
-        energy_read(&e, (ENERGY_USERS_MAX + 10) * J, 2 * SECOND, true);
-        assert_int_equal(energy_spent(&e, 5).uj, J);
-        assert_int_equal(energy_spent(&e, ENERGY_USERS_MAX + 3).uj, 10 * J); /* of all that have no sum of their own */
-        assert_int_equal(e.n_users, ENERGY_USERS_MAX);
+        for (uid_t uid = 0; uid < ENERGY_SHARES_MAX + 10; uid++)
+                energy_add_tokens(&e, uid, "a", 1);
+        assert_int_equal(e.n_shares, ENERGY_SHARES_MAX);
+        energy_read(&e, (ENERGY_SHARES_MAX + 10) * J, 2 * SECOND, true);
+        assert_int_equal(spent[5].uj, J);
+        assert_int_equal(spent[ENERGY_SHARES_MAX].uj, 10 * J); /* of all that have no share of their own */
+        assert_int_equal(e.n_shares, 0); /* the next interval has room for others */
         energy_deinit(&e);
 }
 
@@ -267,7 +293,7 @@ static void test_rapl(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_shares),     cmocka_unit_test(test_unmeasured),
-                cmocka_unit_test(test_mean),       cmocka_unit_test(test_days_and_battery),
+                cmocka_unit_test(test_mean),       cmocka_unit_test(test_nothing_is_lost),
                 cmocka_unit_test(test_many_users), cmocka_unit_test(test_supply),
                 cmocka_unit_test(test_temperature), cmocka_unit_test(test_rapl),
         };

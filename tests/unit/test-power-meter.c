@@ -79,7 +79,9 @@ static void test_counters(void **state) {
         power_note_tokens(p, e.of[0].model, UID, 10);
         power_note_tokens(p, e.of[1].model, UID, 10); /* its engine counts nothing */
         say(f, &e.of[0], true, 6000000);
-        assert_int_equal(power_spent(p, UID).uj, 5000000);
+        assert_int_equal(usage_spent(f->m->usage, UID).energy_uj, 5000000);
+        assert_int_equal(usage_spent(f->m->usage, UID).energy_tokens, 10);
+        assert_int_equal(usage_spent(f->m->usage, UID).battery_tokens, 0);
         assert_int_equal(power_energy(p).tokens, 10);
         assert_float_equal(power_energy(p).joules_per_token, 0.5, 1e-6);
         say(f, &e.of[1], true, 1); /* the same device, or another one: only one is believed */
@@ -95,6 +97,31 @@ static void test_counters(void **state) {
         assert_int_equal(power_energy(p).uj, 9000000);
         power_engine_gone(p, &e.of[1]);
         assert_string_equal(power_energy(p).source, "unknown");
+        engines_end(f, &e);
+}
+
+/* On battery both are counted apart, whether there is a counter or not; joules as of when they are known. */
+static void test_battery(void **state) {
+        struct fixture *f = *state;
+        struct power *p = f->m->power;
+        struct usage_counts spent;
+        struct engines e;
+
+        engines_begin(f, &e);
+        say(f, &e.of[0], true, 1000000);
+        power_note_tokens(p, e.of[0].model, UID, 10);
+        say(f, &e.of[0], true, 6000000);
+        p->reading = (struct power_reading){ .on_battery = true, .has_battery = true, .percent = 60 };
+        power_update(p, manager_now_us());
+        power_note_tokens(p, e.of[0].model, UID, 10);
+        power_note_tokens(p, e.of[1].model, UID, 3); /* its engine counts nothing */
+        say(f, &e.of[0], true, 8000000);
+        spent = usage_spent(f->m->usage, UID);
+        assert_int_equal(spent.energy_uj, 7000000);
+        assert_int_equal(spent.energy_tokens, 20);
+        assert_int_equal(spent.battery_uj, 2000000);
+        assert_int_equal(spent.battery_tokens, 13);
+        assert_int_equal(usage_today(f->m->usage, UID), 0); /* which the requests count */
         engines_end(f, &e);
 }
 
@@ -193,6 +220,130 @@ static void test_rest(void **state) {
         engines_end(f, &e);
 }
 
+static void capped(struct power *p, struct engine *e, uint32_t batch, uint32_t threads, Spark__Engine__V1__Clocks clocks) {
+        Spark__Engine__V1__Capped m = SPARK__ENGINE__V1__CAPPED__INIT;
+
+        m.key = e->power.caps_key;
+        m.batch = batch;
+        m.threads = threads;
+        m.clocks = clocks;
+        power_take_capped(p, e, &m);
+}
+
+static void assert_caps(const struct power *p, const char *in_force, const char *by, const char *refused) {
+        assert_string_equal(power_state(p)->in_force, in_force);
+        assert_string_equal(power_state(p)->clocks_by, by);
+        assert_string_equal(power_state(p)->refused, refused);
+}
+
+#define FREE SPARK__ENGINE__V1__CLOCKS__CLOCKS_FREE
+#define UCLAMP SPARK__ENGINE__V1__CLOCKS__CLOCKS_UCLAMP
+#define NVML SPARK__ENGINE__V1__CLOCKS__CLOCKS_NVML
+#define UNSUPPORTED SPARK__ENGINE__V1__CLOCKS__CLOCKS_UNSUPPORTED
+#define FORBIDDEN SPARK__ENGINE__V1__CLOCKS__CLOCKS_FORBIDDEN
+
+static void set_supply(struct fixture *f, double percent) {
+        f->m->power->reading = (struct power_reading){ .on_battery = true, .has_battery = true, .percent = percent };
+        power_update(f->m->power, manager_now_us());
+        power_engines_turn(f->m->power);
+}
+
+/* Told once, told the new ones at once, told again to who comes later; in force is what all have said. */
+static void test_caps(void **state) {
+        struct fixture *f = *state;
+        struct power *p = f->m->power;
+        struct engines e;
+        uint64_t first;
+
+        engines_begin(f, &e);
+        e.of[1].state = ENGINE_STARTING;
+        power_engines_turn(p);
+        assert_int_equal(e.of[0].power.caps_key, 0); /* mains: nothing to tell */
+        f->m->config->power.caps[CONFIG_CAPS_BATTERY] = (struct config_caps){ 16, 2, 70 };
+        set_supply(f, 50);
+        assert_int_equal(power_state(p)->caps.batch, 16);
+        first = e.of[0].power.caps_key;
+        assert_int_not_equal(first, 0);
+        assert_caps(p, "", "", "");
+        power_engines_turn(p);
+        assert_int_equal(e.of[0].power.caps_key, first);
+        capped(p, &e.of[0], 16, 2, UCLAMP);
+        assert_caps(p, "batch threads clocks", "uclamp", "");
+        e.of[1].state = ENGINE_READY; /* one that comes is told, too, and has not answered yet */
+        power_engines_turn(p);
+        assert_caps(p, "", "", "");
+        capped(p, &e.of[1], 16, 1, UNSUPPORTED);
+        assert_caps(p, "batch threads", "", "clocks: unsupported");
+        assert_non_null(power_note(p, 0));
+        set_supply(f, 10); /* the lower level's are others, and count at once */
+        assert_int_equal(power_state(p)->caps.batch, 32);
+        assert_caps(p, "", "", "");
+        capped(p, &e.of[0], 32, 2, FREE);
+        capped(p, &e.of[1], 32, 0, FREE);
+        assert_caps(p, "batch", "", "");
+        engines_end(f, &e);
+}
+
+static void test_caps_refused(void **state) {
+        struct fixture *f = *state;
+        struct power *p = f->m->power;
+        struct engines e;
+        Spark__Engine__V1__Capped late = SPARK__ENGINE__V1__CAPPED__INIT;
+
+        engines_begin(f, &e);
+        e.of[1].state = ENGINE_STARTING;
+        f->m->config->power.caps[CONFIG_CAPS_BATTERY] = (struct config_caps){ 16, 2, 70 };
+        set_supply(f, 50);
+        late.key = e.of[0].power.caps_key - 1; /* not what it was asked */
+        late.batch = 16;
+        power_take_capped(p, &e.of[0], &late);
+        assert_caps(p, "", "", "");
+        capped(p, &e.of[0], 16, 0, FORBIDDEN);
+        assert_caps(p, "batch", "", "threads: unsupported, clocks: not permitted");
+        f->m->config->power.caps[CONFIG_CAPS_BATTERY] = (struct config_caps){ 0 };
+        set_supply(f, 50);
+        capped(p, &e.of[0], 512, 0, FREE);
+        assert_caps(p, "", "", "");
+        engines_end(f, &e);
+}
+
+/* A device's clocks outlive who capped them: whoever is on it is told once more, and to undo it where it was not done. */
+static void test_caps_of_the_dead(void **state) {
+        struct fixture *f = *state;
+        struct power *p = f->m->power;
+        struct engines e;
+        uint64_t before;
+
+        engines_begin(f, &e);
+        f->m->config->power.caps[CONFIG_CAPS_BATTERY].clocks = 70;
+        set_supply(f, 50);
+        capped(p, &e.of[0], 128, 0, NVML);
+        capped(p, &e.of[1], 128, 0, NVML);
+        assert_caps(p, "batch clocks", "nvml", "");
+        before = e.of[1].power.caps_key;
+        e.of[0].state = ENGINE_ENDING;
+        e.of[0].power.ended_well = true;
+        power_engine_gone(p, &e.of[0]);
+        assert_false(p->clocks_left);
+        power_engines_turn(p);
+        assert_int_not_equal(e.of[1].power.caps_key, before); /* the other one had given them free */
+        before = e.of[1].power.caps_key;
+        capped(p, &e.of[1], 128, 0, NVML);
+        power_engines_turn(p);
+        assert_int_equal(e.of[1].power.caps_key, before);
+        e.of[1].state = ENGINE_ENDING; /* killed */
+        power_engine_gone(p, &e.of[1]);
+        assert_true(p->clocks_left);
+        power_engines_turn(p);
+        assert_true(p->clocks_left); /* nobody is there to do it */
+        assert_caps(p, "", "", "");
+        e.of[0].state = ENGINE_READY;
+        e.of[0].power = (struct power_engine){ 0 };
+        power_engines_turn(p);
+        assert_false(p->clocks_left);
+        engines_end(f, &e);
+}
+
 static unsigned told;
 
 static void on_changed(void *userdata, const struct power_state *s) {
@@ -222,8 +373,12 @@ static void test_watchers(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_counters, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(test_battery, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_heat, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_rest, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(test_caps, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(test_caps_refused, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(test_caps_of_the_dead, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_watchers, set_up, tear_down),
         };
 

@@ -72,6 +72,42 @@ static void test_table(void **state) {
                 check_row(&rows[i]);
 }
 
+/* What engines do without, "batch threads clocks". */
+struct caps_row {
+        const char *config;
+        const char *cells[POWER_LEVELS][2]; /* by level; cool and hot */
+};
+
+static void test_caps(void **state) {
+        static const struct caps_row rows[] = {
+                { "", { { "0 0 0", "0 0 0" }, { "128 0 0", "128 0 0" }, { "32 0 0", "32 0 0" }, { "32 0 0", "32 0 0" } } },
+                { "power = { mains_batch = 400; mains_threads = 8; mains_clocks = 90; };",
+                  { { "400 8 90", "400 8 90" }, { "128 0 0", "128 0 0" }, { "32 0 0", "32 0 0" }, { "32 0 0", "32 0 0" } } },
+                { "power = { battery_batch = 64; battery_threads = 4; battery_clocks = 70; };",
+                  { { "0 0 0", "0 0 0" }, { "64 4 70", "64 4 70" }, { "32 0 0", "32 0 0" }, { "32 0 0", "32 0 0" } } },
+                { "power = { low_batch = 0; low_threads = 1; low_clocks = 40; };",
+                  { { "0 0 0", "0 0 0" }, { "128 0 0", "128 0 0" }, { "0 1 40", "0 1 40" }, { "0 1 40", "0 1 40" } } },
+                { "power = { hot_batch = 64; hot_threads = 3; hot_clocks = 60; low_threads = 2; low_clocks = 80; };",
+                  { { "0 0 0", "64 3 60" }, { "128 0 0", "64 3 60" }, { "32 2 80", "32 2 60" }, { "32 2 80", "32 2 60" } } },
+                { "power = { battery_batch = 0; battery_clocks = 100; hot_clocks = 100; };",
+                  { { "0 0 0", "0 0 0" }, { "0 0 0", "0 0 0" }, { "32 0 0", "32 0 0" }, { "32 0 0", "32 0 0" } } },
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+                _cleanup_(config_freep) struct config *c = parse(rows[i].config);
+
+                for (int cell = 0; cell < POWER_LEVELS * 2; cell++) {
+                        struct power_caps caps = power_caps(&c->power, cell / 2, cell % 2);
+                        char got[40];
+
+                        (void)snprintf(got, sizeof(got), "%u %u %u", caps.batch, caps.threads, caps.clocks);
+                        if (strcmp(got, rows[i].cells[cell / 2][cell % 2]) != 0)
+                                fail_msg("%s: %s, %s: %s, expected %s", rows[i].config, power_level_name(cell / 2),
+                                         cell % 2 ? "hot" : "cool", got, rows[i].cells[cell / 2][cell % 2]);
+                }
+        }
+}
+
 static void test_serves(void **state) {
         _cleanup_(config_freep) struct config *c = parse("power = { when_hot = \"normal\"; };");
 
@@ -211,7 +247,8 @@ static void test_config(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_table),      cmocka_unit_test(test_serves), cmocka_unit_test(test_levels),
+                cmocka_unit_test(test_table),      cmocka_unit_test(test_caps),
+                cmocka_unit_test(test_serves), cmocka_unit_test(test_levels),
                 cmocka_unit_test(test_hysteresis), cmocka_unit_test(test_awake),  cmocka_unit_test(test_config),
         };
 

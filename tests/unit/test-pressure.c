@@ -79,6 +79,28 @@ static void test_margin(void **state) {
         assert_true(pressure_margin(1ull << 40) == 1ull << 30);
 }
 
+static void test_how_long_it_must_be_calm(void **state) {
+        const uint64_t never = UINT64_MAX, second = 1000000;
+        static const struct {
+                struct pressure_calm calm;
+                uint64_t seconds;
+        } table[] = {
+                { { 99, 100, 500, 3600000000, 1 }, UINT64_MAX },
+                { { 100, 100, 500, 3600000000, 1 }, 30 },
+                { { 100, 100, 500, 3600000000, 16 }, 480 },
+                { { 100, 100, 500, 9999999, 1 }, UINT64_MAX },
+                { { 1199, 100, 500, 9999999, 1 }, UINT64_MAX },
+                { { 1199, 100, 500, 10000000, 4 }, 120 },
+                { { 1200, 100, 500, 0, 16 }, 30 },
+                { { UINT64_MAX, 100, UINT64_MAX, 3600000000, 2 }, 60 },
+                { { UINT64_MAX, 100, UINT64_MAX / 2, 3600000000, 2 }, 60 },
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(table); i++)
+                assert_int_equal(pressure_wait_us(30 * second, &table[i].calm),
+                                 table[i].seconds == never ? never : table[i].seconds * second);
+}
+
 static void test_named_file(void **state) {
         char path[] = "/tmp/test-pressure.XXXXXX", text[32] = "";
         struct pressure_source s;
@@ -185,6 +207,7 @@ int main(void) {
                 cmocka_unit_test(test_psi_rubbish),
                 cmocka_unit_test(test_decode),
                 cmocka_unit_test(test_margin),
+                cmocka_unit_test(test_how_long_it_must_be_calm),
                 cmocka_unit_test(test_named_file),
                 cmocka_unit_test(test_nobody_is_to_watch),
                 cmocka_unit_test(test_fifo),

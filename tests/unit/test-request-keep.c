@@ -108,6 +108,44 @@ static void set_frame(struct kept_request *k, const Spark__V1__ClientFrame *fram
         assert_int_equal(buf_append(&k->frame, packed, spark__v1__client_frame__pack(frame, packed)), 0);
 }
 
+/* One that was being asked about: where nobody can be asked it is denied now, unless it has the rights meanwhile. */
+static void test_asked_again(void **state) {
+        _cleanup_(kept_freep) struct kept *kept = NULL;
+        Spark__V1__ClientFrame frame = SPARK__V1__CLIENT_FRAME__INIT;
+        Spark__V1__Unload unload = SPARK__V1__UNLOAD__INIT;
+        struct fixture *f = *state;
+        struct user *nobody = users_get(&f->m->users, 4711);
+        const struct request_origin origin = { .user = nobody, .pid = 1, .client = 1 };
+        struct request_error error = { 0 };
+        struct heard heard = { 0 };
+        struct request *r = submit_generate(f, 0, &heard);
+        struct kept_request *k = write_down(&kept, r);
+
+        assert_non_null(nobody);
+        request_detach(r);
+        r = NULL;
+        frame.id = 1;
+        frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_UNLOAD;
+        frame.unload = &unload;
+        unload.model = (char *)"a";
+        set_frame(k, &frame);
+        k->model[0] = 0;
+        k->asking = true;
+        assert_int_equal(request_restore(f->m, k, &origin, &sink, &heard, -1, &r, &error), REQUEST_E_REFUSED);
+        assert_null(r);
+        assert_int_equal(error.code, SPARK__V1__ERROR_CODE__PERMISSION_DENIED);
+        assert_non_null(strstr(error.text, "manage-models"));
+        assert_int_equal(nobody->charged[USER_REQUESTS], 0);
+        k->granted = RIGHT_BIT(RIGHT_MANAGE_MODELS);
+        assert_int_equal(request_restore(f->m, k, &origin, &sink, &heard, -1, &r, &error), 0);
+        requests_added_again(&f->m->requests);
+        assert_int_equal(r->kind, REQUEST_UNLOAD);
+        assert_true(request_origin_may(&r->origin, RIGHT_MANAGE_MODELS));
+        assert_false(request_origin_may(&r->origin, RIGHT_CONFIGURE));
+        request_detach(r);
+        (void)user_unref(nobody);
+}
+
 static void test_refused(void **state) {
         _cleanup_(kept_freep) struct kept *kept = NULL;
         Spark__V1__ClientFrame frame = SPARK__V1__CLIENT_FRAME__INIT;
@@ -175,6 +213,7 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_goes_on, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_not_begun, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_refused, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(test_asked_again, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_model_is_gone, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_same_key_twice, set_up, tear_down),
         };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Who may connect to a socket's file, and the names of rights. */
+/* Who may connect to a socket's file, the names of rights, and what is decided where polkit can't be asked. */
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -17,7 +17,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "daemon/control/rights/rights.h"
+#include "daemon/control/rights/authorize.h"
 
 struct fixture {
         char folder[64];
@@ -101,8 +101,64 @@ static void test_names(void **state) {
                 for (int k = 0; k < i; k++)
                         assert_string_not_equal(right_action((enum right)i), right_action((enum right)k));
         }
+        for (int i = 0; i < RIGHTS; i++) {
+                assert_non_null(strstr(right_advice((enum right)i, true), "--ask-password"));
+                assert_non_null(strstr(right_advice((enum right)i, false), "sudo"));
+        }
         assert_int_equal(RIGHTS_ALL, RIGHT_BIT(RIGHTS) - 1);
         assert_int_equal(RIGHTS_OF_SOCKET & RIGHT_BIT(RIGHT_MANAGE_MODELS), 0);
+}
+
+static void on_decided(void *userdata, int result) {
+        fail_msg("decided later, with %d", result);
+}
+
+/* Where nobody can be asked: what is granted counts, what is required and is not is denied, all else is done without. */
+static void test_nobody_to_ask(void **state) {
+        static const struct {
+                uint32_t granted;
+                struct demand demand;
+                int result;
+                enum right denied;
+        } cases[] = {
+                { 0, { 0, 0, 0, NULL }, 0, RIGHT_USE },
+                { RIGHT_BIT(RIGHT_USE), { RIGHT_BIT(RIGHT_USE), 0, 0, NULL }, 0, RIGHT_USE },
+                { RIGHTS_OF_SOCKET, { RIGHT_BIT(RIGHT_CONFIGURE), 0, 0, NULL }, AUTHORIZE_E_DENIED, RIGHT_CONFIGURE },
+                { RIGHTS_OF_SOCKET, { 0, RIGHT_BIT(RIGHT_MANAGE_MODELS), RIGHT_BIT(RIGHT_OBSERVE_OTHERS), NULL }, 0, RIGHT_USE },
+                { RIGHTS_ALL, { RIGHTS_ALL, RIGHTS_ALL, RIGHTS_ALL, NULL }, 0, RIGHT_USE },
+                { 0, { RIGHTS_ALL, 0, 0, NULL }, AUTHORIZE_E_DENIED, RIGHT_USE },
+        };
+        struct polkit polkit;
+
+        polkit_init(&polkit); /* without a bus, which is the same */
+        for (size_t i = 0; i < ARRAY_SIZE(cases) * 2; i++) {
+                struct authorization a = { .polkit = i % 2 ? &polkit : NULL, .subject = { .bus_name = ":1.1" }, .uid = 4711,
+                                           .granted = cases[i / 2].granted, .decided = on_decided };
+
+                assert_int_equal(authorize_begin(&a, &cases[i / 2].demand), cases[i / 2].result);
+                assert_int_equal(a.granted, cases[i / 2].granted);
+                if (cases[i / 2].result)
+                        assert_int_equal(a.denied, cases[i / 2].denied);
+                authorize_end(&a);
+        }
+        assert_int_equal(polkit.n_checks, 0);
+}
+
+/* A process that is not there any more, or of which only the pid is known, is not asked about. */
+static void test_peers_that_are_gone(void **state) {
+        struct peer reused = { .uid = getuid(), .pid = getpid(), .pidfd = -1, .start_time = 1 };
+        struct peer unknown = { .uid = getuid(), .pid = getpid(), .pidfd = -1 };
+        const struct peer *peers[] = { &reused, &unknown, &PEER_NULL };
+        struct polkit_check *check = NULL;
+        struct polkit polkit;
+
+        polkit_init(&polkit);
+        for (size_t i = 0; i < ARRAY_SIZE(peers); i++) {
+                const struct polkit_question q = { .subject = { .peer = peers[i] }, .right = RIGHT_CONFIGURE };
+
+                assert_int_equal(polkit_ask(&polkit, &q, &check), POLKIT_E_GONE);
+                assert_null(check);
+        }
 }
 
 int main(void) {
@@ -110,6 +166,8 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_modes, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_no_socket_admits_nobody, set_up, tear_down),
                 cmocka_unit_test(test_names),
+                cmocka_unit_test(test_nobody_to_ask),
+                cmocka_unit_test(test_peers_that_are_gone),
         };
 
         return cmocka_run_group_tests_name("rights", tests, NULL, NULL);

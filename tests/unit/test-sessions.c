@@ -492,8 +492,14 @@ static uint64_t expect_forget(struct fixture *f, uint32_t uid, bool all_users) {
 }
 
 static void test_forget(void **state) {
+        Spark__V1__Forget everybodys = SPARK__V1__FORGET__INIT;
+        FRAME(FORGET, forget, everybodys);
         struct fixture *f = *state;
         struct heard h;
+        const struct request_submit submit = { .frame = &frame, .input_fd = -1, .sink = &sink, .userdata = &h,
+                                               .origin = { .user = f->a, .pid = 1, .client = 1 } };
+        struct request_error error;
+        struct request *r = NULL;
         uint64_t key;
 
         create(f, f->a, 1, false, &h);
@@ -519,9 +525,9 @@ static void test_forget(void **state) {
         forget(f, f->a, "nobody's", false, &h);
         TURN_UNTIL(f, has_ended(&h));
         expect_error(&h, SPARK__V1__ERROR_CODE__MODEL_NOT_FOUND);
-        forget(f, f->a, "", true, &h);
-        TURN_UNTIL(f, has_ended(&h));
-        expect_error(&h, SPARK__V1__ERROR_CODE__PERMISSION_DENIED);
+        everybodys.all_users = true;
+        assert_int_equal(request_submit(f->m, &submit, &r, &error), REQUEST_E_REFUSED);
+        assert_int_equal(error.code, SPARK__V1__ERROR_CODE__PERMISSION_DENIED);
         expect_nothing(f);
 }
 

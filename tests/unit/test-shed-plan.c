@@ -155,6 +155,108 @@ static void test_return(void **state) {
         assert_int_equal(shed_plan_step(v, 1), SHED_NOTHING);
 }
 
+struct choice {
+        uint64_t bytes[8];
+        size_t n;
+        uint64_t away, want, expected;
+};
+
+/* Enough, of that the fewest bytes, of equal ones the last; never the first, which has the tables. */
+static void test_choose(void **state) {
+        static const struct choice table[] = {
+                { { 9, 5, 5, 5 }, 4, 0, 0, 0 },
+                { { 9, 5, 5, 5 }, 4, 0, 1, 8 },
+                { { 9, 5, 5, 5 }, 4, 0, 5, 8 },
+                { { 9, 5, 5, 5 }, 4, 0, 6, 8 | 4 },
+                { { 9, 5, 5, 5 }, 4, 0, 15, 8 | 4 | 2 },
+                { { 9, 5, 5, 5 }, 4, 0, 16, SHED_WHOLE },
+                { { 9, 5, 5, 5 }, 4, 8, 5, 4 },
+                { { 9, 5, 5, 5 }, 4, 8 | 2, 6, SHED_WHOLE },
+                { { 9, 5, 5, 2 }, 4, 0, 1, 8 },          /* the smallest that will do */
+                { { 9, 5, 5, 2 }, 4, 0, 3, 4 },
+                { { 9, 5, 5, 2 }, 4, 0, 7, 4 | 8 },      /* a large one, and the small one for the rest */
+                { { 9, 5, 5, 2 }, 4, 0, 8, 4 | 2 },
+                { { 9, 40, 5, 5, 5 }, 5, 0, 14, 4 | 8 | 16 }, /* three are less than a large one, */
+                { { 9, 40, 5, 5, 5 }, 5, 0, 16, 2 },     /* but if they are not enough it goes alone */
+                { { 9, 3, 5, 6 }, 4, 0, 8, 8 | 2 },
+                { { 9 }, 1, 0, 1, SHED_WHOLE },
+                { { 9 }, 1, 0, 0, 0 },
+                { { 0 }, 0, 0, 1, SHED_WHOLE },
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+                const struct choice *c = &table[i];
+                uint64_t got = shed_plan_choose(c->bytes, c->n, c->away, c->want);
+
+                if (got != c->expected)
+                        fail_msg("row %zu: %llx, not %llx", i, (unsigned long long)got, (unsigned long long)c->expected);
+        }
+}
+
+/* An engine of 100, a pool of 400 and ten segments of 100: what is wanted, in parts. */
+static void test_parts(void **state) {
+        static const uint64_t bytes[] = { 100, 100, 100, 100, 100, 100, 100, 100, 100, 100 };
+        struct shed_view v[] = { model(1100, 400, 0, 0), model(500, 0, 0, 0) };
+        struct shed_gain want = { 0 };
+        struct shed_action action;
+        uint64_t order = 0;
+
+        v[0].image = 1000;
+        v[0].segment_bytes = bytes;
+        v[0].n_segments = 10;
+        v[1].used_us = 5;
+        want = (struct shed_gain){ 250, 250 };
+        while (shed_plan_take(v, 2, &want, SHED_WEIGHTS, &order, &action))
+                ;
+        assert_int_equal(action.step, SHED_WEIGHTS);
+        assert_int_equal(action.segments, 1 << 9 | 1 << 8);
+        assert_int_equal(v[0].away, 1 << 9 | 1 << 8);
+        assert_int_equal(v[0].weights_gain.resident, 300); /* with the engine */
+        want = (struct shed_gain){ 650, 650 }; /* more: of the one that cannot serve anyway */
+        assert_true(shed_plan_take(v, 2, &want, SHED_WEIGHTS, &order, &action));
+        assert_int_equal(action.model, 0);
+        assert_int_equal(action.segments, 1 << 7 | 1 << 6 | 1 << 5 | 1 << 4);
+        assert_false(v[1].weights);
+        assert_false(shed_plan_take(v, 2, &want, SHED_WEIGHTS, &order, &action));
+        want = (struct shed_gain){ 1050, 1050 }; /* the tables' segment goes when the others are not enough */
+        assert_true(shed_plan_take(v, 2, &want, SHED_WEIGHTS, &order, &action));
+        assert_true(action.segments == SHED_WHOLE);
+        assert_int_equal(v[0].weights_gain.resident, 1100);
+        assert_false(shed_plan_take(v, 2, &want, SHED_WEIGHTS, &order, &action));
+        want = (struct shed_gain){ 1101, 1101 };
+        assert_true(shed_plan_take(v, 2, &want, SHED_WEIGHTS, &order, &action));
+        assert_int_equal(action.model, 1);
+        want = (struct shed_gain){ 1000, 1000 }; /* a part of what it gave is not taken back: it could not serve with that */
+        assert_true(shed_plan_return(v, 2, &want, UINT64_MAX, &action));
+        assert_int_equal(action.model, 1);
+        want = (struct shed_gain){ 1, 1 };
+        assert_false(shed_plan_return(v, 2, &want, UINT64_MAX, &action));
+        want = (struct shed_gain){ 0 };
+        assert_true(shed_plan_return(v, 2, &want, UINT64_MAX, &action));
+        assert_int_equal(action.model, 0);
+        assert_int_equal(v[0].away, 0);
+        assert_int_equal(v[0].image_gain, 0);
+}
+
+/* The engine alone is enough: nothing has to be read to have it back. */
+static void test_engine_alone(void **state) {
+        static const uint64_t bytes[] = { 100, 100 };
+        struct shed_view v[] = { model(260, 0, 0, 0) };
+        struct shed_gain want = { 60, 60 };
+        struct shed_action action;
+        uint64_t order = 0;
+
+        v[0].image = 200;
+        v[0].segment_bytes = bytes;
+        v[0].n_segments = 2;
+        while (shed_plan_take(v, 1, &want, SHED_WEIGHTS, &order, &action))
+                ;
+        assert_true(v[0].weights);
+        assert_int_equal(action.segments, 0);
+        assert_int_equal(v[0].weights_gain.resident, 60);
+        assert_int_equal(shed_plan_step(v, 1), SHED_WEIGHTS);
+}
+
 static uint64_t draw(unsigned *seed, uint64_t n) {
         *seed = *seed * 1103515245u + 12345u;
         return (*seed >> 8) % n;
@@ -174,6 +276,7 @@ static uint64_t sum_of(const struct shed_view *v, bool reserved) {
 /* Many wants come and go in any order: what is given covers them as far as there is anything, never more than there was, and
  * nothing is left given when nobody wants anything. */
 static void test_random(void **state) {
+        static uint64_t bytes[N][SHED_SEGMENTS_MAX];
         unsigned seed = 7;
 
         for (unsigned round = 0; round < 2000; round++) {
@@ -186,6 +289,11 @@ static void test_random(void **state) {
                         uint64_t kv = draw(&seed, 1000), used = draw(&seed, kv + 1), cached = draw(&seed, kv - used + 1);
 
                         v[i] = model(draw(&seed, 2000), kv, used, cached);
+                        v[i].segment_bytes = bytes[i];
+                        v[i].n_segments = draw(&seed, 2) ? draw(&seed, SHED_SEGMENTS_MAX + 1) : 0;
+                        for (size_t s = 0; s < v[i].n_segments; s++)
+                                v[i].image += bytes[i][s] = 1 + draw(&seed, 100);
+                        v[i].fixed += v[i].image;
                         v[i].idle = draw(&seed, 2);
                         v[i].pinned = draw(&seed, 2);
                         v[i].used_us = draw(&seed, 100);
@@ -195,7 +303,7 @@ static void test_random(void **state) {
                 }
                 memcpy(before, v, sizeof(v));
                 for (unsigned step = 0; step < 20; step++) {
-                        want.resident = draw(&seed, 6000);
+                        want.resident = draw(&seed, 12000);
                         want.reserved = draw(&seed, 2) ? want.resident : 0;
                         while (shed_plan_take(v, N, &want, SHED_WEIGHTS, &order, &action))
                                 ;
@@ -214,7 +322,7 @@ static void test_random(void **state) {
                         ;
                 for (size_t i = 0; i < N; i++) {
                         assert_true(v[i].kv_limit == before[i].kv);
-                        assert_false(v[i].cache || v[i].sessions || v[i].weights);
+                        assert_false(v[i].cache || v[i].sessions || v[i].weights || v[i].away || v[i].image_gain);
                 }
                 assert_int_equal(sum_of(v, false) + sum_of(v, true), 0);
         }
@@ -227,6 +335,9 @@ int main(void) {
                 cmocka_unit_test(test_weights_in_order),
                 cmocka_unit_test(test_reserved),
                 cmocka_unit_test(test_return),
+                cmocka_unit_test(test_choose),
+                cmocka_unit_test(test_parts),
+                cmocka_unit_test(test_engine_alone),
                 cmocka_unit_test(test_random),
         };
 

@@ -209,6 +209,32 @@ static void fill_session(Spark__V1__SessionInfo *s, const char *id, uint64_t tok
 }
 
 /* Every request about a session is answered with what it asked for, as a session's id and length. */
+static void answer_jobs(struct fake *f, uint64_t id) {
+        Spark__V1__JobInfo load = SPARK__V1__JOB_INFO__INIT, import = SPARK__V1__JOB_INFO__INIT, *list[] = { &load, &import };
+        Spark__V1__JobsResult result = SPARK__V1__JOBS_RESULT__INIT;
+        Spark__V1__Done done = SPARK__V1__DONE__INIT;
+
+        load.id = 7;
+        load.kind = (char *)"load";
+        load.model = (char *)"my\x1b[2J model";
+        load.state = (char *)"running";
+        load.stage = (char *)"load";
+        load.done = 3ull << 30;
+        load.total = 4ull << 30;
+        load.bytes_per_second = 1ull << 30;
+        load.eta_ms = 1000;
+        load.own = 1;
+        import.id = 8;
+        import.kind = (char *)"import";
+        import.model = (char *)"other";
+        import.state = (char *)"waiting";
+        result.jobs = list;
+        result.n_jobs = 2;
+        done.result_case = SPARK__V1__DONE__RESULT_JOBS;
+        done.jobs = &result;
+        fake_send_done_message(f, id, &done);
+}
+
 static void answer_session(struct fake *f, const Spark__V1__ClientFrame *m) {
         Spark__V1__Done done = SPARK__V1__DONE__INIT;
         Spark__V1__SessionInfo s, *list[] = { &s };
@@ -320,6 +346,15 @@ static bool answer_one(struct fake *f, const Spark__V1__ClientFrame *m) {
                 return true;
         case BODY(LOAD):
                 answer_load(f, m);
+                return true;
+        case BODY(JOBS):
+                answer_jobs(f, m->id);
+                return true;
+        case BODY(JOB_CANCEL):
+                if (m->job_cancel->job == 8)
+                        fake_send_error(f, m->id, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT, "There is none.", 0, 0, 0);
+                else
+                        fake_send_done(f, m->id, 0);
                 return true;
         case BODY(UNLOAD):
                 fake_send_error(f, m->id, SPARK__V1__ERROR_CODE__PERMISSION_DENIED, "Not yours.", 0, 0, 0);
@@ -730,7 +765,7 @@ static void test_status(void **state) {
         {
                 _cleanup_output_ struct output o = RUN("status");
                 assert_int_equal(o.status, 0);
-                assert_non_null(strstr(o.out.data, "100.0 GiB available of 128.0 GiB"));
+                assert_non_null(strstr(o.out.data, "100.00 GiB available of 128.00 GiB"));
                 assert_non_null(strstr(o.out.data, "tiny \"1\""));
                 /* nobody's name gets to the terminal's controls */
                 assert_non_null(strstr(o.out.data, "evil?[2J.service"));
@@ -755,6 +790,39 @@ static void test_status(void **state) {
                 _cleanup_output_ struct output o = RUN("doctor");
                 assert_true(o.status == 0 || o.status == 1);
                 assert_non_null(strstr(o.out.data, "ok    service"));
+        }
+}
+
+static void test_jobs(void **state) {
+        {
+                _cleanup_output_ struct output o = RUN("jobs");
+                assert_int_equal(o.status, 0);
+                assert_non_null(strstr(o.out.data, "     7  load     my?[2J model "));
+                assert_non_null(strstr(o.out.data, "load 75 % "));
+                assert_non_null(strstr(o.out.data, "1.0 GiB/s        1.0 s  root"));
+                assert_non_null(strstr(o.out.data, "waiting "));
+        }
+        {
+                _cleanup_output_ struct output o = RUN("jobs", "list", "--json");
+                assert_int_equal(o.status, 0);
+                assert_non_null(strstr(o.out.data, "{\"jobs\":[{\"id\":7,\"kind\":\"load\",\"model\":\"my\\u001b[2J model\",\"uid\":0,"
+                                                   "\"own\":true,\"state\":\"running\",\"stage\":\"load\",\"done\":3221225472,"
+                                                   "\"total\":4294967296,\"bytes_per_second\":1073741824,\"eta_ms\":1000},"));
+        }
+        {
+                _cleanup_output_ struct output o = RUN("jobs", "cancel", "7", "9");
+                expect(&o, 0, "Job 7 is cancelled.\nJob 9 is cancelled.\n");
+        }
+        {
+                _cleanup_output_ struct output o = RUN("jobs", "cancel", "7", "8", "9", "--json");
+                assert_int_equal(o.status, 64);
+                assert_non_null(strstr(o.out.data, "{\"id\":7,\"cancelled\":true}\n"));
+                assert_non_null(strstr(o.out.data, "There is none."));
+                assert_null(strstr(o.out.data, "\"id\":9"));
+        }
+        {
+                _cleanup_output_ struct output o = RUN("jobs", "cancel", "18446744073709551616");
+                assert_int_equal(o.status, 64);
         }
 }
 
@@ -1015,7 +1083,7 @@ int main(void) {
                 CTL_TEST(test_load),           CTL_TEST(test_chat),                CTL_TEST(test_chat_interrupt),
                 CTL_TEST(test_chat_messages),
                 CTL_TEST(test_terminal),       CTL_TEST(test_session),             CTL_TEST(test_generate_in_session),
-                CTL_TEST(test_prewarm),
+                CTL_TEST(test_prewarm),        CTL_TEST(test_jobs),
         };
 
         return cmocka_run_group_tests(tests, group_setup, group_teardown);

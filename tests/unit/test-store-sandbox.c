@@ -19,15 +19,15 @@
 
 #include "base/fd.h"
 #include "cage-fixture.h"
-#include "daemon/loader/sandbox.h"
+#include "daemon/cage/cage.h"
 #include "daemon/store/sandbox.h"
 
 #define FILE_BYTES 4096u
 
 static bool enter(void) {
-        struct sandbox_features features;
+        bool landlock;
 
-        return sandbox_enter_files(&features) == 0 && store_sandbox_enter(FILE_BYTES) == 0;
+        return cage_enter_files(&landlock) == 0 && store_sandbox_enter(FILE_BYTES) == 0;
 }
 
 
@@ -70,15 +70,15 @@ static int try_allowed(void) {
 }
 
 static int check_state(void) {
-        struct sandbox_features features;
+        bool landlock;
         struct rlimit core;
 
-        if (sandbox_enter_files(&features) < 0)
+        if (cage_enter_files(&landlock) < 0)
                 return 100;
         if (getrlimit(RLIMIT_CORE, &core) < 0 || core.rlim_max != 0 || prctl(PR_GET_DUMPABLE) != 0 ||
             prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1)
                 return 1;
-        return features.landlock && !cage_refused(open("/etc/passwd", O_RDONLY)) ? 2 : 0;
+        return landlock && !cage_refused(open("/etc/passwd", O_RDONLY)) ? 2 : 0;
 }
 
 static void test_forbidden(void **state) {

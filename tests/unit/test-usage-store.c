@@ -50,7 +50,8 @@ static int tear_down(void **state) {
 }
 
 static struct usage_row row_of(int64_t day, uint32_t uid, const char *model, uint64_t prompt) {
-        struct usage_row row = { .day = day, .uid = uid, .counts = { 1, prompt, prompt / 2, 3, 0 } };
+        struct usage_row row = { .day = day, .uid = uid,
+                                 .counts = { .requests = 1, .prompt = prompt, .cached = prompt / 2, .completion = 3 } };
 
         (void)snprintf(row.model, sizeof(row.model), "%s", model);
         return row;
@@ -268,6 +269,79 @@ static void test_foreign(void **state) {
         assert_true(before.st_ino == after.st_ino);
 }
 
+/* What daemons that know no revisions do, in their words. */
+static const char old_schema[] =
+        "CREATE TABLE usage (day INTEGER NOT NULL, uid INTEGER NOT NULL, model TEXT NOT NULL,"
+        " requests INTEGER NOT NULL, prompt INTEGER NOT NULL, cached INTEGER NOT NULL, completion INTEGER NOT NULL,"
+        " refused INTEGER NOT NULL, PRIMARY KEY (day, uid, model)) WITHOUT ROWID;"
+        "PRAGMA application_id = 1397769045; PRAGMA user_version = 1;";
+static const char old_add[] =
+        "INSERT INTO usage (day, uid, model, requests, prompt, cached, completion, refused)"
+        " VALUES (1, 1, 'a', 2, 20, 10, 6, 1) ON CONFLICT (day, uid, model) DO UPDATE SET"
+        " requests = requests + excluded.requests, prompt = prompt + excluded.prompt,"
+        " cached = cached + excluded.cached, completion = completion + excluded.completion,"
+        " refused = refused + excluded.refused";
+
+static void add_energy(struct fixture *f, uint64_t uj) {
+        struct usage_row row = row_of(1, 1, "a", 2);
+
+        row.counts.energy_uj = uj;
+        row.counts.energy_tokens = 4;
+        row.counts.battery_uj = uj / 2;
+        row.counts.battery_tokens = 9;
+        assert_int_equal(usage_store_add(f->s, &row, 1), 0);
+}
+
+static void expect_row(struct fixture *f, uint64_t requests, uint64_t uj, uint64_t energy_tokens) {
+        _cleanup_free_ struct usage_row *rows = NULL;
+
+        assert_int_equal(read_all(f, &rows), 1);
+        assert_int_equal(rows[0].counts.requests, requests);
+        assert_int_equal(rows[0].counts.energy_uj, uj);
+        assert_int_equal(rows[0].counts.energy_tokens, energy_tokens);
+        assert_int_equal(rows[0].counts.battery_uj, uj / 2);
+        assert_int_equal(rows[0].counts.battery_tokens, energy_tokens / 4 * 9);
+        expect_aside(f, false);
+}
+
+/* Upgraded, given back to an older daemon, upgraded again, and in the hands of a newer one: nothing is lost on the way. */
+static void test_revisions(void **state) {
+        struct fixture *f = *state;
+
+        run_sql(f, old_schema);
+        run_sql(f, old_add);
+        expect_row(f, 2, 0, 0);
+        add_energy(f, 1000);
+        expect_row(f, 3, 1000, 4);
+        f->s = usage_store_free(f->s);
+        run_sql(f, old_add); /* the older one, and again ours */
+        f->s = usage_store_new(f->folder);
+        expect_row(f, 5, 1000, 4);
+        f->s = usage_store_free(f->s);
+        run_sql(f, "BEGIN; ALTER TABLE usage ADD COLUMN later INTEGER NOT NULL DEFAULT 7; UPDATE usage SET later = 8;"
+                   "UPDATE revision SET number = 3; COMMIT;"); /* a newer one */
+        f->s = usage_store_new(f->folder);
+        add_energy(f, 500);
+        expect_row(f, 6, 1500, 8);
+        f->s = usage_store_free(f->s);
+        run_sql(f, "CREATE TABLE found AS SELECT CASE WHEN later = 8 AND number = 3 THEN 1 END AS one FROM usage, revision;"
+                   "CREATE TABLE proof (one INTEGER NOT NULL); INSERT INTO proof SELECT one FROM found;");
+        f->s = usage_store_new(f->folder);
+        expect_row(f, 6, 1500, 8);
+}
+
+/* Killed in the middle of it: all of it is there, or nothing. */
+static void test_revision_half_done(void **state) {
+        struct fixture *f = *state;
+
+        run_sql(f, old_schema);
+        run_sql(f, old_add);
+        run_sql(f, "BEGIN IMMEDIATE; ALTER TABLE usage ADD COLUMN energy_uj INTEGER NOT NULL DEFAULT 0;"); /* and closed */
+        expect_row(f, 2, 0, 0);
+        add_energy(f, 10);
+        expect_row(f, 3, 10, 4);
+}
+
 /* What others may have written into it does not get far. */
 static void test_strange_values(void **state) {
         struct fixture *f = *state;
@@ -276,7 +350,7 @@ static void test_strange_values(void **state) {
         add(f, 1, 1, "a", 1);
         f->s = usage_store_free(f->s);
         run_sql(f, "UPDATE usage SET prompt = -5, cached = 'many', model = 'a' || char(27) || '[2J';"
-                   "INSERT INTO usage VALUES (1, -1, zeroblob(100000), 1e300, 1.5, 0, 0, 0);");
+                   "INSERT INTO usage (day, uid, model, requests, prompt, cached, completion, refused) VALUES (1, -1, zeroblob(100000), 1e300, 1.5, 0, 0, 0);");
         f->s = usage_store_new(f->folder);
         assert_int_equal(read_all(f, &rows), 2);
         for (size_t i = 0; i < 2; i++)
@@ -416,6 +490,8 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_damaged, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_damaged_while_open, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_foreign, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(test_revisions, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(test_revision_half_done, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_strange_values, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_no_folder, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_no_file, set_up, tear_down),

@@ -74,7 +74,7 @@ static void restart(struct fixture *f) {
 }
 
 static void add(struct fixture *f, uid_t uid, const char *model, uint64_t prompt, uint64_t cached, uint64_t completion) {
-        const struct usage_counts counts = { 1, prompt, cached, completion, 0 };
+        const struct usage_counts counts = { .requests = 1, .prompt = prompt, .cached = cached, .completion = completion };
 
         usage_add(f->u, uid, model, &counts);
 }

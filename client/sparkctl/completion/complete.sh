@@ -69,6 +69,7 @@ values() {
         case $1 in
         M|MODEL|NAME) ask models | sed -n 's/^[* ] \([^ ][^ ]*\)  *\(.*\)/\1	\2/p' ;;
         ID) ask session list | sed -n 's/^\([0-9a-f]\{32\}\)  *\(.*\)/\1	\2/p' ;;
+        JOB) ask jobs | sed -n 's/^ *\([0-9][0-9]*\)  *\(.*\)/\1	\2/p' ;;
         FILE|PATH|DIRECTORY) echo "@files" ;;
         esac
 }

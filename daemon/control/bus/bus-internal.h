@@ -21,7 +21,7 @@
 #include "memory/lease.h"
 #include "peer.h"
 #include "request/request.h"
-#include "rights/polkit.h"
+#include "rights/authorize.h"
 
 #define BUS_NAME "org.sparkd.Spark1"
 #define BUS_PATH "/org/sparkd/Spark1"
@@ -95,10 +95,8 @@ struct bus_call {
         sd_bus_message *message;
         const struct bus_demand *demand;
         bus_operation operation;
-        uint32_t granted, required, undecided; /* rights */
+        struct authorization authorization;
         uint32_t may_do_without; /* rights that it would like to have, as adjust() found */
-        enum right asked;
-        struct polkit_check *check; /* of that one, or NULL */
         struct request *request;
         struct lease *lease;   /* that it waits for, or NULL; the table's, by the descriptor: */
         int lease_fd;          /* or -1 */
@@ -150,6 +148,11 @@ void bus_call_submit(struct bus_call *c, const Spark__V1__ClientFrame *frame, in
 void bus_call_ignore_token(void *userdata, struct request *r, const Spark__V1__Token *token);
 void bus_call_ignore_progress(void *userdata, struct request *r, const Spark__V1__Progress *progress);
 void bus_call_error(void *userdata, struct request *r, const Spark__V1__Error *error);
+
+/* ---- bus-usage.c ---- */
+/* Everybody's is a right of its own. */
+uint32_t bus_usage_requires(struct bus_call *c);
+void bus_operation_list_usage(struct bus_call *c);
 
 /* ---- bus-store.c ---- */
 void bus_operation_import_model(struct bus_call *c);

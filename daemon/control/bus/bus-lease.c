@@ -12,25 +12,18 @@
 #include "base/fd.h"
 #include "bus-objects.h"
 #include "memory/lease.h"
+#include "request/demand.h"
 
 #define UID_HIDDEN UINT32_MAX
 
 /* ---- who may ---- */
 
-/* Where the configuration leaves it to the privileged, or to everybody. */
-static uint32_t requires_by(struct bus_call *c, uint64_t who, enum right right) {
-        return RIGHT_BIT(who == CONFIG_WHO_PRIVILEGED ? right : RIGHT_USE);
-}
-
 uint32_t bus_reserve_requires(struct bus_call *c) {
-        const struct config *config = c->peer->bus->manager->config;
-
-        return config->leases.who == CONFIG_WHO_ALL ? RIGHT_BIT(RIGHT_RESERVE_MEMORY)
-                                                    : requires_by(c, config->leases.who, RIGHT_MANAGE_MODELS);
+        return demand_reserve(c->peer->bus->manager->config);
 }
 
 uint32_t bus_hold_requires(struct bus_call *c) {
-        return requires_by(c, c->peer->bus->manager->config->residency.holds, RIGHT_MANAGE_MODELS);
+        return demand_hold(c->peer->bus->manager->config);
 }
 
 /* ---- asking for one ---- */
@@ -46,14 +39,13 @@ static void call_hand_out(struct bus_call *c) {
 
 static void call_begin_lease(struct bus_call *c, struct lease_ask *ask, bool wait) {
         struct manager *m = c->peer->bus->manager;
-        uint64_t who = ask->kind == LEASE_MEMORY ? m->config->leases.who : m->config->residency.holds;
         struct request_error error;
         int r;
 
         ask->user = c->peer->user;
         ask->pid = c->peer->peer.pid;
         ask->unit = c->peer->peer.unit;
-        ask->authorised = who == CONFIG_WHO_PRIVILEGED; /* by what the call required */
+        ask->authorised = bus_call_may(c, RIGHT_MANAGE_MODELS);
         r = lease_new_fd(m->leases, ask, NULL, NULL, &c->lease_fd, &c->lease, &error);
         if (r) {
                 c->lease = NULL;
@@ -141,24 +133,23 @@ static void on_lease(void *userdata, struct lease *lease, bool removed) {
 
 /* ---- the list ---- */
 
-static int list_one(sd_bus_message *reply, const struct lease *lease, uid_t viewer) {
+static int list_one(sd_bus_message *reply, const struct lease *lease, uid_t viewer, bool all) {
         Spark__V1__LeaseInfo info;
 
-        lease_show(lease, viewer, &info);
+        lease_show(lease, viewer, all, &info);
         return sd_bus_message_append(reply, "(tssttsssuu)", info.id, info.kind, info.state, info.bytes, info.given_bytes,
                                      info.model, info.who, info.why,
-                                     info.own || manager_is_privileged(viewer) ? info.uid : UID_HIDDEN, info.pid);
+                                     info.own || all ? info.uid : UID_HIDDEN, info.pid);
 }
 
 static int list_all(struct bus_call *c, sd_bus_message *reply) {
-        /* who may observe others sees what root does */
-        uid_t viewer = bus_call_may(c, RIGHT_OBSERVE_OTHERS) ? 0 : c->peer->user->uid;
+        bool all = bus_call_may(c, RIGHT_OBSERVE_OTHERS);
         int r = sd_bus_message_open_container(reply, 'a', "(tssttsssuu)");
         struct list *pos, *tmp;
 
         LIST_FOREACH(pos, tmp, leases_list(c->peer->bus->manager->leases))
                 if (r >= 0)
-                        r = list_one(reply, LIST_ENTRY(pos, struct lease, link), viewer);
+                        r = list_one(reply, LIST_ENTRY(pos, struct lease, link), c->peer->user->uid, all);
         return r < 0 ? r : sd_bus_message_close_container(reply);
 }
 

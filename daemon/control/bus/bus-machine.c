@@ -60,6 +60,12 @@
         P("Sleeps", 'u', "u", sleeps, CHANGES)                          \
         P("SleepMs", 'u', "u", sleep_ms, CHANGES)                       \
         P("ResumeMs", 'u', "u", resume_ms, CHANGES)                     \
+        P("Batch", 'u', "u", batch, CHANGES)                            \
+        P("Threads", 'u', "u", threads, CHANGES)                        \
+        P("Clocks", 'u', "u", clocks, CHANGES)                          \
+        P("InForce", 's', "s", in_force, CHANGES)                       \
+        P("ClocksBy", 's', "s", clocks_by, CHANGES)                     \
+        P("Refused", 's', "s", refused, CHANGES)                        \
         P("EnergySource", 's', "s", energy_source, CHANGES)             \
         P("EnergyMicrojoules", 't', "t", energy_uj, SILENT)             \
         P("EnergyTokens", 't', "t", energy_tokens, SILENT)              \

@@ -10,8 +10,8 @@
 #include "bus-internal.h"
 #include "bus-objects.h"
 #include "job.h"
+#include "request/demand.h"
 #include "status.h"
-#include "store/store.h"
 
 static const char *state_name(const struct manager *m) {
         return m->state == MANAGER_STARTING ? "starting" : m->state == MANAGER_READY ? "ready" : "stopping";
@@ -95,9 +95,25 @@ static uint32_t prompt_requires(struct bus_call *c) {
         return RIGHT_BIT(interactive ? RIGHT_USE_INTERACTIVE : RIGHT_USE);
 }
 
-/* Where the configuration does not say that everybody may, or nobody. */
 static uint32_t import_requires(struct bus_call *c) {
-        return RIGHT_BIT(c->peer->user->policy.import < 0 ? RIGHT_MANAGE_MODELS : RIGHT_USE);
+        struct bus_import_options o = { 0 };
+        struct request_error unused;
+        const char *name = "";
+        int fd;
+
+        if (sd_bus_message_read(c->message, "hs", &fd, &name) >= 0)
+                (void)bus_import_options_read(&o, c->message, &unused);
+        return demand_import(c->peer->bus->manager, name, o.replace, c->peer->user);
+}
+
+static uint32_t pack_requires(struct bus_call *c) {
+        struct bus_pack_options o = { 0 };
+        struct request_error unused;
+        const char *model, *name = "";
+
+        if (sd_bus_message_read(c->message, "ss", &model, &name) >= 0)
+                (void)bus_pack_options_read(&o, c->message, &unused);
+        return demand_import(c->peer->bus->manager, name, o.replace, c->peer->user);
 }
 
 static uint32_t remove_requires(struct bus_call *c) {
@@ -105,7 +121,7 @@ static uint32_t remove_requires(struct bus_call *c) {
 
         if (sd_bus_message_read_basic(c->message, 's', &model) < 0)
                 return RIGHT_BIT(RIGHT_USE);
-        return RIGHT_BIT(store_is_anothers(c->peer->bus->manager->store, model, c->peer->user) ? RIGHT_MANAGE_MODELS : RIGHT_USE);
+        return demand_remove(c->peer->bus->manager, model, c->peer->user);
 }
 
 #define NEEDS(right) RIGHT_BIT(RIGHT_##right)
@@ -120,11 +136,12 @@ static const struct {
         { "Generate", { .run = bus_operation_generate, .adjust = prompt_requires } },
         { "OpenSession", { .run = bus_operation_open_session, .required = NEEDS(USE), .optional = NEEDS(USE_INTERACTIVE) } },
         { "ImportModel", { .run = bus_operation_import_model, .adjust = import_requires } },
-        { "PackModel", { .run = bus_operation_pack_model, .adjust = import_requires } },
+        { "PackModel", { .run = bus_operation_pack_model, .adjust = pack_requires } },
         { "RemoveModel", { .run = bus_operation_remove_model, .adjust = remove_requires } },
         { "ReserveMemory", { .run = bus_operation_reserve_memory, .adjust = bus_reserve_requires } },
         { "HoldWarm", { .run = bus_operation_hold_warm, .adjust = bus_hold_requires } },
         { "ListLeases", { .run = bus_operation_list_leases, .adjust = bus_leases_require, .always = true } },
+        { "ListUsage", { .run = bus_operation_list_usage, .adjust = bus_usage_requires } },
         { "Reload", { .run = bus_operation_reload, .required = NEEDS(CONFIGURE) } },
         { "ListJobs", { .run = bus_operation_list_jobs, .optional = NEEDS(OBSERVE_OTHERS), .always = true } },
 };
@@ -195,6 +212,8 @@ static const sd_bus_vtable manager_vtable[] = {
                                 SD_BUS_RESULT("h", lease), on_method, METHOD),
         SD_BUS_METHOD_WITH_ARGS("ListLeases", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(tssttsssuu)", leases), on_method, METHOD),
         SD_BUS_METHOD_WITH_ARGS("ListJobs", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(tosssu)", jobs), on_method, METHOD),
+        SD_BUS_METHOD_WITH_ARGS("ListUsage", SD_BUS_ARGS("u", days, "b", all), SD_BUS_RESULT("a(susttttttt)", rows), on_method,
+                                METHOD),
         SD_BUS_METHOD_WITH_ARGS("Reload", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, on_method, METHOD),
         SD_BUS_SIGNAL_WITH_ARGS("JobNew", SD_BUS_ARGS("t", id, "o", job), 0),
         SD_BUS_SIGNAL_WITH_ARGS("JobRemoved", SD_BUS_ARGS("t", id, "o", job, "s", result), 0),

@@ -28,6 +28,7 @@
         P("Lossless", 'b', "b", lossless, CHANGES)                      \
         P("Packed", 'b', "b", packed, CHANGES)                          \
         P("ImageBytes", 't', "t", image_bytes, CHANGES)                 \
+        P("MissingBytes", 't', "t", missing_bytes, CHANGES)             \
         P("KVBytes", 't', "t", kv_bytes, CHANGES)                       \
         P("KVUsedBytes", 't', "t", kv_used_bytes, SILENT)               \
         P("KVCachedBytes", 't', "t", kv_cached_bytes, SILENT)           \

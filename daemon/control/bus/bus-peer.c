@@ -43,7 +43,7 @@ struct bus_call *bus_call_free(struct bus_call *c) {
                 return NULL;
         if (c->request)
                 request_detach(c->request);
-        c->check = polkit_drop(c->check);
+        authorize_end(&c->authorization);
         c->lease_fd = fd_close(c->lease_fd); /* and with it a lease that was not handed out */
         bus_text_deinit(&c->text);
         if (c->charged)

@@ -7,12 +7,7 @@
  * and these their questions.
  */
 
-#include <errno.h>
-#include <string.h>
-
 #include "bus-internal.h"
-
-static void call_advance(struct bus_call *c);
 
 static uint32_t rights_without_asking(const struct bus_peer *p) {
         const struct manager *m = p->bus->manager;
@@ -25,79 +20,59 @@ static uint32_t rights_without_asking(const struct bus_peer *p) {
         return 0;
 }
 
-static void call_deny(struct bus_call *c, enum right right, enum polkit_answer answer) {
-        if (answer == POLKIT_CHALLENGE) /* the name that clients know, to ask again with the flag that lets polkit ask a person */
-                bus_call_fail_named(c, SD_BUS_ERROR_INTERACTIVE_AUTHORIZATION_REQUIRED, right_refusal(right));
-        else
-                bus_call_fail_with(c, SPARK__V1__ERROR_CODE__PERMISSION_DENIED, "%s", right_refusal(right));
-}
-
-static void call_decide(struct bus_call *c, enum right right, enum polkit_answer answer) {
-        c->undecided &= ~RIGHT_BIT(right);
-        if (answer == POLKIT_YES)
-                c->granted |= RIGHT_BIT(right);
-        else if (c->required & RIGHT_BIT(right)) {
-                call_deny(c, right, answer);
-                return;
-        }
-        call_advance(c);
-}
-
-static void on_answer(void *userdata, enum polkit_answer answer) {
+static void call_go_on(void *userdata, int result) {
         struct bus_call *c = userdata;
+        const char *refusal = right_refusal(c->authorization.denied);
 
-        c->check = NULL;
-        call_decide(c, c->asked, answer);
-}
-
-/* What a call can do without is asked for without bothering anybody. */
-static void call_ask(struct bus_call *c, enum right right) {
-        const struct polkit_question q = {
-                .bus_name = c->peer->name,
-                .uid = c->peer->user->uid,
-                .right = right,
-                .interactive = (c->required & RIGHT_BIT(right)) &&
-                               sd_bus_message_get_allow_interactive_authorization(c->message) > 0,
-                .told = on_answer,
-                .userdata = c,
-        };
-        int r;
-
-        c->asked = right;
-        r = polkit_ask(&c->peer->bus->polkit, &q, &c->check);
-        if (r == -ENOTCONN) { /* a session bus */
-                call_decide(c, right, POLKIT_ABSENT);
-        } else if (r) {
-                c->check = NULL;
+        switch (result) {
+        case 0:
+                c->operation(c);
+                return;
+        case AUTHORIZE_E_CHALLENGE: /* the name that clients know, to ask again with the flag that lets polkit ask a person */
+                bus_call_fail_named(c, SD_BUS_ERROR_INTERACTIVE_AUTHORIZATION_REQUIRED, refusal);
+                return;
+        case AUTHORIZE_E_DENIED:
+                bus_call_fail_with(c, SPARK__V1__ERROR_CODE__PERMISSION_DENIED, "%s", refusal);
+                return;
+        default:
                 bus_call_fail_with(c, SPARK__V1__ERROR_CODE__BUSY, "Too many questions to polkit are open; try again later.");
         }
 }
 
-static void call_advance(struct bus_call *c) {
-        if (c->undecided)
-                call_ask(c, (enum right)__builtin_ctz(c->undecided));
-        else
-                c->operation(c);
-}
-
 void bus_call_authorize(struct bus_call *c) {
-        c->required = c->demand->required;
+        struct demand demand = { .required = c->demand->required };
+        int r;
+
         c->may_do_without = c->demand->optional;
         if (c->demand->adjust)
-                c->required = c->demand->adjust(c);
+                demand.required = c->demand->adjust(c);
+        demand.optional = c->may_do_without;
         (void)sd_bus_message_rewind(c->message, true);
-        c->granted = rights_without_asking(c->peer);
-        c->undecided = (c->required | c->may_do_without) & ~c->granted;
-        call_advance(c);
+        c->authorization = (struct authorization){
+                .polkit = &c->peer->bus->polkit,
+                .subject = { .bus_name = c->peer->name },
+                .uid = c->peer->user->uid,
+                .interactive = sd_bus_message_get_allow_interactive_authorization(c->message) > 0,
+                .granted = rights_without_asking(c->peer),
+                .decided = call_go_on,
+                .userdata = c,
+        };
+        r = authorize_begin(&c->authorization, &demand);
+        if (r != AUTHORIZE_ASKED)
+                call_go_on(c, r);
 }
 
 bool bus_call_may(const struct bus_call *c, enum right right) {
-        return c->granted & RIGHT_BIT(right);
+        return c->authorization.granted & RIGHT_BIT(right);
+}
+
+struct polkit *bus_polkit(struct bus *b) {
+        return b ? &b->polkit : NULL;
 }
 
 struct request_origin bus_call_origin(const struct bus_call *c) {
         struct bus_peer *p = c->peer;
 
         return (struct request_origin){ .user = p->user, .pid = p->peer.pid, .unit = p->peer.unit, .client = p->client,
-                                        .granted = c->granted };
+                                        .granted = c->authorization.granted };
 }

@@ -18,7 +18,7 @@
 #include "base/log.h"
 #include "bus-objects.h"
 #include "clients/connection.h"
-#include "session/session-private.h"
+#include "session/session-view.h"
 
 #define PROPERTIES(P)                                           \
         P("Id", 's', "s", id, CONST)                            \
@@ -116,15 +116,15 @@ bool bus_session_view(struct bus *b, const char *path, struct bus_session_view *
 /* ---- all of them ---- */
 
 bool bus_sessions_has_others(struct bus *b, uid_t uid) {
+        const struct session *s = NULL;
         struct list *pos, *tmp;
 
         LIST_FOREACH(pos, tmp, &b->sessions)
                 if (LIST_ENTRY(pos, struct bus_session, link)->connection->peer.uid != uid)
                         return true;
-        for (size_t i = 0; i < SESSION_BUCKETS; i++)
-                LIST_FOREACH(pos, tmp, &b->manager->sessions->buckets[i])
-                        if (LIST_ENTRY(pos, struct session, link)->user->uid != uid)
-                                return true;
+        while ((s = sessions_next(b->manager->sessions, s)))
+                if (session_uid(s) != uid)
+                        return true;
         return false;
 }
 
@@ -138,6 +138,7 @@ static int append_one(sd_bus_message *reply, const struct bus_session_view *view
 }
 
 int bus_sessions_append(struct bus *b, sd_bus_message *reply, uid_t uid, bool all) {
+        const struct session *s = NULL;
         struct bus_session_view view;
         struct list *pos, *tmp;
         int r = 0;
@@ -147,12 +148,10 @@ int bus_sessions_append(struct bus *b, sd_bus_message *reply, uid_t uid, bool al
                 if (r >= 0)
                         r = append_one(reply, &view, uid, all);
         }
-        for (size_t i = 0; i < SESSION_BUCKETS && r >= 0; i++)
-                LIST_FOREACH(pos, tmp, &b->manager->sessions->buckets[i]) {
-                        view_conversation(LIST_ENTRY(pos, struct session, link), &view);
-                        if (r >= 0)
-                                r = append_one(reply, &view, uid, all);
-                }
+        while (r >= 0 && (s = sessions_next(b->manager->sessions, s))) {
+                view_conversation(s, &view);
+                r = append_one(reply, &view, uid, all);
+        }
         return r;
 }
 
@@ -226,7 +225,7 @@ static int on_find(sd_bus *bus, const char *path, const char *interface, void *u
 static void on_conversation(void *userdata, const struct session *s, bool removed) {
         char path[128];
 
-        path_of_id(s->id, path);
+        path_of_id(session_id(s), path);
         (removed ? bus_hidden_removed : bus_hidden_added)(userdata, path, BUS_IFACE_SESSION);
 }
 
@@ -271,6 +270,7 @@ static int open_connection(struct bus_call *c, int fd, struct bus_session **ret)
         s->connection->gone = on_gone;
         s->connection->gone_userdata = s;
         s->connection->normal_only = !bus_call_may(c, RIGHT_USE_INTERACTIVE);
+        s->connection->rights = c->authorization.granted;
         peer_set_pid(&s->connection->peer, c->peer->peer.pid);
         (void)snprintf(s->id, sizeof(s->id), "%" PRIu64, s->connection->client);
         *ret = steal_ptr(&s);
@@ -306,15 +306,14 @@ void bus_operation_open_session(struct bus_call *c) {
 }
 
 int bus_sessions_register(struct bus *b) {
-        b->manager->sessions->told = on_conversation;
-        b->manager->sessions->told_userdata = b;
+        sessions_watch(b->manager->sessions, on_conversation, b);
         return sd_bus_add_fallback_vtable(b->bus, NULL, BUS_PATH_SESSION, BUS_IFACE_SESSION, session_vtable, on_find, b);
 }
 
 void bus_sessions_deinit(struct bus *b) {
         struct list *pos, *tmp;
 
-        b->manager->sessions->told = NULL;
+        sessions_watch(b->manager->sessions, NULL, NULL);
         LIST_FOREACH(pos, tmp, &b->sessions)
                 (void)session_handle_free(LIST_ENTRY(pos, struct bus_session, link));
 }

@@ -15,6 +15,7 @@ struct inherited;
 struct keep;
 struct kept_request;
 struct manager;
+struct polkit;
 
 /* 0, with NULL where the configuration wants no bus; -ENOMEM. */
 int bus_new(struct bus **ret, struct manager *m);
@@ -27,5 +28,7 @@ void bus_write(struct bus *b, struct keep *k);
 void bus_keep_again(struct bus *b);
 void bus_restore_pipe(struct bus *b, const struct kept_request *kept, struct inherited *in, int input_fd);
 void bus_tick(struct bus *b, uint64_t now_us);
+/* Whom to ask for rights; NULL where there is no bus. */
+struct polkit *bus_polkit(struct bus *b);
 /* True while output waits for its reader. */
 bool bus_is_busy(const struct bus *b);

@@ -6,6 +6,7 @@
 
 #include "base/fd.h"
 #include "connection-private.h"
+#include "look.h"
 #include "message.h"
 #include "status.h"
 
@@ -16,6 +17,7 @@
 static void handle_hello(struct connection *c, const Spark__V1__Hello *hello) {
         Spark__V1__ServerFrame frame = SPARK__V1__SERVER_FRAME__INIT;
         Spark__V1__Hello answer = SPARK__V1__HELLO__INIT;
+        char *authorization = (char *)"authorization";
 
         if (hello->protocol_version != 1) {
                 connection_fail(c, SPARK__V1__ERROR_CODE__UNIMPLEMENTED,
@@ -36,6 +38,10 @@ static void handle_hello(struct connection *c, const Spark__V1__Hello *hello) {
         answer.max_priority = c->user->policy.max_priority;
         if (c->normal_only)
                 answer.max_priority = MIN(answer.max_priority, (Spark__V1__Priority)SPARK__V1__PRIORITY__NORMAL);
+        if (c->manager->config->bus == CONFIG_BUS_SYSTEM && !c->of_bus) {
+                answer.features = &authorization;
+                answer.n_features = 1;
+        }
         frame.body_case = SPARK__V1__SERVER_FRAME__BODY_HELLO;
         frame.hello = &answer;
         connection_note_greeting(c);
@@ -127,7 +133,20 @@ void connection_refuse_as(struct connection *c, uint64_t id, int r, struct reque
         error.retry_after_ms = refused->retry_after_ms;
         error.have = refused->have;
         error.max = refused->max;
+        error.needs_person = refused->needs_person;
         connection_send_error(c, id, &error);
+}
+
+/* What the bus handed out has what its caller was granted there, and is not asked about again. What polkit has granted is that of the
+ * process that connected, and ends with it. */
+struct request_origin connection_origin(struct connection *c) {
+        uint32_t rights = c->rights;
+
+        if (!c->of_bus && (rights & ~RIGHTS_OF_SOCKET) && !peer_is_there(&c->peer))
+                rights &= RIGHTS_OF_SOCKET;
+        return (struct request_origin){ .user = c->user, .pid = c->peer.pid, .unit = c->peer.unit, .client = c->client,
+                                        .peer = c->of_bus ? NULL : &c->peer, .granted = rights,
+                                        .normal_only = c->normal_only };
 }
 
 static void handle_request(struct connection *c, const Spark__V1__ClientFrame *f, const struct channel_frame *packed) {
@@ -166,8 +185,7 @@ static void handle_request(struct connection *c, const Spark__V1__ClientFrame *f
                 .input_fd = fd,
                 .input_fds = fds,
                 .n_input_fds = n_fds,
-                .origin = { .user = c->user, .pid = c->peer.pid, .unit = c->peer.unit, .client = c->client,
-                            .normal_only = c->normal_only },
+                .origin = connection_origin(c),
                 .sink = &stream_sink,
                 .userdata = s,
         };
@@ -181,14 +199,22 @@ static void handle_request(struct connection *c, const Spark__V1__ClientFrame *f
         }
 }
 
-static void send_status(struct connection *c, uint64_t id, bool models_only) {
-        _cleanup_(status_freep) Spark__V1__Done *done =
-                models_only ? status_new_models(c->manager) : status_new_status(c->manager, c->user->uid);
+/* What control answers by itself is answered at once, unless somebody has to be asked whether it may be. */
+static void handle_look(struct connection *c, const Spark__V1__ClientFrame *f, const struct channel_frame *packed) {
+        const struct request_origin origin = connection_origin(c);
+        _cleanup_(status_freep) Spark__V1__Done *done = NULL;
+        struct request_error refused;
+        int r;
 
-        if (done)
-                connection_send_done(c, id, done);
+        if (!request_is_permitted(c->manager, &origin, f)) {
+                handle_request(c, f, packed);
+                return;
+        }
+        r = look_answer(c->manager, &origin, f, &done, &refused);
+        if (r)
+                connection_refuse_as(c, f->id, r, &refused);
         else
-                connection_refuse(c, id, SPARK__V1__ERROR_CODE__INTERNAL, "Out of memory.");
+                connection_send_done(c, f->id, done);
 }
 
 static void dispatch_request(struct connection *c, const Spark__V1__ClientFrame *f, const struct channel_frame *packed) {
@@ -204,10 +230,10 @@ static void dispatch_request(struct connection *c, const Spark__V1__ClientFrame 
         }
         switch (f->body_case) {
         case SPARK__V1__CLIENT_FRAME__BODY_MODELS:
-                send_status(c, f->id, true);
-                return;
         case SPARK__V1__CLIENT_FRAME__BODY_STATUS:
-                send_status(c, f->id, false);
+        case SPARK__V1__CLIENT_FRAME__BODY_JOBS:
+        case SPARK__V1__CLIENT_FRAME__BODY_JOB_CANCEL:
+                handle_look(c, f, packed);
                 return;
         case SPARK__V1__CLIENT_FRAME__BODY__NOT_SET:
                 connection_refuse(c, f->id, SPARK__V1__ERROR_CODE__UNIMPLEMENTED,

@@ -37,6 +37,8 @@ static bool fill(struct connection *c, Spark__State__V1__Connection *m, uint8_t 
         m->prefill_progress = c->prefill_progress;
         m->of_bus = c->of_bus;
         m->normal_only = c->normal_only;
+        m->start_time = c->peer.start_time;
+        m->rights = c->rights;
         m->closing = c->state == CONNECTION_CLOSING;
         m->sent = c->channel.out_total;
         m->input = (ProtobufCBinaryData){ .len = n_input, .data = (uint8_t *)input };
@@ -275,7 +277,7 @@ void connection_note_end(struct connection *c) {
 /* ---- in the next process ---- */
 
 void connection_restore_request(struct connection *c, const struct kept_request *kept, int input_fd) {
-        const struct request_origin origin = { .user = c->user, .pid = c->peer.pid, .unit = c->peer.unit, .client = c->client };
+        const struct request_origin origin = connection_origin(c);
         struct request_error error;
         struct stream *s = NULL;
         Spark__V1__Token token;

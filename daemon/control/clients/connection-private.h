@@ -34,6 +34,8 @@ void connection_send_error(struct connection *c, uint64_t id, Spark__V1__Error *
 void connection_refuse(struct connection *c, uint64_t id, Spark__V1__ErrorCode code, const char *fmt, ...)
         _printf_(4, 5);
 
+/* For its requests. */
+struct request_origin connection_origin(struct connection *c);
 /* Tells of a request that was not taken: r as request_submit() gave it. */
 void connection_refuse_as(struct connection *c, uint64_t id, int r, struct request_error *refused);
 

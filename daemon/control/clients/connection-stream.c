@@ -237,10 +237,22 @@ static void on_progress(void *userdata, struct request *r, const Spark__V1__Prog
         (void)connection_send(c, &frame);
 }
 
+/* Who may look once may look again: what watches asks every second, and nobody types a password so often. To do something is another
+ * matter: that is asked about each time. */
+static void note_granted(struct connection *c, const struct request *r) {
+        uint32_t granted = r->origin.granted & RIGHT_BIT(RIGHT_OBSERVE_OTHERS) & ~c->rights;
+
+        if (!granted)
+                return;
+        c->rights |= granted;
+        connection_note_all(c);
+}
+
 static void on_done(void *userdata, struct request *r, const Spark__V1__Done *done) {
         struct stream *s = userdata;
 
         stream_send_pending(s);
+        note_granted(s->connection, r);
         connection_send_done(s->connection, s->id, done);
         stream_free(s);
 }

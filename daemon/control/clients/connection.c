@@ -235,6 +235,7 @@ static int connection_make(struct manager *m, int fd, uid_t peer_uid, uint64_t c
                 return r;
         }
         c->of_bus = peer_uid != (uid_t)-1;
+        c->rights = c->of_bus ? RIGHT_BIT(RIGHT_USE) : RIGHTS_OF_SOCKET;
         r = connection_identify(c, peer_uid);
         if (r < 0)
                 return r;
@@ -288,8 +289,12 @@ int connection_restore(struct manager *m, int fd, const struct kept_connection *
         c->kept = true; /* in whatever way it ends: the client is to see that */
         if (!kept->of_bus && c->peer.uid != kept->uid)
                 return CONNECTION_E_UNUSABLE;
-        if (kept->of_bus)
+        if (kept->of_bus) {
                 peer_set_pid(&c->peer, (pid_t)kept->pid);
+        } else if (c->peer.pidfd < 0) { /* the pid may be somebody else's by now */
+                c->peer.start_time = kept->start_time;
+        }
+        c->rights |= kept->rights & RIGHTS_ALL;
         if (!c->peer.unit[0]) /* its process may be gone by now */
                 memcpy(c->peer.unit, kept->unit, MIN(sizeof(c->peer.unit), sizeof(kept->unit)));
         r = restore_channel(c, kept, in);

@@ -51,6 +51,7 @@ struct connection {
         uint64_t fds_dropped;
         struct channel_transfer transfer;
         bool normal_only;      /* as struct request_origin's */
+        uint32_t rights;       /* (rights.h) that it has; for further ones polkit is asked, unless it is of the bus */
         uint32_t events;   /* what the source watches */
         struct user *user;
         struct peer peer;

@@ -29,21 +29,37 @@ struct usage_store {
         char aside[512];
 };
 
+#define REVISION 2
+
 static const char schema[] =
         "CREATE TABLE usage (day INTEGER NOT NULL, uid INTEGER NOT NULL, model TEXT NOT NULL,"
         " requests INTEGER NOT NULL, prompt INTEGER NOT NULL, cached INTEGER NOT NULL, completion INTEGER NOT NULL,"
         " refused INTEGER NOT NULL, PRIMARY KEY (day, uid, model)) WITHOUT ROWID;"
         "PRAGMA user_version = 1;";
 
+static const char to_revision_2[] =
+        "BEGIN IMMEDIATE;"
+        "ALTER TABLE usage ADD COLUMN energy_uj INTEGER NOT NULL DEFAULT 0;"
+        "ALTER TABLE usage ADD COLUMN energy_tokens INTEGER NOT NULL DEFAULT 0;"
+        "ALTER TABLE usage ADD COLUMN battery_uj INTEGER NOT NULL DEFAULT 0;"
+        "ALTER TABLE usage ADD COLUMN battery_tokens INTEGER NOT NULL DEFAULT 0;"
+        "CREATE TABLE revision (number INTEGER NOT NULL);"
+        "INSERT INTO revision VALUES (2);"
+        "COMMIT;";
+
 static const char add_sql[] =
-        "INSERT INTO usage (day, uid, model, requests, prompt, cached, completion, refused)"
-        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (day, uid, model) DO UPDATE SET"
+        "INSERT INTO usage (day, uid, model, requests, prompt, cached, completion, refused,"
+        " energy_uj, energy_tokens, battery_uj, battery_tokens)"
+        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (day, uid, model) DO UPDATE SET"
         " requests = requests + excluded.requests, prompt = prompt + excluded.prompt,"
         " cached = cached + excluded.cached, completion = completion + excluded.completion,"
-        " refused = refused + excluded.refused";
+        " refused = refused + excluded.refused, energy_uj = energy_uj + excluded.energy_uj,"
+        " energy_tokens = energy_tokens + excluded.energy_tokens, battery_uj = battery_uj + excluded.battery_uj,"
+        " battery_tokens = battery_tokens + excluded.battery_tokens";
 
 static const char read_sql[] =
-        "SELECT day, uid, model, requests, prompt, cached, completion, refused FROM usage"
+        "SELECT day, uid, model, requests, prompt, cached, completion, refused,"
+        " energy_uj, energy_tokens, battery_uj, battery_tokens FROM usage"
         " WHERE day BETWEEN ?1 AND ?2 AND (?3 OR uid = ?4) ORDER BY day, uid, model";
 
 /* ---- faults ---- */
@@ -142,6 +158,24 @@ static int schema_prepare(struct usage_store *s) {
         return version == VERSION ? 0 : E_DAMAGED;
 }
 
+/* What the revision adds, where that is not there yet. */
+static int revision_prepare(struct usage_store *s) {
+        int64_t known = 0, number = 1;
+        int e, r;
+
+        e = query_number(s, "SELECT count(*) FROM sqlite_schema WHERE name = 'revision'", &known);
+        if (!e && known)
+                e = query_number(s, "SELECT max(number) FROM revision", &number);
+        if (e || number >= REVISION)
+                return e;
+        r = sqlite3_exec(s->db, to_revision_2, NULL, NULL, NULL);
+        if (r == SQLITE_OK)
+                return 0;
+        e = r == SQLITE_ERROR ? E_DAMAGED : fail_sqlite(s, r); /* our version, and not our table */
+        (void)sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+        return e;
+}
+
 static int database_open(struct usage_store *s) {
         const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOFOLLOW | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE;
         int e, r;
@@ -161,6 +195,8 @@ static int database_open(struct usage_store *s) {
                 e = check_integrity(s);
         if (!e)
                 e = schema_prepare(s);
+        if (!e)
+                e = revision_prepare(s);
         if (e)
                 return e;
         r = sqlite3_prepare_v3(s->db, add_sql, -1, SQLITE_PREPARE_PERSISTENT, &s->add, NULL);
@@ -244,7 +280,8 @@ static int store_do(struct usage_store *s, store_work work, void *data) {
 
 static int add_row(struct usage_store *s, const struct usage_row *row) {
         const uint64_t counts[] = { row->counts.requests, row->counts.prompt, row->counts.cached,
-                                    row->counts.completion, row->counts.refused };
+                                    row->counts.completion, row->counts.refused, row->counts.energy_uj,
+                                    row->counts.energy_tokens, row->counts.battery_uj, row->counts.battery_tokens };
         int r;
 
         (void)sqlite3_bind_int64(s->add, 1, row->day);
@@ -297,7 +334,8 @@ static void row_read(sqlite3_stmt *stmt, struct usage_row *row) {
         *row = (struct usage_row){
                 .day = sqlite3_column_int64(stmt, 0),
                 .uid = (uint32_t)column(stmt, 1),
-                .counts = { column(stmt, 3), column(stmt, 4), column(stmt, 5), column(stmt, 6), column(stmt, 7) },
+                .counts = { column(stmt, 3), column(stmt, 4), column(stmt, 5), column(stmt, 6), column(stmt, 7),
+                            column(stmt, 8), column(stmt, 9), column(stmt, 10), column(stmt, 11) },
         };
         /* what somebody else wrote there must not get far */
         if (model && config_model_name_valid((const char *)model))

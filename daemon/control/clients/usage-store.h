@@ -7,7 +7,10 @@
  * moved aside under a name with the time in it, and a new one begun.
  *
  * Schema version 1 (PRAGMA user_version): usage(day, uid, model, requests, prompt, cached, completion, refused), day
- * counted from 1970-01-01 UTC. A database of a later version is left alone and not written to.
+ * counted from 1970-01-01 UTC. A database of a later version is left alone and not written to. Within a version there are
+ * revisions, in the table `revision` (none: 1), which only add columns that have a default, so that a database goes through
+ * the hands of older and newer daemons of the same version, and each keeps what it does not know as it is. Revision 2:
+ * energy_uj, energy_tokens (that it was measured for), battery_uj (of it, on battery), battery_tokens (all of them).
  */
 
 #include <stdbool.h>
@@ -27,6 +30,8 @@ enum {
 
 struct usage_counts {
         uint64_t requests, prompt, cached, completion, refused;
+        uint64_t energy_uj, energy_tokens;   /* measured, and the tokens that it was measured for */
+        uint64_t battery_uj, battery_tokens; /* on battery; battery_tokens: measured or not */
 };
 
 struct usage_row {

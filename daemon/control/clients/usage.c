@@ -38,7 +38,7 @@ struct row {
 struct spent {
         struct list link;
         uint32_t uid;
-        uint64_t tokens;
+        struct usage_counts counts;
 };
 
 struct usage {
@@ -47,7 +47,7 @@ struct usage {
         int64_t day;
         struct list rows[BUCKETS], spent[BUCKETS];
         size_t n_rows, n_spent, n_queries;
-        uint64_t others_spent;
+        struct usage_counts others_spent;
         bool read_due, working, ending;
         uint64_t next_us, retry_us;
         char trouble[512];
@@ -93,10 +93,15 @@ static void counts_add(struct usage_counts *c, const struct usage_counts *more) 
         c->cached += more->cached;
         c->completion += more->completion;
         c->refused += more->refused;
+        c->energy_uj += more->energy_uj;
+        c->energy_tokens += more->energy_tokens;
+        c->battery_uj += more->battery_uj;
+        c->battery_tokens += more->battery_tokens;
 }
 
 static bool counts_are_zero(const struct usage_counts *c) {
-        return !c->requests && !c->prompt && !c->cached && !c->completion && !c->refused;
+        return !c->requests && !c->prompt && !c->cached && !c->completion && !c->refused && !c->energy_uj && !c->energy_tokens &&
+               !c->battery_uj && !c->battery_tokens;
 }
 
 static uint64_t counts_tokens(const struct usage_counts *c) {
@@ -115,20 +120,17 @@ static struct spent *spent_find(const struct usage *u, uint32_t uid) {
         return NULL;
 }
 
-static void spent_add(struct usage *u, uint32_t uid, uint64_t tokens) {
+static void spent_add(struct usage *u, uint32_t uid, const struct usage_counts *counts) {
         struct spent *s = spent_find(u, uid);
 
-        if (tokens == 0)
+        if (counts_tokens(counts) + counts->energy_tokens + counts->battery_tokens == 0)
                 return;
         if (!s && u->n_spent < SPENT_MAX && (s = calloc(1, sizeof(*s)))) {
                 s->uid = uid;
                 list_append(&u->spent[uid % BUCKETS], &s->link);
                 u->n_spent++;
         }
-        if (s)
-                s->tokens += tokens;
-        else
-                u->others_spent += tokens;
+        counts_add(s ? &s->counts : &u->others_spent, counts);
 }
 
 static void spent_clear(struct usage *u) {
@@ -138,13 +140,19 @@ static void spent_clear(struct usage *u) {
                 while ((node = list_pop(&u->spent[i])))
                         free(LIST_ENTRY(node, struct spent, link));
         u->n_spent = 0;
-        u->others_spent = 0;
+        u->others_spent = (struct usage_counts){ 0 };
+}
+
+struct usage_counts usage_spent(const struct usage *u, uid_t uid) {
+        const struct spent *s = spent_find(u, uid);
+
+        return s ? s->counts : u->n_spent >= SPENT_MAX ? u->others_spent : (struct usage_counts){ 0 };
 }
 
 uint64_t usage_today(const struct usage *u, uid_t uid) {
-        const struct spent *s = spent_find(u, uid);
+        struct usage_counts spent = usage_spent(u, uid);
 
-        return s ? s->tokens : u->n_spent >= SPENT_MAX ? u->others_spent : 0;
+        return counts_tokens(&spent);
 }
 
 /* ---- rows ---- */
@@ -209,7 +217,7 @@ void usage_add(struct usage *u, uid_t uid, const char *model, const struct usage
 
         if (counts_are_zero(counts))
                 return;
-        spent_add(u, uid, counts_tokens(counts));
+        spent_add(u, uid, counts);
         row = row_get(u, u->day, uid, model);
         if (row)
                 counts_add(&row->of.counts, counts);
@@ -304,7 +312,7 @@ static void row_land(struct usage *u, struct row *row, void *data) {
         if (!written) {
                 counts_add(&row->of.counts, &row->in_flight);
                 if (u->read_due && row->of.day == u->day) /* the sums that are about to be read lack it */
-                        spent_add(u, row->of.uid, counts_tokens(&row->in_flight));
+                        spent_add(u, row->of.uid, &row->in_flight);
         }
         row->in_flight = (struct usage_counts){ 0 };
         if (counts_are_zero(&row->of.counts))
@@ -379,7 +387,7 @@ static void work_done(struct disk_job *base) {
         if (job->work == WORK_READ && good && job->day == u->day) {
                 u->read_due = false;
                 for (size_t i = 0; i < job->n; i++)
-                        spent_add(u, job->rows[i].uid, counts_tokens(&job->rows[i].counts));
+                        spent_add(u, job->rows[i].uid, &job->rows[i].counts);
         }
         job_free(job);
         if (u->ending)
@@ -390,7 +398,7 @@ static void work_done(struct disk_job *base) {
 
 static void row_count_spent(struct usage *u, struct row *row, void *data) {
         if (row->of.day == u->day)
-                spent_add(u, row->of.uid, counts_tokens(&row->of.counts));
+                spent_add(u, row->of.uid, &row->of.counts);
         else if (row->of.day <= u->day - (int64_t)USAGE_DAYS_MAX && counts_are_zero(&row->in_flight))
                 row_free(u, row);
 }

@@ -14,7 +14,7 @@
 #include <sys/types.h>
 
 #include "base/macro.h"
-#include "store/disk.h"
+#include "disk.h"
 #include "usage-store.h"
 
 enum {
@@ -40,6 +40,8 @@ bool usage_sync(struct usage *u);
 void usage_add(struct usage *u, uid_t uid, const char *model, const struct usage_counts *counts);
 /* Tokens that were computed for the user today: of prompts without the cached ones, and of answers. */
 uint64_t usage_today(const struct usage *u, uid_t uid);
+/* All that was counted for the user today; the energy of the second that runs is not in it yet. */
+struct usage_counts usage_spent(const struct usage *u, uid_t uid);
 /* A sentence about why counts are not kept over a restart at the moment; NULL where they are. */
 const char *usage_trouble(const struct usage *u);
 

@@ -7,6 +7,10 @@
 #define POWER(key, type, lowest, highest, value, words) \
         { "power", #key, type, offsetof(struct config, power.key), lowest, highest, value, NULL, words }
 #define YES_NO(key, value) POWER(key, KEY_INDEX, 0, 0, value, CONFIG_YES_WORDS)
+#define CAPS(name, state, batch_rows)                                                                                       \
+        { "power", name "_batch", KEY_NUMBER, offsetof(struct config, power.caps[state].batch), 0, 65536, batch_rows, NULL, NULL }, \
+        { "power", name "_threads", KEY_NUMBER, offsetof(struct config, power.caps[state].threads), 0, 1024, 0, NULL, NULL },      \
+        { "power", name "_clocks", KEY_NUMBER, offsetof(struct config, power.caps[state].clocks), 0, 100, 0, NULL, NULL }
 #define SERVES(key, value) POWER(key, KEY_INDEX, 1, 0, value, CONFIG_PRIORITY_WORDS " none")
 
 const struct key config_power_keys[] = {
@@ -17,6 +21,10 @@ const struct key config_power_keys[] = {
         SERVES(on_low, 3),
         SERVES(on_critical, CONFIG_SERVES_NONE),
         SERVES(when_hot, 1),
+        CAPS("mains", CONFIG_CAPS_MAINS, 0),
+        CAPS("battery", CONFIG_CAPS_BATTERY, 128),
+        CAPS("low", CONFIG_CAPS_LOW, 32),
+        CAPS("hot", CONFIG_CAPS_HOT, 0),
         YES_NO(power_saver, 1),
         { "power", "deferred", KEY_INDEX, offsetof(struct config, power.wait), 0, 0, 0, NULL, "refuse wait" },
         POWER(low_percent, KEY_NUMBER, 0, 100, 20, NULL),

@@ -105,6 +105,15 @@ struct config_store {
 enum config_awake { CONFIG_AWAKE_NOBODY, CONFIG_AWAKE_PEOPLE, CONFIG_AWAKE_ALL };
 #define CONFIG_SERVES_NONE 4u /* above every Spark__V1__Priority */
 
+/* What engines are to do without, by the state of the power supply; 0 = no cap. On a critical battery they count as low. */
+enum config_caps_state { CONFIG_CAPS_MAINS, CONFIG_CAPS_BATTERY, CONFIG_CAPS_LOW, CONFIG_CAPS_HOT, CONFIG_CAPS_STATES };
+
+struct config_caps {
+        uint64_t batch;   /* rows of a step */
+        uint64_t threads; /* that compute */
+        uint64_t clocks;  /* percent of the highest ones; 100 = no cap */
+};
+
 /* What the power supply, sleep and heat change; see power-policy.h. */
 struct config_power {
         uint64_t source;      /* 0 = whoever can say, 1 = nobody is asked */
@@ -114,6 +123,7 @@ struct config_power {
                                                              * CONFIG_SERVES_NONE */
         uint64_t power_saver; /* the profile of this name counts as being on battery: 0 or 1 */
         uint64_t wait;        /* what is deferred on battery waits (1) or is refused (0) */
+        struct config_caps caps[CONFIG_CAPS_STATES];
         uint64_t low_percent, critical_percent; /* of the battery */
         uint64_t battery_tokens_per_day, battery_joules_per_day; /* of one uid, on battery; 0 = no limit */
         char *sysfs;          /* where the kernel's files are */

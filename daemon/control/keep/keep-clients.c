@@ -8,6 +8,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/words.h"
 #include "bus/bus.h"
 #include "carry.h"
 #include "clients/connection.h"
@@ -15,7 +16,7 @@
 #include "keep-clients.h"
 #include "kept.h"
 #include "manager.h"
-#include "request/request-private.h"
+#include "request/request-keep.h"
 #include "session/session.h"
 
 /* ---- names ---- */
@@ -212,7 +213,8 @@ void clients_restore(struct manager *m, struct kept *kept, struct inherited *in)
         size_t n = 0;
 
         if (kept->spoiled)
-                log_warning("%zu records of clients make no sense; what they are about is given up", kept->spoiled);
+                log_warning("%zu record%s of clients without sense: what they are about is given up", kept->spoiled,
+                            words_s(kept->spoiled));
         m->last_client = MAX(m->last_client, kept->last_connection);
         m->requests.sequence = MAX(m->requests.sequence, kept->last_request);
         take_rest(m, kept, &rest);
@@ -220,5 +222,5 @@ void clients_restore(struct manager *m, struct kept *kept, struct inherited *in)
                 n += restore_connection(m, LIST_ENTRY(pos, struct kept_connection, link), in, &rest) != NULL;
         restore_requests(m, kept, in);
         if (n > 0)
-                log_info("%zu clients go on, with %zu requests", n, m->requests.count);
+                log_info("going on with %zu client%s and %zu request%s", n, words_s(n), m->requests.count, words_s(m->requests.count));
 }

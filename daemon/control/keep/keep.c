@@ -9,6 +9,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/words.h"
 #include "event.h"
 #include "inherited.h"
 #include "keep-private.h"
@@ -308,6 +309,7 @@ static int make_pipe(struct keep *k) {
 
 void keep_taken(struct keep *k) {
         bool found = k && k->log.head;
+        char state[WORDS_BYTES];
         size_t left;
         int r = 0;
 
@@ -316,7 +318,7 @@ void keep_taken(struct keep *k) {
         left = drop_left(k);
         k->in = NULL;
         if (left)
-                log_info("%zu descriptors that an earlier process left are of no use", left);
+                log_info("%zu descriptor%s that an earlier process left: of no use, closed", left, words_s(left));
         if (k->store.max < PLACES_MIN) {
                 forget(k);
                 return;
@@ -331,8 +333,8 @@ void keep_taken(struct keep *k) {
         }
         k->on = true;
         if (found)
-                event_log(EVENT_ADOPTED, NULL, "took over what an earlier process left: %zu descriptors, %zu bytes of state",
-                          k->store.n, k->log.end);
+                event_log(EVENT_ADOPTED, NULL, "took over what an earlier process left: %zu descriptor%s, %s of state", k->store.n,
+                          words_s(k->store.n), words_bytes(k->log.end, state));
 }
 
 void keep_ready(struct keep *k) {

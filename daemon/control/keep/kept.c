@@ -155,7 +155,7 @@ static void on_connection(struct kept *k, const Spark__State__V1__Connection *m)
                 .of_bus = m->of_bus, .normal_only = m->normal_only, .closing = m->closing, .sent = m->sent,
                 .input = BUF_NULL(INPUT_MAX),
                 .output = BUF_NULL(OUTPUT_MAX), .output_skip = (size_t)m->output_skip, .descriptors = m->descriptors,
-                .descriptors_kept = m->descriptors_kept,
+                .descriptors_kept = m->descriptors_kept, .start_time = m->start_time, .rights = m->rights,
         };
         set_text(c->unit, sizeof(c->unit), m->unit);
         list_append(&k->connections, &c->link);
@@ -267,7 +267,7 @@ static void on_request(struct kept *k, const Spark__State__V1__Request *m) {
                 .arrived_us = m->arrived_us, .first_token_us = m->first_token_us, .seed = m->seed,
                 .session_tokens = m->session_tokens, .sent = m->sent, .kv_limit = m->kv_limit, .uid = m->uid, .pid = m->pid, .kind = m->kind,
                 .priority = m->priority, .losses = m->losses, .input = m->input, .accepted = m->accepted, .begun = m->begun,
-                .ended = m->ended, .frame = BUF_NULL(CHANNEL_FRAME_MAX),
+                .ended = m->ended, .asking = m->asking, .granted = m->granted, .frame = BUF_NULL(CHANNEL_FRAME_MAX),
                 .tokens = BUF_NULL(KEPT_TOKENS_MAX * sizeof(uint32_t)), .text = BUF_NULL(TEXT_MAX),
         };
         pending_init(&r->pending);
@@ -349,6 +349,15 @@ static void on_request_sent(struct kept *k, const Spark__State__V1__RequestSent 
                 kept_request_sent(k, r, m->sent);
 }
 
+static void on_request_granted(struct kept *k, const Spark__State__V1__RequestGranted *m) {
+        struct kept_request *r = kept_find_request(k, m->key);
+
+        if (!r)
+                return;
+        r->asking = false;
+        r->granted = m->granted;
+}
+
 static void on_request_gone(struct kept *k, const Spark__State__V1__RequestGone *m) {
         struct kept_request *r = kept_find_request(k, m->key);
 
@@ -400,6 +409,9 @@ void kept_apply(struct kept *k, const Spark__State__V1__Record *record) {
                 return;
         case SPARK__STATE__V1__RECORD__BODY_REQUEST_CREDIT:
                 on_request_credit(k, record->request_credit);
+                return;
+        case SPARK__STATE__V1__RECORD__BODY_REQUEST_GRANTED:
+                on_request_granted(k, record->request_granted);
                 return;
         case SPARK__STATE__V1__RECORD__BODY_REQUEST_SENT:
                 on_request_sent(k, record->request_sent);

@@ -36,6 +36,8 @@ struct kept_connection {
         size_t output_skip;
         uint64_t descriptors;     /* received and handed out; so many further ones are in the store: */
         uint32_t descriptors_kept;
+        uint64_t start_time;
+        uint32_t rights;
 };
 
 struct kept_request {
@@ -46,7 +48,8 @@ struct kept_request {
         uint64_t id, client, credit, arrived_us, first_token_us, seed, session_tokens, sent, kv_limit;
         uint32_t uid, pid, kind, priority, losses;
         char unit[128], model[CONFIG_MODEL_NAME_MAX + 1], session[SESSION_ID_TEXT + 1];
-        bool input, accepted, begun, ended;
+        bool input, accepted, begun, ended, asking;
+        uint32_t granted;
         struct buf frame;
         struct buf tokens; /* uint32_t: the prompt's, then the generated ones */
         size_t n_prompt, n_generated;

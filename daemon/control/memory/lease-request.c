@@ -6,7 +6,7 @@
 
 #include "lease.h"
 #include "manager.h"
-#include "request/request-private.h"
+#include "request/request.h"
 
 static void on_progress(void *userdata, struct lease *lease, const char *stage, uint64_t done, uint64_t total) {
         request_progress(userdata, stage, done, total);
@@ -32,7 +32,8 @@ static int read_policy(const char *word, enum lease_policy *ret, struct request_
 }
 
 int lease_submit(struct request *r, const Spark__V1__ClientFrame *frame, struct request_error *error) {
-        struct lease_ask ask = { .user = r->user, .pid = r->origin.pid, .unit = r->origin.unit };
+        struct lease_ask ask = { .user = r->user, .pid = r->origin.pid, .unit = r->origin.unit,
+                                 .authorised = request_origin_may(&r->origin, RIGHT_MANAGE_MODELS) };
         int e = 0;
 
         if (frame->body_case == SPARK__V1__CLIENT_FRAME__BODY_RESERVE_MEMORY) {

@@ -13,6 +13,7 @@
 #include "base/checked.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/words.h"
 #include "event.h"
 #include "lease.h"
 #include "manager.h"
@@ -115,7 +116,7 @@ const char *lease_policy_name(const struct lease *lease) {
         return lease->policy == LEASE_BUSY ? "busy" : "wait";
 }
 
-void lease_show(const struct lease *lease, uid_t viewer, Spark__V1__LeaseInfo *ret) {
+void lease_show(const struct lease *lease, uid_t viewer, bool all, Spark__V1__LeaseInfo *ret) {
         *ret = (Spark__V1__LeaseInfo)SPARK__V1__LEASE_INFO__INIT;
         ret->id = lease->id;
         ret->kind = (char *)lease_kind_name(lease);
@@ -126,7 +127,7 @@ void lease_show(const struct lease *lease, uid_t viewer, Spark__V1__LeaseInfo *r
         ret->age_s = (float)((double)(manager_now_us() - lease->since_us) / 1e6);
         ret->policy = (char *)lease_policy_name(lease);
         ret->own = lease->user->uid == viewer;
-        if (!ret->own && !manager_is_privileged(viewer))
+        if (!ret->own && !all)
                 return;
         ret->uid = lease->user->uid;
         ret->pid = (uint32_t)lease->pid;
@@ -159,16 +160,18 @@ static int check_text(const char *name, const char *text, size_t max, struct req
         return REQUEST_E_REFUSED;
 }
 
-static bool may(uint64_t who, uid_t uid) {
-        return who == CONFIG_WHO_ALL || (who == CONFIG_WHO_PRIVILEGED && manager_is_privileged(uid));
+static bool may(uint64_t who, const struct lease_ask *ask) {
+        return who == CONFIG_WHO_ALL ||
+               (who == CONFIG_WHO_PRIVILEGED && (ask->authorised || manager_is_privileged(ask->user->uid)));
 }
 
 static int check_ask(const struct leases *t, const struct lease_ask *ask, struct request_error *error) {
         const struct config *c = t->manager->config;
         bool memory = ask->kind == LEASE_MEMORY;
+        char machine[WORDS_BYTES];
         int r;
 
-        if (!ask->authorised && !may(memory ? c->leases.who : c->residency.holds, ask->user->uid))
+        if (!may(memory ? c->leases.who : c->residency.holds, ask))
                 return refuse(error, SPARK__V1__ERROR_CODE__PERMISSION_DENIED,
                               memory ? "Your user may not make the service give memory back (memory.leases)."
                                      : "Your user may not hold models resident (residency.holds).");
@@ -180,8 +183,8 @@ static int check_ask(const struct leases *t, const struct lease_ask *ask, struct
         if (ask->bytes == 0 || ask->bytes > LEASE_BYTES_MAX)
                 return refuse(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT, "bytes: it must be 1 to 2^50.");
         if (ask->bytes > t->manager->memory.total) {
-                request_error_set(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT, "bytes: the machine has %" PRIu64 ".",
-                                  t->manager->memory.total);
+                request_error_set(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT, "bytes: the machine has %s.",
+                                  words_bytes(t->manager->memory.total, machine));
                 return REQUEST_E_REFUSED;
         }
         return 0;
@@ -190,18 +193,18 @@ static int check_ask(const struct leases *t, const struct lease_ask *ask, struct
 static int check_quota(const struct leases *t, const struct user *user, uint64_t bytes, struct request_error *error) {
         const struct config_leases *c = &t->manager->config->leases;
         bool privileged = manager_is_privileged(user->uid);
+        char most[WORDS_BYTES], has[WORDS_BYTES];
 
         if (user->charged[USER_LEASES] >= c->per_user && !privileged) {
                 request_error_set(error, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
-                                  "Your user has %" PRIu64 " leases, which is all it may have at once (memory.leases_per_user).",
-                                  user->charged[USER_LEASES]);
+                                  "Your user has %" PRIu64 " lease%s, which is all it may have at once (memory.leases_per_user).",
+                                  user->charged[USER_LEASES], words_s(user->charged[USER_LEASES]));
                 return REQUEST_E_REFUSED;
         }
         if (c->bytes_per_user && !privileged && bytes > c->bytes_per_user - MIN(c->bytes_per_user, user->charged[USER_LEASED])) {
                 request_error_set(error, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
-                                  "bytes: your user may reserve %" PRIu64 " at once (memory.lease_bytes_per_user) "
-                                  "and has reserved %" PRIu64 ".",
-                                  c->bytes_per_user, user->charged[USER_LEASED]);
+                                  "bytes: your user may reserve %s at once (memory.lease_bytes_per_user) and has reserved %s.",
+                                  words_bytes(c->bytes_per_user, most), words_bytes(user->charged[USER_LEASED], has));
                 return REQUEST_E_REFUSED;
         }
         return 0;
@@ -230,7 +233,7 @@ static void progress(struct lease *lease, const char *stage, uint64_t done, uint
 }
 
 static void tell_memory(struct lease *lease) {
-        char asked[32], given[32];
+        char asked[WORDS_BYTES], given[WORDS_BYTES];
 
         if (lease->granted)
                 return;
@@ -239,11 +242,10 @@ static void tell_memory(struct lease *lease) {
                 return;
         }
         lease->granted = true;
-        (void)snprintf(asked, sizeof(asked), "%.2f GiB", (double)lease->bytes / (double)(1ull << 30));
-        (void)snprintf(given, sizeof(given), "%.2f GiB", (double)lease->given / (double)(1ull << 30));
         event_log(EVENT_LEASE_GRANTED, NULL,
                   "lease %" PRIu64 ": '%s' (uid %u, pid %d) has asked for %s of memory, %s were given back",
-                  lease->id, lease->who, (unsigned)lease->user->uid, (int)lease->pid, asked, given);
+                  lease->id, lease->who, (unsigned)lease->user->uid, (int)lease->pid, words_bytes(lease->bytes, asked),
+                  words_bytes(lease->given, given));
         progress(lease, "granted", lease->given, lease->wanted);
 }
 

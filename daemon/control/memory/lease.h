@@ -54,7 +54,7 @@ struct lease_ask {
         bool missing_only;            /* of that, what the machine has too little free for above the floor */
         enum lease_policy policy;
         const char *model;            /* warm: a name, "" = the default model */
-        bool authorised;              /* somebody else has decided that this user may: the configuration is not asked */
+        bool authorised;              /* it counts among the privileged, whoever its user is */
 };
 
 /* Any may be NULL. */
@@ -150,8 +150,8 @@ bool leases_refuse(const struct leases *t, const struct model *model, struct req
 const char *lease_kind_name(const struct lease *lease);
 const char *lease_state_name(const struct lease *lease);
 const char *lease_policy_name(const struct lease *lease);
-/* As a viewer may see it; strings are borrowed. */
-void lease_show(const struct lease *lease, uid_t viewer, Spark__V1__LeaseInfo *ret);
+/* As a viewer may see it, with all: who may observe others. Strings are borrowed. */
+void lease_show(const struct lease *lease, uid_t viewer, bool all, Spark__V1__LeaseInfo *ret);
 
 /* lease-request.c: a request that is one. As request_submit(). */
 int lease_submit(struct request *r, const Spark__V1__ClientFrame *frame, struct request_error *error);

@@ -79,11 +79,28 @@ static void ask_for_stall(struct pressure *p, uint64_t now_us) {
         shed_more(p->stall, pressure_margin(p->manager->memory.floor));
 }
 
+uint64_t pressure_wait_us(uint64_t restore_us, const struct pressure_calm *c) {
+        uint64_t twice;
+
+        if (c->room < c->margin)
+                return UINT64_MAX;
+        if (!__builtin_add_overflow(c->given, c->margin, &twice) && !__builtin_mul_overflow(twice, 2u, &twice) && c->room >= twice)
+                return restore_us;
+        return c->since_stall_us < STALL_ROW_US ? UINT64_MAX : restore_us * c->backoff;
+}
+
 static void end_when_calm(struct pressure *p, uint64_t available, uint64_t now_us) {
         const struct memory *memory = &p->manager->memory;
-        uint64_t calm_us = p->manager->config->memory_restore_seconds * 1000000u * p->backoff;
+        struct pressure_calm calm = {
+                .room = available - memory->floor,
+                .margin = pressure_margin(memory->floor),
+                .given = shed_given(p->manager),
+                .since_stall_us = now_us - p->stalled_us,
+                .backoff = p->backoff,
+        };
+        uint64_t calm_us = pressure_wait_us(p->manager->config->memory_restore_seconds * 1000000u, &calm);
 
-        if (available - memory->floor < pressure_margin(memory->floor) || now_us - p->stalled_us < STALL_ROW_US) {
+        if (calm_us == UINT64_MAX) {
                 p->calm_us = 0;
                 return;
         }

@@ -24,6 +24,19 @@ struct pressure;
 /* What has to be free above the floor before anything is taken again: an eighth of it, between 32 MiB and 1 GiB. */
 uint64_t pressure_margin(uint64_t floor);
 
+/* What is looked at before anything is taken again. Bytes. */
+struct pressure_calm {
+        uint64_t room;           /* above the floor */
+        uint64_t margin;
+        uint64_t given;          /* back, and may be taken again */
+        uint64_t since_stall_us; /* somebody waited for memory */
+        unsigned backoff;        /* 1, or more where memory got short soon after the last time */
+};
+
+/* So long there must be room; UINT64_MAX = it does not count yet. Where there is room for twice of what was given, taking it was not
+ * what made memory short, and will not make it short: neither stalls nor the backoff count. */
+uint64_t pressure_wait_us(uint64_t restore_us, const struct pressure_calm *c);
+
 /* 0 or -errno. */
 int pressure_new(struct pressure **ret, struct manager *m);
 struct pressure *pressure_free(struct pressure *p);

@@ -24,6 +24,7 @@ static void view_engine(struct shed_view *v, const struct model *model) {
                 v->kv_gain = (struct shed_gain){ 0 };
         }
         v->fixed = model->image_bytes + model->facts.other_bytes;
+        v->image = model->image_bytes;
         v->kv_least = kv / KV_LEAST;
         if (kv == 0)
                 return;
@@ -33,10 +34,18 @@ static void view_engine(struct shed_view *v, const struct model *model) {
         v->kv_sessions = sessions_idle_kv(model->manager->sessions, model);
 }
 
-static void view_promised(struct shed_view *v, uint64_t fixed, uint64_t kv) {
-        v->fixed = fixed;
+static void view_promised(struct shed_view *v, uint64_t image, uint64_t other, uint64_t kv) {
+        v->fixed = image + other;
+        v->image = image;
         v->kv = v->kv_limit = v->kv_least = kv; /* it can only go with the weights */
         v->kv_resident = v->kv_used = v->kv_cached = v->kv_sessions = 0;
+}
+
+/* A part that is loaded again goes as the load does; what was there of the image may stay. */
+static void view_load(struct shed_view *v, const struct model *model) {
+        const struct load *load = model->load;
+
+        view_promised(v, model->image_bytes, load ? load->image_bytes + load->plan.engine : 0, load ? load->plan.kv : 0);
 }
 
 static void view_fill(struct model *model) {
@@ -48,16 +57,18 @@ static void view_fill(struct model *model) {
         v->there = !v->weights &&
                    (model->state == MODEL_LOADING || model->state == MODEL_STARTING || model->state == MODEL_READY);
         model->shed.known = true;
+        v->segment_bytes = model->segment_bytes;
+        v->n_segments = model_has_parts(model) ? model->n_segments : 0; /* 0 after it went in another way, too */
         if (!v->there) {
                 if (!v->weights)
                         shed_plan_reset(v); /* it went in another way */
                 return;
         }
+        v->away = model->missing;
         if (model->state == MODEL_LOADING)
-                view_promised(v, model->load ? model->load->image_bytes + model->load->plan.engine : 0,
-                              model->load ? model->load->plan.kv : 0);
+                view_load(v, model);
         else if (model->state == MODEL_STARTING || !model->engine)
-                view_promised(v, model->image_bytes + model->engine_promised, model->kv_promised);
+                view_promised(v, model->image_bytes, model->engine_promised, model->kv_promised);
         else
                 view_engine(v, model);
         if (model->engine && !engine_resizes(model->engine))
@@ -133,20 +144,47 @@ void shed_engine_resized(struct engine *e, uint64_t freed) {
 
 /* ---- what is done ---- */
 
-static void act_weights(struct model *model, bool back) {
-        model->shed.restoring = back;
-        model->shed.away_us = back ? 0 : manager_now_us();
+/* The views are the models', so that a record of it says what is the case. */
+static void act_weights(struct model *model, uint64_t segments) {
+        struct shed_view *v = &model->shed.view;
+
+        model->shed.restoring = false;
+        if (!(model->holds & MODEL_HOLD_PRESSURE))
+                model->shed.away_us = manager_now_us();
         model->shed.flight = 0;
-        if (back)
-                model_release(model, MODEL_HOLD_PRESSURE);
-        else
-                model_give_back(model, MODEL_HOLD_PRESSURE);
+        if (!model_give_back_part(model, MODEL_HOLD_PRESSURE, segments))
+                (void)shed_plan_part(v, SHED_WHOLE); /* more than was reckoned */
+}
+
+static void return_weights(struct model *model) {
+        model->shed.restoring = true;
+        model->shed.away_us = model->shed.flight = 0;
+        model_release(model, MODEL_HOLD_PRESSURE);
+}
+
+void shed_adopt(struct model *model, struct shed_gain given) {
+        struct shed_table *t = model->manager->shed;
+        struct shed_view *v = &model->shed.view;
+        uint64_t missing = model_missing_bytes(model);
+
+        *v = (struct shed_view){ .weights = true, .image = model->image_bytes + missing, .image_gain = missing,
+                                 .away = model->missing, .order = ++t->order };
+        v->fixed = v->image;
+        v->weights_gain = (struct shed_gain){ MAX(given.resident, missing), MAX(given.reserved, missing) };
+        model->shed.known = true;
+        model->shed.away_us = manager_now_us();
+        t->step = SHED_WEIGHTS;
+        model_hold(model, MODEL_HOLD_PRESSURE);
 }
 
 void shed_act(struct shed_table *t, const struct shed_action *action, bool back) {
         switch (action->step) {
         case SHED_WEIGHTS:
-                act_weights(t->models[action->model], back);
+                if (back)
+                        return_weights(t->models[action->model]);
+                else
+                        act_weights(t->models[action->model], action->segments);
+                t->views[action->model] = t->models[action->model]->shed.view;
                 return;
         case SHED_SESSIONS:
                 t->sessions_us = back ? 0 : manager_now_us();

@@ -40,7 +40,7 @@ enum shed_step shed_plan_step(const struct shed_view *views, size_t n) {
 void shed_plan_reset(struct shed_view *v) {
         v->cache = v->sessions = v->weights = false;
         v->kv_limit = v->kv;
-        v->order = 0;
+        v->order = v->away = v->image_gain = 0;
         v->cache_gain = v->sessions_gain = v->kv_gain = v->weights_gain = (struct shed_gain){ 0 };
 }
 
@@ -102,8 +102,50 @@ static bool take_kv(struct shed_view *v, const struct shed_gain *lack, uint64_t 
         return true;
 }
 
+/* Of those not in `out`: the smallest that is enough alone (enough), or the largest that is not; of equal ones the last. n: none. */
+static size_t choose_one(const uint64_t *bytes, size_t n, uint64_t out, uint64_t lack, bool enough) {
+        size_t best = n;
+
+        for (size_t i = n; i-- > 1;) {
+                if (out >> i & 1 || (bytes[i] >= lack) != enough)
+                        continue;
+                if (best == n || (enough ? bytes[i] < bytes[best] : bytes[i] > bytes[best]))
+                        best = i;
+        }
+        return best;
+}
+
+/* Large ones, as long as they are not too large, and behind each of them what would be enough with those so far. */
+uint64_t shed_plan_choose(const uint64_t *segment_bytes, size_t n, uint64_t away, uint64_t bytes) {
+        uint64_t chosen = 0, sum = 0, best = SHED_WHOLE, best_sum = UINT64_MAX;
+
+        if (bytes == 0)
+                return 0;
+        n = MIN(n, (size_t)SHED_SEGMENTS_MAX);
+        for (;;) {
+                size_t i = choose_one(segment_bytes, n, away | chosen, bytes - sum, true);
+
+                if (i < n && sum + segment_bytes[i] < best_sum) {
+                        best = chosen | (uint64_t)1 << i;
+                        best_sum = sum + segment_bytes[i];
+                }
+                i = choose_one(segment_bytes, n, away | chosen, bytes - sum, false);
+                if (i >= n)
+                        return best;
+                chosen |= (uint64_t)1 << i;
+                sum += segment_bytes[i];
+        }
+}
+
+/* It gave a part, and has more. */
+static bool has_a_part(const struct shed_view *v) {
+        return v->weights && v->n_segments > 0 && v->away != SHED_WHOLE && v->image > v->image_gain;
+}
+
 /* True where a is to give its weights before b. */
 static bool goes_before(const struct shed_view *a, const struct shed_view *b) {
+        if (a->weights != b->weights)
+                return a->weights; /* it cannot serve anyway */
         if (a->idle != b->idle)
                 return a->idle;
         if (a->pinned != b->pinned)
@@ -111,22 +153,54 @@ static bool goes_before(const struct shed_view *a, const struct shed_view *b) {
         return a->used_us < b->used_us;
 }
 
-static bool take_weights(struct shed_view *views, size_t n, uint64_t *order, size_t *ret) {
+uint64_t shed_plan_part(struct shed_view *v, uint64_t segments) {
+        uint64_t sum = 0;
+
+        if (segments == SHED_WHOLE)
+                sum = less(v->image, v->image_gain);
+        for (size_t i = 0; i < v->n_segments && segments != SHED_WHOLE; i++)
+                if (segments & ~v->away & (uint64_t)1 << i)
+                        sum += v->segment_bytes[i];
+        v->away |= segments;
+        v->image_gain += sum;
+        v->weights_gain.resident += sum;
+        v->weights_gain.reserved += sum;
+        return sum;
+}
+
+/* With the engine goes all that is no segment. */
+static void take_engine(struct shed_view *v) {
+        const struct shed_gain g = { .resident = v->fixed - v->image + kv_left(v),
+                                     .reserved = v->fixed - v->image + v->kv_limit };
+
+        v->weights = true;
+        gain_add(&v->weights_gain, &g);
+}
+
+static bool take_weights(struct shed_view *views, size_t n, const struct shed_gain *lack, uint64_t *order,
+                         struct shed_action *ret) {
         struct shed_view *best = NULL;
+        struct shed_gain rest, before = { 0 };
 
         for (size_t i = 0; i < n; i++) {
                 struct shed_view *v = &views[i];
 
-                if (v->there && !v->weights && v->fixed + v->kv > 0 && (!best || goes_before(v, best)))
+                if ((has_a_part(v) || (v->there && !v->weights && v->fixed + v->kv > 0)) && (!best || goes_before(v, best)))
                         best = v;
         }
         if (!best)
                 return false;
-        best->weights = true;
+        before = best->weights_gain;
+        if (!best->weights)
+                take_engine(best);
+        rest.resident = less(lack->resident, best->weights_gain.resident - before.resident);
+        rest.reserved = less(lack->reserved, best->weights_gain.reserved - before.reserved);
+        ret->segments = best->n_segments == 0 ? SHED_WHOLE
+                                              : shed_plan_choose(best->segment_bytes, best->n_segments, best->away,
+                                                                 MAX(rest.resident, rest.reserved));
+        (void)shed_plan_part(best, ret->segments);
         best->order = ++*order;
-        best->weights_gain.reserved = best->fixed + best->kv_limit;
-        best->weights_gain.resident = best->fixed + kv_left(best);
-        *ret = (size_t)(best - views);
+        ret->model = (size_t)(best - views);
         return true;
 }
 
@@ -166,7 +240,7 @@ bool shed_plan_take(struct shed_view *views, size_t n, const struct shed_gain *w
         else if (limit >= SHED_KV && (take_pools(views, n, &lack, false, order, &action) ||
                                       take_pools(views, n, &lack, true, order, &action)))
                 action.step = SHED_KV;
-        else if (limit >= SHED_WEIGHTS && take_weights(views, n, order, &action.model))
+        else if (limit >= SHED_WEIGHTS && take_weights(views, n, &lack, order, &action))
                 action.step = SHED_WEIGHTS;
         else
                 return false;

@@ -9,7 +9,8 @@
  *   SHED_CACHE     all models at once: it costs nothing but computing, and only what was cached is gained
  *   SHED_SESSIONS  all models at once
  *   SHED_KV        model by model, no more than is needed: first down to what running requests hold, then below
- *   SHED_WEIGHTS   model by model: idle ones that nobody pinned, idle ones, then those in use; the least recently used first
+ *   SHED_WEIGHTS   model by model: one that gave a part already, idle ones that nobody pinned, idle ones, then those in use; the least
+ *                  recently used first. Its engine goes, and of its image as few bytes as will do, in whole segments
  */
 
 #include <stdbool.h>
@@ -21,9 +22,12 @@ enum shed_step {
         SHED_CACHE,    /* prefix caches are emptied and kept small */
         SHED_SESSIONS, /* idle sessions' KV goes to disk */
         SHED_KV,       /* the KV pools shrink to what running requests hold, then below */
-        SHED_WEIGHTS,  /* models are unloaded: idle ones first, the least recently used first, then those in use; requests for
-                        * them wait */
+        SHED_WEIGHTS,  /* models give up their engine and segments of their image: idle ones first, the least recently used first,
+                        * then those in use; requests for them wait */
 };
+
+#define SHED_SEGMENTS_MAX 64u
+#define SHED_WHOLE UINT64_MAX /* of segments: the image goes whole */
 
 struct shed_gain {
         uint64_t resident, reserved;
@@ -34,7 +38,12 @@ struct shed_view {
         bool there;          /* it has an image, or an engine that could give something back */
         bool idle, pinned;
         uint64_t used_us;
-        uint64_t fixed;      /* image and engine */
+        uint64_t fixed;      /* image, as far as it is there, and engine */
+        uint64_t image;      /* of fixed */
+        /* The image's segments, where single ones can be loaded again; n_segments 0: it goes whole or not at all. */
+        const uint64_t *segment_bytes;
+        size_t n_segments;
+        uint64_t away;       /* of these (bit i: segment i): not there; SHED_WHOLE: none is */
         uint64_t kv;         /* its pool, whole */
         uint64_t kv_least;   /* it does not work with less */
         uint64_t kv_resident, kv_used, kv_cached;
@@ -43,6 +52,7 @@ struct shed_view {
         bool cache, sessions, weights;
         uint64_t kv_limit;   /* the pool now */
         uint64_t order;      /* of what was taken last from it; 0 = nothing */
+        uint64_t image_gain; /* of weights_gain */
         struct shed_gain cache_gain, sessions_gain, kv_gain, weights_gain;
 };
 
@@ -59,10 +69,17 @@ struct shed_action {
         enum shed_step step;
         size_t model;        /* SHED_KV and SHED_WEIGHTS */
         uint64_t kv_limit;   /* SHED_KV: the pool's new size */
+        uint64_t segments;   /* SHED_WEIGHTS: these go (bit i: segment i), which may be none; or SHED_WHOLE */
 };
+
+/* Which segments to give up so that at least `bytes` come free: as few bytes as can be found, since those are read again; of equal
+ * ones the last. Never the first, which has the tables; SHED_WHOLE where the others are not enough. `away`: are gone already. */
+uint64_t shed_plan_choose(const uint64_t *segment_bytes, size_t n, uint64_t away, uint64_t bytes);
 
 /* Everything that was taken. */
 struct shed_gain shed_plan_given(const struct shed_view *views, size_t n);
+/* These segments, or all, are no longer there: notes what that gains, and returns it. */
+uint64_t shed_plan_part(struct shed_view *view, uint64_t segments);
 /* Nothing was taken from it any more. */
 void shed_plan_reset(struct shed_view *view);
 /* The furthest step of what was taken. */

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "base/words.h"
 #include "event.h"
 #include "model/engine.h"
 #include "pressure.h"
@@ -225,13 +226,14 @@ static void tell(struct shed_table *t) {
 }
 
 static void log_step(struct shed_table *t, enum shed_step before, enum shed_step step) {
-        double gib = (double)shed_given(t->manager) / (double)(1ull << 30);
+        char given[WORDS_BYTES];
 
+        (void)words_bytes(shed_given(t->manager), given);
         if (step > before)
-                event_log(EVENT_MEMORY_SHED, NULL, "memory is given back: step '%s', %.2f GiB in all", shed_step_name(step), gib);
+                event_log(EVENT_MEMORY_SHED, NULL, "memory is given back: step '%s', %s in all", shed_step_name(step), given);
         else
-                event_log(EVENT_MEMORY_RESTORED, NULL, "memory is taken again: step '%s', %.2f GiB are still given back",
-                          shed_step_name(step), gib);
+                event_log(EVENT_MEMORY_RESTORED, NULL, "memory is taken again: step '%s', %s are still given back",
+                          shed_step_name(step), given);
 }
 
 void shed_turn(struct manager *m) {

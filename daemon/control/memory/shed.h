@@ -18,6 +18,7 @@
 
 struct manager;
 struct engine;
+struct model;
 struct shed;
 struct shed_table;
 
@@ -60,5 +61,8 @@ struct shed_table *shed_table_free(struct shed_table *t);
 void shed_turn(struct manager *m);
 /* Once a second. */
 void shed_tick(struct manager *m, uint64_t now_us);
+/* The model is one that gave so much back in an earlier process, where a part of its image stayed: it stays so for those who have the
+ * memory, and comes back as others do where nobody has it any more. */
+void shed_adopt(struct model *model, struct shed_gain given);
 /* An engine has answered a Resize. */
 void shed_engine_resized(struct engine *e, uint64_t freed);

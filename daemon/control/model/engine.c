@@ -22,7 +22,7 @@
 #define START_SECONDS 300u     /* from the start to Ready: maps, warms up, tests itself */
 #define END_US (3u * 1000000u) /* asked to end, not gone: killed */
 #define RETIRE_US (300u * 1000u) /* the same for one whose memory somebody waits for */
-#define IDLE_PING_SECONDS 10u
+#define IDLE_PING_SECONDS 30u /* each wakes control and three times a thread of the engine */
 #define EXIT_LOST 70 /* the backend failed for good: another process may help */
 #define DRAIN_READS_MAX 4096
 #define OOM_SCORE "300"
@@ -258,6 +258,9 @@ static void on_frame(struct engine *e, const Spark__Engine__V1__EngineFrame *f) 
         case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_TESTED:
                 power_take_tested(e->manager->power, e, f->tested);
                 return;
+        case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_CAPPED:
+                power_take_capped(e->manager->power, e, f->capped);
+                return;
         case SPARK__ENGINE__V1__ENGINE_FRAME__BODY_SPILLED:
                 sessions_take_spilled(e->manager->sessions, f->spilled);
                 return;
@@ -358,6 +361,7 @@ static int on_exit_of_engine(sd_event_source *source, int fd, uint32_t events, v
         error = e->error;
         was_ready = e->was_ready;
         lost = info.si_code == CLD_EXITED && info.si_status == EXIT_LOST;
+        e->power.ended_well = info.si_code == CLD_EXITED && info.si_status == 0;
         e->manager->engine_gone_us = manager_now_us();
         lived = was_ready ? manager_now_us() - e->ready_us : 0;
         (void)engine_discard(e);

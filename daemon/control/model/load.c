@@ -16,6 +16,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/utf8.h"
+#include "base/words.h"
 #include "load.h"
 #include "manager.h"
 #include "plan.h"
@@ -90,22 +91,18 @@ static void load_seal(struct load *load) {
 
 /* ---- records ---- */
 
-static void gib(uint64_t bytes, char *out, size_t size) {
-        (void)snprintf(out, size, "%.2f GiB", (double)bytes / (double)(1ull << 30));
-}
-
 static void refuse_memory(struct load *load) {
         const struct plan *p = &load->plan;
         char need[32], image[32], kv[32], engine[32], available[32], floor[32], promised[32], missing[32], others[160];
 
-        gib(p->need, need, sizeof(need));
-        gib(p->image, image, sizeof(image));
-        gib(p->kv, kv, sizeof(kv));
-        gib(p->engine, engine, sizeof(engine));
-        gib(p->available, available, sizeof(available));
-        gib(p->floor, floor, sizeof(floor));
-        gib(p->promised, promised, sizeof(promised));
-        gib(p->need - MIN(p->need, p->room), missing, sizeof(missing));
+        (void)words_bytes(p->need, need);
+        (void)words_bytes(p->image, image);
+        (void)words_bytes(p->kv, kv);
+        (void)words_bytes(p->engine, engine);
+        (void)words_bytes(p->available, available);
+        (void)words_bytes(p->floor, floor);
+        (void)words_bytes(p->promised, promised);
+        (void)words_bytes(p->need - MIN(p->need, p->room), missing);
         load->failed = true;
         request_error_set(&load->error, SPARK__V1__ERROR_CODE__NO_MEMORY,
                           "Model '%s' needs %s (weights %s, KV cache %s for %" PRIu64 " tokens, engine %s); %s are available, "

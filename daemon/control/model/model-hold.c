@@ -14,7 +14,7 @@
 
 void model_given_back(struct model *model) {
         model->giving = false;
-        if (model->missing) { /* the rest stays */
+        if (model->n_segments > 0) { /* what is left of it stays */
                 model->image_bytes = model_count_image(model);
                 model->kv_promised = model->engine_promised = 0;
         } else {

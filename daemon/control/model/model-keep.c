@@ -14,10 +14,13 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/words.h"
 #include "keep/inherited.h"
 #include "keep/keep.h"
 #include "manager.h"
+#include "memory/shed.h"
 #include "model-keep.h"
+#include "model-private.h"
 #include "store/store-manifest.h"
 #include "store/store.h"
 
@@ -48,7 +51,18 @@ static void append_model(struct keep *k, const struct model *model) {
         s.lossless = model->lossless;
         s.context = model->context;
         s.segments = (uint32_t)model->n_segments;
-        s.image_bytes = model->image_bytes;
+        s.image_bytes = model_count_image(model) + model_missing_bytes(model);
+        s.n_segment_bytes = model->n_segments;
+        s.segment_bytes = (uint64_t *)model->segment_bytes;
+        s.image_checksum = model->image_checksum;
+        s.files_mark = model->files_mark;
+        s.missing = model->missing;
+        if (model->shed.view.weights) {
+                struct shed_gain given = shed_plan_given(&model->shed.view, 1);
+
+                s.given_resident = given.resident;
+                s.given_reserved = given.reserved;
+        }
         s.plan = (ProtobufCBinaryData){ .len = sizeof(model->plan), .data = (uint8_t *)&model->plan };
         s.read_bytes = model->read_bytes;
         s.read_us = model->read_us;
@@ -70,15 +84,17 @@ static void remove_segments(struct keep *k, uint64_t id, size_t n) {
         }
 }
 
-static bool push_segments(struct keep *k, const struct model *model, uint64_t id) {
+/* Those that the store does not have yet. */
+static bool push_segments(struct keep *k, struct model *model, uint64_t id) {
         char name[64];
 
         for (size_t i = 0; i < model->n_segments; i++) {
+                if ((model->missing | model->kept) >> i & 1)
+                        continue;
                 segment_name(id, i, name, sizeof(name));
-                if (!keep_push_fd(k, name, model->segments[i])) {
-                        remove_segments(k, id, i);
+                if (!keep_push_fd(k, name, model->segments[i]))
                         return false;
-                }
+                model->kept |= (uint64_t)1 << i;
         }
         return true;
 }
@@ -89,12 +105,29 @@ void model_keep(struct model *model) {
 
         if (!keep_is_on(k))
                 return;
-        if (!model->keep_id) {
-                if (!push_segments(k, model, models->last_id + 1))
-                        return;
+        if (!model->keep_id)
                 model->keep_id = ++models->last_id;
-        }
+        if (push_segments(k, model, model->keep_id))
+                append_model(k, model);
+        else
+                model_keep_gone(model);
+}
+
+/* The record first: a process that ends in between has one that says less than the store has. */
+void model_keep_part(struct model *model) {
+        struct keep *k = model->manager->keep;
+        char name[64];
+
+        if (!model->keep_id)
+                return;
         append_model(k, model);
+        for (size_t i = 0; i < model->n_segments; i++) {
+                if (!(model->missing & model->kept & (uint64_t)1 << i))
+                        continue;
+                segment_name(model->keep_id, i, name, sizeof(name));
+                keep_remove_fd(k, name);
+                model->kept &= ~((uint64_t)1 << i);
+        }
 }
 
 void model_keep_gone(struct model *model) {
@@ -109,7 +142,7 @@ void model_keep_gone(struct model *model) {
         record.model_gone = &gone;
         keep_append(k, &record);
         remove_segments(k, model->keep_id, model->n_segments);
-        model->keep_id = 0;
+        model->keep_id = model->kept = 0;
 }
 
 void models_keep_all(struct manager *m, struct keep *k) {
@@ -164,25 +197,44 @@ static struct model *find_place(struct manager *m, const Spark__State__V1__Model
         return model ? model : model_new(m, s->name, s->path);
 }
 
-/* NULL, or why its image is not what the record says. */
-static const char *take_segments(struct manager *m, struct model *model, const Spark__State__V1__Model *s) {
-        uint64_t sum = 0, size;
+/* One that is there. NULL, or why it is not what the record says. */
+static const char *take_segment(struct manager *m, uint64_t id, size_t i, int *ret_fd, uint64_t *ret_size) {
+        _cleanup_fd_ int fd = -1;
         char name[64];
+
+        segment_name(id, i, name, sizeof(name));
+        fd = inherited_take(m->inherited, name);
+        if (fd < 0)
+                return "a segment is missing";
+        if (fd_memfd_check_sealed(fd, ret_size) < 0)
+                return "a segment is not sealed";
+        *ret_fd = fd_steal(&fd);
+        return NULL;
+}
+
+/* NULL, or why its image is not what the record says. Of a service that did not write sizes down, all segments are there. */
+static const char *take_segments(struct manager *m, struct model *model, const Spark__State__V1__Model *s) {
+        bool sizes = s->n_segment_bytes == s->segments;
+        uint64_t sum = 0;
+        const char *why;
 
         if (s->segments > LOADLINK_SEGMENTS_MAX)
                 return "it has too many segments";
-        for (; model->n_segments < s->segments; model->n_segments++) {
-                int fd;
+        if (s->missing && (!sizes || !s->image_checksum))
+                return "what is missing of it is not known";
+        for (size_t i = 0; i < s->segments; i++) {
+                uint64_t size = sizes ? s->segment_bytes[i] : 0;
+                bool away = s->missing >> i & 1;
 
-                segment_name(s->id, model->n_segments, name, sizeof(name));
-                fd = inherited_take(m->inherited, name);
-                model->segments[model->n_segments] = fd;
-                if (fd < 0)
-                        return "a segment is missing";
-                if (fd_memfd_check_sealed(fd, &size) < 0 || __builtin_add_overflow(sum, size, &sum)) {
-                        (void)fd_close(fd);
-                        return "a segment is not sealed";
-                }
+                model->segments[i] = -1;
+                model->n_segments = i + 1;
+                why = away ? NULL : take_segment(m, s->id, i, &model->segments[i], &size);
+                if (why)
+                        return why;
+                if ((sizes && size != s->segment_bytes[i]) || __builtin_add_overflow(sum, size, &sum))
+                        break;
+                model->segment_bytes[i] = size;
+                model->kept |= away ? 0 : (uint64_t)1 << i;
         }
         return sum == s->image_bytes ? NULL : "it is not as large as it was";
 }
@@ -197,21 +249,29 @@ static const char *why_not(const struct manager *m, const struct model *model, c
 
 static void adopt(struct model *model, const Spark__State__V1__Model *s) {
         model->keep_id = s->id;
-        model->image_bytes = s->image_bytes;
+        model->missing = s->missing;
+        model->image_checksum = s->image_checksum;
+        model->files_mark = s->files_mark;
+        model->image_bytes = model_count_image(model);
         model->load_wanted = s->load_wanted;
         model->lossless = s->lossless;
         model->read_bytes = s->read_bytes;
         model->read_us = s->read_us;
         model->load_us = s->load_us;
-        model->kv_promised = s->kv_bytes;
-        model->engine_promised = s->engine_bytes;
         if (s->plan.len == sizeof(model->plan))
                 memcpy(&model->plan, s->plan.data, s->plan.len);
+        if (s->given_reserved || s->missing) { /* as it was: whoever has the memory follows, or it is taken again */
+                shed_adopt(model, (struct shed_gain){ s->given_resident, s->given_reserved });
+                return;
+        }
+        model->kv_promised = s->kv_bytes;
+        model->engine_promised = s->engine_bytes;
         model_adopted(model);
 }
 
 static int restore_one(struct manager *m, const Spark__State__V1__Model *s) {
         struct model *model = find_place(m, s);
+        char image[WORDS_BYTES];
         const char *why;
 
         if (!model)
@@ -222,11 +282,12 @@ static int restore_one(struct manager *m, const Spark__State__V1__Model *s) {
                 why = take_segments(m, model, s);
                 if (!why) {
                         adopt(model, s);
-                        log_info("model '%s': its image of %" PRIu64 " bytes is taken over", model->name, model->image_bytes);
+                        log_info("model '%s': its image of %s is taken over", model->name, words_bytes(model->image_bytes, image));
                         return 0;
                 }
                 while (model->n_segments)
                         (void)fd_close(model->segments[--model->n_segments]);
+                model->kept = 0;
         }
         log_warning("model '%s' is not taken over: %s", s->name, why);
         remove_segments(m->keep, s->id, MIN(s->segments, LOADLINK_SEGMENTS_MAX));

@@ -14,6 +14,8 @@ struct model;
 
 /* Its image has come, or what is known of it has changed. */
 void model_keep(struct model *model);
+/* Segments of it have been closed, or will be: the store lets go of them, too. */
+void model_keep_part(struct model *model);
 /* Its image goes: before that. */
 void model_keep_gone(struct model *model);
 /* All that there are. */

@@ -2,26 +2,43 @@
 
 /*
  * Parts of an image. A segment is a memfd that is sealed, so nothing can be punched out of it: it is there or it is not. What is
- * given back of a model are whole segments, from the last one on; they are loaded again alone, from the same files, by the same
- * plan. Until then there is no engine: it maps all of them or none.
+ * given back of a model are whole segments; they are loaded again alone, from the same files, by the same plan. Until then there is
+ * no engine: it maps all of them or none. Which ones is for whoever wants memory to say (memory/shed-plan.c).
  */
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "engine.h"
 #include "load.h"
+#include "manager.h"
+#include "model-files.h"
 #include "model-keep.h"
 #include "model-private.h"
+
+_Static_assert(LOADLINK_SEGMENTS_MAX <= SHED_SEGMENTS_MAX, "a segment must be a bit");
 
 static bool is_there(const struct model *model, size_t i) {
         return !(model->missing >> i & 1);
 }
 
-uint64_t model_count_image(const struct model *model) {
+static uint64_t count(const struct model *model, bool there) {
         uint64_t sum = 0;
 
         for (size_t i = 0; i < model->n_segments; i++)
-                sum += is_there(model, i) ? model->segment_bytes[i] : 0;
+                sum += is_there(model, i) == there ? model->segment_bytes[i] : 0;
         return sum;
+}
+
+uint64_t model_count_image(const struct model *model) {
+        return count(model, true);
+}
+
+uint64_t model_missing_bytes(const struct model *model) {
+        return count(model, false);
+}
+
+bool model_has_parts(const struct model *model) {
+        return model->n_segments > 1 && model->image_checksum != 0;
 }
 
 /* The whole image, or what was missing of it, in the image's order. */
@@ -44,51 +61,59 @@ void model_take_image(struct model *model, struct load *load) {
         model->image_bytes = model_count_image(model);
 }
 
-static uint64_t close_segments(struct model *model, uint64_t bytes) {
+static void close_segments(struct model *model, uint64_t segments) {
         int closed[LOADLINK_SEGMENTS_MAX];
-        uint64_t sum = 0;
+        uint64_t there = model_count_image(model);
         size_t n = 0;
 
-        model_keep_gone(model); /* nobody else may hold a segment; a later process begins with a whole load */
-        for (size_t i = model->n_segments; i-- > 0 && sum < bytes;) {
-                if (!is_there(model, i))
+        for (size_t i = 0; i < model->n_segments; i++) {
+                if (!(segments >> i & 1) || !is_there(model, i))
                         continue;
                 closed[n++] = fd_steal(&model->segments[i]);
                 model->missing |= (uint64_t)1 << i;
-                sum += model->segment_bytes[i];
         }
+        model_keep_part(model); /* nobody else may hold a segment that is to be freed */
         model_close_segments(model, closed, n);
-        log_info("model '%s': %llu bytes of its image are given back, %llu stay", model->name, (unsigned long long)sum,
-                 (unsigned long long)model_count_image(model));
-        return sum;
+        log_info("model '%s': %llu bytes of its image are given back, %llu stay", model->name,
+                 (unsigned long long)(there - model_count_image(model)), (unsigned long long)model_count_image(model));
+        manager_model_changed(model->manager, model, false);
 }
 
-uint64_t model_give_back_part(struct model *model, enum model_hold why, uint64_t bytes) {
-        uint64_t there = model->image_bytes, sum = 0;
+/* Its files are there, and those that the image was made of: else nothing would go together with what stayed. */
+static bool can_read_again(const struct model *model) {
+        struct model_files files;
+        struct request_error error;
+        bool same = model_files_open(&files, model, &error) == 0 && model_files_mark(&files) == model->files_mark;
 
-        /* One that was taken over from an earlier process goes as a whole: what it was made of is not known. */
-        if (bytes >= there || !model->image_checksum || model->state == MODEL_LOADING || model->state == MODEL_FAILED) {
+        model_files_deinit(&files);
+        if (!same)
+                log_notice("model '%s': its files have gone or changed since they were loaded, so its image is given back whole",
+                           model->name);
+        return same;
+}
+
+/* Its load is ended; a part that was there stays. */
+static void end_load(struct model *model) {
+        model->engine = engine_discard(model->engine);
+        model->load = load_free(model->load);
+        model_set_state(model, MODEL_AVAILABLE);
+}
+
+bool model_give_back_part(struct model *model, enum model_hold why, uint64_t segments) {
+        if (segments == UINT64_MAX || !model_has_parts(model) || (segments && !can_read_again(model))) {
                 model_give_back(model, why);
-                return there;
+                return false;
         }
         model_hold(model, why);
-        switch (model->state) {
-        case MODEL_STARTING:
-        case MODEL_READY:
-                sum = close_segments(model, bytes);
+        if (model->state == MODEL_LOADING)
+                end_load(model);
+        if (segments)
+                close_segments(model, segments);
+        else
+                model_keep_part(model);
+        if (model->state == MODEL_STARTING || model->state == MODEL_READY)
                 model_end_engine(model);
-                break;
-        case MODEL_AVAILABLE:
-                sum = close_segments(model, bytes);
+        else if (model->state == MODEL_AVAILABLE)
                 model->image_bytes = model_count_image(model);
-                break;
-        case MODEL_UNLOADING:
-                if (model->giving)
-                        sum = close_segments(model, bytes);
-                break;
-        case MODEL_LOADING:
-        case MODEL_FAILED:
-                break;
-        }
-        return sum;
+        return true;
 }

@@ -10,6 +10,7 @@
 #include "aside.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/words.h"
 #include "engine.h"
 #include "event.h"
 #include "load.h"
@@ -62,7 +63,7 @@ void model_close_image(struct model *model) {
         model_keep_gone(model);
         model_close_segments(model, model->segments, model->n_segments);
         model->n_segments = 0;
-        model->missing = 0;
+        model->missing = model->kept = 0;
 }
 
 void model_drop_image(struct model *model) {
@@ -203,7 +204,11 @@ static void model_start(struct model *model) {
         model->deaths_in_row = model->start_failures = 0;
         model->early_tried = false;
         model->load_began_us = manager_now_us();
-        if (config_is_null_backend(model->manager->config)) {
+        if (model->n_segments > 0 && !model->missing) { /* only its engine went */
+                model->kv_promised = model->plan.kv;
+                model->engine_promised = model->plan.engine;
+        }
+        if (config_is_null_backend(model->manager->config) || (model->n_segments > 0 && !model->missing)) {
                 model_set_state(model, MODEL_STARTING);
                 model_start_engine(model);
                 return;
@@ -294,8 +299,15 @@ static void model_unload(struct model *model) {
 }
 
 void model_unload_idle(struct model *model) {
-        if (model->state == MODEL_READY && list_empty(&model->active) && list_empty(&model->waiting))
+        if (!list_empty(&model->active) || !list_empty(&model->waiting))
+                return;
+        if (model->state == MODEL_READY) {
                 model_unload(model);
+        } else if (model_is_part(model)) {
+                residency_unloading(model);
+                model->load_wanted = false; /* so nobody needs what is left of it */
+                model_kick(model);
+        }
 }
 
 static void pump_ready(struct model *model) {
@@ -374,6 +386,8 @@ static void model_pump(struct model *model) {
         case MODEL_AVAILABLE:
                 answer_unloads(model, false);
                 refuse_held(model);
+                if (model->n_segments > 0 && !waits_for_load(model))
+                        model_drop_image(model); /* a part that was left for somebody */
                 if (waits_for_load(model) && !model->holds)
                         model_start(model);
                 else
@@ -466,6 +480,7 @@ static void copy_text(char *out, size_t size, const char *text) {
 
 void model_engine_ready(struct model *model, const Spark__Engine__V1__Ready *ready) {
         struct model_facts *f = &model->facts;
+        char image[WORDS_BYTES];
 
         *f = (struct model_facts){
                 .parameters = ready->parameters,
@@ -489,8 +504,8 @@ void model_engine_ready(struct model *model, const Spark__Engine__V1__Ready *rea
         model->load_began_us = 0;
         model->load_wanted = true; /* it stays until it is unloaded */
         model_keep(model);
-        event_log(EVENT_MODEL_READY, model->name, "model '%s' is ready: %s %s, %" PRIu64 " bytes, %s", model->name, f->architecture,
-                  f->format, model->image_bytes, f->backend);
+        event_log(EVENT_MODEL_READY, model->name, "model '%s' is ready: %s %s, %s, on %s", model->name, f->architecture, f->format,
+                  words_bytes(model->image_bytes, image), f->backend);
         model_set_state(model, MODEL_READY);
 }
 
@@ -589,8 +604,8 @@ void model_engine_gone(struct model *model, bool was_ready, bool lost, uint64_t 
         }
         if (model->start_failures >= START_FAILURES_MAX) {
                 request_error_set(&failed, SPARK__V1__ERROR_CODE__ENGINE_LOST,
-                                  "The engine of model '%s' ended %u times before it was ready.", model->name,
-                                  model->start_failures);
+                                  "The engine of model '%s' ended %u time%s before it was ready.", model->name,
+                                  model->start_failures, words_s(model->start_failures));
                 model_fail(model, EVENT_ENGINE_GIVEN_UP, &failed);
                 return;
         }

@@ -80,6 +80,7 @@ struct model {
         int segments[LOADLINK_SEGMENTS_MAX];
         size_t n_segments;
         uint64_t missing; /* of these (bit i: segment i): given back, to be loaded again before anything else */
+        uint64_t kept; /* of these: in the service manager's store */
         uint64_t segment_bytes[LOADLINK_SEGMENTS_MAX];
         uint64_t image_checksum, files_mark; /* of the image's tables, and of the files that it was made of */
         uint64_t image_bytes, kv_promised, engine_promised, load_began_us, load_us;
@@ -134,16 +135,24 @@ void model_give_back(struct model *model, enum model_hold why);
 void model_release(struct model *model, enum model_hold why);
 /* The first of those who hold it: "memory", "lease", "sleep", "power", "room"; "" = nobody. */
 const char *model_held_by(const struct model *model);
-/* model-segments.c: as model_give_back(), but no more of the image than it takes for so many bytes; the rest stays, and what has
- * gone is loaded again alone. Again while it is held, it gives more. Returns bytes of the image that come back, when the engine
- * has ended. */
-uint64_t model_give_back_part(struct model *model, enum model_hold why, uint64_t bytes);
+/* model-segments.c: as model_give_back(), but of the image these segments only (bit i: segment i; may be none); the rest stays, and
+ * what has gone is loaded again alone. Again while it is held, it gives more. False where it went as a whole: that was wanted
+ * (UINT64_MAX), or single segments could not be loaded again. */
+bool model_give_back_part(struct model *model, enum model_hold why, uint64_t segments);
+/* Some of its image is there, and no engine: it was given back in part. */
+static inline bool model_is_part(const struct model *m) {
+        return m->state == MODEL_AVAILABLE && m->n_segments > 0;
+}
+/* Single segments of its image could be loaded again, as far as is known. */
+bool model_has_parts(const struct model *model);
+/* Bytes of its image that are to be loaded again before it serves. */
+uint64_t model_missing_bytes(const struct model *model);
 /* Why it cannot be loaded with coded weights now: it is, or is being loaded, without. 0, or REQUEST_E_REFUSED with *error
  * filled. */
 int model_check_lossless(const struct model *model, struct request_error *error);
 /* Moves everything on that was kicked. */
 void models_pump(struct manager *m);
-/* Unloads one that is ready and has no requests. */
+/* Unloads one that is ready, or of which a part is there, and has no requests. */
 void model_unload_idle(struct model *model);
 /* What waits for it to be loaded is refused; it is as if nobody had asked. */
 void model_give_up(struct model *model, const struct request_error *error);

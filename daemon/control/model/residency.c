@@ -6,6 +6,7 @@
 
 #include "base/checked.h"
 #include "base/log.h"
+#include "base/words.h"
 #include "engine.h"
 #include "event.h"
 #include "load.h"
@@ -16,7 +17,6 @@
 #define SETTLE_US (2u * 1000000u)         /* after a model has gone its memory may take so long to be free, */
 #define SETTLE_DEVICE_US (60u * 1000000u) /* and so long where a device's driver held it */
 #define RETRY_MIN_MS 1000u
-#define GIB (1ull << 30)
 
 /* ---- what is known of a model ---- */
 
@@ -75,8 +75,8 @@ static bool has_requests(const struct model *model) {
 uint64_t residency_bytes(const struct model *model) {
         uint64_t sum = model->image_bytes, kv, other;
 
-        if (model->load)
-                return model->load->planned && !model->load->waits ? model->load->plan.need : 0;
+        if (model->load) /* which fitted beside what was there */
+                return sum + (model->load->planned && !model->load->waits ? model->load->plan.need : 0);
         kv = model->kv_promised;
         other = model->engine_promised;
         if (model->state == MODEL_READY || model->state == MODEL_UNLOADING) {
@@ -95,6 +95,9 @@ static uint64_t min_us(const struct model *model) {
 static enum residency_standing standing_of(const struct model *model, uint64_t now_us) {
         switch (model->state) {
         case MODEL_AVAILABLE:
+                if (!model_is_part(model))
+                        return RESIDENCY_GONE;
+                return is_pinned(model) ? RESIDENCY_STAYS : has_requests(model) ? RESIDENCY_LATER : RESIDENCY_IDLE;
         case MODEL_FAILED:
                 return RESIDENCY_GONE;
         case MODEL_UNLOADING:
@@ -115,7 +118,7 @@ static enum residency_standing standing_of(const struct model *model, uint64_t n
 uint64_t residency_unload_us(const struct model *model, uint64_t now_us) {
         uint64_t at = MAX(model->residency.used_us + model->residency.idle_us, model->residency.ready_us + min_us(model));
 
-        if (model->state != MODEL_READY || is_pinned(model) || model->residency.idle_us == 0 || has_requests(model))
+        if ((model->state != MODEL_READY && !model_is_part(model)) || is_pinned(model) || model->residency.idle_us == 0 || has_requests(model))
                 return 0;
         return at > now_us ? at - now_us : 1;
 }
@@ -254,11 +257,16 @@ bool residency_admits(struct model *model) {
         return false;
 }
 
+/* With a part that is there already. */
+static uint64_t all_of(const struct model *model, uint64_t need) {
+        return checked_add(need, model->image_bytes, &need) ? need : UINT64_MAX;
+}
+
 bool residency_allows(const struct model *model, const struct plan *plan) {
         _cleanup_(view_list_deinit) struct view_list list = { 0 };
 
         return model->manager->config->residency.max_bytes == 0 || !view_list_init(&list, model->manager, model) ||
-               missing_of_budget(model->manager, &list, plan->need) == 0;
+               missing_of_budget(model->manager, &list, all_of(model, plan->need)) == 0;
 }
 
 static struct residency_lack lack_of(const struct model *model, const struct view_list *l, const struct plan *plan,
@@ -268,7 +276,7 @@ static struct residency_lack lack_of(const struct model *model, const struct vie
         if (!checked_add(need, more, &need))
                 need = UINT64_MAX;
         of_memory = need > plan->room ? need - plan->room : 0;
-        bytes = missing_of_budget(model->manager, l, need);
+        bytes = missing_of_budget(model->manager, l, all_of(model, need));
         bytes = MAX(bytes, of_memory);
         return (struct residency_lack){ .bytes = bytes };
 }
@@ -312,12 +320,12 @@ bool residency_make_room(struct model *model, const struct plan *plan) {
 const char *residency_explain(const struct model *model, char *out, size_t size) {
         _cleanup_(view_list_deinit) struct view_list list = { 0 };
         uint64_t idle = 0, later = 0, budget = model->manager->config->residency.max_bytes;
+        char most[WORDS_BYTES], unused[WORDS_BYTES], used[WORDS_BYTES];
         int n = 0;
 
         *out = 0;
         if (budget)
-                n = snprintf(out, size, " All models together may take %.2f GiB (residency.max_bytes).",
-                             (double)budget / (double)GIB);
+                n = snprintf(out, size, " All models together may take %s (residency.max_bytes).", words_bytes(budget, most));
         if (!view_list_init(&list, model->manager, model))
                 return out;
         for (size_t i = 0; i < list.n; i++) {
@@ -325,8 +333,8 @@ const char *residency_explain(const struct model *model, char *out, size_t size)
                 later += list.views[i].standing == RESIDENCY_LATER ? list.views[i].bytes : 0;
         }
         if (idle + later > 0)
-                (void)snprintf(out + n, size - (size_t)n, " Models that may be unloaded hold %.2f GiB, those in use %.2f GiB.",
-                               (double)idle / (double)GIB, (double)later / (double)GIB);
+                (void)snprintf(out + n, size - (size_t)n, " Models that may be unloaded hold %s, those in use %s.",
+                               words_bytes(idle, unused), words_bytes(later, used));
         return out;
 }
 

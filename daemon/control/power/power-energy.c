@@ -1,63 +1,49 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "power-energy.h"
 
-void energy_init(struct energy *e, int64_t day) {
-        *e = (struct energy){ .day = day };
+void energy_init(struct energy *e, energy_spend spend, void *userdata) {
+        *e = (struct energy){ .spend = spend, .userdata = userdata, .others.uid = ENERGY_OTHERS };
         for (size_t i = 0; i < ENERGY_BUCKETS; i++)
-                list_init(&e->users[i]);
+                list_init(&e->shares[i]);
         list_init(&e->others.link);
 }
 
-static void users_clear(struct energy *e) {
+void energy_deinit(struct energy *e) {
         struct list *node;
 
         for (size_t i = 0; i < ENERGY_BUCKETS; i++)
-                while ((node = list_pop(&e->users[i])))
-                        free(LIST_ENTRY(node, struct energy_user, link));
-        e->n_users = 0;
+                while ((node = list_pop(&e->shares[i])))
+                        free(LIST_ENTRY(node, struct energy_share, link));
+        e->n_shares = 0;
 }
 
-void energy_deinit(struct energy *e) {
-        users_clear(e);
-}
+static struct energy_share *share_get(struct energy *e, uid_t uid, const char *model) {
+        struct list *bucket = &e->shares[uid % ENERGY_BUCKETS], *pos, *tmp;
+        struct energy_share *s;
 
-static struct energy_user *user_find(const struct energy *e, uid_t uid) {
-        struct list *pos, *tmp;
-
-        LIST_FOREACH(pos, tmp, (struct list *)&e->users[uid % ENERGY_BUCKETS]) {
-                struct energy_user *u = LIST_ENTRY(pos, struct energy_user, link);
-
-                if (u->uid == uid)
-                        return u;
+        LIST_FOREACH(pos, tmp, bucket) {
+                s = LIST_ENTRY(pos, struct energy_share, link);
+                if (s->uid == uid && strcmp(s->model, model) == 0)
+                        return s;
         }
-        return NULL;
+        if (e->n_shares >= ENERGY_SHARES_MAX || !(s = calloc(1, sizeof(*s))))
+                return &e->others;
+        s->uid = uid;
+        (void)snprintf(s->model, sizeof(s->model), "%s", model);
+        list_append(bucket, &s->link);
+        e->n_shares++;
+        return s;
 }
 
-static struct energy_user *user_get(struct energy *e, uid_t uid) {
-        struct energy_user *u = user_find(e, uid);
-
-        if (u || e->n_users >= ENERGY_USERS_MAX || !(u = calloc(1, sizeof(*u))))
-                return u ? u : &e->others;
-        u->uid = uid;
-        list_append(&e->users[uid % ENERGY_BUCKETS], &u->link);
-        e->n_users++;
-        return u;
-}
-
-void energy_add_tokens(struct energy *e, uid_t uid, uint64_t tokens, bool counted) {
-        struct energy_user *u;
-
+void energy_add_tokens(struct energy *e, uid_t uid, const char *model, uint64_t tokens) {
         if (tokens == 0)
                 return;
-        u = user_get(e, uid);
-        if (e->on_battery)
-                u->spent.battery_tokens += tokens;
-        if (!counted)
-                return;
-        u->tokens += tokens;
+        share_get(e, uid, model)->tokens += tokens;
         e->tokens += tokens;
 }
 
@@ -65,28 +51,38 @@ double energy_joules_per_token(const struct energy *e) {
         return e->sum_tokens ? (double)e->sum_uj / 1e6 / (double)e->sum_tokens : 0;
 }
 
-static void user_settle(struct energy *e, struct energy_user *u, double uj_per_token) {
-        uint64_t uj = (uint64_t)((double)u->tokens * uj_per_token);
+/* An interval's energy on its way to those whose it is. */
+struct settlement {
+        uint64_t uj, tokens; /* of the interval */
+        uint64_t given, seen; /* of both, so far */
+};
 
-        if (uj > 0)
-                u->spent.tokens += u->tokens;
-        u->spent.uj += uj;
-        if (e->on_battery)
-                u->spent.battery_uj += uj;
-        u->tokens = 0;
+/* Up to this share so much of the whole is due; what is left of that over those before is this share's. So nothing is lost by
+ * rounding. */
+static void share_settle(struct energy *e, const struct energy_share *s, struct settlement *of) {
+        uint64_t due;
+
+        of->seen += s->tokens;
+        due = (uint64_t)((double)of->uj * ((double)of->seen / (double)of->tokens));
+        if (s->tokens > 0)
+                e->spend(e->userdata, s->uid, s->model, due - of->given, s->tokens);
+        of->given = due;
 }
 
-/* The tokens of the interval that ends cost so much each. */
-static void interval_settle(struct energy *e, double uj_per_token) {
+/* The tokens of the interval that ends took so much. 0: nobody knows. */
+static void interval_settle(struct energy *e, uint64_t uj) {
+        struct settlement of = { .uj = uj, .tokens = e->tokens };
         struct list *pos, *tmp;
 
         if (e->tokens == 0)
                 return;
-        for (size_t i = 0; i < ENERGY_BUCKETS; i++)
-                LIST_FOREACH(pos, tmp, &e->users[i])
-                        user_settle(e, LIST_ENTRY(pos, struct energy_user, link), uj_per_token);
-        user_settle(e, &e->others, uj_per_token);
-        e->tokens = 0;
+        for (size_t i = 0; uj > 0 && i < ENERGY_BUCKETS; i++)
+                LIST_FOREACH(pos, tmp, &e->shares[i])
+                        share_settle(e, LIST_ENTRY(pos, struct energy_share, link), &of);
+        if (uj > 0)
+                share_settle(e, &e->others, &of);
+        energy_deinit(e);
+        e->others.tokens = e->tokens = 0;
 }
 
 static void interval_keep(struct energy *e, uint64_t uj) {
@@ -112,7 +108,7 @@ static void measured(struct energy *e, uint64_t uj, uint64_t us, bool working) {
                 return;
         }
         interval_keep(e, uj);
-        interval_settle(e, (double)uj / (double)e->tokens);
+        interval_settle(e, uj);
 }
 
 void energy_read(struct energy *e, uint64_t uj, uint64_t now_us, bool working) {
@@ -129,23 +125,7 @@ void energy_read(struct energy *e, uint64_t uj, uint64_t now_us, bool working) {
 }
 
 void energy_lose(struct energy *e) {
-        interval_settle(e, energy_joules_per_token(e) * 1e6);
+        interval_settle(e, (uint64_t)(energy_joules_per_token(e) * 1e6 * (double)e->tokens));
         e->has_base = e->watts_known = false;
         e->carried_uj = 0;
-}
-
-void energy_set_day(struct energy *e, int64_t day) {
-        if (day == e->day)
-                return;
-        e->day = day;
-        users_clear(e);
-        e->others.spent = (struct energy_spent){ 0 };
-        e->others.tokens = 0;
-        e->tokens = 0;
-}
-
-struct energy_spent energy_spent(const struct energy *e, uid_t uid) {
-        const struct energy_user *u = user_find(e, uid);
-
-        return u ? u->spent : e->n_users >= ENERGY_USERS_MAX ? e->others.spent : (struct energy_spent){ 0 };
 }

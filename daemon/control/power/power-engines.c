@@ -13,15 +13,13 @@
 
 #define TEST_US (20u * 1000000u) /* a device takes a while to come back */
 
-typedef void (*engine_fn)(struct power *p, struct engine *e);
-
 static struct engine *engine_of(struct list *node) {
         struct engine *e = LIST_ENTRY(node, struct model, link)->engine;
 
         return e && e->state == ENGINE_READY ? e : NULL;
 }
 
-static void each_engine(struct power *p, engine_fn fn) {
+void power_engines_each(struct power *p, power_engine_fn fn) {
         struct list *pos, *tmp;
 
         LIST_FOREACH(pos, tmp, &p->manager->models.list)
@@ -94,6 +92,7 @@ static void engine_turn(struct power *p, struct engine *e) {
                 send_test(p, e);
         if (rest != e->power.rests_wanted)
                 send_pause(p, e, rest);
+        power_caps_turn(p, e);
 }
 
 void power_engines_turn(struct power *p) {
@@ -108,7 +107,9 @@ void power_engines_turn(struct power *p) {
                 else if (held && !hold)
                         model_release(model, MODEL_HOLD_SLEEP);
         }
-        each_engine(p, engine_turn);
+        power_engines_each(p, engine_turn);
+        if (p->caps_stale)
+                power_caps_update(p);
 }
 
 void power_take_paused(struct power *p, struct engine *e, const Spark__Engine__V1__Paused *m) {
@@ -141,7 +142,7 @@ static void test_due(struct power *p, struct engine *e) {
 }
 
 void power_engines_test(struct power *p) {
-        each_engine(p, test_due);
+        power_engines_each(p, test_due);
         manager_kick(p->manager);
 }
 

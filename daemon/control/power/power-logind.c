@@ -20,7 +20,7 @@
 #include "event.h"
 #include "power-private.h"
 #include "session/session.h"
-#include "store/disk.h"
+#include "disk.h"
 
 #define LOGIND "org.freedesktop.login1"
 #define LOGIND_PATH "/org/freedesktop/login1"

@@ -8,7 +8,7 @@
 
 #include "model/engine.h"
 #include "power-private.h"
-#include "request/request-private.h"
+#include "request/request.h"
 
 static bool model_works(const struct model *model) {
         return !list_empty(&model->active);
@@ -55,19 +55,38 @@ void power_take_state(struct power *p, struct engine *e, const Spark__Engine__V1
 }
 
 void power_engine_gone(struct power *p, const struct engine *e) {
-        if (!p || p->energy_engine != e)
+        if (!p)
+                return;
+        power_caps_engine_gone(p, e);
+        if (p->energy_engine != e)
                 return;
         energy_lose(&p->energy);
         p->energy_engine = NULL;
 }
 
+void power_note_work(struct power *p) {
+        if (p && !p->energy_engine && !anything_works(p) && p->energy.tokens == 0 && rapl_read(&p->rapl))
+                energy_read(&p->energy, p->rapl.uj, manager_now_us(), false);
+}
+
 void power_note_tokens(struct power *p, const struct model *model, uid_t uid, uint64_t tokens) {
-        bool counted;
+        const struct usage_counts counts = { .battery_tokens = tokens };
 
         if (!p)
                 return;
-        counted = p->energy_engine ? model->engine && model->engine->power.energy_known : p->rapl.n > 0;
-        energy_add_tokens(&p->energy, uid, tokens, counted);
+        if (p->state.level > POWER_MAINS)
+                usage_add(p->manager->usage, uid, model->name, &counts);
+        if (p->energy_engine ? model->engine && model->engine->power.energy_known : p->rapl.n > 0)
+                energy_add_tokens(&p->energy, uid, model->name, tokens);
+}
+
+void power_spend(void *userdata, uid_t uid, const char *model, uint64_t uj, uint64_t tokens) {
+        struct power *p = userdata;
+        const struct usage_counts counts = {
+                .energy_uj = uj, .energy_tokens = tokens, .battery_uj = p->state.level > POWER_MAINS ? uj : 0,
+        };
+
+        usage_add(p->manager->usage, uid, model, &counts);
 }
 
 /* ---- once a second ---- */
@@ -90,7 +109,6 @@ static void read_temperature(struct power *p) {
 void power_meter_tick(struct power *p, uint64_t now_us) {
         bool works = anything_works(p);
 
-        energy_set_day(&p->energy, usage_day_now());
         read_temperature(p);
         if (p->energy_engine || p->rapl.n == 0)
                 return;
@@ -102,7 +120,17 @@ void power_meter_tick(struct power *p, uint64_t now_us) {
         }
 }
 
+void power_settle(struct power *p) {
+        if (!p->energy_engine && p->energy.tokens > 0 && rapl_read(&p->rapl))
+                energy_read(&p->energy, p->rapl.uj, manager_now_us(), false);
+        energy_lose(&p->energy);
+}
+
 /* ---- what is told ---- */
+
+bool power_has_meter(const struct power *p) {
+        return p->energy_engine || p->rapl.n > 0;
+}
 
 struct power_energy power_energy(const struct power *p) {
         const struct energy *e = &p->energy;
@@ -120,10 +148,4 @@ struct power_energy power_energy(const struct power *p) {
                 out.watts = (float)p->energy_engine->power.power_mw / 1000.0f;
         }
         return out;
-}
-
-struct power_spent power_spent(const struct power *p, uid_t uid) {
-        struct energy_spent s = energy_spent(&p->energy, uid);
-
-        return (struct power_spent){ s.uj, s.tokens, s.battery_uj, s.battery_tokens };
 }

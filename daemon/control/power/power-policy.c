@@ -69,6 +69,23 @@ uint32_t power_serves(const struct config_power *c, enum power_level level, bool
         return hot ? MAX(serves, (uint32_t)c->when_hot) : serves;
 }
 
+static uint32_t lower(uint64_t a, uint64_t b) {
+        return (uint32_t)(a && b ? MIN(a, b) : MAX(a, b));
+}
+
+struct power_caps power_caps(const struct config_power *c, enum power_level level, bool hot) {
+        static const enum config_caps_state states[POWER_LEVELS] = {
+                [POWER_MAINS] = CONFIG_CAPS_MAINS, [POWER_BATTERY] = CONFIG_CAPS_BATTERY,
+                [POWER_LOW] = CONFIG_CAPS_LOW, [POWER_CRITICAL] = CONFIG_CAPS_LOW,
+        };
+        const struct config_caps *a = &c->caps[states[level]], none = { 0 }, *b = hot ? &c->caps[CONFIG_CAPS_HOT] : &none;
+        struct power_caps out = { lower(a->batch, b->batch), lower(a->threads, b->threads), lower(a->clocks, b->clocks) };
+
+        if (out.clocks == 100)
+                out.clocks = 0;
+        return out;
+}
+
 enum power_verdict power_judge(const struct config_power *c, enum power_level level, bool hot, Spark__V1__Priority priority) {
         if ((uint32_t)priority >= power_serves(c, level, hot))
                 return POWER_SERVE;

@@ -5,12 +5,12 @@
  * What the power supply means for requests: pure functions over the configuration and what was read of the machine, so
  * that every cell of the table can be tested.
  *
- *   level      comes from                                     serves (by default)
- *   mains      no battery, or it is charged                    everything
- *   battery    on battery, or the profile power-saver          on_battery (normal and interactive)
- *   low        low_percent, or UPower warns                    on_low (interactive)
- *   critical   critical_percent, or UPower warns of that       on_critical (nothing: all is parked)
- *   hot        besides: an engine's device is throttled        when_hot (everything)
+ *   level      comes from                                     serves (by default)                       caps
+ *   mains      no battery, or it is charged                    everything                                mains_*
+ *   battery    on battery, or the profile power-saver          on_battery (normal and interactive)       battery_*
+ *   low        low_percent, or UPower warns                    on_low (interactive)                      low_*
+ *   critical   critical_percent, or UPower warns of that       on_critical (nothing: all is parked)      low_*
+ *   hot        besides: an engine's device is throttled        when_hot (everything)                     the lower, of hot_*
  *
  * The emptier level counts at once; a fuller one when it is more than that by some percent, or has lasted for some seconds, so
  * that a loose plug does not make the service flap.
@@ -43,6 +43,11 @@ struct power_reading {
         enum power_warning warning;
 };
 
+/* What engines are to do without; 0 = no cap. */
+struct power_caps {
+        uint32_t batch, threads, clocks;
+};
+
 /* A level with its history. Zero-initialised: mains. */
 struct power_meter {
         enum power_level level;
@@ -53,6 +58,7 @@ struct power_meter {
 bool power_meter_read(struct power_meter *m, const struct config_power *c, const struct power_reading *r, uint64_t now_us);
 /* The lowest priority that is served, or CONFIG_SERVES_NONE. */
 uint32_t power_serves(const struct config_power *c, enum power_level level, bool hot);
+struct power_caps power_caps(const struct config_power *c, enum power_level level, bool hot);
 /* What becomes of a request with this priority. One that only heat holds up waits; a person's interactive request is never
  * refused for want of power. */
 enum power_verdict power_judge(const struct config_power *c, enum power_level level, bool hot, Spark__V1__Priority priority);

@@ -64,6 +64,9 @@ struct power {
         const char *profile_of;      /* name on the bus of who said which profile it is; NULL = nobody */
         uint64_t hot_until_us;       /* 0 = not hot */
         bool parked;                 /* nothing is served: engines rest */
+        bool clocks_left;            /* an engine that died had its device's clocks capped: the next one is to undo that */
+        bool caps_stale;             /* what is in force is to be worked out again */
+        bool clocks_said;            /* that they can't be capped was logged */
         /* energy */
         struct energy energy;
         struct rapl rapl;
@@ -92,6 +95,17 @@ bool power_engines_rest(const struct power *p);
 void power_engines_test(struct power *p);
 /* True when none is left to be tested; one that does not answer is replaced. */
 bool power_engines_tested(struct power *p, uint64_t now_us);
+
+/* For power-caps.c. Engines that serve, one after the other. */
+typedef void (*power_engine_fn)(struct power *p, struct engine *e);
+void power_engines_each(struct power *p, power_engine_fn fn);
+
+/* ---- power-caps.c ---- */
+/* Brings what an engine is told in line with what is wanted. */
+void power_caps_turn(struct power *p, struct engine *e);
+/* Works out what is in force: engines have answered, come or gone, or something else is wanted. */
+void power_caps_update(struct power *p);
+void power_caps_engine_gone(struct power *p, const struct engine *e);
 
 /* ---- power-bus.c ---- */
 /* Begins to connect where the configuration wants a bus. */
@@ -123,3 +137,9 @@ void power_supply_tick(struct power *p, uint64_t now_us);
 
 /* ---- power-meter.c ---- */
 void power_meter_tick(struct power *p, uint64_t now_us);
+/* What was computed until now is charged. */
+void power_settle(struct power *p);
+/* For energy_init(): to the usage ledger. */
+void power_spend(void *userdata, uid_t uid, const char *model, uint64_t uj, uint64_t tokens);
+/* Something counts energy. */
+bool power_has_meter(const struct power *p);

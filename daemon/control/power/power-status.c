@@ -38,15 +38,22 @@ void power_fill_info(struct power *p, struct power_view *v, Spark__V1__PowerInfo
         info->joules_per_token = energy.joules_per_token;
         info->watts_known = energy.watts_known;
         info->watts = energy.watts;
+        info->batch = s->caps.batch;
+        info->threads = s->caps.threads;
+        info->clocks = s->caps.clocks;
+        info->in_force = (char *)s->in_force;
+        info->clocks_by = (char *)s->clocks_by;
+        info->refused = (char *)s->refused;
         while (info->n_notes < POWER_NOTES_MAX && (v->notes[info->n_notes] = (char *)power_note(p, info->n_notes)))
                 info->n_notes++;
         info->notes = v->notes;
 }
 
 void power_fill_user(const struct power *p, uid_t uid, Spark__V1__UserInfo *info) {
-        struct power_spent spent = power_spent(p, uid);
+        struct usage_counts spent = usage_spent(p->manager->usage, uid);
 
-        info->energy_uj_today = spent.uj;
+        info->energy_uj_today = spent.energy_uj;
+        info->energy_tokens_today = spent.energy_tokens;
         info->battery_tokens_today = spent.battery_tokens;
         info->battery_energy_uj_today = spent.battery_uj;
         info->battery_tokens_per_day = power_config(p)->battery_tokens_per_day;

@@ -6,7 +6,7 @@
 #include "power.h"
 #include "spark.pb-c.h"
 
-#define POWER_NOTES_MAX 8u
+#define POWER_NOTES_MAX 12u
 
 /* What a PowerInfo points at besides the struct power. */
 struct power_view {

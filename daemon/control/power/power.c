@@ -2,10 +2,11 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "event.h"
 #include "power-private.h"
-#include "request/request-private.h"
+#include "request/request.h"
 
 /* ---- words ---- */
 
@@ -41,6 +42,11 @@ const char *power_note(const struct power *p, size_t i) {
                   "logind does not let the service forbid sleep while a person waits for an answer." },
                 { p->blocks[POWER_BLOCK_IDLE].refused,
                   "logind does not let the service keep the machine from being idle while a person waits for an answer." },
+                { strstr(p->state.refused, "not permitted"),
+                  "Clocks are not capped: the driver lets only root do that." },
+                { strstr(p->state.refused, "clocks: unsupported"),
+                  "Clocks are not capped: neither the kernel nor a driver does it here." },
+                { strstr(p->state.refused, "threads:"), "Threads are not capped: an engine's are not the host's." },
                 { p->sleeper.late, "The last time that the machine slept not everything was parked and written in time." },
                 { p->rapl.forbidden && !p->energy_engine,
                   "The processor's energy counter (RAPL) is there, but only root may read it; docs/power.md says what to do." },
@@ -107,8 +113,8 @@ void power_update(struct power *p, uint64_t now_us) {
         s->percent = (float)p->reading.percent;
         s->throttled = hot;
         s->serves = power_serves(power_config(p), s->level, hot);
+        s->caps = power_caps(power_config(p), s->level, hot);
         p->parked = s->serves == CONFIG_SERVES_NONE;
-        p->energy.on_battery = s->level > POWER_MAINS;
         if (s->level != before.level)
                 tell_level(p, before.level);
         else if (s->throttled != before.throttled)
@@ -116,8 +122,10 @@ void power_update(struct power *p, uint64_t now_us) {
                           hot ? "slows down for heat or power" : "runs as fast as it can again", power_serves_name(s->serves));
         if (s->serves != before.serves)
                 power_kick_all(p);
-        if (s->level != before.level || s->throttled != before.throttled || s->serves != before.serves)
+        if (s->level != before.level || s->throttled != before.throttled || s->serves != before.serves ||
+            s->caps.batch != before.caps.batch || s->caps.threads != before.caps.threads || s->caps.clocks != before.caps.clocks)
                 power_changed(p);
+        power_caps_update(p);
 }
 
 /* ---- requests ---- */
@@ -143,8 +151,8 @@ static const char *reason(const struct power *p, char out[96]) {
 
 static int check_budget(const struct power *p, const struct user *user, struct request_error *error) {
         const struct config_power *c = power_config(p);
-        struct energy_spent spent = energy_spent(&p->energy, user->uid);
-        bool joules = c->battery_joules_per_day && energy_joules_per_token(&p->energy) > 0;
+        struct usage_counts spent = usage_spent(p->manager->usage, user->uid);
+        bool joules = c->battery_joules_per_day && (power_has_meter(p) || spent.battery_uj > 0);
         char why[96];
 
         if (p->state.level == POWER_MAINS)
@@ -219,7 +227,8 @@ int power_new(struct power **ret, struct manager *m) {
         p->manager = m;
         list_init(&p->watchers);
         p->state.serves = SPARK__V1__PRIORITY__BACKGROUND;
-        energy_init(&p->energy, usage_day_now());
+        p->state.clocks_by = p->state.refused = "";
+        energy_init(&p->energy, power_spend, p);
         r = power_logind_init(p);
         if (r < 0) {
                 (void)power_free(p);
@@ -237,6 +246,7 @@ struct power *power_free(struct power *p) {
                 return NULL;
         power_bus_disconnect(p);
         power_logind_deinit(p);
+        power_settle(p);
         rapl_close(&p->rapl);
         energy_deinit(&p->energy);
         free(p);

@@ -7,7 +7,8 @@
  * that stands on mains and does not sleep, and status says so.
  *
  * power.c: what is in effect, for requests and for others. power-policy.c: what it means (pure). power-sleep.c: going to
- * sleep and waking (pure). power-engines.c: engines that rest or are tested. power-bus.c: the connection to the bus, and on it
+ * sleep and waking (pure). power-engines.c: engines that rest or are tested. power-caps.c: what they do
+ * without. power-bus.c: the connection to the bus, and on it
  * power-logind.c and power-supply.c. power-sysfs.c: the kernel's files. power-energy.c: joules and tokens.
  */
 
@@ -39,6 +40,10 @@ struct power_state {
         float percent;
         char profile[32]; /* "" = not known */
         uint32_t serves;  /* the lowest priority, or CONFIG_SERVES_NONE */
+        struct power_caps caps;    /* wanted */
+        char in_force[24];         /* of them, by what engines say: "batch threads clocks"; "" = nothing, or there is no engine */
+        const char *clocks_by;     /* "uclamp", "nvml", "" */
+        const char *refused;       /* "threads: unsupported, clocks: not permitted"; "" = nothing */
         bool temperature_known, temperature_of_device;
         int32_t temperature_c;
         enum sleep_state sleep;
@@ -56,6 +61,7 @@ struct power_watcher {
 
 /* 0 or -errno. */
 int power_new(struct power **ret, struct manager *m);
+/* Charges what was computed until now: before the usage ledger is written for the last time. */
 struct power *power_free(struct power *p);
 void power_turn(struct power *p);
 void power_tick(struct power *p, uint64_t now_us);
@@ -80,6 +86,8 @@ int power_admit(const struct power *p, const struct user *user, Spark__V1__Prior
 bool power_keeps_waiting(const struct power *p, const struct request *r);
 /* What the model's state is called while sleep holds it back; NULL where it does not. */
 const char *power_model_state(const struct power *p, const struct model *model);
+/* An engine is about to be given work: from here on its energy is somebody's. */
+void power_note_work(struct power *p);
 /* So many tokens were computed for the user by the model's engine. */
 void power_note_tokens(struct power *p, const struct model *model, uid_t uid, uint64_t tokens);
 
@@ -94,11 +102,21 @@ struct power_engine {
         bool throttled, temperature_known, energy_known, watts_known;
         int32_t temperature_c;
         uint32_t power_mw;
+        struct power_caps caps; /* as it was told last */
+        bool caps_pending, caps_again; /* that was not answered yet; it is to be told once more */
+        bool ended_well;        /* its process gave back what it had of its device */
+        uint64_t caps_key;
+        struct power_capped {
+                uint32_t batch, threads;
+                Spark__Engine__V1__Clocks clocks;
+        } capped; /* as it said */
 };
 
 void power_take_paused(struct power *p, struct engine *e, const Spark__Engine__V1__Paused *m);
 void power_take_tested(struct power *p, struct engine *e, const Spark__Engine__V1__Tested *m);
+void power_take_capped(struct power *p, struct engine *e, const Spark__Engine__V1__Capped *m);
 void power_take_state(struct power *p, struct engine *e, const Spark__Engine__V1__State *s);
+/* Before it goes. */
 void power_engine_gone(struct power *p, const struct engine *e);
 
 /* ---- energy ---- */
@@ -110,9 +128,4 @@ struct power_energy {
         bool watts_known;
         float watts;
 };
-struct power_spent {
-        uint64_t uj, tokens; /* today */
-        uint64_t battery_uj, battery_tokens;
-};
 struct power_energy power_energy(const struct power *p);
-struct power_spent power_spent(const struct power *p, uid_t uid);

@@ -21,7 +21,9 @@
 #include "model/load.h"
 #include "request-keep.h"
 #include "request-private.h"
-#include "session/session-private.h"
+#include "session/session-text.h"
+#include "session/session-view.h"
+#include "session/session.h"
 
 #define AGAIN_MS 500u
 
@@ -73,7 +75,9 @@ void request_fill_record(const struct request *r, Spark__State__V1__Request *m) 
         m->losses = r->losses;
         m->kv_limit = r->kv_limit;
         m->begun = r->begun;
-        m->session = s ? (char *)s->id : (char *)"";
+        m->asking = r->question != NULL;
+        m->granted = r->origin.granted;
+        m->session = s ? (char *)session_id(s) : (char *)"";
         m->session_tokens = s ? r->journal.n_prefix : r->turn.session_tokens;
         if (r->state == REQUEST_FINISHING)
                 fill_finishing(r, m);
@@ -203,6 +207,16 @@ void request_note_credit(struct request *r, uint64_t tokens) {
         KEEP_APPEND(r->manager->keep, REQUEST_CREDIT, request_credit, &m);
 }
 
+void request_note_granted(struct request *r) {
+        Spark__State__V1__RequestGranted m = SPARK__STATE__V1__REQUEST_GRANTED__INIT;
+
+        if (!r->kept)
+                return;
+        m.key = r->key;
+        m.granted = r->origin.granted;
+        KEEP_APPEND(r->manager->keep, REQUEST_GRANTED, request_granted, &m);
+}
+
 void request_note_end(struct request *r) {
         Spark__State__V1__RequestGone m = SPARK__STATE__V1__REQUEST_GONE__INIT;
         char name[CLIENTS_NAME_MAX];
@@ -262,6 +276,8 @@ static int restore_place(struct request *r, const struct kept_request *kept, con
         if (o->kind == REQUEST_LOAD) {
                 model = models_find_for_load(m, f->load, fd_steal(input_fd), error);
                 r->lossless = f->load->lossless;
+        } else if (o->look) {
+                return again(error);
         } else if (o->lease) {
                 return lease_submit(r, f, error);
         } else if (o->session) {
@@ -277,6 +293,20 @@ static int restore_place(struct request *r, const struct kept_request *kept, con
                 return REQUEST_E_REFUSED;
         request_wait_for(r, model);
         return 0;
+}
+
+/* The last process was asking whether it may be. Nothing was done for it: it is taken as if it came now. */
+static int ask_again(struct request *r, const Spark__V1__ClientFrame *f, const struct request_outline *o, int *input_fd,
+                     struct request_error *error) {
+        struct demand demand;
+        int e;
+
+        r->sent_us = 0;
+        demand_of_frame(r->manager, r->user, f, &demand);
+        e = request_check_rights(&r->origin, &demand, error);
+        if (e == 0)
+                e = request_ask(r, &demand, f->interactive_authorization, input_fd, NULL, 0, error);
+        return e ? e : request_place(r, o, f, input_fd, NULL, 0, error);
 }
 
 static int restore_unpacked(struct manager *m, const struct kept_request *kept, const Spark__V1__ClientFrame *f,
@@ -298,6 +328,7 @@ static int restore_unpacked(struct manager *m, const struct kept_request *kept, 
         r->first_token_us = kept->first_token_us;
         r->losses = kept->losses;
         r->begun = kept->begun;
+        r->origin.granted |= kept->granted & RIGHTS_ALL;
         r->priority = (Spark__V1__Priority)MIN(kept->priority, (uint32_t)SPARK__V1__PRIORITY__INTERACTIVE);
         r->kv_limit = kept->accepted ? kept->kv_limit : origin->user->policy.kv;
         user_charge_found(origin->user, USER_REQUESTS, 1);
@@ -309,11 +340,13 @@ static int restore_unpacked(struct manager *m, const struct kept_request *kept, 
                 return e;
         r->kept = true;
         r->input_kept = kept->input;
-        e = restore_place(r, kept, f, &o, input_fd, error);
-        if (e)
+        e = kept->asking ? ask_again(r, f, &o, input_fd, error) : restore_place(r, kept, f, &o, input_fd, error);
+        if (e && e != REQUEST_ASKED)
                 return e;
-        r->job = job_new_of_request(r, f);
-        request_count(r);
+        if (!kept->asking) {
+                r->job = job_new_of_request(r, f);
+                request_count(r);
+        }
         *ret = steal_ptr(&r);
         return 0;
 }

@@ -25,6 +25,8 @@ void request_note_accepted(struct request *r);
 void request_note_tokens(struct request *r, const Spark__V1__Token *token, bool pending);
 void request_note_queued(struct request *r);
 void request_note_credit(struct request *r, uint64_t tokens);
+/* It may be, with the rights that it has now. */
+void request_note_granted(struct request *r);
 /* It is no one's any more. */
 void request_note_end(struct request *r);
 
@@ -32,3 +34,5 @@ void request_note_end(struct request *r);
 int request_restore(struct manager *m, const struct kept_request *kept, const struct request_origin *origin,
                     const struct request_sink *sink, void *userdata, int input_fd, struct request **ret,
                     struct request_error *error);
+/* All of them are there. */
+void requests_added_again(struct requests *t);

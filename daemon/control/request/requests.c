@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "request-keep.h"
 #include "request-private.h"
 
 void requests_init(struct requests *t) {

@@ -15,10 +15,12 @@
 #include <systemd/sd-bus.h>
 
 #include "base/list.h"
+#include "peer.h"
 #include "rights.h"
 
 enum {
         POLKIT_E_BUSY = 1, /* too many questions are open */
+        POLKIT_E_GONE = 2, /* there is nobody to ask about any more */
 };
 
 enum polkit_answer {
@@ -34,13 +36,20 @@ struct polkit {
         size_t n_checks;
         uint64_t last_id;
         bool told_absent, told_trouble;
+        bool knows_no_pidfd; /* it is older than version 124 */
 };
 
 struct polkit_check;
 
+/* Who asks: a unique name on the bus, or the process at the other end of a socket. Borrowed for as long as the question is open. */
+struct polkit_subject {
+        const char *bus_name;
+        const struct peer *peer;
+};
+
 /* told: called once, from the loop; the check is gone by then. */
 struct polkit_question {
-        const char *bus_name; /* unique name of who asks */
+        struct polkit_subject subject;
         uid_t uid;
         enum right right;
         bool interactive;     /* a person may be asked for a password */
@@ -51,7 +60,7 @@ struct polkit_question {
 void polkit_init(struct polkit *p);
 /* The bus goes: open questions are answered with POLKIT_NO. NULL is allowed. */
 void polkit_set_bus(struct polkit *p, sd_bus *bus);
-/* 0, POLKIT_E_BUSY or -errno; told is not called from within. */
+/* 0, POLKIT_E_*, or -errno (-ENOTCONN: there is no system bus); told is not called from within. */
 int polkit_ask(struct polkit *p, const struct polkit_question *q, struct polkit_check **ret);
 /* Nobody wants to know any more; a dialog that is open goes away. */
 struct polkit_check *polkit_drop(struct polkit_check *c);

@@ -37,6 +37,15 @@ const char *right_refusal(enum right right) {
         return rights[right].refusal;
 }
 
+const char *right_advice(enum right right, bool by_password) {
+        if (by_password)
+                return "It takes an administrator's password: let it be asked for (sparkctl --ask-password), or run it as root "
+                       "(sudo).";
+        if (right == RIGHT_USE || right == RIGHT_USE_INTERACTIVE || right == RIGHT_RESERVE_MEMORY)
+                return "Join the socket's group (spark), or run it as root (sudo).";
+        return "Run it as root (sudo), or have an administrator permit the action by a rule of polkit.";
+}
+
 static bool in_groups(gid_t gid, const gid_t *groups, size_t n) {
         for (size_t i = 0; i < n; i++)
                 if (groups[i] == gid)

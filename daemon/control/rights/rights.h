@@ -22,7 +22,7 @@ enum right {
         RIGHT_RESERVE_MEMORY,  /* make the service give memory back */
         RIGHT_OBSERVE_OTHERS,  /* see other users' sessions, jobs, leases */
         RIGHTS,
-};
+}; /* records of what is kept have these as bits: new ones come last */
 
 #define RIGHT_BIT(right) (1u << (right))
 #define RIGHTS_ALL ((1u << RIGHTS) - 1)
@@ -32,5 +32,7 @@ enum right {
 const char *right_action(enum right right);
 /* A sentence for who was turned away. */
 const char *right_refusal(enum right right);
+/* And what they can do about it. by_password: a person who is asked for one might allow it. */
+const char *right_advice(enum right right, bool by_password);
 /* True where the mode of the socket's file lets a user with these groups connect to it. fd: the listening socket. */
 bool rights_socket_admits(int fd, uid_t uid, const gid_t *groups, size_t n);

@@ -149,12 +149,12 @@ static void operate_close(struct sessions *t, struct request *r, const Spark__V1
         request_finish(r, &done);
 }
 
-static void operate_list(struct sessions *t, struct request *r) {
+static void operate_list(struct sessions *t, struct request *r, const Spark__V1__Sessions *asked) {
         Spark__V1__SessionsResult result = SPARK__V1__SESSIONS_RESULT__INIT;
         Spark__V1__Done done = SPARK__V1__DONE__INIT;
         _cleanup_free_ Spark__V1__SessionInfo *infos = NULL;
         _cleanup_free_ Spark__V1__SessionInfo **list = NULL;
-        bool all = manager_is_privileged(r->user->uid);
+        bool all = manager_is_privileged(r->user->uid) || asked->all_users;
         struct list *pos, *tmp;
         size_t n = 0;
 
@@ -190,11 +190,6 @@ static void operate_forget(struct sessions *t, struct request *r, const Spark__V
         struct list *pos, *tmp;
         bool asked = false;
 
-        if (f->all_users && !manager_is_privileged(r->user->uid)) {
-                request_fail_with(r, SPARK__V1__ERROR_CODE__PERMISSION_DENIED,
-                                  "all_users: only root and the daemon's own user may drop what others have cached.");
-                return;
-        }
         if (*f->model && !models_find(t->manager, f->model, &error)) {
                 request_fail(r, &error);
                 return;
@@ -240,7 +235,7 @@ void session_operate(struct sessions *t, struct request *r) {
                 operate_close(t, r, f->session_close);
                 break;
         case SPARK__V1__CLIENT_FRAME__BODY_SESSIONS:
-                operate_list(t, r);
+                operate_list(t, r, f->sessions);
                 break;
         case SPARK__V1__CLIENT_FRAME__BODY_FORGET:
                 operate_forget(t, r, f->forget);

@@ -8,8 +8,9 @@
 #include "request/request.h"
 #include "session-file.h"
 #include "session-text.h"
+#include "session-view.h"
 #include "session.h"
-#include "store/disk.h"
+#include "disk.h"
 
 #define SESSION_BUCKETS 256u
 #define SESSION_BUSY_RETRY_MS 200u
@@ -35,7 +36,6 @@ struct sessions {
         bool hurry;            /* memory is short: idle sessions go to disk soon */
         bool complained;       /* of a file that could not be written, since one could */
         uint64_t since_us;
-        /* Whoever wants to tell others that one came or is about to go; NULL = nobody. */
         void (*told)(void *userdata, const struct session *s, bool removed);
         void *told_userdata;
 };
@@ -96,7 +96,6 @@ struct file_job {
 };
 
 /* ---- session.c ---- */
-struct session *session_find(struct sessions *t, const char *id);
 /* NULL without memory. */
 struct session *session_new(struct sessions *t, struct user *user, const char *id);
 /* Ends what runs on it; its files stay. */
@@ -113,9 +112,6 @@ void session_changed(struct session *s);
 void session_answer(struct request *r, struct session *s, const Spark__V1__Done *done);
 /* The answers that waited, up to what was tried (all: every one). */
 void session_answer_waiting(struct session *s, bool all);
-/* Strings are borrowed from the session. */
-void session_fill_info(const struct session *s, Spark__V1__SessionInfo *info);
-uint64_t session_idle_us(const struct session *s, uint64_t now_us);
 
 /* ---- session-operate.c ---- */
 /* Does what the request asks for, or finds out what it waits for. */

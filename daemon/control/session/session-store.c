@@ -15,6 +15,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/words.h"
 #include "session-private.h"
 
 /* ---- jobs ---- */
@@ -383,9 +384,9 @@ static void done_scan(struct disk_job *base) {
         for (size_t i = 0; i < job->scan.n; i++)
                 lost += add_found(t, &job->scan.found[i]) < 0;
         if (lost)
-                log_warning("%zu sessions could not be taken up", lost);
+                log_warning("%zu session%s on disk could not be taken up", lost, words_s(lost));
         if (job->scan.n)
-                log_info("%zu sessions are on disk", job->scan.n);
+                log_info("found %zu session%s on disk", job->scan.n, words_s(job->scan.n));
         t->scanned = true;
         file_job_end(job);
 }

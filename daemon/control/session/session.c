@@ -33,6 +33,34 @@ struct session *session_find(struct sessions *t, const char *id) {
         return NULL;
 }
 
+const struct session *sessions_next(const struct sessions *t, const struct session *before) {
+        const struct list *bucket = t->buckets, *end = t->buckets + SESSION_BUCKETS, *link = t->buckets;
+
+        if (before) {
+                bucket = bucket_of((struct sessions *)t, before->id);
+                link = &before->link;
+        }
+        while (link->next == bucket) { /* its last one */
+                if (++bucket == end)
+                        return NULL;
+                link = bucket;
+        }
+        return LIST_ENTRY(link->next, struct session, link);
+}
+
+const char *session_id(const struct session *s) {
+        return s->id;
+}
+
+uid_t session_uid(const struct session *s) {
+        return s->user->uid;
+}
+
+void sessions_watch(struct sessions *t, void (*told)(void *userdata, const struct session *s, bool removed), void *userdata) {
+        t->told = told;
+        t->told_userdata = userdata;
+}
+
 struct session *session_new(struct sessions *t, struct user *user, const char *id) {
         struct session *s = calloc(1, sizeof(*s));
 

@@ -12,13 +12,10 @@
 #include <time.h>
 
 #include "base/log.h"
+#include "base/words.h"
 #include "store-private.h"
 
 #define ALIAS_OF(pos) LIST_ENTRY(pos, struct store_alias, link)
-
-static void gib(uint64_t bytes, char out[24]) {
-        (void)snprintf(out, 24, "%.2f GiB", (double)bytes / (double)(1ull << 30));
-}
 
 static uint64_t now_s(void) {
         return (uint64_t)time(NULL);
@@ -247,12 +244,12 @@ const char *store_op_why_not_named(const struct store_op *op, const struct store
 
 static bool name_fits(struct store_op *op, const struct store_model *m, uint64_t bytes, uint64_t fresh) {
         uint64_t max = op->store->manager->config->store.max_bytes, more = store_charge(m, op->user->uid, bytes);
-        char a[24], b[24], c[24];
+        char a[WORDS_BYTES], b[WORDS_BYTES], c[WORDS_BYTES];
 
-        gib(op->store->bytes, b);
+        (void)words_bytes(op->store->bytes, b);
         if (max && fresh && (fresh > max || op->store->bytes > max - fresh)) {
-                gib(fresh, a);
-                gib(max, c);
+                (void)words_bytes(fresh, a);
+                (void)words_bytes(max, c);
                 store_op_fail(op, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
                               "It adds %s to the %s of the store, which may have %s (store.max_bytes).", a, b, c);
                 return false;
@@ -260,9 +257,9 @@ static bool name_fits(struct store_op *op, const struct store_model *m, uint64_t
         max = op->user->limits[USER_STORE];
         if (op->privileged || (more <= max && op->user->charged[USER_STORE] <= max - more))
                 return true;
-        gib(more, a);
-        gib(op->user->charged[USER_STORE], b);
-        gib(max, c);
+        (void)words_bytes(more, a);
+        (void)words_bytes(op->user->charged[USER_STORE], b);
+        (void)words_bytes(max, c);
         store_op_fail(op, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
                       "The model has %s, your user has %s in the store, and may have %s.", a, b, c);
         return false;

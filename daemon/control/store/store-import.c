@@ -15,6 +15,7 @@
 
 #include "base/fd.h"
 #include "base/utf8.h"
+#include "base/words.h"
 #include "config/config.h"
 #include "spawn.h"
 #include "store-private.h"
@@ -23,10 +24,6 @@ static void import_file(struct store_op *op);
 
 static const struct config_store *limits(const struct store_op *op) {
         return &op->store->manager->config->store;
-}
-
-static void gib(uint64_t bytes, char out[24]) {
-        (void)snprintf(out, 24, "%.2f GiB", (double)bytes / (double)(1ull << 30));
 }
 
 /* ---- the loader's word ---- */
@@ -201,13 +198,13 @@ void store_op_create(struct store_op *op, size_t i, void (*next)(struct store_op
 }
 
 bool store_op_has_room(struct store_op *op, const char *name, uint64_t size) {
-        char need[24], have[24], reserve[24];
+        char need[WORDS_BYTES], have[WORDS_BYTES], reserve[WORDS_BYTES];
 
         if (size <= op->free_bytes && op->free_bytes - size >= limits(op)->reserve)
                 return true;
-        gib(size, need);
-        gib(op->free_bytes, have);
-        gib(limits(op)->reserve, reserve);
+        (void)words_bytes(size, need);
+        (void)words_bytes(op->free_bytes, have);
+        (void)words_bytes(limits(op)->reserve, reserve);
         store_op_fail(op, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
                       "File '%.100s' has %s; %s are free where the store is, of which %s stay free (store.reserve).", name, need,
                       have, reserve);
@@ -262,11 +259,11 @@ static void import_file(struct store_op *op) {
 /* What is certainly too much is refused before a byte is read; the exact sums are done with the name. */
 bool store_op_fits(struct store_op *op, const char *what, uint64_t fresh, struct request_error *error) {
         uint64_t max = limits(op)->max_bytes;
-        char need[24], have[24], most[24];
+        char need[WORDS_BYTES], have[WORDS_BYTES], most[WORDS_BYTES];
 
-        gib(fresh, need);
-        gib(op->store->bytes, have);
-        gib(max, most);
+        (void)words_bytes(fresh, need);
+        (void)words_bytes(op->store->bytes, have);
+        (void)words_bytes(max, most);
         if (max && (fresh > max || op->store->bytes > max - fresh)) {
                 request_error_set(error, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
                                   "The %s has %s and the store %s; together it may have %s (store.max_bytes).", what, need, have,
@@ -274,8 +271,8 @@ bool store_op_fits(struct store_op *op, const char *what, uint64_t fresh, struct
                 return false;
         }
         max = op->user->limits[USER_STORE];
-        gib(op->user->charged[USER_STORE], have);
-        gib(max, most);
+        (void)words_bytes(op->user->charged[USER_STORE], have);
+        (void)words_bytes(max, most);
         if (!op->privileged && (fresh > max || op->user->charged[USER_STORE] > max - fresh)) {
                 request_error_set(error, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED,
                                   "The %s has %s, your user has %s in the store, and may have %s.", what, need, have, most);

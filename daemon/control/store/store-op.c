@@ -16,6 +16,7 @@
 #include "base/checked.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/words.h"
 #include "clients/policy.h"
 #include "store-private.h"
 
@@ -415,12 +416,12 @@ bool store_op_hash(struct store_op *op, int input, int output,
 }
 
 bool store_op_hashed(struct store_op *op, const siginfo_t *info, const char *what) {
-        char need[24], have[24];
+        char need[WORDS_BYTES], have[WORDS_BYTES];
 
         if (op->said.type == STORELINK_DONE && info->si_code == CLD_EXITED && info->si_status == 0)
                 return true;
-        (void)snprintf(need, sizeof(need), "%.2f GiB", (double)op->total / (double)(1ull << 30));
-        (void)snprintf(have, sizeof(have), "%.2f GiB", (double)op->free_bytes / (double)(1ull << 30));
+        (void)words_bytes(op->total, need);
+        (void)words_bytes(op->free_bytes, have);
         if (op->said.type == STORELINK_ERROR && op->said.code == STORELINK_CODE_CHANGED)
                 store_op_fail(op, SPARK__V1__ERROR_CODE__INVALID_ARGUMENT, "File '%.200s': %s.", what, op->said.text);
         else if (op->said.type == STORELINK_ERROR && op->said.code == STORELINK_CODE_SPACE)

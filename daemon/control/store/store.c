@@ -91,10 +91,34 @@ struct model *store_find_model(const struct store *s, const char *name, struct r
         return m ? m->model : NULL;
 }
 
+static const struct store_model *find_open(const struct store *s, const char *name, struct store_alias **ret_alias) {
+        return s && s->open ? store_find(s, name, ret_alias, NULL) : NULL;
+}
+
+bool store_name_is_anothers(const struct store *s, const char *name, const struct user *user) {
+        struct store_alias *alias;
+        struct list *pos, *tmp;
+        const struct store_model *m = find_open(s, name, &alias);
+
+        if (!m)
+                return false;
+        LIST_FOREACH(pos, tmp, (struct list *)&m->names)
+                if ((!alias || ALIAS_OF(pos) == alias) && ALIAS_OF(pos)->user != user)
+                        return true;
+        return false;
+}
+
+bool store_pin_is_anothers(const struct store *s, const char *name, const struct user *user) {
+        struct store_alias *alias;
+        const struct store_model *m = find_open(s, name, &alias);
+
+        return m && m->manifest.pinned && m->manifest.pinned_by != user->uid;
+}
+
 bool store_is_anothers(const struct store *s, const char *name, const struct user *user) {
         struct store_alias *alias;
         struct list *pos, *tmp;
-        const struct store_model *m = s && s->open ? store_find(s, name, &alias, NULL) : NULL;
+        const struct store_model *m = find_open(s, name, &alias);
 
         if (!m)
                 return false;

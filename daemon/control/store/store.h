@@ -41,6 +41,10 @@ void store_op_detach(struct store_op *op);
 struct model *store_find_model(const struct store *s, const char *name, struct request_error *error);
 /* True where there is such a model, and this user has no name for it. */
 bool store_is_anothers(const struct store *s, const char *name, const struct user *user);
+/* True where the name is another user's; of a digest: where one of its model's names is. */
+bool store_name_is_anothers(const struct store *s, const char *name, const struct user *user);
+/* True where another user has pinned it. */
+bool store_pin_is_anothers(const struct store *s, const char *name, const struct user *user);
 /* Its files go by their names, as those of a directory do. */
 bool store_is_directory(const struct store_model *stored);
 /* Opens a stored model's files for a loader, in the manifest's order: ret_fds [max], owned by the caller; ret_names [max]

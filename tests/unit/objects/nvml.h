@@ -18,6 +18,9 @@ struct fake_nvml {
         int power_result; /* of the four below: 0, or why not */
         unsigned long long energy_mj, reasons;
         unsigned power_mw, temperature, n_asked;
+        int clocks_result; /* of locking and unlocking: 0, or why not */
+        unsigned highest_mhz, locked_min, locked_max; /* locked_max: 0 = not locked */
+        unsigned n_locks, n_unlocks;
 };
 
 /* Of the object: found by dlsym(). */

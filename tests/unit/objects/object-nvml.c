@@ -33,6 +33,10 @@ EXPORT int nvmlDeviceGetPowerUsage(void *of, unsigned int *power);
 EXPORT int nvmlDeviceGetTemperature(void *of, unsigned int sensor, unsigned int *temperature);
 EXPORT int nvmlDeviceGetCurrentClocksEventReasons(void *of, unsigned long long *reasons);
 
+EXPORT int nvmlDeviceGetMaxClockInfo(void *of, unsigned int type, unsigned int *clock);
+EXPORT int nvmlDeviceSetGpuLockedClocks(void *of, unsigned int min, unsigned int max);
+EXPORT int nvmlDeviceResetGpuLockedClocks(void *of);
+
 struct fake_nvml fake_nvml = { .dry = TIMEOUT };
 
 static char device, events;
@@ -114,4 +118,29 @@ int nvmlDeviceGetTemperature(void *of, unsigned int sensor, unsigned int *temper
 int nvmlDeviceGetCurrentClocksEventReasons(void *of, unsigned long long *reasons) {
         *reasons = fake_nvml.reasons;
         return answer(of);
+}
+
+int nvmlDeviceGetMaxClockInfo(void *of, unsigned int type, unsigned int *clock) {
+        *clock = fake_nvml.highest_mhz;
+        return of != &device || type != 1 ? INVALID_ARGUMENT : fake_nvml.highest_mhz ? 0 : NOT_SUPPORTED;
+}
+
+int nvmlDeviceSetGpuLockedClocks(void *of, unsigned int min, unsigned int max) {
+        fake_nvml.n_locks++;
+        if (of != &device || min > max || max > fake_nvml.highest_mhz)
+                return INVALID_ARGUMENT;
+        if (fake_nvml.clocks_result)
+                return fake_nvml.clocks_result;
+        fake_nvml.locked_min = min;
+        fake_nvml.locked_max = max;
+        return 0;
+}
+
+int nvmlDeviceResetGpuLockedClocks(void *of) {
+        fake_nvml.n_unlocks++;
+        if (of != &device)
+                return INVALID_ARGUMENT;
+        if (!fake_nvml.clocks_result)
+                fake_nvml.locked_min = fake_nvml.locked_max = 0;
+        return fake_nvml.clocks_result;
 }

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* What is said to whoever is refused. */
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "request-private.h"
+
+void request_error_set_va(struct request_error *e, Spark__V1__ErrorCode code, const char *fmt,
+                                        va_list ap) {
+        *e = (struct request_error){ .code = code };
+        (void)vsnprintf(e->text, sizeof(e->text), fmt, ap);
+}
+
+void request_error_set(struct request_error *e, Spark__V1__ErrorCode code, const char *fmt, ...) {
+        va_list ap;
+
+        va_start(ap, fmt);
+        request_error_set_va(e, code, fmt, ap);
+        va_end(ap);
+}
+
+int request_refuse(struct request_error *e, Spark__V1__ErrorCode code, const char *fmt, ...) {
+        va_list ap;
+
+        va_start(ap, fmt);
+        request_error_set_va(e, code, fmt, ap);
+        va_end(ap);
+        return REQUEST_E_REFUSED;
+}
+
