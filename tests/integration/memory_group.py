@@ -36,6 +36,20 @@ while True:
         time.sleep(n / rate)
 """
 
+READER = """
+import os, sys
+for path in sys.argv[1:3]:
+    with open(path + "/cgroup.procs", "w", encoding="ascii") as file:
+        file.write(str(os.getpid()))
+fd = os.open(sys.argv[3], os.O_RDWR | os.O_CREAT)
+os.unlink(sys.argv[3])
+os.ftruncate(fd, 4 << 30)
+while True:
+    os.lseek(fd, 0, 0)
+    while os.read(fd, 1 << 18):
+        pass
+"""
+
 
 class Group:
     """A memory control group of either version."""
@@ -94,6 +108,12 @@ class Group:
                                    stdout=subprocess.PIPE, text=True, preexec_fn=lambda: self.add(os.getpid()))
         process.stdout.readline()
         return process
+
+    def stall(self, where, folder):
+        """Starts programs that wait for memory most of the time: they read files, which are holes, with hardly any to keep them in.
+        What they wait for counts as stalls of the group `where`, of version 2."""
+        return [subprocess.Popen([sys.executable, "-c", READER, str(self.path), str(where.path), f"{folder}/holes-{i}"])
+                for i in range(4)]
 
     def remove(self):
         end = time.monotonic() + 10

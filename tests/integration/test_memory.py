@@ -213,5 +213,54 @@ class Memory(TestCase):
             self.end_hog(hog)
 
 
+class Stalls(TestCase):
+    """The kernel's trigger fires, though no floor is near: somebody in the daemon's control group waits for memory."""
+
+    def groups(self):
+        """One that stalls are counted in, and one with little memory."""
+        unified = pathlib.Path("/sys/fs/cgroup/unified")
+        if not (unified / "cgroup.procs").exists() or not pathlib.Path("/proc/pressure/memory").exists():
+            self.skipTest("no control groups of version 2 beside a memory controller of version 1, or no PSI")
+        told = Group(unified / f"sparkd-test-{os.getpid()}")
+        try:
+            told.path.mkdir()
+        except OSError as error:
+            self.skipTest(f"no control group can be made here: {error}")
+        self.addCleanup(told.remove)
+        small = Group.make(12 * MIB)
+        if not small or small.v2:
+            self.skipTest("no memory control group of version 1 can be made here")
+        self.addCleanup(small.remove)
+        return told, small
+
+    def end(self, processes):
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait()
+
+    def test_trigger_fires(self):
+        told, small = self.groups()
+        daemon = GroupDaemon(told, start=False, backend="cpu", threads=1, memory={"floor": "64M", "restore_seconds": 1},
+                             models=[{"name": "tiny", "path": str(ROOT / "share/models/spark-tiny.gguf"), "default": True}])
+        self.addCleanup(self._end, daemon)
+        daemon.start()
+        daemon.wait_engine()
+        self.assertIn("memory pressure: told by the control group", daemon.log())
+        with daemon.connect() as client:
+            self.assertDone(client.answer(client.generate(b"Once upon a time there was " * 8, n=4))[2])
+            until(lambda: daemon.ledger().memory.kv_cached, 10, "a prefix cache")
+            readers = small.stall(told, daemon.folder)
+            try:
+                until(lambda: daemon.ledger().memory.kv_cached == 0, 15, "an empty cache")
+                memory = daemon.ledger().memory
+                self.assertEqual(memory.missing, 0)
+                self.assertNotIn("weights", daemon.steps())
+                self.assertDone(client.answer(client.generate(n=4))[2])
+            finally:
+                self.end(readers)
+        self.assertIn(daemon.steps()[0], ("cache", "sessions"))  # how far one stall goes
+
+
 if __name__ == "__main__":
     unittest.main()

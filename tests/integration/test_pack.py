@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Coded and packed models, end to end: the same tokens as plain ones, and what plans and the store say of them."""
 
+import contextlib
 import json
 import os
 import pathlib
+import shutil
+import signal
 import subprocess
+import tempfile
+import time
 import unittest
 
 from harness import *
@@ -168,6 +173,61 @@ class Coded(StoreCase):
                 until(lambda: os.listdir(daemon.folder / "store/incoming") == [], what="no file that is left")
                 self.assertEqual(self.models(client), {})
 
+    def coarse_disk(self, kib):
+        """A file system that can't reserve room for a file (ext2)."""
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="sparkd-disk-"))
+        self.addCleanup(shutil.rmtree, folder)
+        image, disk = folder / "image", folder / "disk"
+        disk.mkdir()
+        image.touch()
+        os.truncate(image, kib << 10)
+        env = {**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}
+        for command in (["mkfs.ext2", "-q", "-b", "1024", "-m", "0", image], ["mount", "-o", "loop", image, disk]):
+            try:
+                made = subprocess.run(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+            except FileNotFoundError:
+                made = False
+            if not made:
+                self.skipTest(f"no file system here: {command[0]}")
+        self.addCleanup(subprocess.run, ["umount", "-l", disk], check=True)
+        return disk
+
+    def hold_writing(self, daemon, store):
+        """Stops the loader when it has got its file, and has not come far with it."""
+        end = time.monotonic() + 10 * SLOW
+        while time.monotonic() < end:
+            for name in os.listdir(store / "incoming"):
+                with contextlib.suppress(FileNotFoundError):
+                    if (store / "incoming" / name).stat().st_size > 0:
+                        pid, = daemon.children("spark-loader")
+                        os.kill(pid, signal.SIGSTOP)
+                        return pid
+        self.fail("no file under way")
+
+    def test_disk_full_on_the_way(self):
+        """Somebody else takes the room that could not be reserved."""
+        disk = self.coarse_disk(32 << 10)
+        daemon = self.store_daemon(state_dir=str(disk), store={"reserve": 0})
+        store, model = disk / "store", daemon.folder / "m.gguf"
+        self.make_model(model, "--shape", "tiny", "--vocab", "30000", "--format", "bf16", "--untied")
+        with daemon.connect() as client, open(model, "rb") as file:
+            def begin():
+                return client.request([file.fileno()], model_pack=pb.ModelPack(name="coded", input_fd=True, lossless=True,
+                                                                              files=[pb.ModelFile(name="m.gguf")]))
+            for _ in range(2):
+                id = begin()
+                loader = self.hold_writing(daemon, store)
+                fill_disk(disk)
+                os.kill(loader, signal.SIGCONT)
+                end = client.answer(id)[2]
+                self.assertError(end, "QUOTA_EXCEEDED")
+                self.assertIn("no room left where the store is", end.error.message)
+                until(lambda: not os.listdir(store / "incoming"), what="no file that is left")
+                self.assertEqual((os.listdir(store / "blobs"), self.models(client)), ([], {}))
+                (disk / "full").unlink()
+            self.assertDone(client.answer(begin())[2])
+            self.assertDone(client.ask(model_verify=pb.ModelVerify(model="coded")))
+
     def test_cancel(self):
         daemon = self.store_daemon()
         large = daemon.folder / "large.gguf"
@@ -184,6 +244,47 @@ class Coded(StoreCase):
             self.assertEqual(self.blobs(daemon), [])
             until(lambda: daemon.children("spark-loader") == [], what="the loader's end")
         self.wait_fds(daemon, fds)
+
+
+class CommandLine(StoreCase):
+    """Split models and directories, as sparkctl finds their files."""
+
+    def ctl(self, daemon, *arguments):
+        done = subprocess.run([BUILD / "bin/sparkctl", "-S", daemon.socket, *map(str, arguments)], capture_output=True, text=True,
+                              errors="replace", timeout=60)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
+    def packed(self, path, parts):
+        """Packs it coded and as it is: what it says, and that both answer as the model itself does."""
+        daemon = self.store_daemon()
+        said = json.loads(self.ctl(daemon, "--json", "pack", "--lossless", "--name", "coded", path))
+        self.assertEqual((said["method"], [f["name"] for f in said["files"]]), ("pack", ["coded.packed"]))
+        self.assertIn("packed into the store as", self.ctl(daemon, "pack", "--name", "plain", path))
+        self.ctl(daemon, "models", "import", "--name", "mine", path)
+        shown = json.loads(self.ctl(daemon, "--json", "models", "show", "mine"))
+        self.assertEqual(len(shown["files"]), parts)
+        answers = {self.ctl(daemon, "generate", "-m", name, "--raw", "-n", "12", "-t", "0", "Once") for name in ("coded", "plain", "mine")}
+        self.assertEqual(len(answers), 1)
+        self.assertTrue(answers.pop().strip())
+        return said
+
+    @unittest.skipUnless((TESTDATA / "models/split").exists(), "no split model is there")
+    def test_split(self):
+        self.packed(next((TESTDATA / "models/split").glob("*-00001-of-*.gguf")), 3)
+
+    def test_directory(self):
+        self.packed(f"{ROOT}/tests/reference/hf-models/llama", 5)
+
+    def test_part_missing(self):
+        daemon = self.store_daemon()
+        folder = pathlib.Path(shutil.copytree(ROOT / "tests/reference/hf-models/llama", daemon.folder / "m"))
+        (folder / "model-00002-of-00002.safetensors").unlink()
+        done = subprocess.run([BUILD / "bin/sparkctl", "-S", daemon.socket, "pack", "--name", "x", folder], capture_output=True,
+                              text=True, timeout=60)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("the directory has 1 of 2 files model-*-of-00002.safetensors", done.stderr)
+        self.assertEqual((self.blobs(daemon), os.listdir(daemon.folder / "store/incoming")), ([], []))
 
 
 if __name__ == "__main__":

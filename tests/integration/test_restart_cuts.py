@@ -48,7 +48,7 @@ class Uncommitted(KeptTestCase):
         for client in clients:
             self.assertEqual(client.expect_closed(), [])
         until(lambda: not self.clients_held(daemon), 5, "a store that holds no client")
-        self.assertIn(f"{len(held)} descriptors that an earlier process left are of no use", daemon.log())
+        self.assertIn(f"{len(held)} descriptors that an earlier process left: of no use, closed", daemon.log())
 
         client = daemon.connect()  # under one of their numbers
         expected = client.answer(client.generate(n=60, seed=5, credit=100))[0]

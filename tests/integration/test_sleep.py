@@ -252,7 +252,7 @@ class FullDisk(SleepTestCase):
             said = turn()
             self.fall_asleep(logind, daemon)
             self.assertIn("could not be written: No space left on device; it is kept in memory", daemon.log())
-            self.assertRegex(daemon.log(), "ready for the machine's sleep after [0-9]+ ms, but 1 sessions could not be written")
+            self.assertRegex(daemon.log(), "ready for the machine's sleep after [0-9]+ ms, but 1 session could not be written")
             self.wake_up(logind, daemon)
             info, = client.ask(sessions=pb.Sessions()).done.sessions.sessions
             self.assertEqual((info.id, info.tokens), (session, said))

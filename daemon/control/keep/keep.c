@@ -410,12 +410,14 @@ bool keep_begin_again(struct keep *k, uint64_t now_us) {
 }
 
 void keep_end_again(struct keep *k) {
+        char state[WORDS_BYTES];
+
         if (!end_again(k, keep_rewrite(k)))
                 return;
         k->on = true;
         k->again = false;
-        event_log(EVENT_KEEP_AGAIN, NULL, "what runs is kept over a restart again: %zu descriptors, %zu bytes of state",
-                  k->store.n, k->log.end);
+        event_log(EVENT_KEEP_AGAIN, NULL, "what runs is kept over a restart again: %zu descriptor%s, %s of state", k->store.n,
+                  words_s(k->store.n), words_bytes(k->log.end, state));
 }
 
 struct carry *keep_carry(struct keep *k) {

@@ -265,7 +265,8 @@ static void on_request(struct kept *k, const Spark__State__V1__Request *m) {
         *r = (struct kept_request){
                 .key = m->key, .connection = m->connection, .id = m->id, .client = m->client, .credit = m->credit,
                 .arrived_us = m->arrived_us, .first_token_us = m->first_token_us, .seed = m->seed,
-                .session_tokens = m->session_tokens, .sent = m->sent, .kv_limit = m->kv_limit, .uid = m->uid, .pid = m->pid, .kind = m->kind,
+                .session_tokens = m->session_tokens, .sent = m->sent, .kv_limit = m->kv_limit, .uid = m->uid,
+                .pid = m->pid, .kind = m->kind,
                 .priority = m->priority, .losses = m->losses, .input = m->input, .accepted = m->accepted, .begun = m->begun,
                 .ended = m->ended, .asking = m->asking, .granted = m->granted, .frame = BUF_NULL(CHANNEL_FRAME_MAX),
                 .tokens = BUF_NULL(KEPT_TOKENS_MAX * sizeof(uint32_t)), .text = BUF_NULL(TEXT_MAX),

@@ -16,6 +16,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/words.h"
 #include "clients/usage.h"
 #include "event.h"
 #include "power-private.h"
@@ -211,8 +212,8 @@ static void release(void *userdata, bool in_time) {
         set_sleep(p);
         if (in_time && unsaved)
                 event_log(EVENT_SLEEP_LATE, NULL,
-                          "ready for the machine's sleep after %u ms, but %zu sessions could not be written and are in memory only",
-                          p->sleeper.sleep_ms, unsaved);
+                          "ready for the machine's sleep after %u ms, but %zu session%s could not be written: in memory only",
+                          p->sleeper.sleep_ms, unsaved, words_s(unsaved));
         else if (in_time)
                 event_log(EVENT_SLEEP, NULL, "ready for the machine's sleep after %u ms", p->sleeper.sleep_ms);
         else

@@ -61,12 +61,16 @@ static void hash(struct store_op *op) {
 
 /* ---- room ---- */
 
+static void no_room(struct store_op *op) {
+        store_op_fail(op, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED, "There is no room left where the store is.");
+}
+
 static void on_room(struct store_op *op) {
         struct loadlink_record answer = { .type = LOADLINK_SEGMENTS, .n_segments = 1 };
         int r;
 
         if (op->result == -ENOSPC || op->result == -EDQUOT) {
-                store_op_fail(op, SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED, "There is no room left where the store is.");
+                no_room(op);
                 return;
         }
         r = op->result < 0 ? op->result : loadlink_send(op->worker.link, &answer, &op->output, 1);
@@ -81,7 +85,8 @@ static void run_room(struct disk_job *job) {
         op->result = 0;
         if (fallocate(op->output, 0, 0, size) == 0)
                 return;
-        if ((errno != EOPNOTSUPP && errno != ENOSYS) || ftruncate(op->output, size) < 0)
+        op->unreserved = errno == EOPNOTSUPP || errno == ENOSYS;
+        if (!op->unreserved || ftruncate(op->output, size) < 0)
                 op->result = -errno;
 }
 
@@ -140,12 +145,21 @@ static bool on_loader(struct store_worker *w) {
         return loadlink_read(w->link, on_record, store_op_of(w)) > 0;
 }
 
+/* It writes through a mapping: a page that there is no room for is a signal. */
+static bool ran_out_of_room(const struct store_op *op, const siginfo_t *info) {
+        return op->unreserved && info->si_code != CLD_EXITED && info->si_status == SIGBUS;
+}
+
 static void on_loader_exit(struct store_worker *w, const siginfo_t *info) {
         struct store_op *op = store_op_of(w);
         char how[64];
 
         if (op->fault.code != SPARK__V1__ERROR_CODE__ERROR_CODE_UNSPECIFIED) {
                 store_op_fail_with(op, &op->fault);
+                return;
+        }
+        if (ran_out_of_room(op, info)) {
+                no_room(op);
                 return;
         }
         if (info->si_code != CLD_EXITED || info->si_status != 0 || !op->packed || op->on_disk) {

@@ -120,6 +120,7 @@ struct store_op {
         struct storelink_record said; /* spark-store's last word, type 0 = none */
         struct request_error fault;   /* the loader's; code 0 = none */
         bool planned, packed;         /* there was a plan; the loader has written everything */
+        bool unreserved;              /* into a file that the file system could not keep room for */
         struct model_files source;    /* that is packed */
         enum storelink_method method;
         char bad_file[STORE_FILE_NAME_MAX + 1];
