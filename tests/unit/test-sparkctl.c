@@ -799,7 +799,8 @@ static void test_jobs(void **state) {
                 assert_int_equal(o.status, 0);
                 assert_non_null(strstr(o.out.data, "     7  load     my?[2J model "));
                 assert_non_null(strstr(o.out.data, "load 75 % "));
-                assert_non_null(strstr(o.out.data, "1.0 GiB/s        1.0 s  root"));
+                assert_non_null(strstr(o.out.data, " 1.00 GiB/s "));
+                assert_non_null(strstr(o.out.data, "1.0 s  root"));
                 assert_non_null(strstr(o.out.data, "waiting "));
         }
         {
