@@ -34,12 +34,14 @@ BACKGROUND, NORMAL, INTERACTIVE = pb.BACKGROUND, pb.NORMAL, pb.INTERACTIVE
 needs_root = unittest.skipIf(os.geteuid() != 0, "connecting as another user needs root")
 
 
-def switches(pid):
-    """Voluntary context switches, by thread: each is one that had woken and sleeps again."""
+def switches(pids):
+    """By thread: (process, thread, its name) -> how often it slept and woke."""
     found = {}
-    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
-        status = (task / "status").read_text(encoding="ascii", errors="replace")
-        found[task.name] = int(status.split("\nvoluntary_ctxt_switches:")[1].split()[0])
+    for pid in pids:
+        for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+            status = (task / "status").read_text(encoding="ascii", errors="replace")
+            name = (task / "comm").read_text(encoding="ascii", errors="replace").strip()
+            found[pid, task.name, name] = int(status.split("\nvoluntary_ctxt_switches:")[1].split()[0])
     return found
 
 

@@ -8,7 +8,6 @@ intervals is what is judged: what wakes by itself does so in each of them."""
 
 import collections
 import os
-import pathlib
 import time
 import unittest
 
@@ -19,17 +18,6 @@ from test_cuda import CudaCase
 SETTLE_S, MEASURE_S, INTERVALS = 14, 30, 3
 MOST_PER_SECOND = 1.0
 SILENT = 50
-
-
-def switches(pids):
-    """By thread: (process, thread, its name) -> how often it slept and woke."""
-    found = {}
-    for pid in pids:
-        for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
-            status = (task / "status").read_text(encoding="ascii", errors="replace")
-            name = (task / "comm").read_text(encoding="ascii", errors="replace").strip()
-            found[pid, task.name, name] = int(status.split("\nvoluntary_ctxt_switches:")[1].split()[0])
-    return found
 
 
 class Idle(CudaCase, PowerTestCase):

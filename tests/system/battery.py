@@ -102,9 +102,9 @@ class Battery(StreamSteps):
             time.sleep(SETTLE_S)
             rates = []
             while len(rates) < INTERVALS and not (rates and rates[-1] <= MOST_PER_SECOND):
-                before = {pid: switches(pid) for pid in pids}
+                before = switches(pids)
                 time.sleep(MEASURE_S)
-                rates.append(sum(n - before[pid].get(task, 0) for pid in pids for task, n in switches(pid).items()) / MEASURE_S)
+                rates.append(sum(n - before.get(thread, 0) for thread, n in switches(pids).items()) / MEASURE_S)
         busy = os.getloadavg()[0]
         self.note(f"idle: {min(rates):.2f} wakeups a second of control and engine (load {busy:.1f})")
         self.assertLessEqual(min(rates), MOST_PER_SECOND * max(1, busy / os.cpu_count()))
