@@ -13,7 +13,7 @@ root=$WORK/root
 mkdir "$root"
 mount -t tmpfs -o mode=0755 none "$root"
 mkdir "$root/up" "$root/wk" "$root/m"
-mount -t overlay overlay -o "lowerdir=/,upperdir=$root/up,workdir=$root/wk" "$root/m"
+mount -t overlay overlay -o "lowerdir=${SPARK_TEST_BASE:-/},upperdir=$root/up,workdir=$root/wk" "$root/m"
 mount -t tmpfs none /run/systemd 2>/dev/null || { mkdir -p /run/systemd && mount -t tmpfs none /run/systemd; }
 
 m=$root/m
@@ -50,6 +50,7 @@ StandardOutput=append:/out/output
 StandardError=append:/out/output
 EOF
 ln -sf /dev/null "$units/timers.target"
+[ -z "${SPARK_TEST_BROKER:-}" ] || ln -sf /lib/systemd/system/dbus-broker.service "$units/dbus.service"
 rm -rf "$m/var/log/journal"
 
 # what the service may call on a real machine and nspawn denies by default; without bpf IPAddressDeny= does nothing

@@ -11,6 +11,9 @@ the same ones with a higher version.
 The root of this machine, under an overlay that is thrown away, becomes a container without network; what `make install`
 makes goes on top. Needs root, systemd-nspawn and a writable cgroup tree, and skips where they are missing. The last
 line is "N passed, N failed, N skipped".
+
+In the environment: SPARK_TEST_BASE=FOLDER, another system's root instead, as a newer release's, that has what the tests and the build
+need; SPARK_TEST_BROKER=1, dbus-broker, which has to be installed, is the bus.
 """
 
 import argparse
