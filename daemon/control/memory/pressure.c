@@ -55,7 +55,8 @@ static void begin(struct pressure *p, uint64_t now_us) {
                 p->backoff = 1;
 }
 
-/* What is missing up to the margin, less what is on its way. */
+/* What is missing up to the margin, where what is on its way is not enough for the floor: for the margin's sake alone nothing is taken
+ * that hurts more. */
 static void ask_for_floor(struct pressure *p, uint64_t missing, uint64_t now_us) {
         struct shed_want want = { .limit = SHED_WEIGHTS };
         uint64_t pending = shed_pending(p->manager);
@@ -63,9 +64,8 @@ static void ask_for_floor(struct pressure *p, uint64_t missing, uint64_t now_us)
         begin(p, now_us);
         if (!p->floor && shed_new(&p->floor, p->manager, &want) < 0)
                 return;
-        missing += pressure_margin(p->manager->memory.floor);
         if (missing > pending)
-                shed_more(p->floor, missing - pending);
+                shed_more(p->floor, missing - pending + pressure_margin(p->manager->memory.floor));
 }
 
 static void ask_for_stall(struct pressure *p, uint64_t now_us) {
