@@ -82,16 +82,20 @@ asan:
 TSAN_ONLY  := engine mixtures kernels backend libspark loader disk usage session
 TSAN_TESTS = $(foreach test,$(UNIT),$(if $(strip $(foreach part,$(TSAN_ONLY),$(findstring $(part),$(notdir $(test))))),$(test)))
 
-.PHONY: tsan-tests
+.PHONY: tsan-tests tsan-build cross-build
 tsan-tests: $(TSAN_TESTS)
 
-tsan:
+tsan-build:
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/tsan SANITIZER=thread CFLAGS="-O1 -g1" tsan-tests
+
+tsan: tsan-build
 	@$(RUN_TESTS) --build $(BUILD)/tsan --label "thread sanitizer" $(TSAN_ONLY:%=--only %) unit
 
 # No -L for qemu: with the cross compiler's loader and the arm64 packages' libc, creating a thread never ends.
-cross:
+cross-build:
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/arm64 CROSS=aarch64-linux-gnu- CUDA=0 all unit
+
+cross: cross-build
 	@$(RUN_TESTS) --build $(BUILD)/arm64 --label "aarch64 under qemu" --emulator "qemu-aarch64-static" unit
 
 # What CI can know of the CUDA backend's machine code without a GPU.

@@ -40,8 +40,18 @@ finish() {
         return "$(cat "$build/$1.rc")"
 }
 
+# A part of something that was begun beside others.
+after() {
+        finish "$1" || return 1
+        shift
+        "$@"
+}
+
 root=no
 [ "$(id -u)" != 0 ] || ! tools/deps.sh system || root=yes
+# Where the distribution has no packages for a second architecture that part is left out, and says so.
+cross=no
+! tools/deps.sh cross || cross=yes
 packages=no
 [ "$root" = no ] || ! tools/deps.sh deb || packages=yes
 
@@ -51,11 +61,12 @@ beside lint "$make" --no-print-directory -j"$jobs" BUILD="$build" lint
 [ "$packages" = no ] || beside deb tools/deb.sh "$build" 0
 part "tests" "$make" --no-print-directory -j"$jobs" BUILD="$build" RECORD="$record" check
 part "cuda: kernels compile and do not spill" "$make" --no-print-directory -j"$jobs" BUILD="$build" RECORD="$record" cuda-check
+beside tsan_build "$make" --no-print-directory -j1 BUILD="$build" tsan-build
+[ "$cross" = no ] || beside cross_build "$make" --no-print-directory -j1 BUILD="$build" cross-build
 part "sanitizers: address, undefined" "$make" --no-print-directory -j"$jobs" BUILD="$build" RECORD="$record" asan
-part "sanitizers: thread" "$make" --no-print-directory -j"$jobs" BUILD="$build" RECORD="$record" tsan
-# Where the distribution has no packages for a second architecture the part is left out, and says so.
-if tools/deps.sh cross; then
-        part "aarch64" "$make" --no-print-directory -j"$jobs" BUILD="$build" RECORD="$record" cross
+part "sanitizers: thread" after tsan_build "$make" --no-print-directory -j"$jobs" BUILD="$build" RECORD="$record" tsan
+if [ "$cross" = yes ]; then
+        part "aarch64" after cross_build "$make" --no-print-directory -j"$jobs" BUILD="$build" RECORD="$record" cross
 else
         echo "==> aarch64 SKIPPED: no cross packages here (see above)"
 fi
