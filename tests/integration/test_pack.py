@@ -204,6 +204,7 @@ class Coded(StoreCase):
                         return pid
         self.fail("no file under way")
 
+    @unittest.skipIf(SLOW > 1, "a sanitizer catches the signal that tells of it")
     def test_disk_full_on_the_way(self):
         """Somebody else takes the room that could not be reserved."""
         disk = self.coarse_disk(32 << 10)
