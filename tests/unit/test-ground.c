@@ -73,7 +73,7 @@ static void test_take(void **state) {
         r = huge_take(p, 2 * huge);
         assert_int_equal(p[5000], 'x');
         assert_int_equal(p[2 * huge - 1], 0);
-        if (r == 0)
+        if (r == 0 && !getenv("SPARK_TEST_EMULATED")) /* an emulator says yes to advice that it does not know */
                 assert_int_equal(blocks_of(fd), 2 * huge);
         assert_true(blocks_of(fd) <= 2 * huge); /* nobody asked for more */
         (void)munmap(p, size);
