@@ -63,11 +63,11 @@ def report(name, status, output, counts, seconds):
     return passed, failed, skipped
 
 
-# Tests that take minutes where the emulated device is itself emulated, and one that takes a minute to play what the schedulers' other
-# tests show as well.
-TOO_SLOW_EMULATED = {"test-simulate"} | {
-    "test-cuda-" + name for name in ("attn", "backend", "faults", "lossless", "mm", "mm-gated", "mm-k", "reference", "scratch", "steps",
-                                     "upload")}
+# Tests that take minutes where the emulated device is itself emulated, and two that take a minute or two to play what the schedulers' and
+# the engine's other tests show as well.
+TOO_SLOW_EMULATED = {"test-simulate", "test-resize-models"} | {
+    "test-cuda-" + name for name in ("attn", "backend", "faults", "lossless", "mm", "mm-gated", "mm-k", "mm-lossless", "reference",
+                                     "route", "scratch", "steps", "top", "upload")}
 
 
 def run_binary(options, path, env):
