@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "base/huge.h"
 #include "base/macro.h"
@@ -9,6 +10,9 @@
 
 #define BLOCK_PAGES 8u   /* huge ones that are taken with one call */
 #define FAILURES_MAX 4u  /* in a row: memory is in pieces, and looking for more of it costs more than it gives */
+
+#define COST_MAX 2u      /* times what ordinary pages cost */
+#define COST_BLOCKS 8u   /* that the average is of, about; half of them before it counts */
 
 enum {
         NOT_TAKEN,
@@ -51,19 +55,42 @@ void ground_deinit(struct ground *g) {
         *g = GROUND_NULL;
 }
 
+static uint64_t now_us(void) {
+        struct timespec ts;
+
+        (void)clock_gettime(CLOCK_MONOTONIC, &ts);
+        return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
+}
+
+bool ground_cost_add(struct ground_cost *c, uint64_t us) {
+        unsigned weight = MIN(c->n, COST_BLOCKS - 1);
+
+        c->huge_us = (c->huge_us * weight + us) / (weight + 1);
+        c->n++;
+        return c->plain_us == 0 || c->n < COST_BLOCKS / 2 || c->huge_us <= COST_MAX * c->plain_us;
+}
+
 /* Whole huge pages; what is left at a segment's end is taken as it is written. With the lock held, which is let go meanwhile. */
 static void take_block(struct ground *g, size_t segment, uint64_t number) {
-        uint64_t at = number * block_bytes(), bytes = MIN(block_bytes(), g->sizes[segment] - at);
+        uint64_t at = number * block_bytes(), bytes = MIN(block_bytes(), g->sizes[segment] - at), began, took;
+        bool whole = bytes == block_bytes(), plain = whole && !g->measured;
         uint8_t *state = &g->states[segment][number];
         int r = 0;
 
         bytes -= bytes % huge_bytes();
+        g->measured = g->measured || plain;
         *state = BEING_TAKEN;
         (void)pthread_mutex_unlock(&g->lock);
+        began = now_us();
         if (bytes > 0)
-                r = huge_take((char *)g->maps[segment] + at, (size_t)bytes);
+                r = (plain ? huge_take_plain : huge_take)((char *)g->maps[segment] + at, (size_t)bytes);
+        took = now_us() - began;
         (void)pthread_mutex_lock(&g->lock);
         *state = TAKEN;
+        if (plain)
+                g->cost.plain_us = MAX(took, (uint64_t)1);
+        else if (whole && r == 0)
+                g->off = !ground_cost_add(&g->cost, took) || g->off;
         g->failures = r < 0 ? g->failures + 1 : 0;
         g->off = g->off || r == -EINVAL || g->failures >= FAILURES_MAX;
         (void)pthread_cond_broadcast(&g->taken);

@@ -72,3 +72,7 @@ int huge_take(void *at, size_t bytes) {
                         return -errno;
         return madvise(at, bytes, MADV_COLLAPSE) < 0 ? -errno : 0;
 }
+
+int huge_take_plain(void *at, size_t bytes) {
+        return madvise(at, bytes, MADV_POPULATE_WRITE) < 0 ? -errno : 0;
+}

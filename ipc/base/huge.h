@@ -19,3 +19,5 @@ void *huge_map(int fd, size_t size, int prot);
  * has memory already, that is copied. 0, or -errno: some of it has ordinary pages, or none yet; -EINVAL: the kernel cannot do it
  * (before 6.1), or may not. */
 int huge_take(void *at, size_t bytes);
+/* The same in ordinary pages. 0 or -errno. */
+int huge_take_plain(void *at, size_t bytes);

@@ -134,6 +134,25 @@ static void test_threads(void **state) {
         write_in_threads(17 * huge + 99);
 }
 
+static void test_what_it_may_cost(void **state) {
+        struct ground_cost c = { .plain_us = 100 }, unknown = { .plain_us = 0 };
+
+        for (unsigned i = 0; i < 100; i++)
+                assert_true(ground_cost_add(&c, 200));
+        assert_true(ground_cost_add(&c, 200));
+        assert_false(ground_cost_add(&c, 900)); /* it got dear */
+        c = (struct ground_cost){ .plain_us = 100 };
+        for (unsigned i = 0; i < 3; i++)
+                assert_true(ground_cost_add(&c, 5000)); /* too few to know */
+        assert_false(ground_cost_add(&c, 5000));
+        c = (struct ground_cost){ .plain_us = 100 };
+        assert_true(ground_cost_add(&c, 400));
+        for (unsigned i = 0; i < 50; i++)
+                assert_true(ground_cost_add(&c, 50)); /* one alone says little */
+        for (unsigned i = 0; i < 50; i++)
+                assert_true(ground_cost_add(&unknown, 5000));
+}
+
 static void test_null(void **state) {
         struct ground g = GROUND_NULL;
 
@@ -147,6 +166,7 @@ int main(void) {
                 cmocka_unit_test(test_map),
                 cmocka_unit_test(test_take),
                 cmocka_unit_test(test_threads),
+                cmocka_unit_test(test_what_it_may_cost),
                 cmocka_unit_test(test_null),
         };
 
