@@ -170,7 +170,8 @@ void shed_adopt(struct model *model, struct shed_gain given) {
         *v = (struct shed_view){ .weights = true, .image = model->image_bytes + missing, .image_gain = missing,
                                  .away = model->missing, .order = ++t->order };
         v->fixed = v->image;
-        v->weights_gain = (struct shed_gain){ MAX(given.resident, missing), MAX(given.reserved, missing) };
+        v->weights_gain.resident = MAX(given.resident, missing);
+        v->weights_gain.reserved = MAX(given.reserved, missing);
         model->shed.known = true;
         model->shed.away_us = manager_now_us();
         t->step = SHED_WEIGHTS;
