@@ -51,19 +51,16 @@ def count(status, output):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("build", nargs="?", default=str(HERE.parent.parent / "build"))
-    parser.add_argument("-j", "--jobs", type=int)
+    parser.add_argument("-j", "--jobs", type=int, default=3)  # many only wait
     parser.add_argument("only", nargs="*")
     options = parser.parse_args()
 
     build = pathlib.Path(options.build).resolve()
-    os.environ["SPARK_BUILD"] = str(build)
-    from harness import SLOW
-    jobs = options.jobs or (4 if SLOW > 1 else 3)  # many only wait; where times are multiplied one more does no harm
-    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    env = {**os.environ, "SPARK_BUILD": str(build), "PYTHONDONTWRITEBYTECODE": "1"}
     files = [p for p in HERE.glob("test_*.py") if not options.only or any(s in p.name for s in options.only)]
     files.sort(key=lambda path: (path.name not in LONGEST, -path.stat().st_size))
     totals = [0, 0, 0]
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         running = {pool.submit(run_file, path, env): path for path in files}
         for job in concurrent.futures.as_completed(running):
             status, output, seconds = job.result()

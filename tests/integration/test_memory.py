@@ -68,7 +68,7 @@ class Memory(TestCase):
             self.assertDone(client.answer(client.generate(b"word " * 600, n=4))[2])
         cached = until(lambda: daemon.ledger().memory.kv_cached, 10, "a prefix cache")
         self.assertGreater(cached, 32 * MIB)
-        hog = self.group.hog(FLOOR - 4 * MIB, rate=400 * MIB, once=True)
+        hog = self.group.hog(FLOOR - 4 * MIB, rate=int(400 * MIB / SLOW), once=True)  # as slow as the service is
         try:
             until(lambda: daemon.ledger().memory.step != "nothing", 10, "a first step")
             until(lambda: daemon.ledger().memory.kv_cached == 0, 10, "an empty cache")
@@ -111,7 +111,7 @@ class Memory(TestCase):
             self.assertFalse(file.exists())
             before = self.info(client, session)
             undo = meanwhile(daemon)
-            hog = self.group.hog(FLOOR - 4 * MIB, rate=400 * MIB, once=True)
+            hog = self.group.hog(FLOOR - 4 * MIB, rate=int(400 * MIB / SLOW), once=True)  # as slow as the service is
             try:
                 until(lambda: "sessions" in daemon.steps(), 10, "sessions that are put away")
                 until(lambda: daemon.ledger().memory.kv_cached == 0, 10, "an engine that has nothing of them")
