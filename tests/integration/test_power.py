@@ -425,8 +425,8 @@ class Budgets(PowerTestCase):
 
 
 class Energy(PowerTestCase):
-    def test_rapl(self):
-        """A made-up counter of 20 W: joules per token come out as the time that tokens take says, and a budget in joules counts."""
+    def rapl(self):
+        """Files of a counter of 20 W, which counts until the test's end."""
         files = self.sys()
         for name, text in (("name", "package-0"), ("max_energy_range_uj", 10 ** 12), ("energy_uj", 1)):
             files.put(f"powercap/intel-rapl:0/{name}", text)
@@ -441,6 +441,11 @@ class Energy(PowerTestCase):
         counter.start()
         self.addCleanup(counter.join)
         self.addCleanup(stop.set)
+        return files
+
+    def test_rapl(self):
+        """A made-up counter of 20 W: joules per token come out as the time that tokens take says, and a budget in joules counts."""
+        files = self.rapl()
         upower = self.upower(OnBattery=True)
         daemon = self.serve(null={"step_us": 10000}, power={"sysfs": files.path, "battery_joules_per_day": 5})
         self.wait_power(daemon, energy_source="rapl", supply="battery")
@@ -481,20 +486,7 @@ class Energy(PowerTestCase):
 
     def test_kept_over_a_restart(self):
         """What was spent stays spent, and counts for the budget; killed or stopped, at most the last seconds are missing."""
-        files = self.sys()
-        for name, text in (("name", "package-0"), ("max_energy_range_uj", 10 ** 12), ("energy_uj", 1)):
-            files.put(f"powercap/intel-rapl:0/{name}", text)
-        stop = threading.Event()
-
-        def count():
-            began = time.monotonic()
-            while not stop.wait(0.02):
-                files.put_in_place("powercap/intel-rapl:0/energy_uj", 10 ** 9 + int((time.monotonic() - began) * 20e6))
-
-        counter = threading.Thread(target=count)
-        counter.start()
-        self.addCleanup(counter.join)
-        self.addCleanup(stop.set)
+        files = self.rapl()
         self.upower(OnBattery=True)
         daemon = self.serve(null={"step_us": 10000}, power={"sysfs": files.path, "battery_joules_per_day": 5000})
         self.wait_power(daemon, energy_source="rapl", supply="battery")
