@@ -88,6 +88,18 @@ static void assert_same(const struct stream *a, const struct stream *b) {
         }
 }
 
+/* What streams say undisturbed, and the same ones under way again. */
+static void begin_streams(struct fixture *x, struct stream *alone, struct stream *s) {
+        memset(alone, 0, STREAMS * sizeof(*alone));
+        memset(s, 0, STREAMS * sizeof(*s));
+        start(x);
+        submit_streams(x, 11, 200);
+        collect(x, alone, STREAMS, 11, STREAMS);
+        submit_streams(x, 1, 200);
+        while (s[0].n < 20)
+                (void)take(receive(x), s, STREAMS, 1);
+}
+
 static void test_pause(void **state) {
         static struct stream alone[STREAMS], s[STREAMS];
         struct fixture x = { .step_us = 500 };
@@ -95,14 +107,7 @@ static void test_pause(void **state) {
         EngineFrame *m;
         size_t ends = 0;
 
-        memset(alone, 0, sizeof(alone));
-        memset(s, 0, sizeof(s));
-        start(&x);
-        submit_streams(&x, 11, 200);
-        collect(&x, alone, STREAMS, 11, STREAMS);
-        submit_streams(&x, 1, 200);
-        while (s[0].n < 20)
-                (void)take(receive(&x), s, STREAMS, 1);
+        begin_streams(&x, alone, s);
         send_pause(&x, 77, true);
         m = until(&x, SPARK__ENGINE__V1__ENGINE_FRAME__BODY_PAUSED, s, STREAMS, &ends);
         assert_int_equal(m->paused->key, 77);
@@ -185,14 +190,7 @@ static void test_cap(void **state) {
         EngineFrame *m;
         size_t ends = 0;
 
-        memset(alone, 0, sizeof(alone));
-        memset(s, 0, sizeof(s));
-        start(&x);
-        submit_streams(&x, 11, 200);
-        collect(&x, alone, STREAMS, 11, STREAMS);
-        submit_streams(&x, 1, 200);
-        while (s[0].n < 20)
-                (void)take(receive(&x), s, STREAMS, 1);
+        begin_streams(&x, alone, s);
         send_cap(&x, 91, 4, 1, 50);
         m = until(&x, SPARK__ENGINE__V1__ENGINE_FRAME__BODY_CAPPED, s, STREAMS, &ends);
         assert_int_equal(m->capped->key, 91);
