@@ -229,6 +229,7 @@ int power_new(struct power **ret, struct manager *m) {
         p->state.serves = SPARK__V1__PRIORITY__BACKGROUND;
         p->state.clocks_by = p->state.refused = "";
         energy_init(&p->energy, power_spend, p);
+        p->slept_us = power_slept_us();
         r = power_logind_init(p);
         if (r < 0) {
                 (void)power_free(p);
