@@ -172,5 +172,21 @@ static void restart(struct fixture *f) {
         manager_born(f);
 }
 
+/* For cmocka: the fixture is the state. */
+static int fixture_set_up(void **state, const char *limits) {
+        struct fixture *f = calloc(1, sizeof(*f));
+
+        assert_non_null(f);
+        fixture_init(f, limits);
+        *state = f;
+        return 0;
+}
+
+static int fixture_tear_down(void **state) {
+        fixture_deinit(*state);
+        free(*state);
+        return 0;
+}
+
 #include "session-ask.h"
 #include "session-engine.h"
