@@ -70,6 +70,7 @@ struct power {
         /* energy */
         struct energy energy;
         struct rapl rapl;
+        int64_t slept_us; /* of the machine, when the counter was read last */
         const struct engine *energy_engine; /* whose device's counter is read */
         uint64_t last_key; /* of what engines are asked */
 };
@@ -137,6 +138,8 @@ void power_supply_tick(struct power *p, uint64_t now_us);
 
 /* ---- power-meter.c ---- */
 void power_meter_tick(struct power *p, uint64_t now_us);
+/* How long the machine has slept since it was started. */
+int64_t power_slept_us(void);
 /* What was computed until now is charged. */
 void power_settle(struct power *p);
 /* For energy_init(): to the usage ledger. */

@@ -122,8 +122,9 @@ void power_update(struct power *p, uint64_t now_us) {
                           hot ? "slows down for heat or power" : "runs as fast as it can again", power_serves_name(s->serves));
         if (s->serves != before.serves)
                 power_kick_all(p);
-        if (s->level != before.level || s->throttled != before.throttled || s->serves != before.serves ||
-            s->caps.batch != before.caps.batch || s->caps.threads != before.caps.threads || s->caps.clocks != before.caps.clocks)
+        if (s->level != before.level || s->has_battery != before.has_battery || s->throttled != before.throttled ||
+            s->serves != before.serves || s->caps.batch != before.caps.batch || s->caps.threads != before.caps.threads ||
+            s->caps.clocks != before.caps.clocks)
                 power_changed(p);
         power_caps_update(p);
 }
@@ -229,6 +230,7 @@ int power_new(struct power **ret, struct manager *m) {
         p->state.serves = SPARK__V1__PRIORITY__BACKGROUND;
         p->state.clocks_by = p->state.refused = "";
         energy_init(&p->energy, power_spend, p);
+        p->slept_us = power_slept_us();
         r = power_logind_init(p);
         if (r < 0) {
                 (void)power_free(p);
