@@ -150,10 +150,8 @@ static int run_list(struct ctl *ctl, int argc, char **argv) {
                         "with --watch one object a line.\n",
                 .options = options,
         };
-        struct string_list arguments = { 0 };
-        int status = options_parse(ctl, &spec, argc, argv, &arguments);
+        int status = options_parse_bare(ctl, &spec, argc, argv);
 
-        string_list_deinit(&arguments);
         if (status < 0)
                 status = ctl_connect_asking(ctl, all) ?: -1;
         if (status >= 0)

@@ -4,7 +4,6 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "input.h"
 #include "json.h"
@@ -241,16 +240,13 @@ static int run_list(struct ctl *ctl, int argc, char **argv) {
         };
         struct spark_session_list_request request = SPARK_SESSION_LIST_INIT;
         struct call call = { .ctl = ctl, .on_done = done_list };
-        struct string_list arguments = { 0 };
-        int status;
+        int status = options_parse_bare(ctl, &spec, argc, argv);
 
-        status = options_parse(ctl, &spec, argc, argv, &arguments);
         if (status < 0)
                 status = ctl_connect_asking(ctl, all) ?: -1;
         request.all_users = all;
         if (status < 0)
                 status = call_wait(&call, spark_session_query(ctl->spark, &request, call_event, &call, &call.id));
-        string_list_deinit(&arguments);
         return status;
 }
 
