@@ -44,6 +44,24 @@ class NobodyThere(PowerTestCase):
         time.sleep(1.5)
         self.assertEqual((self.power(daemon).supply, self.power(daemon).source), ("mains", "none"))
 
+    def test_source_none_until_reload(self):
+        """Nobody is believed, the profile neither; with a configuration that says otherwise both count at once."""
+        upower = self.upower()
+        profiles = self.mock(PROFILES, "power_profiles_daemon")
+        daemon = self.serve(power={"source": "none"})
+        upower.supply(True, 15)
+        profiles.set("ActiveProfile", dbus.String("power-saver"))
+        self.wait_power(daemon, profile="power-saver")
+        self.assertNotIn("power supply: battery", daemon.log())
+        daemon.configure(bus="session", power={"sysfs": "/nonexistent"})
+        daemon.signal(signal.SIGHUP)
+        self.wait_power(daemon, source="upower", supply="low")
+        upower.supply(False, 15)
+        self.wait_power(daemon, source="upower", supply="battery")  # the profile
+        daemon.configure(bus="session", power={"sysfs": "/nonexistent", "source": "none"})
+        daemon.signal(signal.SIGHUP)
+        self.wait_power(daemon, source="none", supply="mains")
+
 
 class Battery(PowerTestCase):
     def test_levels(self):
@@ -88,6 +106,28 @@ class Battery(PowerTestCase):
         self.wait_power(daemon, supply="critical")
         upower.supply(True, 50, warning=1)
         self.wait_power(daemon, supply="battery")
+
+    def test_there_again(self):
+        """Power that is back counts after some seconds: until then it is not said that there is none, and to come back soon."""
+        upower = self.upower(OnBattery=True)
+        daemon = self.serve()
+        self.wait_power(daemon, supply="battery")
+        with daemon.connect() as client:
+            upower.supply(False)
+            end = client.answer(self.ask(client, BACKGROUND))[2]
+            self.assertError(end, "DEFERRED_ON_BATTERY")
+            self.assertIn("until a moment ago", end.error.message)
+            self.assertEqual(end.error.retry_after_ms, 3000)
+            until(lambda: client.answer(self.ask(client, BACKGROUND))[2].WhichOneof("body") == "done", 10, "mains")
+
+    def test_upower_is_slow(self):
+        """It is on the bus before it has anything to say: it is asked again."""
+        upower = self.mock((UPOWER[0], "/not/yet", UPOWER[2]))
+        daemon = self.serve()
+        self.wait_power(daemon, source="none", supply="mains")
+        upower.mock("AddObject", UPOWER[1], UPOWER[2], dbus.Dictionary({"OnBattery": True}, signature="sv"),
+                    dbus.Array([], signature="(ssss)"))
+        self.wait_power(daemon, 20, source="upower", supply="battery")
 
     def test_waits(self):
         """deferred = "wait": nobody is refused, and what waited is served when the plug is in."""
