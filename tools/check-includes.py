@@ -35,7 +35,7 @@ CONTROL = {
     "memory": ("keep", "model", "request", "session"),
     "power": ("clients", "config", "model", "request", "session"),
     "store": ("clients", "config", "model", "request"),
-    "keep": ("bus/bus.h", "clients", "memory", "model", "request", "session"),
+    "keep": (),
     "bus": ("clients", "keep", "memory", "power", "request", "rights", "session", "store"),
 }
 ALLOWED["daemon/control"] += tuple(f"daemon/control/{room}" for room in CONTROL)

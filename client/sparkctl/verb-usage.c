@@ -102,11 +102,8 @@ int verb_usage(struct ctl *ctl, int argc, char **argv) {
                 .options = options,
         };
         struct call call = { .ctl = ctl, .on_done = usage_done };
-        struct string_list arguments = { 0 };
-        int status;
+        int status = options_parse_bare(ctl, &spec, argc, argv);
 
-        status = options_parse(ctl, &spec, argc, argv, &arguments);
-        string_list_deinit(&arguments);
         if (status < 0)
                 status = ctl_connect_asking(ctl, all) ?: -1;
         if (status < 0) {

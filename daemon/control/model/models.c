@@ -259,6 +259,7 @@ static int configure_one(struct manager *m, const struct config_model *c) {
         model->residency.again = model->residency.resident == CONFIG_RESIDENT_ALWAYS && model->state == MODEL_UNLOADING;
         if (model->residency.resident == CONFIG_RESIDENT_ALWAYS && model->state == MODEL_AVAILABLE)
                 model->load_wanted = true;
+        manager_model_changed(m, model, false);
         model_kick(model);
         return 0;
 }

@@ -74,6 +74,7 @@ void power_take_state(struct power *p, struct engine *e, const Spark__Engine__V1
         if (!p->energy_engine) {
                 energy_lose(&p->energy);
                 p->energy_engine = e;
+                power_changed(p); /* the source is another */
         }
         if (p->energy_engine == e)
                 take_counter(p, s->energy_uj, now_us, model_works(e->model));
@@ -87,6 +88,7 @@ void power_engine_gone(struct power *p, const struct engine *e) {
                 return;
         energy_lose(&p->energy);
         p->energy_engine = NULL;
+        power_changed(p);
 }
 
 void power_note_work(struct power *p) {

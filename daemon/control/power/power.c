@@ -124,8 +124,9 @@ void power_update(struct power *p, uint64_t now_us) {
         }
         if (s->serves != before.serves)
                 power_kick_all(p);
-        if (s->level != before.level || s->throttled != before.throttled || s->serves != before.serves ||
-            s->caps.batch != before.caps.batch || s->caps.threads != before.caps.threads || s->caps.clocks != before.caps.clocks)
+        if (s->level != before.level || s->has_battery != before.has_battery || s->throttled != before.throttled ||
+            s->serves != before.serves || s->caps.batch != before.caps.batch || s->caps.threads != before.caps.threads ||
+            s->caps.clocks != before.caps.clocks)
                 power_changed(p);
         power_caps_update(p);
 }
