@@ -87,7 +87,9 @@ class Battery(PowerTestCase):
             self.wait_power(daemon, supply="critical", serves="none")
             self.assertDeferred(client, NORMAL, "No requests are served now")
             waiting = self.ask(client, INTERACTIVE)
-            self.assertTrue(client.nothing_comes(0.5))
+            self.assertEqual(client.receive_of(waiting).progress.stage, "power")
+            self.assertTrue(client.nothing_comes(0.5))  # it is said once
+            self.assertEqual(client.ask(models=pb.Models()).done.models.models[0].held, "power")
             upower.supply(False, 4)
             self.assertDone(client.answer(waiting)[2])
             self.wait_power(daemon, supply="mains", serves="background")
@@ -136,7 +138,9 @@ class Battery(PowerTestCase):
         self.wait_power(daemon, supply="battery")
         with daemon.connect() as client:
             waiting = self.ask(client, BACKGROUND)
+            self.assertEqual(client.receive_of(waiting).progress.stage, "power")
             self.assertTrue(client.nothing_comes(0.5))
+            self.assertEqual(client.ask(models=pb.Models()).done.models.models[0].held, "")  # others are served
             self.assertServed(client, NORMAL)
             upower.supply(False)
             self.assertDone(client.answer(waiting)[2])
