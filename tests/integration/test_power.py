@@ -568,6 +568,14 @@ class Energy(PowerTestCase):
                               check=True).stdout
         self.assertRegex(said, r"\n\d{4}-\d\d-\d\d .* unknown\n")
         self.assertIn("The energy for that: unknown.", said)
+        def of(verb):
+            return json.loads(subprocess.run([BUILD / "bin/sparkctl", "-S", daemon.socket, "--json", verb],
+                                             stdout=subprocess.PIPE, text=True, check=True).stdout)
+        row, = of("usage")["rows"]
+        self.assertEqual((row["energy_uj"], row["energy_tokens"], of("usage")["energy_uj_today"]), ("unknown", 0, "unknown"))
+        status = of("status")
+        self.assertEqual((status["power"]["energy_uj"], status["power"]["joules_per_token"]), ("unknown", "unknown"))
+        self.assertEqual((status["users"][0]["energy_uj_today"], status["users"][0]["battery_energy_uj_today"]), ("unknown",) * 2)
 
     def test_temperature(self):
         files = self.sys()
