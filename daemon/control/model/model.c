@@ -365,7 +365,22 @@ static void refuse_held(struct model *model) {
         }
 }
 
+/* It may be hours until there is power again: whoever waits for that hears so, once. */
+static void tell_power(struct model *model) {
+        struct list *pos, *tmp;
+
+        LIST_FOREACH(pos, tmp, &model->waiting) {
+                struct request *r = LIST_ENTRY(pos, struct request, model_link);
+                bool waits = power_keeps_waiting(model->manager->power, r);
+
+                if (waits && !r->told_power)
+                        request_progress(r, "power", 0, 0);
+                r->told_power = waits;
+        }
+}
+
 static void model_pump(struct model *model) {
+        tell_power(model);
         switch (model->state) {
         case MODEL_AVAILABLE:
                 answer_unloads(model, false);
