@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-#include "clients/policy.h"
 #include "power-policy.h"
+#include "users/policy.h"
 
 /* As systemd's ranges are: people, and those whose home folder is carried about. */
 #define UID_PEOPLE_FIRST 1000u
