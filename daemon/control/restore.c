@@ -111,6 +111,7 @@ int restore_end(struct manager *m) {
         if (keep_read(m->keep, read_client, kept) == 0)
                 clients_restore(m, kept, m->inherited);
         sessions_restored(m);
+        leases_restored(m->lease_keeper);
         keep_taken(m->keep);
         m->inherited = inherited_free(m->inherited);
         return 0;

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Leases that a descriptor holds are held over restarts, and end with the descriptor, whenever that is."""
 
+import mmap
 import os
 import signal
 import unittest
@@ -117,6 +118,53 @@ class Requests(KeptTestCase):
                     self.assertError(client.answer(id)[2], "CANCELLED")
                 self.assertFalse(self.leases(client))
                 self.assertServes(daemon)
+
+    def granted(self, client, id):
+        """What was to be given back for it."""
+        while True:
+            progress = client.receive_of(id).progress
+            if progress.stage == "granted":
+                return progress.total
+
+    def test_only_what_was_missing(self):
+        """As much stays given back as was missing when it was asked for, whatever is free by now: its holder may use it already."""
+        daemon = self.kept(models=[{"name": "a", "default": True}])
+        client = daemon.connect()
+        self.addCleanup(client.close)
+        machine = client.ask(status=pb.Status()).done.status.memory_total
+        id = client.request(reserve_memory=pb.ReserveMemory(bytes=machine, missing_only=True, who="blender"))
+        wanted = self.granted(client, id)
+        self.assertLess(0, wanted)
+        self.assertLess(wanted, machine)
+        before = self.leases(client)["blender"]
+        used = mmap.mmap(-1, 64 << 20)
+        for at in range(0, len(used), 4096):
+            used[at] = 1
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            daemon.restart(number)
+            self.assertEqual(self.granted(client, id), wanted)
+            after = self.leases(client)["blender"]
+            self.assertEqual((after.id, after.bytes), (before.id, before.bytes))
+            self.assertGreater(after.age_s, before.age_s)
+        used.close()
+
+    def test_without_asking_again(self):
+        """Who has a lease keeps it, also where the configuration would grant none by now."""
+        daemon = self.kept(models=[{"name": "a", "default": True}])
+        client = daemon.connect()
+        self.addCleanup(client.close)
+        memory = client.request(reserve_memory=pb.ReserveMemory(bytes=1 << 20, who="blender"))
+        self.granted(client, memory)
+        daemon.crash()
+        daemon.configure(models=[{"name": "a", "default": True}], memory={"leases": "none"})
+        daemon.start()
+        self.assertEqual(set(self.leases(client)), {"blender"})
+        self.assertError(client.ask(reserve_memory=pb.ReserveMemory(bytes=1)), "PERMISSION_DENIED")
+        client.cancel(memory)
+        self.assertError(client.answer(memory)[2], "CANCELLED")
+        self.assertFalse(self.leases(client))
+        daemon.restart(signal.SIGKILL)
+        self.assertFalse(self.leases(client))
 
 
 if __name__ == "__main__":

@@ -127,6 +127,7 @@ void model_fail(struct model *model, enum event event, const struct request_erro
         fail_all(&model->waiting, error);
         leases_model_failed(model->manager->leases, model, error);
         model_set_state(model, MODEL_FAILED);
+        residency_failed(model, error);
 }
 
 /* Coded weights are the same bits: one who asks for them decides for all who wait. */
@@ -257,7 +258,8 @@ static void answer_unloads(struct model *model, bool busy) {
                 if (r->kind != REQUEST_UNLOAD)
                         continue;
                 if (!busy) {
-                        if (model->holds) /* it does not come back by itself */
+                        residency_forget(model); /* it does not come back by itself */
+                        if (model->holds)
                                 model->load_wanted = false;
                         request_finish(r, &done);
                         continue;
@@ -345,6 +347,7 @@ void model_give_up(struct model *model, const struct request_error *error) {
         model_set_state(model, MODEL_AVAILABLE);
         leases_model_failed(model->manager->leases, model, error);
         fail_all(&model->waiting, error);
+        residency_failed(model, error);
 }
 
 /* Its memory was given away, and whoever has it wants it to be said. What had begun waits all the same. */

@@ -41,6 +41,7 @@ struct power_block {
         struct power *power;
         int fd;
         bool asked, refused;
+        uint64_t retry_us; /* refused: when it makes sense to ask again */
 };
 
 enum { POWER_BLOCK_SLEEP, POWER_BLOCK_IDLE, POWER_BLOCKS };
@@ -55,6 +56,7 @@ struct power {
         sd_event_source *sleep_timer;
         int delay_fd;
         bool delay_asked, delay_refused;
+        uint64_t delay_retry_us; /* refused: when it makes sense to ask again */
         struct power_block blocks[POWER_BLOCKS];
         /* supply */
         struct power_meter meter;
@@ -129,6 +131,7 @@ int power_bus_read_properties(sd_bus_message *m, int (*fn)(struct power *p, cons
 extern const struct power_service_info power_logind;
 int power_logind_init(struct power *p);
 void power_logind_deinit(struct power *p);
+/* Once a second, and when the supply's level is another one: who keeps the machine awake, and what was refused. */
 void power_logind_tick(struct power *p);
 void power_logind_configure(struct power *p);
 

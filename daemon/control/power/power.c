@@ -115,11 +115,13 @@ void power_update(struct power *p, uint64_t now_us) {
         s->serves = power_serves(power_config(p), s->level, hot);
         s->caps = power_caps(power_config(p), s->level, hot);
         p->parked = s->serves == CONFIG_SERVES_NONE;
-        if (s->level != before.level)
+        if (s->level != before.level) {
                 tell_level(p, before.level);
-        else if (s->throttled != before.throttled)
+                power_logind_tick(p); /* on a low battery nobody keeps the machine awake */
+        } else if (s->throttled != before.throttled) {
                 event_log(hot ? EVENT_POWER_LESS : EVENT_POWER_MORE, NULL, "an engine's device %s; lowest priority served: %s",
                           hot ? "slows down for heat or power" : "runs as fast as it can again", power_serves_name(s->serves));
+        }
         if (s->serves != before.serves)
                 power_kick_all(p);
         if (s->level != before.level || s->has_battery != before.has_battery || s->throttled != before.throttled ||
