@@ -22,7 +22,7 @@
 #include "engine.pb-c.h"
 #include "loadlink.h"
 #include "memory/shed-plan.h"
-#include "request/rate.h"
+#include "rate.h"
 #include "request/request.h"
 #include "residency.h"
 

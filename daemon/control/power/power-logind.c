@@ -17,11 +17,11 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/words.h"
-#include "clients/usage.h"
+#include "disk.h"
 #include "event.h"
 #include "power-private.h"
 #include "session/session.h"
-#include "disk.h"
+#include "users/usage.h"
 
 #define LOGIND "org.freedesktop.login1"
 #define LOGIND_PATH "/org/freedesktop/login1"

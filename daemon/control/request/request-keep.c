@@ -13,9 +13,9 @@
 #include <string.h>
 
 #include "base/fd.h"
-#include "clients/kept.h"
 #include "job.h"
 #include "keep/keep-clients.h"
+#include "kept.h"
 #include "memory/lease.h"
 #include "message.h"
 #include "model/load.h"

@@ -25,11 +25,11 @@
 #include "base/list.h"
 #include "base/macro.h"
 #include "channel.h"
-#include "clients/user.h"
 #include "journal.h"
 #include "request-sink.h"
 #include "spark.pb-c.h"
 #include "speed.h"
+#include "users/user.h"
 
 struct manager;
 struct model;
