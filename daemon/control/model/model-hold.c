@@ -10,6 +10,7 @@
 #include "event.h"
 #include "load.h"
 #include "manager.h"
+#include "model-keep.h"
 #include "model-private.h"
 #include "power/power.h"
 
@@ -20,6 +21,7 @@ void model_given_back(struct model *model) {
                 model->kv_promised = model->engine_promised = 0;
         } else {
                 model_drop_image(model);
+                model_keep_away(model);
         }
         model->facts = (struct model_facts){ 0 };
         event_log(EVENT_MODEL_GIVEN_BACK, model->name, "model '%s' has given its memory back; it is loaded again later",

@@ -258,9 +258,12 @@ static void answer_unloads(struct model *model, bool busy) {
                 if (r->kind != REQUEST_UNLOAD)
                         continue;
                 if (!busy) {
-                        residency_forget(model); /* it does not come back by itself */
-                        if (model->holds)
+                        residency_forget(model);
+                        if (model->holds) { /* it does not come back by itself, and not in a later process */
                                 model->load_wanted = false;
+                                if (model->n_segments == 0)
+                                        model_keep_gone(model);
+                        }
                         request_finish(r, &done);
                         continue;
                 }
@@ -385,8 +388,8 @@ static void model_pump(struct model *model) {
         case MODEL_AVAILABLE:
                 answer_unloads(model, false);
                 refuse_held(model);
-                if (model->n_segments > 0 && !waits_for_load(model))
-                        model_drop_image(model); /* a part that was left for somebody */
+                if ((model->n_segments > 0 || (model->keep_id && !model->holds)) && !waits_for_load(model))
+                        model_drop_image(model); /* a part that was left for somebody, or the word that it was given back */
                 if (waits_for_load(model) && !model->holds)
                         model_start(model);
                 else
