@@ -87,8 +87,8 @@ def run_unit(options, totals, env):
     binaries = sorted(path for path in (ROOT / options.build / "tests").glob("test-*")
                       if os.access(path, os.X_OK) and path.is_file() and not path.suffix)
     binaries = [path for path in binaries if not options.only or any(part in path.name for part in options.only)]
-    # No test depends on how fast it is; many use one processor, or wait.
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    # No test depends on how fast it is; many use one processor, and some wait.
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count() + 1) as pool:
         for result in pool.map(lambda path: run_binary(options, path, env), binaries):
             totals.add(*report(*result))
 

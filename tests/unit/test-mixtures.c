@@ -58,7 +58,7 @@ static unsigned one_in(void) {
 #elif defined(__SANITIZE_ADDRESS__)
         return 10;
 #else
-        return getenv("SPARK_TEST_EMULATED") ? 10 : 1;
+        return getenv("SPARK_TEST_EMULATED") ? 20 : 1;
 #endif
 }
 
