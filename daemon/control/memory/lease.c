@@ -98,6 +98,18 @@ uint64_t leases_bytes(const struct leases *t) {
         return sum;
 }
 
+size_t leases_at_rest(const struct leases *t) {
+        struct list *pos, *tmp;
+        size_t n = 0;
+
+        LIST_FOREACH(pos, tmp, (struct list *)&t->list) {
+                const struct lease *lease = LIST_ENTRY(pos, struct lease, link);
+
+                n += lease->fd < 0 && lease->granted;
+        }
+        return n;
+}
+
 /* ---- names ---- */
 
 const char *lease_kind_name(const struct lease *lease) {
