@@ -280,11 +280,8 @@ int verb_doctor(struct ctl *ctl, int argc, char **argv) {
                         "[{check, status, message, advice}], ok, warnings, failures.\n",
         };
         struct doctor d = { .ctl = ctl, .json = JSON_NULL };
-        struct string_list arguments = { 0 };
-        int status;
+        int status = options_parse_bare(ctl, &spec, argc, argv);
 
-        status = options_parse(ctl, &spec, argc, argv, &arguments);
-        string_list_deinit(&arguments);
         if (status >= 0)
                 return status;
         if (ctl->json) {

@@ -17,8 +17,6 @@
 
 #include "base/list.h"
 #include "bus/bus.h"
-#include "clients/usage.h"
-#include "clients/user.h"
 #include "config/config.h"
 #include "disk.h"
 #include "job.h"
@@ -30,6 +28,8 @@
 #include "notify.h"
 #include "request/pace.h"
 #include "request/request.h"
+#include "users/usage.h"
+#include "users/user.h"
 
 enum manager_state {
         MANAGER_STARTING,

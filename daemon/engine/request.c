@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "request.h"
 
 #define INVALID SPARK__V1__ERROR_CODE__INVALID_ARGUMENT
@@ -18,6 +19,7 @@ int failure_set(struct failure *f, Spark__V1__ErrorCode code, const char *format
         va_start(args, format);
         (void)vsnprintf(f->text, sizeof(f->text), format, args);
         va_end(args);
+        utf8_mend(f->text); /* it may end within a character of somebody's text, and control takes no such message */
         return REQUEST_E_FAILED;
 }
 

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include <string.h>
+
 #include "utf8.h"
 
 /* Length that a lead byte announces, 0 for a byte that cannot lead. */
@@ -92,6 +94,16 @@ bool utf8_valid(const char *s, size_t n, size_t *ret_bad) {
                 i += len;
         }
         return true;
+}
+
+void utf8_mend(char *s) {
+        size_t n = strlen(s), bad;
+
+        while (!utf8_valid(s, n, &bad)) {
+                s[bad] = '?';
+                s += bad + 1;
+                n -= bad + 1;
+        }
 }
 
 size_t utf8_complete(const char *str, size_t n) {

@@ -14,5 +14,7 @@ size_t utf8_decode(const char *s, size_t n, uint32_t *ret_char);
 size_t utf8_encode(uint32_t c, char out[4]);
 /* True when valid throughout; else stores the offset of the first bad byte (ret_bad may be NULL). */
 bool utf8_valid(const char *s, size_t n, size_t *ret_bad);
+/* Puts '?' in the place of every byte of a string that is of no whole character, as where a text was cut. */
+void utf8_mend(char *s);
 /* Length of the longest prefix that does not end within a character which further bytes could still complete. */
 size_t utf8_complete(const char *s, size_t n);

@@ -236,6 +236,12 @@ class BadInput(TestCase):
         for name in ("other", "../etc", "x" * 10000, "%s%n"):
             self.refused("MODEL_NOT_FOUND", generate=pb.Generate(model=name, prompt=b"x"))
 
+    def test_errors_that_cut_a_text(self):
+        """An error that quotes the beginning of something ends with a whole character, or it would be no message."""
+        for name in ("a" + "\u00e4" * 100, "\u00e4" * 100, "ab" + "\U0001f600" * 50):
+            self.refused("MODEL_NOT_FOUND", generate=pb.Generate(model=name, prompt=b"x"))
+            self.refused("INVALID_ARGUMENT", reserve_memory=pb.ReserveMemory(bytes=1, policy=name))
+
     def test_chat_without_messages(self):
         self.refused("MODEL_INVALID", chat=pb.Chat())  # the null backend has no template at all
 
@@ -267,6 +273,32 @@ class BadInput(TestCase):
     def test_load_and_unload_of_unknown_models(self):
         self.refused("MODEL_NOT_FOUND", unload=pb.Unload(model="other"))
         self.refused("MODEL_NOT_FOUND", load=pb.Load(model="other"))
+
+
+class Template(TestCase):
+    """A model whose template refuses with what it was given, as many do."""
+
+    TEMPLATE = (b"{%- for m in messages %}{%- if m['role'] != 'user' %}{{- raise_exception('There is no role ' + m['role']) }}"
+                b"{%- endif %}{{- m['content'] }}{%- endfor %}")
+
+    def test_refusal_that_is_cut(self):
+        """An error with a user's text in it is nothing that the engine falls over: nobody else notices it."""
+        data = (ROOT / "share/models/spark-tiny.gguf").read_bytes()
+        key = b"tokenizer.chat_template" + struct.pack("<I", 8)  # GGUF's type for a string
+        at = data.index(key) + len(key) + 8
+        size = struct.unpack("<Q", data[at - 8:at])[0]
+        with tempfile.NamedTemporaryFile(suffix=".gguf") as file:
+            file.write(data[:at] + self.TEMPLATE.ljust(size) + data[at + size:])
+            file.flush()
+            daemon = self.daemon(backend="cpu", models=[{"name": "m", "path": file.name, "default": True}])
+            engine = daemon.wait_engine()
+            with daemon.connect() as client:
+                for role in ("x" * 600, "\u00e4" * 300, "a" + "\u00e4" * 300, "\U0001f600" * 150, "ab" + "\U0001f600" * 150):
+                    end = client.ask(chat=pb.Chat(messages=[pb.ChatMessage(role=role, content="x")]))
+                    self.assertError(end, "INVALID_ARGUMENT")
+                    self.assertIn("There is no role " + role[:20], end.error.message)
+            self.assertEqual(daemon.wait_engine(), engine)
+            self.assertServes(daemon)
 
 
 if __name__ == "__main__":

@@ -79,6 +79,7 @@ class NullBackend(TestCase):
             waiting = other.generate(model="b", n=4)
             frame = other.receive_of(waiting)
             self.assertEqual(frame.progress.stage, "room")
+            self.assertEqual(models_of(self.client)["b"].held, "room")
             self.assertEqual(states(self.client)["a"], "ready")
             self.client.cancel(long)
             self.assertDone(other.answer(waiting)[2])
@@ -175,6 +176,55 @@ class NullBackend(TestCase):
         until(lambda: states(self.client)["a"] == "available", 10, "the end of what nobody holds any more")
         self.assertError(self.client.ask(hold_warm=pb.HoldWarm(model="nobody")), "MODEL_NOT_FOUND")
         del daemon
+
+
+class Failed(TestCase):
+    """What is always to be there and could not be loaded."""
+
+    TINY = ROOT / "share/models/spark-tiny.gguf"
+
+    def begin(self, path):
+        daemon = self.daemon(**self.settings(path))
+        with daemon.connect() as client:
+            until(lambda: states(client) == {"a": "failed"}, 10 * SLOW, "a load that fails")
+        return daemon
+
+    def settings(self, path):
+        return dict(backend="cpu", threads=1, models=[{"name": "a", "path": str(path), "default": True}])
+
+    def wait_ready(self, daemon):
+        with daemon.connect() as client:
+            until(lambda: states(client) == {"a": "ready"}, 20 * SLOW, "a model that is always there")
+
+    def test_another_file(self):
+        """A mended configuration is tried at once, without anybody asking for the model."""
+        daemon = self.begin(ROOT / "Makefile")
+        self.assertNotIn("is tried again", daemon.log())
+        daemon.configure(**self.settings(self.TINY))
+        daemon.signal(signal.SIGHUP)
+        self.wait_ready(daemon)
+        self.assertServes(daemon)
+
+    def test_tried_again(self):
+        """A file that comes late, as that of a folder that is mounted after the start, is found."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "a.gguf"
+            daemon = self.begin(path)
+            path.symlink_to(self.TINY)
+            self.wait_ready(daemon)
+            self.assertIn("is tried again in 5 s", daemon.log())
+
+    def test_not_wanted(self):
+        """One that was unloaded stays away until it is asked for."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "a.gguf"
+            daemon = self.begin(path)
+            with daemon.connect() as client:
+                self.assertDone(client.ask(unload=pb.Unload(model="a")))
+                path.symlink_to(self.TINY)
+                time.sleep(7)
+                self.assertEqual(states(client), {"a": "failed"})
+            self.assertServes(daemon)
 
 
 @unittest.skipUnless(all(s.exists() for s in STORIES), f"{STORIES[0].parent} is not there")

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Leases that a descriptor holds are held over restarts, and end with the descriptor, whenever that is."""
 
+import mmap
 import os
 import signal
 import unittest
@@ -117,6 +118,117 @@ class Requests(KeptTestCase):
                     self.assertError(client.answer(id)[2], "CANCELLED")
                 self.assertFalse(self.leases(client))
                 self.assertServes(daemon)
+
+    def granted(self, client, id):
+        """What was to be given back for it."""
+        while True:
+            progress = client.receive_of(id).progress
+            if progress.stage == "granted":
+                return progress.total
+
+    def test_only_what_was_missing(self):
+        """As much stays given back as was missing when it was asked for, whatever is free by now: its holder may use it already."""
+        daemon = self.kept(models=[{"name": "a", "default": True}])
+        client = daemon.connect()
+        self.addCleanup(client.close)
+        machine = client.ask(status=pb.Status()).done.status.memory_total
+        id = client.request(reserve_memory=pb.ReserveMemory(bytes=machine, missing_only=True, who="blender"))
+        wanted = self.granted(client, id)
+        self.assertLess(0, wanted)
+        self.assertLess(wanted, machine)
+        before = self.leases(client)["blender"]
+        used = mmap.mmap(-1, 64 << 20)
+        for at in range(0, len(used), 4096):
+            used[at] = 1
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            daemon.restart(number)
+            self.assertEqual(self.granted(client, id), wanted)
+            after = self.leases(client)["blender"]
+            self.assertEqual((after.id, after.bytes), (before.id, before.bytes))
+            self.assertGreater(after.age_s, before.age_s)
+        used.close()
+
+    def test_without_asking_again(self):
+        """Who has a lease keeps it, also where the configuration would grant none by now."""
+        daemon = self.kept(models=[{"name": "a", "default": True}])
+        client = daemon.connect()
+        self.addCleanup(client.close)
+        memory = client.request(reserve_memory=pb.ReserveMemory(bytes=1 << 20, who="blender"))
+        self.granted(client, memory)
+        daemon.crash()
+        daemon.configure(models=[{"name": "a", "default": True}], memory={"leases": "none"})
+        daemon.start()
+        self.assertEqual(set(self.leases(client)), {"blender"})
+        self.assertError(client.ask(reserve_memory=pb.ReserveMemory(bytes=1)), "PERMISSION_DENIED")
+        client.cancel(memory)
+        self.assertError(client.answer(memory)[2], "CANCELLED")
+        self.assertFalse(self.leases(client))
+        daemon.restart(signal.SIGKILL)
+        self.assertFalse(self.leases(client))
+
+
+class Weights(KeptTestCase):
+    """A model that gave its memory back as a whole stays away in later processes, for as long as somebody has it."""
+
+    MODELS = [{"name": "m", "path": str(ROOT / "share/models/spark-tiny.gguf"), "default": True}]
+
+    def model(self, client):
+        model, = client.ask(models=pb.Models()).done.models.models
+        return model
+
+    def configure(self, daemon, floor):
+        daemon.configure(models=self.MODELS, backend="cpu", memory={"floor": str(floor), "pressure": "no"})
+
+    def test_comes_back_when_it_may(self):
+        daemon = self.kept(models=self.MODELS, backend="cpu", memory={"floor": "64M", "pressure": "no"})
+        client = daemon.connect()
+        self.addCleanup(client.close)
+        right = client.answer(client.generate(n=8, prompt=b"Once", model="m"))[0]
+        lease = client.request(reserve_memory=pb.ReserveMemory(bytes=1 << 30, who="blender"))
+        while client.receive_of(lease).progress.stage != "granted":
+            pass
+        before = client.ask(status=pb.Status()).done.status
+        self.assertEqual(before.memory.images, 0)
+        waits = client.generate(n=8, prompt=b"Once", model="m")
+        loads = daemon.log().count("'m': loading")
+        for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGKILL):
+            daemon.crash(number)
+            self.configure(daemon, before.memory.available)  # whoever asked for the memory has it now: nothing would fit
+            daemon.start()
+            after = client.ask(status=pb.Status()).done.status
+            self.assertEqual((after.memory.step, after.memory.given), (before.memory.step, before.memory.given))
+            self.assertEqual([l.given_bytes for l in after.leases], [l.given_bytes for l in before.leases])
+            self.assertEqual(self.model(client).state, "available")
+        self.assertEqual(daemon.log().count("'m': loading"), loads)
+        self.configure(daemon, 64 << 20)
+        daemon.signal(signal.SIGHUP)
+        until(lambda: "configuration reloaded" in daemon.log(), 10, "the reload")
+        client.cancel(lease)
+        ids, _, end = client.answer(waits)
+        self.assertDone(end)
+        self.assertEqual(ids, right)
+        self.assertEqual(self.model(client).state, "ready")
+        daemon.restart(signal.SIGKILL)
+        self.assertEqual(daemon.log().count("'m': loading"), loads + 1)  # and is adopted as ever
+        self.assertServes(daemon)
+
+    def test_unloaded_meanwhile(self):
+        """It does not come back, and no later process loads it."""
+        daemon = self.kept(models=[dict(self.MODELS[0], resident="demand")], backend="cpu", memory={"floor": "64M", "pressure": "no"})
+        client = daemon.connect()
+        self.addCleanup(client.close)
+        client.answer(client.generate(n=2, prompt=b"Once", model="m"))
+        lease = client.request(reserve_memory=pb.ReserveMemory(bytes=1 << 30, who="blender"))
+        while client.receive_of(lease).progress.stage != "granted":
+            pass
+        client.ask(unload=pb.Unload(model="m"))
+        loads = daemon.log().count("'m': loading")
+        daemon.restart(signal.SIGKILL)
+        client.cancel(lease)
+        self.assertError(client.answer(lease)[2], "CANCELLED")
+        daemon.restart(signal.SIGKILL)
+        self.assertEqual(daemon.log().count("'m': loading"), loads)
+        self.assertEqual(self.model(client).state, "available")
 
 
 if __name__ == "__main__":

@@ -105,6 +105,16 @@ static void test_utf8(void **state) {
                         assert_int_equal(utf8_complete(out, cut), 0);
                 assert_int_equal(utf8_complete(out, n), n);
         }
+        for (size_t i = 0; i < ARRAY_SIZE(invalid); i++) { /* what is mended is valid, and as long as before */
+                char text[16] = "\xc3\xa9";
+
+                memcpy(text + 2, invalid[i].s, invalid[i].n);
+                utf8_mend(text);
+                assert_int_equal(strlen(text), 2 + invalid[i].n);
+                assert_true(utf8_valid(text, strlen(text), NULL));
+                assert_memory_equal(text, "\xc3\xa9", 2);
+                assert_int_equal(text[2 + invalid[i].bad], '?');
+        }
         assert_int_equal(utf8_complete("abc\xff", 4), 4);
         assert_int_equal(utf8_complete("", 0), 0);
 }

@@ -437,7 +437,7 @@ static void test_restored(void **state) {
 
                 assert_non_null(record);
                 record->since_us -= 5000000;
-                assert_int_equal(lease_restore_fd(f->m->leases, record, kept[i], &holder, &told[i], &leases[i]), 0);
+                assert_int_equal(lease_restore(f->m->leases, record, kept[i], &holder, &told[i], &leases[i], &error), 0);
                 assert_int_equal(leases[i]->id, record->id);
                 spark__state__v1__lease__free_unpacked(record, NULL);
         }
@@ -457,7 +457,9 @@ static void test_restored(void **state) {
         assert_int_equal(told[0].ended + told[1].ended, 2);
         records[1].model = (char *)"gone";
         records[1].unit = records[1].who = records[1].why = (char *)"";
-        assert_int_equal(lease_restore_fd(f->m->leases, &records[1], fd_memfd_new("x", 1), &holder, &told[1], &lease), -ENOENT);
+        assert_int_equal(lease_restore(f->m->leases, &records[1], fd_memfd_new("x", 1), &holder, &told[1], &lease, &error),
+                         REQUEST_E_REFUSED);
+        assert_non_null(strstr(error.text, "gone"));
 }
 
 /* As requests: by the socket's messages, until they are cancelled. */

@@ -40,6 +40,13 @@ void keep_records_put(struct keep_records *r, uint64_t id, const Spark__State__V
                 r->failed = true;
 }
 
+const Spark__State__V1__Record *keep_records_find(const struct keep_records *r, uint64_t id) {
+        for (size_t i = 0; i < r->n; i++)
+                if (r->ids[i] == id)
+                        return r->list[i];
+        return NULL;
+}
+
 void keep_records_drop(struct keep_records *r, uint64_t id) {
         for (size_t i = 0; i < r->n; i++)
                 if (r->ids[i] == id) {

@@ -18,5 +18,7 @@ struct keep_records {
 
 /* A copy of the record takes the place of the one before. */
 void keep_records_put(struct keep_records *r, uint64_t id, const Spark__State__V1__Record *record);
+/* NULL: there is none. */
+const Spark__State__V1__Record *keep_records_find(const struct keep_records *r, uint64_t id);
 void keep_records_drop(struct keep_records *r, uint64_t id);
 void keep_records_deinit(struct keep_records *r);

@@ -17,6 +17,7 @@
 struct lease_keeper {
         struct lease_watcher watcher;
         struct manager *manager;
+        struct keep_records requests; /* of leases that these held, by their keys: until they are back */
 };
 
 /* ---- writing ---- */
@@ -50,19 +51,19 @@ static void on_lease_changed(void *userdata, struct lease *lease, bool removed) 
         struct keep *k = keeper->manager->keep;
         char name[64];
 
-        if (!keep_is_on(k) || lease->fd < 0)
+        if (!keep_is_on(k) || (lease->fd < 0 && !lease->request))
                 return;
         lease_name(lease->id, name, sizeof(name));
         if (removed) {
-                if (lease->kept) {
+                if (lease->kept)
                         append_gone(k, lease->id);
+                if (lease->kept && lease->fd >= 0)
                         keep_remove_fd(k, name);
-                }
                 return;
         }
         if (lease->kept)
                 return; /* nothing of it changes any more */
-        lease->kept = keep_push_fd(k, name, lease->fd);
+        lease->kept = lease->request || keep_push_fd(k, name, lease->fd);
         if (lease->kept)
                 append_lease(k, lease);
 }
@@ -86,7 +87,7 @@ void leases_keep_again(struct leases *t, struct keep *k) {
                 struct lease *lease = LIST_ENTRY(pos, struct lease, link);
 
                 lease_name(lease->id, name, sizeof(name));
-                lease->kept = lease->fd >= 0 && keep_push_fd(k, name, lease->fd);
+                lease->kept = lease->request || (lease->fd >= 0 && keep_push_fd(k, name, lease->fd));
         }
 }
 
@@ -108,6 +109,7 @@ struct lease_keeper *lease_keeper_free(struct lease_keeper *keeper) {
         if (!keeper)
                 return NULL;
         list_remove(&keeper->watcher.link);
+        keep_records_deinit(&keeper->requests);
         free(keeper);
         return NULL;
 }
@@ -130,6 +132,7 @@ static bool is_over(int fd) {
 
 /* Where it can't be held any more its holder sees the end of the pipe. */
 static int restore_one(struct manager *m, const Spark__State__V1__Lease *s) {
+        struct request_error error;
         struct lease *lease;
         char name[64];
         int fd, r;
@@ -143,20 +146,34 @@ static int restore_one(struct manager *m, const Spark__State__V1__Lease *s) {
                 (void)fd_close(fd);
                 return 0;
         }
-        r = lease_restore_fd(m->leases, s, fd, NULL, NULL, &lease);
-        if (r < 0) {
-                log_warning("lease %" PRIu64 " is not taken over: %s", s->id, strerror(-r));
+        r = lease_restore(m->leases, s, fd, NULL, NULL, &lease, &error);
+        if (r) {
+                log_warning("lease %" PRIu64 " is not taken over: %s", s->id, r < 0 ? strerror(-r) : error.text);
                 keep_remove_fd(m->keep, name);
-                return r == -ENOENT ? 0 : r;
         }
-        lease->kept = true;
-        return 0;
+        return MIN(r, 0);
 }
 
 int leases_restore(struct manager *m, const struct keep_records *kept) {
+        struct keep_records *requests = &m->lease_keeper->requests;
         int r = kept->failed ? -ENOMEM : 0;
 
-        for (size_t i = 0; i < kept->n && r >= 0; i++)
-                r = restore_one(m, kept->list[i]->lease);
+        for (size_t i = 0; i < kept->n && r >= 0; i++) {
+                const Spark__State__V1__Lease *s = kept->list[i]->lease;
+
+                if (s->request)
+                        keep_records_put(requests, s->request, kept->list[i]);
+                r = s->request ? requests->failed ? -ENOMEM : 0 : restore_one(m, s);
+        }
         return r;
+}
+
+const Spark__State__V1__Lease *lease_kept_find(const struct lease_keeper *keeper, uint64_t request) {
+        const Spark__State__V1__Record *record = keeper ? keep_records_find(&keeper->requests, request) : NULL;
+
+        return record ? record->lease : NULL;
+}
+
+void leases_restored(struct lease_keeper *keeper) {
+        keep_records_deinit(&keeper->requests);
 }

@@ -2,8 +2,8 @@
 #pragma once
 
 /*
- * Leases that a descriptor holds, over a restart: the end that is watched is in the service manager's store, a record says what
- * it stands for. Those that are requests go with those.
+ * Leases over a restart: of one that a descriptor holds the end that is watched is in the service manager's store, and a record says
+ * what it stands for. One that is a request comes back with that, as its record says.
  */
 
 #include "keep/keep-records.h"
@@ -24,3 +24,7 @@ void leases_keep_again(struct leases *t, struct keep *k);
 /* What was read of leases, and holding them again: 0 or -errno. */
 void leases_kept_read(struct keep_records *kept, const Spark__State__V1__Record *record);
 int leases_restore(struct manager *m, const struct keep_records *kept);
+/* What the request of this key held in an earlier process; NULL: nothing that is known. Until leases_restored(): all requests are
+ * back. */
+const Spark__State__V1__Lease *lease_kept_find(const struct lease_keeper *keeper, uint64_t request);
+void leases_restored(struct lease_keeper *keeper);

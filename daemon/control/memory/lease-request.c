@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "lease-keep.h"
 #include "lease.h"
 #include "manager.h"
 #include "request/request.h"
@@ -32,10 +33,13 @@ static int read_policy(const char *word, enum lease_policy *ret, struct request_
 }
 
 int lease_submit(struct request *r, const Spark__V1__ClientFrame *frame, struct request_error *error) {
-        struct lease_ask ask = { .user = r->user, .pid = r->origin.pid, .unit = r->origin.unit,
+        const Spark__State__V1__Lease *kept = lease_kept_find(r->manager->lease_keeper, r->key);
+        struct lease_ask ask = { .user = r->user, .pid = r->origin.pid, .unit = r->origin.unit, .request = r->key,
                                  .authorised = request_origin_may(&r->origin, RIGHT_MANAGE_MODELS) };
         int e = 0;
 
+        if (kept)
+                return lease_restore(r->manager->leases, kept, -1, &request_holder, r, &r->lease, error);
         if (frame->body_case == SPARK__V1__CLIENT_FRAME__BODY_RESERVE_MEMORY) {
                 const Spark__V1__ReserveMemory *m = frame->reserve_memory;
 

@@ -437,6 +437,7 @@ int lease_new(struct leases *t, const struct lease_ask *ask, const struct lease_
         if (!lease)
                 return -ENOMEM;
         lease->pid = ask->pid;
+        lease->request = ask->request;
         lease->bytes = ask->kind == LEASE_MEMORY ? ask->bytes : 0;
         copy(lease->unit, sizeof(lease->unit), ask->unit);
         copy(lease->who, sizeof(lease->who), ask->who);
@@ -528,13 +529,13 @@ void lease_record(const struct lease *lease, Spark__State__V1__Lease *ret) {
         ret->since_us = lease->since_real_us;
         ret->policy = (char *)lease_policy_name(lease);
         ret->wanted = lease->wanted;
+        ret->request = lease->request;
 }
 
-int lease_restore_fd(struct leases *t, const Spark__State__V1__Lease *record, int fd, const struct lease_holder *holder,
-                     void *userdata, struct lease **ret) {
+int lease_restore(struct leases *t, const Spark__State__V1__Lease *record, int fd, const struct lease_holder *holder,
+                  void *userdata, struct lease **ret, struct request_error *error) {
         _cleanup_(lease_freep) struct lease *lease =
                 lease_alloc(t, strcmp(record->kind, "warm") == 0 ? LEASE_WARM : LEASE_MEMORY);
-        struct request_error error;
         int r;
 
         if (!lease) {
@@ -543,6 +544,7 @@ int lease_restore_fd(struct leases *t, const Spark__State__V1__Lease *record, in
         }
         lease->fd = fd;
         lease->pid = (pid_t)record->pid;
+        lease->request = record->request;
         lease->bytes = record->bytes;
         lease->wanted = record->wanted;
         lease->policy = strcmp(record->policy, "busy") == 0 ? LEASE_BUSY : LEASE_WAIT;
@@ -556,12 +558,12 @@ int lease_restore_fd(struct leases *t, const Spark__State__V1__Lease *record, in
         if (!lease->user)
                 return -ENOMEM;
         charge_found(lease);
-        r = lease->kind == LEASE_MEMORY ? begin_shed(lease) : begin_warm(lease, record->model, &error);
+        r = lease->kind == LEASE_MEMORY ? begin_shed(lease) : begin_warm(lease, record->model, error);
+        if (r == 0 && fd >= 0)
+                r = watch_fd(lease);
         if (r)
-                return r < 0 ? r : -ENOENT;
-        r = watch_fd(lease);
-        if (r < 0)
                 return r;
+        lease->kept = true;
         enter(lease, record->id, holder, userdata);
         *ret = steal_ptr(&lease);
         return 0;

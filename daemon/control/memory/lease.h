@@ -55,6 +55,7 @@ struct lease_ask {
         enum lease_policy policy;
         const char *model;            /* warm: a name, "" = the default model */
         bool authorised;              /* it counts among the privileged, whoever its user is */
+        uint64_t request;             /* key of the request that is to hold it, or 0 */
 };
 
 /* Any may be NULL. */
@@ -70,6 +71,7 @@ struct lease {
         struct leases *table;
         struct list link;
         uint64_t id; /* never used again */
+        uint64_t request; /* key of the one that holds it, or 0 */
         enum lease_kind kind;
         struct user *user;
         pid_t pid;
@@ -135,11 +137,11 @@ struct lease *lease_free(struct lease *lease);
 DEFINE_CLEANUP(struct lease *, lease_free)
 
 /* As a later process may want it, and taken up there: what was granted is held from the first moment on, without asking whether
- * it may be. fd: the end of the pipe that was watched (lease->fd), taken over (on failure too). Strings are borrowed. 0 or -errno
- * (-ENOENT: there is no such model any more). */
+ * it may be, and no more or less than was. fd: the end of the pipe that was watched (lease->fd), taken over (on failure too); -1:
+ * of a request. Strings are borrowed. As lease_new() (refused: there is no such model any more). */
 void lease_record(const struct lease *lease, Spark__State__V1__Lease *ret);
-int lease_restore_fd(struct leases *t, const Spark__State__V1__Lease *record, int fd, const struct lease_holder *holder,
-                     void *userdata, struct lease **ret);
+int lease_restore(struct leases *t, const Spark__State__V1__Lease *record, int fd, const struct lease_holder *holder,
+                  void *userdata, struct lease **ret, struct request_error *error);
 
 /* A model cannot be had: those who hold it hear so. */
 void leases_model_failed(struct leases *t, const struct model *model, const struct request_error *error);

@@ -5,12 +5,14 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "base/utf8.h"
 #include "request-private.h"
 
 void request_error_set_va(struct request_error *e, Spark__V1__ErrorCode code, const char *fmt,
                                         va_list ap) {
         *e = (struct request_error){ .code = code };
         (void)vsnprintf(e->text, sizeof(e->text), fmt, ap);
+        utf8_mend(e->text); /* what was cut out of somebody's text may end within a character, and no message may */
 }
 
 void request_error_set(struct request_error *e, Spark__V1__ErrorCode code, const char *fmt, ...) {

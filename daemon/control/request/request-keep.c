@@ -15,7 +15,7 @@
 #include "base/fd.h"
 #include "job.h"
 #include "keep/keep-clients.h"
-#include "keep/kept.h"
+#include "kept.h"
 #include "memory/lease.h"
 #include "message.h"
 #include "model/load.h"

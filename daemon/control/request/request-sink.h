@@ -9,10 +9,10 @@
 #include <sys/types.h>
 
 #include "base/macro.h"
-#include "clients/user.h"
 #include "model/plan.h"
 #include "rights/rights.h"
 #include "spark.pb-c.h"
+#include "users/user.h"
 
 struct rate;
 struct request;

@@ -16,9 +16,10 @@
 #include "base/checked.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/utf8.h"
 #include "base/words.h"
-#include "clients/policy.h"
 #include "store-private.h"
+#include "users/policy.h"
 
 #define OP_OF(pos) LIST_ENTRY(pos, struct store_op, link)
 
@@ -149,6 +150,7 @@ void store_op_fail(struct store_op *op, Spark__V1__ErrorCode code, const char *f
 
         va_start(ap, fmt);
         (void)vsnprintf(error.text, sizeof(error.text), fmt, ap);
+        utf8_mend(error.text);
         va_end(ap);
         if (code == SPARK__V1__ERROR_CODE__BUSY)
                 error.retry_after_ms = 1000;

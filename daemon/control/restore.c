@@ -4,12 +4,13 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "inherited.h"
-#include "keep-clients.h"
+#include "keep/inherited.h"
+#include "keep/keep.h"
 #include "kept.h"
 #include "manager.h"
 #include "memory/lease-keep.h"
 #include "model/model-keep.h"
+#include "restore-clients.h"
 #include "restore.h"
 #include "session/session-keep.h"
 
@@ -110,6 +111,7 @@ int restore_end(struct manager *m) {
         if (keep_read(m->keep, read_client, kept) == 0)
                 clients_restore(m, kept, m->inherited);
         sessions_restored(m);
+        leases_restored(m->lease_keeper);
         keep_taken(m->keep);
         m->inherited = inherited_free(m->inherited);
         return 0;
