@@ -79,6 +79,7 @@ class NullBackend(TestCase):
             waiting = other.generate(model="b", n=4)
             frame = other.receive_of(waiting)
             self.assertEqual(frame.progress.stage, "room")
+            self.assertEqual(models_of(self.client)["b"].held, "room")
             self.assertEqual(states(self.client)["a"], "ready")
             self.client.cancel(long)
             self.assertDone(other.answer(waiting)[2])

@@ -88,8 +88,8 @@ class Cycle(SleepTestCase):
         return running
 
     def expect(self, daemon, n, tokens):
-        with daemon.connect() as client:
-            return [client.answer(self.ask(client, NORMAL, n=tokens, seed=100 + i), topup=True)[0] for i in range(n)]
+        """What streams() say undisturbed."""
+        return [ids + client.answer(id, seen=len(ids))[0] for client, id, ids in self.streams(daemon, n, tokens)]
 
     def check_streams(self, running, wanted):
         for (client, id, ids), want in zip(running, wanted):

@@ -34,8 +34,6 @@ enum model_hold {
         MODEL_HOLD_PRESSURE = 1u << 0,
         MODEL_HOLD_LEASE = 1u << 1,
         MODEL_HOLD_SLEEP = 1u << 2,
-        MODEL_HOLD_POWER = 1u << 3,
-        MODEL_HOLD_RESIDENCY = 1u << 4,
 };
 
 enum model_state {
@@ -133,7 +131,8 @@ void model_hold(struct model *model, enum model_hold why);
  * holds it any more, unless somebody unloads it meanwhile. */
 void model_give_back(struct model *model, enum model_hold why);
 void model_release(struct model *model, enum model_hold why);
-/* The first of those who hold it: "memory", "lease", "sleep", "power", "room"; "" = nobody. */
+/* What its requests wait for: the first of those who hold it, "memory", "lease", "sleep"; "power" (nothing is served), "room";
+ * "" = nothing. */
 const char *model_held_by(const struct model *model);
 /* model-segments.c: as model_give_back(), but of the image these segments only (bit i: segment i; may be none); the rest stays, and
  * what has gone is loaded again alone. Again while it is held, it gives more. False where it went as a whole: that was wanted

@@ -107,6 +107,7 @@ struct request {
         enum request_kind kind;
         enum request_state state;
         bool cancel_due, stalled, engine_queued, engine_paused;
+        bool told_power;    /* that it waits for that */
         bool kept;          /* a later process would go on with it */
         bool input_kept;    /* with its input */
         bool lossless; /* LOAD: of coded weights */
