@@ -18,6 +18,7 @@
 #include "lease.h"
 #include "manager.h"
 #include "model/load.h"
+#include "users/user.h"
 
 struct leases {
         struct manager *manager;
