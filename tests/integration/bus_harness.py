@@ -2,6 +2,8 @@
 """A private bus, daemons that serve on it, and clients of it (python3-dbus, busctl, gdbus)."""
 
 import contextlib
+import errno
+import fcntl
 import os
 import pathlib
 import shutil
@@ -176,6 +178,19 @@ class BusTestCase(TestCase):
         fd = self.call(connection, "Generate", "sa{sv}", (prompt, dbus.Dictionary(options, signature="sv"))).take()
         self.addCleanup(self.close_quietly, fd)
         return fd
+
+    @staticmethod
+    def shrink(fd):
+        """Makes a pipe one of one page; what was in the way is returned."""
+        data = b""
+        while True:
+            try:
+                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, 4096)
+                return data
+            except OSError as error:  # it has more than that by now
+                if error.errno != errno.EBUSY:
+                    raise
+                data += os.read(fd, 1 << 16)
 
     @staticmethod
     def close_quietly(fd):
