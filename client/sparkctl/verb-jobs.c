@@ -78,15 +78,9 @@ static void print_job(struct jobs *jobs, const struct spark_job *job) {
                      user_name(&jobs->names, job->uid));
 }
 
-static void done_jobs(struct call *call, const struct spark_done *done) {
-        struct jobs *jobs = call->data;
-        bool live = jobs->watch && call->ctl->tty_out;
+static void print_jobs(struct jobs *jobs, const struct spark_done *done) {
+        bool live = jobs->watch && jobs->ctl->tty_out;
 
-        jobs->n = done->n_jobs;
-        if (call->ctl->json) {
-                json_jobs(done);
-                return;
-        }
         if (live)
                 (void)printf("\033[H\033[J"); /* home, and all behind it gone */
         if (done->n_jobs == 0)
@@ -97,7 +91,17 @@ static void done_jobs(struct call *call, const struct spark_done *done) {
                 print_job(jobs, done->jobs[i]);
         if (live)
                 (void)printf("\nCtrl-C ends.\n");
-        (void)fflush(stdout);
+}
+
+static void done_jobs(struct call *call, const struct spark_done *done) {
+        struct jobs *jobs = call->data;
+
+        jobs->n = done->n_jobs;
+        if (call->ctl->json)
+                json_jobs(done);
+        else
+                print_jobs(jobs, done);
+        (void)fflush(stdout); /* whoever watches through a pipe is told now, too */
 }
 
 static int ask(struct jobs *jobs) {

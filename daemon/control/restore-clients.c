@@ -9,10 +9,10 @@
 #include "base/words.h"
 #include "bus/bus.h"
 #include "clients/connection.h"
-#include "clients/kept.h"
 #include "keep/carry.h"
 #include "keep/inherited.h"
 #include "keep/keep-clients.h"
+#include "kept.h"
 #include "manager.h"
 #include "request/request-keep.h"
 #include "restore-clients.h"
@@ -121,6 +121,10 @@ static struct connection *find_connection(struct manager *m, uint64_t client) {
                 if (LIST_ENTRY(pos, struct connection, link)->client == client)
                         return LIST_ENTRY(pos, struct connection, link);
         return NULL;
+}
+
+bool clients_has(struct manager *m, uint64_t client) {
+        return find_connection(m, client) != NULL;
 }
 
 static void restore_requests(struct manager *m, struct kept *kept, struct inherited *in) {

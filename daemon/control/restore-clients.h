@@ -3,10 +3,11 @@
 
 /*
  * Clients over restarts, all of them: connections, their requests, and the bus's pipes are written down together, handed on, and
- * put back in place out of what an earlier process kept (clients/kept.h). When it counts says keep/keep-clients.h.
+ * put back in place out of what an earlier process kept (kept.h). When it counts says keep/keep-clients.h.
  */
 
 #include <stdbool.h>
+#include <stdint.h>
 
 struct inherited;
 struct keep;
@@ -22,3 +23,5 @@ void clients_keep_again(struct manager *m);
 void clients_write(struct manager *m, struct keep *k);
 /* Takes up what there is in *kept, with its descriptors. Models and sessions must have been taken up before. */
 void clients_restore(struct manager *m, struct kept *kept, struct inherited *in);
+/* There is a connection of this number. */
+bool clients_has(struct manager *m, uint64_t client);

@@ -4,9 +4,9 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "clients/kept.h"
 #include "keep/inherited.h"
 #include "keep/keep.h"
+#include "kept.h"
 #include "manager.h"
 #include "memory/lease-keep.h"
 #include "model/model-keep.h"

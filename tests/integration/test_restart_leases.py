@@ -167,5 +167,69 @@ class Requests(KeptTestCase):
         self.assertFalse(self.leases(client))
 
 
+class Weights(KeptTestCase):
+    """A model that gave its memory back as a whole stays away in later processes, for as long as somebody has it."""
+
+    MODELS = [{"name": "m", "path": str(ROOT / "share/models/spark-tiny.gguf"), "default": True}]
+
+    def model(self, client):
+        model, = client.ask(models=pb.Models()).done.models.models
+        return model
+
+    def configure(self, daemon, floor):
+        daemon.configure(models=self.MODELS, backend="cpu", memory={"floor": str(floor), "pressure": "no"})
+
+    def test_comes_back_when_it_may(self):
+        daemon = self.kept(models=self.MODELS, backend="cpu", memory={"floor": "64M", "pressure": "no"})
+        client = daemon.connect()
+        self.addCleanup(client.close)
+        right = client.answer(client.generate(n=8, prompt=b"Once", model="m"))[0]
+        lease = client.request(reserve_memory=pb.ReserveMemory(bytes=1 << 30, who="blender"))
+        while client.receive_of(lease).progress.stage != "granted":
+            pass
+        before = client.ask(status=pb.Status()).done.status
+        self.assertEqual(before.memory.images, 0)
+        waits = client.generate(n=8, prompt=b"Once", model="m")
+        loads = daemon.log().count("'m': loading")
+        for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGKILL):
+            daemon.crash(number)
+            self.configure(daemon, before.memory.available)  # whoever asked for the memory has it now: nothing would fit
+            daemon.start()
+            after = client.ask(status=pb.Status()).done.status
+            self.assertEqual((after.memory.step, after.memory.given), (before.memory.step, before.memory.given))
+            self.assertEqual([l.given_bytes for l in after.leases], [l.given_bytes for l in before.leases])
+            self.assertEqual(self.model(client).state, "available")
+        self.assertEqual(daemon.log().count("'m': loading"), loads)
+        self.configure(daemon, 64 << 20)
+        daemon.signal(signal.SIGHUP)
+        until(lambda: "configuration reloaded" in daemon.log(), 10, "the reload")
+        client.cancel(lease)
+        ids, _, end = client.answer(waits)
+        self.assertDone(end)
+        self.assertEqual(ids, right)
+        self.assertEqual(self.model(client).state, "ready")
+        daemon.restart(signal.SIGKILL)
+        self.assertEqual(daemon.log().count("'m': loading"), loads + 1)  # and is adopted as ever
+        self.assertServes(daemon)
+
+    def test_unloaded_meanwhile(self):
+        """It does not come back, and no later process loads it."""
+        daemon = self.kept(models=[dict(self.MODELS[0], resident="demand")], backend="cpu", memory={"floor": "64M", "pressure": "no"})
+        client = daemon.connect()
+        self.addCleanup(client.close)
+        client.answer(client.generate(n=2, prompt=b"Once", model="m"))
+        lease = client.request(reserve_memory=pb.ReserveMemory(bytes=1 << 30, who="blender"))
+        while client.receive_of(lease).progress.stage != "granted":
+            pass
+        client.ask(unload=pb.Unload(model="m"))
+        loads = daemon.log().count("'m': loading")
+        daemon.restart(signal.SIGKILL)
+        client.cancel(lease)
+        self.assertError(client.answer(lease)[2], "CANCELLED")
+        daemon.restart(signal.SIGKILL)
+        self.assertEqual(daemon.log().count("'m': loading"), loads)
+        self.assertEqual(self.model(client).state, "available")
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -88,10 +88,8 @@ class Cycle(SleepTestCase):
         return running
 
     def expect(self, daemon, n, tokens):
-        with daemon.connect() as client:
-            ids = [client.request(generate=pb.Generate(prompt=b"Once", credit=100000,
-                                                       sampling=pb.Sampling(max_tokens=tokens, seed=100 + i))) for i in range(n)]
-            return [client.answer(id)[0] for id in ids]
+        """What streams() say undisturbed."""
+        return [ids + client.answer(id, seen=len(ids))[0] for client, id, ids in self.streams(daemon, n, tokens)]
 
     def check_streams(self, running, wanted):
         for (client, id, ids), want in zip(running, wanted):
@@ -137,6 +135,20 @@ class Cycle(SleepTestCase):
         self.wake_up(logind, daemon)
         self.check_streams(running, wanted)
         self.assertNotEqual(daemon.wait_engine(), engine)
+
+    def test_no_loss_of_the_requests(self):
+        """An engine that is lost with each sleep is not counted against what it ran: else a stream would end after some nights."""
+        logind, daemon = self.begin(null={"step_us": 5000}, limits={"engine_losses": 1})
+        wanted = self.expect(daemon, 2, 300)
+        running = self.streams(daemon, 2, 300)
+        for _ in range(2):
+            self.fall_asleep(logind, daemon)
+            engine, = daemon.children()
+            os.kill(engine, signal.SIGKILL)
+            until(lambda: engine not in daemon.children(), 10, "the engine's end")
+            self.wake_up(logind, daemon)
+            daemon.wait_engine()
+        self.check_streams(running, wanted)
 
     def test_engine_killed_asleep_real(self):
         """The same with a model that computes."""
@@ -200,8 +212,9 @@ class Cycle(SleepTestCase):
 
 class Hung(SleepTestCase):
     def test_engine_hangs(self):
-        """The inhibitor is given back in time all the same; the engine is replaced when it does not answer afterwards."""
-        logind, daemon = self.begin(null={"step_us": 5000})
+        """The inhibitor is given back in time all the same; the engine is replaced when it does not answer afterwards, which is not
+        counted against what it ran."""
+        logind, daemon = self.begin(null={"step_us": 5000}, limits={"engine_losses": 1})
         with daemon.connect() as client:
             want = client.answer(self.ask(client, NORMAL, n=100, seed=9), topup=True)[0]
             id = self.ask(client, NORMAL, n=100, seed=9)

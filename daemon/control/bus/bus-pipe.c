@@ -20,10 +20,10 @@
 #include "base/log.h"
 #include "bus-error.h"
 #include "bus-internal.h"
-#include "clients/kept.h"
 #include "keep/carry.h"
 #include "keep/inherited.h"
 #include "keep/keep-clients.h"
+#include "kept.h"
 #include "request/request-keep.h"
 
 #define CREDIT 128u                  /* tokens under way or waiting in `text` */

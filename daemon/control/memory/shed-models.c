@@ -8,6 +8,7 @@
 
 #include "model/engine.h"
 #include "model/load.h"
+#include "model/model-keep.h"
 #include "session/session.h"
 #include "shed-private.h"
 
@@ -154,6 +155,7 @@ static void act_weights(struct model *model, uint64_t segments) {
         model->shed.flight = 0;
         if (!model_give_back_part(model, MODEL_HOLD_PRESSURE, segments))
                 (void)shed_plan_part(v, SHED_WHOLE); /* more than was reckoned */
+        model_keep_away(model);
 }
 
 static void return_weights(struct model *model) {

@@ -10,7 +10,9 @@
 #include "event.h"
 #include "load.h"
 #include "manager.h"
+#include "model-keep.h"
 #include "model-private.h"
+#include "power/power.h"
 
 void model_given_back(struct model *model) {
         model->giving = false;
@@ -19,6 +21,7 @@ void model_given_back(struct model *model) {
                 model->kv_promised = model->engine_promised = 0;
         } else {
                 model_drop_image(model);
+                model_keep_away(model);
         }
         model->facts = (struct model_facts){ 0 };
         event_log(EVENT_MODEL_GIVEN_BACK, model->name, "model '%s' has given its memory back; it is loaded again later",
@@ -80,10 +83,13 @@ void model_release(struct model *model, enum model_hold why) {
 }
 
 const char *model_held_by(const struct model *model) {
-        static const char *const names[] = { "memory", "lease", "sleep", "power", "room" };
+        static const char *const names[] = { "memory", "lease", "sleep" };
+        const struct power *power = model->manager->power;
 
         for (size_t i = 0; i < ARRAY_SIZE(names); i++)
                 if (model->holds & (1u << i))
                         return names[i];
-        return "";
+        if (power && power_state(power)->serves == CONFIG_SERVES_NONE)
+                return "power";
+        return model->residency.waits_us ? "room" : "";
 }

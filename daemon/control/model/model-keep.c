@@ -39,9 +39,28 @@ static char *digest_of(const struct model *model) {
         return info.digest;
 }
 
+/* Its memory was given back, no part of its image is left, and it isn't loaded again yet. */
+static bool model_is_away(const struct model *model) {
+        bool comes = model->shed.restoring && (model->state == MODEL_AVAILABLE || model->state == MODEL_LOADING);
+
+        return model->n_segments == 0 && (model->shed.view.weights || comes);
+}
+
+/* 1: it is about to come back, and its load will say what it takes. */
+static struct shed_gain given_of(const struct model *model) {
+        struct shed_gain given = { 0 };
+
+        if (model->shed.view.weights)
+                given = shed_plan_given(&model->shed.view, 1);
+        else if (model_is_away(model))
+                given.reserved = 1;
+        return given;
+}
+
 static void append_model(struct keep *k, const struct model *model) {
         Spark__State__V1__Record record = SPARK__STATE__V1__RECORD__INIT;
         Spark__State__V1__Model s = SPARK__STATE__V1__MODEL__INIT;
+        struct shed_gain given = given_of(model);
 
         s.id = model->keep_id;
         s.name = (char *)model->name;
@@ -57,12 +76,8 @@ static void append_model(struct keep *k, const struct model *model) {
         s.image_checksum = model->image_checksum;
         s.files_mark = model->files_mark;
         s.missing = model->missing;
-        if (model->shed.view.weights) {
-                struct shed_gain given = shed_plan_given(&model->shed.view, 1);
-
-                s.given_resident = given.resident;
-                s.given_reserved = given.reserved;
-        }
+        s.given_resident = given.resident;
+        s.given_reserved = given.reserved;
         s.plan = (ProtobufCBinaryData){ .len = sizeof(model->plan), .data = (uint8_t *)&model->plan };
         s.read_bytes = model->read_bytes;
         s.read_us = model->read_us;
@@ -130,6 +145,14 @@ void model_keep_part(struct model *model) {
         }
 }
 
+void model_keep_away(struct model *model) {
+        if (!keep_is_on(model->manager->keep) || !model_is_away(model))
+                return;
+        if (!model->keep_id)
+                model->keep_id = ++model->manager->models.last_id;
+        append_model(model->manager->keep, model);
+}
+
 void model_keep_gone(struct model *model) {
         Spark__State__V1__Record record = SPARK__STATE__V1__RECORD__INIT;
         Spark__State__V1__ModelGone gone = SPARK__STATE__V1__MODEL_GONE__INIT;
@@ -168,7 +191,7 @@ void models_keep_again(struct manager *m, struct keep *k) {
                 struct model *model = LIST_ENTRY(pos, struct model, link);
 
                 model->keep_id = 0;
-                if (has_image(model) && push_segments(k, model, m->models.last_id + 1))
+                if (model_is_away(model) || (has_image(model) && push_segments(k, model, m->models.last_id + 1)))
                         model->keep_id = ++m->models.last_id;
         }
 }
@@ -239,10 +262,15 @@ static const char *take_segments(struct manager *m, struct model *model, const S
         return sum == s->image_bytes ? NULL : "it is not as large as it was";
 }
 
+/* A model that nobody configures any more comes back only where there is something of it. */
+static bool is_away(const Spark__State__V1__Model *s) {
+        return s->segments == 0 && s->given_reserved > 0;
+}
+
 static const char *why_not(const struct manager *m, const struct model *model, const Spark__State__V1__Model *s) {
         if (model->state != MODEL_AVAILABLE)
                 return "another one has its place";
-        if (config_is_null_backend(m->config) != (s->segments == 0))
+        if (config_is_null_backend(m->config) != (s->segments == 0) && !is_away(s))
                 return "the backend is another one";
         return NULL;
 }
@@ -253,7 +281,7 @@ static void adopt(struct model *model, const Spark__State__V1__Model *s) {
         model->image_checksum = s->image_checksum;
         model->files_mark = s->files_mark;
         model->image_bytes = model_count_image(model);
-        model->load_wanted = s->load_wanted;
+        model->load_wanted = s->load_wanted && !(is_away(s) && s->configured && !model->configured);
         model->lossless = s->lossless;
         model->read_bytes = s->read_bytes;
         model->read_us = s->read_us;
@@ -282,7 +310,11 @@ static int restore_one(struct manager *m, const Spark__State__V1__Model *s) {
                 why = take_segments(m, model, s);
                 if (!why) {
                         adopt(model, s);
-                        log_info("model '%s': its image of %s is taken over", model->name, words_bytes(model->image_bytes, image));
+                        if (is_away(s))
+                                log_info("model '%s' has given its memory back, and is loaded again later", model->name);
+                        else
+                                log_info("model '%s': its image of %s is taken over", model->name,
+                                         words_bytes(model->image_bytes, image));
                         return 0;
                 }
                 while (model->n_segments)

@@ -16,6 +16,8 @@ struct model;
 void model_keep(struct model *model);
 /* Segments of it have been closed, or will be: the store lets go of them, too. */
 void model_keep_part(struct model *model);
+/* Its image went whole for somebody who wanted memory: a record says so, that it comes back by itself, and not before. */
+void model_keep_away(struct model *model);
 /* Its image goes: before that. */
 void model_keep_gone(struct model *model);
 /* All that there are. */

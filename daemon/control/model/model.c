@@ -258,9 +258,12 @@ static void answer_unloads(struct model *model, bool busy) {
                 if (r->kind != REQUEST_UNLOAD)
                         continue;
                 if (!busy) {
-                        residency_forget(model); /* it does not come back by itself */
-                        if (model->holds)
+                        residency_forget(model);
+                        if (model->holds) { /* it does not come back by itself, and not in a later process */
                                 model->load_wanted = false;
+                                if (model->n_segments == 0)
+                                        model_keep_gone(model);
+                        }
                         request_finish(r, &done);
                         continue;
                 }
@@ -365,13 +368,28 @@ static void refuse_held(struct model *model) {
         }
 }
 
+/* It may be hours until there is power again: whoever waits for that hears so, once. */
+static void tell_power(struct model *model) {
+        struct list *pos, *tmp;
+
+        LIST_FOREACH(pos, tmp, &model->waiting) {
+                struct request *r = LIST_ENTRY(pos, struct request, model_link);
+                bool waits = power_keeps_waiting(model->manager->power, r);
+
+                if (waits && !r->told_power)
+                        request_progress(r, "power", 0, 0);
+                r->told_power = waits;
+        }
+}
+
 static void model_pump(struct model *model) {
+        tell_power(model);
         switch (model->state) {
         case MODEL_AVAILABLE:
                 answer_unloads(model, false);
                 refuse_held(model);
-                if (model->n_segments > 0 && !waits_for_load(model))
-                        model_drop_image(model); /* a part that was left for somebody */
+                if ((model->n_segments > 0 || (model->keep_id && !model->holds)) && !waits_for_load(model))
+                        model_drop_image(model); /* a part that was left for somebody, or the word that it was given back */
                 if (waits_for_load(model) && !model->holds)
                         model_start(model);
                 else

@@ -17,11 +17,11 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/words.h"
-#include "clients/usage.h"
+#include "disk.h"
 #include "event.h"
 #include "power-private.h"
 #include "session/session.h"
-#include "disk.h"
+#include "users/usage.h"
 
 #define LOGIND "org.freedesktop.login1"
 #define LOGIND_PATH "/org/freedesktop/login1"
@@ -178,7 +178,7 @@ static void ask_awake(struct power *p) {
 
 /* A request shorter than a tick is not worth two calls on the bus. */
 void power_logind_tick(struct power *p) {
-        bool there = p->bus.services[0].there;
+        bool there = p->bus.services[POWER_SERVICE_LOGIND].there;
 
         if (there && p->state.inhibitor == INHIBITOR_REFUSED && p->sleeper.state == SLEEP_AWAKE &&
             manager_now_us() >= p->delay_retry_us)
@@ -357,7 +357,7 @@ void power_logind_configure(struct power *p) {
                 sleeper_wake(&p->sleeper, manager_now_us());
         } else if (p->state.inhibitor == INHIBITOR_OFF) {
                 set_inhibitor(p, INHIBITOR_ABSENT);
-                if (p->bus.services[0].there)
+                if (p->bus.services[POWER_SERVICE_LOGIND].there)
                         appeared(p);
         }
 }

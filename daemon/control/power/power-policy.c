@@ -2,8 +2,8 @@
 
 #include <math.h>
 
-#include "clients/policy.h"
 #include "power-policy.h"
+#include "users/policy.h"
 
 /* As systemd's ranges are: people, and those whose home folder is carried about. */
 #define UID_PEOPLE_FIRST 1000u

@@ -26,7 +26,13 @@ struct power_service_info {
         void (*vanished)(struct power *p);
 };
 
-#define POWER_SERVICES 4u
+enum {
+        POWER_SERVICE_LOGIND,
+        POWER_SERVICE_UPOWER,
+        POWER_SERVICE_PROFILES_OLD,
+        POWER_SERVICE_PROFILES_NEW,
+        POWER_SERVICES,
+};
 
 struct power_bus {
         sd_bus *bus;     /* NULL: not connected */
