@@ -10,6 +10,7 @@ import unittest
 from harness import *
 from harness import pb
 from memory_harness import MIB, Group, GroupDaemon
+from power_harness import switches
 
 LIMIT = 1024 * MIB
 FLOOR = 192 * MIB
@@ -260,6 +261,27 @@ class Stalls(TestCase):
             finally:
                 self.end(readers)
         self.assertIn(daemon.steps()[0], ("cache", "sessions"))  # how far one stall goes
+
+
+class Floor(TestCase):
+    """A floor that can't be kept."""
+
+    def test_more_than_there_is(self):
+        """Which is said; and where there is nothing to be given back any more nobody looks ten times a second."""
+        daemon = self.daemon(models=[{"name": "a", "default": True}], memory={"floor": "1000G"})
+        with daemon.connect() as client:
+            until(lambda: client.ask(status=pb.Status()).done.status.models[0].state == "available", 20, "the model's end")
+            status = client.ask(status=pb.Status()).done.status
+            self.assertIn("memory.floor is 1000.00 GiB", " ".join(status.warnings))
+            self.assertGreater(status.memory.missing, 0)
+        time.sleep(6 * SLOW)
+        most = 25  # in 5 s; ten looks a second would be 50 and more
+        found = []
+        while len(found) < 3 and not (found and found[-1] <= most):
+            before = sum(switches([daemon.pid]).values())
+            time.sleep(5)
+            found.append(sum(switches([daemon.pid]).values()) - before)
+        self.assertLessEqual(min(found), most)
 
 
 if __name__ == "__main__":
