@@ -402,13 +402,9 @@ int spark_models(struct spark *s, spark_event_fn fn, void *userdata, uint64_t *r
 }
 
 int spark_status(struct spark *s, spark_event_fn fn, void *userdata, uint64_t *ret_id) {
-        Spark__V1__ClientFrame frame = SPARK__V1__CLIENT_FRAME__INIT;
-        Spark__V1__Status m = SPARK__V1__STATUS__INIT;
-        const struct request_spec spec = { .fn = fn, .userdata = userdata };
+        const struct spark_status_request request = SPARK_STATUS_INIT;
 
-        frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_STATUS;
-        frame.status = &m;
-        return request_start(s, &frame, -1, &spec, ret_id);
+        return spark_status_query(s, &request, fn, userdata, ret_id);
 }
 
 int spark_usage(struct spark *s, const struct spark_usage_request *request, spark_event_fn fn, void *userdata,

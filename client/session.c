@@ -110,13 +110,9 @@ int spark_session_close(struct spark *s, const char *session, spark_event_fn fn,
 }
 
 int spark_session_list(struct spark *s, spark_event_fn fn, void *userdata, uint64_t *ret_id) {
-        Spark__V1__ClientFrame frame = SPARK__V1__CLIENT_FRAME__INIT;
-        Spark__V1__Sessions m = SPARK__V1__SESSIONS__INIT;
-        const struct request_spec spec = { .fn = fn, .userdata = userdata };
+        const struct spark_session_list_request request = SPARK_SESSION_LIST_INIT;
 
-        frame.body_case = SPARK__V1__CLIENT_FRAME__BODY_SESSIONS;
-        frame.sessions = &m;
-        return request_start(s, &frame, -1, &spec, ret_id);
+        return spark_session_query(s, &request, fn, userdata, ret_id);
 }
 
 /* One of text, tokens and messages, and what goes with it. */

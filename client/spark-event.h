@@ -32,7 +32,7 @@ struct spark_tokens {
 
 struct spark_progress {
         const char *stage;          /* "queue", "survey", "load", "prefill", "score", "import", "verify", "pack", "hash", "room"
-                                     * (others have to be unloaded first); of leases "yield", "granted", "warm" */
+                                     * (others have to be unloaded first), "power" (it waits for that); of leases "yield", "granted", "warm" */
         uint64_t done;              /* tokens for "prefill" and "score", bytes else */
         uint64_t total;             /* 0 = unknown */
         uint64_t bytes_per_second;  /* of stages that count bytes, over the last seconds; 0 = not known (yet) */

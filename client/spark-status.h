@@ -104,7 +104,7 @@ struct spark_memory {
 struct spark_power {
         const char *supply;         /* "mains", "battery", "low", "critical" */
         const char *source;         /* that says so: "upower", "sysfs", "none" */
-        int has_battery;
+        int has_battery;            /* and its charge is known */
         float percent;              /* of the battery */
         const char *profile;        /* "power-saver", "balanced", "performance"; "" = not known */
         const char *serves;         /* the lowest priority that is served now; "none": everything waits */

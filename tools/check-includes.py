@@ -12,7 +12,7 @@ FORMATS = tuple(f"kernels/{name}.h" for name in ("format", "format-codes", "floa
 # A room, and the folders or single files outside of it that it may name. Everybody may use ipc/base.
 ALLOWED = {
     "ipc/base": (),
-    "ipc": ("proto",),
+    "ipc": (),
     "client": ("ipc", "proto"),
     "daemon/control": ("ipc", "proto"),
     "daemon/cage": (),
@@ -28,15 +28,16 @@ ALLOWED = {
 CONTROL = {
     "config": (),
     "rights": (),
-    "clients": ("config", "keep", "memory", "request", "session"),
-    "request": ("bus/bus.h", "clients", "keep", "memory", "model", "power", "rights", "session", "store"),
-    "session": ("clients", "config", "keep", "model", "request"),
+    "keep": (),
+    "users": ("config",),
+    "clients": ("keep", "request", "session"),
+    "request": ("keep", "memory", "model", "power", "rights", "session", "store", "users"),
+    "session": ("config", "keep", "model", "request", "users"),
     "model": ("config", "keep", "memory", "power", "request", "session", "store"),
-    "memory": ("keep", "model", "request", "session"),
-    "power": ("clients", "config", "model", "request", "session"),
-    "store": ("clients", "config", "model", "request"),
-    "keep": ("bus/bus.h", "clients", "memory", "model", "request", "session"),
-    "bus": ("clients", "keep", "memory", "power", "request", "rights", "session", "store"),
+    "memory": ("keep", "model", "session", "users"),
+    "power": ("config", "model", "request", "session", "users"),
+    "store": ("config", "model", "request", "users"),
+    "bus": ("clients", "keep", "memory", "power", "request", "rights", "session", "store", "users"),
 }
 ALLOWED["daemon/control"] += tuple(f"daemon/control/{room}" for room in CONTROL)
 ALLOWED |= {

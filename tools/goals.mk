@@ -193,7 +193,7 @@ endif
 	$(INSTALL) -m 644 daemon/control/sparkd.conf.5 systemd/org.sparkd.Spark1.5 $(DESTDIR)$(datadir)/man/man5/
 	$(INSTALL) -m 644 systemd/sparkd-sleep.rules $(DESTDIR)$(datadir)/polkit-1/rules.d/50-sparkd-sleep.rules
 	$(INSTALL) -m 644 systemd/sparkd-rapl.rules $(DESTDIR)$(datadir)/sparkd/90-sparkd-rapl.rules
-	$(INSTALL) -m 644 client/sparkctl/sparkctl.1 $(DESTDIR)$(datadir)/man/man1/
+	$(INSTALL) -m 644 client/sparkctl/sparkctl.1 tests/bench/spark-bench.1 $(DESTDIR)$(datadir)/man/man1/
 	$(INSTALL) -m 644 daemon/control/sparkd.8 $(DESTDIR)$(datadir)/man/man8/
 	$(INSTALL) -m 644 $(BUNDLED_MODEL) $(DESTDIR)$(datadir)/sparkd/spark-tiny.gguf
 	test -e $(DESTDIR)$(sysconfdir)/sparkd/sparkd.conf || \
@@ -205,8 +205,8 @@ uninstall:
 	    $(DESTDIR)$(unitdir)/sparkd.socket $(DESTDIR)$(systemdlibdir)/sysusers.d/sparkd.conf \
 	    $(DESTDIR)$(systemdlibdir)/tmpfiles.d/sparkd.conf $(DESTDIR)$(datadir)/dbus-1/system.d/org.sparkd.Spark1.conf \
 	    $(DESTDIR)$(datadir)/dbus-1/system-services/org.sparkd.Spark1.service \
-	    $(DESTDIR)$(datadir)/dbus-1/interfaces/org.sparkd.Spark1.xml $(DESTDIR)$(datadir)/man/man1/sparkctl.1
-	rm -f $(addprefix $(DESTDIR)$(datadir)/,man/man3/libspark.3 man/man5/sparkd.conf.5 man/man5/org.sparkd.Spark1.5 \
+	    $(DESTDIR)$(datadir)/dbus-1/interfaces/org.sparkd.Spark1.xml
+	rm -f $(addprefix $(DESTDIR)$(datadir)/,man/man1/sparkctl.1 man/man1/spark-bench.1 man/man3/libspark.3 man/man5/sparkd.conf.5 man/man5/org.sparkd.Spark1.5 \
 	    polkit-1/actions/org.sparkd.Spark1.policy)
 	rm -f $(addprefix $(DESTDIR),$(datadir)/man/man8/sparkd.8 $(systemdlibdir)/systemd/catalog/sparkd.catalog $(bashcompdir)/sparkctl $(zshcompdir)/_sparkctl \
 	    $(fishcompdir)/sparkctl.fish)

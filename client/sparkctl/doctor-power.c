@@ -20,9 +20,6 @@ static void check_sleep(struct doctor *d, const struct spark_power *p) {
                 doctor_note(d, LEVEL_OK, "sleep", NULL, "The machine is about to sleep.");
         else
                 doctor_note(d, LEVEL_OK, "sleep", NULL, "The service does not hear of the machine's sleep: it knows no logind.");
-        if (p->sleep_ms >= 2500)
-                doctor_note(d, LEVEL_WARN, "sleep", "Its log says what was late: journalctl -u sparkd",
-                            "The last time that the machine slept the service was not ready in time (%u ms).", p->sleep_ms);
 }
 
 static void check_supply(struct doctor *d, const struct spark_power *p) {
@@ -39,8 +36,11 @@ void doctor_judge_power(struct doctor *d, const struct spark_power *p) {
                 return;
         check_sleep(d, p);
         check_supply(d, p);
-        for (size_t i = 0; i < p->n_notes; i++)
+        for (size_t i = 0; i < p->n_notes; i++) {
                 if (strstr(p->notes[i], "RAPL"))
                         doctor_note(d, LEVEL_OK, "energy", "If you trust every program here: docs/power.md says how.", "%s",
                                     p->notes[i]);
+                else if (strstr(p->notes[i], "in time"))
+                        doctor_note(d, LEVEL_WARN, "sleep", "Its log says what was late: journalctl -u sparkd", "%s", p->notes[i]);
+        }
 }

@@ -249,6 +249,14 @@ int options_parse(struct ctl *ctl, const struct option_spec *spec, int argc, cha
         return -1;
 }
 
+int options_parse_bare(struct ctl *ctl, const struct option_spec *spec, int argc, char **argv) {
+        struct string_list none = { 0 };
+        int status = options_parse(ctl, spec, argc, argv, &none);
+
+        string_list_deinit(&none);
+        return status;
+}
+
 int options_parse_global(struct ctl *ctl, int argc, char **argv, int *ret_first) {
         struct parser p = { .ctl = ctl, .argc = argc, .argv = argv, .i = 1 };
         struct string_list none = { 0 }; /* the first argument ends it */

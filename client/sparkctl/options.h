@@ -47,6 +47,8 @@ struct option_spec {
  * the command line is wrong (reported). argv[0] is the verb. */
 int options_parse(struct ctl *ctl, const struct option_spec *spec, int argc, char **argv,
                   struct string_list *ret_arguments);
+/* The same of a verb that takes options only. */
+int options_parse_bare(struct ctl *ctl, const struct option_spec *spec, int argc, char **argv);
 void string_list_deinit(struct string_list *list);
 /* Appends; false when out of memory. */
 bool string_list_add(struct string_list *list, const char *item);

@@ -88,6 +88,13 @@ const char *power_joules(uint64_t uj, uint64_t measured, uint64_t tokens, char o
         return out;
 }
 
+void power_json_joules(struct json *j, const char *name, uint64_t uj, uint64_t measured) {
+        if (measured > 0)
+                json_u64(j, name, uj);
+        else
+                json_string(j, name, "unknown");
+}
+
 void power_json(struct json *j, const struct spark_power *p) {
         if (!p)
                 return;
@@ -117,7 +124,7 @@ void power_json(struct json *j, const struct spark_power *p) {
         json_string(j, "clocks_by", p->clocks_by);
         json_string(j, "refused", p->refused);
         json_string(j, "energy_source", p->energy_source);
-        json_u64(j, "energy_uj", p->energy_uj);
+        power_json_joules(j, "energy_uj", p->energy_uj, p->energy_tokens);
         json_u64(j, "energy_tokens", p->energy_tokens);
         if (p->joules_per_token > 0)
                 json_number(j, "joules_per_token", p->joules_per_token, 9);
@@ -133,10 +140,10 @@ void power_json(struct json *j, const struct spark_power *p) {
 }
 
 void power_json_user(struct json *j, const struct spark_user_info *u) {
-        json_u64(j, "energy_uj_today", u->energy_uj_today);
+        power_json_joules(j, "energy_uj_today", u->energy_uj_today, u->energy_tokens_today);
         json_u64(j, "energy_tokens_today", u->energy_tokens_today);
         json_u64(j, "battery_tokens_today", u->battery_tokens_today);
-        json_u64(j, "battery_energy_uj_today", u->battery_energy_uj_today);
+        power_json_joules(j, "battery_energy_uj_today", u->battery_energy_uj_today, u->energy_tokens_today);
         json_u64(j, "battery_tokens_per_day", u->battery_tokens_per_day);
         json_u64(j, "battery_joules_per_day", u->battery_joules_per_day);
 }

@@ -113,7 +113,9 @@ static void show_progress(struct ctl *ctl, const struct spark_progress *p) {
         char stage[32];
 
         (void)format_safe(p->stage, stage, sizeof(stage));
-        if (p->total > 0)
+        if (strcmp(p->stage, "room") == 0 || strcmp(p->stage, "power") == 0)
+                ctl_progress(ctl, "waits for %s", stage);
+        else if (p->total > 0)
                 ctl_progress(ctl, "%s %u %%", stage, (unsigned)((double)p->done / (double)p->total * 100));
         else
                 ctl_progress(ctl, "%s %llu", stage, (unsigned long long)p->done);

@@ -10,6 +10,7 @@
 
 #include "json.h"
 #include "options.h"
+#include "subverbs.h"
 #include "users.h"
 
 #define WATCH_MS 500
@@ -77,15 +78,9 @@ static void print_job(struct jobs *jobs, const struct spark_job *job) {
                      user_name(&jobs->names, job->uid));
 }
 
-static void done_jobs(struct call *call, const struct spark_done *done) {
-        struct jobs *jobs = call->data;
-        bool live = jobs->watch && call->ctl->tty_out;
+static void print_jobs(struct jobs *jobs, const struct spark_done *done) {
+        bool live = jobs->watch && jobs->ctl->tty_out;
 
-        jobs->n = done->n_jobs;
-        if (call->ctl->json) {
-                json_jobs(done);
-                return;
-        }
         if (live)
                 (void)printf("\033[H\033[J"); /* home, and all behind it gone */
         if (done->n_jobs == 0)
@@ -96,7 +91,17 @@ static void done_jobs(struct call *call, const struct spark_done *done) {
                 print_job(jobs, done->jobs[i]);
         if (live)
                 (void)printf("\nCtrl-C ends.\n");
-        (void)fflush(stdout);
+}
+
+static void done_jobs(struct call *call, const struct spark_done *done) {
+        struct jobs *jobs = call->data;
+
+        jobs->n = done->n_jobs;
+        if (call->ctl->json)
+                json_jobs(done);
+        else
+                print_jobs(jobs, done);
+        (void)fflush(stdout); /* whoever watches through a pipe is told now, too */
 }
 
 static int ask(struct jobs *jobs) {
@@ -149,10 +154,8 @@ static int run_list(struct ctl *ctl, int argc, char **argv) {
                         "with --watch one object a line.\n",
                 .options = options,
         };
-        struct string_list arguments = { 0 };
-        int status = options_parse(ctl, &spec, argc, argv, &arguments);
+        int status = options_parse_bare(ctl, &spec, argc, argv);
 
-        string_list_deinit(&arguments);
         if (status < 0)
                 status = ctl_connect_asking(ctl, all) ?: -1;
         if (status >= 0)
@@ -208,34 +211,23 @@ static int run_cancel(struct ctl *ctl, int argc, char **argv) {
 
 /* ---- the verb ---- */
 
-static const struct {
-        const char *name;
-        verb_fn run;
-        const char *help;
-} subverbs[] = {
+static const struct subverb list[] = {
         { "list", run_list, "which there are (so does `sparkctl jobs`)" },
         { "cancel", run_cancel, "end them" },
 };
 
-static int jobs_usage(void) {
-        (void)printf("Usage: sparkctl jobs [SUBVERB] [ARGUMENTS]\n\n"
-                     "Work that takes time: what is being loaded, imported, packed or verified.\n\n");
-        for (size_t i = 0; i < ARRAY_SIZE(subverbs); i++)
-                (void)printf("  %-8s %s\n", subverbs[i].name, subverbs[i].help);
-        (void)printf("\nOptions of list, which may be left out:\n"
-                     "      --all                      of all users, where you may observe them\n"
-                     "      --watch                    again and again\n"
-                     "\n`sparkctl jobs SUBVERB --help` tells what each takes.\n");
-        return EXIT_DONE;
-}
-
 int verb_jobs(struct ctl *ctl, int argc, char **argv) {
-        if (argc >= 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0))
-                return jobs_usage();
-        for (size_t i = 0; i < ARRAY_SIZE(subverbs) && argc >= 2; i++)
-                if (strcmp(argv[1], subverbs[i].name) == 0)
-                        return subverbs[i].run(ctl, argc - 1, argv + 1);
-        if (argc >= 2 && argv[1][0] != '-')
-                return ctl_fail_usage(ctl, "jobs", "There is no 'jobs %.100s'.", argv[1]);
-        return run_list(ctl, argc, argv);
+        static const struct subverbs subverbs = {
+                .verb = "jobs",
+                .usage = "[SUBVERB] [ARGUMENTS]",
+                .text = "Work that takes time: what is being loaded, imported, packed or verified.\n",
+                .more = "Options of list, which may be left out:\n"
+                        "      --all                      of all users, where you may observe them\n"
+                        "      --watch                    again and again\n\n",
+                .otherwise = run_list,
+                .list = list,
+                .n = ARRAY_SIZE(list),
+        };
+
+        return subverbs_run(&subverbs, ctl, argc, argv);
 }

@@ -94,11 +94,8 @@ int verb_leases(struct ctl *ctl, int argc, char **argv) {
         };
         struct spark_status_request request = SPARK_STATUS_INIT;
         struct call call = { .ctl = ctl, .on_done = done_leases };
-        struct string_list arguments = { 0 };
-        int status;
+        int status = options_parse_bare(ctl, &spec, argc, argv);
 
-        status = options_parse(ctl, &spec, argc, argv, &arguments);
-        string_list_deinit(&arguments);
         if (status < 0)
                 status = ctl_connect_asking(ctl, all) ?: -1;
         request.all_users = all;

@@ -13,6 +13,7 @@
 #include "models.h"
 #include "options.h"
 #include "status.h"
+#include "subverbs.h"
 #include "weights.h"
 
 /* ---- answers ---- */
@@ -380,11 +381,7 @@ static int run_alias(struct ctl *ctl, int argc, char **argv) {
         return status;
 }
 
-static const struct {
-        const char *name;
-        verb_fn run;
-        const char *help;
-} subverbs[] = {
+static const struct subverb list[] = {
         { "ls", verb_models_list, "which there are (so does `sparkctl models`)" },
         { "show", run_show, "all about a stored one" },
         { "import", run_import, "take a model's files into the store" },
@@ -394,23 +391,16 @@ static const struct {
         { "alias", run_alias, "give a stored model another name" },
 };
 
-static int models_usage(void) {
-        (void)printf("Usage: sparkctl models [SUBVERB] [ARGUMENTS]\n\n"
-                     "Lists the models that the service knows; '*' marks the default one. With --json: models.\n\n"
-                     "The service's store keeps models by their SHA-256, under names that every verb understands.\n\n");
-        for (size_t i = 0; i < ARRAY_SIZE(subverbs); i++)
-                (void)printf("  %-8s %s\n", subverbs[i].name, subverbs[i].help);
-        (void)printf("\n`sparkctl models SUBVERB --help` tells what each takes.\n");
-        return EXIT_DONE;
-}
-
 int verb_models(struct ctl *ctl, int argc, char **argv) {
-        if (argc >= 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0))
-                return models_usage();
-        for (size_t i = 0; i < ARRAY_SIZE(subverbs) && argc >= 2; i++)
-                if (strcmp(argv[1], subverbs[i].name) == 0)
-                        return subverbs[i].run(ctl, argc - 1, argv + 1);
-        if (argc >= 2 && argv[1][0] != '-')
-                return ctl_fail_usage(ctl, "models", "There is no 'models %.100s'.", argv[1]);
-        return verb_models_list(ctl, argc, argv);
+        static const struct subverbs subverbs = {
+                .verb = "models",
+                .usage = "[SUBVERB] [ARGUMENTS]",
+                .text = "Lists the models that the service knows; '*' marks the default one. With --json: models.\n\n"
+                        "The service's store keeps models by their SHA-256, under names that every verb understands.\n",
+                .otherwise = verb_models_list,
+                .list = list,
+                .n = ARRAY_SIZE(list),
+        };
+
+        return subverbs_run(&subverbs, ctl, argc, argv);
 }

@@ -88,16 +88,13 @@ int verb_forget(struct ctl *ctl, int argc, char **argv) {
                 .options = options,
         };
         struct call call = { .ctl = ctl, .on_done = forget_done };
-        struct string_list arguments = { 0 };
-        int status;
+        int status = options_parse_bare(ctl, &spec, argc, argv);
 
-        status = options_parse(ctl, &spec, argc, argv, &arguments);
         if (status < 0)
                 status = ctl_connect_asking(ctl, all) ?: -1;
         if (status < 0) {
                 request.all_users = all;
                 status = call_wait(&call, spark_forget_prefixes(ctl->spark, &request, call_event, &call, &call.id));
         }
-        string_list_deinit(&arguments);
         return status;
 }

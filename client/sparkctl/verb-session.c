@@ -4,11 +4,11 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "input.h"
 #include "json.h"
 #include "options.h"
+#include "subverbs.h"
 
 static void json_session(struct json *j, const char *key, const struct spark_session *s) {
         json_open(j, key, '{');
@@ -240,24 +240,17 @@ static int run_list(struct ctl *ctl, int argc, char **argv) {
         };
         struct spark_session_list_request request = SPARK_SESSION_LIST_INIT;
         struct call call = { .ctl = ctl, .on_done = done_list };
-        struct string_list arguments = { 0 };
-        int status;
+        int status = options_parse_bare(ctl, &spec, argc, argv);
 
-        status = options_parse(ctl, &spec, argc, argv, &arguments);
         if (status < 0)
                 status = ctl_connect_asking(ctl, all) ?: -1;
         request.all_users = all;
         if (status < 0)
                 status = call_wait(&call, spark_session_query(ctl->spark, &request, call_event, &call, &call.id));
-        string_list_deinit(&arguments);
         return status;
 }
 
-static const struct {
-        const char *name;
-        verb_fn run;
-        const char *help;
-} subverbs[] = {
+static const struct subverb list[] = {
         { "create", run_create, "make an empty one" },
         { "append", run_append, "add text to the end" },
         { "fork", run_fork, "make another one with the same text" },
@@ -266,23 +259,16 @@ static const struct {
         { "list", run_list, "which there are" },
 };
 
-static int session_usage(void) {
-        (void)printf("Usage: sparkctl session SUBVERB [ARGUMENTS]\n\n"
-                     "A session is a text that grows, kept by the service over disconnects, crashes and restarts.\n"
-                     "`sparkctl generate --session ID PROMPT` goes on with one.\n\n");
-        for (size_t i = 0; i < ARRAY_SIZE(subverbs); i++)
-                (void)printf("  %-8s %s\n", subverbs[i].name, subverbs[i].help);
-        (void)printf("\n`sparkctl session SUBVERB --help` tells what each takes.\n");
-        return EXIT_DONE;
-}
-
 int verb_session(struct ctl *ctl, int argc, char **argv) {
-        if (argc < 2)
-                return ctl_fail_usage(ctl, "session", "create, append, fork, rewind, close or list is missing.");
-        if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
-                return session_usage();
-        for (size_t i = 0; i < ARRAY_SIZE(subverbs); i++)
-                if (strcmp(argv[1], subverbs[i].name) == 0)
-                        return subverbs[i].run(ctl, argc - 1, argv + 1);
-        return ctl_fail_usage(ctl, "session", "There is no 'session %.100s'.", argv[1]);
+        static const struct subverbs subverbs = {
+                .verb = "session",
+                .usage = "SUBVERB [ARGUMENTS]",
+                .text = "A session is a text that grows, kept by the service over disconnects, crashes and restarts.\n"
+                        "`sparkctl generate --session ID PROMPT` goes on with one.\n",
+                .missing = "create, append, fork, rewind, close or list is missing.",
+                .list = list,
+                .n = ARRAY_SIZE(list),
+        };
+
+        return subverbs_run(&subverbs, ctl, argc, argv);
 }

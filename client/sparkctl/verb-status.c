@@ -241,11 +241,8 @@ static int begin(struct ctl *ctl, const char *verb, const char *text, int argc, 
         const struct option options[] = { OPTION_ALL(all), OPTION_END };
         const struct option_spec spec = { .verb = verb, .usage = all ? "[--all]" : "", .text = text,
                                           .options = all ? options : NULL };
-        struct string_list arguments = { 0 };
-        int status;
+        int status = options_parse_bare(ctl, &spec, argc, argv);
 
-        status = options_parse(ctl, &spec, argc, argv, &arguments);
-        string_list_deinit(&arguments);
         if (status >= 0)
                 return status;
         return ctl_connect_asking(ctl, all && *all) ?: -1;

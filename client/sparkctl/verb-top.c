@@ -372,10 +372,7 @@ int verb_top(struct ctl *ctl, int argc, char **argv) {
                         "`status --json`, one object a line.\n",
                 .options = options,
         };
-        struct string_list arguments = { 0 };
-        int status;
+        int status = options_parse_bare(ctl, &spec, argc, argv);
 
-        status = options_parse(ctl, &spec, argc, argv, &arguments);
-        string_list_deinit(&arguments);
         return status < 0 ? run(&t, sort) : status;
 }

@@ -23,7 +23,7 @@ static void json_rows(struct json *j, const struct spark_usage_result *u) {
                 json_u64(j, "cached_tokens", r->cached_tokens);
                 json_u64(j, "completion_tokens", r->completion_tokens);
                 json_u64(j, "refused", r->refused);
-                json_u64(j, "energy_uj", r->energy_uj);
+                power_json_joules(j, "energy_uj", r->energy_uj, r->energy_tokens);
                 json_u64(j, "energy_tokens", r->energy_tokens);
                 json_close(j, '}');
         }
@@ -74,7 +74,7 @@ static void usage_done(struct call *call, const struct spark_done *done) {
         json_rows(&j, done->usage);
         json_u64(&j, "tokens_today", done->usage->tokens_today);
         json_u64(&j, "tokens_per_day", done->usage->tokens_per_day);
-        json_u64(&j, "energy_uj_today", done->usage->energy_uj_today);
+        power_json_joules(&j, "energy_uj_today", done->usage->energy_uj_today, done->usage->energy_tokens_today);
         json_u64(&j, "energy_tokens_today", done->usage->energy_tokens_today);
         json_close(&j, '}');
         (void)json_print(&j);
@@ -96,17 +96,13 @@ int verb_usage(struct ctl *ctl, int argc, char **argv) {
                         "many or had spent your allowance, and the energy that was measured for the tokens computed\n"
                         "(with > in front where it was not measured for all of them). Days are those of UTC.\n"
                         "With --json: rows [{day, uid, model, requests, prompt_tokens, cached_tokens,\n"
-                        "completion_tokens, refused, energy_uj, energy_tokens (that it was measured for; 0 =\n"
-                        "unknown)}], tokens_today, tokens_per_day (0 = no limit), energy_uj_today,\n"
-                        "energy_tokens_today.\n",
+                        "completion_tokens, refused, energy_uj (or \"unknown\"), energy_tokens (that it was measured\n"
+                        "for)}], tokens_today, tokens_per_day (0 = no limit), energy_uj_today, energy_tokens_today.\n",
                 .options = options,
         };
         struct call call = { .ctl = ctl, .on_done = usage_done };
-        struct string_list arguments = { 0 };
-        int status;
+        int status = options_parse_bare(ctl, &spec, argc, argv);
 
-        status = options_parse(ctl, &spec, argc, argv, &arguments);
-        string_list_deinit(&arguments);
         if (status < 0)
                 status = ctl_connect_asking(ctl, all) ?: -1;
         if (status < 0) {

@@ -13,20 +13,21 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "clients/connection.h"
-#include "model/engine.h"
 #include "event.h"
 #include "keep/inherited.h"
 #include "keep/keep.h"
+#include "keep/unit.h"
+#include "manager.h"
 #include "memory/lease-keep.h"
 #include "memory/lease.h"
-#include "manager.h"
 #include "memory/pressure.h"
-#include "power/power.h"
-#include "keep/restore.h"
-#include "session/session.h"
 #include "memory/shed.h"
+#include "model/engine.h"
+#include "power/power.h"
+#include "restore-clients.h"
+#include "restore.h"
+#include "session/session.h"
 #include "store/store.h"
-#include "clients/unit.h"
 
 #define TICK_US 1000000u
 #define CLOSE_US (5u * 1000000u)        /* last frames and engines have so long */
@@ -41,6 +42,10 @@ uint64_t manager_now_us(void) {
 
         (void)clock_gettime(CLOCK_MONOTONIC, &ts);
         return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
+}
+
+struct polkit *manager_polkit(struct manager *m) {
+        return bus_polkit(m->bus);
 }
 
 void manager_kick(struct manager *m) {

@@ -17,8 +17,6 @@
 
 #include "base/list.h"
 #include "bus/bus.h"
-#include "clients/usage.h"
-#include "clients/user.h"
 #include "config/config.h"
 #include "disk.h"
 #include "job.h"
@@ -30,6 +28,8 @@
 #include "notify.h"
 #include "request/pace.h"
 #include "request/request.h"
+#include "users/usage.h"
+#include "users/user.h"
 
 enum manager_state {
         MANAGER_STARTING,
@@ -50,6 +50,7 @@ struct inherited;
 struct keep;
 struct lease_keeper;
 struct leases;
+struct polkit;
 struct pressure;
 struct power;
 struct sessions;
@@ -114,6 +115,8 @@ int manager_listen(struct manager *m);
 void manager_listen_end(struct manager *m);
 
 uint64_t manager_now_us(void);
+/* Whom to ask for rights; NULL where there is no bus. */
+struct polkit *manager_polkit(struct manager *m);
 /* Makes sure that a turn follows. */
 void manager_kick(struct manager *m);
 /* True where requests are still taken. */

@@ -7,7 +7,7 @@
  * the schema derives the tensors, the engine computes. docs/architectures.md tells how to add one.
  */
 
-#include "image.h"
+#include "hparams.h"
 
 /* Parts of a block: whether it has them, and so which tensors. */
 enum image_part {

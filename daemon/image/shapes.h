@@ -3,7 +3,9 @@
 
 /* Shapes of well-known models, for planning and for measuring without a file. */
 
-#include "image.h"
+#include <stddef.h>
+
+#include "hparams.h"
 
 /* Hyper-parameters of a shape, with what its architecture implies; *ret_tied: embedding and output are one matrix. False
  * where there is none of this name. */

@@ -40,6 +40,8 @@ int main(int argc, char **argv) {
                 return usage(stderr, 64);
         if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0)
                 return usage(stdout, 0);
+        if (strcmp(argv[1], "--version") == 0)
+                return puts("spark-bench " SPARK_VERSION) < 0;
         for (size_t i = 0; i < ARRAY_SIZE(verbs) && verbs[i].name; i++)
                 if (strcmp(argv[1], verbs[i].name) == 0)
                         return verbs[i].main(argc - 1, argv + 1);

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "channel.h"
-#include "daemon/control/keep/kept.h"
+#include "daemon/control/kept.h"
 #include "message.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

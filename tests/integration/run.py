@@ -19,8 +19,11 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 FILE_TIMEOUT_S = 600
-# These take longest, and begin first; of the others those that are long do.
-LONGEST = ("test_restart_clients.py", "test_idle.py", "test_sleep.py", "test_power.py", "test_memory.py", "test_jobs.py")
+# These wait for most of a long time: beside the others, so many at once, those that take longest first. Of the others those that are long
+# begin first.
+WAITING = ("test_power.py", "test_restart_clients.py", "test_memory.py", "test_sleep.py", "test_idle.py", "test_residency.py", "test_jobs.py",
+           "test_bus_fuzz.py")
+WAITERS = 3
 
 
 def run_file(path, env):
@@ -51,20 +54,22 @@ def count(status, output):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("build", nargs="?", default=str(HERE.parent.parent / "build"))
-    parser.add_argument("-j", "--jobs", type=int, default=3)  # many only wait
+    parser.add_argument("-j", "--jobs", type=int, default=3, help="at once, beside those that only wait")
     parser.add_argument("only", nargs="*")
     options = parser.parse_args()
 
     build = pathlib.Path(options.build).resolve()
     env = {**os.environ, "SPARK_BUILD": str(build), "PYTHONDONTWRITEBYTECODE": "1"}
     files = [p for p in HERE.glob("test_*.py") if not options.only or any(s in p.name for s in options.only)]
-    files.sort(key=lambda path: (path.name not in LONGEST, -path.stat().st_size))
-    totals = [0, 0, 0]
-    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        running = {pool.submit(run_file, path, env): path for path in files}
+    waiting = sorted((path for path in files if path.name in WAITING), key=lambda path: WAITING.index(path.name))
+    computing = sorted((path for path in files if path.name not in WAITING), key=lambda path: -path.stat().st_size)
+    totals, took = [0, 0, 0], {}
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool, concurrent.futures.ThreadPoolExecutor(WAITERS) as waiters:
+        running = {pool.submit(run_file, path, env): path for path in computing}
+        running.update({waiters.submit(run_file, path, env): path for path in waiting})
         for job in concurrent.futures.as_completed(running):
             status, output, seconds = job.result()
-            counts = count(status, output)
+            counts, took[running[job].name] = count(status, output), seconds
             totals = [a + b for a, b in zip(totals, counts)]
             print(f"{'FAIL' if counts[1] else 'ok':4} {running[job].name}: {counts[0]} passed, {counts[1]} failed, "
                   f"{counts[2]} skipped, {seconds:.1f} s", flush=True)
@@ -73,6 +78,8 @@ def main():
             else:
                 for reason in sorted(set(re.findall(r"skipped ['\"](.*)['\"]$", output, re.M))):
                     print(f"     skipped: {reason}")
+    longest = sorted(took, key=took.get, reverse=True)[:8]
+    print("measured: " + ", ".join(f"{name} {took[name]:.0f} s" for name in longest) + f"; {len(took)} files {sum(took.values()):.0f} s")
     print(f"{totals[0]} passed, {totals[1]} failed, {totals[2]} skipped")
     return 1 if totals[1] else 0
 

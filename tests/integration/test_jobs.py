@@ -119,9 +119,11 @@ class Jobs(Ctl, TestCase):
             id = self.begin_big(client, self.daemon_)
             with subprocess.Popen([BUILD / "bin/sparkctl", "-S", self.daemon_.socket, "jobs", "--watch", "--json"],
                                   stdout=subprocess.PIPE, text=True) as watching:
-                first = json.loads(watching.stdout.readline())
+                first = json.loads(watching.stdout.readline())  # as it is printed, and not with many others
                 self.assertEqual([job["kind"] for job in first["jobs"]], ["import"])
+                self.assertLessEqual(first["jobs"][0]["done"], first["jobs"][0]["total"] // 4)
                 client.cancel(id)
+                self.assertError(client.answer(id)[2], "CANCELLED")
                 rest = [json.loads(line) for line in watching.stdout]
                 self.assertEqual(watching.wait(20 * SLOW), 0)
                 self.assertEqual(rest[-1], {"jobs": []})
@@ -141,18 +143,21 @@ class Jobs(Ctl, TestCase):
     def test_a_load(self):
         """It is its first waiter's, who ends it for itself alone."""
         path = self.daemon_.folder / "slow.gguf"
-        self.make_model(path, "--shape", "small", "--format", "f16", "--layers", "6", "--ff", "1024", "--experts", "256")
+        self.make_model(path, "--shape", "small", "--format", "f16", "--layers", "1", "--ff", "1024", "--experts", "256")
         daemon = self.daemon(backend="cpu", threads=1, socket_mode="0666",
                              models=[{"name": "tiny", "path": str(TINY), "default": True}, {"name": "slow", "path": str(path)}])
         daemon.wait_engine()
         daemon.folder.chmod(0o755)
         with daemon.connect(uid=4001) as one, daemon.connect(uid=4002) as two:
             ids = [(client, client.generate(model="slow", n=2)) for client in (one, two)]
+            (loader,) = until(lambda: daemon.children("spark-loader"), what="the loader")
+            os.kill(loader, signal.SIGSTOP)  # which takes as long as it takes to look at it
             (job,) = until(lambda: self.jobs(daemon, uid=4001), what="the load's job")
             self.assertEqual([job[key] for key in ("kind", "model", "uid", "own", "state")], ["load", "slow", 4001, True, "running"])
             self.assertEqual(self.jobs(daemon, uid=4002), [])
             self.ctl(daemon, "jobs", "cancel", job["id"], uid=4001, check=0)
             self.assertError(one.answer(ids[0][1])[2], "CANCELLED")
+            os.kill(loader, signal.SIGCONT)
             self.assertDone(two.answer(ids[1][1])[2])
         self.assertEqual(self.jobs(daemon), [])
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The manual pages: well formed, complete as far as that can be counted, and the example does what it says."""
 
+import os
 import pathlib
 import re
 import shutil
@@ -14,7 +15,11 @@ from harness import pb
 
 PAGES = {page.name: page for page in (ROOT / "client/libspark.3", ROOT / "client/sparkctl/sparkctl.1",
                                       ROOT / "daemon/control/sparkd.8", ROOT / "daemon/control/sparkd.conf.5",
-                                      ROOT / "systemd/org.sparkd.Spark1.5")}
+                                      ROOT / "systemd/org.sparkd.Spark1.5", ROOT / "tests/bench/spark-bench.1")}
+# sections of sparkd.conf(5) that are groups
+GROUPS = {"GENERAL KEYS": "", "MEMORY": "memory", "RESIDENCY": "residency", "SCHEDULER": "scheduler", "LIMITS": "limits",
+          "POWER": "power", "STORE": "store", "TRYING OUT": "null"}
+UNITS = {"": 1, "M": 1 << 20, "G": 1 << 30}
 
 
 def plain(name):
@@ -51,15 +56,47 @@ class Pages(TestCase):
             for reference in re.findall(r"^\.BR (\S+) \((\d)\)", page.read_text(encoding="ascii"), re.M):
                 self.assertIn("{}({})".format(*reference), known, name)
 
-    def test_every_key(self):
+    def in_effect(self):
+        """{(group, key): value} of an empty configuration."""
         with tempfile.TemporaryDirectory() as folder:
             config = pathlib.Path(folder) / "conf"
             config.write_text("", encoding="ascii")
             said = subprocess.run([BUILD / "bin/sparkd", "--check", "--config", config], stdout=subprocess.PIPE, text=True,
                                   check=True).stdout
-        keys = re.findall(r"^\s*(\w+) = ", said, re.M)
+        group, found = "", {}
+        for line in said.splitlines():
+            if match := re.match(r"(\w+) = \{$", line):
+                group = match[1]
+            elif line == "};":
+                group = ""
+            elif match := re.match(r"\s*(\w+) = (.*);$", line):
+                found[group, match[1]] = match[2]
+        return found
+
+    def test_every_key(self):
+        keys = {key for _, key in self.in_effect()}
         self.assertGreater(len(keys), 40)
-        self.assertFalse(set(keys) - words("sparkd.conf.5"))
+        self.assertFalse(keys - words("sparkd.conf.5"))
+        sample = (ROOT / "systemd/sparkd.conf").read_text(encoding="utf-8")
+        self.assertFalse(keys - {"step_us"} - set(re.findall(r"^\s*(?:# )?(\w+) = ", sample, re.M)))
+
+    def test_every_default(self):
+        """As the page has them behind the keys."""
+        in_effect, group, said = self.in_effect(), None, {}
+        for line in PAGES["sparkd.conf.5"].read_text(encoding="ascii").replace(r"\(dq", "\0").splitlines():
+            if line.startswith(".SH "):
+                group = GROUPS.get(line[4:])
+            elif line.startswith(".BR ") and group is not None:
+                for key, value in re.findall(r'(\w+) " \(([^)]*)\)', line):
+                    said[group, key] = value.replace("\0", '"')
+        self.assertGreater(len(said), 60)
+        for key, value in said.items():
+            if key == ("", "cuda_library"):  # not set: printed as a comment
+                continue
+            number = re.fullmatch(r"(\d+)([MG]?)", value)
+            expected = str(int(number[1]) * UNITS[number[2]]) if number else value
+            self.assertEqual(in_effect[key].removesuffix("L"), expected, key)
+        self.assertEqual(set(in_effect) - set(said), {("", "users")})
 
     def test_every_member(self):
         root = ElementTree.parse(ROOT / "systemd/org.sparkd.Spark1.xml").getroot()
@@ -75,11 +112,46 @@ class Pages(TestCase):
         self.assertGreater(len(named), 30)
         self.assertFalse({name for name in named if not re.search(rf"\b{name}\(", header)})
 
+    @staticmethod
+    def help_of(program, *verb):
+        return subprocess.run([BUILD / "bin" / program, *verb, "--help"], stdout=subprocess.PIPE, text=True, check=True).stdout
+
     def test_every_verb(self):
-        said = subprocess.run([BUILD / "bin/sparkctl", "--help"], stdout=subprocess.PIPE, text=True, check=True).stdout
-        verbs = set(re.findall(r"^  ([a-z]+)", said, re.M))
-        self.assertGreater(len(verbs), 10, said)
-        self.assertFalse(verbs - words("sparkctl.1"))
+        for program in "sparkctl", "spark-bench":
+            said = self.help_of(program)
+            verbs = set(re.findall(r"^  ([a-z]+)", said, re.M))
+            self.assertGreater(len(verbs), 10, said)
+            self.assertFalse(verbs - words(f"{program}.1"))
+
+    def test_every_option(self):
+        verbs = re.findall(r"^  ([a-z]+)", self.help_of("sparkctl"), re.M)
+        options = {option for verb in verbs for option in re.findall(r"^ +(?:-\w, )?--([a-z-]+)", self.help_of("sparkctl", verb), re.M)}
+        self.assertGreater(len(options), 40)
+        self.assertFalse({f"--{option}" for option in options} - words("sparkctl.1"))
+
+    def test_every_program(self):
+        """What people may call has a page."""
+        with tempfile.TemporaryDirectory() as folder:
+            made = subprocess.run(["make", "-s", "-n", "install", f"BUILD={BUILD}", f"DESTDIR={folder}", "PREFIX=/usr", "CUDA=0"],
+                                  cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+        programs = re.search(rf"-m 755 (.*) {folder}/usr/bin/$", made, re.M)[1].split()
+        self.assertGreaterEqual(len(programs), 3)
+        self.assertFalse({pathlib.Path(program).name for program in programs} - {name.rpartition(".")[0] for name in PAGES})
+        for program in programs:
+            said = subprocess.run([program, "--version"], stdout=subprocess.PIPE, text=True, check=True).stdout
+            self.assertRegex(said, rf"^{pathlib.Path(program).name} \d+\.\d+\.\d+\n$")
+
+    def test_sparkctl_examples(self):
+        """As they are printed."""
+        example = re.search(r"^\.SH EXAMPLES\n\.EX\n(.*?)^\.EE", PAGES["sparkctl.1"].read_text(encoding="ascii"), re.M | re.S)[1]
+        script = example.replace("\\-", "-").replace("| jq .usage", "")
+        self.assertGreaterEqual(script.count("sparkctl "), 8)
+        daemon = self.daemon(backend="cpu", models=[{"name": "tiny", "path": str(ROOT / "share/models/spark-tiny.gguf")}])
+        daemon.wait_engine()
+        done = subprocess.run(["sh", "-euc", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False, env={
+            **os.environ, "PATH": f"{BUILD / 'bin'}:{os.environ['PATH']}", "SPARK_SOCKET": str(daemon.socket)})
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("the memory is there", done.stdout)
 
     def test_the_example(self):
         source = re.search(r"^\.SH EXAMPLES\n.*?^\.EX\n(.*?)^\.EE", PAGES["libspark.3"].read_text(encoding="ascii"), re.M | re.S)[1]

@@ -44,6 +44,24 @@ class NobodyThere(PowerTestCase):
         time.sleep(1.5)
         self.assertEqual((self.power(daemon).supply, self.power(daemon).source), ("mains", "none"))
 
+    def test_source_none_until_reload(self):
+        """Nobody is believed, the profile neither; with a configuration that says otherwise both count at once."""
+        upower = self.upower()
+        profiles = self.mock(PROFILES, "power_profiles_daemon")
+        daemon = self.serve(power={"source": "none"})
+        upower.supply(True, 15)
+        profiles.set("ActiveProfile", dbus.String("power-saver"))
+        self.wait_power(daemon, profile="power-saver")
+        self.assertNotIn("power supply: battery", daemon.log())
+        daemon.configure(bus="session", power={"sysfs": "/nonexistent"})
+        daemon.signal(signal.SIGHUP)
+        self.wait_power(daemon, source="upower", supply="low")
+        upower.supply(False, 15)
+        self.wait_power(daemon, source="upower", supply="battery")  # the profile
+        daemon.configure(bus="session", power={"sysfs": "/nonexistent", "source": "none"})
+        daemon.signal(signal.SIGHUP)
+        self.wait_power(daemon, source="none", supply="mains")
+
 
 class Battery(PowerTestCase):
     def test_levels(self):
@@ -69,7 +87,9 @@ class Battery(PowerTestCase):
             self.wait_power(daemon, supply="critical", serves="none")
             self.assertDeferred(client, NORMAL, "No requests are served now")
             waiting = self.ask(client, INTERACTIVE)
-            self.assertTrue(client.nothing_comes(0.5))
+            self.assertEqual(client.receive_of(waiting).progress.stage, "power")
+            self.assertTrue(client.nothing_comes(0.5))  # it is said once
+            self.assertEqual(client.ask(models=pb.Models()).done.models.models[0].held, "power")
             upower.supply(False, 4)
             self.assertDone(client.answer(waiting)[2])
             self.wait_power(daemon, supply="mains", serves="background")
@@ -89,6 +109,28 @@ class Battery(PowerTestCase):
         upower.supply(True, 50, warning=1)
         self.wait_power(daemon, supply="battery")
 
+    def test_there_again(self):
+        """Power that is back counts after some seconds: until then it is not said that there is none, and to come back soon."""
+        upower = self.upower(OnBattery=True)
+        daemon = self.serve()
+        self.wait_power(daemon, supply="battery")
+        with daemon.connect() as client:
+            upower.supply(False)
+            end = client.answer(self.ask(client, BACKGROUND))[2]
+            self.assertError(end, "DEFERRED_ON_BATTERY")
+            self.assertIn("until a moment ago", end.error.message)
+            self.assertEqual(end.error.retry_after_ms, 3000)
+            until(lambda: client.answer(self.ask(client, BACKGROUND))[2].WhichOneof("body") == "done", 10, "mains")
+
+    def test_upower_is_slow(self):
+        """It is on the bus before it has anything to say: it is asked again."""
+        upower = self.mock((UPOWER[0], "/not/yet", UPOWER[2]))
+        daemon = self.serve()
+        self.wait_power(daemon, source="none", supply="mains")
+        upower.mock("AddObject", UPOWER[1], UPOWER[2], dbus.Dictionary({"OnBattery": True}, signature="sv"),
+                    dbus.Array([], signature="(ssss)"))
+        self.wait_power(daemon, 20, source="upower", supply="battery")
+
     def test_waits(self):
         """deferred = "wait": nobody is refused, and what waited is served when the plug is in."""
         upower = self.upower(OnBattery=True)
@@ -96,7 +138,9 @@ class Battery(PowerTestCase):
         self.wait_power(daemon, supply="battery")
         with daemon.connect() as client:
             waiting = self.ask(client, BACKGROUND)
+            self.assertEqual(client.receive_of(waiting).progress.stage, "power")
             self.assertTrue(client.nothing_comes(0.5))
+            self.assertEqual(client.ask(models=pb.Models()).done.models.models[0].held, "")  # others are served
             self.assertServed(client, NORMAL)
             upower.supply(False)
             self.assertDone(client.answer(waiting)[2])
@@ -524,6 +568,14 @@ class Energy(PowerTestCase):
                               check=True).stdout
         self.assertRegex(said, r"\n\d{4}-\d\d-\d\d .* unknown\n")
         self.assertIn("The energy for that: unknown.", said)
+        def of(verb):
+            return json.loads(subprocess.run([BUILD / "bin/sparkctl", "-S", daemon.socket, "--json", verb],
+                                             stdout=subprocess.PIPE, text=True, check=True).stdout)
+        row, = of("usage")["rows"]
+        self.assertEqual((row["energy_uj"], row["energy_tokens"], of("usage")["energy_uj_today"]), ("unknown", 0, "unknown"))
+        status = of("status")
+        self.assertEqual((status["power"]["energy_uj"], status["power"]["joules_per_token"]), ("unknown", "unknown"))
+        self.assertEqual((status["users"][0]["energy_uj_today"], status["users"][0]["battery_energy_uj_today"]), ("unknown",) * 2)
 
     def test_temperature(self):
         files = self.sys()

@@ -79,6 +79,7 @@ class NullBackend(TestCase):
             waiting = other.generate(model="b", n=4)
             frame = other.receive_of(waiting)
             self.assertEqual(frame.progress.stage, "room")
+            self.assertEqual(models_of(self.client)["b"].held, "room")
             self.assertEqual(states(self.client)["a"], "ready")
             self.client.cancel(long)
             self.assertDone(other.answer(waiting)[2])
@@ -142,6 +143,20 @@ class NullBackend(TestCase):
         daemon.signal(signal.SIGHUP)
         until(lambda: states(self.client) == {"a": "ready", "b": "available", "c": "ready"}, 10, "a model that is always there")
 
+    def test_lowered_beyond_what_stays(self):
+        """A limit that cannot be met is met as far as it can be: what is idle goes, what stays or is used does not."""
+        daemon = self.three(models=["a", "b", {"name": "c", "resident": "always"}])
+        until(lambda: states(self.client)["c"] == "ready", 10, "a model that is always there")
+        long = self.client.generate(model="a", n=2000, credit=4)
+        self.client.tokens(long, 4)
+        self.use("b")
+        models = [{"name": "a", "resident": "demand"}, {"name": "b", "resident": "demand"}, {"name": "c", "resident": "always"}]
+        daemon.configure(models=models, residency={"min_seconds": 0, "max_models": 1}, null={"step_us": 1000})
+        daemon.signal(signal.SIGHUP)
+        until(lambda: states(self.client) == {"a": "ready", "b": "available", "c": "ready"}, 10, "an idle model's end")
+        self.client.cancel(long)
+        until(lambda: states(self.client) == {"a": "available", "b": "available", "c": "ready"}, 10, "another idle model's end")
+
     def test_turns(self):
         """Three that never fit together, wanted by many at once: all are served, and with their own tokens."""
         self.three(max_models=1)
@@ -175,6 +190,55 @@ class NullBackend(TestCase):
         until(lambda: states(self.client)["a"] == "available", 10, "the end of what nobody holds any more")
         self.assertError(self.client.ask(hold_warm=pb.HoldWarm(model="nobody")), "MODEL_NOT_FOUND")
         del daemon
+
+
+class Failed(TestCase):
+    """What is always to be there and could not be loaded."""
+
+    TINY = ROOT / "share/models/spark-tiny.gguf"
+
+    def begin(self, path):
+        daemon = self.daemon(**self.settings(path))
+        with daemon.connect() as client:
+            until(lambda: states(client) == {"a": "failed"}, 10 * SLOW, "a load that fails")
+        return daemon
+
+    def settings(self, path):
+        return dict(backend="cpu", threads=1, models=[{"name": "a", "path": str(path), "default": True}])
+
+    def wait_ready(self, daemon):
+        with daemon.connect() as client:
+            until(lambda: states(client) == {"a": "ready"}, 20 * SLOW, "a model that is always there")
+
+    def test_another_file(self):
+        """A mended configuration is tried at once, without anybody asking for the model."""
+        daemon = self.begin(ROOT / "Makefile")
+        self.assertNotIn("is tried again", daemon.log())
+        daemon.configure(**self.settings(self.TINY))
+        daemon.signal(signal.SIGHUP)
+        self.wait_ready(daemon)
+        self.assertServes(daemon)
+
+    def test_tried_again(self):
+        """A file that comes late, as that of a folder that is mounted after the start, is found."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "a.gguf"
+            daemon = self.begin(path)
+            path.symlink_to(self.TINY)
+            self.wait_ready(daemon)
+            self.assertIn("is tried again in 5 s", daemon.log())
+
+    def test_not_wanted(self):
+        """One that was unloaded stays away until it is asked for."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "a.gguf"
+            daemon = self.begin(path)
+            with daemon.connect() as client:
+                self.assertDone(client.ask(unload=pb.Unload(model="a")))
+                path.symlink_to(self.TINY)
+                time.sleep(7)
+                self.assertEqual(states(client), {"a": "failed"})
+            self.assertServes(daemon)
 
 
 @unittest.skipUnless(all(s.exists() for s in STORIES), f"{STORIES[0].parent} is not there")

@@ -88,8 +88,8 @@ class Cycle(SleepTestCase):
         return running
 
     def expect(self, daemon, n, tokens):
-        with daemon.connect() as client:
-            return [client.answer(self.ask(client, NORMAL, n=tokens, seed=100 + i), topup=True)[0] for i in range(n)]
+        """What streams() say undisturbed."""
+        return [ids + client.answer(id, seen=len(ids))[0] for client, id, ids in self.streams(daemon, n, tokens)]
 
     def check_streams(self, running, wanted):
         for (client, id, ids), want in zip(running, wanted):
@@ -135,6 +135,20 @@ class Cycle(SleepTestCase):
         self.wake_up(logind, daemon)
         self.check_streams(running, wanted)
         self.assertNotEqual(daemon.wait_engine(), engine)
+
+    def test_no_loss_of_the_requests(self):
+        """An engine that is lost with each sleep is not counted against what it ran: else a stream would end after some nights."""
+        logind, daemon = self.begin(null={"step_us": 5000}, limits={"engine_losses": 1})
+        wanted = self.expect(daemon, 2, 300)
+        running = self.streams(daemon, 2, 300)
+        for _ in range(2):
+            self.fall_asleep(logind, daemon)
+            engine, = daemon.children()
+            os.kill(engine, signal.SIGKILL)
+            until(lambda: engine not in daemon.children(), 10, "the engine's end")
+            self.wake_up(logind, daemon)
+            daemon.wait_engine()
+        self.check_streams(running, wanted)
 
     def test_engine_killed_asleep_real(self):
         """The same with a model that computes."""
@@ -198,8 +212,9 @@ class Cycle(SleepTestCase):
 
 class Hung(SleepTestCase):
     def test_engine_hangs(self):
-        """The inhibitor is given back in time all the same; the engine is replaced when it does not answer afterwards."""
-        logind, daemon = self.begin(null={"step_us": 5000})
+        """The inhibitor is given back in time all the same; the engine is replaced when it does not answer afterwards, which is not
+        counted against what it ran."""
+        logind, daemon = self.begin(null={"step_us": 5000}, limits={"engine_losses": 1})
         with daemon.connect() as client:
             want = client.answer(self.ask(client, NORMAL, n=100, seed=9), topup=True)[0]
             id = self.ask(client, NORMAL, n=100, seed=9)
@@ -309,6 +324,44 @@ class Logind(SleepTestCase):
         logind.sleep(False)
         self.wait_power(daemon, sleep="awake")
         self.assertServes(daemon)
+
+    def test_refuses_for_a_while(self):
+        """What is no policy passes, as when polkit is slow while the machine starts: it is asked again."""
+        answer = "import os\nret = dbus.types.UnixFd(os.pipe()[1])"
+        logind = self.mock(LOGIND)
+        logind.mock("AddMethod", LOGIND[2], "Inhibit", "ssss", "h",
+                    "raise dbus.exceptions.DBusException('later', name='org.freedesktop.DBus.Error.NoReply')")
+        daemon = self.serve(null={"step_us": 5000})
+        self.wait_power(daemon, inhibitor="refused")
+        logind.mock("AddMethod", LOGIND[2], "Inhibit", "ssss", "h", answer)
+        power = self.wait_power(daemon, 15, inhibitor="held")
+        self.assertFalse(any("does not let" in note for note in power.notes), power.notes)
+
+    def test_policy_refuses(self):
+        """Who is not permitted to is told so once, and does not ask again and again."""
+        logind = self.mock(LOGIND)
+        logind.mock("AddMethod", LOGIND[2], "Inhibit", "ssss", "h",
+                    "raise dbus.exceptions.DBusException('no', name='org.freedesktop.DBus.Error.AccessDenied')")
+        daemon = self.serve()
+        self.wait_power(daemon, inhibitor="refused")
+        time.sleep(7)
+        self.assertEqual(len(logind.mock("GetMethodCalls", "Inhibit")), 1)
+
+    def test_waits_for_less(self):
+        """InhibitDelayMaxSec=1: whatever hangs, the inhibitor is given back before logind does without it."""
+        logind = self.logind()
+        logind.mock("AddProperties", LOGIND[2], dbus.Dictionary({"InhibitDelayMaxUSec": dbus.UInt64(1000000)}, signature="sv"))
+        daemon = self.serve(null={"step_us": 5000})
+        self.wait_power(daemon, inhibitor="held")
+        with daemon.connect() as client:
+            client.tokens(self.ask(client, NORMAL, n=1000), 3)
+            engine = daemon.wait_engine()
+            os.kill(engine, signal.SIGSTOP)
+            self.fall_asleep(logind, daemon)
+            self.assertLess(self.power(daemon).sleep_ms, 1000)
+            self.assertIn("not everything is parked", daemon.log())
+            os.kill(engine, signal.SIGCONT)
+            self.wake_up(logind, daemon)
 
     def test_not_wanted(self):
         logind = self.logind()

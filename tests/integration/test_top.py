@@ -179,7 +179,7 @@ class Verbs(CtlTest):
     def test_usage(self):
         daemon = self.daemon(limits={"tokens_per_day": 40})
         empty = self.ctl_json(daemon, "usage")
-        self.assertEqual(empty, {"rows": [], "tokens_today": 0, "tokens_per_day": 40, "energy_uj_today": 0, "energy_tokens_today": 0})
+        self.assertEqual(empty, {"rows": [], "tokens_today": 0, "tokens_per_day": 40, "energy_uj_today": "unknown", "energy_tokens_today": 0})
         self.ctl(daemon, "generate", "-n", "40", "--raw", "x")
         denied = json.loads(self.ctl(daemon, "--json", "generate", "-n", "1", "--raw", "x", status=75))["error"]
         self.assertEqual(denied["code"], "QUOTA_EXCEEDED")

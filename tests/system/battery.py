@@ -67,6 +67,7 @@ class Battery(StreamSteps):
         """Of a new request, now: (what, its id)."""
         id = client.request(generate=pb.Generate(prompt=b"Once", priority=priority, sampling=pb.Sampling(max_tokens=2, seed=1)))
         if status().power.serves == "none" and priority == INTERACTIVE:
+            self.assertEqual(client.receive_of(id).progress.stage, "power")
             return (WAITS if client.nothing_comes(SILENT_S) else SERVED), id
         end = client.answer(id)[2]
         if end.WhichOneof("body") == "done":

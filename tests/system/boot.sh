@@ -44,7 +44,7 @@ SuccessAction=exit-force
 FailureAction=exit-force
 [Service]
 Type=exec
-Environment=SPARK_BUILD=/opt/sparkd-test/build $(env | grep -E '^SPARK_(TEST_LONG|MEMORY_ROUNDS|BUS_FUZZ_[A-Z]+)=' | tr '\n' ' ')
+Environment=SPARK_BUILD=/opt/sparkd-test/build $(env | grep -E '^SPARK_(TEST_KILLS|MEMORY_ROUNDS|BUS_FUZZ_[A-Z]+)=' | tr '\n' ' ')
 ExecStart=/usr/bin/python3 -B $tests/system/$SCRIPT
 StandardOutput=append:/out/output
 StandardError=append:/out/output

@@ -16,6 +16,7 @@ import subprocess
 import time
 import unittest
 
+HERE = pathlib.Path(__file__).resolve().parent
 SERVICE, SOCKET = "sparkd.service", "sparkd.socket"
 NAME, PATH, MANAGER = "org.sparkd.Spark1", "/org/sparkd/Spark1", "org.sparkd.Spark1.Manager"
 MARK = "Xylophonkatze"  # of prompts: must not be found anywhere
@@ -158,6 +159,9 @@ class Service(Steps):
         self.assertRuns(call("Load", "sa{sv}", "spark-tiny", "0"))
         state = run("busctl", "get-property", NAME, PATH, MANAGER, "State", user="stranger")
         self.assertIn("ready", self.assertRuns(state))
+        page = pathlib.Path("/usr/share/man/man5/org.sparkd.Spark1.5").read_text(encoding="ascii")
+        example = re.search(r"^\.SH EXAMPLES\n\.EX\n(busctl .*?)\ngdbus", page, re.M | re.S)[1].replace("\\e\n", "\\\n")
+        self.assertIn('"finish_reason" s', self.assertRuns(run("sh", "-c", example, user="member")))
 
     def test_08_sandbox(self):
         pid = main_pid()
@@ -182,6 +186,27 @@ class Service(Steps):
         self.assertNotIn("no Landlock", self.journal())
         limits = pathlib.Path(f"/proc/{pid}/limits").read_text()
         self.assertRegex(limits, r"Max core file size +0 +0")
+
+    def test_08b_what_the_unit_forbids_is_tried(self):
+        """By another program in the service's place."""
+        out = pathlib.Path("/run/sparkd-probe.json")
+        unit = pathlib.Path(show("FragmentPath")).read_text(encoding="utf-8")
+        keys = {"Type": "oneshot", "ExecStart": f"/usr/bin/python3 -B {HERE}/probe.py", "Restart": "no",
+                "StandardOutput": f"truncate:{out}"}
+        unit = re.sub(r"^(Type|Exec\w+|Restart|BusName|Requires|WatchdogSec|FileDescriptorStoreMax)=.*\n", "", unit, flags=re.M)
+        unit = unit.replace("[Service]\n", "[Service]\n" + "".join(f"{key}={value}\n" for key, value in keys.items()))
+        pathlib.Path("/run/systemd/system/sparkd-probe.service").write_text(unit, encoding="utf-8")
+        self.assertRuns(systemctl("daemon-reload"))
+        self.assertRuns(systemctl("start", "sparkd-probe.service"))
+        said = json.loads(out.read_text(encoding="ascii"))
+        refusals = {"EPERM", "EACCES", "EROFS", "EAFNOSUPPORT"}
+        self.assertGreater(len(said["forbidden"]), 50)
+        self.assertEqual({name: came for name, came in said["forbidden"].items() if came not in refusals}, {})
+        self.assertEqual(set(said["allowed"].values()), {"done"}, said["allowed"])
+        self.assertNotIn(said["io_uring"], ("done", "EPERM"))  # its arguments are no good
+        self.assertEqual((said["umask"], said["temporary"]), (0o077, ["sparkd-probe"]))
+        self.assertFalse(pathlib.Path("/tmp/sparkd-probe").exists())
+        pathlib.Path("/var/lib/sparkd/probe").unlink()
 
     def test_09_engine_killed(self):
         pid = main_pid()

@@ -4,7 +4,7 @@
 
     tests/system/run.py [--script FILE]... [--packages] [BUILD]
 
-Without --script all of LINES run, a line beside the other. SPARK_TEST_LONG=1 in the environment: as long as it takes (docs/packaging.md).
+Without --script all of LINES run, a line beside the other.
 With --packages nothing is installed beforehand: Debian packages are built, checked by lintian, and package.py has them, and
 the same ones with a higher version.
 
@@ -35,12 +35,11 @@ TESTDATA = pathlib.Path(os.environ.get("SPARK_TESTDATA", ROOT / "../shared/testd
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
 PACKAGES = "opt/sparkd-test/tests/system"  # where package.py finds them
 PACKAGE_SCRIPT = "package.py"
-# Lines beside each other, each in its order. The last one hardly computes, it waits.
-LINES = (("restart.py", "fuzz.py", "leases.py"), ("memory.py",), ("sleep.py", "battery.py", "power.py", "polkit.py", "inside.py"))
-LONG = bool(os.environ.get("SPARK_TEST_LONG"))
+# Lines beside each other, each in its order, and of about the same length. The last two hardly compute, they wait.
+LINES = (("restart.py", "fuzz.py", "power.py"), ("kills.py", "leases.py", "inside.py"), ("memory.py",), ("sleep.py", "battery.py", "polkit.py"))
 INSTALLING = threading.Lock()
 CGROUPS_S = 5
-TIMEOUT_S = 1800 if LONG else 480
+TIMEOUT_S = 480 + int(os.environ.get("SPARK_TEST_KILLS") or 0)
 
 
 def bundled_model():

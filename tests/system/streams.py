@@ -4,12 +4,13 @@
 import contextlib
 import os
 import pathlib
+import re
 import sys
 import threading
 import time
 
 import inside
-from inside import SERVICE, show, systemctl, until
+from inside import SERVICE, main_pid, show, systemctl, until
 
 TOP = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TOP / "integration"))
@@ -19,12 +20,30 @@ from memory_group import Group  # noqa: E402
 SOCKET_PATH = "/run/sparkd/sparkd.sock"
 CONFIG = pathlib.Path("/etc/sparkd/sparkd.conf")
 FIRST_S = 1       # promised where the machine has time: a first token after READY
+LOST_BYTES = 8 << 20  # the log, which grows by half of that before it is written anew, and the journal
 PATIENCE_S = 120  # an engine that is killed all the time hardly gets anything done
 
 
 def meminfo(name):
     lines = pathlib.Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith(name + ":"))
+
+
+def free_bytes():
+    """What anybody could take; pages in the processors' lists are free, and are not counted as that (docs/memory.md)."""
+    text = pathlib.Path("/proc/zoneinfo").read_text(encoding="ascii")
+    return meminfo("MemAvailable") + 4096 * sum(map(int, re.findall(r"^\s+count:\s+(\d+)", text, re.M)))
+
+
+def configure(models, **limits):
+    lines = "".join(f"{key} = {value}; " for key, value in limits.items())
+    CONFIG.write_text(f'models = ( {models} );\nmemory = {{ floor = "512M"; }};\nlimits = {{ {lines} }};\n', encoding="ascii")
+
+
+def handed_over():
+    """Names of what the store had for the process that runs."""
+    words = pathlib.Path(f"/proc/{main_pid()}/environ").read_text(encoding="ascii").split("\0")
+    return next((word for word in words if word.startswith("LISTEN_FDNAMES=")), "")
 
 
 class SystemBus:
@@ -175,3 +194,31 @@ class StreamSteps(inside.Steps):
         self.note(f"{what}: READY {active - started:.2f} s after the new process began, the first token {first - active:.2f} s after "
                   f"READY; no token for {first - ended:.2f} s")
         self.assertLess(first - active, patience(FIRST_S))
+
+
+class HeldSteps(StreamSteps):
+    """With what the service holds, which must not grow."""
+    machine = None
+
+    def find_machine(self):
+        type(self).machine = Machine.found()
+
+    def held(self):
+        """Descriptors in the store and of control, memory that is shared."""
+        return (int(show("NFileDescriptorStore")), len(os.listdir(f"/proc/{main_pid()}/fd")), self.shared())
+
+    def used(self):
+        """What others can't take, of the container or of the machine."""
+        return self.machine.used() if self.machine else -free_bytes()
+
+    def shared(self):
+        """Of the container, or of the machine where the container has no figure of its own."""
+        return self.machine.shared() if self.machine else meminfo("Shmem")
+
+    def assertAsBefore(self, before, what):
+        began = time.monotonic()
+        self.assertTrue(until(lambda: self.held()[:2] == before[:2], timeout=20), (before, self.held(), handed_over()))
+        after, took = self.held(), time.monotonic() - began
+        self.note(f"{what}: descriptors in the store, of control, and shared memory: {before}, afterwards {after}, {took:.1f} s after "
+                  "clients had gone")
+        self.assertLess(after[2] - before[2], LOST_BYTES)

@@ -105,3 +105,9 @@ static struct request *begin_append(struct fixture *f, struct user *user, const 
         c.text.len = 4;
         return ask_as(f, user, 1, &frame, h);
 }
+
+static void expect_error(const struct heard *h, Spark__V1__ErrorCode code) {
+        assert_int_equal(h->errors, 1);
+        assert_int_equal(h->code, code);
+        assert_true(h->text[0] != 0);
+}

@@ -21,6 +21,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "daemon/control/model/engine.h"
+#include "daemon/control/model/model-private.h"
 #include "daemon/control/session/session-private.h"
 #include "message.h"
 #include "session-heard.h"
@@ -88,10 +89,9 @@ static void engine_born(struct fixture *f) {
         assert_int_equal(channel_init(&f->far, pair[1], &limits), 0);
         assert_true(sd_event_add_io(f->m->event, &e->io_source, pair[0], 0, on_nothing, NULL) >= 0);
         f->engine = f->model->engine = e;
-        f->model->state = MODEL_READY;
         f->model->facts.vocabulary = 500;
         f->model->facts.parameters = 7;
-        model_kick(f->model);
+        model_set_state(f->model, MODEL_READY); /* as of now: one that was used at the clock's beginning is unloaded for being idle */
 }
 
 /* The process is gone: what a loss is to the model. The next engine is the test's to bear. */
@@ -170,6 +170,22 @@ static void fixture_deinit(struct fixture *f) {
 static void restart(struct fixture *f) {
         manager_dies(f);
         manager_born(f);
+}
+
+/* For cmocka: the fixture is the state. */
+static int fixture_set_up(void **state, const char *limits) {
+        struct fixture *f = calloc(1, sizeof(*f));
+
+        assert_non_null(f);
+        fixture_init(f, limits);
+        *state = f;
+        return 0;
+}
+
+static int fixture_tear_down(void **state) {
+        fixture_deinit(*state);
+        free(*state);
+        return 0;
 }
 
 #include "session-ask.h"

@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "daemon/control/keep/keep-clients.h"
-#include "daemon/control/keep/kept.h"
+#include "daemon/control/kept.h"
 #include "daemon/control/request/request.h"
 
 #define KEY(sequence, slot) ((uint64_t)(sequence) << REQUEST_KEY_SLOT_BITS | (slot))

@@ -11,9 +11,9 @@
 #include <cmocka.h>
 
 #include "base/splitname.h"
-#include "daemon/control/clients/user.h"
 #include "daemon/control/memory/memory.h"
 #include "daemon/control/model/plan.h"
+#include "daemon/control/users/user.h"
 
 #define GIB (1ull << 30)
 

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "daemon/control/clients/user.h"
+#include "daemon/control/users/user.h"
 
 #define BACKGROUND SPARK__V1__PRIORITY__BACKGROUND
 #define NORMAL SPARK__V1__PRIORITY__NORMAL

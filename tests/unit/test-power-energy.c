@@ -236,6 +236,53 @@ static void test_supply(void **state) {
         sys_end(&s);
 }
 
+/* What can't be read of a battery is unknown, and not 0: else all is parked for a full one. */
+static void test_charge_unknown(void **state) {
+        struct power_reading r = { 0 };
+        struct sys s;
+
+        sys_begin(&s);
+        put(&s, "power_supply/BAT0/type", "Battery\n");
+        put(&s, "power_supply/BAT0/status", "Discharging\n");
+        assert_true(sysfs_read_supply(s.root, &r));
+        assert_true(r.on_battery);
+        assert_false(r.has_battery);
+        assert_int_equal(r.warning, POWER_WARNS_NOT);
+        put(&s, "power_supply/BAT0/capacity_level", "Low\n"); /* all that it tells */
+        assert_true(sysfs_read_supply(s.root, &r));
+        assert_int_equal(r.warning, POWER_WARNS_LOW);
+        put(&s, "power_supply/BAT1/type", "Battery\n");
+        put(&s, "power_supply/BAT1/capacity_level", "Normal\n");
+        assert_true(sysfs_read_supply(s.root, &r));
+        assert_int_equal(r.warning, POWER_WARNS_NOT);
+        put(&s, "power_supply/BAT1/capacity", "80\n"); /* the one that tells stands for both */
+        assert_true(sysfs_read_supply(s.root, &r));
+        assert_true(r.on_battery && r.has_battery);
+        assert_float_equal(r.percent, 80, 1e-6);
+        put(&s, "power_supply/BAT0/energy_now", "10000000\n"); /* in units that can't be added up */
+        put(&s, "power_supply/BAT0/energy_full", "50000000\n");
+        put(&s, "power_supply/BAT1/charge_now", "2000000\n");
+        put(&s, "power_supply/BAT1/charge_full", "4000000\n");
+        assert_true(sysfs_read_supply(s.root, &r));
+        assert_float_equal(r.percent, 35, 1e-6);
+        sys_end(&s);
+}
+
+static void test_ups(void **state) {
+        struct power_reading r = { 0 };
+        struct sys s;
+
+        sys_begin(&s);
+        put(&s, "power_supply/ups/type", "UPS\n");
+        put(&s, "power_supply/ups/online", "1\n"); /* it is there, which is no supply */
+        put(&s, "power_supply/ups/status", "Discharging\n");
+        put(&s, "power_supply/ups/capacity", "60\n");
+        assert_true(sysfs_read_supply(s.root, &r));
+        assert_true(r.on_battery && r.has_battery);
+        assert_float_equal(r.percent, 60, 1e-6);
+        sys_end(&s);
+}
+
 static void test_temperature(void **state) {
         struct sys s;
         int32_t c = 0;
@@ -295,6 +342,7 @@ int main(void) {
                 cmocka_unit_test(test_shares),     cmocka_unit_test(test_unmeasured),
                 cmocka_unit_test(test_mean),       cmocka_unit_test(test_nothing_is_lost),
                 cmocka_unit_test(test_many_users), cmocka_unit_test(test_supply),
+                cmocka_unit_test(test_charge_unknown), cmocka_unit_test(test_ups),
                 cmocka_unit_test(test_temperature), cmocka_unit_test(test_rapl),
         };
 

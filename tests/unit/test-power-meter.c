@@ -125,6 +125,32 @@ static void test_battery(void **state) {
         engines_end(f, &e);
 }
 
+/* The machine slept, whoever knew of it: the counter has gone on meanwhile, or has begun anew, and no user did that. */
+static void test_slept(void **state) {
+        struct fixture *f = *state;
+        struct power *p = f->m->power;
+        struct engines e;
+
+        engines_begin(f, &e);
+        say(f, &e.of[0], true, 1000000);
+        power_note_tokens(p, e.of[0].model, UID, 10);
+        say(f, &e.of[0], true, 6000000);
+        power_note_tokens(p, e.of[0].model, UID, 10);
+        p->slept_us -= 8ll * 3600 * 1000000;
+        say(f, &e.of[0], true, 40000000000ull);
+        assert_int_equal(usage_spent(f->m->usage, UID).energy_uj, 10000000); /* as much as before */
+        assert_int_equal(power_energy(p).uj, 5000000);                       /* measured */
+        power_note_tokens(p, e.of[0].model, UID, 10);
+        say(f, &e.of[0], true, 40005000000ull); /* the next interval is one again */
+        assert_int_equal(power_energy(p).uj, 10000000);
+        p->slept_us -= 3 * 1000000;
+        say(f, &e.of[0], true, 5);
+        power_note_tokens(p, e.of[0].model, UID, 10);
+        say(f, &e.of[0], true, 5000005);
+        assert_int_equal(power_energy(p).uj, 15000000);
+        engines_end(f, &e);
+}
+
 static void test_heat(void **state) {
         struct fixture *f = *state;
         struct power *p = f->m->power;
@@ -374,6 +400,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_counters, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_battery, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(test_slept, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_heat, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_rest, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_caps, set_up, tear_down),

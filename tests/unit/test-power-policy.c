@@ -138,13 +138,14 @@ static void test_levels(void **state) {
         _cleanup_(config_freep) struct config *own =
                 parse("power = { low_percent = 50; critical_percent = 40; power_saver = \"no\"; };");
         const struct power_reading mains = { 0 }, charging = { .has_battery = true, .percent = 2 }, saver = { .saver = true },
-                                   ups = { .on_battery = true };
+                                   ups = { .on_battery = true }, warns = { .on_battery = true, .warning = POWER_WARNS_LOW };
 
         assert_int_equal(read_once(c, mains), POWER_MAINS);
         assert_int_equal(read_once(c, charging), POWER_MAINS); /* nearly empty, and on the plug */
         assert_int_equal(read_once(c, saver), POWER_BATTERY);
         assert_int_equal(read_once(own, saver), POWER_MAINS);
-        assert_int_equal(read_once(c, ups), POWER_BATTERY); /* how full is not known */
+        assert_int_equal(read_once(c, ups), POWER_BATTERY); /* how full is not known, */
+        assert_int_equal(read_once(c, warns), POWER_LOW);   /* but it may be known that it is not full */
         assert_int_equal(read_once(c, battery(100, POWER_WARNS_NOT)), POWER_BATTERY);
         assert_int_equal(read_once(c, battery(20.5, POWER_WARNS_NOT)), POWER_BATTERY);
         assert_int_equal(read_once(c, battery(20, POWER_WARNS_NOT)), POWER_LOW);
@@ -243,6 +244,9 @@ static void test_config(void **state) {
         refused("power = { on_low = \"background\"; };", "must not serve more the emptier");
         refused("power = { on_low = \"everything\"; };", "allowed are: background normal interactive none");
         refused("power = { low_percent = 101; };", "0 to 100");
+        refused("power = {\n sleep = \"no\";\n critical_percent = 30; };", ":3: 'critical_percent' is 30"); /* with its line */
+        refused("power = {\n sleep = \"no\";\n low_percent = 3; };", ":3: 'critical_percent' is 5, more than 'low_percent' (3)");
+        refused("power = {\n on_battery = \"normal\";\n on_low = \"background\"; };", ":3: 'on_battery'");
 }
 
 int main(void) {

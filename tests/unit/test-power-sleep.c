@@ -133,6 +133,26 @@ static void test_limit(void **state) {
         assert_string_equal(w.log, "prwgpr");
 }
 
+/* Where the machine waits for less time, it is given back before that; for more, all the same. */
+static void test_hurry(void **state) {
+        struct world w;
+
+        begin(&w);
+        sleeper_hurry(&w.s, SECOND);
+        sleeper_prepare(&w.s, w.now_us);
+        pass(&w, SECOND - 10000);
+        assert_false(w.held);
+        assert_true(w.s.late);
+        sleeper_hurry(&w.s, 30 * SECOND);
+        assert_int_equal(w.s.limit_us, SLEEP_LIMIT_US);
+        sleeper_hurry(&w.s, 5 * SECOND);
+        assert_int_equal(w.s.limit_us, SLEEP_LIMIT_US);
+        sleeper_hurry(&w.s, 0);
+        assert_int_equal(w.s.limit_us, SLEEP_LIMIT_MIN_US);
+        sleeper_hurry(&w.s, UINT64_MAX);
+        assert_int_equal(w.s.limit_us, SLEEP_LIMIT_US);
+}
+
 static void test_said_twice(void **state) {
         struct world w;
 
@@ -192,7 +212,7 @@ static void test_doubt(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_cycle),    cmocka_unit_test(test_limit), cmocka_unit_test(test_said_twice),
+                cmocka_unit_test(test_cycle),    cmocka_unit_test(test_limit), cmocka_unit_test(test_hurry), cmocka_unit_test(test_said_twice),
                 cmocka_unit_test(test_given_up), cmocka_unit_test(test_doubt),
         };
 

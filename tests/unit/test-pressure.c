@@ -180,21 +180,39 @@ static void test_socket(void **state) {
         assert_int_equal(unlink(address.sun_path), 0);
 }
 
-/* The group's file before the machine's; where neither may be written, why. */
-static void test_kernel(void **state) {
-        char folder[] = "/tmp/test-pressure-group.XXXXXX", path[128];
-        struct pressure_source s;
+static void make_empty(const char *folder, const char *name) {
+        char path[128];
         FILE *file;
 
-        assert_non_null(mkdtemp(folder));
-        (void)snprintf(path, sizeof(path), "%s/memory.pressure", folder);
+        (void)snprintf(path, sizeof(path), "%s/%s", folder, name);
         file = fopen(path, "we");
         assert_non_null(file);
         assert_int_equal(fclose(file), 0);
+}
+
+static void remove_file(const char *folder, const char *name) {
+        char path[128];
+
+        (void)snprintf(path, sizeof(path), "%s/%s", folder, name);
+        assert_int_equal(unlink(path), 0);
+}
+
+/* The group's file before the machine's, but not that of the root of all groups; where neither may be written, why. */
+static void test_kernel(void **state) {
+        char folder[] = "/tmp/test-pressure-group.XXXXXX";
+        struct pressure_source s;
+
+        assert_non_null(mkdtemp(folder));
+        make_empty(folder, "memory.pressure");
+        make_empty(folder, "cgroup.type");
         assert_int_equal(pressure_source_open(&s, folder, NULL, NULL), 0);
         assert_int_equal(s.kind, PRESSURE_CGROUP);
         pressure_source_deinit(&s);
-        assert_int_equal(unlink(path), 0);
+        remove_file(folder, "cgroup.type");
+        assert_int_equal(pressure_source_open(&s, folder, NULL, NULL), 0);
+        assert_true(s.kind == PRESSURE_MACHINE || (s.fd < 0 && s.trouble[0]));
+        pressure_source_deinit(&s);
+        remove_file(folder, "memory.pressure");
         assert_int_equal(rmdir(folder), 0);
         assert_int_equal(pressure_source_open(&s, folder, NULL, NULL), 0);
         assert_true(s.kind == PRESSURE_MACHINE || (s.fd < 0 && s.trouble[0]));

@@ -4,7 +4,7 @@
 
 #include "request-fixture.h"
 
-#include "daemon/control/keep/kept.h"
+#include "daemon/control/kept.h"
 #include "daemon/control/request/request-keep.h"
 #include "daemon/control/request/request-private.h"
 

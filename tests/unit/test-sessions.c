@@ -7,24 +7,7 @@
 static const uint32_t text[] = { 1, 10, 11, 12, 13, 14, 15, 16, 17, 18 };
 
 static int set_up(void **state) {
-        struct fixture *f = calloc(1, sizeof(*f));
-
-        assert_non_null(f);
-        fixture_init(f, "sessions_per_user = 4; bytes_per_user = \"64K\";");
-        *state = f;
-        return 0;
-}
-
-static int tear_down(void **state) {
-        fixture_deinit(*state);
-        free(*state);
-        return 0;
-}
-
-static void expect_error(const struct heard *h, Spark__V1__ErrorCode code) {
-        assert_int_equal(h->errors, 1);
-        assert_int_equal(h->code, code);
-        assert_true(h->text[0] != 0);
+        return fixture_set_up(state, "sessions_per_user = 4; bytes_per_user = \"64K\";");
 }
 
 static void test_create_and_list(void **state) {
@@ -582,21 +565,21 @@ static void test_stopping(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test_setup_teardown(test_create_and_list, set_up, tear_down),
-                cmocka_unit_test_setup_teardown(test_owners, set_up, tear_down),
-                cmocka_unit_test_setup_teardown(test_turns, set_up, tear_down),
-                cmocka_unit_test_setup_teardown(test_prefix_is_checked, set_up, tear_down),
-                cmocka_unit_test_setup_teardown(test_busy, set_up, tear_down),
-                cmocka_unit_test_setup_teardown(test_broken_turns, set_up, tear_down),
-                cmocka_unit_test_setup_teardown(test_engine_loss, set_up, tear_down),
-                cmocka_unit_test_setup_teardown(test_copy_on_write, set_up, tear_down),
-                cmocka_unit_test_setup_teardown(test_close_while_busy, set_up, tear_down),
-                cmocka_unit_test_setup_teardown(test_connection_gone, set_up, tear_down),
-                cmocka_unit_test_setup_teardown(test_quota, set_up, tear_down),
-                cmocka_unit_test_setup_teardown(test_other_model, set_up, tear_down),
-                cmocka_unit_test_setup_teardown(test_forget, set_up, tear_down),
-                cmocka_unit_test_setup_teardown(test_prewarm, set_up, tear_down),
-                cmocka_unit_test_setup_teardown(test_stopping, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(test_create_and_list, set_up, fixture_tear_down),
+                cmocka_unit_test_setup_teardown(test_owners, set_up, fixture_tear_down),
+                cmocka_unit_test_setup_teardown(test_turns, set_up, fixture_tear_down),
+                cmocka_unit_test_setup_teardown(test_prefix_is_checked, set_up, fixture_tear_down),
+                cmocka_unit_test_setup_teardown(test_busy, set_up, fixture_tear_down),
+                cmocka_unit_test_setup_teardown(test_broken_turns, set_up, fixture_tear_down),
+                cmocka_unit_test_setup_teardown(test_engine_loss, set_up, fixture_tear_down),
+                cmocka_unit_test_setup_teardown(test_copy_on_write, set_up, fixture_tear_down),
+                cmocka_unit_test_setup_teardown(test_close_while_busy, set_up, fixture_tear_down),
+                cmocka_unit_test_setup_teardown(test_connection_gone, set_up, fixture_tear_down),
+                cmocka_unit_test_setup_teardown(test_quota, set_up, fixture_tear_down),
+                cmocka_unit_test_setup_teardown(test_other_model, set_up, fixture_tear_down),
+                cmocka_unit_test_setup_teardown(test_forget, set_up, fixture_tear_down),
+                cmocka_unit_test_setup_teardown(test_prewarm, set_up, fixture_tear_down),
+                cmocka_unit_test_setup_teardown(test_stopping, set_up, fixture_tear_down),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -256,7 +256,7 @@ static void test_hold(void **state) {
         key = expect_submit(&f, NULL, 0, false);
         model_hold(f.model, MODEL_HOLD_SLEEP);
         model_hold(f.model, MODEL_HOLD_SLEEP); /* need not be counted */
-        model_hold(f.model, MODEL_HOLD_POWER);
+        model_hold(f.model, MODEL_HOLD_LEASE);
         (void)begin_generate(&f, f.a, "", "a", &later);
         expect_nothing(&f);
         assert_int_equal(say_accepted(&f, key, (const uint32_t[]){ 1 }, 1), 0);
@@ -264,7 +264,7 @@ static void test_hold(void **state) {
         TURN_UNTIL(&f, has_ended(&h));
         model_release(f.model, MODEL_HOLD_SLEEP);
         expect_nothing(&f);
-        model_release(f.model, MODEL_HOLD_POWER);
+        model_release(f.model, MODEL_HOLD_LEASE);
         key = expect_submit(&f, NULL, 0, false);
         assert_int_equal(say_accepted(&f, key, (const uint32_t[]){ 1 }, 1), 0);
         say_done(&f, key);

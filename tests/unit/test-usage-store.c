@@ -18,7 +18,7 @@
 #include <cmocka.h>
 
 #include "base/fd.h"
-#include "daemon/control/clients/usage-store.h"
+#include "daemon/control/users/usage-store.h"
 
 struct fixture {
         char folder[64], path[128];

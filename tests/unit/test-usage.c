@@ -13,7 +13,7 @@
 #include <cmocka.h>
 
 #include "base/log.h"
-#include "daemon/control/clients/usage.h"
+#include "daemon/control/users/usage.h"
 
 #define PATIENCE_US (20u * 1000000u)
 #define DAY 20000

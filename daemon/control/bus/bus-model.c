@@ -153,7 +153,7 @@ static int object_add(struct bus *b, struct model *model) {
         status_fill_model(model, &info);
         (void)bus_properties_changed(&bus_class_model, &info, o->told, names);
         list_append(&b->models, &o->link);
-        r = sd_bus_emit_object_added(b->bus, o->path);
+        r = sd_bus_emit_interfaces_added(b->bus, o->path, BUS_IFACE_MODEL, NULL);
         (void)steal_ptr(&o);
         return r;
 }
@@ -195,7 +195,8 @@ void bus_models_remove(struct bus *b, struct model *model) {
 
         if (!o)
                 return;
-        (void)sd_bus_emit_object_removed(b->bus, o->path);
+        /* as many interfaces as GetManagedObjects has for it: GDBus counts them, to see whether an object has gone */
+        (void)sd_bus_emit_interfaces_removed(b->bus, o->path, BUS_IFACE_MODEL, NULL);
         (void)object_free(o);
 }
 

@@ -23,7 +23,7 @@
 #include "keep/carry.h"
 #include "keep/inherited.h"
 #include "keep/keep-clients.h"
-#include "keep/kept.h"
+#include "kept.h"
 #include "request/request-keep.h"
 
 #define CREDIT 128u                  /* tokens under way or waiting in `text` */

@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 #include "base/buf.h"
-#include "clients/user.h"
+#include "users/user.h"
 
 enum {
         BUS_TEXT_E_LIMIT = 1, /* would grow past the limit; nothing of it was taken */

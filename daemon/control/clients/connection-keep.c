@@ -15,7 +15,7 @@
 #include "connection-private.h"
 #include "keep/carry.h"
 #include "keep/keep-clients.h"
-#include "keep/kept.h"
+#include "kept.h"
 #include "request/request-keep.h"
 
 /* ---- as it stands ---- */

@@ -10,7 +10,7 @@
 #include "base/fd.h"
 #include "connection-private.h"
 #include "keep/keep-clients.h"
-#include "keep/kept.h"
+#include "kept.h"
 #include "session/session.h"
 
 #define RESERVE_FRAMES 8u           /* beyond the limit, for the sentence that says goodbye */

@@ -2,8 +2,8 @@
 #pragma once
 
 /*
- * Clients over restarts: what of their connections, requests and pipes is written down (connection-keep.c, request-keep.c,
- * bus-pipe.c), when it counts, and how a new process takes it up (kept.h). All of it does nothing where nothing is kept.
+ * Clients over restarts: how what of their connections, requests and pipes is written down (connection-keep.c, request-keep.c,
+ * bus-pipe.c) comes to count. How a new process takes it up is restore-clients.h's. All of it does nothing where nothing is kept.
  *
  * What is to be right whenever this process ends: what a client was told and what it has sent are in the log when they are no
  * longer in our hands. So everything commits before it sends, and takes input from a socket only when what it led to is
@@ -17,9 +17,7 @@
 #include "keep.h"
 
 struct inherited;
-struct kept;
 struct manager;
-struct request;
 
 #define CLIENTS_NAME_MAX 64u
 #define CLIENTS_OF_PIPE ((uint64_t)1 << 63) /* where pipes and connections are told apart by one number: a pipe's key */
@@ -49,14 +47,5 @@ void clients_name_connection_fd(char *out, uint64_t client, uint64_t n);
 void clients_name_input(char *out, uint64_t key);
 int clients_take_fd(struct inherited *in, uint64_t client, uint64_t n);
 
-/* Keeps all there are, and commits: this process is about to end, and another one to follow. Nothing that is kept is ended then
- * by freeing it. False: there was no room for that, nothing is kept. */
-bool clients_hand_on(struct manager *m);
-/* The store has nothing any more: gives it all anew. */
-void clients_keep_again(struct manager *m);
+/* What is kept is the next process's (clients_hand_on()): it is not ended by being freed here. */
 bool clients_are_handed_on(const struct manager *m, bool kept);
-
-/* Appends everybody, as they stand: their part of a snapshot. */
-void clients_write(struct manager *m, struct keep *k);
-/* Takes up what there is in *kept, with its descriptors. Models and sessions must have been taken up before. */
-void clients_restore(struct manager *m, struct kept *kept, struct inherited *in);

@@ -13,8 +13,8 @@
 #include <systemd/sd-daemon.h>
 
 #include "base/log.h"
-#include "clients/unit.h"
 #include "keep-private.h"
+#include "unit.h"
 
 #define ASK_US (2u * 1000000u) /* the bus may be starting together with us */
 

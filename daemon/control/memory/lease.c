@@ -18,6 +18,7 @@
 #include "lease.h"
 #include "manager.h"
 #include "model/load.h"
+#include "users/user.h"
 
 struct leases {
         struct manager *manager;
@@ -96,6 +97,18 @@ uint64_t leases_bytes(const struct leases *t) {
         LIST_FOREACH(pos, tmp, (struct list *)&t->list)
                 sum += LIST_ENTRY(pos, struct lease, link)->bytes; /* of at most 2^50 each */
         return sum;
+}
+
+size_t leases_at_rest(const struct leases *t) {
+        struct list *pos, *tmp;
+        size_t n = 0;
+
+        LIST_FOREACH(pos, tmp, (struct list *)&t->list) {
+                const struct lease *lease = LIST_ENTRY(pos, struct lease, link);
+
+                n += lease->fd < 0 && lease->granted;
+        }
+        return n;
 }
 
 /* ---- names ---- */

@@ -108,6 +108,13 @@ static void open_named(struct pressure_source *s, const char *watch, const char 
                 s->kind = PRESSURE_SERVICE;
 }
 
+/* The root of all groups has a file about stalls as well, which tells of everybody's: that is the machine. */
+static bool is_a_group(const char *folder) {
+        char path[PATH_BYTES];
+
+        return *folder && (size_t)snprintf(path, sizeof(path), "%s/cgroup.type", folder) < sizeof(path) && access(path, F_OK) == 0;
+}
+
 int pressure_source_open(struct pressure_source *s, const char *group, const char *watch, const char *write) {
         static const char trigger[] = PRESSURE_TRIGGER, machine[] = "/proc/pressure/memory";
         char path[PATH_BYTES];
@@ -120,7 +127,7 @@ int pressure_source_open(struct pressure_source *s, const char *group, const cha
                 return 0;
         }
         /* the zero behind it goes along: the kernel's example has it so */
-        if (*group && (size_t)snprintf(path, sizeof(path), "%s/memory.pressure", group) < sizeof(path)) {
+        if (is_a_group(group) && (size_t)snprintf(path, sizeof(path), "%s/memory.pressure", group) < sizeof(path)) {
                 r = open_path(s, path, trigger, sizeof(trigger));
                 s->kind = r == 0 ? PRESSURE_CGROUP : PRESSURE_NOBODY;
         }

@@ -5,7 +5,7 @@
  * A descriptor that tells of memory stalls. The service manager may name one (systemd from 254 on: $MEMORY_PRESSURE_WATCH is a
  * path, and what $MEMORY_PRESSURE_WRITE has in base64 is written to it once: a file of the kernel's, a FIFO, or a stream
  * socket; "/dev/null": nobody is to watch). Else it is a trigger (Documentation/accounting/psi.rst) at our control
- * group's memory.pressure, or at /proc/pressure/memory, whichever may be written.
+ * group's memory.pressure (unless that group is the root of all), or at /proc/pressure/memory, whichever may be written.
  */
 
 #include <stdbool.h>

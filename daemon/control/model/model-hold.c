@@ -12,6 +12,7 @@
 #include "manager.h"
 #include "model-keep.h"
 #include "model-private.h"
+#include "power/power.h"
 
 void model_given_back(struct model *model) {
         model->giving = false;
@@ -82,10 +83,13 @@ void model_release(struct model *model, enum model_hold why) {
 }
 
 const char *model_held_by(const struct model *model) {
-        static const char *const names[] = { "memory", "lease", "sleep", "power", "room" };
+        static const char *const names[] = { "memory", "lease", "sleep" };
+        const struct power *power = model->manager->power;
 
         for (size_t i = 0; i < ARRAY_SIZE(names); i++)
                 if (model->holds & (1u << i))
                         return names[i];
-        return "";
+        if (power && power_state(power)->serves == CONFIG_SERVES_NONE)
+                return "power";
+        return model->residency.waits_us ? "room" : "";
 }

@@ -127,6 +127,7 @@ void model_fail(struct model *model, enum event event, const struct request_erro
         fail_all(&model->waiting, error);
         leases_model_failed(model->manager->leases, model, error);
         model_set_state(model, MODEL_FAILED);
+        residency_failed(model, error);
 }
 
 /* Coded weights are the same bits: one who asks for them decides for all who wait. */
@@ -257,6 +258,7 @@ static void answer_unloads(struct model *model, bool busy) {
                 if (r->kind != REQUEST_UNLOAD)
                         continue;
                 if (!busy) {
+                        residency_forget(model);
                         if (model->holds) { /* it does not come back by itself, and not in a later process */
                                 model->load_wanted = false;
                                 if (model->n_segments == 0)
@@ -348,6 +350,7 @@ void model_give_up(struct model *model, const struct request_error *error) {
         model_set_state(model, MODEL_AVAILABLE);
         leases_model_failed(model->manager->leases, model, error);
         fail_all(&model->waiting, error);
+        residency_failed(model, error);
 }
 
 /* Its memory was given away, and whoever has it wants it to be said. What had begun waits all the same. */
@@ -365,7 +368,22 @@ static void refuse_held(struct model *model) {
         }
 }
 
+/* It may be hours until there is power again: whoever waits for that hears so, once. */
+static void tell_power(struct model *model) {
+        struct list *pos, *tmp;
+
+        LIST_FOREACH(pos, tmp, &model->waiting) {
+                struct request *r = LIST_ENTRY(pos, struct request, model_link);
+                bool waits = power_keeps_waiting(model->manager->power, r);
+
+                if (waits && !r->told_power)
+                        request_progress(r, "power", 0, 0);
+                r->told_power = waits;
+        }
+}
+
 static void model_pump(struct model *model) {
+        tell_power(model);
         switch (model->state) {
         case MODEL_AVAILABLE:
                 answer_unloads(model, false);

@@ -22,7 +22,7 @@
 #include "engine.pb-c.h"
 #include "loadlink.h"
 #include "memory/shed-plan.h"
-#include "request/rate.h"
+#include "rate.h"
 #include "request/request.h"
 #include "residency.h"
 
@@ -34,8 +34,6 @@ enum model_hold {
         MODEL_HOLD_PRESSURE = 1u << 0,
         MODEL_HOLD_LEASE = 1u << 1,
         MODEL_HOLD_SLEEP = 1u << 2,
-        MODEL_HOLD_POWER = 1u << 3,
-        MODEL_HOLD_RESIDENCY = 1u << 4,
 };
 
 enum model_state {
@@ -65,6 +63,7 @@ struct model {
         struct store_model *stored; /* of the store; else NULL */
         bool load_wanted; /* even without a request: the default model, or kept resident */
         unsigned holds; /* enum model_hold: as long as any is set, neither a load nor an engine of it is started */
+        bool slept;     /* its engine was lost with the machine's sleep: its requests are not to blame */
         bool giving;    /* UNLOADING: its memory goes, and it comes back by itself when nobody holds it any more */
         struct shed_model shed; /* what memory was given back of it */
         bool lossless_configured; /* its BF16 weights are to be coded losslessly, whoever asks for it */
@@ -133,7 +132,8 @@ void model_hold(struct model *model, enum model_hold why);
  * holds it any more, unless somebody unloads it meanwhile. */
 void model_give_back(struct model *model, enum model_hold why);
 void model_release(struct model *model, enum model_hold why);
-/* The first of those who hold it: "memory", "lease", "sleep", "power", "room"; "" = nobody. */
+/* What its requests wait for: the first of those who hold it, "memory", "lease", "sleep"; "power" (nothing is served), "room";
+ * "" = nothing. */
 const char *model_held_by(const struct model *model);
 /* model-segments.c: as model_give_back(), but of the image these segments only (bit i: segment i; may be none); the rest stays, and
  * what has gone is loaded again alone. Again while it is held, it gives more. False where it went as a whole: that was wanted

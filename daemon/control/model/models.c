@@ -16,6 +16,7 @@
 #include "engine.h"
 #include "load.h"
 #include "manager.h"
+#include "model-private.h"
 #include "model.h"
 #include "store/store.h"
 
@@ -253,9 +254,12 @@ static int configure_one(struct manager *m, const struct config_model *c) {
         model->lossless_configured = c->lossless;
         model->is_default = c->is_default;
         residency_configure(model, c);
+        if (model->state == MODEL_FAILED) /* with another configuration, or another file, it may not */
+                model_set_state(model, MODEL_AVAILABLE);
         model->residency.again = model->residency.resident == CONFIG_RESIDENT_ALWAYS && model->state == MODEL_UNLOADING;
         if (model->residency.resident == CONFIG_RESIDENT_ALWAYS && model->state == MODEL_AVAILABLE)
                 model->load_wanted = true;
+        manager_model_changed(m, model, false);
         model_kick(model);
         return 0;
 }

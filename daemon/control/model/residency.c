@@ -17,6 +17,8 @@
 #define SETTLE_US (2u * 1000000u)         /* after a model has gone its memory may take so long to be free, */
 #define SETTLE_DEVICE_US (60u * 1000000u) /* and so long where a device's driver held it */
 #define RETRY_MIN_MS 1000u
+#define RETRY_US (5u * 1000000u)          /* one that is always to be there, after it failed; doubled with each time, */
+#define RETRY_DOUBLED_MAX 7u              /* so often at most */
 
 /* ---- what is known of a model ---- */
 
@@ -29,6 +31,7 @@ void residency_configure(struct model *model, const struct config_model *c) {
                 resident = c->is_default ? CONFIG_RESIDENT_ALWAYS : CONFIG_RESIDENT_DEMAND;
         model->residency.resident = resident;
         model->residency.idle_us = seconds * 1000000u;
+        residency_forget(model);
 }
 
 void residency_use(struct model *model) {
@@ -39,8 +42,25 @@ void residency_use(struct model *model) {
 void residency_moved(struct model *model) {
         residency_done(model);
         residency_use(model);
-        if (model->state == MODEL_READY)
+        if (model->state == MODEL_READY) {
                 model->residency.ready_us = model->residency.used_us;
+                residency_forget(model);
+        }
+}
+
+void residency_failed(struct model *model, const struct request_error *error) {
+        uint64_t wait_us = (uint64_t)RETRY_US << MIN(model->residency.failures, RETRY_DOUBLED_MAX);
+
+        if (model->residency.resident != CONFIG_RESIDENT_ALWAYS || error->code == SPARK__V1__ERROR_CODE__MODEL_INVALID)
+                return;
+        model->residency.failures++;
+        model->residency.retry_us = manager_now_us() + wait_us;
+        log_info("model '%s' is tried again in %" PRIu64 " s", model->name, wait_us / 1000000u);
+}
+
+void residency_forget(struct model *model) {
+        model->residency.retry_us = 0;
+        model->residency.failures = 0;
 }
 
 void residency_hold(struct model *model) {
@@ -357,7 +377,34 @@ static void unload_idle(struct model *model, uint64_t now_us) {
         model_unload_idle(model);
 }
 
-/* A limit may have been lowered. */
+static void retry_failed(struct model *model, uint64_t now_us) {
+        if (model->residency.retry_us == 0 || now_us < model->residency.retry_us)
+                return;
+        model->residency.retry_us = 0;
+        if (model->state != MODEL_FAILED && model->state != MODEL_AVAILABLE)
+                return;
+        model->load_wanted = true;
+        model_kick(model);
+}
+
+/* No more than idle ones can make up for. */
+static void clamp_lack(const struct view_list *l, struct residency_lack *lack) {
+        struct residency_lack most = { 0 };
+
+        for (size_t i = 0; i < l->n; i++) {
+                enum residency_standing standing = l->views[i].standing;
+
+                if (standing != RESIDENCY_IDLE && standing != RESIDENCY_GOING)
+                        continue;
+                most.models++;
+                if (!checked_add(most.bytes, l->views[i].bytes, &most.bytes))
+                        most.bytes = UINT64_MAX;
+        }
+        lack->models = MIN(lack->models, most.models);
+        lack->bytes = MIN(lack->bytes, most.bytes);
+}
+
+/* A limit may have been lowered: idle models go, also where that is not enough, since others are used or stay. */
 static void keep_limits(struct manager *m) {
         _cleanup_(view_list_deinit) struct view_list list = { 0 };
         struct residency_lack lack;
@@ -365,6 +412,7 @@ static void keep_limits(struct manager *m) {
         if ((m->config->residency.max_models == 0 && m->config->residency.max_bytes == 0) || !view_list_init(&list, m, NULL))
                 return;
         lack = (struct residency_lack){ .bytes = missing_of_budget(m, &list, 0), .models = missing_models(m, &list, 0) };
+        clamp_lack(&list, &lack);
         if (residency_choose(list.views, list.n, &lack) == RESIDENCY_SOON)
                 evict(&list, "there are more models than the configuration allows by now");
 }
@@ -429,6 +477,7 @@ void residency_tick(struct manager *m, uint64_t now_us) {
                 if (has_requests(model))
                         model->residency.used_us = now_us;
                 unload_idle(model, now_us);
+                retry_failed(model, now_us);
         }
         keep_limits(m);
         retry_all(m, now_us);

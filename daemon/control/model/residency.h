@@ -43,6 +43,8 @@ struct residency {
         uint64_t used_us;  /* last sign of a request */
         uint64_t ready_us; /* since when it is ready */
         uint64_t waits_us; /* since when it waits for room; 0 = it does not */
+        uint64_t retry_us; /* ALWAYS, and it could not be loaded: when it is tried again; 0 = it is not */
+        unsigned failures; /* in a row */
 };
 
 /* From models_configure(), of each model of the configuration. */
@@ -65,6 +67,11 @@ bool residency_allows(const struct model *model, const struct plan *plan);
 bool residency_make_room(struct model *model, const struct plan *plan);
 /* A sentence on what models could make room, for an error; "" where there is none. Returns out. */
 const char *residency_explain(const struct model *model, char *out, size_t size);
+/* It could not be loaded. One that is always to be there is tried again by itself, less and less often, unless its files are what
+ * is wrong; until then, or as long as residency_forget() was not called, it is as any other. */
+void residency_failed(struct model *model, const struct request_error *error);
+/* Nobody wants it to be tried again, or everything is different now. */
+void residency_forget(struct model *model);
 /* It is not waiting any more. */
 void residency_done(struct model *model);
 /* It is about to lose its memory; called while it is known how much that is. */

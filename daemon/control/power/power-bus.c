@@ -17,8 +17,12 @@
 #define DBUS "org.freedesktop.DBus"
 #define PROPERTIES_MAX 256
 
-static const struct power_service_info *const infos[POWER_SERVICES] = { &power_logind, &power_upower, &power_profiles_old,
-                                                                        &power_profiles_new };
+static const struct power_service_info *const infos[POWER_SERVICES] = {
+        [POWER_SERVICE_LOGIND] = &power_logind,
+        [POWER_SERVICE_UPOWER] = &power_upower,
+        [POWER_SERVICE_PROFILES_OLD] = &power_profiles_old,
+        [POWER_SERVICE_PROFILES_NEW] = &power_profiles_new,
+};
 
 static void service_set(struct power_service *s, bool there) {
         if (there == s->there)

@@ -17,16 +17,17 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/words.h"
-#include "clients/usage.h"
+#include "disk.h"
 #include "event.h"
 #include "power-private.h"
 #include "session/session.h"
-#include "disk.h"
+#include "users/usage.h"
 
 #define LOGIND "org.freedesktop.login1"
 #define LOGIND_PATH "/org/freedesktop/login1"
 #define LOGIND_MANAGER "org.freedesktop.login1.Manager"
 #define STEP_US (10u * 1000u) /* while it is about to sleep, or waking */
+#define RETRY_US (5u * 1000000u)
 
 /* ---- inhibitors ---- */
 
@@ -52,6 +53,14 @@ static int take_fd(sd_bus_message *m) {
         return fcntl(fd, F_DUPFD_CLOEXEC, 3);
 }
 
+/* A policy's "no" stays one. Anything else, such as no answer while the machine starts, passes. */
+static uint64_t retry_at(const sd_bus_error *e) {
+        if (sd_bus_error_has_name(e, SD_BUS_ERROR_ACCESS_DENIED) ||
+            sd_bus_error_has_name(e, SD_BUS_ERROR_INTERACTIVE_AUTHORIZATION_REQUIRED))
+                return UINT64_MAX;
+        return manager_now_us() + RETRY_US;
+}
+
 static void set_inhibitor(struct power *p, enum power_inhibitor inhibitor) {
         if (p->state.inhibitor == inhibitor)
                 return;
@@ -72,6 +81,7 @@ static int on_delay(sd_bus_message *m, void *userdata, sd_bus_error *error) {
                                     "sleeps",
                                     e && e->message ? e->message : "no descriptor came");
                 p->delay_refused = true;
+                p->delay_retry_us = retry_at(e);
                 set_inhibitor(p, INHIBITOR_REFUSED);
                 return 0;
         }
@@ -141,6 +151,7 @@ static int on_block(sd_bus_message *m, void *userdata, sd_bus_error *error) {
                 if (!b->refused)
                         log_info("logind lets us not hold up '%s' while a person waits", name);
                 b->refused = true;
+                b->retry_us = retry_at(sd_bus_message_get_error(m));
                 return 0;
         }
         b->refused = false;
@@ -155,17 +166,24 @@ static int on_block(sd_bus_message *m, void *userdata, sd_bus_error *error) {
 }
 
 static void ask_awake(struct power *p) {
+        uint64_t now_us = manager_now_us();
+
         for (size_t i = 0; i < POWER_BLOCKS; i++) {
                 struct power_block *b = &p->blocks[i];
 
-                if (b->fd < 0 && !b->asked && !b->refused)
+                if (b->fd < 0 && !b->asked && (!b->refused || now_us >= b->retry_us))
                         b->asked = inhibit(p, block_names[i], "block", "Somebody waits for an answer.", on_block, b) == 0;
         }
 }
 
 /* A request shorter than a tick is not worth two calls on the bus. */
 void power_logind_tick(struct power *p) {
-        if (p->bus.services[0].there && wants_awake(p))
+        bool there = p->bus.services[POWER_SERVICE_LOGIND].there;
+
+        if (there && p->state.inhibitor == INHIBITOR_REFUSED && p->sleeper.state == SLEEP_AWAKE &&
+            manager_now_us() >= p->delay_retry_us)
+                take_delay(p);
+        if (there && wants_awake(p))
                 ask_awake(p);
         else
                 let_sleep(p);
@@ -270,8 +288,15 @@ static int on_step(sd_event_source *source, uint64_t usec, void *userdata) {
 
 /* Signals may have been missed; what is so now can be asked. */
 static int on_property(struct power *p, const char *name, sd_bus_message *m) {
+        uint64_t patience_us;
         int preparing, r;
 
+        if (strcmp(name, "InhibitDelayMaxUSec") == 0) {
+                r = sd_bus_message_read(m, "t", &patience_us);
+                if (r >= 0)
+                        sleeper_hurry(&p->sleeper, patience_us);
+                return r < 0 ? r : 1;
+        }
         if (strcmp(name, "PreparingForSleep") != 0)
                 return 0;
         r = sd_bus_message_read(m, "b", &preparing);
@@ -332,7 +357,7 @@ void power_logind_configure(struct power *p) {
                 sleeper_wake(&p->sleeper, manager_now_us());
         } else if (p->state.inhibitor == INHIBITOR_OFF) {
                 set_inhibitor(p, INHIBITOR_ABSENT);
-                if (p->bus.services[0].there)
+                if (p->bus.services[POWER_SERVICE_LOGIND].there)
                         appeared(p);
         }
 }

@@ -4,11 +4,35 @@
  * Which counter tells what tokens cost, and when it is read. An engine whose device counts energy tells it with every answer to a
  * ping; of several engines one is listened to, since they may share the device. Where none does, the processor's own counter
  * is read, once a second and only while something is computed.
+ *
+ * While the machine sleeps our clock stands still, but no counter does: it goes on, or begins anew, which looks as if it had
+ * wrapped. An interval with a sleep in it is not measured, whoever announced the sleep, or nobody.
  */
+
+#include <time.h>
 
 #include "model/engine.h"
 #include "power-private.h"
-#include "request/request.h"
+
+#define SLEPT_US (100 * 1000) /* two clocks are not read at once */
+
+int64_t power_slept_us(void) {
+        struct timespec awake, all;
+
+        (void)clock_gettime(CLOCK_MONOTONIC, &awake);
+        (void)clock_gettime(CLOCK_BOOTTIME, &all);
+        return (int64_t)(all.tv_sec - awake.tv_sec) * 1000000 + (all.tv_nsec - awake.tv_nsec) / 1000;
+}
+
+/* The counter in use says so. */
+static void take_counter(struct power *p, uint64_t uj, uint64_t now_us, bool working) {
+        int64_t slept_us = power_slept_us();
+
+        if (slept_us - p->slept_us > SLEPT_US)
+                energy_lose(&p->energy);
+        p->slept_us = slept_us;
+        energy_read(&p->energy, uj, now_us, working);
+}
 
 static bool model_works(const struct model *model) {
         return !list_empty(&model->active);
@@ -49,9 +73,10 @@ void power_take_state(struct power *p, struct engine *e, const Spark__Engine__V1
         if (!p->energy_engine) {
                 energy_lose(&p->energy);
                 p->energy_engine = e;
+                power_changed(p); /* the source is another */
         }
         if (p->energy_engine == e)
-                energy_read(&p->energy, s->energy_uj, now_us, model_works(e->model));
+                take_counter(p, s->energy_uj, now_us, model_works(e->model));
 }
 
 void power_engine_gone(struct power *p, const struct engine *e) {
@@ -62,11 +87,12 @@ void power_engine_gone(struct power *p, const struct engine *e) {
                 return;
         energy_lose(&p->energy);
         p->energy_engine = NULL;
+        power_changed(p);
 }
 
 void power_note_work(struct power *p) {
         if (p && !p->energy_engine && !anything_works(p) && p->energy.tokens == 0 && rapl_read(&p->rapl))
-                energy_read(&p->energy, p->rapl.uj, manager_now_us(), false);
+                take_counter(p, p->rapl.uj, manager_now_us(), false);
 }
 
 void power_note_tokens(struct power *p, const struct model *model, uid_t uid, uint64_t tokens) {
@@ -114,7 +140,7 @@ void power_meter_tick(struct power *p, uint64_t now_us) {
                 return;
         if (works || p->energy.tokens > 0) {
                 if (rapl_read(&p->rapl))
-                        energy_read(&p->energy, p->rapl.uj, now_us, works);
+                        take_counter(p, p->rapl.uj, now_us, works);
                 else
                         energy_lose(&p->energy);
         }
@@ -122,7 +148,7 @@ void power_meter_tick(struct power *p, uint64_t now_us) {
 
 void power_settle(struct power *p) {
         if (!p->energy_engine && p->energy.tokens > 0 && rapl_read(&p->rapl))
-                energy_read(&p->energy, p->rapl.uj, manager_now_us(), false);
+                take_counter(p, p->rapl.uj, manager_now_us(), false);
         energy_lose(&p->energy);
 }
 

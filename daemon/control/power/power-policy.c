@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-#include "clients/policy.h"
+#include <math.h>
+
 #include "power-policy.h"
+#include "users/policy.h"
 
 /* As systemd's ranges are: people, and those whose home folder is carried about. */
 #define UID_PEOPLE_FIRST 1000u
@@ -19,10 +21,12 @@ const char *power_serves_name(uint32_t serves) {
 
 /* margin: how much fuller the battery must be than what the level asks for. */
 static enum power_level level_of(const struct config_power *c, const struct power_reading *r, double margin) {
-        if (r->on_battery && r->has_battery) {
-                if (r->warning == POWER_WARNS_CRITICAL || r->percent <= (double)c->critical_percent + margin)
+        double percent = r->has_battery ? r->percent : INFINITY;
+
+        if (r->on_battery) {
+                if (r->warning == POWER_WARNS_CRITICAL || percent <= (double)c->critical_percent + margin)
                         return POWER_CRITICAL;
-                if (r->warning == POWER_WARNS_LOW || r->percent <= (double)c->low_percent + margin)
+                if (r->warning == POWER_WARNS_LOW || percent <= (double)c->low_percent + margin)
                         return POWER_LOW;
         }
         return r->on_battery || (r->saver && c->power_saver) ? POWER_BATTERY : POWER_MAINS;

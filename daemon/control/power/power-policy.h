@@ -38,7 +38,7 @@ enum power_verdict {
 
 /* What is known of the machine. Zero-initialised: mains, nothing else is known. */
 struct power_reading {
-        bool on_battery, has_battery, saver;
+        bool on_battery, has_battery, saver; /* has_battery: one that tells its charge */
         double percent;
         enum power_warning warning;
 };

@@ -26,7 +26,13 @@ struct power_service_info {
         void (*vanished)(struct power *p);
 };
 
-#define POWER_SERVICES 4u
+enum {
+        POWER_SERVICE_LOGIND,
+        POWER_SERVICE_UPOWER,
+        POWER_SERVICE_PROFILES_OLD,
+        POWER_SERVICE_PROFILES_NEW,
+        POWER_SERVICES,
+};
 
 struct power_bus {
         sd_bus *bus;     /* NULL: not connected */
@@ -41,6 +47,7 @@ struct power_block {
         struct power *power;
         int fd;
         bool asked, refused;
+        uint64_t retry_us; /* refused: when it makes sense to ask again */
 };
 
 enum { POWER_BLOCK_SLEEP, POWER_BLOCK_IDLE, POWER_BLOCKS };
@@ -55,6 +62,7 @@ struct power {
         sd_event_source *sleep_timer;
         int delay_fd;
         bool delay_asked, delay_refused;
+        uint64_t delay_retry_us; /* refused: when it makes sense to ask again */
         struct power_block blocks[POWER_BLOCKS];
         /* supply */
         struct power_meter meter;
@@ -70,6 +78,7 @@ struct power {
         /* energy */
         struct energy energy;
         struct rapl rapl;
+        int64_t slept_us; /* of the machine, when the counter was read last */
         const struct engine *energy_engine; /* whose device's counter is read */
         uint64_t last_key; /* of what engines are asked */
 };
@@ -128,6 +137,7 @@ int power_bus_read_properties(sd_bus_message *m, int (*fn)(struct power *p, cons
 extern const struct power_service_info power_logind;
 int power_logind_init(struct power *p);
 void power_logind_deinit(struct power *p);
+/* Once a second, and when the supply's level is another one: who keeps the machine awake, and what was refused. */
 void power_logind_tick(struct power *p);
 void power_logind_configure(struct power *p);
 
@@ -137,6 +147,8 @@ void power_supply_tick(struct power *p, uint64_t now_us);
 
 /* ---- power-meter.c ---- */
 void power_meter_tick(struct power *p, uint64_t now_us);
+/* How long the machine has slept since it was started. */
+int64_t power_slept_us(void);
 /* What was computed until now is charged. */
 void power_settle(struct power *p);
 /* For energy_init(): to the usage ledger. */

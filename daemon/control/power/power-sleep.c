@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include "base/macro.h"
 #include "power-sleep.h"
 
 const char *sleep_state_name(enum sleep_state state) {
@@ -12,7 +13,13 @@ const char *sleep_state_name(enum sleep_state state) {
 }
 
 void sleeper_init(struct sleeper *s, const struct sleep_ops *ops, void *userdata) {
-        *s = (struct sleeper){ .ops = ops, .userdata = userdata };
+        *s = (struct sleeper){ .ops = ops, .userdata = userdata, .limit_us = SLEEP_LIMIT_US };
+}
+
+void sleeper_hurry(struct sleeper *s, uint64_t patience_us) {
+        uint64_t limit_us = patience_us - patience_us / 5; /* it is to be given back, not to be taken away */
+
+        s->limit_us = MAX(MIN(limit_us, (uint64_t)SLEEP_LIMIT_US), (uint64_t)SLEEP_LIMIT_MIN_US);
 }
 
 static uint32_t sleeper_ms(const struct sleeper *s, uint64_t now_us) {
@@ -41,7 +48,7 @@ void sleeper_wake(struct sleeper *s, uint64_t now_us) {
 static void step_preparing(struct sleeper *s, uint64_t now_us) {
         bool parked = s->ops->is_parked(s->userdata);
 
-        if (!parked && now_us - s->since_us < SLEEP_LIMIT_US)
+        if (!parked && now_us - s->since_us < s->limit_us)
                 return;
         s->late = !parked;
         s->sleeps++;

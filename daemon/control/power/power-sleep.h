@@ -6,7 +6,7 @@
  * is, and does everything by way of its operations. Embedded in struct power.
  *
  *   AWAKE -> PREPARING (sleep was announced: nothing new is begun, what runs is parked, what is to be kept is written)
- *   PREPARING -> ASLEEP (all that is done, or SLEEP_LIMIT_US are over: the inhibitor is given back)
+ *   PREPARING -> ASLEEP (all that is done, or limit_us are over: the inhibitor is given back)
  *   PREPARING, ASLEEP -> RESUMING (the machine is awake: the inhibitor is taken again, engines are tested)
  *   RESUMING -> AWAKE (each engine is in order or being replaced)
  *
@@ -17,8 +17,9 @@
 #include <stdint.h>
 
 /* From the announcement: the inhibitor is given back by then, whatever hangs. Below the 3 s that are promised, and the 5 s that
- * logind waits by itself. */
+ * logind waits where it is not told otherwise. */
 #define SLEEP_LIMIT_US (2500u * 1000u)
+#define SLEEP_LIMIT_MIN_US (100u * 1000u)
 /* The machine was to sleep and is awake for so long, and nobody said anything: find out. */
 #define SLEEP_DOUBT_US (60u * 1000000u)
 
@@ -38,6 +39,7 @@ struct sleeper {
         enum sleep_state state;
         const struct sleep_ops *ops;
         void *userdata;
+        uint64_t limit_us;  /* SLEEP_LIMIT_US, or less */
         uint64_t since_us;  /* of the state */
         uint64_t asked_us;
         uint32_t sleeps, sleep_ms, resume_ms; /* how often; how long the last ones took */
@@ -45,6 +47,8 @@ struct sleeper {
 };
 
 void sleeper_init(struct sleeper *s, const struct sleep_ops *ops, void *userdata);
+/* The machine waits for an inhibitor no longer than this (InhibitDelayMaxSec= of logind.conf(5)). */
+void sleeper_hurry(struct sleeper *s, uint64_t patience_us);
 /* Sleep is announced. */
 void sleeper_prepare(struct sleeper *s, uint64_t now_us);
 /* The machine is awake, or stays so. */

@@ -20,9 +20,7 @@
 #define PROFILES_NEW "org.freedesktop.UPower.PowerProfiles"
 #define PROFILES_NEW_PATH "/org/freedesktop/UPower/PowerProfiles"
 #define SYSFS_US (5u * 1000000u)
-/* UPower's names for it: Documentation of org.freedesktop.UPower.Device */
-#define UPOWER_TYPE_BATTERY 2u
-#define UPOWER_TYPE_UPS 3u
+/* UPower's names for it: documentation of org.freedesktop.UPower.Device */
 #define UPOWER_WARNING_LOW 3u
 #define UPOWER_WARNING_CRITICAL 4u
 
@@ -45,18 +43,23 @@ static void read_sysfs(struct power *p, uint64_t now_us) {
         bool known = sysfs_read_supply(power_config(p)->sysfs, &r);
 
         p->sysfs_us = now_us;
-        r.saver = p->reading.saver;
+        r.saver = p->state.saver;
         p->reading = r;
         set_source(p, known ? POWER_SOURCE_SYSFS : POWER_SOURCE_NONE);
         power_update(p, now_us);
 }
 
+static void upower_appeared(struct power *p);
+
 void power_supply_tick(struct power *p, uint64_t now_us) {
         if (power_config(p)->source) { /* "none" */
+                p->upower = false; /* what it says meanwhile is not kept */
                 p->reading = (struct power_reading){ 0 };
                 set_source(p, POWER_SOURCE_NONE);
         } else if (!p->upower && (p->sysfs_us == 0 || now_us - p->sysfs_us >= SYSFS_US)) {
                 read_sysfs(p, now_us);
+                if (p->bus.services[POWER_SERVICE_UPOWER].there) /* it has not answered, or was not to be heard */
+                        upower_appeared(p);
                 return;
         }
         power_update(p, now_us); /* time alone may settle it */
@@ -99,7 +102,7 @@ static int on_display(struct power *p, const char *name, sd_bus_message *m) {
 }
 
 static void upower_read(struct power *p, sd_bus_message *m, property_fn fn) {
-        if (power_config(p)->source)
+        if (power_config(p)->source || !p->upower) /* with what was before it comes as an answer */
                 return;
         if (power_bus_read_properties(m, fn, p) < 0) {
                 log_debug("UPower said something that can't be read");
@@ -111,13 +114,12 @@ static void upower_read(struct power *p, sd_bus_message *m, property_fn fn) {
 static int on_upower_all(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         struct power *p = userdata;
 
-        if (sd_bus_message_is_method_error(m, NULL))
-                return 0; /* the kernel's files, then */
+        if (sd_bus_message_is_method_error(m, NULL) || power_config(p)->source)
+                return 0; /* the kernel's files, then, until it is asked again */
         if (!p->upower)
-                p->reading = (struct power_reading){ .saver = p->reading.saver };
+                p->reading = (struct power_reading){ .saver = p->state.saver };
         p->upower = true;
-        if (!power_config(p)->source)
-                set_source(p, POWER_SOURCE_UPOWER);
+        set_source(p, POWER_SOURCE_UPOWER);
         upower_read(p, m, on_upower);
         return 0;
 }
@@ -182,7 +184,8 @@ static void set_profile(struct power *p, const char *profile) {
         if (strcmp(p->state.profile, profile) == 0)
                 return;
         (void)snprintf(p->state.profile, sizeof(p->state.profile), "%s", profile);
-        p->reading.saver = p->state.saver = strcmp(p->state.profile, "power-saver") == 0;
+        p->state.saver = strcmp(p->state.profile, "power-saver") == 0;
+        p->reading.saver = p->state.saver && !power_config(p)->source;
         power_update(p, manager_now_us());
         power_changed(p);
 }

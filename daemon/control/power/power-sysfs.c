@@ -71,33 +71,71 @@ static void each_entry(const char *root, const char *class, entry_fn fn, void *d
 
 /* ---- power supply ---- */
 
-struct supplies {
-        bool any, online, discharging;
-        double now, full;    /* of batteries that tell their charge: in one unit for each, so weighed by what they hold */
-        double percent_sum;
-        unsigned n_batteries, n_charges;
+/* Of batteries that tell their charge in one unit. */
+struct charges {
+        double now, full;
+        unsigned n;
 };
 
+struct supplies {
+        bool any, online, discharging;
+        struct charges energy, charge; /* weighed by what they hold */
+        double percent_sum;
+        unsigned n_known, n_unknown; /* batteries whose charge can be read, or not */
+        enum power_warning warning;  /* of the fullest of the latter */
+};
+
+static bool read_charge(int dir, const char *now_name, const char *full_name, struct charges *sum, double *ret_percent) {
+        int64_t now, full;
+
+        if (!read_number(dir, now_name, &now) || !read_number(dir, full_name, &full) || full <= 0)
+                return false;
+        sum->now += (double)now;
+        sum->full += (double)full;
+        sum->n++;
+        *ret_percent = (double)now * 100 / (double)full;
+        return true;
+}
+
+/* All that some tell. */
+static enum power_warning read_warning(int dir) {
+        char text[32];
+
+        if (!read_text(dir, "capacity_level", text, sizeof(text)))
+                return POWER_WARNS_NOT;
+        return strcmp(text, "Critical") == 0 ? POWER_WARNS_CRITICAL : strcmp(text, "Low") == 0 ? POWER_WARNS_LOW : POWER_WARNS_NOT;
+}
+
 static void add_battery(struct supplies *s, int dir) {
-        int64_t now = 0, full = 0, percent = 0;
+        enum power_warning warning = read_warning(dir);
+        int64_t present, capacity;
+        double percent = 0;
         char text[32];
 
         if (read_text(dir, "scope", text, sizeof(text)) && strcmp(text, "Device") == 0)
                 return; /* a mouse's */
-        if (read_number(dir, "present", &now) && now == 0)
+        if (read_number(dir, "present", &present) && present == 0)
                 return;
         s->any = true;
-        s->n_batteries++;
         if (read_text(dir, "status", text, sizeof(text)))
                 s->discharging |= strcmp(text, "Discharging") == 0;
-        if (read_number(dir, "capacity", &percent))
-                s->percent_sum += (double)percent;
-        if ((read_number(dir, "energy_now", &now) && read_number(dir, "energy_full", &full) && full > 0) ||
-            (read_number(dir, "charge_now", &now) && read_number(dir, "charge_full", &full) && full > 0)) {
-                s->now += (double)now;
-                s->full += (double)full;
-                s->n_charges++;
+        if (!read_charge(dir, "energy_now", "energy_full", &s->energy, &percent) &&
+            !read_charge(dir, "charge_now", "charge_full", &s->charge, &percent)) {
+                if (!read_number(dir, "capacity", &capacity)) { /* which is not to say that it is empty */
+                        s->warning = s->n_unknown++ == 0 ? warning : MIN(s->warning, warning);
+                        return;
+                }
+                percent = (double)capacity;
         }
+        s->n_known++;
+        s->percent_sum += percent;
+}
+
+static double percent_of(const struct supplies *s) {
+        const struct charges *one = s->energy.n == s->n_known ? &s->energy : s->charge.n == s->n_known ? &s->charge : NULL;
+        double percent = one ? one->now * 100 / one->full : s->percent_sum / s->n_known;
+
+        return MAX(MIN(percent, 100.0), 0.0);
 }
 
 static bool on_supply(int dir, const char *name, void *data) {
@@ -107,7 +145,7 @@ static bool on_supply(int dir, const char *name, void *data) {
 
         if (!read_text(dir, "type", type, sizeof(type)))
                 return true;
-        if (strcmp(type, "Battery") == 0) {
+        if (strcmp(type, "Battery") == 0 || strcmp(type, "UPS") == 0) {
                 add_battery(s, dir);
                 return true;
         }
@@ -122,19 +160,15 @@ static bool on_supply(int dir, const char *name, void *data) {
 
 bool sysfs_read_supply(const char *root, struct power_reading *ret) {
         struct supplies s = { 0 };
-        double percent = 0;
 
         each_entry(root, "power_supply", on_supply, &s);
         if (!s.any)
                 return false;
-        if (s.n_batteries > 0)
-                percent = s.n_charges == s.n_batteries ? s.now * 100 / s.full : s.percent_sum / s.n_batteries;
-        percent = MIN(percent, 100.0);
-        percent = MAX(percent, 0.0);
         *ret = (struct power_reading){
-                .has_battery = s.n_batteries > 0,
+                .has_battery = s.n_known > 0,
                 .on_battery = s.discharging && !s.online,
-                .percent = percent,
+                .percent = s.n_known > 0 ? percent_of(&s) : 0,
+                .warning = s.n_known > 0 ? POWER_WARNS_NOT : s.warning,
         };
         return true;
 }

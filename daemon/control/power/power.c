@@ -115,15 +115,18 @@ void power_update(struct power *p, uint64_t now_us) {
         s->serves = power_serves(power_config(p), s->level, hot);
         s->caps = power_caps(power_config(p), s->level, hot);
         p->parked = s->serves == CONFIG_SERVES_NONE;
-        if (s->level != before.level)
+        if (s->level != before.level) {
                 tell_level(p, before.level);
-        else if (s->throttled != before.throttled)
+                power_logind_tick(p); /* on a low battery nobody keeps the machine awake */
+        } else if (s->throttled != before.throttled) {
                 event_log(hot ? EVENT_POWER_LESS : EVENT_POWER_MORE, NULL, "an engine's device %s; lowest priority served: %s",
                           hot ? "slows down for heat or power" : "runs as fast as it can again", power_serves_name(s->serves));
+        }
         if (s->serves != before.serves)
                 power_kick_all(p);
-        if (s->level != before.level || s->throttled != before.throttled || s->serves != before.serves ||
-            s->caps.batch != before.caps.batch || s->caps.threads != before.caps.threads || s->caps.clocks != before.caps.clocks)
+        if (s->level != before.level || s->has_battery != before.has_battery || s->throttled != before.throttled ||
+            s->serves != before.serves || s->caps.batch != before.caps.batch || s->caps.threads != before.caps.threads ||
+            s->caps.clocks != before.caps.clocks)
                 power_changed(p);
         power_caps_update(p);
 }
@@ -135,11 +138,22 @@ bool power_keeps_waiting(const struct power *p, const struct request *r) {
                power_judge(power_config(p), p->state.level, p->state.throttled, r->priority) != POWER_SERVE;
 }
 
+/* There is power again, but not for long enough to count. */
+static bool is_settling(const struct power *p) {
+        return !p->reading.on_battery && !(p->reading.saver && power_config(p)->power_saver);
+}
+
+static uint32_t retry_ms(const struct power *p) {
+        return is_settling(p) ? POWER_SETTLE_US / 1000 : POWER_DEFER_RETRY_MS;
+}
+
 /* "the machine runs on battery (37 %)" */
 static const char *reason(const struct power *p, char out[96]) {
         const struct power_reading *r = &p->reading;
         size_t n;
 
+        if (is_settling(p))
+                return "the machine had too little power until a moment ago";
         if (!r->on_battery)
                 return "the power profile is 'power-saver'";
         n = (size_t)snprintf(out, 96,
@@ -169,7 +183,7 @@ static int check_budget(const struct power *p, const struct user *user, struct r
                                   reason(p, why));
         else
                 return 0;
-        error->retry_after_ms = MIN(usage_ms_left_today(), POWER_DEFER_RETRY_MS);
+        error->retry_after_ms = MIN(usage_ms_left_today(), retry_ms(p));
         return REQUEST_E_REFUSED;
 }
 
@@ -187,7 +201,7 @@ int power_admit(const struct power *p, const struct user *user, Spark__V1__Prior
                 request_error_set(error, SPARK__V1__ERROR_CODE__DEFERRED_ON_BATTERY,
                                   "Requests of priority '%s' are not served now, only from '%s' on: %s.",
                                   policy_priority_name(priority), power_serves_name(p->state.serves), reason(p, why));
-        error->retry_after_ms = POWER_DEFER_RETRY_MS;
+        error->retry_after_ms = retry_ms(p);
         return REQUEST_E_REFUSED;
 }
 
@@ -207,7 +221,10 @@ void power_tick(struct power *p, uint64_t now_us) {
 }
 
 bool power_is_busy(const struct power *p) {
-        return p && (p->sleeper.state != SLEEP_AWAKE || p->meter.better_since_us || p->hot_until_us);
+        const struct power_meter *m = p ? &p->meter : NULL;
+
+        return p && (p->sleeper.state != SLEEP_AWAKE || p->hot_until_us ||
+                     (m->better_since_us && manager_now_us() - m->better_since_us <= POWER_SETTLE_US));
 }
 
 void power_configure(struct power *p) {
@@ -229,6 +246,7 @@ int power_new(struct power **ret, struct manager *m) {
         p->state.serves = SPARK__V1__PRIORITY__BACKGROUND;
         p->state.clocks_by = p->state.refused = "";
         energy_init(&p->energy, power_spend, p);
+        p->slept_us = power_slept_us();
         r = power_logind_init(p);
         if (r < 0) {
                 (void)power_free(p);

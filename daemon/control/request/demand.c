@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-#include "clients/policy.h"
 #include "demand.h"
 #include "job.h"
 #include "manager.h"
 #include "session/session-view.h"
 #include "store/store.h"
+#include "users/policy.h"
 
 static uint32_t demand_if(bool anothers) {
         return RIGHT_BIT(anothers ? RIGHT_MANAGE_MODELS : RIGHT_USE);

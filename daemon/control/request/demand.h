@@ -9,9 +9,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "clients/user.h"
 #include "rights/authorize.h"
 #include "spark.pb-c.h"
+#include "users/user.h"
 
 struct config;
 struct manager;

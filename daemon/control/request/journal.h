@@ -12,8 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "clients/user.h"
 #include "engine.pb-c.h"
+#include "users/user.h"
 
 enum {
         JOURNAL_E_QUOTA = 1,   /* more than the user may have kept */

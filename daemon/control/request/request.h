@@ -25,11 +25,11 @@
 #include "base/list.h"
 #include "base/macro.h"
 #include "channel.h"
-#include "clients/user.h"
 #include "journal.h"
 #include "request-sink.h"
 #include "spark.pb-c.h"
 #include "speed.h"
+#include "users/user.h"
 
 struct manager;
 struct model;
@@ -107,6 +107,7 @@ struct request {
         enum request_kind kind;
         enum request_state state;
         bool cancel_due, stalled, engine_queued, engine_paused;
+        bool told_power;    /* that it waits for that */
         bool kept;          /* a later process would go on with it */
         bool input_kept;    /* with its input */
         bool lossless; /* LOAD: of coded weights */
@@ -194,6 +195,8 @@ void request_take_progress(struct request *r, const Spark__Engine__V1__RequestPr
 void request_note_usage(struct request *r, const Spark__V1__Usage *usage);
 /* True while it waits, for its model or in the engine. */
 bool request_is_queued(const struct request *r);
+/* It is a lease, and has what it was asked for. */
+bool request_holds_lease(const struct request *r);
 /* Brings its user's counts up to date with its state. */
 void request_count(struct request *r);
 /* A request that was turned away without having become one: counts as refused. */

@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "clients/connection.h"
 #include "keep/keep.h"
+#include "restore-clients.h"
 #include "session-keep.h"
 #include "session-private.h"
 
@@ -238,15 +238,6 @@ int sessions_restore(struct manager *m, const struct sessions_kept *kept) {
         return r;
 }
 
-static bool has_connection(struct manager *m, uint64_t client) {
-        struct list *pos, *tmp;
-
-        LIST_FOREACH(pos, tmp, &m->connections)
-                if (LIST_ENTRY(pos, struct connection, link)->client == client)
-                        return true;
-        return false;
-}
-
 void sessions_restored(struct manager *m) {
         struct list *pos, *tmp;
 
@@ -254,7 +245,7 @@ void sessions_restored(struct manager *m) {
                 LIST_FOREACH(pos, tmp, &m->sessions->buckets[i]) {
                         struct session *s = LIST_ENTRY(pos, struct session, link);
 
-                        if (!s->persistent && !has_connection(m, s->connection))
+                        if (!s->persistent && !clients_has(m, s->connection))
                                 sessions_connection_gone(m->sessions, s->connection);
                 }
 }

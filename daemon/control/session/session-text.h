@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 #include "base/macro.h"
-#include "clients/user.h"
+#include "users/user.h"
 
 struct session_text {
         unsigned refs;

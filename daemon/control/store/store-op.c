@@ -18,8 +18,8 @@
 #include "base/log.h"
 #include "base/utf8.h"
 #include "base/words.h"
-#include "clients/policy.h"
 #include "store-private.h"
+#include "users/policy.h"
 
 #define OP_OF(pos) LIST_ENTRY(pos, struct store_op, link)
 

@@ -11,8 +11,8 @@
 
 #include "base/fd.h"
 #include "base/log.h"
-#include "clients/policy.h"
 #include "store-private.h"
+#include "users/policy.h"
 
 static void verify_file(struct store_op *op);
 

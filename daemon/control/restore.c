@@ -4,12 +4,13 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "inherited.h"
-#include "keep-clients.h"
+#include "keep/inherited.h"
+#include "keep/keep.h"
 #include "kept.h"
 #include "manager.h"
 #include "memory/lease-keep.h"
 #include "model/model-keep.h"
+#include "restore-clients.h"
 #include "restore.h"
 #include "session/session-keep.h"
 

@@ -2,7 +2,7 @@
 #pragma once
 
 /*
- * The start of a process that goes on where another one ended: what was kept (keep.h) is read and handed to those whose it is,
+ * The start of a process that goes on where another one ended: what was kept (keep/keep.h) is read and handed to those whose it is,
  * each of whom collects until all is known and then puts it back in place. And the other way round: who writes it down.
  */
 

@@ -13,7 +13,7 @@
 
 #include "base/list.h"
 #include "policy.h"
-#include "request/rate.h"
+#include "rate.h"
 
 enum {
         USER_E_QUOTA = 1, /* the charge would go past the limit; nothing was charged */

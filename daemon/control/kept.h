@@ -3,7 +3,7 @@
 
 /*
  * What an earlier process kept of its clients: connections, requests and their numbers, as its records (proto/state.proto) add up
- * to when they are read one after the other. It knows nothing of sockets; restoring (keep-clients.h) makes living things of it.
+ * to when they are read one after the other. It knows nothing of sockets; restoring (restore-clients.h) makes living things of it.
  *
  * The records are our own, but another version's, perhaps: one that makes no sense (bytes taken that never came, tokens of a
  * request that was not accepted) spoils what it is about, and that alone.
