@@ -528,7 +528,9 @@ class Loss(BusTestCase):
         second = self.daemon(bus="session", env={"DBUS_SESSION_BUS_ADDRESS": self.bus.address})
         until(lambda: "somebody else has the name" in second.log(), 10, "the warning")
         self.assertServes(second)
+        self.assertNotIn("on the bus as", second.log())
         first.stop()
+        until(lambda: "on the bus as" in second.log(), 10, "the name")
         bus = self.connect()
         self.assertTrue(self.complete(bus, max_tokens=u32(3))[0])
 

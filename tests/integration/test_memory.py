@@ -4,6 +4,7 @@ which takes root; SPARK_MEMORY_ROUNDS says how often the long one is repeated.""
 
 import os
 import pathlib
+import tempfile
 import time
 import unittest
 
@@ -40,7 +41,6 @@ class Memory(TestCase):
 
     def enterContext_folder(self):
         import shutil
-        import tempfile
         folder = pathlib.Path(tempfile.mkdtemp(prefix="sparkd-memory-", dir=os.environ.get("TMPDIR", "/var/tmp")))
         self.addCleanup(shutil.rmtree, folder, True)
         return folder
@@ -238,6 +238,21 @@ class Stalls(TestCase):
             process.kill()
         for process in processes:
             process.wait()
+
+    def test_nothing_to_give(self):
+        """A stall while nothing is cached: it is said once, and nothing goes round and round."""
+        with tempfile.TemporaryDirectory() as folder:
+            watch = os.path.join(folder, "pressure")
+            os.mkfifo(watch)
+            daemon = self.daemon(backend="cpu", threads=1, env={"MEMORY_PRESSURE_WATCH": watch},
+                                 models=[{"name": "tiny", "path": str(ROOT / "share/models/spark-tiny.gguf"), "default": True}])
+            daemon.wait_engine()
+            with open(watch, "r+b", buffering=0) as told:
+                told.write(b"x")
+                until(lambda: "memory is given back" in daemon.log(), 10, "a step")
+                time.sleep(1)
+            self.assertEqual(daemon.log().count("memory is given back"), 1, daemon.log()[-2000:])
+            self.assertNotIn("memory is taken again", daemon.log())
 
     def test_trigger_fires(self):
         told, small = self.groups()

@@ -143,6 +143,20 @@ class NullBackend(TestCase):
         daemon.signal(signal.SIGHUP)
         until(lambda: states(self.client) == {"a": "ready", "b": "available", "c": "ready"}, 10, "a model that is always there")
 
+    def test_lowered_beyond_what_stays(self):
+        """A limit that cannot be met is met as far as it can be: what is idle goes, what stays or is used does not."""
+        daemon = self.three(models=["a", "b", {"name": "c", "resident": "always"}])
+        until(lambda: states(self.client)["c"] == "ready", 10, "a model that is always there")
+        long = self.client.generate(model="a", n=2000, credit=4)
+        self.client.tokens(long, 4)
+        self.use("b")
+        models = [{"name": "a", "resident": "demand"}, {"name": "b", "resident": "demand"}, {"name": "c", "resident": "always"}]
+        daemon.configure(models=models, residency={"min_seconds": 0, "max_models": 1}, null={"step_us": 1000})
+        daemon.signal(signal.SIGHUP)
+        until(lambda: states(self.client) == {"a": "ready", "b": "available", "c": "ready"}, 10, "an idle model's end")
+        self.client.cancel(long)
+        until(lambda: states(self.client) == {"a": "available", "b": "available", "c": "ready"}, 10, "another idle model's end")
+
     def test_turns(self):
         """Three that never fit together, wanted by many at once: all are served, and with their own tokens."""
         self.three(max_models=1)

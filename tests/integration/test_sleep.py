@@ -136,6 +136,20 @@ class Cycle(SleepTestCase):
         self.check_streams(running, wanted)
         self.assertNotEqual(daemon.wait_engine(), engine)
 
+    def test_no_loss_of_the_requests(self):
+        """An engine that is lost with each sleep is not counted against what it ran: else a stream would end after some nights."""
+        logind, daemon = self.begin(null={"step_us": 5000}, limits={"engine_losses": 1})
+        wanted = self.expect(daemon, 2, 300)
+        running = self.streams(daemon, 2, 300)
+        for _ in range(2):
+            self.fall_asleep(logind, daemon)
+            engine, = daemon.children()
+            os.kill(engine, signal.SIGKILL)
+            until(lambda: engine not in daemon.children(), 10, "the engine's end")
+            self.wake_up(logind, daemon)
+            daemon.wait_engine()
+        self.check_streams(running, wanted)
+
     def test_engine_killed_asleep_real(self):
         """The same with a model that computes."""
         model = {"name": "tiny", "path": str(ROOT / "share/models/spark-tiny.gguf"), "default": True}
@@ -198,8 +212,9 @@ class Cycle(SleepTestCase):
 
 class Hung(SleepTestCase):
     def test_engine_hangs(self):
-        """The inhibitor is given back in time all the same; the engine is replaced when it does not answer afterwards."""
-        logind, daemon = self.begin(null={"step_us": 5000})
+        """The inhibitor is given back in time all the same; the engine is replaced when it does not answer afterwards, which is not
+        counted against what it ran."""
+        logind, daemon = self.begin(null={"step_us": 5000}, limits={"engine_losses": 1})
         with daemon.connect() as client:
             want = client.answer(self.ask(client, NORMAL, n=100, seed=9), topup=True)[0]
             id = self.ask(client, NORMAL, n=100, seed=9)

@@ -159,6 +159,9 @@ class Service(Steps):
         self.assertRuns(call("Load", "sa{sv}", "spark-tiny", "0"))
         state = run("busctl", "get-property", NAME, PATH, MANAGER, "State", user="stranger")
         self.assertIn("ready", self.assertRuns(state))
+        page = pathlib.Path("/usr/share/man/man5/org.sparkd.Spark1.5").read_text(encoding="ascii")
+        example = re.search(r"^\.SH EXAMPLES\n\.EX\n(busctl .*?)\ngdbus", page, re.M | re.S)[1].replace("\\e\n", "\\\n")
+        self.assertIn('"finish_reason" s', self.assertRuns(run("sh", "-c", example, user="member")))
 
     def test_08_sandbox(self):
         pid = main_pid()

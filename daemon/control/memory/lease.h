@@ -117,6 +117,8 @@ struct leases *leases_free(struct leases *t);
 void leases_turn(struct leases *t);
 void leases_tick(struct leases *t);
 void leases_watch(struct leases *t, struct lease_watcher *w);
+/* Requests that are a lease which has what it asked for: nothing goes on for them. */
+size_t leases_at_rest(const struct leases *t);
 /* All of them, the oldest first: struct lease, by its link. */
 struct list *leases_list(struct leases *t);
 /* The highest number that was given to one; and no lower one is from here on. */
