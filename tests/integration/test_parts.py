@@ -59,7 +59,7 @@ class Parts(KeptTestCase):
         return until(there, 20, f"a model that is {state} {more}")
 
     def lease(self, part, client=None, **fields):
-        """One for the engine and this part of the image."""
+        """One for the engine and this part of the image; less of it where there is KV, which counts, and engines tell of once a second."""
         client = client or self.client
         id = client.request(reserve_memory=pb.ReserveMemory(bytes=int(self.engine + self.image * part), who="test", **fields))
         while client.receive_of(id).progress.stage != "granted":
@@ -107,8 +107,8 @@ class Parts(KeptTestCase):
             alone = self.finish(client, self.stream(client))
             id = self.stream(client)
             first = client.tokens(id, 4)
-            held = self.lease(0.3)
-            missing = self.assertPart(0.2, 0.5)
+            held = self.lease(0.4)
+            missing = self.assertPart(0.1, 0.5)
             told = json.loads(subprocess.check_output([CTL, "-S", daemon.socket, "--json", "models"], text=True))["models"][0]
             self.assertEqual((told["missing_bytes"], told["image_bytes"]), (missing, self.image - missing))
             for verb in (["models"], ["status"], ["top", "-n", "1"]):
@@ -139,8 +139,8 @@ class Parts(KeptTestCase):
 
     def test_all_of_it(self):
         self.served()
-        held = self.lease(0.3)
-        self.assertPart(0.2)
+        held = self.lease(0.4)
+        self.assertPart(0.1)
         other = self.lease(5)
         self.wait("available", image_bytes=0, missing_bytes=0)
         self.end(held)
@@ -150,8 +150,8 @@ class Parts(KeptTestCase):
     def test_nobody_wants_it(self):
         """What was left of it is of no use then: it goes whole."""
         self.served(residency={"min_seconds": 0})
-        held = self.lease(0.3)
-        self.assertPart(0.2)
+        held = self.lease(0.4)
+        self.assertPart(0.1)
         self.assertDone(self.client.ask(unload=pb.Unload(model="m")))
         self.wait("available", image_bytes=0, missing_bytes=0)
         self.assertEqual(self.status().memory_images, 0)
@@ -170,8 +170,8 @@ class Parts(KeptTestCase):
         self.assertServes(self.service)
         self.wait("ready")
         self.image, self.engine = self.model().image_bytes, self.status().memory_engine
-        held = self.lease(0.3)
-        self.assertPart(0.2)
+        held = self.lease(0.4)
+        self.assertPart(0.1)
         self.wait("available", image_bytes=0, missing_bytes=0)
         self.assertIn("it was idle for", self.service.log())
         self.end(held)
@@ -180,13 +180,13 @@ class Parts(KeptTestCase):
         """When a part is to be given: whole. When it is to be read: an error, and whole with the next load."""
         self.served()
         os.utime(self.path, ns=(1, 1))
-        held = self.lease(0.3)
+        held = self.lease(0.4)
         self.wait("available", image_bytes=0, missing_bytes=0)
         self.assertIn("gone or changed since they were loaded", self.service.log())
         self.end(held)
         self.assertWhole()
-        held = self.lease(0.3)
-        self.assertPart(0.2)
+        held = self.lease(0.4)
+        self.assertPart(0.1)
         os.utime(self.path, ns=(2, 2))
         self.end(held)
         m = self.wait("failed")
@@ -201,8 +201,8 @@ class Parts(KeptTestCase):
         with daemon.connect() as client:
             id = self.stream(client)
             first = client.tokens(id, 4)
-            held = self.lease(0.3)
-            self.assertPart(0.2)
+            held = self.lease(0.4)
+            self.assertPart(0.1)
             self.path.rename(away)
             self.end(held)
             m = self.wait("failed")
@@ -253,8 +253,8 @@ class Parts(KeptTestCase):
         id = self.stream(reader)
         first = reader.tokens(id, 4)
         holder = daemon.connect()
-        held = self.lease(0.3, holder)
-        missing = self.assertPart(0.2, 0.5)
+        held = self.lease(0.4, holder)
+        missing = self.assertPart(0.1, 0.5)
         kept = self.segments()
         self.assertLess(len(kept), len(all_of_it))
         loads = self.events("model 'm': loading")
@@ -262,10 +262,10 @@ class Parts(KeptTestCase):
             daemon.restart(number)
             self.client.close()
             self.client = daemon.connect()
-            self.assertEqual(self.assertPart(0.2, 0.5), missing)
+            self.assertEqual(self.assertPart(0.1, 0.5), missing)
             self.assertEqual(self.segments(), kept)
         time.sleep(0.3)
-        self.assertEqual(self.assertPart(0.2, 0.5), missing)
+        self.assertEqual(self.assertPart(0.1, 0.5), missing)
         self.assertEqual(self.events("model 'm': loading"), loads)
         self.assertEqual(len(self.status().leases), 1)
         self.end(held, holder)
@@ -284,8 +284,8 @@ class Parts(KeptTestCase):
         """The lease ends with the process that held it: the part is read at once. Afterwards an image that was taken over gives parts."""
         daemon = self.served(kept=True)
         holder = daemon.connect()
-        self.lease(0.3, holder)
-        missing = self.assertPart(0.2, 0.5)
+        self.lease(0.4, holder)
+        missing = self.assertPart(0.1, 0.5)
         loads = self.events("model 'm': loading")
         daemon.crash()
         holder.close()
@@ -299,16 +299,16 @@ class Parts(KeptTestCase):
         self.client.close()
         self.client = daemon.connect()
         self.assertWhole()
-        held = self.lease(0.3)
-        self.assertEqual(self.assertPart(0.2, 0.5), missing)
+        held = self.lease(0.4)
+        self.assertEqual(self.assertPart(0.1, 0.5), missing)
         self.end(held)
         self.assertWhole()
 
     def test_killed_and_the_file_is_gone(self):
         daemon = self.served(kept=True)
         holder = daemon.connect()
-        self.lease(0.3, holder)
-        self.assertPart(0.2)
+        self.lease(0.4, holder)
+        self.assertPart(0.1)
         daemon.crash()
         holder.close()
         away = self.path.with_suffix(".away")
