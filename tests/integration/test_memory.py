@@ -68,7 +68,7 @@ class Memory(TestCase):
 
     def test_a_little_costs_caches_only(self):
         daemon = self.start()
-        with daemon.connect() as client:
+        with daemon.connect(features=("prefill-progress",)) as client:  # which takes long where others compute, too
             self.assertDone(client.answer(client.generate(b"word " * 600, n=4))[2])
         cached = until(lambda: daemon.ledger().memory.kv_cached, 10, "a prefix cache")
         self.assertGreater(cached, 32 * MIB)
@@ -109,7 +109,7 @@ class Memory(TestCase):
 
     def shed_sessions(self, settings, meanwhile):
         daemon = self.start(settings)
-        with daemon.connect() as client:
+        with daemon.connect(features=("prefill-progress",)) as client:
             session, expected = self.idle_session(client)
             file = pathlib.Path(daemon.state_dir, "sessions", str(os.getuid()), f"{session}.kv")
             self.assertFalse(file.exists())
