@@ -32,6 +32,7 @@
 #define TICK_US 1000000u
 #define CLOSE_US (5u * 1000000u)        /* last frames and engines have so long */
 #define UNIT_ASK_US (500u * 1000u)      /* for what systemd says of our unit */
+#define LASTING_US (60u * 1000000u)     /* whoever runs for so long does not crash again and again */
 #define FDS_RESERVED 256u               /* descriptors for anything but connections */
 #define DISK_JOBS 4096u                 /* under way at once */
 #define DISK_START_US (2u * 1000000u)   /* what was stored is known when the first client comes, unless the disk is slow */
@@ -158,6 +159,7 @@ static void hand_over(struct manager *m) {
                 manager_stop(m);
                 return;
         }
+        keep_lasts(m->keep);
         log_info("ending for a restart; what is loaded and what runs stays");
         (void)sd_event_exit(m->event, 0);
 }
@@ -241,6 +243,8 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata) {
         sessions_tick(m->sessions, now_us);
         store_tick(m->store, now_us);
         power_tick(m->power, now_us);
+        if (now_us - m->started_us > LASTING_US)
+                keep_lasts(m->keep);
         if (keep_is_due(m->keep, now_us))
                 manager_kick(m); /* at the end of a turn everything stands as it is to be kept */
         check_ready(m);

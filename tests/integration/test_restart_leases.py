@@ -48,6 +48,7 @@ class Leases(KeptTestCase, BusTestCase):
         for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
             daemon.restart(number, wait=False)
             until(lambda: self.leases(daemon) == before, 10, "the same lease")
+        self.assertNotIn("may be used again", daemon.log())  # it may not
         self.wait_name(daemon)
         other = self.reserve(2 << 20, "another")
         self.assertGreater(max(self.leases(daemon)), max(before))  # no number is used twice
@@ -113,6 +114,7 @@ class Requests(KeptTestCase):
                 self.assertEqual((found["blender"].bytes, found["blender"].why, found["blender"].policy, found["blender"].pid),
                                  (1 << 20, "a film", "busy", os.getpid()))
                 self.assertEqual(found["demo"].model, "b")
+                self.assertNotIn("may be used again", daemon.log())  # it may not
                 for id in (memory, warm):
                     client.cancel(id)
                     self.assertError(client.answer(id)[2], "CANCELLED")

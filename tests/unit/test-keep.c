@@ -269,6 +269,40 @@ static void test_crash_loop_before_ready(void **state) {
         state_unmap(head);
 }
 
+static void last(struct life *l) {
+        keep_lasts(l->keep);
+}
+
+static void set_brief(struct fdstore *s, uint32_t n) {
+        struct keep_head *head = state_map(s);
+
+        head->brief = n;
+        state_unmap(head);
+}
+
+/* Each is ready, and ends soon. */
+static void test_crash_loop_when_ready(void **state) {
+        struct fdstore *s = *state;
+        struct keep_head *head;
+
+        live(s, (struct order){ .add = 5 });
+        for (int i = 0; i < 3; i++)
+                live(s, (struct order){ .expect = 5 });
+        head = state_map(s);
+        assert_int_equal(head->brief, 3);
+        state_unmap(head);
+        set_brief(s, 299);
+        live(s, (struct order){ .expect = 5, .more = last });
+        live(s, (struct order){ .expect = 5 }); /* that one lasted */
+        set_brief(s, 299);
+        live(s, (struct order){ .expect = 5 });
+        live(s, (struct order){ .expect = 0, .add = 1 });
+        live(s, (struct order){ .expect = 1 });
+        head = state_map(s);
+        assert_int_equal(head->brief, 1);
+        state_unmap(head);
+}
+
 /* ---- the log is written anew ---- */
 
 static void grow_and_shrink(struct life *l) {
@@ -484,6 +518,7 @@ int main(void) {
                 KEEP_TEST(test_two_logs),
                 KEEP_TEST(test_crash_loop_while_taking),
                 KEEP_TEST(test_crash_loop_before_ready),
+                KEEP_TEST(test_crash_loop_when_ready),
                 KEEP_TEST(test_rewrite),
                 KEEP_TEST(test_killed_while_rewriting),
                 KEEP_TEST(test_descriptors),

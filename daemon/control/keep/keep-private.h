@@ -21,6 +21,7 @@ struct keep_head {
         uint32_t unready;         /* processes in a row that ended before the service was ready */
         uint64_t places;          /* that the service manager's store was known to have */
         struct carry_op op;
+        uint32_t brief;           /* processes in a row that did not last (keep_lasts()); 0 where an older one wrote it */
 };
 
 /* A record is preceded by its size and its checksum. */

@@ -25,6 +25,7 @@
 /* Whoever is killed at random dies while it takes over now and then: a row of those has to be longer than chance makes it. */
 #define ATTEMPTS_MAX 8u /* ended while they took over, in a row */
 #define UNREADY_MAX 30u /* ended before the service was ready, in a row */
+#define BRIEF_MAX 300u   /* did not last, in a row */
 #define UNREADY_FREE 10u /* of them are followed at once by the next one */
 #define AGAIN_US 1000000u    /* what was given up is tried again at once, then after so long, then after twice as long ... */
 #define AGAIN_SHIFT_MAX 10u
@@ -145,10 +146,13 @@ static const char *check_found(struct keep *k) {
                 return "every process that began to take it over ended there";
         if (head->unready >= UNREADY_MAX)
                 return "no process that took it over came to be ready";
+        if (head->brief >= BRIEF_MAX)
+                return "no process that took it over lasted for a minute";
         if (head->unready >= UNREADY_FREE)
                 rest(head->unready);
         head->attempts++;
         head->unready++;
+        head->brief++;
         r = keep_log_read(&k->log, NULL, NULL);
         return r > 0 ? "it is damaged" : r < 0 ? strerror(-r) : NULL;
 }
@@ -276,6 +280,7 @@ static int keep_rewrite(struct keep *k) {
                 keep_log_commit(&log);
                 hand_op_on(&old, &log);
                 log.head->unready = old.head ? old.head->unready : 0;
+                log.head->brief = old.head ? old.head->brief : 0;
                 log.head->places = k->store.max;
                 log.head->complete = 1;
                 r = push_log(k, &log);
@@ -340,6 +345,11 @@ void keep_taken(struct keep *k) {
 void keep_ready(struct keep *k) {
         if (keep_is_on(k))
                 k->log.head->unready = 0;
+}
+
+void keep_lasts(struct keep *k) {
+        if (keep_is_on(k))
+                k->log.head->brief = 0;
 }
 
 /* ---- while it runs ---- */

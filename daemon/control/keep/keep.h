@@ -55,6 +55,9 @@ int keep_read(struct keep *k, keep_reader reader, void *userdata);
 void keep_taken(struct keep *k);
 /* The service is ready: this start was none of a row that lead nowhere. */
 void keep_ready(struct keep *k);
+/* It has run for a minute, or was told to end: it was none of a row of crashes, which what is kept might cause (a request that
+ * each process takes up, and ends by). */
+void keep_lasts(struct keep *k);
 
 /* Appends one record; counts with the next commit. A record that can't be written ends keeping, with a word in the log,
  * until keep_is_due(). */

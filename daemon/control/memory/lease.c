@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/words.h"
 #include "event.h"
+#include "keep/keep-clients.h"
 #include "lease.h"
 #include "manager.h"
 #include "model/load.h"
@@ -507,7 +508,7 @@ struct lease *lease_free(struct lease *lease) {
         if (lease->id) {
                 list_remove(&lease->link);
                 tell_watchers(lease, true);
-                if (lease->kind == LEASE_MEMORY)
+                if (lease->kind == LEASE_MEMORY && !clients_are_handed_on(lease->table->manager, lease->kept))
                         event_log(EVENT_LEASE_ENDED, NULL, "lease %" PRIu64 ": the memory of '%s' (uid %u) may be used again",
                                   lease->id, lease->who, (unsigned)lease->user->uid);
         }
