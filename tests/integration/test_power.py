@@ -10,6 +10,7 @@ import pathlib
 import signal
 import struct
 import subprocess
+import tempfile
 import threading
 import time
 import unittest
@@ -144,6 +145,26 @@ class Battery(PowerTestCase):
             self.assertServed(client, NORMAL)
             upower.supply(False)
             self.assertDone(client.answer(waiting)[2])
+
+    def test_load_goes_on(self):
+        """A model that is being loaded for a request which power holds up is loaded all the same; where nothing is served, it is not."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        model = os.path.join(folder.name, "large.gguf")
+        self.make_model(model, "--shape", "llama-1b", "--format", "q4_k_m", "--sparse")
+        upower = self.upower()
+        daemon = self.serve(backend="cpu", threads=1, models=[{"name": "large", "path": model, "resident": "demand"}])
+        self.wait_power(daemon, source="upower")
+        with daemon.connect() as client:
+            self.ask(client, NORMAL)
+            loader, = until(lambda: daemon.children("spark-loader"), 10, "a loader")
+            os.kill(loader, signal.SIGSTOP)
+            upower.supply(True, 15)
+            self.wait_power(daemon, supply="low")
+            self.assertEqual(daemon.children("spark-loader"), [loader])
+            upower.supply(True, 3)
+            until(lambda: not daemon.children("spark-loader"), 10, "the loader's end")
+            self.assertIn("its load is given up", daemon.log())
 
     def test_running_stream(self):
         """One that runs when the plug is pulled goes on for as many tokens as it had been granted, and no further; then it goes on
