@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/landlock.h"
 #include "doctor.h"
 #include "options.h"
 
@@ -253,6 +254,17 @@ static void check_kernel(struct doctor *d) {
         }
 }
 
+/* The kernel is the service's, too. */
+static void check_landlock(struct doctor *d) {
+        unsigned version = landlock_version();
+
+        if (version > 0)
+                doctor_note(d, LEVEL_OK, "landlock", NULL, "Version %u keeps loader and engines from files.", version);
+        else
+                doctor_note(d, LEVEL_WARN, "landlock", "Boot a kernel with Landlock, and with it in the list that lsm= has.",
+                            "Not in this kernel: loader and engines are kept in by their system calls alone.");
+}
+
 static int finish(struct doctor *d) {
         int status = d->n_fail > 0 ? EXIT_OTHER : EXIT_DONE;
 
@@ -294,6 +306,7 @@ int verb_doctor(struct ctl *ctl, int argc, char **argv) {
         check_overcommit(&d);
         doctor_check_gpu(&d);
         check_kernel(&d);
+        check_landlock(&d);
         status = finish(&d);
         json_deinit(&d.json);
         return status;

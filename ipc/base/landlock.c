@@ -30,15 +30,19 @@ static const struct {
         [6] = { .files = (1ull << 16) - 1, .tcp = 3, .scoped = 3, .size = 24 }, /* abstract sockets, signals */
 };
 
-int landlock_ruleset_new(int *ret_fd, uint64_t *ret_files) {
+unsigned landlock_version(void) {
         long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+
+        return abi > 0 ? (unsigned)abi : 0;
+}
+
+int landlock_ruleset_new(int *ret_fd, uint64_t *ret_files) {
+        size_t i = MIN((size_t)landlock_version(), ARRAY_SIZE(known) - 1);
         struct ruleset ruleset;
-        size_t i;
         int fd;
 
-        if (abi < 1)
+        if (i == 0)
                 return 0;
-        i = MIN((size_t)abi, ARRAY_SIZE(known) - 1);
         ruleset = (struct ruleset){ known[i].files, known[i].tcp, known[i].scoped };
         fd = (int)syscall(SYS_landlock_create_ruleset, &ruleset, known[i].size, 0);
         if (fd < 0)

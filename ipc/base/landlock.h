@@ -9,6 +9,8 @@
 
 #include <stdint.h>
 
+/* The version of its interface that the kernel has; 0 = no Landlock, or it is not switched on. */
+unsigned landlock_version(void);
 /* 1 = *ret_fd is a ruleset, the caller's, that handles the rights *ret_files of files; 0 = no Landlock in this kernel; or
  * -errno. */
 int landlock_ruleset_new(int *ret_fd, uint64_t *ret_files);

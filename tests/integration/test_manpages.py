@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The manual pages: well formed, complete as far as that can be counted, and the example does what it says."""
 
+import os
 import pathlib
 import re
 import shutil
@@ -139,6 +140,18 @@ class Pages(TestCase):
         for program in programs:
             said = subprocess.run([program, "--version"], stdout=subprocess.PIPE, text=True, check=True).stdout
             self.assertRegex(said, rf"^{pathlib.Path(program).name} \d+\.\d+\.\d+\n$")
+
+    def test_sparkctl_examples(self):
+        """As they are printed."""
+        example = re.search(r"^\.SH EXAMPLES\n\.EX\n(.*?)^\.EE", PAGES["sparkctl.1"].read_text(encoding="ascii"), re.M | re.S)[1]
+        script = example.replace("\\-", "-").replace("| jq .usage", "")
+        self.assertGreaterEqual(script.count("sparkctl "), 8)
+        daemon = self.daemon(backend="cpu", models=[{"name": "tiny", "path": str(ROOT / "share/models/spark-tiny.gguf")}])
+        daemon.wait_engine()
+        done = subprocess.run(["sh", "-euc", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False, env={
+            **os.environ, "PATH": f"{BUILD / 'bin'}:{os.environ['PATH']}", "SPARK_SOCKET": str(daemon.socket)})
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("the memory is there", done.stdout)
 
     def test_the_example(self):
         source = re.search(r"^\.SH EXAMPLES\n.*?^\.EX\n(.*?)^\.EE", PAGES["libspark.3"].read_text(encoding="ascii"), re.M | re.S)[1]

@@ -59,6 +59,22 @@ def until(condition, timeout=20):
     return True
 
 
+def settled(measure, timeout=20):
+    """What it gives when it has given that twice: whoever has just gone is not counted any more then."""
+    end, last = time.monotonic() + timeout, measure()
+    while True:
+        time.sleep(0.1)
+        now = measure()
+        if now == last or time.monotonic() > end:
+            return now
+        last = now
+
+
+def descriptors(pid):
+    """How many it has."""
+    return settled(lambda: len(os.listdir(f"/proc/{pid}/fd")))
+
+
 def children(pid):
     """{name: pid}"""
     found = {}
@@ -159,6 +175,9 @@ class Service(Steps):
         self.assertRuns(call("Load", "sa{sv}", "spark-tiny", "0"))
         state = run("busctl", "get-property", NAME, PATH, MANAGER, "State", user="stranger")
         self.assertIn("ready", self.assertRuns(state))
+        page = pathlib.Path("/usr/share/man/man5/org.sparkd.Spark1.5").read_text(encoding="ascii")
+        example = re.search(r"^\.SH EXAMPLES\n\.EX\n(busctl .*?)\ngdbus", page, re.M | re.S)[1].replace("\\e\n", "\\\n")
+        self.assertIn('"finish_reason" s', self.assertRuns(run("sh", "-c", example, user="member")))
 
     def test_08_sandbox(self):
         pid = main_pid()

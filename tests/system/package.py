@@ -152,6 +152,18 @@ class Package(streams.StreamSteps):
         self.assertServes()
         self.assertEqual(self.used(), used + 8)
 
+    def test_09b_configured_again(self):
+        """As after an interruption. What the administrator has switched off stays so."""
+        version, postinst = versions()["sparkd"][1], "/var/lib/dpkg/info/sparkd.postinst"
+        self.assertRuns(run(postinst, "configure", version))
+        self.assertEnabled()
+        self.assertServes()
+        self.assertRuns(systemctl("disable", SERVICE))
+        self.assertRuns(run(postinst, "configure", version))
+        self.assertEqual(systemctl("is-enabled", SERVICE).stdout.strip(), "disabled")
+        self.assertRuns(systemctl("enable", SERVICE))
+        self.assertServes()
+
     def test_10_remove(self):
         self.assertRuns(dpkg("-r", *NAMES))
         for unit in SERVICE, SOCKET:

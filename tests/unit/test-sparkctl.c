@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "base/landlock.h"
 #include "sparkctl-fixture.h"
 
 /* ---- the service ---- */
@@ -242,6 +243,7 @@ static void test_status(void **state) {
                 _cleanup_output_ struct output o = RUN("doctor");
                 assert_true(o.status == 0 || o.status == 1);
                 assert_non_null(strstr(o.out.data, "ok    service"));
+                assert_non_null(strstr(o.out.data, landlock_version() > 0 ? "ok    landlock" : "warn  landlock"));
         }
 }
 

@@ -59,11 +59,18 @@ static int on_name(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         }
         b->answered = true;
         (void)sd_bus_message_read(m, "u", &answer);
-        if (answer == 1)
-                log_info("on the bus as " BUS_NAME);
-        else
+        if (answer != 1)
                 log_warning("somebody else has the name " BUS_NAME " on the bus; we take it when it is free");
         b->complained = false;
+        return 0;
+}
+
+/* At once, or when whoever had it before us has gone. Nobody takes it from us: we have not allowed that. */
+static int on_acquired(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        const char *name;
+
+        if (sd_bus_message_read(m, "s", &name) >= 0 && strcmp(name, BUS_NAME) == 0)
+                log_info("on the bus as " BUS_NAME);
         return 0;
 }
 
@@ -73,6 +80,9 @@ static int bus_set_up(struct bus *b) {
         (void)sd_bus_set_close_on_exit(b->bus, false); /* which would wait for the bus */
         r = sd_bus_match_signal_async(b->bus, NULL, "org.freedesktop.DBus.Local", "/org/freedesktop/DBus/Local",
                                       "org.freedesktop.DBus.Local", "Disconnected", on_disconnected, NULL, b);
+        if (r >= 0)
+                r = sd_bus_match_signal_async(b->bus, NULL, "org.freedesktop.DBus", "/org/freedesktop/DBus",
+                                              "org.freedesktop.DBus", "NameAcquired", on_acquired, NULL, b);
         if (r >= 0)
                 r = bus_manager_register(b);
         if (r >= 0)

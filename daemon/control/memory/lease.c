@@ -18,6 +18,7 @@
 #include "lease.h"
 #include "manager.h"
 #include "model/load.h"
+#include "users/user.h"
 
 struct leases {
         struct manager *manager;
@@ -156,8 +157,8 @@ static int refuse(struct request_error *e, Spark__V1__ErrorCode code, const char
 }
 
 static bool is_plain(const char *text) {
-        for (; text && *text; text++)
-                if ((unsigned char)*text < 0x20 || *text == 0x7f)
+        for (const unsigned char *p = (const unsigned char *)text; p && *p; p++)
+                if (*p < 0x20 || *p == 0x7f || (p[0] == 0xc2 && p[1] < 0xa0)) /* U+0080 to U+009F are, too */
                         return false;
         return true;
 }

@@ -24,7 +24,7 @@
 
 #include "base/list.h"
 #include "base/macro.h"
-#include "request/request.h"
+#include "request-error.h"
 #include "shed.h"
 #include "spark.pb-c.h"
 #include "state.pb-c.h"
@@ -156,6 +156,3 @@ const char *lease_state_name(const struct lease *lease);
 const char *lease_policy_name(const struct lease *lease);
 /* As a viewer may see it, with all: who may observe others. Strings are borrowed. */
 void lease_show(const struct lease *lease, uid_t viewer, bool all, Spark__V1__LeaseInfo *ret);
-
-/* lease-request.c: a request that is one. As request_submit(). */
-int lease_submit(struct request *r, const Spark__V1__ClientFrame *frame, struct request_error *error);
