@@ -84,12 +84,11 @@ void model_release(struct model *model, enum model_hold why) {
 
 const char *model_held_by(const struct model *model) {
         static const char *const names[] = { "memory", "lease", "sleep" };
-        const struct power *power = model->manager->power;
 
         for (size_t i = 0; i < ARRAY_SIZE(names); i++)
                 if (model->holds & (1u << i))
                         return names[i];
-        if (power && power_state(power)->serves == CONFIG_SERVES_NONE)
+        if (power_is_parked(model->manager->power))
                 return "power";
         return model->residency.waits_us ? "room" : "";
 }

@@ -205,7 +205,10 @@ static void model_start(struct model *model) {
                 model_set_state(model, MODEL_LOADING);
 }
 
-static bool waits_for_load(const struct model *model) {
+/* begun: it is being loaded, which goes on for those whom only a lower level of power keeps waiting: with a plug that is loose a
+ * large model would be loaded from its beginning again and again. */
+static bool waits_for_load(const struct model *model, bool begun) {
+        const struct power *power = model->manager->power;
         struct list *pos, *tmp;
 
         if (model->load_wanted || model->residency.holders > 0)
@@ -213,7 +216,7 @@ static bool waits_for_load(const struct model *model) {
         LIST_FOREACH(pos, tmp, (struct list *)&model->waiting) {
                 const struct request *r = LIST_ENTRY(pos, struct request, model_link);
 
-                if (r->kind != REQUEST_UNLOAD && !power_keeps_waiting(model->manager->power, r))
+                if (r->kind != REQUEST_UNLOAD && (!power_keeps_waiting(power, r) || (begun && !power_is_parked(power))))
                         return true;
         }
         return false;
@@ -320,7 +323,7 @@ static void pump_ready(struct model *model) {
 }
 
 static void pump_failed(struct model *model) {
-        bool rested = manager_now_us() - model->failed_us > FAILED_REST_US, asked = rested && waits_for_load(model);
+        bool rested = manager_now_us() - model->failed_us > FAILED_REST_US, asked = rested && waits_for_load(model, false);
         struct list *pos, *tmp;
 
         answer_unloads(model, false);
@@ -388,16 +391,16 @@ static void model_pump(struct model *model) {
         case MODEL_AVAILABLE:
                 answer_unloads(model, false);
                 refuse_held(model);
-                if ((model->n_segments > 0 || (model->keep_id && !model->holds)) && !waits_for_load(model))
+                if ((model->n_segments > 0 || (model->keep_id && !model->holds)) && !waits_for_load(model, false))
                         model_drop_image(model); /* a part that was left for somebody, or the word that it was given back */
-                if (waits_for_load(model) && !model->holds)
+                if (waits_for_load(model, false) && !model->holds)
                         model_start(model);
                 else
                         residency_done(model);
                 break;
         case MODEL_LOADING:
                 answer_unloads(model, true);
-                if (!waits_for_load(model))
+                if (!waits_for_load(model, true))
                         end_abandoned_load(model);
                 break;
         case MODEL_STARTING:

@@ -133,6 +133,10 @@ void power_update(struct power *p, uint64_t now_us) {
 
 /* ---- requests ---- */
 
+bool power_is_parked(const struct power *p) {
+        return p && p->parked;
+}
+
 bool power_keeps_waiting(const struct power *p, const struct request *r) {
         return p && request_kind_computes(r->kind) &&
                power_judge(power_config(p), p->state.level, p->state.throttled, r->priority) != POWER_SERVE;

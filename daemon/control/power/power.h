@@ -84,6 +84,8 @@ const char *power_note(const struct power *p, size_t i);
 int power_admit(const struct power *p, const struct user *user, Spark__V1__Priority priority, struct request_error *error);
 /* True where it is not to go to an engine, or to get further tokens, at the moment. */
 bool power_keeps_waiting(const struct power *p, const struct request *r);
+/* Nothing is served for want of power. */
+bool power_is_parked(const struct power *p);
 /* What the model's state is called while sleep holds it back; NULL where it does not. */
 const char *power_model_state(const struct power *p, const struct model *model);
 /* An engine is about to be given work: from here on its energy is somebody's. */
