@@ -220,6 +220,5 @@ int parse_postfix(struct parser *p, struct node **node);
 int parse_filters(struct parser *p, struct node **node);
 /* `name(args)|name...`; with `first` the bar before the first name has been read. a of the innermost is NULL. */
 int parse_filter_chain(struct parser *p, struct node *input, bool first, struct node **ret);
-int parse_signature(struct parser *p, struct node *owner);
 /* Statements up to one of the NULL-terminated `ends`, which is left as the current token; NULL = end of the source. */
 int parse_body(struct parser *p, struct node *owner, struct nodes *list, const char *const *ends);

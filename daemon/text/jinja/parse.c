@@ -266,7 +266,7 @@ static int parse_set(struct parser *p, struct node *n) {
         return r ? r : tag_frame_body(p, n, &n->body, "endset");
 }
 
-int parse_signature(struct parser *p, struct node *owner) {
+static int parse_signature(struct parser *p, struct node *owner) {
         const struct token *t;
         struct node *param;
         bool defaults = false;
