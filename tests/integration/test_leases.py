@@ -148,7 +148,7 @@ class Leases(TestCase):
                 self.assertError(client.answer(id)[2], "CANCELLED")
         for client in clients:
             client.close()
-        until(lambda: self.ledger() == before and daemon.fd_count() == fds, 20, "the ledger as it was")
+        until(lambda: self.ledger() == before and daemon.fd_count() <= fds, 20, "the ledger as it was")
         self.assertServes(daemon)
 
     def test_stopping(self):

@@ -50,7 +50,7 @@ class Memory(StreamSteps):
     def held(self):
         """What must be as before when all is over."""
         memory = status().memory
-        return (memory.images, memory.given, memory.step, int(show("NFileDescriptorStore")), len(os.listdir(f"/proc/{main_pid()}/fd")))
+        return (memory.images, memory.given, memory.step, int(show("NFileDescriptorStore")), inside.descriptors(main_pid()))
 
     def test_01_starts(self):
         self.make_users()

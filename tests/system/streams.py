@@ -205,7 +205,7 @@ class HeldSteps(StreamSteps):
 
     def held(self):
         """Descriptors in the store and of control, memory that is shared."""
-        return (int(show("NFileDescriptorStore")), len(os.listdir(f"/proc/{main_pid()}/fd")), self.shared())
+        return (int(show("NFileDescriptorStore")), inside.descriptors(main_pid()), self.shared())
 
     def used(self):
         """What others can't take, of the container or of the machine."""
