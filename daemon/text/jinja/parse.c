@@ -8,9 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ast.h"
 #include "base/macro.h"
 #include "function.h"
+#include "parse.h"
 
 #define STATEMENT_DEPTH_MAX 100u
 
