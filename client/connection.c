@@ -43,7 +43,7 @@ static void output_stop(struct spark *s) {
         (void)shutdown(s->channel.fd, SHUT_WR);
 }
 
-void connection_watch(struct spark *s) {
+static void connection_watch(struct spark *s) {
         uint32_t events = EPOLLIN;
         struct epoll_event e;
 

@@ -98,7 +98,6 @@ int connection_process(struct spark *s, int64_t deadline);
 struct request *connection_find(struct spark *s, uint64_t id);
 int connection_send(struct spark *s, const Spark__V1__ClientFrame *frame, const int *fds, size_t n_fds, size_t out_max);
 void connection_flush(struct spark *s);
-void connection_watch(struct spark *s);
 
 /* connect.c; all with the lock held. True until the greeting has come: only ours is sent. */
 static inline bool connect_is_open(const struct spark *s) {

@@ -112,7 +112,8 @@ int loadlink_recv(int sock, struct loadlink_record *ret_record, int *fds, size_t
         return 1;
 }
 
-int loadlink_recv_record(int sock, struct loadlink_record *ret_record) {
+/* One record where no descriptors are expected: any that come are closed. As loadlink_recv(). */
+static int loadlink_recv_record(int sock, struct loadlink_record *ret_record) {
         int fds[LOADLINK_SEGMENTS_MAX], r;
         size_t n_fds = 0;
 

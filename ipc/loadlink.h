@@ -102,8 +102,6 @@ int loadlink_send(int sock, const struct loadlink_record *record, const int *fds
 /* Receives one record; descriptors go to fds (room for LOADLINK_SEGMENTS_MAX, owned by the caller), their number to
  * ret_n_fds. 1 = got one, 0 = the other end has gone, -EAGAIN, -EPROTO for anything malformed, other -errno. */
 int loadlink_recv(int sock, struct loadlink_record *ret_record, int *fds, size_t *ret_n_fds);
-/* The same where no descriptors are expected: any that come are closed. */
-int loadlink_recv_record(int sock, struct loadlink_record *ret_record);
 /* Hands on what is there, a few records at most: who has a loop goes on in its next turn. 1 = there may be more, 0 = the other
  * end has gone, or -errno as loadlink_recv() but -EAGAIN. */
 int loadlink_read(int sock, void (*on_record)(void *userdata, const struct loadlink_record *record), void *userdata);

@@ -228,8 +228,8 @@ static int check_message(struct walk *w, const ProtobufCMessageDescriptor *d, st
         return 0;
 }
 
-int message_check(const ProtobufCMessageDescriptor *descriptor, const void *data, size_t size,
-                  struct message_fault *fault) {
+static int message_check(const ProtobufCMessageDescriptor *descriptor, const void *data, size_t size,
+                         struct message_fault *fault) {
         struct walk w = { .fault = fault, .start = data };
 
         return check_message(&w, descriptor, (struct cursor){ .p = data, .end = (const uint8_t *)data + size });

@@ -37,9 +37,6 @@ struct message_fault {
  * 0, MESSAGE_E_* (*fault is filled where fault is not NULL), or -ENOMEM. */
 int message_unpack(const ProtobufCMessageDescriptor *descriptor, const void *data, size_t size, ProtobufCMessage **ret,
                    struct message_fault *fault);
-/* The check alone. */
-int message_check(const ProtobufCMessageDescriptor *descriptor, const void *data, size_t size,
-                  struct message_fault *fault);
 ProtobufCMessage *message_free(ProtobufCMessage *m);
 
 /* Packs m into the channel's output queue, in place; fds are borrowed. Returns as channel_queue(); a message without

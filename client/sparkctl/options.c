@@ -35,7 +35,8 @@ bool parse_u64(const char *text, uint64_t max, uint64_t *ret) {
         return true;
 }
 
-bool string_list_add(struct string_list *list, const char *item) {
+/* Appends; false when out of memory. */
+static bool string_list_add(struct string_list *list, const char *item) {
         const char **items = reallocarray(list->items, list->n + 1, sizeof(*items));
 
         if (!items)

@@ -50,8 +50,6 @@ int options_parse(struct ctl *ctl, const struct option_spec *spec, int argc, cha
 /* The same of a verb that takes options only. */
 int options_parse_bare(struct ctl *ctl, const struct option_spec *spec, int argc, char **argv);
 void string_list_deinit(struct string_list *list);
-/* Appends; false when out of memory. */
-bool string_list_add(struct string_list *list, const char *item);
 
 /* Reads the global options in front of the verb. -1 = go on (*ret_first is the verb's index), else the exit status. */
 int options_parse_global(struct ctl *ctl, int argc, char **argv, int *ret_first);

@@ -49,7 +49,6 @@ struct engine {
         struct forward_top top;          /* [max_logits][SAMPLER_TOP_MAX]; NULLs where the backend has no top() */
 };
 
-uint64_t engine_now_us(void);
 /* forward_run() and forward_logits(), watched; the latter to e->logits. 0 or negative. */
 int engine_run(struct engine *e, const struct batch *batch, const uint32_t *logit_rows, uint32_t n,
                const struct forward_top *top);

@@ -8,7 +8,7 @@
 
 #include "engine-private.h"
 
-uint64_t engine_now_us(void) {
+static uint64_t engine_now_us(void) {
         struct timespec ts;
 
         (void)clock_gettime(CLOCK_MONOTONIC, &ts);

@@ -115,7 +115,7 @@ static int get(const struct json_view *v, const char *key, enum json_type type, 
         return JSON_FOUND;
 }
 
-int json_get_uint(const struct json_view *v, const char *key, uint64_t min, uint64_t max, uint64_t *ret) {
+static int json_get_uint(const struct json_view *v, const char *key, uint64_t min, uint64_t max, uint64_t *ret) {
         struct json_object *o = NULL;
         uint64_t value;
         int r = get(v, key, json_type_int, "is not a whole number", &o);
@@ -162,7 +162,8 @@ int json_get_bool(const struct json_view *v, const char *key, bool *ret) {
         return r;
 }
 
-int json_get_text(const struct json_view *v, const char *key, const char **ret) {
+/* Any text without NUL. */
+static int json_get_text(const struct json_view *v, const char *key, const char **ret) {
         struct json_object *o = NULL;
         int r = get(v, key, json_type_string, "is not a text", &o);
 

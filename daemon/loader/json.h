@@ -34,14 +34,11 @@ enum {
 int json_parse_file(const char *file, const char *text, size_t n, struct json_object **ret, struct loader_error *error);
 
 /* Fields; *ret stays as it is unless JSON_FOUND. */
-int json_get_uint(const struct json_view *v, const char *key, uint64_t min, uint64_t max, uint64_t *ret);
 int json_get_u32(const struct json_view *v, const char *key, uint32_t min, uint32_t max, uint32_t *ret);
 int json_get_float(const struct json_view *v, const char *key, float *ret);
 int json_get_bool(const struct json_view *v, const char *key, bool *ret);
 /* Of plain printable ASCII; lives as long as the object. */
 int json_get_name(const struct json_view *v, const char *key, const char **ret);
-/* Any text without NUL. */
-int json_get_text(const struct json_view *v, const char *key, const char **ret);
 int json_get_object(const struct json_view *v, const char *key, struct json_object **ret);
 int json_get_array(const struct json_view *v, const char *key, struct json_object **ret);
 /* A field's fault in a sentence: "config.json: 'rope_scaling.factor' <what>". Returns LOADER_E_INVALID. */

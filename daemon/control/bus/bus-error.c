@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-#include <stdarg.h>
-#include <stdio.h>
 
 #include "bus-error.h"
 #include "bus-text.h"
@@ -41,14 +39,4 @@ int bus_error_set(sd_bus_error *e, Spark__V1__ErrorCode code, const char *text) 
 
 int bus_error_set_request(sd_bus_error *e, const struct request_error *error) {
         return bus_error_set(e, error->code, error->text);
-}
-
-int bus_error_setf(sd_bus_error *e, Spark__V1__ErrorCode code, const char *fmt, ...) {
-        char text[512];
-        va_list ap;
-
-        va_start(ap, fmt);
-        (void)vsnprintf(text, sizeof(text), fmt, ap);
-        va_end(ap);
-        return bus_error_set(e, code, text);
 }

@@ -12,4 +12,3 @@ const char *bus_error_name(Spark__V1__ErrorCode code);
 /* Fills an sd_bus_error and returns the negative errno that it stands for, as handlers of sd-bus want it. */
 int bus_error_set(sd_bus_error *e, Spark__V1__ErrorCode code, const char *text);
 int bus_error_set_request(sd_bus_error *e, const struct request_error *error);
-int bus_error_setf(sd_bus_error *e, Spark__V1__ErrorCode code, const char *fmt, ...) _printf_(3, 4);

@@ -112,8 +112,6 @@ struct bus_call {
 /* ---- bus-peer.c ---- */
 /* For handlers of sd-bus: takes the call up; it runs when the caller is known and may have what it demands. */
 int bus_call_begin(struct bus *b, sd_bus_message *m, const struct bus_demand *demand, sd_bus_error *error);
-/* Cancels its request and frees it, unanswered. */
-struct bus_call *bus_call_free(struct bus_call *c);
 /* Sends (and takes over) a reply, NULL = out of memory; frees the call. */
 void bus_call_reply(struct bus_call *c, sd_bus_message *reply);
 void bus_call_reply_empty(struct bus_call *c);

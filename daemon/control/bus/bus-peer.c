@@ -38,7 +38,8 @@ static struct bus_call *call_new(struct bus_peer *p, sd_bus_message *m, const st
         return c;
 }
 
-struct bus_call *bus_call_free(struct bus_call *c) {
+/* Cancels its request and frees it, unanswered. */
+static struct bus_call *bus_call_free(struct bus_call *c) {
         if (!c)
                 return NULL;
         if (c->request)

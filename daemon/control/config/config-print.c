@@ -7,7 +7,7 @@
 
 #include "config-private.h"
 
-void config_print_string(FILE *out, const char *s) {
+static void config_print_string(FILE *out, const char *s) {
         (void)fputc('"', out);
         for (; *s; s++) {
                 if (*s == '"' || *s == '\\')

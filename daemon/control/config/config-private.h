@@ -71,5 +71,4 @@ void config_users_deinit(struct config *config);
 void config_print_users(const struct config *config, FILE *out);
 
 /* A value of `base` as the file would have it; strings in quotes. */
-void config_print_string(FILE *out, const char *s);
 void config_print_value(const void *base, const struct key *k, FILE *out);

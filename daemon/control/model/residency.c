@@ -92,7 +92,8 @@ static bool has_requests(const struct model *model) {
         return model->refs > 0 || !list_empty(&model->active) || !list_empty(&model->waiting);
 }
 
-uint64_t residency_bytes(const struct model *model) {
+/* Bytes that it takes, or will have taken when it is loaded. */
+static uint64_t residency_bytes(const struct model *model) {
         uint64_t sum = model->image_bytes, kv, other;
 
         if (model->load) /* which fitted beside what was there */

@@ -86,5 +86,3 @@ void residency_turn(struct manager *m);
 const char *residency_name(const struct model *model);
 /* Until it is unloaded for idleness, 0 = it is not. */
 uint64_t residency_unload_us(const struct model *model, uint64_t now_us);
-/* Bytes that it takes, or will have taken when it is loaded. */
-uint64_t residency_bytes(const struct model *model);

@@ -32,7 +32,8 @@ uint32_t demand_hold(const struct config *config) {
         return demand_by(config->residency.holds);
 }
 
-uint32_t demand_cancel_job(struct manager *m, uint64_t id, const struct user *user) {
+/* Ending a job; none where there is none of this number. */
+static uint32_t demand_cancel_job(struct manager *m, uint64_t id, const struct user *user) {
         const struct job *job = jobs_find(&m->jobs, id);
 
         return demand_if(job && job->uid != user->uid);

@@ -26,5 +26,3 @@ uint32_t demand_import(struct manager *m, const char *name, bool replace, const 
 uint32_t demand_remove(struct manager *m, const char *name, const struct user *user);
 uint32_t demand_reserve(const struct config *config);
 uint32_t demand_hold(const struct config *config);
-/* Ending a job; none where there is none of this number. */
-uint32_t demand_cancel_job(struct manager *m, uint64_t job, const struct user *user);

@@ -146,7 +146,8 @@ int session_head_unpack(const uint8_t in[SESSION_FILE_HEADER], struct session_he
 
 /* ---- folders ---- */
 
-int session_folder_open(const char *state_dir, uid_t uid, bool create) {
+/* The folder of a user. Returns a descriptor or -errno (-ENOENT: there is none, and create is false). */
+static int session_folder_open(const char *state_dir, uid_t uid, bool create) {
         _cleanup_fd_ int state = open(state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), sessions = -1;
         char name[16];
 

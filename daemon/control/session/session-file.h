@@ -77,8 +77,6 @@ void session_head_pack(const struct session_head *h, uint8_t out[SESSION_FILE_HE
 /* 0 or SESSION_FILE_E_*. */
 int session_head_unpack(const uint8_t in[SESSION_FILE_HEADER], struct session_head *ret, struct session_fault *fault);
 
-/* The folder of a user. Returns a descriptor or -errno (-ENOENT: there is none, and create is false). */
-int session_folder_open(const char *state_dir, uid_t uid, bool create);
 /* Writes h and ids [h->n_tokens] as the session's file. 0 or -errno; an older file is then still there. */
 int session_file_write(const char *state_dir, const struct session_head *h, const uint32_t *ids);
 /* Reads it back; every field and byte is checked, the id and uid against those given. ids: from malloc().

@@ -5,8 +5,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "pick.h"
+#include "render.h"
 #include "text-ops.h"
+
+/* `attribute=` of filters: a path of names and numbers between dots, looked up as items. */
+struct pick {
+        const struct value *path; /* V_MISSING or none: the item itself */
+        const struct value *missing; /* what stands for an undefined; may be NULL */
+        bool fold;                /* strings in lower case, for comparing */
+};
 
 static int pick_part(struct render *r, const char *p, size_t n, struct value *v) {
         struct value index = VALUE_TEXT(p, n);
@@ -22,7 +29,7 @@ static int pick_part(struct render *r, const char *p, size_t n, struct value *v)
         return value_item(r, v, &index, v);
 }
 
-int pick_value(struct render *r, const struct pick *p, const struct value *item, struct value *ret) {
+static int pick_value(struct render *r, const struct pick *p, const struct value *item, struct value *ret) {
         const char *s, *end, *dot;
         struct value v = *item;
         int k = render_step(r, STEP_NODE);
@@ -50,7 +57,8 @@ int pick_value(struct render *r, const struct pick *p, const struct value *item,
         return k;
 }
 
-int pick_list(struct render *r, const struct pick *p, const struct list *items, struct list **ret) {
+/* All items picked. */
+static int pick_list(struct render *r, const struct pick *p, const struct list *items, struct list **ret) {
         int k = list_new(r, items->n, ret);
 
         for (size_t i = 0; !k && i < items->n; i++)

@@ -8,9 +8,9 @@
 
 #include <string.h>
 
-#include "ast.h"
 #include "base/macro.h"
 #include "base/utf8.h"
+#include "parse.h"
 #include "text.h"
 
 struct lexer {

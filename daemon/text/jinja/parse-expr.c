@@ -3,8 +3,8 @@
 /* Expressions. Precedence, lowest first: inline if, or, and, not, comparisons and in, + -, ~, * / // %, **, unary, then
  * what follows a primary (attribute, item, call), then filters and tests. ** groups to the left, as in Jinja. */
 
-#include "ast.h"
 #include "base/macro.h"
+#include "parse.h"
 
 #define DEPTH_MAX 120u /* nested brackets and signs; each takes a dozen C frames */
 

@@ -4,9 +4,9 @@
 
 #include <string.h>
 
-#include "ast.h"
 #include "base/macro.h"
 #include "function.h"
+#include "parse.h"
 
 static int add_argument(struct parser *p, struct node *owner, struct node_args *args) {
         const struct token *t = parse_current(p);

@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ast.h"
 #include "base/macro.h"
+#include "parse.h"
 
 static int make_const(struct parser *p, struct value v, struct node **ret) {
         int r = parse_node(p, N_CONST, ret);

@@ -8,9 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ast.h"
 #include "base/macro.h"
 #include "function.h"
+#include "parse.h"
 
 #define STATEMENT_DEPTH_MAX 100u
 
@@ -266,7 +266,7 @@ static int parse_set(struct parser *p, struct node *n) {
         return r ? r : tag_frame_body(p, n, &n->body, "endset");
 }
 
-int parse_signature(struct parser *p, struct node *owner) {
+static int parse_signature(struct parser *p, struct node *owner) {
         const struct token *t;
         struct node *param;
         bool defaults = false;
