@@ -12,7 +12,7 @@ FORMATS = tuple(f"kernels/{name}.h" for name in ("format", "format-codes", "floa
 # A room, and the folders or single files outside of it that it may name. Everybody may use ipc/base.
 ALLOWED = {
     "ipc/base": (),
-    "ipc": ("proto",),
+    "ipc": (),
     "client": ("ipc", "proto"),
     "daemon/control": ("ipc", "proto"),
     "daemon/cage": (),
@@ -30,11 +30,11 @@ CONTROL = {
     "rights": (),
     "keep": (),
     "users": ("config",),
-    "clients": ("keep", "memory", "request", "session"),
-    "request": ("bus/bus.h", "keep", "memory", "model", "power", "rights", "session", "store", "users"),
+    "clients": ("keep", "request", "session"),
+    "request": ("keep", "memory", "model", "power", "rights", "session", "store", "users"),
     "session": ("config", "keep", "model", "request", "users"),
     "model": ("config", "keep", "memory", "power", "request", "session", "store"),
-    "memory": ("keep", "model", "request", "session"),
+    "memory": ("keep", "model", "session", "users"),
     "power": ("config", "model", "request", "session", "users"),
     "store": ("config", "model", "request", "users"),
     "bus": ("clients", "keep", "memory", "power", "request", "rights", "session", "store", "users"),

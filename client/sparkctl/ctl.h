@@ -139,5 +139,6 @@ int64_t ctl_now_ms(void);
 
 /* "1 h 5 min", "12 s". */
 const char *format_duration(double seconds, char out[32]);
-/* The text as it may go to a terminal: control characters become '?'. For names that others chose. Returns out. */
+/* The text, or its beginning, as it may go to a terminal: control characters, and what is no character, become '?'. For names that
+ * others chose. Returns out. */
 const char *format_safe(const char *text, char *out, size_t size);

@@ -16,13 +16,26 @@
 /* What is passed on to the command. */
 static const int forwarded[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH, SIGALRM };
 
-char **lease_take_command(int *argc, char **argv) {
-        for (int i = 1; i < *argc; i++)
-                if (strcmp(argv[i], "--") == 0) {
-                        *argc = i;
-                        return argv[i + 1] ? &argv[i + 1] : NULL;
-                }
-        return NULL;
+/* "blender" of "/usr/bin/blender". */
+static const char *base_name(const char *path) {
+        const char *slash = strrchr(path, '/');
+
+        return slash ? slash + 1 : path;
+}
+
+int lease_take_command(struct lease_run *l, const char *verb, int *argc, char **argv) {
+        (void)snprintf(l->who, sizeof(l->who), "sparkctl %s", verb);
+        for (int i = 1; i < *argc; i++) {
+                if (strcmp(argv[i], "--") != 0)
+                        continue;
+                if (!argv[i + 1]) /* a script whose variable is empty would wait for ever */
+                        return ctl_fail_usage(l->ctl, verb, "A command is missing behind '--'; without '--' it is held until Ctrl-C.");
+                *argc = i;
+                l->command = &argv[i + 1];
+                (void)format_safe(base_name(l->command[0]), l->who, sizeof(l->who));
+                return -1;
+        }
+        return -1;
 }
 
 static void fill_signals(sigset_t *set) {
@@ -46,12 +59,14 @@ int lease_begin(struct lease_run *l) {
 
 static void run_command(char **command) {
         sigset_t set;
+        int e;
 
         fill_signals(&set);
         (void)sigprocmask(SIG_UNBLOCK, &set, NULL);
         (void)execvp(command[0], command);
-        (void)fprintf(stderr, "sparkctl: '%s' can't be run: %s.\n", command[0], strerror(errno));
-        _exit(errno == ENOENT ? 127 : 126);
+        e = errno;
+        (void)fprintf(stderr, "sparkctl: '%s' can't be run: %s.\n", command[0], strerror(e));
+        _exit(e == ENOENT ? 127 : 126);
 }
 
 static int start_command(struct lease_run *l) {

@@ -8,8 +8,11 @@
 
 #include "ctl.h"
 
+#define LEASE_WHO_MAX 128u /* bytes that the service takes of it */
+
 struct lease_run {
         struct ctl *ctl;
+        char who[LEASE_WHO_MAX + 1];
         const char *stage;    /* of the progress that says that it is held: "granted", "warm" */
         char **command;       /* NULL-ended; NULL: until an interrupt */
         void (*on_held)(struct lease_run *l); /* l->progress is what was said then */
@@ -23,8 +26,9 @@ struct lease_run {
         bool over;
 };
 
-/* Cuts the command line at its first "--": *argc is what stands in front of it. The command, or NULL. */
-char **lease_take_command(int *argc, char **argv);
+/* Cuts the command line of a verb at its first "--": *argc is what stands in front of it. What follows is the command, and who holds
+ * the lease. -1, or the exit status: nothing follows. */
+int lease_take_command(struct lease_run *l, const char *verb, int *argc, char **argv);
 /* Signals are looked after from here on: before the request is started. 0 or the exit status. */
 int lease_begin(struct lease_run *l);
 /* Waits for the end; `r` is what starting the request with lease_event and `l` returned. The exit status: the command's, 128 and

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -79,6 +80,16 @@ static int run(struct ctl *ctl, int argc, char **argv) {
         return ctl_fail_usage(ctl, NULL, "There is no verb '%.100s'.", argv[first]);
 }
 
+/* A caller may have closed any of the three, and the connection would get its number: then it got the messages, too. */
+static void open_standard_files(void) {
+        int fd;
+
+        do
+                fd = open("/dev/null", O_RDWR);
+        while (fd >= 0 && fd <= STDERR_FILENO);
+        (void)fd_close(fd);
+}
+
 int main(int argc, char **argv) {
         const char *socket = getenv("SPARK_SOCKET");
         struct ctl ctl = {
@@ -91,6 +102,7 @@ int main(int argc, char **argv) {
         };
         int status;
 
+        open_standard_files();
         status = run(&ctl, argc, argv);
         ctl_progress_clear(&ctl);
         ctl_agent_end(&ctl);

@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/utf8.h"
 #include "ctl.h"
 #include "json.h"
 
@@ -201,14 +202,20 @@ const char *format_duration(double seconds, char out[32]) {
         return out;
 }
 
+/* Those with two bytes (U+0080 to U+009F) are control characters for some terminals as much as those with one. */
+static bool is_control(const unsigned char *p) {
+        return *p < 0x20 || *p == 0x7f || (p[0] == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0);
+}
+
 const char *format_safe(const char *text, char *out, size_t size) {
-        size_t i;
-
-        for (i = 0; text[i] && i + 1 < size; i++) {
-                unsigned char c = (unsigned char)text[i];
-
-                out[i] = c < 0x20 || c == 0x7f ? '?' : text[i];
+        (void)snprintf(out, size, "%s", text);
+        utf8_mend(out); /* it may have been cut within a character, or be none */
+        for (char *p = out; *p; p++) {
+                if (!is_control((const unsigned char *)p))
+                        continue;
+                if ((unsigned char)*p == 0xc2)
+                        *p++ = '?';
+                *p = '?';
         }
-        out[i] = 0;
         return out;
 }

@@ -11,13 +11,6 @@
 #include "lease.h"
 #include "options.h"
 
-/* "blender" of "/usr/bin/blender". */
-static const char *base_name(const char *path) {
-        const char *slash = strrchr(path, '/');
-
-        return slash ? slash + 1 : path;
-}
-
 static void held_json(const struct lease_run *l) {
         _cleanup_json_ struct json j = JSON_NULL;
 
@@ -95,15 +88,16 @@ int verb_yield(struct ctl *ctl, int argc, char **argv) {
         struct lease_run l = { .ctl = ctl, .stage = "granted", .on_held = granted, .call = { .ctl = ctl }, .signal_fd = -1 };
         int status;
 
-        l.command = lease_take_command(&argc, argv);
-        status = options_parse(ctl, &spec, argc, argv, &arguments);
+        status = lease_take_command(&l, spec.verb, &argc, argv);
+        if (status < 0)
+                status = options_parse(ctl, &spec, argc, argv, &arguments);
         if (status < 0)
                 status = check_size(ctl, arguments.items[0], &request.bytes);
         string_list_deinit(&arguments);
         if (status < 0)
                 status = ctl_connect_asking(ctl, true) ?: lease_begin(&l) ?: -1;
         if (status < 0) {
-                request.who = l.command ? base_name(l.command[0]) : "sparkctl yield";
+                request.who = l.who;
                 request.missing_only = missing_only;
                 status = lease_wait(&l, spark_reserve_memory(ctl->spark, &request, lease_event, &l, &l.call.id));
         }
@@ -130,8 +124,9 @@ int verb_hold(struct ctl *ctl, int argc, char **argv) {
         struct lease_run l = { .ctl = ctl, .stage = "warm", .on_held = warm, .call = { .ctl = ctl }, .signal_fd = -1 };
         int status;
 
-        l.command = lease_take_command(&argc, argv);
-        status = options_parse(ctl, &spec, argc, argv, &arguments);
+        status = lease_take_command(&l, spec.verb, &argc, argv);
+        if (status < 0)
+                status = options_parse(ctl, &spec, argc, argv, &arguments);
         if (status < 0) {
                 request.model = arguments.items[0];
                 l.data = (void *)arguments.items[0];
@@ -140,7 +135,7 @@ int verb_hold(struct ctl *ctl, int argc, char **argv) {
         if (status < 0)
                 status = ctl_connect_asking(ctl, true) ?: lease_begin(&l) ?: -1;
         if (status < 0) {
-                request.who = l.command ? base_name(l.command[0]) : "sparkctl hold";
+                request.who = l.who;
                 status = lease_wait(&l, spark_hold_warm(ctl->spark, &request, lease_event, &l, &l.call.id));
         }
         return status;

@@ -44,6 +44,10 @@ uint64_t manager_now_us(void) {
         return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
 }
 
+struct polkit *manager_polkit(struct manager *m) {
+        return bus_polkit(m->bus);
+}
+
 void manager_kick(struct manager *m) {
         (void)sd_event_source_set_enabled(m->turn, SD_EVENT_ONESHOT);
 }

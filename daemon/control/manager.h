@@ -50,6 +50,7 @@ struct inherited;
 struct keep;
 struct lease_keeper;
 struct leases;
+struct polkit;
 struct pressure;
 struct power;
 struct sessions;
@@ -114,6 +115,8 @@ int manager_listen(struct manager *m);
 void manager_listen_end(struct manager *m);
 
 uint64_t manager_now_us(void);
+/* Whom to ask for rights; NULL where there is no bus. */
+struct polkit *manager_polkit(struct manager *m);
 /* Makes sure that a turn follows. */
 void manager_kick(struct manager *m);
 /* True where requests are still taken. */

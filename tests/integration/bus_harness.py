@@ -2,6 +2,8 @@
 """A private bus, daemons that serve on it, and clients of it (python3-dbus, busctl, gdbus)."""
 
 import contextlib
+import errno
+import fcntl
 import os
 import pathlib
 import shutil
@@ -145,8 +147,8 @@ class BusTestCase(TestCase):
         self.addCleanup(connection.close)
         return connection
 
-    def begin_import(self, daemon, connection, name="big"):
-        """An import that takes its time, of a file that is large and no model: (the path of its job, its call)."""
+    def begin_import(self, daemon, connection, name="big", frozen=True):
+        """An import of a large file: (the path of its job, its call). It takes its time, or (frozen) does not end by itself."""
         big = daemon.folder / "big.gguf"
         big.write_bytes((ROOT / "share/models/spark-tiny.gguf").read_bytes())
         os.truncate(big, 3 << 30)
@@ -158,8 +160,9 @@ class BusTestCase(TestCase):
         ended = []
         call = connection.send_message_with_reply(message, ended.append)
         connection.flush()
-        until(lambda: {job[1] for job in self.call(self.connect(), "ListJobs")} - before, what="the import's job")
-        (path,) = {job[1] for job in self.call(self.connect(), "ListJobs")} - before
+        (path,) = until(lambda: {job[1] for job in self.call(self.connect(), "ListJobs")} - before, what="the import's job")
+        if frozen:
+            daemon.freeze("spark-store")
         return path, call
 
     def call(self, connection, method, signature="", args=(), path=PATH, interface=MANAGER, timeout=20):
@@ -175,6 +178,19 @@ class BusTestCase(TestCase):
         fd = self.call(connection, "Generate", "sa{sv}", (prompt, dbus.Dictionary(options, signature="sv"))).take()
         self.addCleanup(self.close_quietly, fd)
         return fd
+
+    @staticmethod
+    def shrink(fd):
+        """Makes a pipe one of one page; what was in the way is returned."""
+        data = b""
+        while True:
+            try:
+                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, 4096)
+                return data
+            except OSError as error:  # it has more than that by now
+                if error.errno != errno.EBUSY:
+                    raise
+                data += os.read(fd, 1 << 16)
 
     @staticmethod
     def close_quietly(fd):

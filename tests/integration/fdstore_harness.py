@@ -72,13 +72,13 @@ class FdStore:
                 return True
             except OSError:
                 return False
-        fds = array.array("i")
-        for level, kind, payload in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                fds.frombytes(payload[:len(payload) - len(payload) % fds.itemsize])
-        if not data:
-            return False
-        self._take(data.decode(), list(fds))
+            fds = array.array("i")
+            for level, kind, payload in ancillary:
+                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                    fds.frombytes(payload[:len(payload) - len(payload) % fds.itemsize])
+            if not data:
+                return False
+            self._take(data.decode(), list(fds))
         return True
 
     def _take(self, text, fds):
@@ -123,8 +123,10 @@ class FdStore:
                 yield int(file.read()) + 1
 
     def settle(self):
-        """Waits until everything that was sent has been read."""
+        """Waits until everything that was sent has been read and acted upon."""
         until(lambda: not select.select([self.sock], [], [], 0.02)[0], 5, "the notifications that were sent")
+        with self.reading:
+            pass
 
     def names(self):
         with self.lock:

@@ -12,6 +12,7 @@ import fcntl
 import os
 import pathlib
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -342,6 +343,12 @@ class Daemon:
                 if int(rest[1]) == self.pid and comm == name[:15] and rest[0] != "Z":
                     found.append(int(entry.name))
         return found
+
+    def freeze(self, name):
+        """Stops the child of this name: what it works at does not end before it goes on (SIGCONT) or is killed. Gives its pid."""
+        pid = until(lambda: self.children(name), what=f"a {name} at work")[0]
+        os.kill(pid, signal.SIGSTOP)
+        return pid
 
     def wait_engine(self, other_than=()):
         """The pid of an engine that is ready."""

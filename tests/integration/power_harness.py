@@ -39,9 +39,10 @@ def switches(pids):
     found = {}
     for pid in pids:
         for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
-            status = (task / "status").read_text(encoding="ascii", errors="replace")
-            name = (task / "comm").read_text(encoding="ascii", errors="replace").strip()
-            found[pid, task.name, name] = int(status.split("\nvoluntary_ctxt_switches:")[1].split()[0])
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+                status = (task / "status").read_text(encoding="ascii", errors="replace")
+                name = (task / "comm").read_text(encoding="ascii", errors="replace").strip()
+                found[pid, task.name, name] = int(status.split("\nvoluntary_ctxt_switches:")[1].split()[0])
     return found
 
 

@@ -99,7 +99,8 @@ class Jobs(Ctl, TestCase):
     def test_an_import(self):
         with self.daemon_.connect() as client:
             id = self.begin_big(client, self.daemon_)
-            until(lambda: self.jobs(self.daemon_)[0]["done"] > 0, what="progress")
+            until(lambda: client.ask(jobs=pb.Jobs()).done.jobs.jobs[0].done > 0, what="progress")
+            self.daemon_.freeze("spark-store")
             (job,) = self.jobs(self.daemon_)
             self.assertEqual({key: job[key] for key in ("kind", "model", "uid", "own", "state", "stage")},
                              {"kind": "import", "model": "big", "uid": os.getuid(), "own": True, "state": "running",
@@ -153,8 +154,7 @@ class Jobs(Ctl, TestCase):
         daemon.folder.chmod(0o755)
         with daemon.connect(uid=4001) as one, daemon.connect(uid=4002) as two:
             ids = [(client, client.generate(model="slow", n=2)) for client in (one, two)]
-            (loader,) = until(lambda: daemon.children("spark-loader"), what="the loader")
-            os.kill(loader, signal.SIGSTOP)  # which takes as long as it takes to look at it
+            loader = daemon.freeze("spark-loader")
             (job,) = until(lambda: self.jobs(daemon, uid=4001), what="the load's job")
             self.assertEqual([job[key] for key in ("kind", "model", "uid", "own", "state")], ["load", "slow", 4001, True, "running"])
             self.assertEqual(self.jobs(daemon, uid=4002), [])
@@ -168,6 +168,7 @@ class Jobs(Ctl, TestCase):
     def test_other_users(self):
         with self.daemon_.connect(uid=4001) as client:
             id = self.begin_big(client, self.daemon_)
+            self.daemon_.freeze("spark-store")
             (job,) = self.jobs(self.daemon_)  # root's view
             self.assertEqual((job["uid"], job["own"]), (4001, False))
             self.assertEqual([j["own"] for j in self.jobs(self.daemon_, uid=4001)], [True])
@@ -180,6 +181,7 @@ class Jobs(Ctl, TestCase):
             self.ctl(self.daemon_, "jobs", "cancel", job["id"], uid=4001, check=0)
             self.assertError(client.answer(id)[2], "CANCELLED")
             id = self.begin_big(client, self.daemon_)
+            self.daemon_.freeze("spark-store")
             (job,) = self.jobs(self.daemon_)
             self.ctl(self.daemon_, "jobs", "cancel", job["id"], check=0)
             self.assertError(client.answer(id)[2], "CANCELLED")

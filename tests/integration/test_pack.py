@@ -198,7 +198,7 @@ class Coded(StoreCase):
         while time.monotonic() < end:
             for name in os.listdir(store / "incoming"):
                 with contextlib.suppress(FileNotFoundError):
-                    if (store / "incoming" / name).stat().st_size > 0:
+                    if (store / "incoming" / name).stat().st_size > 0 and daemon.children("spark-loader"):
                         pid, = daemon.children("spark-loader")
                         os.kill(pid, signal.SIGSTOP)
                         return pid

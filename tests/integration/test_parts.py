@@ -163,7 +163,7 @@ class Parts(KeptTestCase):
 
     def test_idle(self):
         settings = {**self.programs(), "memory": {"kv": "8M"}, "residency": {"min_seconds": 0}}
-        settings["models"] = [{"name": "m", "path": str(self.path), "default": True, "resident": "demand", "idle_seconds": 2}]
+        settings["models"] = [{"name": "m", "path": str(self.path), "default": True, "resident": "demand", "idle_seconds": int(3 * SLOW)}]
         self.service = self.daemon(**settings)
         self.client = self.service.connect()
         self.addCleanup(lambda: self.client.close())

@@ -11,6 +11,7 @@ import unittest
 
 from harness import *
 from harness import pb
+from memory_harness import MIB, Group, GroupDaemon
 
 STORIES = [TESTDATA / "models" / f"stories260K-{format}.gguf" for format in ("f32", "q8_0", "q4_0")]
 GREEDY = dict(sampling=pb.Sampling(temperature=0, max_tokens=48))
@@ -43,7 +44,7 @@ class NullBackend(TestCase):
     def test_idle_ones_go_and_come_back(self):
         daemon = self.three(idle_seconds=1, models=["a", {"name": "b", "resident": "always"},
                                                     {"name": "c", "idle_seconds": 0}])
-        first = [self.use(name) for name in ("a", "b", "c")]
+        first = [self.use(name) for name in ("b", "c", "a")]
         a = models_of(self.client)["a"]
         self.assertEqual(a.resident, "demand")
         self.assertTrue(0 < a.unload_ms <= 1000, a)
@@ -53,7 +54,7 @@ class NullBackend(TestCase):
         self.assertEqual([models[m].resident for m in "abc"], ["", "always", "demand"])
         self.assertEqual(models["b"].unload_ms + models["c"].unload_ms, 0)
         self.assertGreaterEqual(models["b"].idle_ms, 500)
-        self.assertEqual([self.use(name) for name in ("a", "b", "c")], first)
+        self.assertEqual([self.use(name) for name in ("b", "c", "a")], first)
         self.assertIn("it was idle for 1 s", daemon.log())
 
     def test_a_default_model_on_demand(self):
@@ -107,10 +108,10 @@ class NullBackend(TestCase):
 
     def test_one_that_has_just_come_stays_for_a_while(self):
         self.three(max_models=1, min_seconds=2)
-        self.use("a")
         since = time.monotonic()
+        self.use("a")
         self.use("b")
-        self.assertGreater(time.monotonic() - since, 1.5)
+        self.assertGreaterEqual(time.monotonic() - since, 2)
 
     def test_loaded_by_hand(self):
         daemon = self.three(max_models=2, idle_seconds=1, wait_seconds=1)
@@ -142,6 +143,20 @@ class NullBackend(TestCase):
         daemon.configure(models=models, residency={"min_seconds": 0, "max_models": 2}, null={"step_us": 1000})
         daemon.signal(signal.SIGHUP)
         until(lambda: states(self.client) == {"a": "ready", "b": "available", "c": "ready"}, 10, "a model that is always there")
+
+    def test_lowered_beyond_what_stays(self):
+        """A limit that cannot be met is met as far as it can be: what is idle goes, what stays or is used does not."""
+        daemon = self.three(models=["a", "b", {"name": "c", "resident": "always"}])
+        until(lambda: states(self.client)["c"] == "ready", 10, "a model that is always there")
+        long = self.client.generate(model="a", n=2000, credit=4)
+        self.client.tokens(long, 4)
+        self.use("b")
+        models = [{"name": "a", "resident": "demand"}, {"name": "b", "resident": "demand"}, {"name": "c", "resident": "always"}]
+        daemon.configure(models=models, residency={"min_seconds": 0, "max_models": 1}, null={"step_us": 1000})
+        daemon.signal(signal.SIGHUP)
+        until(lambda: states(self.client) == {"a": "ready", "b": "available", "c": "ready"}, 10, "an idle model's end")
+        self.client.cancel(long)
+        until(lambda: states(self.client) == {"a": "available", "b": "available", "c": "ready"}, 10, "another idle model's end")
 
     def test_turns(self):
         """Three that never fit together, wanted by many at once: all are served, and with their own tokens."""
@@ -258,17 +273,20 @@ class Budget(TestCase):
         del daemon
 
     def test_above_the_floor(self):
-        """The floor leaves room for one: the other one goes before anybody hears that there is no memory."""
-        available = next(int(line.split()[1]) << 10 for line in pathlib.Path("/proc/meminfo").read_text("ascii").splitlines()
-                         if line.startswith("MemAvailable"))
-        if available < 9 << 30:
-            self.skipTest("less than 9 GiB are free")
+        """The floor leaves room for one: the other one goes before anybody hears that there is no memory. In a control group, of which
+        nobody else takes anything meanwhile; nothing of the pools is touched."""
+        group = Group.make(1600 * MIB)
+        if not group:
+            self.skipTest("no control group with a memory limit can be made here")
+        self.addCleanup(group.remove)
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "long.gguf"
             long_model(path, 1 << 20)
-            daemon = self.daemon(backend="cpu", threads=1, memory={"kv": "4G", "floor": available - (6 << 30)},
+            daemon = GroupDaemon(group, start=False, backend="cpu", threads=1, memory={"kv": "1G", "floor": "64M"},
                                  models=[{"name": f"m{i}", "path": str(path), "resident": "demand"} for i in range(2)],
                                  residency={"min_seconds": 0, "idle_seconds": 0})
+            self.addCleanup(self._end, daemon)
+            daemon.start()
             self.client = daemon.connect()
             self.addCleanup(self.client.close)
             first = self.use("m0")
@@ -280,7 +298,7 @@ class Budget(TestCase):
             end = self.client.answer(self.client.generate(model="m1"))[2]
             self.assertError(end, "NO_MEMORY")
             self.assertIn("missing", end.error.message)
-            self.assertEqual(end.error.load.kv_bytes, 4 << 30)
+            self.assertEqual(end.error.load.kv_bytes, 1 << 30)
             self.assertEqual(states(self.client)["m0"], "ready")
 
     def test_one_that_never_fits(self):

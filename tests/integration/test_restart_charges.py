@@ -87,6 +87,27 @@ class Charges(KeptTestCase):
         self.assertDone(client.ask(session_close=pb.SessionClose(session=session)))
         until(lambda: self.user(watcher) == nothing, 10, f"nothing charged (now {self.user(watcher)})")
 
+    def test_ledger_has_the_log(self):
+        """What is kept for a restart is the service's memory as any other, in the ledger and of what others can take."""
+        daemon = self.kept(models=[{"name": "a", "default": True}])
+        client = daemon.connect()
+        self.addCleanup(client.close)
+        lease = client.request(reserve_memory=pb.ReserveMemory(bytes=1 << 30))
+        while client.receive_of(lease).progress.stage != "granted":
+            pass
+        for _ in range(6):  # they wait for the model
+            client.generate(b"x" * (2 << 20))
+        requests = until(lambda: self.user(client)["requests"] == 6, 10, "requests that wait")
+        self.assertTrue(requests)
+        for how in (None, *HOWS):
+            if how:
+                daemon.restart(how)
+            log = os.fstat(daemon.store.fd_of("sparkd-state.")).st_blocks * 512
+            self.assertGreater(log, 12 << 20)
+            memory = client.ask(status=pb.Status()).done.status.memory
+            self.assertLess(abs(memory.control - daemon.memory() - log), 1 << 20)
+            self.assertEqual(memory.ours, memory.control)  # there is no engine
+
     def test_kv_limit_lowered_over_a_restart(self):
         """What was admitted goes on; the next one is held against what holds now."""
         settings = {"backend": "cpu", "threads": 1, "models": [TINY]}

@@ -59,6 +59,22 @@ def until(condition, timeout=20):
     return True
 
 
+def settled(measure, timeout=20):
+    """What it gives when it has given that twice: whoever has just gone is not counted any more then."""
+    end, last = time.monotonic() + timeout, measure()
+    while True:
+        time.sleep(0.1)
+        now = measure()
+        if now == last or time.monotonic() > end:
+            return now
+        last = now
+
+
+def descriptors(pid):
+    """How many it has."""
+    return settled(lambda: len(os.listdir(f"/proc/{pid}/fd")))
+
+
 def children(pid):
     """{name: pid}"""
     found = {}

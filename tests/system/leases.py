@@ -73,7 +73,7 @@ class Leases(StreamSteps):
         s = status()
         m = s.memory
         return {"leases": len(s.leases), "leased": s.leased_bytes, "given": m.given, "step": m.step, "images": m.images, "kv": m.kv,
-                "models": [(x.name, x.state) for x in s.models], "fds": len(os.listdir(f"/proc/{main_pid()}/fd")),
+                "models": [(x.name, x.state) for x in s.models], "fds": inside.descriptors(main_pid()),
                 "store": show("NFileDescriptorStore")}
 
     def assertExact(self, held):

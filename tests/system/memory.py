@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """A program eats memory until 500 MB of the machine's are left, and what becomes free, too: the installed service gives its own back
-in the documented order, nobody is ended, and everything comes back by itself. The machine is a control group with a limit that the
+in the documented order, nobody is ended, and everything comes back by itself. Where only little is missing no weights go. The machine is a control group with a limit that the
 whole container lives in, so that none other is in danger. Run by boot.sh as root of a container (run.py --script memory.py); 50
 rounds."""
 
@@ -23,6 +23,10 @@ ROUNDS = int(os.environ.get("SPARK_MEMORY_ROUNDS") or 50)
 FULL_ROUNDS = 1     # in which there is a cache and a session, and the hog comes slowly, so that one step follows the other
 SLOW_RATE = 100 * MIB
 REST_S = 2.5
+MARGIN = FLOOR // 8 # that is asked for with what is missing
+LITTLE = 8 * MIB    # below the floor
+LONG_TOKENS = 900   # of a prompt: two of them have nearly all of the pool
+PACE_S = 0.05
 ORDER = ["cache", "sessions", "kv", "weights"]
 BYSTANDERS = ("dbus.service", "systemd-journald.service", "polkit.service")
 
@@ -35,6 +39,9 @@ class Memory(StreamSteps):
     def pids(self):
         return [show("MainPID", unit) for unit in BYSTANDERS]
 
+    def journal_steps(self):
+        return [line.split("step '")[1].split("'")[0] for line in self.journal().splitlines() if "memory is given back: step" in line]
+
     def rounds_steps(self):
         """What the journal names in each round, in its order; a round ends when all is taken again."""
         return [[line.split("step '")[1].split("'")[0] for line in text.splitlines() if "memory is given back: step" in line]
@@ -43,7 +50,7 @@ class Memory(StreamSteps):
     def held(self):
         """What must be as before when all is over."""
         memory = status().memory
-        return (memory.images, memory.given, memory.step, int(show("NFileDescriptorStore")), len(os.listdir(f"/proc/{main_pid()}/fd")))
+        return (memory.images, memory.given, memory.step, int(show("NFileDescriptorStore")), inside.descriptors(main_pid()))
 
     def test_01_starts(self):
         self.make_users()
@@ -119,6 +126,45 @@ class Memory(StreamSteps):
         given, back = zip(*rounds[FULL_ROUNDS:])
         self.note(f"{ROUNDS} times 500 MB left, in {took:.0f} s: all given back {sum(given) / len(given):.2f} s after the floor (worst "
                   f"{max(given):.2f} s), ready again {sum(back) / len(back):.2f} s after the hog's end (worst {max(back):.2f} s)")
+
+    def test_02b_pools(self):
+        """Little is missing, and running streams have nearly all that is in memory beside the weights: the pool shrinks below what they
+        use, one is parked and goes on later, and no weights go."""
+        a_hundred = len(self.assertRuns(run("sparkctl", "tokenize", " word" * 100)).split())
+        more = b" word" * (LONG_TOKENS * 100 // a_hundred)
+        alone = self.streams(more=more)
+        right = {stream.number: stream.ids for stream in alone if not stream.join()}
+        self.assertTrue(until(lambda: status().memory.step == "nothing"))
+        control, marks = main_pid(), len(self.journal_steps())
+        engine = inside.children(control)["spark-engine"]
+        streams = self.streams(PACE_S, more)
+        self.assertTrue(until(lambda: status().memory.kv - status().memory.kv_used < MARGIN), status().memory)
+        before = status().memory
+        hog, began = self.machine.hog(FLOOR - LITTLE, once=True), time.monotonic()
+        try:
+            self.assertTrue(until(lambda: status().memory.step == "kv"), (self.journal_steps()[marks:], status().memory))
+            self.assertTrue(until(lambda: self.machine.available() >= FLOOR), status().memory)
+            given = time.monotonic() - began
+            self.assertTrue(until(lambda: status().memory.kv_used < before.kv_used), status().memory)  # told once a second
+            memory = status().memory
+            self.assertLess(memory.kv, before.kv)
+            self.assertIsNone(hog.poll(), "the hog was ended")
+            for stream in streams:
+                stream.pace = 0
+            self.assertRight(streams, right)  # all of them, one after the other where there is no room for both
+        finally:
+            hog.kill()
+            hog.wait()
+            hog.stdout.close()
+        self.assertTrue(until(lambda: status().memory.step == "nothing", timeout=40), status().memory)
+        self.assertEqual(status().memory.kv, before.kv)
+        steps = self.journal_steps()[marks:]
+        self.assertIn("kv", steps)
+        self.assertNotIn("weights", steps)
+        self.assertEqual((main_pid(), inside.children(control)["spark-engine"]), (control, engine))
+        self.assertEqual(self.machine.kills(), 0)
+        self.note(f"KV pools as a step of their own: {', '.join(steps)}; of {before.kv >> 20} MiB, {before.kv_used >> 20} MiB in use, "
+                  f"{memory.kv >> 20} MiB stayed, in {given:.2f} s with the hog's time; the streams were right")
 
     def test_03_nothing_is_left(self):
         self.assertRuns(systemctl("restart", SERVICE))

@@ -103,8 +103,9 @@ class Stream(threading.Thread):
     """One request, alone on a connection, read as it comes: (when, token ids). pace: asks for a token so many seconds after the last
     one, until that is set to 0."""
 
-    def __init__(self, client, number, model, tokens, pace=0.0):
+    def __init__(self, client, number, model, tokens, pace=0.0, more=b""):
         super().__init__(daemon=True)
+        self.prompt = b"%d: Once upon a time" % number + more
         self.client, self.number, self.model, self.tokens = client, number, model, tokens
         self.pace = pace
         self.came, self.end, self.wrong = [], None, None
@@ -116,7 +117,7 @@ class Stream(threading.Thread):
             self.wrong = f"stream {self.number}: {error!r} after {len(self.ids)} tokens"
 
     def ask(self):
-        id = self.client.generate(prompt=b"%d: Once upon a time" % self.number, model=self.model, credit=1 if self.pace else self.tokens,
+        id = self.client.generate(prompt=self.prompt, model=self.model, credit=1 if self.pace else self.tokens,
                                   sampling=pb.Sampling(max_tokens=self.tokens, seed=self.number + 1, temperature=1, ignore_eos=True))
         paced = self.pace > 0
         while self.end is None:
@@ -156,22 +157,23 @@ class StreamSteps(inside.Steps):
         self.addCleanup(client.close)
         return client
 
-    def streams(self, pace=0.0):
+    def streams(self, pace=0.0, more=b""):
         """Streams that have begun."""
-        streams = [Stream(self.connect(), number, self.model, self.TOKENS, pace) for number in range(self.STREAMS)]
+        streams = [Stream(self.connect(), number, self.model, self.TOKENS, pace, more) for number in range(self.STREAMS)]
         for stream in streams:
             stream.start()
         self.assertTrue(until(lambda: all(len(s.ids) >= 4 or s.wrong for s in streams), timeout=60),
                         [(len(s.ids), s.wrong) for s in streams])
         return streams
 
-    def assertRight(self, streams):
+    def assertRight(self, streams, right=None):
+        right = right or self.right[self.model]
         for stream in streams:
             stream.join(PATIENCE_S)
             self.assertIsNone(stream.wrong, self.journal("-n", "40"))
             self.assertIsNotNone(stream.end, f"stream {stream.number} hangs after {len(stream.ids)} tokens")
             self.assertEqual(stream.end.WhichOneof("body"), "done", stream.end)
-            self.assertEqual(stream.ids, self.right[self.model][stream.number], f"stream {stream.number}")
+            self.assertEqual(stream.ids, right[stream.number], f"stream {stream.number}")
             self.assertEqual(stream.end.done.usage.completion_tokens, len(stream.ids))
             stream.client.close()
 
@@ -203,7 +205,7 @@ class HeldSteps(StreamSteps):
 
     def held(self):
         """Descriptors in the store and of control, memory that is shared."""
-        return (int(show("NFileDescriptorStore")), len(os.listdir(f"/proc/{main_pid()}/fd")), self.shared())
+        return (int(show("NFileDescriptorStore")), inside.descriptors(main_pid()), self.shared())
 
     def used(self):
         """What others can't take, of the container or of the machine."""

@@ -141,6 +141,7 @@ static void test_memory(void **state) {
         assert_string_equal(told.stages, "yield yield granted ");
         assert_int_equal(lease->given, 4 * GIB);
         assert_string_equal(lease_state_name(lease), "granted");
+        assert_int_equal(leases_at_rest(f->m->leases), 1);
         assert_int_equal(told.ended, 0);
         lease = lease_free(lease);
 }

@@ -101,6 +101,13 @@ static void run_until(struct world *w, enum model_state state) {
         }
 }
 
+/* What is due now is done. */
+static void settle(struct world *w) {
+        manager_kick(w->m);
+        while (sd_event_run(w->m->event, 0) > 0)
+                ;
+}
+
 static void close_world(struct world *w) {
         uint64_t end = manager_now_us() + PATIENCE_US;
 
@@ -199,7 +206,7 @@ static void test_more_and_all(void **state) {
         first += give_part(model, MODEL_HOLD_LEASE, 1);
         assert_int_equal(model->image_bytes, image - first - second);
         model_release(model, MODEL_HOLD_LEASE);
-        (void)sd_event_run(w->m->event, 100000);
+        settle(w);
         assert_int_equal(model->state, MODEL_AVAILABLE); /* one holds it still */
         model_release(model, MODEL_HOLD_PRESSURE);
         run_until(w, MODEL_READY);
@@ -287,17 +294,17 @@ static void test_not_wanted(void **state) {
                         model->load_wanted = false; /* as after an Unload */
                         model_kick(model);
                 }
-                assert_true(sd_event_run(w->m->event, 100000) >= 0);
+                settle(w);
                 assert_int_equal(model->state, MODEL_AVAILABLE);
                 assert_int_equal(model->image_bytes, 0);
                 assert_int_equal(model->n_segments, 0);
                 assert_int_equal(model->missing, 0);
                 model_release(model, MODEL_HOLD_LEASE);
-                assert_true(sd_event_run(w->m->event, 100000) >= 0);
+                settle(w);
                 assert_int_equal(model->state, MODEL_AVAILABLE);
                 model->load_wanted = true;
                 model_kick(model);
-                assert_true(sd_event_run(w->m->event, 100000) >= 0);
+                settle(w);
         }
         run_until(w, MODEL_READY);
         close_world(w);
@@ -319,7 +326,7 @@ static void test_file_gone(void **state) {
         copy_file(MODEL, w->path, 0600);
         model->load_wanted = true;
         model_kick(model);
-        assert_true(sd_event_run(w->m->event, 100000) >= 0);
+        settle(w);
         run_until(w, MODEL_READY);
         /* and when a part is to be read again */
         (void)give_part(model, MODEL_HOLD_LEASE, 1);
@@ -332,7 +339,7 @@ static void test_file_gone(void **state) {
         copy_file(MODEL, w->path, 0600);
         model->load_wanted = true;
         model_kick(model);
-        assert_true(sd_event_run(w->m->event, 100000) >= 0);
+        settle(w);
         run_until(w, MODEL_READY);
         close_world(w);
 }
@@ -365,7 +372,7 @@ static void test_shed(void **state) {
         assert_true(shed_bytes(w->m) == other + image / 4);
         assert_int_equal(shed_new(&b, w->m, &want), 0);
         shed_change(b, image / 4);
-        assert_true(sd_event_run(w->m->event, 100000) >= 0);
+        settle(w);
         assert_int_equal(model->state, MODEL_AVAILABLE);
         assert_true(model_missing_bytes(model) >= image / 2 && model_missing_bytes(model) < image);
         assert_int_equal(taken_by_model(w), image - model_missing_bytes(model));
@@ -406,7 +413,7 @@ static void test_changed_file(void **state) {
         assert_int_equal(model->n_segments, 0);
         model->load_wanted = true; /* somebody loads it: anew, whole */
         model_kick(model);
-        assert_true(sd_event_run(w->m->event, 100000) >= 0);
+        settle(w);
         run_until(w, MODEL_READY);
         close_world(w);
 }

@@ -11,7 +11,7 @@
 
 #include "base/macro.h"
 #include "daemon/control/model/plan.h"
-#include "daemon/control/request/speed.h"
+#include "daemon/control/speed.h"
 
 #define GIB (1ull << 30)
 #define MIB (1ull << 20)

@@ -244,6 +244,9 @@ static void test_config(void **state) {
         refused("power = { on_low = \"background\"; };", "must not serve more the emptier");
         refused("power = { on_low = \"everything\"; };", "allowed are: background normal interactive none");
         refused("power = { low_percent = 101; };", "0 to 100");
+        refused("power = {\n sleep = \"no\";\n critical_percent = 30; };", ":3: 'critical_percent' is 30"); /* with its line */
+        refused("power = {\n sleep = \"no\";\n low_percent = 3; };", ":3: 'critical_percent' is 5, more than 'low_percent' (3)");
+        refused("power = {\n on_battery = \"normal\";\n on_low = \"background\"; };", ":3: 'on_battery'");
 }
 
 int main(void) {

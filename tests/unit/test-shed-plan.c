@@ -155,6 +155,24 @@ static void test_return(void **state) {
         assert_int_equal(shed_plan_step(v, 1), SHED_NOTHING);
 }
 
+/* More is wanted than there is, as with every stall of a service that has cached nothing: what gained nothing stays taken as long
+ * as that is so, else it would be taken and returned without end. */
+static void test_nothing_to_gain(void **state) {
+        struct shed_view v[] = { model(1000, 400, 0, 0) };
+        struct shed_gain want = { 100, 0 };
+        struct shed_action action;
+
+        assert_int_equal(take(v, 1, 100, 0, SHED_SESSIONS), 2);
+        assert_int_equal(shed_plan_given(v, 1).resident, 0);
+        assert_int_equal(shed_plan_step(v, 1), SHED_SESSIONS);
+        assert_false(shed_plan_return(v, 1, &want, UINT64_MAX, &action));
+        assert_int_equal(take(v, 1, 100, 0, SHED_SESSIONS), 0);
+        want.resident = 0;
+        assert_true(shed_plan_return(v, 1, &want, UINT64_MAX, &action));
+        assert_true(shed_plan_return(v, 1, &want, UINT64_MAX, &action));
+        assert_int_equal(shed_plan_step(v, 1), SHED_NOTHING);
+}
+
 struct choice {
         uint64_t bytes[8];
         size_t n;
@@ -335,6 +353,7 @@ int main(void) {
                 cmocka_unit_test(test_weights_in_order),
                 cmocka_unit_test(test_reserved),
                 cmocka_unit_test(test_return),
+                cmocka_unit_test(test_nothing_to_gain),
                 cmocka_unit_test(test_choose),
                 cmocka_unit_test(test_parts),
                 cmocka_unit_test(test_engine_alone),

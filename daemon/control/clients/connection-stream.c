@@ -7,7 +7,6 @@
 
 #include "base/log.h"
 #include "connection-private.h"
-#include "memory/lease.h"
 #include "message.h"
 #include "request/request-keep.h"
 
@@ -216,18 +215,13 @@ static void on_token(void *userdata, struct request *r, const Spark__V1__Token *
         connection_dirty(c);
 }
 
-/* What is told once only: a lease has what it was asked for. */
-static bool is_news(const struct request *r) {
-        return r->kind == REQUEST_LEASE && r->lease->granted;
-}
-
 static void on_progress(void *userdata, struct request *r, const Spark__V1__Progress *progress) {
         Spark__V1__ServerFrame frame = SPARK__V1__SERVER_FRAME__INIT;
         struct stream *s = userdata;
         struct connection *c = s->connection;
 
-        if ((c->blocked || c->channel.out_frames >= COALESCE_FRAMES) && !is_news(r)) /* the next one will do */
-                return;
+        if ((c->blocked || c->channel.out_frames >= COALESCE_FRAMES) && !request_holds_lease(r)) /* the next one will do */
+                return; /* but what a lease got is told once only */
         if (!c->prefill_progress && (r->kind == REQUEST_GENERATE || r->kind == REQUEST_CHAT) &&
             strcmp(progress->stage, "prefill") == 0)
                 return;

@@ -35,14 +35,25 @@ const struct key config_power_keys[] = {
 };
 const size_t config_n_power_keys = ARRAY_SIZE(config_power_keys);
 
+/* Where the first of these that is set stands: what is at odds with others has a line, too. */
+static const config_setting_t *first_of(const config_setting_t *group, const char *const *names) {
+        const config_setting_t *found = NULL;
+
+        for (; group && !found && *names; names++)
+                found = config_setting_get_member(group, *names);
+        return found ? found : group;
+}
+
 int config_check_power(struct reader *r, const config_setting_t *s) {
+        static const char *const percents[] = { "critical_percent", "low_percent", NULL },
+                                 *const serves[] = { "on_critical", "on_low", "on_battery", NULL };
         const struct config_power *p = &r->config->power;
 
         if (p->critical_percent > p->low_percent)
-                return config_fault(r, s, "'critical_percent' is %llu, more than 'low_percent' (%llu)",
+                return config_fault(r, first_of(s, percents), "'critical_percent' is %llu, more than 'low_percent' (%llu)",
                                     (unsigned long long)p->critical_percent, (unsigned long long)p->low_percent);
         if (p->on_battery > p->on_low || p->on_low > p->on_critical)
-                return config_fault(r, s,
+                return config_fault(r, first_of(s, serves),
                                     "'on_battery', 'on_low' and 'on_critical' must not serve more the emptier the battery is");
         return 0;
 }

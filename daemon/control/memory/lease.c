@@ -18,6 +18,7 @@
 #include "lease.h"
 #include "manager.h"
 #include "model/load.h"
+#include "users/user.h"
 
 struct leases {
         struct manager *manager;
@@ -98,6 +99,18 @@ uint64_t leases_bytes(const struct leases *t) {
         return sum;
 }
 
+size_t leases_at_rest(const struct leases *t) {
+        struct list *pos, *tmp;
+        size_t n = 0;
+
+        LIST_FOREACH(pos, tmp, (struct list *)&t->list) {
+                const struct lease *lease = LIST_ENTRY(pos, struct lease, link);
+
+                n += lease->fd < 0 && lease->granted;
+        }
+        return n;
+}
+
 /* ---- names ---- */
 
 const char *lease_kind_name(const struct lease *lease) {
@@ -144,8 +157,8 @@ static int refuse(struct request_error *e, Spark__V1__ErrorCode code, const char
 }
 
 static bool is_plain(const char *text) {
-        for (; text && *text; text++)
-                if ((unsigned char)*text < 0x20 || *text == 0x7f)
+        for (const unsigned char *p = (const unsigned char *)text; p && *p; p++)
+                if (*p < 0x20 || *p == 0x7f || (p[0] == 0xc2 && p[1] < 0xa0)) /* U+0080 to U+009F are, too */
                         return false;
         return true;
 }

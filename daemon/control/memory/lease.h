@@ -24,7 +24,7 @@
 
 #include "base/list.h"
 #include "base/macro.h"
-#include "request/request.h"
+#include "request-error.h"
 #include "shed.h"
 #include "spark.pb-c.h"
 #include "state.pb-c.h"
@@ -117,6 +117,8 @@ struct leases *leases_free(struct leases *t);
 void leases_turn(struct leases *t);
 void leases_tick(struct leases *t);
 void leases_watch(struct leases *t, struct lease_watcher *w);
+/* Requests that are a lease which has what it asked for: nothing goes on for them. */
+size_t leases_at_rest(const struct leases *t);
 /* All of them, the oldest first: struct lease, by its link. */
 struct list *leases_list(struct leases *t);
 /* The highest number that was given to one; and no lower one is from here on. */
@@ -154,6 +156,3 @@ const char *lease_state_name(const struct lease *lease);
 const char *lease_policy_name(const struct lease *lease);
 /* As a viewer may see it, with all: who may observe others. Strings are borrowed. */
 void lease_show(const struct lease *lease, uid_t viewer, bool all, Spark__V1__LeaseInfo *ret);
-
-/* lease-request.c: a request that is one. As request_submit(). */
-int lease_submit(struct request *r, const Spark__V1__ClientFrame *frame, struct request_error *error);

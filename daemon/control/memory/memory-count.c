@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "keep/keep.h"
 #include "manager.h"
 #include "model/engine.h"
 #include "model/load.h"
@@ -26,6 +27,7 @@ static void count_load(struct memory *mem, const struct load *load) {
         mem->kv += load->plan.kv;
         mem->engine += load->plan.engine;
         mem->touched += load->done_bytes;
+        mem->control += memory_of_process(load->pid); /* the loader's buffers */
         mem->untouched += less(load->image_bytes, load->done_bytes) + load->plan.kv + load->plan.engine;
 }
 
@@ -60,6 +62,7 @@ void models_count_memory(struct manager *m) {
         struct memory *mem = &m->memory;
         struct list *pos, *tmp;
 
+        mem->control = memory_of_process(getpid()) + keep_bytes(m->keep);
         mem->images = mem->kv = mem->engine = mem->untouched = mem->touched = mem->device = 0;
         mem->kv_used = mem->kv_cached = mem->kv_resident = 0;
         LIST_FOREACH(pos, tmp, &m->models.list) {
@@ -76,7 +79,6 @@ void models_count_memory(struct manager *m) {
                         count_engine(mem, model);
         }
         memory_look(mem);
-        mem->control = memory_of_process(getpid());
         mem->users = m->users.bytes;
         mem->given = shed_bytes(m);
 }

@@ -39,7 +39,7 @@ struct memory {
         uint64_t kv_resident; /* of kv: that is in the host's memory, as far as engines say so */
         uint64_t touched; /* of images, kv and engine: that is in the host's memory */
         uint64_t device; /* devices' own memory */
-        uint64_t control; /* this process; of that: */
+        uint64_t control; /* this process, what it keeps for the next one, and its loaders; of that: */
         uint64_t users;  /* requests, journals and input of users, and their sessions' text */
         uint64_t given;  /* given back for somebody who has it now or will: not to be taken */
 };

@@ -330,6 +330,8 @@ bool shed_plan_return(struct shed_view *views, size_t n, const struct shed_gain 
         struct shed_gain surplus = { less(given.resident, want->resident), less(given.reserved, want->reserved) };
         struct shed_action action = { 0 };
 
+        if (!gain_is_enough(&given, want)) /* what gained nothing, too, would be taken again at once, and so on */
+                return false;
         if (return_weights(views, n, &surplus, room, &action.model))
                 action.step = SHED_WEIGHTS;
         else if (return_pool(views, n, &surplus, room, &action))

@@ -364,6 +364,7 @@ static int on_exit_of_engine(sd_event_source *source, int fd, uint32_t events, v
         e->power.ended_well = info.si_code == CLD_EXITED && info.si_status == 0;
         e->manager->engine_gone_us = manager_now_us();
         lived = was_ready ? manager_now_us() - e->ready_us : 0;
+        model->slept = power_explains_loss(e->manager->power, e);
         (void)engine_discard(e);
         model_engine_gone(model, was_ready, lost, lived, &error);
         return 0;

@@ -16,11 +16,16 @@
 #include "base/macro.h"
 #include "loadlink.h"
 #include "model-files.h"
-#include "request/request.h"
+#include "request-error.h"
+#include "speed.h"
 
 #define LOAD_CONTEXT_MAX (1u << 30)
 #define LOAD_MACHINE_MIN (64ull << 20) /* bytes of a machine that a dry run may be about */
 #define LOAD_MACHINE_MAX (1ull << 50)
+
+struct manager;
+struct model;
+struct request;
 
 struct load {
         struct manager *manager;

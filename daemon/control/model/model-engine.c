@@ -84,7 +84,7 @@ static void requeue_active(struct model *model) {
         LIST_FOREACH(pos, tmp, &model->active) {
                 struct request *r = LIST_ENTRY(pos, struct request, model_link);
 
-                if (!(model->giving ? request_take_back(r) : request_lost(r)))
+                if (!(model->giving || model->slept ? request_take_back(r) : request_lost(r)))
                         continue;
                 list_remove(pos);
                 list_append(&lost, pos);

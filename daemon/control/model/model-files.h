@@ -6,10 +6,12 @@
 #include <stddef.h>
 
 #include "modeldir.h"
-#include "request/request.h"
+#include "request-error.h"
 #include "spawn.h"
 
 #define MODEL_FILES_MAX 64u
+
+struct model;
 
 struct model_files {
         int fds[MODEL_FILES_MAX]; /* owned */

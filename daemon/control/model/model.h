@@ -63,6 +63,7 @@ struct model {
         struct store_model *stored; /* of the store; else NULL */
         bool load_wanted; /* even without a request: the default model, or kept resident */
         unsigned holds; /* enum model_hold: as long as any is set, neither a load nor an engine of it is started */
+        bool slept;     /* its engine was lost with the machine's sleep: its requests are not to blame */
         bool giving;    /* UNLOADING: its memory goes, and it comes back by itself when nobody holds it any more */
         struct shed_model shed; /* what memory was given back of it */
         bool lossless_configured; /* its BF16 weights are to be coded losslessly, whoever asks for it */

@@ -387,7 +387,24 @@ static void retry_failed(struct model *model, uint64_t now_us) {
         model_kick(model);
 }
 
-/* A limit may have been lowered. */
+/* No more than idle ones can make up for. */
+static void clamp_lack(const struct view_list *l, struct residency_lack *lack) {
+        struct residency_lack most = { 0 };
+
+        for (size_t i = 0; i < l->n; i++) {
+                enum residency_standing standing = l->views[i].standing;
+
+                if (standing != RESIDENCY_IDLE && standing != RESIDENCY_GOING)
+                        continue;
+                most.models++;
+                if (!checked_add(most.bytes, l->views[i].bytes, &most.bytes))
+                        most.bytes = UINT64_MAX;
+        }
+        lack->models = MIN(lack->models, most.models);
+        lack->bytes = MIN(lack->bytes, most.bytes);
+}
+
+/* A limit may have been lowered: idle models go, also where that is not enough, since others are used or stay. */
 static void keep_limits(struct manager *m) {
         _cleanup_(view_list_deinit) struct view_list list = { 0 };
         struct residency_lack lack;
@@ -395,6 +412,7 @@ static void keep_limits(struct manager *m) {
         if ((m->config->residency.max_models == 0 && m->config->residency.max_bytes == 0) || !view_list_init(&list, m, NULL))
                 return;
         lack = (struct residency_lack){ .bytes = missing_of_budget(m, &list, 0), .models = missing_models(m, &list, 0) };
+        clamp_lack(&list, &lack);
         if (residency_choose(list.views, list.n, &lack) == RESIDENCY_SOON)
                 evict(&list, "there are more models than the configuration allows by now");
 }

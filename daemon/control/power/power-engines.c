@@ -146,6 +146,10 @@ void power_engines_test(struct power *p) {
         manager_kick(p->manager);
 }
 
+bool power_explains_loss(const struct power *p, const struct engine *e) {
+        return p && (p->sleeper.state != SLEEP_AWAKE || e->power.test_failed);
+}
+
 static void test_ends(struct power *p, struct engine *e) {
         e->power.test_due = e->power.test_pending = false;
         manager_model_changed(p->manager, e->model, false);
@@ -161,6 +165,7 @@ void power_take_tested(struct power *p, struct engine *e, const Spark__Engine__V
         test_ends(p, e);
         if (!*m->error)
                 return;
+        e->power.test_failed = true;
         (void)snprintf(why, sizeof(why), "it failed its test after the machine's sleep (%.160s)", m->error);
         engine_replace(e, why);
 }
@@ -179,6 +184,7 @@ bool power_engines_tested(struct power *p, uint64_t now_us) {
                         continue;
                 }
                 test_ends(p, e);
+                e->power.test_failed = true;
                 engine_replace(e, "it did not answer a test after the machine's sleep");
         }
         return tested;

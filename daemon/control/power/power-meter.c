@@ -13,7 +13,6 @@
 
 #include "model/engine.h"
 #include "power-private.h"
-#include "request/request.h"
 
 #define SLEPT_US (100 * 1000) /* two clocks are not read at once */
 

@@ -97,7 +97,7 @@ void power_note_tokens(struct power *p, const struct model *model, uid_t uid, ui
 struct power_engine {
         bool rests_wanted, rest_pending; /* as it was told last; that was not answered yet */
         bool rests;                      /* as it said */
-        bool test_due, test_pending;
+        bool test_due, test_pending, test_failed;
         uint64_t pause_key, test_key, test_us;
         bool throttled, temperature_known, energy_known, watts_known;
         int32_t temperature_c;
@@ -116,6 +116,8 @@ void power_take_paused(struct power *p, struct engine *e, const Spark__Engine__V
 void power_take_tested(struct power *p, struct engine *e, const Spark__Engine__V1__Tested *m);
 void power_take_capped(struct power *p, struct engine *e, const Spark__Engine__V1__Capped *m);
 void power_take_state(struct power *p, struct engine *e, const Spark__Engine__V1__State *s);
+/* It was lost with the machine's sleep, which is no fault of what it ran. */
+bool power_explains_loss(const struct power *p, const struct engine *e);
 /* Before it goes. */
 void power_engine_gone(struct power *p, const struct engine *e);
 

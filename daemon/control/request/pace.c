@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 #include "manager.h"
+#include "memory/lease.h"
 #include "pace.h"
 #include "power/power.h"
 
@@ -11,7 +12,7 @@ static bool model_is_at_rest(const struct model *model) {
 static bool anything_goes_on(const struct manager *m) {
         struct list *pos, *tmp;
 
-        if (m->state != MANAGER_READY || m->requests.count > 0 || disk_pending(m->disk) > 0 || power_is_busy(m->power))
+        if (m->state != MANAGER_READY || m->requests.count > leases_at_rest(m->leases) || disk_pending(m->disk) > 0 || power_is_busy(m->power))
                 return true;
         LIST_FOREACH(pos, tmp, (struct list *)&m->models.list)
                 if (!model_is_at_rest(LIST_ENTRY(pos, struct model, link)))

@@ -11,7 +11,6 @@
 #include <string.h>
 
 #include "base/fd.h"
-#include "bus/bus.h"
 #include "keep/keep-clients.h"
 #include "look.h"
 #include "message.h"
@@ -142,7 +141,7 @@ int request_ask(struct request *r, const struct demand *demand, bool interactive
                 return -ENOMEM;
         q->request = r;
         q->authorization = (struct authorization){
-                .polkit = bus_polkit(r->manager->bus),
+                .polkit = manager_polkit(r->manager),
                 .subject = { .peer = r->origin.peer },
                 .uid = r->user->uid,
                 .interactive = interactive,

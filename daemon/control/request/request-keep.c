@@ -16,7 +16,6 @@
 #include "job.h"
 #include "keep/keep-clients.h"
 #include "kept.h"
-#include "memory/lease.h"
 #include "message.h"
 #include "model/load.h"
 #include "request-keep.h"
@@ -279,7 +278,7 @@ static int restore_place(struct request *r, const struct kept_request *kept, con
         } else if (o->look) {
                 return again(error);
         } else if (o->lease) {
-                return lease_submit(r, f, error);
+                return request_submit_lease(r, f, error);
         } else if (o->session) {
                 r->input_fd = fd_steal(input_fd);
                 r->turn.session_tokens = kept->session_tokens;

@@ -18,8 +18,6 @@ struct request *request_alloc(struct manager *m, enum request_kind kind, const s
 struct request *request_free(struct request *r);
 DEFINE_CLEANUP(struct request *, request_free)
 
-void request_error_set_va(struct request_error *e, Spark__V1__ErrorCode code, const char *fmt, va_list ap)
-        _printf_(3, 0);
 /* True for what is refused because of somebody's load or allowance. */
 static inline bool request_error_is_quota(Spark__V1__ErrorCode code) {
         return code == SPARK__V1__ERROR_CODE__BUSY || code == SPARK__V1__ERROR_CODE__QUOTA_EXCEEDED ||
@@ -73,5 +71,7 @@ void request_charge_tokens(struct request *r, size_t n);
 /* Enters what it took into the usage ledger; once. */
 void request_settle(struct request *r);
 void request_uncount(struct request *r);
+/* request-lease.c: a lease, which is held as long as it runs. 0, REQUEST_E_REFUSED, or -errno. */
+int request_submit_lease(struct request *r, const Spark__V1__ClientFrame *frame, struct request_error *error);
 /* Starts to look usage up; the answer ends the request. 0, REQUEST_E_REFUSED, or -errno. */
 int request_ask_usage(struct request *r, const Spark__V1__UsageQuery *q, struct request_error *error);

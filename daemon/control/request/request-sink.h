@@ -9,7 +9,7 @@
 #include <sys/types.h>
 
 #include "base/macro.h"
-#include "model/plan.h"
+#include "request-error.h"
 #include "rights/rights.h"
 #include "spark.pb-c.h"
 #include "users/user.h"
@@ -17,23 +17,6 @@
 struct rate;
 struct request;
 
-enum {
-        REQUEST_E_REFUSED = 1, /* see struct request_error */
-};
-
-struct request_error {
-        Spark__V1__ErrorCode code;
-        char text[512];
-        uint32_t retry_after_ms;
-        uint64_t have, max;
-        bool needs_person; /* as the protocol's */
-        bool has_plan; /* a load's sums come along */
-        struct plan plan;
-};
-
-void request_error_set(struct request_error *e, Spark__V1__ErrorCode code, const char *fmt, ...) _printf_(3, 4);
-/* The same. REQUEST_E_REFUSED. */
-int request_refuse(struct request_error *e, Spark__V1__ErrorCode code, const char *fmt, ...) _printf_(3, 4);
 /* Sets BUSY, with a wait that goes by how fast others `ended` lately. REQUEST_E_REFUSED. */
 int request_refuse_busy(struct request_error *e, const struct rate *ended, const char *fmt, ...) _printf_(3, 4);
 

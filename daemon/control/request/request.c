@@ -164,7 +164,7 @@ int request_place(struct request *r, const struct request_outline *o, const Spar
         } else if (o->store) {
                 e = store_submit(m->store, r, f, fds, n_fds, error);
         } else if (o->lease) {
-                e = lease_submit(r, f, error);
+                e = request_submit_lease(r, f, error);
         } else if (o->session) {
                 r->input_fd = fd_steal(fd);
                 sessions_add(m->sessions, r);

@@ -195,6 +195,8 @@ void request_take_progress(struct request *r, const Spark__Engine__V1__RequestPr
 void request_note_usage(struct request *r, const Spark__V1__Usage *usage);
 /* True while it waits, for its model or in the engine. */
 bool request_is_queued(const struct request *r);
+/* It is a lease, and has what it was asked for. */
+bool request_holds_lease(const struct request *r);
 /* Brings its user's counts up to date with its state. */
 void request_count(struct request *r);
 /* A request that was turned away without having become one: counts as refused. */

@@ -14,6 +14,7 @@
 #include "loadlink.h"
 #include "manager.h"
 #include "model/model-files.h"
+#include "request/request.h"
 #include "store-file.h"
 #include "store.h"
 #include "storelink.h"

@@ -14,11 +14,15 @@
 #include <stdint.h>
 
 #include "modeldir.h"
-#include "request/request.h"
+#include "request-error.h"
 
+struct manager;
+struct model;
+struct request;
 struct store;
 struct store_op;
 struct store_model;
+struct user;
 
 /* Starts to look at what is there. 0 or -errno. */
 int store_new(struct store **ret, struct manager *m);

@@ -4,10 +4,9 @@
 
 #include <string.h>
 
-#include "lease-keep.h"
-#include "lease.h"
-#include "manager.h"
-#include "request/request.h"
+#include "memory/lease-keep.h"
+#include "memory/lease.h"
+#include "request-private.h"
 
 static void on_progress(void *userdata, struct lease *lease, const char *stage, uint64_t done, uint64_t total) {
         request_progress(userdata, stage, done, total);
@@ -32,7 +31,7 @@ static int read_policy(const char *word, enum lease_policy *ret, struct request_
         return 0;
 }
 
-int lease_submit(struct request *r, const Spark__V1__ClientFrame *frame, struct request_error *error) {
+int request_submit_lease(struct request *r, const Spark__V1__ClientFrame *frame, struct request_error *error) {
         const Spark__State__V1__Lease *kept = lease_kept_find(r->manager->lease_keeper, r->key);
         struct lease_ask ask = { .user = r->user, .pid = r->origin.pid, .unit = r->origin.unit, .request = r->key,
                                  .authorised = request_origin_may(&r->origin, RIGHT_MANAGE_MODELS) };
@@ -56,4 +55,8 @@ int lease_submit(struct request *r, const Spark__V1__ClientFrame *frame, struct 
                 ask.why = frame->hold_warm->why;
         }
         return e ? e : lease_new(r->manager->leases, &ask, &request_holder, r, &r->lease, error);
+}
+
+bool request_holds_lease(const struct request *r) {
+        return r->lease && r->lease->granted;
 }
