@@ -109,15 +109,32 @@ static const char *hint_when(const struct call *call, char *out, size_t size) {
         return NULL;
 }
 
+/* An argument that names something which is not there: where what is there is listed. */
+static const char *hint_list(const struct call *call) {
+        static const struct {
+                const char *field, *hint;
+        } lists[] = {
+                { "session: there is no ", "`sparkctl session list` lists yours." },
+                { "job: there is no ", "`sparkctl jobs` lists what is under way." },
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(lists); i++)
+                if (strncmp(call->message, lists[i].field, strlen(lists[i].field)) == 0)
+                        return lists[i].hint;
+        return NULL;
+}
+
 int ctl_fail_call(const struct ctl *ctl, const struct call *call) {
         char text[160];
-        const char *when = hint_when(call, text, sizeof(text));
+        const char *hint = hint_when(call, text, sizeof(text));
 
+        if (!hint)
+                hint = hint_list(call);
         for (size_t i = 0; i < ARRAY_SIZE(codes); i++) {
                 if (codes[i].code != call->code)
                         continue;
                 report(ctl, call, spark_code_name(call->code), call->message,
-                       when ? when : strstr(call->message, "(sudo)") ? NULL /* it was said */ : codes[i].hint);
+                       hint ? hint : strstr(call->message, "(sudo)") ? NULL /* it was said */ : codes[i].hint);
                 return codes[i].status;
         }
         report(ctl, call, spark_code_name(call->code), call->message, NULL);

@@ -33,7 +33,7 @@
 #define CLOSE_US (5u * 1000000u)        /* last frames and engines have so long */
 #define UNIT_ASK_US (500u * 1000u)      /* for what systemd says of our unit */
 #define LASTING_US (60u * 1000000u)     /* whoever runs for so long does not crash again and again */
-#define FDS_RESERVED 256u               /* descriptors for anything but connections */
+#define FDS_RESERVED 2048u              /* descriptors for anything but connections */
 #define DISK_JOBS 4096u                 /* under way at once */
 #define DISK_START_US (2u * 1000000u)   /* what was stored is known when the first client comes, unless the disk is slow */
 #define DISK_END_US (5u * 1000000u)     /* what is not written then is lost */

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import stat
 import subprocess
@@ -16,6 +17,11 @@ import xml.etree.ElementTree as ElementTree
 from bus_harness import *
 from harness import *
 from harness import pb
+
+try:
+    from gi.repository import Gio, GLib
+except ImportError:
+    Gio = None
 
 
 class Interface(BusTestCase):
@@ -448,6 +454,45 @@ class Models(BusTestCase):
         self.assertEqual(Pipes.read_all(fd).decode(), raw)
         over = self.assertRefused("ContextOverflow", self.complete, bus, "word " * 4000)
         self.assertTrue(over)
+
+
+@unittest.skipUnless(Gio, "python3-gi is not installed")
+class Descriptors(BusTestCase):
+    def test_that_nobody_asked_for(self):
+        """A message may bring some in any case. They leave connections theirs, and go with their calls."""
+        daemon = self.serve(null={"step_us": 20000}, limits={"connections": 100})
+        before = daemon.fd_count()
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (600, 600))
+        flags = Gio.DBusConnectionFlags
+        connection = Gio.DBusConnection.new_for_address_sync(
+            self.bus.address, flags.AUTHENTICATION_CLIENT | flags.MESSAGE_BUS_CONNECTION, None, None)
+        refused = []
+
+        def ended(_, result):
+            with contextlib.suppress(GLib.Error):
+                refused.append(connection.send_message_with_reply_finish(result).get_error_name())
+        for _ in range(60):
+            message = Gio.DBusMessage.new_method_call(NAME, PATH, MANAGER, "Complete")
+            message.set_body(GLib.Variant("(sa{sv})", ("x", {"max_tokens": GLib.Variant("u", 100000)})))
+            fds = Gio.UnixFDList.new()
+            for _ in range(16):
+                fds.append(0)
+            message.set_unix_fd_list(fds)
+            connection.send_message_with_reply(message, Gio.DBusSendMessageFlags.NONE, -1, None, ended)
+
+        def some_refused():
+            GLib.MainContext.default().iteration(False)
+            return len(refused) + len(self.requests(daemon)) == 60
+        until(some_refused, 20, "an answer, or a request, for each")
+        self.assertEqual(set(refused), {NAME + ".Error.Busy"})
+        self.assertGreater(len(self.requests(daemon)), 10)
+        with contextlib.ExitStack() as stack:
+            for _ in range(90):
+                stack.enter_context(daemon.connect())
+        connection.close_sync(None)
+        until(lambda: not self.requests(daemon), 10, "their end")
+        self.wait_fds(daemon, before)
+        self.assertNotIn("is lost", daemon.log())
 
 
 class SampleConfiguration(unittest.TestCase):

@@ -36,6 +36,8 @@ class Cache(PowerTestCase):
         self.addCleanup(connection.close_sync, None)
         self.client = Gio.DBusObjectManagerClient.new_sync(connection, Gio.DBusObjectManagerClientFlags.NONE, NAME, PATH, None, None,
                                                            None)
+        # the manager is at the root of the objects, and none of them
+        self.manager = Gio.DBusProxy.new_sync(connection, Gio.DBusProxyFlags.NONE, None, NAME, PATH, MANAGER, None)
 
     def reload(self, **settings):
         self.daemon_.configure(bus="session", **settings)
@@ -45,16 +47,17 @@ class Cache(PowerTestCase):
         """{(path, interface): {property: value}} as the client has it, of what is told."""
         while GLib.MainContext.default().iteration(False):
             pass
-        found = {}
+        found = {(PATH, MANAGER): self.values(self.manager)}
         for thing in self.client.get_objects():
-            for proxy in thing.get_interfaces() or ():
-                interface = proxy.get_interface_name()
-                values = {name: proxy.get_cached_property(name) for name in self.promised(interface)}
-                found[thing.get_object_path(), interface] = {name: None if value is None else value.unpack()
-                                                             for name, value in values.items()}
-            if not thing.get_interfaces():
+            proxies = thing.get_interfaces()
+            found |= {(thing.get_object_path(), proxy.get_interface_name()): self.values(proxy) for proxy in proxies}
+            if not proxies:
                 found[thing.get_object_path(), None] = {}
         return found
+
+    def values(self, proxy):
+        values = {name: proxy.get_cached_property(name) for name in self.promised(proxy.get_interface_name())}
+        return {name: None if value is None else value.unpack() for name, value in values.items()}
 
     def promised(self, interface):
         """Of what is its user's nothing is promised but that it is there."""
@@ -63,6 +66,7 @@ class Cache(PowerTestCase):
 
     def real(self):
         objects = self.call(self.bus_, "GetManagedObjects", interface="org.freedesktop.DBus.ObjectManager")
+        objects[PATH] = {MANAGER: self.call(self.bus_, "GetAll", "s", (MANAGER,), PATH, "org.freedesktop.DBus.Properties")}
         return {(str(path), str(interface)): {name: values[name] for name in self.promised(interface)}
                 for path, interfaces in objects.items() for interface, values in interfaces.items()}
 

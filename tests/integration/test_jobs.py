@@ -89,7 +89,10 @@ class Jobs(Ctl, TestCase):
         self.assertEqual(self.jobs(self.daemon_), [])
         self.assertIn("Nothing is being loaded", self.ctl(self.daemon_, "jobs", check=0).stdout)
         self.assertIn("Nothing is being loaded", self.ctl(self.daemon_, "jobs", "list", "--watch", check=0).stdout)  # ends by itself
-        self.assertIn("no job 7", self.ctl(self.daemon_, "jobs", "cancel", 7, check=64).stderr)
+        said = self.ctl(self.daemon_, "jobs", "cancel", 7, check=64).stderr
+        self.assertIn("no job 7", said)
+        self.assertIn("`sparkctl jobs`", said)  # where there might be one
+        self.assertIn("`sparkctl session list`", self.ctl(self.daemon_, "session", "close", "nobody", check=64).stderr)
         for wrong in ("cancel",), ("cancel", "x"), ("cancel", "-1"), ("cancel", ""), ("nonsense",), ("list", "x"):
             self.ctl(self.daemon_, "jobs", *wrong, check=64)
 

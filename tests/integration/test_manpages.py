@@ -106,6 +106,11 @@ class Pages(TestCase):
         policy = ElementTree.parse(ROOT / "systemd/org.sparkd.Spark1.policy").getroot()
         self.assertFalse({action.get("id") for action in policy.iter("action")} - words("org.sparkd.Spark1.5"))
 
+    def test_every_error(self):
+        names = {name.title().replace("_", "") for name in pb.ErrorCode.keys()} - {"ErrorCodeUnspecified"}
+        self.assertGreater(len(names), 12)
+        self.assertFalse(names - {word.rstrip(".") for word in words("org.sparkd.Spark1.5")})
+
     def test_every_function_is_one(self):
         header = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "client").glob("spark*.h"))
         named = set(re.findall(r"\bspark_\w+(?= *\()", plain("libspark.3")))

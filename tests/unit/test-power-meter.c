@@ -381,8 +381,22 @@ static void test_watchers(void **state) {
         struct fixture *f = *state;
         struct power *p = f->m->power;
         struct power_watcher w = { .changed = on_changed, .userdata = &p->state };
+        struct engines e;
 
         power_watch(p, &w);
+        told = 0;
+        p->reading = (struct power_reading){ .has_battery = true, .percent = 50 };
+        power_update(p, manager_now_us());
+        assert_int_equal(told, 1); /* a battery, beside mains */
+        engines_begin(f, &e);
+        told = 0;
+        say(f, &e.of[0], true, 1000000);
+        assert_int_equal(told, 1); /* another source of energy */
+        say(f, &e.of[0], true, 2000000);
+        assert_int_equal(told, 1);
+        power_engine_gone(p, &e.of[0]);
+        assert_int_equal(told, 2);
+        engines_end(f, &e);
         told = 0;
         p->reading = (struct power_reading){ .on_battery = true, .has_battery = true, .percent = 50 };
         power_update(p, manager_now_us());

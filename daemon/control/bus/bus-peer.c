@@ -7,10 +7,12 @@
  */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/fd.h"
 #include "base/log.h"
@@ -20,6 +22,7 @@
 #define PEERS_MAX 256u          /* the bus lets us have 512 matches */
 #define PEERS_PER_USER_MAX 64u
 #define CALLS_PER_PEER_MAX 128u /* at once */
+#define FDS_RESERVED 64u        /* for anything but connections and calls */
 
 /* ---- calls ---- */
 
@@ -294,6 +297,27 @@ static int peer_new(struct bus *b, const char *name, struct bus_peer **ret) {
         return 0;
 }
 
+/*
+ * A message may bring descriptors that its method does not ask for, and they are open as long as the message is there: sixteen
+ * for each call that waits for its answer. Connections that may still come keep theirs. The lowest number that is free says how
+ * many are open: gaps are filled first.
+ */
+static bool fds_run_short(const struct bus *b) {
+        const struct manager *m = b->manager;
+        uint64_t connections = m->config->limits.connections, kept = FDS_RESERVED;
+        int lowest = fcntl(sd_bus_get_fd(b->bus), F_DUPFD_CLOEXEC, 0);
+        struct rlimit limit;
+
+        if (lowest < 0)
+                return true;
+        (void)fd_close(lowest);
+        if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+                return false;
+        if (connections > m->n_connections)
+                kept += 2 * (connections - m->n_connections);
+        return (uint64_t)lowest + MIN(kept, (uint64_t)limit.rlim_cur / 2) > (uint64_t)limit.rlim_cur;
+}
+
 int bus_call_begin(struct bus *b, sd_bus_message *m, const struct bus_demand *demand, sd_bus_error *error) {
         const char *sender = sd_bus_message_get_sender(m);
         struct bus_peer *p = sender ? peer_find(b, sender) : NULL;
@@ -306,6 +330,8 @@ int bus_call_begin(struct bus *b, sd_bus_message *m, const struct bus_demand *de
                 return bus_error_set(error, SPARK__V1__ERROR_CODE__STOPPING, "The daemon is shutting down.");
         if (p ? p->n_calls >= CALLS_PER_PEER_MAX : b->n_peers >= PEERS_MAX)
                 return bus_error_set(error, SPARK__V1__ERROR_CODE__BUSY, "Too many calls at once; try again later.");
+        if (fds_run_short(b))
+                return bus_error_set(error, SPARK__V1__ERROR_CODE__BUSY, "Calls hold too many descriptors; try again later.");
         if (!p) {
                 r = peer_new(b, sender, &p);
                 if (r < 0)
