@@ -20,7 +20,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "backend-facts.h"
 #include "format.h"
+#include "operands.h"
 
 enum {
         BACKEND_E_NO_MEMORY = 1,
@@ -28,175 +30,13 @@ enum {
         BACKEND_E_MISSING = 3,     /* backend_open(): no such backend, or not on this machine */
 };
 
-/* What a shared object with a backend must have been built for: the version counts changes of what this header and format.h
- * define, operations that come or go change the rest by themselves. */
+/* What a shared object with a backend must have been built for: the version counts changes of what this header and those that it
+ * includes define, operations that come or go change the rest by themselves. */
 #define BACKEND_VERSION 6u
 #define BACKEND_ABI ((uint32_t)(BACKEND_VERSION * 65536u + sizeof(struct backend_ops)))
 
 struct backend; /* each backend embeds it first */
 struct kv_cache; /* opaque, the backend's */
-
-/* Why a backend cannot be used, a sentence for people; empty: nothing to say. */
-struct backend_error {
-        char text[320];
-};
-
-struct backend_config {
-        unsigned threads; /* 0 = one per core this process may use */
-        const char *isa; /* CPU: "auto", or a kernel family by name for tests ("c", "avx2", ...) */
-        unsigned null_step_us; /* null: how long a step pretends to take */
-        const char *placement; /* CUDA: "auto" (also NULL), "unified" or "device" */
-        const char *activations; /* CUDA: "bf16" (also NULL and "") or "fp8", which is faster and less exact (docs/cuda.md) */
-        unsigned hang_ms; /* CUDA: how long a step may take before the device counts as lost; 0 = 10 s */
-        const char *library;   /* CUDA: path of the shared object; NULL = where this program's build or installation has it */
-        const char *log_name;  /* how the program logs (base/log.h), for a backend that brings a logger of its own; NULL: unsaid */
-        int log_level;
-        bool log_for_journal;
-        struct backend_error *error; /* where open() may say why it refuses, or NULL; backend_open() sets it */
-};
-
-/* What a backend says of itself, for status. */
-struct backend_facts {
-        char device[64];       /* "NVIDIA GB10 (sm_121)", empty where it is the host */
-        char placement[16];    /* where weights are: "host", "unified", "device" */
-        char kv_memory[16];    /* and KV */
-        uint64_t device_bytes; /* memory of a device of its own that is allocated */
-        uint64_t host_bytes;   /* of the host's memory, that it takes beside weights, KV caches and what alloc() gave */
-        uint64_t steps, graph_steps; /* run so far, and how many of them as one launch of a graph */
-        uint64_t graph_nodes;        /* kernels and copies of the graph that was launched last */
-};
-
-/* What the device that computes says of its power. What it can't say is not known; throttled is false then. */
-struct backend_power {
-        bool energy_known, power_known, temperature_known;
-        uint64_t energy_uj; /* since open() */
-        uint32_t power_mw;  /* lately */
-        int32_t temperature_c;
-        bool throttled;     /* it is slower than it could be, for heat or power */
-};
-
-/* What a backend is to do without, to save power; zero: nothing. */
-struct backend_caps {
-        uint32_t threads; /* that compute, at most */
-        uint32_t clocks;  /* percent of the highest ones */
-        bool undo;        /* one that ended may have left the device's clocks capped */
-};
-
-enum backend_clocks {
-        BACKEND_CLOCKS_FREE,        /* no cap is wanted, and none is in force */
-        BACKEND_CLOCKS_UCLAMP,      /* in force: the kernel is told what the threads that compute need at most (uclamp) */
-        BACKEND_CLOCKS_NVML,        /* in force: the driver locks the device's clocks */
-        BACKEND_CLOCKS_UNSUPPORTED, /* by the kernel, the driver or the device */
-        BACKEND_CLOCKS_FORBIDDEN,   /* it takes a privilege */
-};
-
-struct backend_capped {
-        uint32_t threads; /* that take part now; 0 = no threads of the host compute */
-        enum backend_clocks clocks;
-};
-
-/* How large steps get. */
-struct backend_limits {
-        uint32_t rows, gathered; /* gathered: that gather() takes */
-        uint32_t sequences;      /* of a step */
-        uint32_t context;        /* positions of a sequence */
-};
-
-/* Of a row of logits: sum of e^(x - largest) over all, in double. bad: not-a-number or +infinity among them, or nothing but
- * -infinity. */
-struct backend_top {
-        double sum;
-        float largest;
-        bool bad;
-};
-
-/* One product of a matmul call: out[r][o] (+)= sum over i of x[r][i] * w[o][i], plus bias[o]. */
-struct matmul {
-        const struct weight *w;
-        const float *bias; /* dev, [n_out], may be NULL */
-        float *out;        /* dev, [n_rows][out_stride] */
-        size_t out_stride; /* floats */
-        bool accumulate;   /* add to what out holds (residual) */
-};
-
-/* A page holds page_tokens positions of one sequence, K and V, for every layer. */
-struct kv_config {
-        uint32_t n_layers;
-        uint32_t n_kv_heads;
-        uint32_t head_dim; /* of K and of V */
-        uint32_t n_pages;
-        uint32_t page_tokens; /* power of two */
-        enum kv_format format;
-};
-
-/* The rows of a step. Host arrays, valid for the step. Rows of one sequence stand together, positions ascending. */
-struct batch {
-        uint32_t n_rows;
-        const int32_t *token;   /* [n_rows] */
-        const uint32_t *pos;    /* [n_rows] position in its sequence, from 0 */
-        const uint32_t *seq;    /* [n_rows] index into page_table */
-        uint32_t n_seqs;
-        const uint32_t *const *page_table; /* [n_seqs], each [ceil((last pos + 1) / page_tokens)] page numbers */
-};
-
-enum rope_kind {
-        ROPE_NONE = 0,
-        ROPE_NORM = 1, /* pairs (2i, 2i+1): llama */
-        ROPE_NEOX = 2, /* pairs (i, i + n_rot/2): qwen, phi, gemma ... */
-};
-
-/* Rotary embedding (Su et al. 2021), with per-pair frequency divisors (llama 3's scaling) and YaRN's magnitude. Queries
- * may have a temperature that falls as positions grow: they are multiplied by 1 + temp_scale ln(floor(pos / temp_length)
- * + 1), rotated or not. */
-struct rope {
-        enum rope_kind kind;
-        uint32_t n_rot;          /* elements of a head that are rotated, even */
-        const float *inv_freq;   /* host, [n_rot / 2]: angle per position of each pair, scaling included */
-        float magnitude;         /* multiplies sine and cosine; 1 */
-        float temp_scale;        /* 0 = none */
-        uint32_t temp_length;
-};
-
-struct attention {
-        uint32_t n_heads;
-        uint32_t layer;
-        float scale;             /* of q.k, usually 1/sqrt(head_dim) */
-        float softcap;           /* 0 = none */
-        uint32_t window;         /* sliding window in tokens, 0 = all */
-        const float *sinks;      /* dev, [n_heads] or NULL */
-};
-
-enum activation {
-        ACT_SILU = 0,         /* silu(gate) * up */
-        ACT_GELU_TANH = 1,    /* gelu(gate) * up, tanh form, in half precision */
-        ACT_SILU_CLAMPED = 2, /* g sigmoid(1.702 g) * (u + 1); g is gate, at most 7, u is up, within -7 and 7 (gpt-oss) */
-        ACTIVATIONS,
-};
-
-/* How a router's outputs become the weights of the chosen experts. */
-enum gating {
-        GATING_SOFTMAX = 0,        /* over all experts */
-        GATING_SIGMOID = 1,
-        GATING_SOFTMAX_CHOSEN = 2, /* over the chosen ones */
-};
-
-/* Those with the largest weights are chosen (of equal ones the first), largest first. */
-struct routing {
-        uint32_t n_experts, n_used;
-        enum gating gating;
-        const float *bias; /* dev, [n_experts]: added to choose by, not to the weights; or NULL */
-        bool normalize;    /* the weights of the chosen ones are divided by their sum */
-        float scale;       /* and multiplied by this */
-};
-
-#define ROUTING_SUM_MIN 6.103515625e-5f /* that weights are divided by: the smallest normal number of half precision */
-
-/* The experts of each of n_rows rows, as route() chose them: row r has slots [r * n_used, (r + 1) * n_used). */
-struct chosen {
-        const uint32_t *experts; /* dev, [n_rows][n_used] */
-        const float *weights;    /* dev, the same */
-        uint32_t n_rows, n_used;
-};
 
 struct backend_ops {
         const char *name; /* "cpu", "cuda", "null" */

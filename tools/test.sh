@@ -25,17 +25,24 @@ part() {
         echo "==> $name took $(($(date +%s) - began)) s"
 }
 
-# Most tests leave a processor idle: what only compiles and looks is done beside them, by whoever has time. Each has a log, which its
-# part shows; begins when the headers that are made are there.
-beside() {
+# What is begun goes on beside what follows, and has a log, which its part shows.
+begin() {
         name=$1
         shift
-        { nice -n 19 "$@" >"$build/$name.log" 2>&1 && echo 0 || echo 1; } >"$build/$name.rc" &
-        eval "beside_$name=$!"
+        { "$@" >"$build/$name.log" 2>&1 && echo 0 || echo 1; } >"$build/$name.rc" &
+        eval "begun_$name=$!"
+}
+
+# Most tests leave a processor idle: what only compiles and looks is done beside them, by whoever has time. Begins when the headers
+# that are made are there.
+beside() {
+        aside=$1
+        shift
+        begin "$aside" nice -n 19 "$@"
 }
 
 finish() {
-        eval "wait \$beside_$1"
+        eval "wait \$begun_$1"
         cat "$build/$1.log"
         return "$(cat "$build/$1.rc")"
 }
@@ -55,32 +62,38 @@ cross=no
 packages=no
 [ "$root" = no ] || ! tools/deps.sh deb || packages=yes
 
-part "build" "$make" --no-print-directory -j"$jobs" BUILD="$build" all unit
-beside lint "$make" --no-print-directory -j"$jobs" BUILD="$build" lint
+# Machine code for GPUs takes long to make, and none of the other parts runs it: CUDA=0 for those.
+run="$make --no-print-directory BUILD=$build RECORD=$record"
+
+part "build" $run -j"$jobs" CUDA=0 all unit
+beside cuda $run -j1 cuda-check
+beside lint $run -j"$jobs" CUDA=0 lint
 # package-test finds what was compiled
 [ "$packages" = no ] || beside deb tools/deb.sh "$build" 0
-part "tests" "$make" --no-print-directory -j"$jobs" BUILD="$build" RECORD="$record" check
-part "cuda: kernels compile and do not spill" "$make" --no-print-directory -j"$jobs" BUILD="$build" RECORD="$record" cuda-check
-beside tsan_build "$make" --no-print-directory -j1 BUILD="$build" tsan-build
-[ "$cross" = no ] || beside cross_build "$make" --no-print-directory -j1 BUILD="$build" cross-build
-part "sanitizers: address, undefined" "$make" --no-print-directory -j"$jobs" BUILD="$build" RECORD="$record" asan
-part "sanitizers: thread" after tsan_build "$make" --no-print-directory -j"$jobs" BUILD="$build" RECORD="$record" tsan
+part "tests" $run -j"$jobs" CUDA=0 check
+beside tsan_build $run -j1 tsan-build
+[ "$cross" = no ] || beside cross_build $run -j1 cross-build
+part "sanitizers: address, undefined" $run -j"$jobs" asan
+part "sanitizers: thread" after tsan_build $run -j"$jobs" tsan
+# They mostly wait; what follows computes all the time, and looks at no clock.
+if [ "$packages" = yes ]; then
+        part "packages are built" finish deb
+        begin packages $run package-test
+fi
 if [ "$cross" = yes ]; then
-        part "aarch64" after cross_build "$make" --no-print-directory -j"$jobs" BUILD="$build" RECORD="$record" cross
+        part "aarch64" after cross_build $run -j"$jobs" cross
 else
         echo "==> aarch64 SKIPPED: no cross packages here (see above)"
 fi
-# Only root can boot a system; anybody else's run says that it was left out.
+[ "$packages" = no ] || part "packages" finish packages
+part "cuda: kernels compile and do not spill" finish cuda
+part "lint" finish lint
+# By itself, since it looks at the clock. Only root can boot a system; anybody else's run says that it was left out.
 if [ "$root" = yes ]; then
-        part "real systemd" "$make" --no-print-directory -j"$jobs" BUILD="$build" RECORD="$record" system-test
-        if [ "$packages" = yes ]; then
-                part "packages are built" finish deb
-                part "packages" "$make" --no-print-directory BUILD="$build" RECORD="$record" package-test
-        fi
+        part "real systemd" $run -j"$jobs" CUDA=0 system-test
 else
         echo "==> real systemd SKIPPED: needs root and systemd-nspawn; so do packages"
 fi
-part "lint" finish lint
 
 echo
 python3 tests/run.py --totals "$record" || failed=1

@@ -29,7 +29,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "kernels/backend.h"
+#include "kernels/operands.h"
 
 enum {
         SAMPLER_E_LOGITS = 1, /* a logit is NaN or +infinity, or no token is possible */

@@ -6,6 +6,8 @@
  * memory, so upload and download are copies and bind has nothing to do.
  */
 
+#include "kernels/backend.h"
+
 #include "kernels.h"
 #include "pool.h"
 

@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "kernels/backend.h"
+#include "kernels/operands.h"
 
 #define TILE_MAX 8u      /* rows that a matmul kernel takes at most, a power of two */
 #define ACT_BLOCK 32u

@@ -6,7 +6,7 @@
 
 #include <ptx.cuh>
 
-#include "kernels/backend.h"
+#include "kernels/operands.h"
 
 /* 0 below -87.33, 2.4e38 above 88.37; vec-math.h says where the coefficients come from. */
 DEVICE float act_exp(float x) {

@@ -13,6 +13,7 @@
 
 #include <stdatomic.h>
 
+#include "kernels/backend.h"
 #include "kernels/lossless.h"
 #include "record.h"
 #include "run.h"

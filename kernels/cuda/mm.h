@@ -11,7 +11,7 @@
  * a matrix has a scale, each slice is multiplied by it before.
  */
 
-#include "ops.h"
+#include "route.h"
 
 struct cuda_mm_product {
         const void *w;

@@ -3,7 +3,8 @@
 
 /*
  * Between the backend's host part (C) and its kernels (.cu): what all launches share, and the operations on rows. mm.h has
- * the matrix products, attn.h the KV cache and attention. docs/cuda.md says how it fits together.
+ * the matrix products, attn.h the KV cache and attention, route.h what mixtures of experts take besides, top.h the best
+ * logits. docs/cuda.md says how it fits together.
  *
  * Launch functions only start work on a stream and return what the runtime said; sizes and formats are checked by the caller.
  * All pointers are device memory unless they say host.
@@ -16,7 +17,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "kernels/backend.h"
+#include "kernels/operands.h"
 
 #ifdef __cplusplus
 #define CUDA_API extern "C"
@@ -159,86 +160,6 @@ CUDA_API cudaError_t cuda_slice(const struct cuda_launch *l, struct cuda_rows ro
 /* out[j] = x[index[j]]; index is device memory */
 CUDA_API cudaError_t cuda_gather(const struct cuda_launch *l, struct cuda_rows rows, const uint32_t *index, const float *x,
                                  uint32_t dim, float *out);
-
-/*
- * The experts of each row (backend.h, route), and the slots in the order of their experts: groups of at most group_rows slots
- * of one expert each, experts ascending, slots ascending within. from[p] is the row of x of place p: s / n_used where x has a
- * row per row (for_rows), and to[p] = s its slot. n_groups is written, 0 where there are no rows.
- */
-struct cuda_group {
-        uint32_t expert;
-        uint32_t first; /* place */
-        uint32_t n;
-};
-
-struct cuda_slots {
-        uint32_t *row, *slot;      /* [max slots]: by place */
-        struct cuda_group *groups; /* [cuda_groups_max()] */
-        uint32_t *n_groups;
-        uint32_t group_rows;
-        uint32_t max_groups;
-};
-
-static inline uint32_t cuda_groups_max(uint32_t max_slots, uint32_t n_experts, uint32_t group_rows) {
-        uint32_t most = n_experts + max_slots / group_rows;
-
-        return most < max_slots ? most : max_slots;
-}
-
-#define CUDA_ROUTE_EXPERTS 512u /* at most; and of the others */
-#define CUDA_ROUTE_USED 32u
-#define CUDA_ROUTE_SLOTS (1u << 19)
-#define CUDA_ROUTE_ROWS 65536u /* what of an expert's is in front of other slots of it fits 16 bits */
-
-struct cuda_route {
-        struct cuda_rows rows;
-        struct routing routing;
-        const float *logits;
-        uint32_t *experts; /* [rows][n_used] */
-        float *weights;
-        struct cuda_slots slots;
-};
-
-CUDA_API cudaError_t cuda_route(const struct cuda_launch *l, const struct cuda_route *a);
-
-/* out[r] (+)= sum over slots of x[slot] * weight, in their order. */
-CUDA_API cudaError_t cuda_combine(const struct cuda_launch *l, struct cuda_rows rows, uint32_t n_used, const float *weights,
-                                  const float *x, uint32_t dim, bool accumulate, float *out);
-
-/*
- * The best of each row's logits [rows][dim]: the k <= CUDA_TOP_MAX highest, best first, of equal ones the lowest id first, and
- * what is needed to know probabilities: the largest logit and the sum of e^(x - largest) over all, in double, added up in an
- * order fixed by dim. bad: 1 where a logit is NaN or +infinity, or all are -infinity.
- */
-#define CUDA_TOP_MAX 256u
-#define CUDA_TOP_PIECE 8192u /* logits of a block; also at most so many of all pieces' highest */
-
-struct cuda_top_row {
-        double sum;
-        float largest;
-        uint32_t bad;
-};
-
-struct cuda_top {
-        struct cuda_rows rows;
-        uint32_t dim, k;
-        const float *logits;
-        float *values;  /* [rows][k] */
-        int32_t *ids;   /* [rows][k] */
-        struct cuda_top_row *row; /* [rows] */
-        void *scratch;  /* cuda_top_scratch_bytes() */
-};
-
-static inline size_t cuda_top_scratch_bytes(uint32_t max_rows, uint32_t dim) {
-        return (size_t)max_rows * ((dim + CUDA_TOP_PIECE - 1) / CUDA_TOP_PIECE) * (CUDA_TOP_MAX * 8u + sizeof(struct cuda_top_row));
-}
-
-/* Whether that can be done: 256 of up to 262144 logits, fewer of more. */
-static inline bool cuda_top_has(uint32_t dim, uint32_t k) {
-        return k >= 1 && k <= CUDA_TOP_MAX && k <= dim && (dim - 1) / CUDA_TOP_PIECE + 1 <= CUDA_TOP_PIECE / k;
-}
-
-CUDA_API cudaError_t cuda_top(const struct cuda_launch *l, const struct cuda_top *a);
 
 /* Random weights of a format for models of a shape, in panels: values of about the given standard deviation (more than 0) and no
  * mean, all finite. Not of coded formats. */

@@ -14,6 +14,7 @@
 
 #include "attn.h"
 #include "mm.h"
+#include "top.h"
 
 struct cuda_backend;
 struct cuda_recorder;

@@ -6,6 +6,8 @@
  * has written nothing down.
  */
 
+#include "kernels/backend.h"
+
 #include "plan.h"
 
 /* Where top()'s results go. */

@@ -11,6 +11,7 @@
 #include "act.cuh"
 #include "launch.cuh"
 #include "pack.cuh"
+#include "route.h"
 
 #define ROUTE_FEW 4u                              /* experts of a lane where there are not many, which is faster */
 #define ROUTE_MANY (CUDA_ROUTE_EXPERTS / WARP)

@@ -4,6 +4,7 @@
 
 #include "act.cuh"
 #include "each.cuh"
+#include "route.h"
 
 /* --- in packed forms --- */
 

@@ -9,6 +9,8 @@
  * generation changes and older graphs are not used again.
  */
 
+#include "kernels/backend.h"
+
 #include "plan.h"
 
 /* A piece of memory that the device can work with; host: of the host, pinned. */

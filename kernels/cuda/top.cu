@@ -13,6 +13,7 @@
 #include "act.cuh"
 #include "launch.cuh"
 #include "pack.cuh"
+#include "top.h"
 
 #define TOP_THREADS 1024u
 #define TOP_PER_THREAD 8u

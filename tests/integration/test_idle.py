@@ -15,7 +15,7 @@ from harness import ROOT, SLOW
 from power_harness import *
 from test_cuda import CudaCase
 
-SETTLE_S, MEASURE_S, INTERVALS = 14, 30, 3
+SETTLE_S, MEASURE_S, INTERVALS = 14, 15, 3
 MOST_PER_SECOND = 1.0
 SILENT = 50
 

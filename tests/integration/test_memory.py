@@ -2,15 +2,19 @@
 """Memory gets short: what the daemon gives back, in which order, and that it comes back by itself. In a control group with a limit,
 which takes root; SPARK_MEMORY_ROUNDS says how often the long one is repeated."""
 
+import contextlib
+import json
 import os
 import pathlib
 import tempfile
+import subprocess
 import time
 import unittest
 
 from harness import *
 from harness import pb
 from memory_harness import MIB, Group, GroupDaemon
+from power_harness import switches
 
 LIMIT = 1024 * MIB
 FLOOR = 192 * MIB
@@ -275,6 +279,70 @@ class Stalls(TestCase):
             finally:
                 self.end(readers)
         self.assertIn(daemon.steps()[0], ("cache", "sessions"))  # how far one stall goes
+
+
+def held_by(pid):
+    """Bytes of its own that a process has touched, and the memory files that it has open, by their numbers."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+        own = next(int(line.split()[1]) << 10 for line in file if line.startswith("RssAnon:"))
+    files = {}
+    for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if os.readlink(fd).startswith("/memfd:"):
+                files[os.stat(fd).st_ino] = os.stat(fd).st_blocks * 512
+    return own, files
+
+
+class Ledger(TestCase):
+    BOUND = MIB
+
+    def proc(self, daemon):
+        """What the kernel says of all that the service has."""
+        files, own = {}, 0
+        for pid in (daemon.pid, *daemon.children()):
+            bytes_, more = held_by(pid)
+            own += bytes_
+            files.update(more)
+        return own + sum(files.values())
+
+    def test_is_what_the_kernel_says(self):
+        """Within a megabyte; and sparkctl says the same as the socket."""
+        daemon = self.daemon(backend="cpu", models=[{"name": "tiny", "path": str(ROOT / "share/models/spark-tiny.gguf"), "default": True}])
+        daemon.wait_engine()
+        with daemon.connect() as client:
+            for _ in range(3):
+                memory = client.ask(status=pb.Status()).done.status.memory
+                self.assertLess(abs(memory.ours - self.proc(daemon)), self.BOUND)
+                self.assertDone(client.answer(client.generate(b"Once upon a time there was " * 20, n=60, credit=100))[2])
+            memory = client.ask(status=pb.Status()).done.status.memory
+            self.assertGreater(memory.ours, memory.images + memory.control)
+        told = json.loads(subprocess.run([BUILD / "bin/sparkctl", "-S", daemon.socket, "--json", "status"], check=True,
+                                         stdout=subprocess.PIPE).stdout)["memory"]
+        for key in "machine", "limit", "floor", "images", "kv", "engine", "given", "step":
+            self.assertEqual(told[key], getattr(memory, key), key)
+        for key in "ours", "control", "kv_resident", "promised":
+            self.assertLess(abs(told[key] - getattr(memory, key)), self.BOUND, key)
+
+
+class Floor(TestCase):
+    """A floor that can't be kept."""
+
+    def test_more_than_there_is(self):
+        """Which is said; and where there is nothing to be given back any more nobody looks ten times a second."""
+        daemon = self.daemon(models=[{"name": "a", "default": True}], memory={"floor": "1000G"})
+        with daemon.connect() as client:
+            until(lambda: client.ask(status=pb.Status()).done.status.models[0].state == "available", 20, "the model's end")
+            status = client.ask(status=pb.Status()).done.status
+            self.assertIn("memory.floor is 1000.00 GiB", " ".join(status.warnings))
+            self.assertGreater(status.memory.missing, 0)
+        time.sleep(6 * SLOW)
+        most = 25  # in 5 s; ten looks a second would be 50 and more
+        found = []
+        while len(found) < 3 and not (found and found[-1] <= most):
+            before = sum(switches([daemon.pid]).values())
+            time.sleep(5)
+            found.append(sum(switches([daemon.pid]).values()) - before)
+        self.assertLessEqual(min(found), most)
 
 
 if __name__ == "__main__":

@@ -176,8 +176,8 @@ class Weights(KeptTestCase):
         model, = client.ask(models=pb.Models()).done.models.models
         return model
 
-    def configure(self, daemon, floor):
-        daemon.configure(models=self.MODELS, backend="cpu", memory={"floor": str(floor), "pressure": "no"})
+    def configure(self, daemon, floor, **memory):
+        daemon.configure(models=self.MODELS, backend="cpu", memory={"floor": str(floor), **memory})
 
     def test_comes_back_when_it_may(self):
         daemon = self.kept(models=self.MODELS, backend="cpu", memory={"floor": "64M", "pressure": "no"})
@@ -193,14 +193,14 @@ class Weights(KeptTestCase):
         loads = daemon.log().count("'m': loading")
         for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGKILL):
             daemon.crash(number)
-            self.configure(daemon, before.memory.available)  # whoever asked for the memory has it now: nothing would fit
+            self.configure(daemon, before.memory.available, pressure="no")  # whoever asked for the memory has it now: nothing would fit
             daemon.start()
             after = client.ask(status=pb.Status()).done.status
             self.assertEqual((after.memory.step, after.memory.given), (before.memory.step, before.memory.given))
             self.assertEqual([l.given_bytes for l in after.leases], [l.given_bytes for l in before.leases])
             self.assertEqual(self.model(client).state, "available")
         self.assertEqual(daemon.log().count("'m': loading"), loads)
-        self.configure(daemon, 64 << 20)
+        self.configure(daemon, 64 << 20, pressure="no")
         daemon.signal(signal.SIGHUP)
         until(lambda: "configuration reloaded" in daemon.log(), 10, "the reload")
         client.cancel(lease)
@@ -211,6 +211,30 @@ class Weights(KeptTestCase):
         daemon.restart(signal.SIGKILL)
         self.assertEqual(daemon.log().count("'m': loading"), loads + 1)  # and is adopted as ever
         self.assertServes(daemon)
+
+    def test_under_pressure(self):
+        """The same where nobody holds a lease, and the machine is short of memory: streams wait in each later process, and go on."""
+        daemon = self.kept(models=self.MODELS, backend="cpu", memory={"floor": "64M", "restore_seconds": 1})
+        client = daemon.connect()
+        self.addCleanup(client.close)
+        right = client.answer(client.generate(b"Once", n=40, model="m", credit=100))[0]
+        begun = client.generate(b"Once", n=40, model="m", credit=5)
+        first = client.tokens(begun, 5)
+        self.configure(daemon, 1000 << 30, restore_seconds=1)
+        daemon.signal(signal.SIGHUP)
+        until(lambda: client.ask(status=pb.Status()).done.status.memory.step == "weights", 10, "the weights' end")
+        waits = client.generate(b"Once", n=40, model="m", credit=100)
+        for number in (signal.SIGKILL, signal.SIGTERM):
+            daemon.restart(number)
+            model = self.model(client)
+            self.assertEqual((model.state, model.held), ("available", "memory"))
+        self.configure(daemon, 64 << 20, restore_seconds=1)
+        daemon.signal(signal.SIGHUP)
+        client.credit(begun, 100)
+        for id, seen in (begun, first), (waits, []):
+            ids, _, end = client.answer(id, seen=len(seen))
+            self.assertDone(end)
+            self.assertEqual(seen + ids, right)
 
     def test_unloaded_meanwhile(self):
         """It does not come back, and no later process loads it."""

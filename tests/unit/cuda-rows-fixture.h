@@ -10,6 +10,8 @@
 
 #include "kernels-fixture.h"
 #include "kernels/cuda/ops.h"
+#include "kernels/cuda/route.h"
+#include "kernels/cuda/top.h"
 #include "kernels/half.h"
 #include "tests/cuda-host/emu.h"
 

@@ -471,10 +471,33 @@ static void test_killed_takers(void **state) {
         assert_true(f->shared->peeked > KILLS && n_rest > 0);
 }
 
+/* What is handed over may be anything. */
+static void test_no_pipe(void **state) {
+        struct carry c = CARRY_NULL;
+        int a[2], b[2], s[2];
+
+        assert_int_equal(pipe2(a, O_CLOEXEC | O_NONBLOCK), 0);
+        assert_int_equal(pipe2(b, O_CLOEXEC | O_NONBLOCK), 0);
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, s), 0);
+        assert_int_equal(carry_init_fds(&c, a[0], b[1]), -EINVAL); /* of two */
+        assert_int_equal(carry_init_fds(&c, a[1], a[0]), -EINVAL); /* the wrong way round */
+        assert_int_equal(carry_init_fds(&c, a[0], a[0]), -EINVAL);
+        assert_int_equal(carry_init_fds(&c, s[0], s[1]), -EINVAL);
+        assert_int_equal(carry_init_fds(&c, s[0], a[1]), -EINVAL);
+        assert_int_equal(c.pipe[0], -1);
+        assert_int_equal(carry_init_fds(&c, a[0], a[1]), 0);
+        carry_deinit(&c);
+        for (size_t i = 0; i < 2; i++) {
+                assert_int_equal(close(b[i]), 0);
+                assert_int_equal(close(s[i]), 0);
+        }
+}
+
 #define CARRY_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void) {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_no_pipe),
                 CARRY_TEST(test_send),
                 CARRY_TEST(test_send_more_than_fits),
                 CARRY_TEST(test_send_to_nobody),

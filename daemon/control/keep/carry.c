@@ -8,7 +8,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -26,9 +28,20 @@ static void order(void) {
         atomic_thread_fence(memory_order_seq_cst);
 }
 
+/* The two ends of one. */
+static bool is_pipe(int read_fd, int write_fd) {
+        struct stat r, w;
+
+        return fstat(read_fd, &r) == 0 && fstat(write_fd, &w) == 0 && S_ISFIFO(r.st_mode) && r.st_dev == w.st_dev &&
+               r.st_ino == w.st_ino && (fcntl(read_fd, F_GETFL) & O_ACCMODE) == O_RDONLY &&
+               (fcntl(write_fd, F_GETFL) & O_ACCMODE) == O_WRONLY;
+}
+
 int carry_init_fds(struct carry *c, int read_fd, int write_fd) {
         int n;
 
+        if (!is_pipe(read_fd, write_fd))
+                return -EINVAL;
         (void)fcntl(write_fd, F_SETPIPE_SZ, PIPE_BYTES); /* a wish: users have a limit */
         n = fcntl(write_fd, F_GETPIPE_SZ);
         if (n < 0)

@@ -43,7 +43,7 @@ struct carry {
 
 #define CARRY_NULL ((struct carry){ .pipe = { -1, -1 } })
 
-/* Makes the pipe, or takes one over. 0 or -errno: it is empty still. */
+/* Makes the pipe, or takes one over. 0 or -errno (-EINVAL: these are no two ends of one): nothing has changed. */
 int carry_init(struct carry *c);
 int carry_init_fds(struct carry *c, int read_fd, int write_fd);
 void carry_deinit(struct carry *c);

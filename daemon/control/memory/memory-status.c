@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 
+#include "base/words.h"
 #include "manager.h"
 #include "memory-status.h"
 #include "pressure.h"
@@ -42,10 +43,15 @@ void memory_fill_info(struct manager *m, Spark__V1__MemoryInfo *info) {
 }
 
 const char *memory_warning(struct manager *m, char *out, size_t size) {
+        char floor[WORDS_BYTES], total[WORDS_BYTES];
+
         if (m->memory.cgroup_trouble)
                 (void)snprintf(out, size, "A control group limits the service's memory, and what is taken of it cannot be read.");
         else if (memory_machine_available(&m->memory) == 0)
                 (void)snprintf(out, size, "/proc/meminfo cannot be read: no model can be loaded.");
+        else if (m->memory.floor >= m->memory.total)
+                (void)snprintf(out, size, "memory.floor is %s, and there are %s: no model can be loaded.",
+                               words_bytes(m->memory.floor, floor), words_bytes(m->memory.total, total));
         else if (m->config->memory_pressure && pressure_trouble(m->pressure))
                 (void)snprintf(out, size, "Nobody tells of memory pressure (%s); MemAvailable is looked at once a second.",
                                pressure_trouble(m->pressure));

@@ -129,12 +129,13 @@ static void look(struct pressure *p) {
         if (available < memory->floor) {
                 p->calm_us = 0;
                 ask_for_floor(p, memory->floor - available, now_us);
-                p->fast_until_us = now_us + FAST_US;
+                if (shed_has_more(p->manager)) /* else it may stay so for days, and nothing is gained by looking */
+                        p->fast_until_us = now_us + FAST_US;
         } else if (pressure_is_on(p)) {
                 end_when_calm(p, available, now_us);
         }
         /* at this pace the floor is reached within a few looks */
-        if (fallen > (available - MIN(available, memory->floor)) / 4)
+        if (available > memory->floor && fallen > (available - memory->floor) / 4)
                 p->fast_until_us = now_us + FAST_US;
         if (now_us < p->fast_until_us) {
                 (void)sd_event_source_set_time_relative(p->timer, LOOK_US);

@@ -140,6 +140,18 @@ uint64_t shed_pending(const struct manager *m) {
         return sum;
 }
 
+bool shed_has_more(const struct manager *m) {
+        struct list *pos, *tmp;
+
+        LIST_FOREACH(pos, tmp, (struct list *)&m->models.list) {
+                const struct model *model = LIST_ENTRY(pos, struct model, link);
+
+                if (model->n_segments > 0 || (model->state != MODEL_AVAILABLE && model->state != MODEL_FAILED))
+                        return true;
+        }
+        return false;
+}
+
 uint64_t shed_bytes(const struct manager *m) {
         uint64_t kept = m->shed ? wanted(m->shed, SHED_NOTHING).reserved : 0;
 

@@ -53,6 +53,9 @@ uint64_t shed_given(const struct manager *m);
 /* Bytes that are about to leave it. */
 uint64_t shed_pending(const struct manager *m);
 
+/* Whether anything is left that could be given back, or is about to be. */
+bool shed_has_more(const struct manager *m);
+
 /* The manager's. 0 or -ENOMEM. */
 int shed_table_new(struct shed_table **ret, struct manager *m);
 /* All holders must have gone. */
