@@ -10,7 +10,7 @@ from bus_harness import *
 from bus_harness import dbus
 from harness import *
 
-__all__ = ["STANDARD", "FORBIDDEN", "USE", "Draw", "Caller", "call_at_random", "pump"]
+__all__ = ["STANDARD", "FORBIDDEN", "USE", "Draw", "Caller", "call_at_random", "pump", "leave"]
 
 STANDARD = {"org.freedesktop.DBus.Properties": {"Get": "ss", "GetAll": "s", "Set": "ssv"},
             "org.freedesktop.DBus.ObjectManager": {"GetManagedObjects": ""},
@@ -182,3 +182,12 @@ def pump(callers, most):
             return False
         GLib.MainContext.default().iteration(True)
     return True
+
+
+def leave(callers):
+    """Closes these; and looks at what had come for those that left before, too: a descriptor among it is held until somebody does."""
+    from gi.repository import GLib
+    for caller in callers:
+        caller.close()
+    while GLib.MainContext.default().iteration(False):
+        pass

@@ -19,21 +19,23 @@ import pathlib
 sys.path.insert(0, sys.argv[4])
 from memory_group import Group
 group = Group(pathlib.Path(group))
-eaten, began = [], time.monotonic()
+eaten, full = [], False
 print("begun", flush=True)
-while True:
+while not full:
     room = group.available() - left
-    if room <= 0:
-        time.sleep(3600 if sys.argv[5] == "once" else 0.01)
+    if room <= 0 and sys.argv[5] != "once":
+        time.sleep(0.01)
         continue
-    n = min(room, rate // 20 or room, 32 << 20) & ~4095
-    if n:
+    full = sys.argv[5] == "once" and room <= 64 << 20  # the last piece: what is given back while it is eaten is not for it
+    n = (room if full else min(room, rate // 20 or room, 32 << 20)) & ~4095
+    if n > 0:
         piece = mmap.mmap(-1, n, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         for at in range(0, n, 4096):
             piece[at] = 1
         eaten.append(piece)
-    if rate:
+    if rate and n > 0:
         time.sleep(n / rate)
+time.sleep(3600)
 """
 
 READER = """
@@ -102,7 +104,8 @@ class Group:
         (self.path / "cgroup.procs").write_text(str(pid), encoding="ascii")
 
     def hog(self, left, rate=0, once=False):
-        """Starts something that eats until so much is left, and (but once) eats what becomes free, too; rate: bytes a second."""
+        """Starts something that eats until so much is left, and (but once) eats what becomes free, too; rate: bytes a second. Once: the
+        last piece ends it, whatever was given back meanwhile."""
         process = subprocess.Popen([sys.executable, "-c", HOG, str(self.path), str(left), str(rate), os.path.dirname(__file__),
                                     "once" if once else "greedy"],
                                    stdout=subprocess.PIPE, text=True, preexec_fn=lambda: self.add(os.getpid()))

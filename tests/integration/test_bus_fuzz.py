@@ -64,8 +64,7 @@ class Fuzz(MockedPolkit):
             if calls % 50 == 0:
                 paths = self.known_paths()
         self.assertTrue(pump(callers, 0), "answers do not come")
-        for caller in callers:
-            caller.close()
+        leave(callers)
         return calls, verdicts
 
     def check(self, socket_mode, forbidden):

@@ -238,8 +238,11 @@ class Load(TestCase):
             alone = [client.answer(client.generate(p, sampling=s))[:2] for p, s in zip(prompts, sampling)]
             ids = [client.generate(p, sampling=s) for p, s in zip(prompts, sampling)]
             begun = [client.tokens(id, 2) for id in ids]
-            took = []
+            took, small = [], []
             for dry_run in (False, True) * 3:
+                start = time.monotonic()
+                self.assertDone(other.ask(load=pb.Load(path=str(STORIES), dry_run=True)))
+                small.append(time.monotonic() - start)
                 start = time.monotonic()
                 end = other.ask(load=pb.Load(path=path, dry_run=dry_run))
                 took.append(time.monotonic() - start)
@@ -251,8 +254,9 @@ class Load(TestCase):
             for end, b, a in zip(ends, begun, alone):
                 self.assertDone(end[2])
                 self.assertEqual(b + end[0], a[0])
-            print(f"a model of {size >> 30} GiB was refused in {min(took) * 1000:.0f} to {max(took) * 1000:.0f} ms")
-            self.assertLess(min(took), 0.1 * SLOW)
+            print(f"a model of {size >> 30} GiB was refused in {min(took) * 1000:.0f} to {max(took) * 1000:.0f} ms, one of 1 MiB looked at "
+                  f"in {min(small) * 1000:.0f}")
+            self.assertLess(min(took), 0.1 * SLOW + 2 * min(small))  # the machine may be busy with others
             self.assertEqual(client.ask(models=pb.Models()).done.models.models[0].engine_restarts, 0)
 
     def test_load_that_is_given_up(self):

@@ -17,7 +17,7 @@ from streams import CONFIG, Client, SOCKET_PATH, StreamSteps, SystemBus, pb, sta
 import dbus
 import dbus.bus
 from dbus.mainloop.glib import DBusGMainLoop
-from bus_draw import FORBIDDEN, USE, Caller, Draw, call_at_random, pump  # (streams.py has told where it is)
+from bus_draw import FORBIDDEN, USE, Caller, Draw, call_at_random, leave, pump  # (streams.py has told where it is)
 
 SECONDS = float(os.environ.get("SPARK_BUS_FUZZ_SECONDS") or 60)
 SEED = int(os.environ.get("SPARK_BUS_FUZZ_SEED") or time.time_ns() & 0xffffffff)
@@ -142,8 +142,7 @@ class Fuzz(StreamSteps):
             if calls % 200 < 5:
                 paths = self.paths()
         self.assertTrue(pump([caller for _, caller in callers], 0), "answers do not come")
-        for _, caller in callers:
-            caller.close()
+        leave([caller for _, caller in callers])
         return calls
 
     def test_03_at_random(self):

@@ -72,6 +72,7 @@ __attribute__((unused)) static int set_up(void **state) {
         (void)snprintf(text, sizeof(text),
                        "socket = \"%s/s\"; state_dir = \"%s/not/there\"; bus = \"none\"; backend = \"null\";"
                        "log_level = \"error\";"
+                       "memory = { pressure = \"no\"; floor = 0; }; residency = { idle_seconds = 0; };" /* whatever the machine does */
                        "models = ( { name = \"a\"; }, { name = \"b\"; } );"
                        "limits = { requests = 100; requests_per_user = 90; bytes_per_user = \"64K\"; };",
                        f->folder, f->folder);
