@@ -291,10 +291,10 @@ static void test_crash_loop_when_ready(void **state) {
         head = state_map(s);
         assert_int_equal(head->brief, 3);
         state_unmap(head);
-        set_brief(s, 299);
+        set_brief(s, 999);
         live(s, (struct order){ .expect = 5, .more = last });
         live(s, (struct order){ .expect = 5 }); /* that one lasted */
-        set_brief(s, 299);
+        set_brief(s, 999);
         live(s, (struct order){ .expect = 5 });
         live(s, (struct order){ .expect = 0, .add = 1 });
         live(s, (struct order){ .expect = 1 });

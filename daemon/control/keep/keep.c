@@ -25,7 +25,7 @@
 /* Whoever is killed at random dies while it takes over now and then: a row of those has to be longer than chance makes it. */
 #define ATTEMPTS_MAX 8u /* ended while they took over, in a row */
 #define UNREADY_MAX 30u /* ended before the service was ready, in a row */
-#define BRIEF_MAX 300u   /* did not last, in a row */
+#define BRIEF_MAX 1000u /* did not last, in a row */
 #define UNREADY_FREE 10u /* of them are followed at once by the next one */
 #define AGAIN_US 1000000u    /* what was given up is tried again at once, then after so long, then after twice as long ... */
 #define AGAIN_SHIFT_MAX 10u
