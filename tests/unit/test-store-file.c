@@ -325,6 +325,39 @@ static void test_remove(void **state) {
         each_fault(state, change_remove, check_remove);
 }
 
+/* A model that did not come to be leaves no blob behind for as long as the daemon runs: its files are incoming ones, as before. */
+static void test_add_takes_back(void **state) {
+        unsigned taken_back = 0;
+
+        for (unsigned at = 1;; at++) {
+                struct fixture *f;
+                bool hit, named;
+                int r;
+
+                assert_int_equal(set_up(state), 0);
+                f = *state;
+                put_incoming(f, "1");
+                arm(f, at, false);
+                r = change_add(f);
+                hit = disarm();
+                named = faccessat(f->dirs.names, "b", F_OK, 0) == 0;
+                if (r < 0 && !named) {
+                        assert_int_equal(count_files(f->dirs.blobs), 1); /* a's */
+                        assert_int_equal(count_files(f->dirs.models), 1);
+                        assert_int_equal(faccessat(f->dirs.incoming, "1", F_OK, 0), 0);
+                        taken_back++;
+                } else { /* what has a name has its files, whatever became of the last sync */
+                        assert_int_equal(count_files(f->dirs.blobs), 2);
+                        assert_int_equal(count_files(f->dirs.models), 2);
+                }
+                (void)tear_down(state);
+                if (!hit)
+                        break;
+        }
+        assert_true(taken_back > 6);
+        *state = NULL;
+}
+
 /* A removal of several names that is cut short says which of them are gone. */
 static void test_remove_tells(void **state) {
         const char *const names[] = { "a", "b", "c" };
@@ -452,8 +485,8 @@ static void test_no_folder(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_add), cmocka_unit_test(test_replace), cmocka_unit_test(test_alias),
-                cmocka_unit_test(test_pin), cmocka_unit_test(test_remove),
+                cmocka_unit_test(test_add), cmocka_unit_test(test_add_takes_back), cmocka_unit_test(test_replace),
+                cmocka_unit_test(test_alias), cmocka_unit_test(test_pin), cmocka_unit_test(test_remove),
                 cmocka_unit_test(test_remove_tells),
                 cmocka_unit_test_setup_teardown(test_order, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_unreadable, set_up, tear_down),

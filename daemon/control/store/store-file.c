@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -70,14 +74,21 @@ int store_free_bytes(const struct store_dirs *d, uint64_t *ret) {
 
 /* ---- changes ---- */
 
-static int add_blobs(const struct store_dirs *d, const struct store_addition *a) {
+/* Bit i of *ret_new: the i-th file was not there, and is now. */
+static int add_blobs(const struct store_dirs *d, const struct store_addition *a, uint64_t *ret_new) {
         bool any = false;
 
+        *ret_new = 0;
         for (size_t i = 0; i < a->manifest->n_files; i++) {
+                const char *digest = a->manifest->files[i].digest;
+                bool was = faccessat(d->blobs, digest, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+
                 if (!*a->incoming[i])
                         continue;
-                if (renameat(d->incoming, a->incoming[i], d->blobs, a->manifest->files[i].digest) < 0)
+                if (renameat(d->incoming, a->incoming[i], d->blobs, digest) < 0)
                         return -errno;
+                if (!was)
+                        *ret_new |= (uint64_t)1 << i;
                 any = true;
         }
         return any && fsync(d->blobs) < 0 ? -errno : 0;
@@ -103,16 +114,39 @@ static int add_name(const struct store_dirs *d, const struct store_name *n) {
         return r;
 }
 
+/* It may have been written all the same, only not brought to the disk for certain. */
+static bool name_may_mean(const struct store_dirs *d, const struct store_name *n) {
+        _cleanup_free_ char *text = NULL;
+        size_t size;
+        int r = file_read_at(d->names, n->name, STORE_MANIFEST_MAX, &text, &size);
+
+        return r < 0 ? r != -ENOENT : memmem(text, size, n->id, strlen(n->id)) != NULL;
+}
+
+/* Large files are not to lie where nobody knows them, on a disk that is full, until the next start: they are incoming ones again. */
+static void take_back(const struct store_dirs *d, const struct store_addition *a, uint64_t fresh) {
+        if ((a->name && name_may_mean(d, a->name)) || file_remove_at(d->models, a->manifest->id) < 0)
+                return;
+        for (size_t i = 0; i < a->manifest->n_files; i++)
+                if (fresh >> i & 1)
+                        (void)renameat(d->blobs, a->manifest->files[i].digest, d->incoming, a->incoming[i]);
+}
+
 int store_file_add(const struct store_dirs *d, const struct store_addition *a) {
+        bool known = a->manifest && faccessat(d->models, a->manifest->id, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+        uint64_t fresh = 0;
         int r = 0;
 
+        static_assert(STORE_FILES_MAX <= 64, "one bit each");
         if (a->manifest) {
-                r = add_blobs(d, a);
+                r = add_blobs(d, a, &fresh);
                 if (r == 0)
                         r = store_file_update(d, a->manifest);
         }
         if (r == 0 && a->name)
                 r = add_name(d, a->name);
+        if (r < 0 && a->manifest && !known)
+                take_back(d, a, fresh);
         return r;
 }
 

@@ -48,7 +48,8 @@ struct store_addition {
         char (*incoming)[24];                  /* [manifest->n_files] */
         const struct store_name *name;         /* NULL = none */
 };
-/* All of it or, seen from names, nothing; what came of the blobs is then left for a scan. 0 or -errno. */
+/* All of it or, seen from names, nothing: what became blobs is in incoming/ again then, or, where the disk does not even do that, or
+ * the model was known (one that was damaged), left for a scan. 0 or -errno. */
 int store_file_add(const struct store_dirs *d, const struct store_addition *a);
 /* Puts a manifest in the place of the one there is. 0 or -errno. */
 int store_file_update(const struct store_dirs *d, const struct store_manifest *m);
