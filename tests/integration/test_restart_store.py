@@ -121,8 +121,7 @@ class CutOff(StoreRestart):
                 self.assertEqual(len(self.text(client, "mine")), 12)
                 self.assertDone(client.ask(unload=pb.Unload(model="mine")))
                 path.with_suffix(".away").rename(path)
-                images = [n for n in daemon.store.names() if n.startswith(("image.", "input."))]
-                self.assertEqual(images, [])
+                until(lambda: not [n for n in daemon.store.names() if n.startswith(("image.", "input."))], 10, "the store without it")
 
     def test_load_of_a_client_that_left(self):
         """Nobody waits for it any more when the next process comes: it is not begun again."""

@@ -210,10 +210,33 @@ static void test_doubt(void **state) {
         assert_string_equal(sleep_state_name(w.s.state), "asleep");
 }
 
+/* What ended in its sleep may be noticed only when everybody is awake again; what ends later is another matter. */
+static void test_explains_loss(void **state) {
+        struct world w;
+
+        (void)begin(&w);
+        w.now_us = SECOND / 2;
+        assert_false(sleeper_explains_loss(&w.s, w.now_us)); /* it has never slept */
+        sleeper_prepare(&w.s, w.now_us);
+        assert_true(sleeper_explains_loss(&w.s, w.now_us));
+        w.parked = true;
+        (void)sleeper_step(&w.s, w.now_us);
+        w.now_us += 100 * SECOND;
+        assert_true(sleeper_explains_loss(&w.s, w.now_us));
+        sleeper_wake(&w.s, w.now_us);
+        assert_true(sleeper_explains_loss(&w.s, w.now_us));
+        w.awake = true;
+        w.now_us += 5 * SECOND;
+        (void)sleeper_step(&w.s, w.now_us);
+        assert_int_equal(w.s.state, SLEEP_AWAKE);
+        assert_true(sleeper_explains_loss(&w.s, w.now_us + SECOND / 2));
+        assert_false(sleeper_explains_loss(&w.s, w.now_us + SECOND));
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_cycle),    cmocka_unit_test(test_limit), cmocka_unit_test(test_hurry), cmocka_unit_test(test_said_twice),
-                cmocka_unit_test(test_given_up), cmocka_unit_test(test_doubt),
+                cmocka_unit_test(test_given_up), cmocka_unit_test(test_doubt), cmocka_unit_test(test_explains_loss),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -147,7 +147,7 @@ void power_engines_test(struct power *p) {
 }
 
 bool power_explains_loss(const struct power *p, const struct engine *e) {
-        return p && (p->sleeper.state != SLEEP_AWAKE || e->power.test_failed);
+        return p && (sleeper_explains_loss(&p->sleeper, manager_now_us()) || e->power.test_failed);
 }
 
 static void test_ends(struct power *p, struct engine *e) {

@@ -88,3 +88,7 @@ bool sleeper_step(struct sleeper *s, uint64_t now_us) {
         }
         return s->state == SLEEP_PREPARING || s->state == SLEEP_RESUMING;
 }
+
+bool sleeper_explains_loss(const struct sleeper *s, uint64_t now_us) {
+        return s->state != SLEEP_AWAKE || (s->sleeps > 0 && now_us - s->since_us < SLEEP_NOTICED_US);
+}

@@ -22,6 +22,7 @@
 #define SLEEP_LIMIT_MIN_US (100u * 1000u)
 /* The machine was to sleep and is awake for so long, and nobody said anything: find out. */
 #define SLEEP_DOUBT_US (60u * 1000000u)
+#define SLEEP_NOTICED_US (1u * 1000000u) /* a process that has ended in its sleep is one that ended after so long at most */
 
 enum sleep_state { SLEEP_AWAKE, SLEEP_PREPARING, SLEEP_ASLEEP, SLEEP_RESUMING };
 
@@ -55,5 +56,7 @@ void sleeper_prepare(struct sleeper *s, uint64_t now_us);
 void sleeper_wake(struct sleeper *s, uint64_t now_us);
 /* Moves on where that is possible. True while it wants to be called again soon. */
 bool sleeper_step(struct sleeper *s, uint64_t now_us);
+/* What is lost now is lost with the sleep: during it, or so soon after that it may only have been noticed then. */
+bool sleeper_explains_loss(const struct sleeper *s, uint64_t now_us);
 /* "awake", "preparing", "asleep", "resuming" */
 const char *sleep_state_name(enum sleep_state state);
