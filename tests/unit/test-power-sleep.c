@@ -235,8 +235,9 @@ static void test_explains_loss(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_cycle),    cmocka_unit_test(test_limit), cmocka_unit_test(test_hurry), cmocka_unit_test(test_said_twice),
-                cmocka_unit_test(test_given_up), cmocka_unit_test(test_doubt), cmocka_unit_test(test_explains_loss),
+                cmocka_unit_test(test_cycle),      cmocka_unit_test(test_limit),    cmocka_unit_test(test_hurry),
+                cmocka_unit_test(test_said_twice), cmocka_unit_test(test_given_up), cmocka_unit_test(test_doubt),
+                cmocka_unit_test(test_explains_loss),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
