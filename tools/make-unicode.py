@@ -47,7 +47,6 @@ def main(out):
     out.write("/* SPDX-License-Identifier: Apache-2.0 */\n\n")
     out.write(f"/* Made by tools/make-unicode.py from Unicode {unicodedata.unidata_version}. Do not edit. */\n\n")
     out.write('#include "unicode.h"\n\n')
-    out.write(f'const char unicode_version[] = "{unicodedata.unidata_version}";\n\n')
     write_array(out, "const uint16_t unicode_stage1[0x110000 / UNICODE_BLOCK]", first)
     out.write("\n")
     write_array(out, f"const uint8_t unicode_stage2[{len(blocks)} * UNICODE_BLOCK]",

@@ -19,7 +19,6 @@ enum {
         UNICODE_LOWER = 1u << 7,       /* Ll */
 };
 
-extern const char unicode_version[];
 extern const uint16_t unicode_stage1[0x110000 / UNICODE_BLOCK];
 extern const uint8_t unicode_stage2[];
 
