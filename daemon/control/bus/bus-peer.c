@@ -22,7 +22,7 @@
 #define PEERS_MAX 256u          /* the bus lets us have 512 matches */
 #define PEERS_PER_USER_MAX 64u
 #define CALLS_PER_PEER_MAX 128u /* at once */
-#define FDS_RESERVED 64u        /* for anything but connections and calls */
+#define FDS_SPARE 64u           /* for anything but connections and calls */
 
 /* ---- calls ---- */
 
@@ -304,7 +304,7 @@ static int peer_new(struct bus *b, const char *name, struct bus_peer **ret) {
  */
 static bool fds_run_short(const struct bus *b) {
         const struct manager *m = b->manager;
-        uint64_t connections = m->config->limits.connections, kept = FDS_RESERVED;
+        uint64_t connections = m->config->limits.connections, kept = FDS_SPARE;
         int lowest = fcntl(sd_bus_get_fd(b->bus), F_DUPFD_CLOEXEC, 0);
         struct rlimit limit;
 
