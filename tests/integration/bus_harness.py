@@ -211,7 +211,8 @@ class BusTestCase(TestCase):
             return list(client.ask(status=pb.Status()).done.status.requests)
 
     def monitor(self):
-        """Lines of `gdbus monitor`, as a list that grows."""
+        """Lines of `gdbus monitor`, as a list that grows; it listens to the daemon when this returns."""
+        before = self.monitors()
         process = subprocess.Popen(["gdbus", "monitor", "--address", self.bus.address, "--dest", NAME],
                                    stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         lines = []
@@ -229,8 +230,18 @@ class BusTestCase(TestCase):
             reader.join()
             process.stdout.close()
         self.addCleanup(end)
-        until(lambda: any("is owned by" in line for line in lines), 10, "the monitor")
+        until(lambda: self.monitors() > before, 10, "the monitor")
         return lines
+
+    def monitors(self):
+        """How many monitors the bus sends the daemon's signals to. A monitor says who owns the name before it asks for
+        its signals, so what it prints does not tell."""
+        bus = self.connect()
+        owner = bus.get_name_owner(NAME)
+        rules = bus.call_blocking("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus.Debug.Stats",
+                                  "GetAllMatchRules", "", ())
+        bus.close()
+        return sum(rule == f"type='signal',sender='{owner}'" for of_one in rules.values() for rule in of_one)
 
     def busctl(self, *args, **options):
         return subprocess.Popen(["busctl", f"--address={self.bus.address}", *args], stdout=subprocess.PIPE,
