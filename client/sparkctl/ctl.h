@@ -138,7 +138,6 @@ int ctl_finish(const struct ctl *ctl, int status);
 /* Draws "stage 42 %" on standard error, on a terminal only, at most ten times a second; clears it. */
 void ctl_progress(struct ctl *ctl, const char *fmt, ...) _printf_(2, 3);
 void ctl_progress_clear(struct ctl *ctl);
-int64_t ctl_now_ms(void);
 
 /* "1 h 5 min", "12 s". */
 const char *format_duration(double seconds, char out[32]);

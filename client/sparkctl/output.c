@@ -4,9 +4,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/utf8.h"
 #include "ctl.h"
 #include "json.h"
@@ -163,15 +163,8 @@ int ctl_finish(const struct ctl *ctl, int status) {
         return status ? status : EXIT_OTHER;
 }
 
-int64_t ctl_now_ms(void) {
-        struct timespec ts;
-
-        (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-        return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
 void ctl_progress(struct ctl *ctl, const char *fmt, ...) {
-        int64_t now = ctl_now_ms();
+        int64_t now = clock_now_ms();
         va_list ap;
 
         if (!ctl->tty_err || ctl->dumb || (ctl->progress_shown && now - ctl->progress_ms < PROGRESS_INTERVAL_MS))
