@@ -14,10 +14,11 @@ from harness import *
 MIXES = ("chat", "long", "burst", "slow", "cancel")
 
 
-def load(*arguments, status=0):
+def load(*arguments, status=0, env=None):
     """Runs it; the report, or with a status other than 0 (report or None, standard error)."""
     done = subprocess.run([BUILD / "bin" / "spark-bench", "clients", "--json", *map(str, arguments)],
-                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120 * SLOW, check=False)
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120 * SLOW, check=False,
+                          env={**os.environ, **(env or {})})
     if done.returncode != status:
         raise AssertionError(f"status {done.returncode}, not {status}: {done.stderr}")
     report = json.loads(done.stdout) if done.stdout else None
@@ -198,6 +199,10 @@ class Sparkd(LoadCase):
 class Command(unittest.TestCase):
     def test_no_daemon(self):
         self.assertIn("/nonexistent/s", load("-S", "/nonexistent/s", status=69)[1])
+        said = load(status=69, env={"SPARK_SOCKET": "/nonexistent/e"})[1]
+        self.assertRegex(said, r"/nonexistent/e: .*\n.*is sparkd running\?")
+        self.assertNotIn("/nonexistent/e", load("-S", "/nonexistent/s", status=69, env={"SPARK_SOCKET": "/nonexistent/e"})[1])
+        self.assertRegex(load("--nonsense", status=64)[1], r"^spark-bench: .*nonsense")
 
     def test_usage(self):
         for arguments, expected in (
