@@ -176,6 +176,7 @@ class Top(CtlTest):
 
 
 class Verbs(CtlTest):
+    @within_a_day
     def test_usage(self):
         daemon = self.daemon(limits={"tokens_per_day": 40})
         empty = self.ctl_json(daemon, "usage")
@@ -241,7 +242,8 @@ class Verbs(CtlTest):
 
     def test_warnings(self):
         daemon = self.daemon(state_dir="/nonexistent/sparkd")
-        self.assertIn("/nonexistent", self.ctl_json(daemon, "status")["warnings"][0])
+        (warning,) = until(lambda: self.ctl_json(daemon, "status")["warnings"], 10, "the warning")
+        self.assertIn("/nonexistent", warning)
         self.assertIn("Warning: Usage", self.ctl(daemon, "status"))
         done = subprocess.run([CTL, "-S", daemon.socket, "doctor"], stdout=subprocess.PIPE, text=True, check=False)
         self.assertRegex(done.stdout, r"warn +service +Usage is not kept")
