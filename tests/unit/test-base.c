@@ -8,6 +8,7 @@
 
 #include "base/buf.h"
 #include "base/checked.h"
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/list.h"
 #include "base/utf8.h"
@@ -158,10 +159,26 @@ static void test_list(void **state) {
         assert_true(list_empty(&head));
 }
 
+/* Both units are of the clock that waits and timers go by. */
+static void test_clock(void **state) {
+        struct timespec before, after;
+        uint64_t us;
+        int64_t ms;
+
+        assert_int_equal(clock_gettime(CLOCK_MONOTONIC, &before), 0);
+        us = clock_now_us();
+        ms = clock_now_ms();
+        assert_int_equal(clock_gettime(CLOCK_MONOTONIC, &after), 0);
+        assert_in_range(us, (uint64_t)before.tv_sec * 1000000u + (uint64_t)before.tv_nsec / 1000u,
+                        (uint64_t)after.tv_sec * 1000000u + (uint64_t)after.tv_nsec / 1000u);
+        assert_in_range(ms, us / 1000u, (uint64_t)after.tv_sec * 1000u + (uint64_t)after.tv_nsec / 1000000u);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_checked), cmocka_unit_test(test_buf),  cmocka_unit_test(test_words),
                 cmocka_unit_test(test_utf8),    cmocka_unit_test(test_memfd), cmocka_unit_test(test_list),
+                cmocka_unit_test(test_clock),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
