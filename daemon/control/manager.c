@@ -32,7 +32,7 @@
 
 #define TICK_US 1000000u
 #define CLOSE_US (5u * 1000000u)        /* last frames and engines have so long */
-#define UNIT_ASK_US (500u * 1000u)      /* for what systemd says of our unit */
+#define UNIT_ASK_US (2u * 1000000u)     /* for what systemd says of our unit: on a busy machine it takes its time */
 #define LASTS_US (60u * 1000000u)       /* whoever runs for so long does not crash again and again */
 #define FDS_RESERVED 2048u              /* descriptors for anything but connections */
 #define DISK_JOBS 4096u                 /* under way at once */

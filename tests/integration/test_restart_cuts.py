@@ -4,7 +4,6 @@
 store."""
 
 import resource
-import select
 import signal
 import struct
 import time
@@ -30,8 +29,7 @@ class Uncommitted(KeptTestCase):
                 clients = [daemon.connect() for _ in range(room + 3)]
                 daemon.process.terminate()  # all are kept then, in one turn, and then that counts
                 late = time.monotonic() - began > 0.7  # after a second they are kept anyhow
-                select.select([daemon.store.sock], [], [], 10)
-                time.sleep(0.05)
+                daemon.store.wait_full()
                 self.assertIsNone(daemon.process.poll())
                 daemon.crash()
             daemon.store.settle()

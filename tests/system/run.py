@@ -13,7 +13,7 @@ makes goes on top. Needs root, systemd-nspawn and a writable cgroup tree, and sk
 line is "N passed, N failed, N skipped".
 
 In the environment: SPARK_TEST_BASE=FOLDER, another system's root instead, as a newer release's, that has what the tests and the build
-need; SPARK_TEST_BROKER=1, dbus-broker, which has to be installed, is the bus.
+need; SPARK_TEST_BROKER=1, dbus-broker, which has to be installed, is the bus; HESITATE, docs/testing.md.
 """
 
 import argparse

@@ -22,7 +22,7 @@
 
 #define PROPERTIES(P)                                           \
         P("Id", 's', "s", id, CONST)                            \
-        P("User", 'u', "u", uid, CONST)                         \
+        P("Uid", 'u', "u", uid, CONST)                          \
         P("Kind", 's', "s", kind, CONST)                        \
         P("Model", 's', "s", model, SILENT)                     \
         P("Name", 's', "s", name, SILENT)                       \
