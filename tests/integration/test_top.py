@@ -226,6 +226,14 @@ class Verbs(CtlTest):
             person.press(b"\x03")
             self.assertEqual(person.end(), 130)
 
+    def test_one_name_for_one_thing(self):
+        """status, models and top call what waits and what prefixes hold alike."""
+        daemon = self.daemon()
+        daemon.wait_engine()
+        self.assertIn("0 running, 0 waiting", self.ctl(daemon, "models"))
+        for verb in "status", "top":
+            self.assertRegex(self.ctl(daemon, verb), r"USER .* RUNNING WAITING .* KV USED +PREFIXES +TODAY")
+
     def test_colours(self):
         """Where they are seen and wanted; and no control sequences where the terminal knows none."""
         daemon = self.daemon(null={"step_us": 5000})
