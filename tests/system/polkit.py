@@ -28,7 +28,8 @@ INTERACTION = "Only root"  # the sentence that comes with InteractiveAuthorizati
 
 
 def complete(user, *options):
-    return call("Complete", "sa{sv}", f"{inside.MARK} hums", str(len(options) // 3 + 1), "max_tokens", "u", "4", *options, user=user)
+    return call("Complete", "sa{sv}", f"{inside.MARK} hums", str(len(options) // 3 + 2), "max_tokens", "u", "4", "seed", "t", "1", *options,
+                user=user)
 
 
 def rules(**granted):
