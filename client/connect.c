@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/utf8.h"
 #include "internal.h"
@@ -47,13 +48,6 @@ static struct spark *spark_alloc(void) {
         (void)pthread_cond_init(&s->dispatch_ended, &attr);
         (void)pthread_condattr_destroy(&attr);
         return s;
-}
-
-static int64_t now_ms(void) {
-        struct timespec ts;
-
-        (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-        return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
 static int epoll_add(struct spark *s, int fd) {
@@ -135,7 +129,7 @@ static int connect_patiently(const struct sockaddr_un *addr, int64_t until_ms) {
         const struct timespec rest = { .tv_nsec = REST_MS * 1000000l };
         int fd = connect_once(addr);
 
-        while (is_passing(fd) && now_ms() < until_ms) {
+        while (is_passing(fd) && clock_now_ms() < until_ms) {
                 (void)nanosleep(&rest, NULL);
                 fd = connect_once(addr);
         }
@@ -153,7 +147,7 @@ static void drop_hello(struct spark *s) {
 }
 
 int spark_connect(struct spark **ret, const char *path, const char *software) {
-        struct connect_state c = { .addr = { .sun_family = AF_UNIX }, .timer_fd = -1, .until_ms = now_ms() + TRY_MS };
+        struct connect_state c = { .addr = { .sun_family = AF_UNIX }, .timer_fd = -1, .until_ms = clock_now_ms() + TRY_MS };
         _cleanup_fd_ int fd = -1;
         size_t n;
         int r;
@@ -250,7 +244,7 @@ static int try_again(struct spark *s) {
 bool connect_again(struct spark *s) {
         struct connect_state *c = s->connect;
 
-        if (!c || now_ms() >= c->until_ms)
+        if (!c || clock_now_ms() >= c->until_ms)
                 return false;
         if (!c->down) {
                 (void)epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, s->channel.fd, NULL);

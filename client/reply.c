@@ -200,9 +200,8 @@ static int stored_show(struct reply *r, const Spark__V1__StoredModel *p) {
         return weights_show(&r->weights, p->weights, &r->stored.weights);
 }
 
-static int done_show(struct reply *r, const Spark__V1__Done *p) {
-        struct spark_done *d = &r->done;
-
+/* What an answer of any kind may say. */
+static void figures_show(struct spark_done *d, const Spark__V1__Done *p) {
         d->finish = (int)p->finish_reason;
         d->seed = p->seed;
         if (p->usage) {
@@ -215,6 +214,12 @@ static int done_show(struct reply *r, const Spark__V1__Done *p) {
                 d->prefill_ms = p->timing->prefill_ms;
                 d->decode_ms = p->timing->decode_ms;
         }
+}
+
+static int done_show(struct reply *r, const Spark__V1__Done *p) {
+        struct spark_done *d = &r->done;
+
+        figures_show(d, p);
         switch (p->result_case) {
         case SPARK__V1__DONE__RESULT_TOKENIZE:
                 d->ids = p->tokenize->ids;

@@ -9,21 +9,14 @@
 #include <errno.h>
 #include <poll.h>
 #include <sys/eventfd.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "internal.h"
 
-static int64_t now_ms(void) {
-        struct timespec ts;
-
-        (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-        return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
 static int waiter_poll(struct spark *s, const struct waiter *w, int64_t deadline) {
         struct pollfd fds[] = { { .fd = w->event_fd, .events = POLLIN }, { .fd = s->epoll_fd, .events = POLLIN } };
-        int64_t left = deadline < 0 ? -1 : MAX(deadline - now_ms(), (int64_t)0);
+        int64_t left = deadline < 0 ? -1 : MAX(deadline - clock_now_ms(), (int64_t)0);
         int r;
 
         r = poll(fds, ARRAY_SIZE(fds), (int)left);
@@ -40,7 +33,7 @@ static int waiter_poll(struct spark *s, const struct waiter *w, int64_t deadline
 
 /* Processes until the waiter was told. Called and left with the lock held. */
 static int waiter_run(struct spark *s, struct waiter *w, int timeout_ms) {
-        int64_t deadline = timeout_ms < 0 ? -1 : now_ms() + timeout_ms;
+        int64_t deadline = timeout_ms < 0 ? -1 : clock_now_ms() + timeout_ms;
         int r = 0;
 
         w->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

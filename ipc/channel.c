@@ -15,8 +15,8 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "channel-private.h"
 
@@ -32,13 +32,6 @@ static void write_u32le(uint8_t *p, uint32_t v) {
         p[1] = (uint8_t)(v >> 8);
         p[2] = (uint8_t)(v >> 16);
         p[3] = (uint8_t)(v >> 24);
-}
-
-static uint64_t now_us(void) {
-        struct timespec ts;
-
-        (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-        return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
 }
 
 static struct channel_out *block_free(struct channel_out *b) {
@@ -432,7 +425,7 @@ int channel_flush(struct channel *c) {
 
                 if (n == -EAGAIN || n == -EWOULDBLOCK) {
                         if (moved || c->out_blocked_us == 0)
-                                c->out_blocked_us = now_us();
+                                c->out_blocked_us = clock_now_us();
                         return 0;
                 }
                 if (n == -EPIPE || n == -ECONNRESET)

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the unit tests, the fuzz corpora, the integration and the system tests of one build and adds up what they say.
 
-    tests/run.py --build build [--label TEXT] [--emulator QEMU] [--only SUBSTRING]... unit|fuzz|integration|system|package ...
+    tests/run.py --build build [--label TEXT] [--emulator QEMU] [--only SUBSTRING]... [--hesitate PROGRAMS]
+                 unit|fuzz|integration|system|package ...
     tests/run.py --totals FILE         the sum of several runs that were given --record FILE
 
 The closing line is "N passed, N failed, N skipped"; the exit status is 1 if anything failed or nothing ran.
@@ -20,7 +21,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 UNIT_TIMEOUT_S = 300
 INTEGRATION_TIMEOUT_S = 1500
-SYSTEM_TIMEOUT_S = 900
+SYSTEM_TIMEOUT_S = 1800
 
 
 class Totals:
@@ -132,6 +133,8 @@ def main():
     parser.add_argument("--label", default="")
     parser.add_argument("--emulator", default="", type=str)
     parser.add_argument("--only", action="append", default=[])
+    parser.add_argument("--hesitate", metavar="PROGRAMS",
+                        help="names with commas between: these sleep now and then before they send, receive or wait (docs/testing.md)")
     parser.add_argument("--record", help="append the counts to this file")
     parser.add_argument("--totals", help="print the sum of a file that --record wrote")
     parser.add_argument("stage", nargs="*", choices=["unit", "fuzz", "integration", "system", "package", []])
@@ -147,6 +150,8 @@ def main():
         env.setdefault("ASAN_OPTIONS", "detect_leaks=1:abort_on_error=0:allocator_may_return_null=1")
         env.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
         env.setdefault("TSAN_OPTIONS", "halt_on_error=0:second_deadlock_stack=1")
+        if options.hesitate:
+            env.update(LD_PRELOAD=str((ROOT / options.build / "tests/hesitate.so").resolve(strict=True)), HESITATE_PROGRAMS=options.hesitate)
         stages = {"unit": run_unit, "fuzz": run_fuzz, "integration": run_integration, "system": run_system,
                   "package": run_package}
         for stage in options.stage:

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 # What people and CI call: help, demo, test and its parts, install, clean.
 
-.PHONY: help deps demo test check unit-test fuzz-test integration-test system-test deb package-test asan tsan cross cuda-check gpu-check lint fuzz \
-    clean install uninstall
+.PHONY: help deps demo test check unit-test fuzz-test integration-test system-test hesitate deb package-test asan tsan cross \
+    cuda-check gpu-check lint fuzz clean install uninstall
 
 help:
 	@echo "make              build everything below $(BUILD)/"
 	@echo "make demo         install what is missing, build, start a private daemon and stream an answer"
-	@echo "make test         everything that CI runs (about half an hour on two cores)"
+	@echo "make test         everything that CI runs (36 minutes on two cores)"
 	@echo "make check        the quick part of it: unit, fuzz corpora and integration tests of one build"
 	@echo "make system-test  the installed service under a real systemd, in a container (as root)"
+	@echo "make hesitate     integration tests with slow programs: PROGRAMS=gdbus,sparkd ONLY=test_bus (docs/testing.md)"
 	@echo "make deb          Debian packages, in $(BUILD)/deb (docs/packaging.md)"
 	@echo "make package-test install, upgrade and purge them in such a container; lintian"
 	@echo "make cuda-check   that the CUDA kernels compile and spill no registers (needs nvcc, no GPU)"
@@ -60,6 +61,11 @@ fuzz-test: $(FUZZ)
 
 integration-test: all
 	@$(RUN_TESTS) --build $(BUILD) integration
+
+# Not a part of make test: it takes long, and a failure may mean that a program was slower than a promise allows.
+hesitate: $(if $(PROGRAMS),all $(BUILD)/tests/hesitate.so)
+	$(if $(PROGRAMS),,$(error say who is to hesitate: PROGRAMS=sparkd, or other names with commas between))
+	@$(RUN_TESTS) --build $(BUILD) --label "with hesitation of $(PROGRAMS)" --hesitate $(PROGRAMS) $(ONLY:%=--only %) integration
 
 # Boots a real systemd with the installed service in it; needs root.
 system-test: all

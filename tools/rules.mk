@@ -174,6 +174,11 @@ $(BUILD)/tests/%.so: $(BUILD)/obj/tests/unit/objects/%.o
 	@mkdir -p $(@D)
 	$(call QUIET,LD)$(CC) -shared $< $(ALL_LDFLAGS) -o $@
 
+# Preloaded by hand: make hesitate
+$(BUILD)/tests/hesitate.so: $(BUILD)/obj/tests/hesitate.o
+	@mkdir -p $(@D)
+	$(call QUIET,LD)$(CC) -shared $< $(ALL_LDFLAGS) -o $@
+
 # Fuzz targets: LLVMFuzzerTestOneInput and, unless built for libFuzzer, a main that replays files.
 $(BUILD)/fuzz/fuzz-%: $(BUILD)/obj/tests/fuzz/fuzz-%.o $(if $(LIBFUZZER),,$(BUILD)/obj/tests/fuzz/replay.o) $(LIBS_TEST)
 	@mkdir -p $(@D)

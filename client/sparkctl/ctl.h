@@ -34,6 +34,8 @@ struct ctl {
         bool ask_password, no_ask_password; /* as the command line says; neither: on a terminal */
         int agent_pid;       /* 0: none */
         bool tty_in, tty_out, tty_err;
+        bool dumb;           /* the terminal knows no control sequences */
+        bool colours;        /* are wanted on standard output */
         struct spark *spark; /* NULL until ctl_connect() */
         int signal_fd;       /* -1 until ctl_signals_block() */
         unsigned interrupts; /* taken from signal_fd */
@@ -92,6 +94,7 @@ struct call {
         void (*on_done)(struct call *call, const struct spark_done *done);
         void *data;
         void (*more_json)(struct json *j, const struct call *call); /* keys that go with an error, with --json; or NULL */
+        const char *hint_not_found; /* what to do where there is no such model, if more is known than for any verb; or NULL */
         bool show_progress;
         bool quiet;     /* errors are the caller's to report */
         bool ended;
@@ -135,7 +138,6 @@ int ctl_finish(const struct ctl *ctl, int status);
 /* Draws "stage 42 %" on standard error, on a terminal only, at most ten times a second; clears it. */
 void ctl_progress(struct ctl *ctl, const char *fmt, ...) _printf_(2, 3);
 void ctl_progress_clear(struct ctl *ctl);
-int64_t ctl_now_ms(void);
 
 /* "1 h 5 min", "12 s". */
 const char *format_duration(double seconds, char out[32]);

@@ -61,6 +61,24 @@ static bool wants_json(int argc, char **argv) {
         return false;
 }
 
+static int run_verb(struct ctl *ctl, int argc, char **argv) {
+        for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
+                if (strcmp(argv[0], verbs[i].name) == 0)
+                        return verbs[i].run(ctl, argc, argv);
+        return ctl_fail_usage(ctl, NULL, "There is no verb '%.100s'.", argv[0]);
+}
+
+/* "help", "help VERB", "help VERB SUBVERB": what --help says behind them. */
+static int help(struct ctl *ctl, int argc, char **argv) {
+        char option[] = "--help", *behind[] = { argc > 1 ? argv[1] : NULL, option, option };
+
+        if (argc < 2)
+                return usage();
+        if (argc > 2 && argv[2][0] != '-')
+                behind[1] = argv[2];
+        return run_verb(ctl, ARRAY_SIZE(behind), behind);
+}
+
 static int run(struct ctl *ctl, int argc, char **argv) {
         int first = argc, status;
 
@@ -73,11 +91,8 @@ static int run(struct ctl *ctl, int argc, char **argv) {
                 return usage();
         }
         if (strcmp(argv[first], "help") == 0)
-                return usage();
-        for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
-                if (strcmp(argv[first], verbs[i].name) == 0)
-                        return verbs[i].run(ctl, argc - first, argv + first);
-        return ctl_fail_usage(ctl, NULL, "There is no verb '%.100s'.", argv[first]);
+                return help(ctl, argc - first, argv + first);
+        return run_verb(ctl, argc - first, argv + first);
 }
 
 /* A caller may have closed any of the three, and the connection would get its number: then it got the messages, too. */
@@ -91,7 +106,7 @@ static void open_standard_files(void) {
 }
 
 int main(int argc, char **argv) {
-        const char *socket = getenv("SPARK_SOCKET");
+        const char *socket = getenv("SPARK_SOCKET"), *term = getenv("TERM"), *no_color = getenv("NO_COLOR");
         struct ctl ctl = {
                 .socket = socket && *socket ? socket : SPARK_SOCKET_DEFAULT,
                 .json = wants_json(argc, argv),
@@ -102,6 +117,8 @@ int main(int argc, char **argv) {
         };
         int status;
 
+        ctl.dumb = term && strcmp(term, "dumb") == 0;
+        ctl.colours = ctl.tty_out && !ctl.dumb && !(no_color && *no_color); /* https://no-color.org */
         open_standard_files();
         status = run(&ctl, argc, argv);
         ctl_progress_clear(&ctl);

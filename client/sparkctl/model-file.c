@@ -60,6 +60,15 @@ const char *model_file_name(const char *path, char out[MODEL_NAME_BYTES + 1]) {
         return n > 0 ? out : NULL;
 }
 
+const char *model_file_hint(const char *what, char *out, size_t size) {
+        char safe[200];
+
+        if (access(what, F_OK) < 0)
+                return NULL;
+        (void)snprintf(out, size, "A file is named with a '/': ./%s", format_safe(what, safe, sizeof(safe)));
+        return out;
+}
+
 int model_file_open(const struct ctl *ctl, const char *path, int *ret_fd) {
         _cleanup_fd_ int fd = -1;
         struct stat st;
@@ -70,7 +79,8 @@ int model_file_open(const struct ctl *ctl, const char *path, int *ret_fd) {
                                 "%s can't be opened: %s.", path, strerror(errno));
         if (fd < 0)
                 return ctl_fail(ctl, EXIT_BAD_DATA, "FILE",
-                                "Check the path; a name without '/' means a configured model.",
+                                strchr(path, '/') ? "Check the path; a name without '/' means a model that the service knows."
+                                                  : "Check the path.",
                                 "%s can't be opened: %s.", path, strerror(errno));
         if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
                 return ctl_fail(ctl, EXIT_BAD_DATA, "FILE", "A model is one file, e.g. in GGUF format.",

@@ -212,9 +212,9 @@ void options_print_global_help(void) {
 }
 
 static int print_help(const struct option_spec *spec) {
-        (void)printf("Usage: sparkctl %s %s\n\n%s\n", spec->verb, spec->usage, spec->text);
+        (void)printf("Usage: sparkctl %s%s%s\n\n%s", spec->verb, *spec->usage ? " " : "", spec->usage, spec->text);
         if (spec->options && spec->options->name)
-                (void)printf("Options:\n");
+                (void)printf("\nOptions:\n");
         for (const struct option *o = spec->options; o && o->name; o++)
                 print_option(o->letter, o->name, o->argument, o->help);
         (void)printf("\nGlobal options:\n");

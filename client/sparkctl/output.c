@@ -4,9 +4,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/utf8.h"
 #include "ctl.h"
 #include "json.h"
@@ -116,6 +116,7 @@ static const char *hint_list(const struct call *call) {
         } lists[] = {
                 { "session: there is no ", "`sparkctl session list` lists yours." },
                 { "job: there is no ", "`sparkctl jobs` lists what is under way." },
+                { "The store has no ", "`sparkctl models` lists what there is; `sparkctl models import FILE` takes a model into the store." },
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(lists); i++)
@@ -128,6 +129,8 @@ int ctl_fail_call(const struct ctl *ctl, const struct call *call) {
         char text[160];
         const char *hint = hint_when(call, text, sizeof(text));
 
+        if (!hint && call->code == SPARK_MODEL_NOT_FOUND)
+                hint = call->hint_not_found;
         if (!hint)
                 hint = hint_list(call);
         for (size_t i = 0; i < ARRAY_SIZE(codes); i++) {
@@ -160,18 +163,11 @@ int ctl_finish(const struct ctl *ctl, int status) {
         return status ? status : EXIT_OTHER;
 }
 
-int64_t ctl_now_ms(void) {
-        struct timespec ts;
-
-        (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-        return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
 void ctl_progress(struct ctl *ctl, const char *fmt, ...) {
-        int64_t now = ctl_now_ms();
+        int64_t now = clock_now_ms();
         va_list ap;
 
-        if (!ctl->tty_err || (ctl->progress_shown && now - ctl->progress_ms < PROGRESS_INTERVAL_MS))
+        if (!ctl->tty_err || ctl->dumb || (ctl->progress_shown && now - ctl->progress_ms < PROGRESS_INTERVAL_MS))
                 return;
         (void)fprintf(stderr, "\r\033[K");
         va_start(ap, fmt);

@@ -243,6 +243,7 @@ static bool command(struct chat *c, const char *line, bool *ret_quit) {
 static int converse(struct chat *c) {
         int status = 0;
 
+        show_prompt(c, "(Ctrl-D ends the chat, /help says what else there is)\n");
         while (status == 0) {
                 struct buf line = BUF_NULL(LINE_MAX_BYTES);
                 bool quit = false;

@@ -48,8 +48,8 @@ void doctor_note(struct doctor *d, enum level level, const char *check, const ch
                 json_close(&d->json, '}');
                 return;
         }
-        (void)printf("%s%-4s%s  %-10s  %s\n", d->ctl->tty_out ? colours[level] : "", level_names[level],
-                     d->ctl->tty_out ? "\033[0m" : "", check, format_safe(message, safe, sizeof(safe)));
+        (void)printf("%s%-4s%s  %-10s  %s\n", d->ctl->colours ? colours[level] : "", level_names[level],
+                     d->ctl->colours ? "\033[0m" : "", check, format_safe(message, safe, sizeof(safe)));
         if (advice)
                 (void)printf("                  %s\n", advice);
 }
@@ -157,8 +157,11 @@ static void check_service(struct doctor *d) {
 
         r = spark_connect(&d->ctl->spark, d->ctl->socket, "sparkctl " SPARK_VERSION);
         if (r < 0) {
-                doctor_note(d, LEVEL_FAIL, "service", "Start it: systemctl start sparkd. Its log: journalctl -u sparkd",
-                     "Nobody answers: %s.", strerror(-r));
+                if (r == -EACCES || r == -EPERM) /* what to do about that, the socket's line says */
+                        doctor_note(d, LEVEL_FAIL, "service", NULL, "It can't be asked: %s.", strerror(-r));
+                else
+                        doctor_note(d, LEVEL_FAIL, "service", "Start it: systemctl start sparkd. Its log: journalctl -u sparkd",
+                             "Nobody answers: %s.", strerror(-r));
                 return;
         }
         r = spark_status(d->ctl->spark, NULL, NULL, &id);

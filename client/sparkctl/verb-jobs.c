@@ -81,7 +81,7 @@ static void print_job(struct jobs *jobs, const struct spark_job *job) {
 static void print_jobs(struct jobs *jobs, const struct spark_done *done) {
         bool live = jobs->watch && jobs->ctl->tty_out;
 
-        if (live)
+        if (live && !jobs->ctl->dumb)
                 (void)printf("\033[H\033[J"); /* home, and all behind it gone */
         if (done->n_jobs == 0)
                 (void)printf("Nothing is being loaded, imported or packed%s.\n", jobs->request.all_users ? "" : " for you");

@@ -132,7 +132,7 @@ static int load_start(struct ctl *ctl, struct call *call, const char *what) {
         const struct load *load = call->data;
         _cleanup_free_ char *path = NULL;
         _cleanup_fd_ int fd = -1;
-        char name[MODEL_NAME_BYTES + 1];
+        char name[MODEL_NAME_BYTES + 1], hint[256];
         int status = 0;
 
         request.dry_run = load->dry_run;
@@ -146,14 +146,16 @@ static int load_start(struct ctl *ctl, struct call *call, const char *what) {
                 status = request_file(ctl, what, &request, &fd, &path);
         } else if (load->name) {
                 return ctl_fail_usage(ctl, "load", "--name goes with a FILE (a path with '/' in it).");
-        } else {
+        } else if (what) {
                 request.model = what;
+                call->hint_not_found = model_file_hint(what, hint, sizeof(hint));
         }
         if (!status)
                 status = ctl_connect_asking(ctl, true);
         if (status)
                 return status;
         status = call_wait(call, spark_load(ctl->spark, &request, load_event, call, &call->id));
+        call->hint_not_found = NULL;
         return load->status ? load->status : status;
 }
 

@@ -14,6 +14,7 @@
 #include "options.h"
 #include "status.h"
 #include "subverbs.h"
+#include "users.h"
 #include "weights.h"
 
 /* ---- answers ---- */
@@ -85,6 +86,7 @@ static void print_plan(const struct spark_stored *s) {
 
 static void print_stored(const struct spark_stored *s) {
         char text[300], bytes[32], when[64] = "";
+        struct user_names names = { 0 };
         time_t t = (time_t)s->imported;
         struct tm tm;
 
@@ -95,8 +97,8 @@ static void print_stored(const struct spark_stored *s) {
         (void)printf("%s\n", s->n_names ? "" : " (none)");
         if (localtime_r(&t, &tm))
                 (void)strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S", &tm);
-        (void)printf("stored        %s, imported %s by uid %u%s%s\n", words_bytes(s->bytes, bytes), when, s->uid,
-                     s->pinned ? "; pinned" : "", s->damaged ? "; DAMAGED: import it again" : "");
+        (void)printf("stored        %s, imported %s by %s%s%s\n", words_bytes(s->bytes, bytes), when,
+                     user_name(&names, s->uid), s->pinned ? "; pinned" : "", s->damaged ? "; DAMAGED: import it again" : "");
         (void)printf("state         %s\n", format_safe(s->state, text, sizeof(text)));
         (void)printf("architecture  %s\n", format_safe(s->architecture, text, sizeof(text)));
         (void)printf("weights       %" PRIu64 " parameters%s%s\n", s->parameters, *s->format ? ", most of them " : "",

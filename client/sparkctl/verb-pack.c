@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "import-files.h"
+#include "model-file.h"
 #include "models.h"
 #include "options.h"
 #include "weights.h"
@@ -29,12 +30,15 @@ static void pack_done(struct call *call, const struct spark_done *done) {
 static int pack(struct ctl *ctl, const char *what, struct spark_pack_request *request) {
         struct call call = { .ctl = ctl, .on_done = pack_done, .data = request };
         struct import_files files = { .n = 0 };
+        char hint[256];
         int status = 0;
 
-        if (strchr(what, '/'))
+        if (strchr(what, '/')) {
                 status = import_files_open(ctl, &files, what);
-        else
+        } else {
                 request->model = what;
+                call.hint_not_found = model_file_hint(what, hint, sizeof(hint));
+        }
         if (!status)
                 status = ctl_connect_asking(ctl, true);
         if (!status) {

@@ -9,6 +9,7 @@
 #include "json.h"
 #include "options.h"
 #include "subverbs.h"
+#include "users.h"
 
 static void json_session(struct json *j, const char *key, const struct spark_session *s) {
         json_open(j, key, '{');
@@ -49,6 +50,7 @@ static void done_tokens(struct call *call, const struct spark_done *done) {
 
 static void done_list(struct call *call, const struct spark_done *done) {
         _cleanup_json_ struct json j = JSON_NULL;
+        struct user_names names = { 0 };
         char id[80], model[80], name[80], state[32], idle[32], bytes[32];
 
         if (call->ctl->json) {
@@ -66,8 +68,8 @@ static void done_list(struct call *call, const struct spark_done *done) {
         for (size_t i = 0; i < done->n_sessions; i++) {
                 const struct spark_session *s = done->sessions[i];
 
-                (void)printf("%s  uid %u  %s  %s  %" PRIu64 " tokens  idle %s  %s%s%s%s\n",
-                             format_safe(s->id, id, sizeof(id)), s->uid, format_safe(s->model, model, sizeof(model)),
+                (void)printf("%s  %s  %s  %s  %" PRIu64 " tokens  idle %s  %s%s%s%s\n",
+                             format_safe(s->id, id, sizeof(id)), user_name(&names, s->uid), format_safe(s->model, model, sizeof(model)),
                              format_safe(s->state, state, sizeof(state)), s->tokens,
                              format_duration((double)s->idle_s, idle),
                              s->stored_bytes ? words_bytes(s->stored_bytes, bytes) : "nothing",

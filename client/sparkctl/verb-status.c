@@ -83,7 +83,7 @@ static void print_model(const struct spark_model *m) {
         if (m->digest[0])
                 print_stored(m);
         if (m->backend[0])
-                (void)printf("    on %s; %u running, %u queued, %.1f tokens/s, %llu tokens since the start%s\n",
+                (void)printf("    on %s; %u running, %u waiting, %.1f tokens/s, %llu tokens since the start%s\n",
                              format_safe(m->backend, text, sizeof(text)), m->running, m->queued,
                              (double)m->tokens_per_second, (unsigned long long)m->generated_tokens,
                              m->has_chat_template ? "" : "; no chat template");
@@ -114,13 +114,15 @@ void status_model_show(const struct spark_model *m, bool json) {
 }
 
 static void print_requests(const struct spark_status_result *s) {
-        (void)printf("%8s %7s %-11s %-8s %-20s %-10s %8s %8s %8s %7s %10s  %s\n", "PID", "UID", "PRIORITY", "STATE",
-                     "MODEL", "KIND", "PROMPT", "CACHED", "TOKENS", "TOK/S", "AGE", "UNIT");
+        struct user_names names = { 0 };
+
+        (void)printf("%-16s %8s %-11s %-8s %-20s %-10s %8s %8s %8s %7s %10s  %s\n", "USER", "PID", "PRIORITY", "STATE", "MODEL",
+                      "KIND", "PROMPT", "CACHED", "TOKENS", "TOK/S", "AGE", "UNIT");
         for (size_t i = 0; i < s->n_requests; i++) {
                 const struct spark_request_info *q = s->requests[i];
                 char model[24], kind[16], state[16], unit[80], age[32];
 
-                (void)printf("%8u %7u %-11s %-8s %-20s %-10s %8u %8u %8u %7.1f %10s  %s\n", q->pid, q->uid,
+                (void)printf("%-16s %8u %-11s %-8s %-20s %-10s %8u %8u %8u %7.1f %10s  %s\n", user_name(&names, q->uid), q->pid,
                              priority_name(q->priority), format_safe(q->state, state, sizeof(state)),
                              format_safe(q->model, model, sizeof(model)), format_safe(q->kind, kind, sizeof(kind)),
                              q->prompt_tokens, q->cached_tokens, q->completion_tokens, (double)q->tokens_per_second,
@@ -132,7 +134,7 @@ static void print_users(const struct spark_status_result *s) {
         struct user_names names = { 0 };
 
         (void)printf("%-16s %6s %7s %7s %8s %10s %10s %12s %12s %10s\n", "USER", "CONN", "RUNNING", "WAITING", "TOK/S",
-                     "KV USED", "KV CACHED", "TODAY", "A DAY", "ENERGY");
+                     "KV USED", "PREFIXES", "TODAY", "A DAY", "ENERGY");
         for (size_t i = 0; i < s->n_users; i++) {
                 const struct spark_user_info *u = s->users[i];
                 char used[32], cached[32], joules[32], limit[32] = "-";

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "status.h"
 #include "top.h"
 
@@ -88,7 +89,7 @@ static int take_answer(struct top *t) {
         }
         (void)spark_result_free(t->shown);
         t->shown = result;
-        t->due_ms = ctl_now_ms() + (int64_t)(t->delay_s * 1000);
+        t->due_ms = clock_now_ms() + (int64_t)(t->delay_s * 1000);
         return 1;
 }
 
@@ -96,7 +97,7 @@ static int ask(struct top *t) {
         struct spark_status_request request = SPARK_STATUS_INIT;
         int r;
 
-        if (t->asked || ctl_now_ms() < t->due_ms)
+        if (t->asked || clock_now_ms() < t->due_ms)
                 return 0;
         request.all_users = t->all;
         r = spark_status_query(t->ctl->spark, &request, NULL, NULL, &t->asked);
@@ -164,7 +165,7 @@ static void draw(struct top *t) {
 
 static void set_delay(struct top *t, float delay_s) {
         t->delay_s = MIN(MAX(delay_s, DELAY_MIN_S), (float)DELAY_MAX_S);
-        t->due_ms = MIN(t->due_ms, ctl_now_ms() + (int64_t)(t->delay_s * 1000));
+        t->due_ms = MIN(t->due_ms, clock_now_ms() + (int64_t)(t->delay_s * 1000));
 }
 
 static void handle_key(struct top *t, int key) {
@@ -226,7 +227,7 @@ static int screen_begin(struct top *t) {
 
 /* Sleeps until there is something to do. 0 or the exit status. */
 static int wait_for_something(struct top *t) {
-        int64_t left = t->asked ? -1 : MAX(t->due_ms - ctl_now_ms(), (int64_t)0);
+        int64_t left = t->asked ? -1 : MAX(t->due_ms - clock_now_ms(), (int64_t)0);
         struct pollfd fds[] = { { .fd = spark_fd(t->ctl->spark), .events = POLLIN },
                                 { .fd = t->ctl->signal_fd, .events = POLLIN },
                                 { .fd = t->screen ? STDIN_FILENO : -1, .events = POLLIN } };

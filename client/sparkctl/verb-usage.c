@@ -83,8 +83,9 @@ static void usage_done(struct call *call, const struct spark_done *done) {
 int verb_usage(struct ctl *ctl, int argc, char **argv) {
         struct spark_usage_request request = SPARK_USAGE_INIT;
         bool all = false;
+        uint32_t given = 0;
         const struct option options[] = {
-                { "days", 0, OPTION_U32, &request.days, NULL, 0, "N", "today and the days before it (default 7, at most 400)" },
+                { "days", 0, OPTION_U32, &request.days, &given, 1, "N", "today and the days before it (default 7, at most 400)" },
                 OPTION_ALL(&all),
                 OPTION_END,
         };
@@ -103,6 +104,8 @@ int verb_usage(struct ctl *ctl, int argc, char **argv) {
         struct call call = { .ctl = ctl, .on_done = usage_done };
         int status = options_parse_bare(ctl, &spec, argc, argv);
 
+        if (status < 0 && given && request.days == 0)
+                return ctl_fail_usage(ctl, "usage", "--days takes at least 1, which is today.");
         if (status < 0)
                 status = ctl_connect_asking(ctl, all) ?: -1;
         if (status < 0) {

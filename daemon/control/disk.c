@@ -13,6 +13,7 @@
 #include <sys/eventfd.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "disk.h"
@@ -64,13 +65,6 @@ static struct job_list job_take_all(struct job_list *l) {
 
         *l = (struct job_list){ 0 };
         return all;
-}
-
-static uint64_t now_us(void) {
-        struct timespec ts;
-
-        (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-        return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
 }
 
 /* ---- what both sides hold ---- */
@@ -212,7 +206,7 @@ static bool wait_changed(struct shared *s, uint64_t deadline_us) {
 }
 
 bool disk_drain(struct disk *d, uint64_t timeout_us) {
-        uint64_t deadline_us = now_us() + timeout_us;
+        uint64_t deadline_us = clock_now_us() + timeout_us;
         struct shared *s = d->shared;
         bool in_time = true;
 
@@ -243,7 +237,7 @@ static bool thread_end(struct disk *d, uint64_t deadline_us, struct job_list *re
 }
 
 struct disk *disk_free(struct disk *d, uint64_t drain_us) {
-        uint64_t deadline_us = now_us() + drain_us;
+        uint64_t deadline_us = clock_now_us() + drain_us;
         struct job_list unbegun;
 
         if (!d)
@@ -251,7 +245,7 @@ struct disk *disk_free(struct disk *d, uint64_t drain_us) {
         (void)disk_drain(d, drain_us);
         d->max_jobs = 0; /* nothing further is taken, whatever completions ask for */
         /* a thread with nothing to do ends at once, even where there was no time to drain */
-        if (thread_end(d, MAX(deadline_us, now_us() + 100000u), &unbegun)) {
+        if (thread_end(d, MAX(deadline_us, clock_now_us() + 100000u), &unbegun)) {
                 (void)pthread_join(d->thread, NULL);
         } else {
                 log_warning("the disk does not answer; what is being written is given up");

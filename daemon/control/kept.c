@@ -21,33 +21,38 @@ static struct list *bucket_of(struct list *buckets, uint64_t id) {
         return &buckets[(id ^ id >> 16) % KEPT_BUCKETS];
 }
 
-struct kept_connection *kept_find_connection(struct kept *k, uint64_t id) {
+static struct kept_place *find(struct list *buckets, uint64_t number) {
         struct list *pos, *tmp;
 
-        LIST_FOREACH(pos, tmp, bucket_of(k->connection_buckets, id)) {
-                struct kept_connection *c = LIST_ENTRY(pos, struct kept_connection, hash_link);
+        LIST_FOREACH(pos, tmp, bucket_of(buckets, number)) {
+                struct kept_place *p = LIST_ENTRY(pos, struct kept_place, link);
 
-                if (c->id == id)
-                        return c;
+                if (p->number == number)
+                        return p;
         }
         return NULL;
 }
 
+static void enter(struct list *buckets, struct kept_place *p, uint64_t number) {
+        p->number = number;
+        list_append(bucket_of(buckets, number), &p->link);
+}
+
+struct kept_connection *kept_find_connection(struct kept *k, uint64_t id) {
+        struct kept_place *p = find(k->connection_buckets, id);
+
+        return p ? CONTAINER_OF(p, struct kept_connection, place) : NULL;
+}
+
 struct kept_request *kept_find_request(struct kept *k, uint64_t key) {
-        struct list *pos, *tmp;
+        struct kept_place *p = find(k->request_buckets, key);
 
-        LIST_FOREACH(pos, tmp, bucket_of(k->request_buckets, key)) {
-                struct kept_request *r = LIST_ENTRY(pos, struct kept_request, hash_link);
-
-                if (r->key == key)
-                        return r;
-        }
-        return NULL;
+        return p ? CONTAINER_OF(p, struct kept_request, place) : NULL;
 }
 
 static void connection_free(struct kept_connection *c) {
         list_remove(&c->link);
-        list_remove(&c->hash_link);
+        list_remove(&c->place.link);
         buf_deinit(&c->input);
         buf_deinit(&c->output);
         free(c);
@@ -55,7 +60,7 @@ static void connection_free(struct kept_connection *c) {
 
 static void request_free(struct kept_request *r) {
         list_remove(&r->link);
-        list_remove(&r->hash_link);
+        list_remove(&r->place.link);
         buf_deinit(&r->frame);
         buf_deinit(&r->tokens);
         buf_deinit(&r->text);
@@ -159,7 +164,7 @@ static void on_connection(struct kept *k, const Spark__State__V1__Connection *m)
         };
         set_text(c->unit, sizeof(c->unit), m->unit);
         list_append(&k->connections, &c->link);
-        list_append(bucket_of(k->connection_buckets, c->id), &c->hash_link);
+        enter(k->connection_buckets, &c->place, c->id);
         k->last_connection = MAX(k->last_connection, c->id);
         if (!append(&c->input, m->input.data, m->input.len) || !append(&c->output, m->output.data, m->output.len) ||
             m->output_skip > m->output.len)
@@ -276,7 +281,7 @@ static void on_request(struct kept *k, const Spark__State__V1__Request *m) {
         set_text(r->model, sizeof(r->model), m->model);
         set_text(r->session, sizeof(r->session), m->session);
         list_append(&k->requests, &r->link);
-        list_append(bucket_of(k->request_buckets, r->key), &r->hash_link);
+        enter(k->request_buckets, &r->place, r->key);
         k->last_request = MAX(k->last_request, sequence_of(r->key));
         k->last_connection = MAX(k->last_connection, r->client);
         if (!request_fill(r, m))

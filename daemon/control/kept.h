@@ -24,8 +24,15 @@
 #define KEPT_TOKENS_MAX ((size_t)1 << 28)
 #define KEPT_CREDIT_ALL UINT64_MAX
 
+/* In the table of its kind, by its number. */
+struct kept_place {
+        struct list link;
+        uint64_t number;
+};
+
 struct kept_connection {
-        struct list link, hash_link;
+        struct list link;
+        struct kept_place place;
         uint64_t id;
         bool bad;
         uint32_t uid, pid;
@@ -41,7 +48,8 @@ struct kept_connection {
 };
 
 struct kept_request {
-        struct list link, hash_link;
+        struct list link;
+        struct kept_place place;
         uint64_t key;
         bool bad;
         uint64_t connection; /* 0 = a pipe */

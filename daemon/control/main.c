@@ -15,13 +15,15 @@
 #include "manager.h"
 #include "memory/pressure.h"
 
+#define TRY_HELP "Try: sparkd --help\n"
+
 struct options {
         const char *config_file;
         bool check;
 };
 
 static void print_help(void) {
-        (void)puts("sparkd [--config FILE] [--check]\n"
+        (void)puts("Usage: sparkd [--config FILE] [--check]\n"
                    "\n"
                    "Keeps a language model resident and serves it to the programs of this machine.\n"
                    "\n"
@@ -55,10 +57,11 @@ static int parse_options(int argc, char **argv, struct options *o) {
                         (void)puts("sparkd " SPARK_VERSION);
                         return 0;
                 default:
+                        (void)fputs(TRY_HELP, stderr);
                         return 64;
                 }
         if (optind < argc) {
-                (void)fprintf(stderr, "sparkd: unexpected argument '%s'\n", argv[optind]);
+                (void)fprintf(stderr, "sparkd: unexpected argument '%s'\n" TRY_HELP, argv[optind]);
                 return 64;
         }
         return -1;

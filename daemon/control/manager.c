@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "clients/connection.h"
@@ -31,18 +32,15 @@
 
 #define TICK_US 1000000u
 #define CLOSE_US (5u * 1000000u)        /* last frames and engines have so long */
-#define UNIT_ASK_US (500u * 1000u)      /* for what systemd says of our unit */
-#define LASTING_US (60u * 1000000u)     /* whoever runs for so long does not crash again and again */
+#define UNIT_ASK_US (2u * 1000000u)     /* for what systemd says of our unit: on a busy machine it takes its time */
+#define LASTS_US (60u * 1000000u)       /* whoever runs for so long does not crash again and again */
 #define FDS_RESERVED 2048u              /* descriptors for anything but connections */
 #define DISK_JOBS 4096u                 /* under way at once */
 #define DISK_START_US (2u * 1000000u)   /* what was stored is known when the first client comes, unless the disk is slow */
 #define DISK_END_US (5u * 1000000u)     /* what is not written then is lost */
 
 uint64_t manager_now_us(void) {
-        struct timespec ts;
-
-        (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-        return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
+        return clock_now_us();
 }
 
 struct polkit *manager_polkit(struct manager *m) {
@@ -243,7 +241,7 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata) {
         sessions_tick(m->sessions, now_us);
         store_tick(m->store, now_us);
         power_tick(m->power, now_us);
-        if (now_us - m->started_us > LASTING_US)
+        if (now_us - m->started_us > LASTS_US)
                 keep_lasts(m->keep);
         if (keep_is_due(m->keep, now_us))
                 manager_kick(m); /* at the end of a turn everything stands as it is to be kept */

@@ -4,16 +4,9 @@
 
 #include <errno.h>
 #include <math.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "engine-private.h"
-
-static uint64_t engine_now_us(void) {
-        struct timespec ts;
-
-        (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-        return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
-}
 
 static float ms_between(uint64_t from, uint64_t to) {
         return from && to > from ? (float)(to - from) / 1000 : 0;
@@ -43,7 +36,7 @@ void engine_fail(struct engine *e, struct sequence *s, Spark__V1__ErrorCode code
 
 static void report_done(struct engine *e, struct sequence *s) {
         struct request *r = s->request;
-        uint64_t now = engine_now_us();
+        uint64_t now = clock_now_us();
         size_t n_prompt = MIN(r->n_tokens, (size_t)UINT32_MAX);
         struct engine_done done = {
                 .reason = s->reason,
@@ -183,7 +176,7 @@ static void add_rows(struct engine *e, struct step *step, struct sequence *s) {
                 }
         }
         if (s->first_step_us == 0)
-                s->first_step_us = engine_now_us();
+                s->first_step_us = clock_now_us();
 }
 
 static int build_step(struct engine *e, struct step *step) {
@@ -251,7 +244,7 @@ static int generate(struct engine *e, struct sequence *s, uint32_t row) {
                 return 0;
         }
         if (s->first_token_us == 0)
-                s->first_token_us = engine_now_us();
+                s->first_token_us = clock_now_us();
         if (!r->ignore_eos && tokenizer_is_eog(e->tokenizer, choice.token)) {
                 s->n_outbox = (unsigned)output_finish(&s->output, s->outbox);
                 engine_finish(e, s, SPARK__V1__FINISH_REASON__STOP);
@@ -403,11 +396,11 @@ int engine_step(struct engine *e) {
                 engine_keep_bounds(e, true);
                 return step.parked;
         }
-        began = engine_now_us();
+        began = clock_now_us();
         r = engine_run(e, &step.batch, e->logit_row, step.n_logits, &e->top);
         if (r < 0)
                 return r;
-        schedule_pace_learn(&e->pace, step.batch.n_rows, (double)(engine_now_us() - began));
+        schedule_pace_learn(&e->pace, step.batch.n_rows, (double)(clock_now_us() - began));
         e->steps++;
         r = finish_step(e, &step);
         if (r < 0)

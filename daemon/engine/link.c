@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "link.h"
@@ -15,13 +16,6 @@
 
 #define BYTES_MAX (512u << 20) /* of Submits that are held at once */
 #define JOIN_MS 200
-
-static uint64_t now_us(void) {
-        struct timespec ts;
-
-        (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-        return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
-}
 
 /* --- before the threads ------------------------------------------------------------------------------------------ */
 
@@ -246,7 +240,7 @@ static int refuse_errand(struct link *l, const struct request *r, const char *wh
 static void take_submit(struct link *l, struct job *job, Spark__Engine__V1__Submit *s) {
         job->submit = s;
         job->request.key = s->key;
-        job->request.arrived_us = now_us();
+        job->request.arrived_us = clock_now_us();
         atomic_store_explicit(&job->request.granted, s->credit, memory_order_relaxed);
         if (submit_has_fd(s))
                 job->input_fd = channel_take_fd(l->channel);

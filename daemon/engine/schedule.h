@@ -36,6 +36,7 @@
 
 #include "base/heap.h"
 #include "base/list.h"
+#include "schedule-pace.h"
 
 enum schedule_class {
         SCHEDULE_BACKGROUND = 0,
@@ -173,17 +174,6 @@ const struct schedule_node *schedule_parent(const struct schedule_node *node);
 void schedule_sort(struct schedule *s);
 
 /* --- a step (schedule-step.c) ------------------------------------------------------------------------------------ */
-
-/* What a step takes, learned from steps: about base + rows * per_row microseconds (least squares over what was lately). */
-struct schedule_pace {
-        double n, x, y, xx, xy; /* sums that fade */
-};
-
-void schedule_pace_learn(struct schedule_pace *p, uint32_t rows, double us);
-/* Microseconds that so many rows will take; 0 while nothing is known. */
-double schedule_pace_predict(const struct schedule_pace *p, uint32_t rows);
-/* Rows that fit in so many microseconds, at most `most`; `least` while nothing is known and where fewer would fit. */
-uint32_t schedule_pace_rows(const struct schedule_pace *p, double us, uint32_t least, uint32_t most);
 
 struct schedule_limits {
         uint32_t max_rows;

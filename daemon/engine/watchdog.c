@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "watchdog.h"
 
 #define POLL_MS 100u
@@ -44,13 +45,6 @@ struct watchdog {
         bool stop;
 };
 
-static uint64_t now_us(void) {
-        struct timespec ts;
-
-        (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-        return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
-}
-
 uint64_t watchdog_patience_us(double expected_us, uint32_t rows) {
         double us = expected_us > 0 ? PREDICTED * expected_us + (rows > 1 ? ROW_US * rows : 0) : UNKNOWN_US;
 
@@ -69,7 +63,7 @@ void watchdog_begin(struct watchdog *w, double expected_us, uint32_t rows) {
         if (!w)
                 return;
         if (w->timeout_us > 0)
-                atomic_store_explicit(&w->due_us, now_us() + w->timeout_us + watchdog_patience_us(expected_us, rows),
+                atomic_store_explicit(&w->due_us, clock_now_us() + w->timeout_us + watchdog_patience_us(expected_us, rows),
                                       memory_order_release);
         atomic_fetch_add(&w->calls, 1);
         if (atomic_load(&w->dozing))
@@ -131,7 +125,7 @@ static void *watch_steps(void *userdata) {
 
                 calls = atomic_load(&w->calls);
                 quiet = due || calls != before ? 0 : quiet + 1;
-                if (due && now_us() > due)
+                if (due && clock_now_us() > due)
                         bite(w, "the device does not come to an end with a step");
         }
         return NULL;

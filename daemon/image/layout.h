@@ -66,6 +66,9 @@ enum {
         IMAGE_VOCAB_FLAGS_ALL = (1u << 11) - 1,
 };
 
+/* The vocabulary has three forms: this one, which bytes of a stranger are checked as; struct image_vocab, which loaders fill and
+ * readers get (plan.c and image-vocab.c turn one into the other); and the tokenizer's, whose room knows no images (engine/vocab.c).
+ * A table of fields instead of the three would be as long, and the compiler would no longer see that none has the wrong type. */
 struct image_vocab_record {
         uint32_t model; /* enum image_vocab_model */
         uint32_t flags;

@@ -2,8 +2,8 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/huge.h"
 #include "base/macro.h"
 #include "ground.h"
@@ -55,13 +55,6 @@ void ground_deinit(struct ground *g) {
         *g = GROUND_NULL;
 }
 
-static uint64_t now_us(void) {
-        struct timespec ts;
-
-        (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-        return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
-}
-
 bool ground_cost_add(struct ground_cost *c, uint64_t us) {
         unsigned weight = MIN(c->n, COST_BLOCKS - 1);
 
@@ -81,10 +74,10 @@ static void take_block(struct ground *g, size_t segment, uint64_t number) {
         g->measured = g->measured || plain;
         *state = BEING_TAKEN;
         (void)pthread_mutex_unlock(&g->lock);
-        began = now_us();
+        began = clock_now_us();
         if (bytes > 0)
                 r = (plain ? huge_take_plain : huge_take)((char *)g->maps[segment] + at, (size_t)bytes);
-        took = now_us() - began;
+        took = clock_now_us() - began;
         (void)pthread_mutex_lock(&g->lock);
         *state = TAKEN;
         if (plain)

@@ -16,9 +16,9 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sysexits.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "loadlink.h"
@@ -30,7 +30,7 @@
 #include "sandbox.h"
 #include "shape.h"
 
-#define PROGRESS_INTERVAL_NS 100000000ll
+#define PROGRESS_INTERVAL_MS 100
 
 struct options {
         int link_fd;
@@ -49,7 +49,7 @@ struct reporter {
         int link_fd;
         struct loader *loader; /* whose tensors arrive, or NULL */
         bool arrived;          /* that some have, was told */
-        int64_t last_ns;
+        int64_t last_ms;
         enum loadlink_phase phase;
 };
 
@@ -203,25 +203,18 @@ static int close_others(const struct options *o) {
         return close_range((unsigned)last + 1, ~0u, 0) < 0 ? -errno : 0;
 }
 
-static int64_t now_ns(void) {
-        struct timespec ts;
-
-        (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-        return ts.tv_sec * 1000000000ll + ts.tv_nsec;
-}
-
 static void report_progress(void *arg, uint64_t done, uint64_t total) {
         struct reporter *r = arg;
         struct loadlink_record record = { .type = LOADLINK_PROGRESS, .done = done, .total = total, .phase = r->phase };
-        int64_t now = now_ns();
+        int64_t now = clock_now_ms();
 
         if (r->loader)
                 record.tensors = (uint32_t)loader_arrived(r->loader);
         /* the first tensors are told of at once: somebody may wait for them */
-        if (now - r->last_ns < PROGRESS_INTERVAL_NS && (record.tensors == 0 || r->arrived))
+        if (now - r->last_ms < PROGRESS_INTERVAL_MS && (record.tensors == 0 || r->arrived))
                 return;
         r->arrived = r->arrived || record.tensors > 0;
-        r->last_ns = now;
+        r->last_ms = now;
         (void)loadlink_send(r->link_fd, &record, NULL, 0); /* nobody there: the kernel ends us (PDEATHSIG) */
 }
 
@@ -237,7 +230,7 @@ static int send_plan(const struct loader *l, const struct options *o) {
 
 static int write_segments(struct loader *l, int link_fd) {
         struct loadlink_record record = { 0 };
-        struct reporter reporter = { .link_fd = link_fd, .loader = l, .last_ns = now_ns() };
+        struct reporter reporter = { .link_fd = link_fd, .loader = l, .last_ms = clock_now_ms() };
         const struct copy_progress progress = { report_progress, &reporter };
         int fds[LOADLINK_SEGMENTS_MAX], r;
         size_t n_fds = 0;
@@ -258,7 +251,7 @@ static int write_segments(struct loader *l, int link_fd) {
 
 static int work(struct loader *l, const struct options *o) {
         const struct loadlink_record done = { .type = LOADLINK_DONE };
-        struct reporter reporter = { .link_fd = o->link_fd, .last_ns = now_ns(), .phase = LOADLINK_PHASE_SURVEY };
+        struct reporter reporter = { .link_fd = o->link_fd, .last_ms = clock_now_ms(), .phase = LOADLINK_PHASE_SURVEY };
         const struct copy_progress survey = { report_progress, &reporter };
         int r;
 

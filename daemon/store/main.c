@@ -15,9 +15,9 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sysexits.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "storelink.h"
 
@@ -25,7 +25,7 @@
 #include "daemon/cage/cage.h"
 #include "sandbox.h"
 
-#define PROGRESS_INTERVAL_NS 100000000ll
+#define PROGRESS_INTERVAL_MS 100
 
 struct options {
         int link_fd, input_fd, output_fd;
@@ -33,7 +33,7 @@ struct options {
 
 struct reporter {
         int link_fd;
-        int64_t last_ns;
+        int64_t last_ms;
 };
 
 static int usage(void) {
@@ -74,21 +74,14 @@ static bool parse_options(int argc, char **argv, struct options *o) {
                o->output_fd != o->link_fd && o->output_fd != o->input_fd;
 }
 
-static int64_t now_ns(void) {
-        struct timespec ts;
-
-        (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-        return ts.tv_sec * 1000000000ll + ts.tv_nsec;
-}
-
 static void report_progress(void *arg, uint64_t done, uint64_t total) {
         struct reporter *r = arg;
         const struct storelink_record record = { .type = STORELINK_PROGRESS, .done = done, .total = total };
-        int64_t now = now_ns();
+        int64_t now = clock_now_ms();
 
-        if (now - r->last_ns < PROGRESS_INTERVAL_NS)
+        if (now - r->last_ms < PROGRESS_INTERVAL_MS)
                 return;
-        r->last_ns = now;
+        r->last_ms = now;
         (void)storelink_send(r->link_fd, &record); /* nobody there: the kernel ends us (PDEATHSIG) */
 }
 
@@ -119,7 +112,7 @@ static int report(const struct options *o, const struct store_copy *c, int r) {
 }
 
 static int run(const struct options *o) {
-        struct reporter reporter = { .link_fd = o->link_fd, .last_ns = now_ns() };
+        struct reporter reporter = { .link_fd = o->link_fd, .last_ms = clock_now_ms() };
         bool landlock;
         struct hasher hasher;
         struct store_copy c = { .hasher = &hasher, .input = o->input_fd, .output = o->output_fd,

@@ -17,6 +17,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/macro.h"
 #include "nvml.h"
@@ -214,13 +215,6 @@ uint64_t cuda_nvml_poll(struct cuda_nvml *n) {
 
 /* --- power -------------------------------------------------------------------------------------------------------- */
 
-static uint64_t now_us(void) {
-        struct timespec ts;
-
-        (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-        return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
-}
-
 static void ask(struct cuda_nvml *n, struct backend_power *ret) {
         unsigned long long mj, reasons;
         unsigned mw, degrees;
@@ -244,7 +238,7 @@ static void ask(struct cuda_nvml *n, struct backend_power *ret) {
 
 /* Whether the last answer is older than that. Whoever is told so asks: the next ones are told that it is new. */
 static bool take_turn(struct cuda_nvml *n, uint64_t old_us) {
-        uint64_t now = now_us();
+        uint64_t now = clock_now_us();
         bool old;
 
         (void)pthread_mutex_lock(&n->sample_lock);

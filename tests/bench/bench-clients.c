@@ -39,7 +39,7 @@ struct options {
 static int usage(FILE *f, int status) {
         (void)fprintf(f,
                       "Usage: spark-bench clients [-S SOCKET | --http HOST:PORT] [-m MODEL] [OPTIONS]\n\n"
-                      "  -S, --socket PATH      the daemon's socket (default: %s)\n"
+                      "  -S, --socket PATH      the daemon's socket (else $SPARK_SOCKET, else %s)\n"
                       "      --http HOST:PORT   a server with llama-server's /completion instead (loopback only)\n"
                       "  -c, --clients N        clients at once, each with a connection of its own (8)\n"
                       "  -r, --requests N       requests of each client (4)\n"
@@ -172,6 +172,8 @@ static int run_and_report(const struct options *o) {
         }
         if (r != 0) {
                 (void)fprintf(stderr, "spark-bench: %s: %s\n", where, error);
+                if ((r == -ENOENT || r == -ECONNREFUSED) && !o->run.target.http)
+                        (void)fprintf(stderr, "spark-bench: is sparkd running? Start it, or name its socket with -S.\n");
                 status = r == -ENOENT || r == -ECONNREFUSED ? 69 : r == -EPERM || r == -EACCES ? 77 : 1;
         }
         load_run_deinit(&run);
@@ -248,11 +250,12 @@ int bench_clients_main(int argc, char **argv) {
                 { "help", no_argument, NULL, 'h' },
                 { NULL, 0, NULL, 0 },
         };
-        static struct options o = { .run = { .target = { .socket = SPARK_SOCKET_DEFAULT }, .prompt = "Once upon a time",
-                                             .seed = 1 } };
+        const char *socket = getenv("SPARK_SOCKET"); /* as sparkctl */
+        static struct options o = { .run = { .prompt = "Once upon a time", .seed = 1 } };
         char error[256];
         int c;
 
+        o.run.target.socket = socket && *socket ? socket : SPARK_SOCKET_DEFAULT;
         while ((c = getopt_long(argc, argv, "S:m:c:r:n:P:p:h", longs, NULL)) != -1) {
                 if (c == 'h')
                         return usage(stdout, 0);

@@ -318,9 +318,9 @@ static void report(const struct options *o, struct figures *f) {
         double mb = (double)f->bytes / 1e6, packed_mb = (double)f->packed_bytes / 1e6;
 
         if (o->json)
-                (void)printf("{\"bytes\":%llu,\"rounds\":%u,\"read_s\":%.3f,\"load_s\":%.3f,\"load_s_best\":%.3f,"
+                (void)printf("{\"bytes\":%llu,\"rounds\":%u,\"read_s\":%.6f,\"load_s\":%.6f,\"load_s_best\":%.6f,"
                              "\"read_bytes_per_s\":%.0f,\"load_bytes_per_s\":%.0f,\"ratio\":%.3f,\"anon_peak_bytes\":%llu,"
-                             "\"cached_bytes\":%llu,\"packed_bytes\":%llu,\"pack_s\":%.3f,\"load_packed_s\":%.3f}\n",
+                             "\"cached_bytes\":%llu,\"packed_bytes\":%llu,\"pack_s\":%.6f,\"load_packed_s\":%.6f}\n",
                              (unsigned long long)f->bytes, o->rounds, read_s, load_s, samples_quantile(&f->load_s, 0),
                              mb * 1e6 / read_s, mb * 1e6 / load_s, load_s / read_s, (unsigned long long)f->anon_peak,
                              (unsigned long long)f->cached, (unsigned long long)f->packed_bytes, pack_s, packed_s);

@@ -182,15 +182,20 @@ static void start_party(struct load_party *party) {
                 start_client(&party->clients[i]);
 }
 
+/* From now on, and for as long as was asked for: a machine that is late does not make it shorter. */
 static void measure(struct load_run *run, double now_us) {
-        for (size_t i = 0; i < run->n_clients; i++)
-                load_stats_reset(&run->clients[i].stats);
         run->measuring = true;
         run->measured_us = now_us;
+        if (run->options->seconds > 0)
+                load_loop_at(&run->loop, &run->end, now_us + run->options->seconds * 1e6);
 }
 
 static void on_measure(struct load_timer *t, double now_us) {
-        measure(CONTAINER_OF(t, struct load_run, measure), now_us);
+        struct load_run *run = CONTAINER_OF(t, struct load_run, measure);
+
+        for (size_t i = 0; i < run->n_clients; i++)
+                load_stats_reset(&run->clients[i].stats);
+        measure(run, now_us);
 }
 
 /* Everybody is connected. */
@@ -201,12 +206,8 @@ static void run_start(struct load_run *run) {
         run->started_us = measure_now_us();
         if (o->warmup > 0)
                 load_loop_at(&run->loop, &run->measure, run->started_us + o->warmup * 1e6);
-        else {
-                run->measuring = true;
-                run->measured_us = run->started_us;
-        }
-        if (o->seconds > 0)
-                load_loop_at(&run->loop, &run->end, run->started_us + (o->warmup + o->seconds) * 1e6);
+        else
+                measure(run, run->started_us);
         for (size_t i = 0; i < run->n_parties; i++)
                 start_party(&run->parties[i]);
         for (size_t i = 0; i < run->n_parties; i++)

@@ -35,16 +35,21 @@ static int usage(FILE *f, int status) {
 }
 
 int main(int argc, char **argv) {
+        static char name[] = "spark-bench"; /* what getopt() complains as, whatever the verb */
+
         log_init("spark-bench", LOG_LEVEL_WARNING, 0);
         if (argc < 2)
                 return usage(stderr, 64);
-        if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0)
+        if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0)
                 return usage(stdout, 0);
         if (strcmp(argv[1], "--version") == 0)
                 return puts("spark-bench " SPARK_VERSION) < 0;
-        for (size_t i = 0; i < ARRAY_SIZE(verbs) && verbs[i].name; i++)
-                if (strcmp(argv[1], verbs[i].name) == 0)
-                        return verbs[i].main(argc - 1, argv + 1);
+        for (size_t i = 0; i < ARRAY_SIZE(verbs) && verbs[i].name; i++) {
+                if (strcmp(argv[1], verbs[i].name) != 0)
+                        continue;
+                argv[1] = name;
+                return verbs[i].main(argc - 1, argv + 1);
+        }
         (void)fprintf(stderr, "spark-bench: no verb '%s'\n", argv[1]);
         return usage(stderr, 64);
 }

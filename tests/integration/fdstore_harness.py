@@ -11,21 +11,30 @@ import array
 import contextlib
 import fcntl
 import os
+import pathlib
 import select
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
 from bus_harness import Bus
 from harness import *
+from harness import pb
 
 __all__ = ["FdStore", "KeptDaemon", "KeptTestCase", "SystemdMock"]
 
 FIRST = 500  # descriptors that are to be handed over are out of the way there
+
+
+def _hung_up(fd):
+    poll = select.poll()
+    poll.register(fd, 0)
+    return bool(poll.poll(0))
 
 
 class FdStore:
@@ -60,7 +69,7 @@ class FdStore:
         while self.sock.fileno() >= 0:
             for fd, events in self.epoll.poll(0.2):
                 if fd != self.sock.fileno():
-                    self._drop(lambda held, gone=fd: held[1] == gone)
+                    self._drop(lambda held, gone=fd: held[1] == gone and _hung_up(gone))  # no other one under its number
                 elif events & select.EPOLLIN and not self._receive():
                     return
 
@@ -122,6 +131,12 @@ class FdStore:
             with open("/proc/sys/net/unix/max_dgram_qlen", encoding="ascii") as file:
                 yield int(file.read()) + 1
 
+    def wait_full(self):
+        """While it is paused: until whoever sends has to wait."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+            probe.connect(str(self.path))
+            until(lambda: not select.select([], [probe], [], 0)[1], 10, "a full queue")
+
     def settle(self):
         """Waits until everything that was sent has been read and acted upon."""
         until(lambda: not select.select([self.sock], [], [], 0.02)[0], 5, "the notifications that were sent")
@@ -178,13 +193,18 @@ class Process:
         self.send_signal(signal.SIGKILL)
 
 
-def _alive(pid):
+def _state(pid):
+    """As in its stat; Z also for one that is gone."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             stat = file.read()
-        return stat[stat.rindex(")") + 2] != "Z"
+        return stat[stat.rindex(")") + 2]
     except OSError:
-        return False
+        return "Z"
+
+
+def _alive(pid):
+    return _state(pid) != "Z"
 
 
 class KeptDaemon(Daemon):
@@ -307,6 +327,35 @@ class KeptTestCase(TestCase):
         self.addCleanup(self._end_kept, daemon)
         daemon.start()
         return daemon
+
+    def haltable(self, *names):
+        """A sparkd beside whom these programs stand still at their beginning after halt(), instead of running to their end in a
+        moment."""
+        self.programs_folder = folder = pathlib.Path(tempfile.mkdtemp(prefix="sparkd-programs-"))
+        self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
+        shutil.copy2(BUILD / "bin/sparkd", folder)
+        for program in ("spark-engine", "spark-loader", "spark-store"):
+            if program in names:
+                (folder / program).write_text(f'#!/bin/sh\n[ -e "$0.halt" ] && kill -STOP $$\nexec {BUILD}/bin/{program} "$@"\n',
+                                              encoding="utf-8")
+                (folder / program).chmod(0o755)
+            else:
+                (folder / program).symlink_to(BUILD / "bin" / program)
+        return folder / "sparkd"
+
+    def halt(self, name):
+        (self.programs_folder / f"{name}.halt").touch()
+
+    def wait_halted(self, daemon, name):
+        """Until one stands still, and what it is to work at is written down. Those after it do not."""
+        until(lambda: "T" in map(_state, daemon.children(name)), what=f"a {name} at work")
+        self.pass_turn(daemon)
+        (self.programs_folder / f"{name}.halt").unlink()
+
+    def pass_turn(self, daemon, **options):
+        """An answer comes behind the turn in which what came before was written down."""
+        with daemon.connect(**options) as client:
+            client.ask(models=pb.Models())
 
     def _end_kept(self, daemon):
         if daemon.process and daemon.process.poll() is None:

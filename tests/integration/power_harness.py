@@ -85,12 +85,12 @@ class Mock:
         return sorted((str(i[0]), str(i[3])) for i in self.call("ListInhibitors") if i[1] == "sparkd")
 
     def supply(self, on_battery, percent=None, warning=1):
-        """What UPower says."""
+        """What UPower says; the charge behind what is said about it, and last whether it counts."""
         device = self.names[2] + ".Device"
         if percent is not None:
             self.set("IsPresent", dbus.Boolean(True), DISPLAY, device)
-            self.set("Percentage", dbus.Double(percent), DISPLAY, device)
             self.set("WarningLevel", dbus.UInt32(warning), DISPLAY, device)
+            self.set("Percentage", dbus.Double(percent), DISPLAY, device)
         self.set("OnBattery", dbus.Boolean(on_battery))
 
     def end(self):

@@ -330,7 +330,7 @@ class Sessions(BusTestCase):
         before = daemon.fd_count()
         signals = self.monitor()
         path, fd = self.open_session(bus)
-        self.assertEqual(self.get(bus, "User", path, SESSION), os.getuid())
+        self.assertEqual(self.get(bus, "Uid", path, SESSION), os.getuid())
         with Client.of_fd(fd) as client:
             ids, _, end = client.answer(client.generate(n=10))
             self.assertDone(end)

@@ -32,7 +32,7 @@ class Sessions(BusTestCase):
             self.assertDone(client.ask(session_append=pb.SessionAppend(session=made.id, text=b"Once upon a time")))
             self.assertEqual(list(self.objects(bus)), [path])
             got = self.call(bus, "GetAll", "s", (SESSION,), path, PROPERTIES)
-            self.assertEqual((got["Id"], got["Kind"], got["Name"], got["State"], got["User"], bool(got["Persistent"])),
+            self.assertEqual((got["Id"], got["Kind"], got["Name"], got["State"], got["Uid"], bool(got["Persistent"])),
                              (made.id, "conversation", "notes", "idle", os.getuid(), True))
             self.assertGreater(got["Tokens"], 2)
             self.assertEqual(self.get(bus, "Tokens", path, SESSION), got["Tokens"])

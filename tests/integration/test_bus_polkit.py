@@ -179,7 +179,7 @@ class WithPolkit(MockedPolkit):
         path, fd = self.call(self.admin, "OpenSession", "a{sv}", (options(),))
         job, _ = self.begin_import(self.daemon_, self.connect())
         properties = "org.freedesktop.DBus.Properties"
-        for object, interface, name in (path, SESSION, "User"), (job, JOB, "Kind"):
+        for object, interface, name in (path, SESSION, "Uid"), (job, JOB, "Kind"):
             self.assertRefused(DENIED, self.ask, "Get", "ss", (interface, name), object, properties)
             self.assertRefused(DENIED, self.ask, "GetAll", "s", (interface,), object, properties)
         self.assertEqual(set(self.asked()), {"observe-others"})
@@ -189,7 +189,7 @@ class WithPolkit(MockedPolkit):
         self.assertRefused(DENIED, self.ask, "Close", path=path, interface=SESSION)
         self.assertRefused(DENIED, self.ask, "Cancel", path=job, interface=JOB)
         self.answer(observe_others="yes")
-        self.assertEqual(self.get(self.caller, "User", path, SESSION), 0)
+        self.assertEqual(self.get(self.caller, "Uid", path, SESSION), 0)
         self.assertEqual(self.get(self.caller, "Kind", job, JOB), "import")
         self.assertEqual(set(self.ask("GetManagedObjects", interface=manager)), {MODEL_PATH, *FIXED, path, job})
         self.assertEqual([entry[1] for entry in self.ask("ListJobs")], [job])

@@ -135,7 +135,7 @@ class EngineLoss(TestCase):
                 os.kill(engines[-1], signal.SIGKILL)
                 if len(engines) < 3:
                     engines.append(daemon.wait_engine(other_than=engines))
-                    time.sleep(0.1)
+                    until(lambda: client.ask(status=pb.Status()).done.status.requests[0].state != "queued", what="the request at its engine")
             self.assertError(client.answer(id, seen=1)[2], "ENGINE_LOST")
             daemon.wait_engine(other_than=engines)
             self.assertDone(client.answer(client.generate(n=3))[2])
@@ -145,9 +145,10 @@ class EngineLoss(TestCase):
         engine = daemon.wait_engine()
         with daemon.connect() as client:
             whole = client.answer(client.generate(n=60))[0]
-            id = client.generate(n=60)
+            id = client.generate(n=60, credit=5)  # it does not end before its engine is stuck
             got = client.tokens(id, 5)
             os.kill(engine, signal.SIGSTOP)
+            client.credit(id, 60)
             rest, _, end = client.answer(id, seen=len(got))
             self.assertDone(end)
             self.assertEqual(got + rest, whole)
@@ -233,7 +234,8 @@ class Clients(TestCase):
             n, count = 1200, 40
             wanted = client.answer(client.generate(n=n), topup=True)
             ids = [client.generate(n=n, credit=n) for _ in range(count)]
-            time.sleep(1)  # far more than the socket takes
+            with daemon.connect() as other:  # far more is there than the socket takes
+                until(lambda: other.ask(models=pb.Models()).done.models.models[0].generated_tokens > n * count // 2, 30, "most tokens")
             frames = {id: 0 for id in ids}
             got = {id: [] for id in ids}
             ended = 0
@@ -254,6 +256,9 @@ class Clients(TestCase):
 
     def test_limits_of_connections(self):
         daemon = self.daemon(limits={"connections": 4, "connections_per_user": 3})
+        with daemon.connect() as client:  # whoever looked whether it answers has gone
+            until(lambda: client.ask(status=pb.Status()).done.status.connections == 1)
+        until(lambda: self.can_connect(daemon))
         held = [daemon.connect() for _ in range(3)]
         with daemon.connect(hello=False) as client:
             frames = client.expect_closed()
@@ -329,11 +334,12 @@ class Signals(TestCase):
     def test_term_lets_running_requests_finish(self):
         daemon = self.daemon(null={"step_us": 5000}, limits={"stop_seconds": 20})
         with daemon.connect() as client, daemon.connect() as other:
-            id = client.generate(n=200)
+            id = client.generate(n=200, credit=1)  # it lasts until all has been looked at
             seen = len(client.tokens(id, 1))
             daemon.signal(signal.SIGTERM)
             until(lambda: not daemon.socket.exists())
             self.assertError(other.answer(other.generate(n=3))[2], "STOPPING")
+            client.credit(id, 200)
             rest, _, end = client.answer(id, seen=seen)
             self.assertDone(end)
             self.assertEqual(seen + len(rest), 200)

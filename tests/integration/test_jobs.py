@@ -142,7 +142,7 @@ class Jobs(Ctl, TestCase):
 
     def test_watching_on_a_terminal(self):
         """It goes on when nothing is left, until an interrupt."""
-        process, terminal = self.on_terminal(self.daemon_, "jobs", "--watch")
+        process, terminal = self.on_terminal(self.daemon_, "jobs", "--watch", env={"TERM": "xterm"})
         said = b""
         while said.count(b"Nothing is being") < 2:
             said += os.read(terminal, 1 << 16)

@@ -14,10 +14,11 @@ from harness import *
 MIXES = ("chat", "long", "burst", "slow", "cancel")
 
 
-def load(*arguments, status=0):
+def load(*arguments, status=0, env=None):
     """Runs it; the report, or with a status other than 0 (report or None, standard error)."""
     done = subprocess.run([BUILD / "bin" / "spark-bench", "clients", "--json", *map(str, arguments)],
-                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120 * SLOW, check=False)
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120 * SLOW, check=False,
+                          env={**os.environ, **(env or {})})
     if done.returncode != status:
         raise AssertionError(f"status {done.returncode}, not {status}: {done.stderr}")
     report = json.loads(done.stdout) if done.stdout else None
@@ -70,8 +71,8 @@ class Sparkd(LoadCase):
         daemon = self.daemon(null={"step_us": 500})
         for mix in MIXES:
             with self.subTest(mix):
-                # -n: so that a slow reader's answer does not take seconds
-                extra = ("-n", 6) if mix == "slow" else ()
+                # so that a slow reader's answer does not take seconds, and none ends before its client has cancelled it
+                extra = {"slow": ("-n", 6), "cancel": ("-n", 100000)}.get(mix, ())
                 report = self.run_it("--mix", mix, "-c", 3, "-r", 4, *extra, daemon=daemon)
                 self.assertEqual((report["requests"], report["failed"], report["cut"]), (12, 0, 0))
                 self.assertEqual([g["group"] for g in report["groups"]], [mix])
@@ -79,7 +80,7 @@ class Sparkd(LoadCase):
                 self.assertEqual([c["requests"] for c in report["per_client"]], [4] * 3)
                 if mix == "cancel":
                     self.assertEqual(report["cancelled"], 12)
-                    self.assertLess(report["tokens"], 12 * 128)
+                    self.assertLess(report["tokens"], 12 * 100000)
                     continue
                 self.assertEqual(report["cancelled"], 0)
                 self.assertEqual(report["ttft_ms"]["n"], 12)
@@ -129,16 +130,16 @@ class Sparkd(LoadCase):
 
     def test_background_lasts_as_long_as_the_others(self):
         report = self.run_it("--group", "one:clients=1,requests=5,tokens=20",
-                             "--group", "flood:clients=3,requests=0,tokens=100,depth=2", null={"step_us": 500})
+                             "--group", "flood:clients=3,requests=0,tokens=100000,depth=2", null={"step_us": 500})
         self.assertEqual((self.group(report, "one")["requests"], self.group(report, "one")["tokens"]), (5, 100))
         flood = self.group(report, "flood")
         self.assertGreater(flood["tokens"], 0)
-        self.assertEqual(flood["cut"], 6)  # three clients with two each under way
+        self.assertEqual(flood["cut"], 6)  # three clients with two each under way; none has ended
         self.assertEqual(report["failed"], 0)
 
     def test_time_bounded(self):
         daemon = self.daemon(null={"step_us": 500})
-        report = self.run_it("--group", "a:clients=2,requests=0,tokens=10", "--seconds", 0.3, "--warmup", 0.2,
+        report = self.run_it("--group", "a:clients=2,requests=0,tokens=10", "--seconds", 0.5, "--warmup", 0.2,
                              daemon=daemon)
         self.assertGreater(report["requests"], 0)
         self.assertLessEqual(report["cut"], 2)
@@ -198,6 +199,10 @@ class Sparkd(LoadCase):
 class Command(unittest.TestCase):
     def test_no_daemon(self):
         self.assertIn("/nonexistent/s", load("-S", "/nonexistent/s", status=69)[1])
+        said = load(status=69, env={"SPARK_SOCKET": "/nonexistent/e"})[1]
+        self.assertRegex(said, r"/nonexistent/e: .*\n.*is sparkd running\?")
+        self.assertNotIn("/nonexistent/e", load("-S", "/nonexistent/s", status=69, env={"SPARK_SOCKET": "/nonexistent/e"})[1])
+        self.assertRegex(load("--nonsense", status=64)[1], r"^spark-bench: .*nonsense")
 
     def test_usage(self):
         for arguments, expected in (

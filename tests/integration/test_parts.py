@@ -34,10 +34,11 @@ class Parts(KeptTestCase):
         loader.chmod(0o755)
         self.path = folder / "model.gguf"
         shutil.copy2(TINY, self.path)
-        return {"program": folder / "sparkd", "backend": "cpu", "threads": 1}
+        return {"program": folder / "sparkd", "backend": "cpu", "threads": 1,
+                "memory": {"kv": "8M", "pressure": "no"}}  # nobody but a lease takes memory, however short the machine is of it
 
-    def served(self, kept=False, model=None, memory=None, **settings):
-        settings = {**self.programs(), "memory": {"kv": "8M", **(memory or {})}, **settings}
+    def served(self, kept=False, model=None, **settings):
+        settings = {**self.programs(), **settings}
         settings["models"] = [{"name": "m", "path": str(self.path), "default": True, **(model or {})}]
         self.service = (self.kept if kept else self.daemon)(**settings)
         self.client = self.service.connect()
@@ -162,9 +163,9 @@ class Parts(KeptTestCase):
         self.assertWhole()
 
     def test_idle(self):
-        settings = {**self.programs(), "memory": {"kv": "8M"}, "residency": {"min_seconds": 0}}
-        settings["models"] = [{"name": "m", "path": str(self.path), "default": True, "resident": "demand", "idle_seconds": int(3 * SLOW)}]
-        self.service = self.daemon(**settings)
+        settings = {**self.programs(), "residency": {"min_seconds": 0}}
+        model = {"name": "m", "path": str(self.path), "default": True, "resident": "demand", "idle_seconds": 0}  # never
+        self.service = self.daemon(models=[model], **settings)
         self.client = self.service.connect()
         self.addCleanup(lambda: self.client.close())
         self.assertServes(self.service)
@@ -172,6 +173,9 @@ class Parts(KeptTestCase):
         self.image, self.engine = self.model().image_bytes, self.status().memory_engine
         held = self.lease(0.4)
         self.assertPart(0.1)
+        del settings["program"]
+        self.service.configure(models=[{**model, "idle_seconds": 1}], **settings)
+        self.service.signal(signal.SIGHUP)
         self.wait("available", image_bytes=0, missing_bytes=0)
         self.assertIn("it was idle for", self.service.log())
         self.end(held)
@@ -229,14 +233,18 @@ class Parts(KeptTestCase):
                     bytes_ = int(dice.random() * 1.2 * self.image) + (self.engine if dice.random() < 0.5 else 0) + 1
                     held.append(other.request(reserve_memory=pb.ReserveMemory(bytes=bytes_)))
                 time.sleep(dice.random() * 0.05)
-                engines, m = daemon.children(), self.model()
-                if not engines or m.image_bytes != self.image:  # while its engine ends it still has what was given back
-                    self.assertIn(m.image_bytes + m.missing_bytes, (0, self.image))
+                self.assertLessEqual(self.model().image_bytes, self.image)
+                if dice.random() < 0.3:  # while its engine ends it still has what was given back
+                    until(self.adds_up, 10, "an image that is whole with what is missing of it")
             for lease in held:
                 other.cancel(lease)
             self.assertEqual(self.finish(reader, id, first), alone)
             self.assertWhole()
             until(lambda: daemon.fd_count() <= fds, 10, "no descriptor more than before")
+
+    def adds_up(self):
+        m = self.model()
+        return m.image_bytes + m.missing_bytes in (0, self.image)
 
     # ---- over restarts ----
 

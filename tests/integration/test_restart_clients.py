@@ -110,8 +110,7 @@ class Clients(KeptTestCase):
     def wait_kept(self, daemon, count):
         """So many clients are in the store, and it counts."""
         until(lambda: len([n for n in daemon.store.names() if n.startswith("client.")]) >= count, 10, f"{count} kept clients")
-        with daemon.connect() as client:  # an answer comes behind the turn that kept them
-            client.ask(models=pb.Models())
+        self.pass_turn(daemon)
 
     def test_streams_and_idle_connections(self):
         daemon = self.kept(null={"step_us": 3000})
@@ -155,7 +154,7 @@ class Clients(KeptTestCase):
                 memory.append(daemon.memory())
             daemon.crash()
             daemon.start(wait=False)
-            if i % 10 == 9:
+            if i % 7 == 6:  # what eight in a row had no time to take over is given up: which a busy machine makes of any moment
                 daemon.wait_ready()
                 self.assertTrue(chance.choice(idle).ask(models=pb.Models()).done.models.models)
         read_rounds(readers, 2)
@@ -243,7 +242,7 @@ class Clients(KeptTestCase):
             client.request(id=i + 1, tokenize=pb.Tokenize(text=b"word " * 4000 + str(i).encode()))
         self.wait_kept(daemon, 1)
         for how in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
-            time.sleep(0.2 * SLOW)  # what is in the store counts when the log says so, too
+            self.pass_turn(daemon)
             daemon.restart(how)
             time.sleep(0.1)
         lengths = {len(self.end_of(client, i + 1).done.tokenize.ids) for i in range(count)}
@@ -324,16 +323,15 @@ class Clients(KeptTestCase):
 
     def test_what_can_not_go_on(self):
         """What could be done twice, or is nobody's to be asked again, ends with a sentence."""
-        daemon = self.kept(backend="cpu", threads=1, models=[{"name": "tiny", "path": str(MODEL)}])
+        daemon = self.kept(backend="cpu", threads=1, models=[{"name": "tiny", "path": str(MODEL)}],
+                           program=self.haltable("spark-loader"))
         client = daemon.connect()
         self.wait_kept(daemon, 1)
-        for _ in range(20):
-            id = client.request(load=pb.Load(path=str(MODEL), dry_run=True))
-            time.sleep(0.002)
-            daemon.restart(signal.SIGKILL)
-            end = self.end_of(client, id)
-            if end.WhichOneof("body") == "error":
-                break
+        self.halt("spark-loader")
+        id = client.request(load=pb.Load(path=str(MODEL), dry_run=True))
+        self.wait_halted(daemon, "spark-loader")
+        daemon.restart(signal.SIGKILL)
+        end = self.end_of(client, id)
         self.assertError(end, "BUSY")
         self.assertIn("restarted", end.error.message)
         self.assertGreater(end.error.retry_after_ms, 0)
@@ -351,7 +349,6 @@ class Clients(KeptTestCase):
         self.wait_kept(daemon, 1)
         until(leases, 5, "a lease")
         for how in (signal.SIGKILL, signal.SIGTERM):
-            time.sleep(0.1 * SLOW)
             daemon.restart(how)
             self.assertEqual(leases(), [("warm", "a test")])
         client.cancel(id)
@@ -360,12 +357,22 @@ class Clients(KeptTestCase):
 
     def test_short_visits_cost_nothing(self):
         daemon = self.kept()
-        before = len(daemon.store.messages)
-        for _ in range(20):
+
+        def visits():
+            """What they cost. None where somebody may have been there for a second, which is no short visit."""
+            daemon.store.settle()
+            before, began = len(daemon.store.messages), time.monotonic()
+            for _ in range(20):
+                with daemon.connect() as client:
+                    client.ask(status=pb.Status())
             with daemon.connect() as client:
-                client.ask(status=pb.Status())
-        daemon.store.settle()
-        self.assertEqual([m for m in daemon.store.messages[before:] if "FDSTORE" in m], [])
+                until(lambda: client.ask(status=pb.Status()).done.status.connections == 1, 10, "the end of the visits")
+                if time.monotonic() - began > 0.9:
+                    return None
+            daemon.store.settle()
+            return [[m for m in daemon.store.messages[before:] if "FDSTORE" in m]]
+
+        self.assertEqual(until(visits, 60, "short visits"), [[]])
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ class Leases(KeptTestCase, BusTestCase):
             daemon.restart(number, wait=False)
             until(lambda: self.leases(daemon) == before, 10, "the same lease")
         self.assertNotIn("may be used again", daemon.log())  # it may not
+        self.assertEqual(daemon.log().count("has asked for"), expected[0] == "memory")  # that was when it was granted, once
         self.wait_name(daemon)
         other = self.reserve(2 << 20, "another")
         self.assertGreater(max(self.leases(daemon)), max(before))  # no number is used twice
@@ -115,6 +116,7 @@ class Requests(KeptTestCase):
                                  (1 << 20, "a film", "busy", os.getpid()))
                 self.assertEqual(found["demo"].model, "b")
                 self.assertNotIn("may be used again", daemon.log())  # it may not
+                self.assertEqual(daemon.log().count("has asked for"), 1)  # that was when it was granted
                 for id in (memory, warm):
                     client.cancel(id)
                     self.assertError(client.answer(id)[2], "CANCELLED")

@@ -40,6 +40,7 @@ class Rights(MockedPolkit, KeptTestCase):
         id = self.client.request(interactive_authorization=True, **body)
         until(lambda: self.mock_call("Waiting") >= 1, 10, "the question")
         until(lambda: [n for n in self.daemon_.store.names() if n.startswith("client.")], 10, "the client in the store")
+        self.pass_turn(self.daemon_, uid=NOBODY)
         return id
 
     def test_what_was_being_asked_is_asked_again(self):
@@ -69,6 +70,7 @@ class Rights(MockedPolkit, KeptTestCase):
                                                                             input_fd=True))
             until(lambda: self.mock_call("Waiting") >= 2, 10, "the questions")
             until(lambda: [n for n in self.daemon_.store.names() if n.startswith("input.")], 10, "the file in the store")
+            self.pass_turn(self.daemon_, uid=NOBODY)
             self.restart(how)
             self.assertError(self.client.answer(stored)[2], "BUSY")
             self.answer(manage_models="yes")
@@ -103,6 +105,7 @@ class Rights(MockedPolkit, KeptTestCase):
 
     def test_a_client_that_leaves_meanwhile(self):
         self.answer(manage_models="hang")
+        self.client.close()  # who has been there for a second is kept
         client = self.daemon_.connect(uid=NOBODY)
         client.request(load=pb.Load(model="null"))
         until(lambda: self.mock_call("Waiting") >= 1, 10, "the question")

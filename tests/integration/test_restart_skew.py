@@ -69,7 +69,8 @@ def write_log(head, records):
 class Skew(KeptTestCase):
     def change_field(self, dice, message):
         """One field of it, or of one within it."""
-        fields = [field for field, _ in message.ListFields()] if dice.random() < 0.7 else list(message.DESCRIPTOR.fields)
+        fields = [field for field, _ in message.ListFields()] if dice.random() < 0.7 else []
+        fields = fields or list(message.DESCRIPTOR.fields)
         field = dice.choice(fields)
         if field.label == field.LABEL_REPEATED:
             values = getattr(message, field.name)

@@ -3,12 +3,9 @@
 """Restarts in the middle of work of the store and of loads, and models of the store over restarts. The program that works is held
 still (SIGSTOP), so that the restart is certain to come before its end."""
 
-import contextlib
 import os
-import pathlib
 import shutil
 import signal
-import time
 import unittest
 
 from fdstore_harness import *
@@ -21,19 +18,9 @@ HOWS = (signal.SIGKILL, signal.SIGTERM)
 
 class StoreRestart(KeptTestCase, StoreCase):
     def begin(self, **settings):
-        daemon = self.kept(**{"backend": "cpu", "threads": 1, "models": [], **settings})
+        program = self.haltable("spark-loader", "spark-store")
+        daemon = self.kept(**{"backend": "cpu", "threads": 1, "models": [], "program": program, **settings})
         return daemon, daemon.connect()
-
-    def hold(self, daemon, program):
-        """Stops the child that works, before it has come to its end: looks without a rest."""
-        end = time.monotonic() + 10 * SLOW
-        while time.monotonic() < end:
-            for pid in pathlib.Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text(encoding="ascii").split():
-                with contextlib.suppress(OSError):
-                    if pathlib.Path(f"/proc/{pid}/comm").read_text(encoding="ascii").strip() == program:
-                        os.kill(int(pid), signal.SIGSTOP)
-                        return
-        self.fail(f"no {program} ran:\n{daemon.log()}")
 
     def model(self, daemon):
         """One that every step takes a moment for."""
@@ -69,8 +56,9 @@ class CutOff(StoreRestart):
         os.truncate(big, 1 << 30)
         for how in HOWS:
             with self.subTest(how):
+                self.halt(program)
                 id = begin(client, big)
-                self.hold(daemon, program)
+                self.wait_halted(daemon, program)
                 daemon.restart(how)
                 end = client.answer(id)[2]
                 self.assertError(end, "BUSY")
@@ -112,9 +100,10 @@ class CutOff(StoreRestart):
         path = self.model(daemon)
         for how in HOWS:
             with self.subTest(how):
+                self.halt("spark-loader")
                 with open(path, "rb") as file:
                     id = client.request([file.fileno()], load=pb.Load(model="mine", input_fd=True))
-                self.hold(daemon, "spark-loader")
+                self.wait_halted(daemon, "spark-loader")
                 path.rename(path.with_suffix(".away"))  # the descriptor is what counts
                 daemon.restart(how)
                 self.assertDone(client.answer(id)[2])
@@ -126,9 +115,10 @@ class CutOff(StoreRestart):
     def test_load_of_a_client_that_left(self):
         """Nobody waits for it any more when the next process comes: it is not begun again."""
         daemon, client = self.begin()
+        self.halt("spark-loader")
         with open(self.model(daemon), "rb") as file:
             client.request([file.fileno()], load=pb.Load(model="mine", input_fd=True))
-        self.hold(daemon, "spark-loader")
+        self.wait_halted(daemon, "spark-loader")
         daemon.crash()
         client.close()
         daemon.start()

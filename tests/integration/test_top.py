@@ -24,11 +24,11 @@ ENTER, LEAVE = b"\x1b[?1049h", b"\x1b[?1049l"  # xterm's other screen
 class Terminal:
     """A program on a terminal of its own."""
 
-    def __init__(self, *command, rows=40, columns=160, term="xterm"):
+    def __init__(self, *command, rows=40, columns=160, term="xterm", **more):
         self.master, slave = pty.openpty()
         self.resize(rows, columns)
         self.output = b""
-        env = {**os.environ, "TERM": term, "LC_ALL": "C.UTF-8"}
+        env = {**os.environ, "TERM": term, "LC_ALL": "C.UTF-8", **more}
         self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=env, start_new_session=True,
                                         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
         os.close(slave)
@@ -225,6 +225,28 @@ class Verbs(CtlTest):
             self.assertEqual(self.ctl_json(daemon, "ps")["requests"][0]["priority"], expected)
             person.press(b"\x03")
             self.assertEqual(person.end(), 130)
+
+    def test_one_name_for_one_thing(self):
+        """status, models and top call what waits and what prefixes hold alike."""
+        daemon = self.daemon()
+        daemon.wait_engine()
+        self.assertIn("0 running, 0 waiting", self.ctl(daemon, "models"))
+        for verb in "status", "top":
+            self.assertRegex(self.ctl(daemon, verb), r"USER .* RUNNING WAITING .* KV USED +PREFIXES +TODAY")
+
+    def test_colours(self):
+        """Where they are seen and wanted; and no control sequences where the terminal knows none."""
+        daemon = self.daemon(null={"step_us": 5000})
+        daemon.wait_engine()
+        for settings, coloured in (({"NO_COLOR": ""}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": "", "term": "dumb"}, False)):
+            person = Terminal(CTL, "-S", daemon.socket, "doctor", **settings)
+            self.assertIn(person.end(), (0, 1))
+            self.assertIn(b"landlock", person.output)
+            self.assertEqual(b"\x1b[3" in person.output, coloured, settings)
+        for term, sequences in (("xterm", True), ("dumb", False)):
+            person = Terminal(CTL, "-S", daemon.socket, "perplexity", ROOT / "README.md", term=term)
+            self.assertEqual(person.end(), 0)
+            self.assertEqual(b"\x1b" in person.output, sequences, person.output)
 
     def test_warnings(self):
         daemon = self.daemon(state_dir="/nonexistent/sparkd")

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # The inner half of run.py, in a mount namespace of its own: builds the container's root and boots it.
-# From the environment: WORK, OUT (folders), CGROUPS (of ours), HERE (this folder), SCRIPT (what to run there).
+# From the environment: WORK, OUT (folders), CGROUPS (of ours), HERE (this folder), SCRIPT (what to run there); HESITATE (docs/testing.md).
 set -eu
 
 # nspawn leaves groups behind where it was started; here they can be removed afterwards
@@ -51,6 +51,14 @@ StandardError=append:/out/output
 EOF
 ln -sf /dev/null "$units/timers.target"
 [ -z "${SPARK_TEST_BROKER:-}" ] || ln -sf /lib/systemd/system/dbus-broker.service "$units/dbus.service"
+if [ -n "${HESITATE:-}" ]; then
+        cp "$HESITATE" "$m/usr/lib/hesitate.so"
+        for unit in sparkd dbus polkit systemd-logind sdtest; do
+                mkdir -p "$units/$unit.service.d"
+                printf '[Service]\nEnvironment=LD_PRELOAD=/usr/lib/hesitate.so %s\n' \
+                        "$(env | grep '^HESITATE_' | tr '\n' ' ')" >"$units/$unit.service.d/hesitate.conf"
+        done
+fi
 rm -rf "$m/var/log/journal"
 
 # what the service may call on a real machine and nspawn denies by default; without bpf IPAddressDeny= does nothing

@@ -150,8 +150,8 @@ class Fuzz(StreamSteps):
         draw, verdicts = Draw(SEED), {user: collections.Counter() for user in USERS}
         self.fuzz(draw, 2, {user: collections.Counter() for user in USERS})  # whatever is made once is there now
         self.assertTrue(self.settle(), self.left())
-        pid, before, memory, fds, calls = main_pid(), self.held(), [], inside.descriptors(main_pid()), 0
-        places = inside.settled(lambda: int(show("NFileDescriptorStore")))
+        pid, before, memory, calls = main_pid(), self.held(), [], 0
+        places, fds = inside.descriptors()
         began = time.monotonic()
         for _ in range(ROUNDS):
             calls += self.fuzz(draw, SECONDS / ROUNDS, verdicts)

@@ -103,6 +103,7 @@ class Kills(HeldSteps):
             asker.stop = True
         for asker in askers:
             asker.join(PATIENCE_S)
+            self.assertFalse(asker.is_alive(), f"stream {asker.number} hangs")
         self.assertEqual([asker.wrong for asker in askers if asker.wrong], [], (SEED, self.journal("-n", "60")))
         self.assertGreater(min(asker.count for asker in askers), 0)
         for asker in askers:

@@ -26,7 +26,7 @@ REST_S = 2.5
 MARGIN = FLOOR // 8 # that is asked for with what is missing
 LITTLE = 8 * MIB    # below the floor
 LONG_TOKENS = 900   # of a prompt: two of them have nearly all of the pool
-PACE_S = 0.05
+PACE_S = 0.5        # between tokens: two streams are there until it is over
 ORDER = ["cache", "sessions", "kv", "weights"]
 BYSTANDERS = ("dbus.service", "systemd-journald.service", "polkit.service")
 
@@ -43,14 +43,16 @@ class Memory(StreamSteps):
         return [line.split("step '")[1].split("'")[0] for line in self.journal().splitlines() if "memory is given back: step" in line]
 
     def rounds_steps(self):
-        """What the journal names in each round, in its order; a round ends when all is taken again."""
-        return [[line.split("step '")[1].split("'")[0] for line in text.splitlines() if "memory is given back: step" in line]
+        """What the journal names in each round, in its order; a round ends when all is taken again. One without weights is none of the
+        hog's: on a busy machine somebody may wait for memory at any time, which costs less."""
+        rows = [[line.split("step '")[1].split("'")[0] for line in text.splitlines() if "memory is given back: step" in line]
                 for text in self.journal().split("memory is taken again: step 'nothing'")[:-1]]
+        return [steps for steps in rows if ORDER[-1] in steps]
 
     def held(self):
         """What must be as before when all is over."""
         memory = status().memory
-        return (memory.images, memory.given, memory.step, int(show("NFileDescriptorStore")), inside.descriptors(main_pid()))
+        return (memory.images, memory.given, memory.step, *inside.descriptors())
 
     def test_01_starts(self):
         self.make_users()
@@ -66,7 +68,7 @@ class Memory(StreamSteps):
         self.start("m")
         memory = status().memory
         self.assertEqual((memory.limit, memory.floor, memory.step, memory.missing), (LIMIT, FLOOR, "nothing", 0))
-        self.assertLess(abs(memory.available - self.machine.available()), 32 * MIB)
+        self.assertTrue(until(lambda: abs(status().memory.available - self.machine.available()) < 32 * MIB), (status(), self.machine.available()))
         self.undisturbed()
         self.assertRuns(systemctl("restart", SERVICE))
         self.assertTrue(until(lambda: ready("m")))

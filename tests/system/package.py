@@ -86,7 +86,7 @@ class Package(streams.StreamSteps):
         self.assertRuns(systemctl("stop", SERVICE))
         self.assertEqual(show("ActiveState"), "inactive")
         self.assertServes()
-        self.assertEqual(show("ActiveState"), "active")
+        self.assertTrue(inside.until(lambda: show("ActiveState") == "active"))
         self.assertEqual(inside.generate(user="stranger").returncode, 77)
 
     def test_04_bus(self):
@@ -134,6 +134,7 @@ class Package(streams.StreamSteps):
         idle = [self.connect() for _ in range(IDLE)]
         for client in idle:
             client.ask(models=streams.pb.Models())
+        self.assertTrue(inside.until(lambda: int(show("NFileDescriptorStore")) >= IDLE), show("NFileDescriptorStore"))
         running = self.streams(PACE_S)
         self.install("second")
         for stream in running:

@@ -11,6 +11,7 @@ import re
 import select
 import shutil
 import subprocess
+import termios
 import time
 import xml.etree.ElementTree as ElementTree
 
@@ -22,6 +23,7 @@ POLKIT = "polkit.service"
 MODEL = PATH + "/model/spark_2dtiny"
 PASSWORD = "Xylophonkatze"
 AGENT = pathlib.Path("/opt/agent/pkttyagent")
+LFLAG = 3  # of what tcgetattr() gives
 INTERACTION = "Only root"  # the sentence that comes with InteractiveAuthorizationRequired, too
 
 
@@ -142,7 +144,7 @@ class Polkit(inside.Steps):
         said, status = self.type_into(PASSWORD, "unload", "spark-tiny")
         self.assertEqual(status, 0, said)
         self.assertIn("is unloaded", said)
-        self.assertFalse([task for task in pathlib.Path("/proc").glob("[0-9]*/comm") if "pkttyagent" in task.read_text()])
+        self.assertTrue(until(lambda: run("pidof", "pkttyagent").returncode == 1))
         said, status = self.type_into("wrong", "load", "spark-tiny")
         self.assertEqual(status, 77, said)
         said, status = self.type_into(PASSWORD, "load", "spark-tiny")
@@ -166,7 +168,8 @@ class Polkit(inside.Steps):
             except OSError:
                 break
             if password and re.search("password: ?$", said, re.I):
-                time.sleep(0.5)  # what is typed before the echo is off is dropped
+                # what is typed before the echo is off is dropped
+                self.assertTrue(until(lambda: not termios.tcgetattr(terminal)[LFLAG] & termios.ECHO), said)
                 os.write(terminal, password.encode() + b"\n")
                 said += "\n"
         os.close(terminal)

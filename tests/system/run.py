@@ -13,7 +13,7 @@ makes goes on top. Needs root, systemd-nspawn and a writable cgroup tree, and sk
 line is "N passed, N failed, N skipped".
 
 In the environment: SPARK_TEST_BASE=FOLDER, another system's root instead, as a newer release's, that has what the tests and the build
-need; SPARK_TEST_BROKER=1, dbus-broker, which has to be installed, is the bus.
+need; SPARK_TEST_BROKER=1, dbus-broker, which has to be installed, is the bus; HESITATE, docs/testing.md.
 """
 
 import argparse
@@ -39,7 +39,7 @@ PACKAGE_SCRIPT = "package.py"
 LINES = (("restart.py", "fuzz.py", "power.py"), ("kills.py", "leases.py", "inside.py"), ("memory.py",), ("sleep.py", "battery.py", "polkit.py"))
 INSTALLING = threading.Lock()
 CGROUPS_S = 5
-TIMEOUT_S = 480 + int(os.environ.get("SPARK_TEST_KILLS") or 0)
+TIMEOUT_S = 900 + int(os.environ.get("SPARK_TEST_KILLS") or 0)
 
 
 def bundled_model():

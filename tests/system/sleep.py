@@ -4,20 +4,21 @@
 back in time and is still; its engine dies meanwhile; streams of a model that computes go on with the tokens that are due. Run by
 boot.sh as root of a container (run.py --script sleep.py)."""
 
+import contextlib
 import os
 import signal
 import time
 
 import inside
 from inside import main_pid, run, systemctl, until
-from streams import CONFIG, StreamSteps, SystemBus, status
+from streams import CONFIG, StreamSteps, SystemBus, patience, status
 from power_harness import LOGIND, Mock  # (streams.py has told where it is)
 
 DELAY = ("sleep", "delay")
-LIMIT_S = 3  # promised, whatever the machine
+LIMIT_S = 3  # promised where the machine has time
 CYCLES = 5
-STILL_S = 0.5
-PACE_S = 0.03  # between a stream's tokens, so that all of them last until the machine sleeps
+STILL_S, STOPS_S = 1, 10
+PACE_S = 0.1  # between a stream's tokens, so that all of them last until the machine sleeps
 
 
 class Sleep(StreamSteps):
@@ -42,7 +43,7 @@ class Sleep(StreamSteps):
         began = time.monotonic()
         self.assertTrue(until(lambda: not self.logind.inhibitors(), timeout=10), self.journal("-n", "20"))
         took = time.monotonic() - began
-        self.assertLess(took, LIMIT_S)
+        self.assertLess(took, patience(LIMIT_S))
         self.assertTrue(until(lambda: status().power.sleep == "asleep"))
         return took
 
@@ -55,11 +56,10 @@ class Sleep(StreamSteps):
 
     def assertStill(self, streams):
         """What was under way may come; then nothing does."""
-        time.sleep(STILL_S)
-        before = [len(stream.ids) for stream in streams]
-        time.sleep(STILL_S)
-        self.assertEqual([len(stream.ids) for stream in streams], before)
-        self.assertLess(min(before), self.TOKENS)
+        began = time.monotonic()
+        came = inside.settled(lambda: [len(stream.ids) for stream in streams], STILL_S)
+        self.assertLess(time.monotonic() - began, STOPS_S, came)
+        self.assertLess(min(came), self.TOKENS)
 
     def cycle(self, meanwhile):
         """One sleep under running streams; (until the inhibitor was back, from waking to the first token)."""
@@ -100,8 +100,9 @@ class Sleep(StreamSteps):
         engine = inside.children(main_pid())["spark-engine"]
         os.kill(engine, signal.SIGSTOP)
         took = self.fall_asleep()
-        self.assertIn("not everything is parked", self.journal())
-        os.kill(engine, signal.SIGKILL)
+        self.assertTrue(until(lambda: "not everything is parked" in self.journal()), self.journal("-n", "20"))
+        with contextlib.suppress(ProcessLookupError):  # control may have lost its patience
+            os.kill(engine, signal.SIGKILL)
         self.wake_up(streams)
         self.assertRight(streams)
         self.note(f"slept, the engine stopped: the inhibitor was back after {took:.2f} s")

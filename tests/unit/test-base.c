@@ -3,11 +3,13 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include <cmocka.h>
 
 #include "base/buf.h"
 #include "base/checked.h"
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/list.h"
 #include "base/utf8.h"
@@ -158,10 +160,40 @@ static void test_list(void **state) {
         assert_true(list_empty(&head));
 }
 
+static void test_socket_option(void **state) {
+        int pair[2];
+
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+        assert_true(fd_has_option(pair[0], SO_DOMAIN, AF_UNIX));
+        assert_true(fd_has_option(pair[0], SO_TYPE, SOCK_STREAM));
+        assert_false(fd_has_option(pair[0], SO_TYPE, SOCK_DGRAM));
+        assert_true(fd_has_option(pair[0], SO_ACCEPTCONN, 0));
+        for (size_t i = 0; i < 2; i++)
+                (void)fd_close(pair[i]);
+        assert_false(fd_has_option(pair[0], SO_ACCEPTCONN, 0));
+        assert_false(fd_has_option(-1, SO_ACCEPTCONN, 0));
+}
+
+/* Both units are of the clock that waits and timers go by. */
+static void test_clock(void **state) {
+        struct timespec before, after;
+        uint64_t us;
+        int64_t ms;
+
+        assert_int_equal(clock_gettime(CLOCK_MONOTONIC, &before), 0);
+        us = clock_now_us();
+        ms = clock_now_ms();
+        assert_int_equal(clock_gettime(CLOCK_MONOTONIC, &after), 0);
+        assert_in_range(us, (uint64_t)before.tv_sec * 1000000u + (uint64_t)before.tv_nsec / 1000u,
+                        (uint64_t)after.tv_sec * 1000000u + (uint64_t)after.tv_nsec / 1000u);
+        assert_in_range(ms, us / 1000u, (uint64_t)after.tv_sec * 1000u + (uint64_t)after.tv_nsec / 1000000u);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_checked), cmocka_unit_test(test_buf),  cmocka_unit_test(test_words),
                 cmocka_unit_test(test_utf8),    cmocka_unit_test(test_memfd), cmocka_unit_test(test_list),
+                cmocka_unit_test(test_clock), cmocka_unit_test(test_socket_option),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

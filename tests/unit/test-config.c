@@ -222,6 +222,7 @@ static void test_faults(void **state) {
                 { "threads = \"2\";", "'threads' must be a whole number" },
                 { "threads = 1.5;", "'threads' must be a whole number" },
                 { "threads = -1;", "must not be negative" },
+                { "threads = -2147483649;", "'threads' is -2147483649: a number of more than 32 bits needs an L" },
                 { "threads = 1025;", "allowed are 0 to 1024" },
                 { "backend = \"gpu\";", "allowed are: auto cpu cuda null" },
                 { "backend = \"auto cpu\";", "allowed are: auto cpu cuda null" },
@@ -239,6 +240,17 @@ static void test_faults(void **state) {
                 { "memory = { floor = \"99999999999T\"; };", "must be a size" },
                 { "memory = { floor = \"99999999999999999999999\"; };", "must be a size" },
                 { "memory = { floor = 9223372036854775807L; };", "allowed are" },
+                { "memory = {\n kv = 1;\n floor = 2147483648; };", ":3: 'floor' is 2147483648: a number of more than 32 bits needs an L" },
+                { "memory = { floor = 4294967296; };", "'floor' is 4294967296: a number of more than 32 bits needs an L" },
+                { "memory = { floor = 9223372036854775807; };", "needs an L" },
+                { "memory = { floor = 9223372036854775808; };", "'floor' is 9223372036854775808, which is more than any number may be" },
+                { "memory = { floor = 9223372036854775808L; };", "'floor' is 9223372036854775808L, which is more than any" },
+                { "memory = { floor = 0x80000000; };", "'floor' is 0x80000000: a number of more than 32 bits needs an L" },
+                { "memory = { floor = 0x8000000000000000L; };", "'floor' is 0x8000000000000000L, which is more than any" },
+                { "memory = { floor = -9223372036854775809L; };", "'floor' is -9223372036854775809L, which is more than any" },
+                { "limits = { tokens_per_day = 18446744073709551615; };", "'tokens_per_day' is 18446744073709551615, which" },
+                { "users = ( { uid = 4294967295; } );", "'uid' is 4294967295: a number of more than 32 bits needs an L" },
+                { "threads = 2; models = ( { name = \"a\"; path = \"/a\"; context = 5000000000; } );", "'context' is 5000000000: a" },
                 { "memory = 5;", "must be a group" },
                 { "models = { };", "must be a list" },
                 { "models = ( 5 );", "must be a group" },
@@ -292,30 +304,57 @@ static void test_faults(void **state) {
                 parse_bad(bad[i].text, bad[i].expected);
 }
 
+/* Numbers that have room, and what looks like ones that have none. */
+static void test_numbers(void **state) {
+        _cleanup_(config_freep) struct config *c = parse_ok(
+                "# floor = 99999999999\n// 99999999999 \"\n/* 99999999999 \" */ state_dir = \"/99999999999 \\\" 99999999999\";\n"
+                "memory = { floor = 0x7fffffff; kv = 0x80000000L; lease_bytes_per_user = 8589934592LL; };\n"
+                "limits = { tokens_per_day = 9007199254740992L; sessions_per_user = 16384; /* \" */ };"
+                "users = ( { uid = 4294967294L; } );");
+
+        assert_true(c->memory_floor == 0x7fffffff);
+        assert_true(c->memory_kv == 1ull << 31);
+        assert_true(c->leases.bytes_per_user == 8ull << 30);
+        assert_true(c->limits.tokens_per_day == 1ull << 53);
+        assert_string_equal(c->state_dir, "/99999999999 \" 99999999999");
+}
+
+static void put(const char *path, const char *text) {
+        FILE *f = fopen(path, "we");
+
+        assert_non_null(f);
+        assert_true(fputs(text, f) >= 0);
+        assert_int_equal(fclose(f), 0);
+}
+
 static void test_file(void **state) {
-        char dir[] = "/tmp/test-config-XXXXXX", path[64];
+        char dir[] = "/tmp/test-config-XXXXXX", path[64], other[64];
         struct config_error error;
         struct config *c = NULL;
-        FILE *f;
 
         assert_non_null(mkdtemp(dir));
         (void)snprintf(path, sizeof(path), "%s/c.conf", dir);
+        (void)snprintf(other, sizeof(other), "%s/other.conf", dir);
         assert_int_equal(config_load(&c, path, &error), -ENOENT);
         assert_int_equal(config_load(&c, dir, &error), -EISDIR);
-        f = fopen(path, "w");
-        assert_non_null(f);
-        (void)fputs("socket = \"s\";\nthreads = oops;\n", f);
-        (void)fclose(f);
+        put(path, "socket = \"s\";\nthreads = oops;\n");
         assert_int_equal(config_load(&c, path, &error), CONFIG_E_INVALID);
         assert_non_null(strstr(error.text, "c.conf:2:"));
-        f = fopen(path, "w");
-        (void)fputs("socket = \"s\";\n", f);
-        (void)fclose(f);
+        put(path, "socket = \"s\";\n@include \"other.conf\"\nthreads = 5;\n");
+        put(other, "memory = {\n floor = 4294967296;\n};\n");
+        assert_int_equal(config_load(&c, path, &error), CONFIG_E_INVALID);
+        assert_non_null(strstr(error.text, "other.conf:2: 'floor' is 4294967296: a number"));
+        put(other, "memory = {\n floor = 4294967296L;\n};\n");
+        put(path, "socket = \"s\";\n@include \"other.conf\"\nthreads = 4294967300;\n");
+        assert_int_equal(config_load(&c, path, &error), CONFIG_E_INVALID);
+        assert_non_null(strstr(error.text, "c.conf:3: 'threads' is 4294967300: a number"));
+        put(path, "socket = \"s\";\n");
         assert_int_equal(config_load(&c, path, &error), 0);
         assert_true(strncmp(c->socket, dir, strlen(dir)) == 0);
         c = config_free(c);
         (void)unlink(path);
-        (void)rmdir(dir);
+        (void)unlink(other);
+        assert_int_equal(rmdir(dir), 0);
 }
 
 /* What --check prints is a configuration that means the same. */
@@ -358,6 +397,7 @@ int main(void) {
                 cmocka_unit_test(test_null_backend), cmocka_unit_test(test_faults),
                 cmocka_unit_test(test_limits_of_users), cmocka_unit_test(test_users),
                 cmocka_unit_test(test_store), cmocka_unit_test(test_group),
+                cmocka_unit_test(test_numbers),
                 cmocka_unit_test(test_file),         cmocka_unit_test(test_print_reads_back),
         };
 

@@ -178,9 +178,10 @@ static void *open_gate(void *userdata) {
 
 /* A thread that hangs is left to itself: what it had begun is never heard of again, the rest is dropped. */
 static void test_free_drops_what_was_not_begun(void **state) {
-        struct counts c;
+        /* the thread has hold of these at any time afterwards */
+        static struct counts c;
+        static struct job stuck = { .base = { .run = run, .done = done }, .counts = &c, .gated = true };
         sd_event *event = counts_init(&c, 64);
-        struct job stuck = { .base = { .run = run, .done = done }, .counts = &c, .gated = true };
 
         submit(&c, 0, false);
         assert_true(disk_drain(c.disk, PATIENCE_US));

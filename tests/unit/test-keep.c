@@ -332,13 +332,21 @@ static void test_rewrite(void **state) {
         state_unmap(head);
 }
 
+/* As many as it began with: a log that its store is slow to take has any number. */
+static void read_first(void *userdata, const Spark__State__V1__Record *record) {
+        struct life *l = userdata;
+
+        if (l->n < 1000)
+                read_one(l, record);
+}
+
 /* What is kept while it is written anew, over and over, is whole whenever the process is killed. */
 static int run_rewriting(void *userdata) {
         static struct life l;
 
         CHECK(inherited_new(&l.in) == 0);
         CHECK(keep_new(&l.keep, l.in, write_all, &l) == 0);
-        CHECK(keep_read(l.keep, read_one, &l) == 0);
+        CHECK(keep_read(l.keep, read_first, &l) == 0);
         keep_taken(l.keep);
         keep_ready(l.keep);
         atomic_store((_Atomic int *)userdata, 1);

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <poll.h>
 
+#include "base/log.h"
 #include "daemon/control/memory/lease-keep.h"
 #include "daemon/control/memory/lease.h"
 #include "request-fixture.h"
@@ -463,6 +464,59 @@ static void test_restored(void **state) {
         assert_non_null(strstr(error.text, "gone"));
 }
 
+/* A turn in which the only lease gets all that it waits for, with a later process's record of it as it was before and is after;
+ * true: that it was granted is in the journal. */
+static bool turn_grants(struct fixture *f, struct lease *lease, bool before) {
+        Spark__State__V1__Lease record;
+        char line[512] = "";
+        int pipes[2], standard = dup(STDERR_FILENO);
+        ssize_t n;
+
+        lease_record(lease, &record);
+        assert_int_equal(record.granted, before);
+        give(lease->wanted, true);
+        assert_true(standard >= 0);
+        assert_int_equal(pipe2(pipes, O_CLOEXEC | O_NONBLOCK), 0);
+        assert_true(dup2(pipes[1], STDERR_FILENO) >= 0);
+        log_init("test", LOG_LEVEL_INFO, 0);
+        leases_turn(f->m->leases);
+        log_init("test", LOG_LEVEL_WARNING, 0);
+        assert_true(dup2(standard, STDERR_FILENO) >= 0);
+        n = read(pipes[0], line, sizeof(line) - 1);
+        assert_true(n > 0 || errno == EAGAIN); /* nothing was said */
+        for (size_t i = 0; i < 2; i++)
+                (void)fd_close(pipes[i]);
+        (void)fd_close(standard);
+        lease_record(lease, &record);
+        assert_true(record.granted);
+        assert_string_equal(lease_state_name(lease), "granted");
+        return strstr(line, "has asked for") != NULL;
+}
+
+/* The journal hears once that a lease was granted, from the process that granted it; its holder hears it of each. */
+static void test_granted_once(void **state) {
+        struct fixture *f = *state;
+        Spark__State__V1__Lease record = SPARK__STATE__V1__LEASE__INIT;
+        struct request_error error;
+        struct lease *lease = NULL;
+
+        record.kind = (char *)"memory";
+        record.policy = record.unit = record.why = record.model = (char *)"";
+        record.who = (char *)"blender";
+        record.uid = f->user->uid;
+        record.bytes = record.wanted = GIB;
+        for (uint64_t id = 1; id <= 4; id++) {
+                struct told told = { 0 };
+
+                record.id = id;
+                record.granted = id % 2 == 0;
+                assert_int_equal(lease_restore(f->m->leases, &record, -1, &holder, &told, &lease, &error), 0);
+                assert_int_equal(turn_grants(f, lease, record.granted), !record.granted);
+                assert_string_equal(told.stages, "granted ");
+                lease = lease_free(lease);
+        }
+}
+
 /* As requests: by the socket's messages, until they are cancelled. */
 static void test_requests(void **state) {
         struct fixture *f = *state;
@@ -498,7 +552,7 @@ int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up_leases, tear_down_leases)
                 TEST(test_memory),     TEST(test_missing_only), TEST(test_refusals),          TEST(test_quotas),
                 TEST(test_descriptor), TEST(test_warm),         TEST(test_what_others_see),   TEST(test_busy),
-                TEST(test_any_order),  TEST(test_restored),     TEST(test_requests),
+                TEST(test_any_order),  TEST(test_restored),     TEST(test_granted_once),      TEST(test_requests),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -60,7 +60,16 @@ static void answer_jobs(struct fake *f, uint64_t id) {
 static bool answer_one(struct fake *f, const Spark__V1__ClientFrame *m) {
         switch (m->body_case) {
         case BODY(LOAD):
-                answer_load(f, m);
+                if (strcmp(m->load->model, "m.gguf") == 0)
+                        fake_send_error(f, m->id, SPARK__V1__ERROR_CODE__MODEL_NOT_FOUND, "There is none.", 0, 0, 0);
+                else
+                        answer_load(f, m);
+                return true;
+        case BODY(MODEL_PACK):
+                fake_send_error(f, m->id, SPARK__V1__ERROR_CODE__MODEL_NOT_FOUND, "There is none.", 0, 0, 0);
+                return true;
+        case BODY(MODEL_VERIFY):
+                fake_send_error(f, m->id, SPARK__V1__ERROR_CODE__MODEL_NOT_FOUND, "The store has no model 'm'.", 0, 0, 0);
                 return true;
         case BODY(JOBS):
                 answer_jobs(f, m->id);
@@ -130,6 +139,42 @@ static void test_load(void **state) {
         }
 }
 
+/* Who forgets the slash is told, and who looks for a model in the store how it gets there. */
+static void test_not_found(void **state) {
+        const struct ctl *x = *state;
+        char path[160], *before = getcwd(NULL, 0);
+        int fd;
+
+        assert_non_null(before);
+        assert_int_equal(chdir(x->dir), 0);
+        {
+                _cleanup_output_ struct output o = RUN("load", "m.gguf");
+                expect(&o, 1, "");
+                assert_non_null(strstr(o.err.data, "`sparkctl models` lists"));
+        }
+        fd = open("m.gguf", O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+        assert_true(fd >= 0);
+        (void)close(fd);
+        {
+                _cleanup_output_ struct output load = RUN("load", "m.gguf"), pack = RUN("pack", "--name", "p", "m.gguf");
+                assert_non_null(strstr(load.err.data, "A file is named with a '/': ./m.gguf\n"));
+                assert_non_null(strstr(pack.err.data, "A file is named with a '/': ./m.gguf\n"));
+        }
+        {
+                _cleanup_output_ struct output o = RUN("models", "verify", "m");
+                assert_non_null(strstr(o.err.data, "`sparkctl models import FILE`"));
+        }
+        {
+                _cleanup_output_ struct output load = RUN("load", "./nothing"), import = RUN("models", "import", "nothing");
+                assert_non_null(strstr(load.err.data, "a name without '/' means a model that the service knows"));
+                assert_non_null(strstr(import.err.data, "Check the path.\n"));
+        }
+        assert_int_equal(chdir(before), 0);
+        free(before);
+        (void)snprintf(path, sizeof(path), "%.63s/m.gguf", x->dir);
+        (void)unlink(path);
+}
+
 static void test_jobs(void **state) {
         {
                 _cleanup_output_ struct output o = RUN("jobs");
@@ -166,6 +211,7 @@ static void test_jobs(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 CTL_TEST(test_load),
+                CTL_TEST(test_not_found),
                 CTL_TEST(test_jobs),
         };
 

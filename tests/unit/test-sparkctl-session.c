@@ -146,7 +146,7 @@ static void test_session(void **state) {
         {
                 _cleanup_output_ struct output o = RUN("session", "list");
                 assert_int_equal(o.status, 0);
-                assert_non_null(strstr(o.out.data, "new  uid 0  tiny  idle  0 tokens"));
+                assert_non_null(strstr(o.out.data, "new  root  tiny  idle  0 tokens"));
                 assert_non_null(strstr(o.out.data, "2.0 KiB on disk"));
                 assert_non_null(strstr(o.out.data, "my?[2J notes")); /* nobody's name gets to the terminal's controls */
         }

@@ -131,7 +131,10 @@ static void test_usage(void **state) {
                 { "generate", "--session", "id", "--system", "s" },
                 { "prewarm" },
                 { "forget", "me" },
+                { "usage", "--days", "0" },
                 { "dance" },
+                { "help", "dance" },
+                { "help", "session", "dance" },
                 { "--frob", "status" },
                 { "bad", "--json" },
         };
@@ -152,6 +155,23 @@ static void test_usage(void **state) {
                 _cleanup_output_ struct output o = RUN("--help");
                 assert_int_equal(o.status, 0);
                 assert_non_null(strstr(o.out.data, "perplexity"));
+        }
+}
+
+static void test_help(void **state) {
+        static const char *const verbs[][3] = { { "generate" }, { "session" }, { "session", "create" }, { "doctor" } };
+
+        for (size_t i = 0; i < ARRAY_SIZE(verbs); i++) {
+                _cleanup_output_ struct output behind = RUN(verbs[i][0], verbs[i][1] ?: "--help", "--help");
+                _cleanup_output_ struct output help = RUN("help", verbs[i][0], verbs[i][1]);
+
+                expect(&help, 0, behind.out.data);
+                assert_null(strstr(help.out.data, " \n"));
+                assert_null(strstr(help.out.data, "\n\n\n"));
+        }
+        {
+                _cleanup_output_ struct output all = RUN("--help"), help = RUN("help");
+                expect(&help, 0, all.out.data);
         }
 }
 
@@ -250,6 +270,7 @@ static void test_status(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 CTL_TEST(test_usage),
+                CTL_TEST(test_help),
                 CTL_TEST(test_no_service),
                 CTL_TEST(test_tokens),
                 CTL_TEST(test_status),

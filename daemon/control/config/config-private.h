@@ -2,8 +2,9 @@
 #pragma once
 
 /*
- * What the files of the configuration share: the table of keys (config.c), reading values by it (config-value.c), users
- * (config-users.c), power (config-power.c), which models are resident (config-residency.c), printing (config-print.c).
+ * What the files of the configuration share: the table of keys (config.c), reading values by it (config-value.c), numbers that
+ * have no room (config-numbers.c), users (config-users.c), power (config-power.c), which models are resident
+ * (config-residency.c), printing (config-print.c).
  */
 
 #include <libconfig.h>
@@ -49,16 +50,21 @@ const struct key *config_key(size_t i);
 struct reader {
         struct config *config;
         const char *file;
+        const char *text;    /* where there is no file */
+        const char *checked; /* the file or text whose numbers were looked at last */
         char *folder;
         struct config_error *error;
 };
 
 /* Fills the reader's error and returns CONFIG_E_INVALID. */
 int config_fault(struct reader *r, const config_setting_t *at, const char *fmt, ...) _printf_(3, 4);
+int config_fault_at(struct reader *r, const char *file, unsigned line, const char *fmt, ...) _printf_(4, 5);
 /* Takes over value (NULL: out of memory). 0 or -ENOMEM. */
 int config_replace_string(char **p, char *value);
 /* Checks a setting and stores it at `base` + the key's offset. 0, CONFIG_E_INVALID, or -ENOMEM. */
 int config_set_key(struct reader *r, const struct key *k, const config_setting_t *s, void *base);
+/* Whether the numbers of the file that s was read from are what is written there. 0, CONFIG_E_INVALID, or -errno. */
+int config_check_numbers(struct reader *r, const config_setting_t *s);
 
 /* 'resident' and 'idle_seconds' of a model; *ret as config_set_key(). False: it is neither. */
 bool config_read_model_residency(struct reader *r, struct config_model *m, const config_setting_t *s, int *ret);

@@ -11,17 +11,32 @@
 #include "base/checked.h"
 #include "config-private.h"
 
-int config_fault(struct reader *r, const config_setting_t *at, const char *fmt, ...) {
+static int fault(struct reader *r, const char *file, unsigned line, const char *fmt, va_list ap) {
         char text[384];
+
+        (void)vsnprintf(text, sizeof(text), fmt, ap);
+        (void)snprintf(r->error->text, sizeof(r->error->text), "%.100s:%u: %s", file ? file : r->file, line, text);
+        return CONFIG_E_INVALID;
+}
+
+int config_fault(struct reader *r, const config_setting_t *at, const char *fmt, ...) {
         va_list ap;
-        const char *file = at ? config_setting_source_file(at) : NULL;
+        int e;
 
         va_start(ap, fmt);
-        (void)vsnprintf(text, sizeof(text), fmt, ap);
+        e = fault(r, at ? config_setting_source_file(at) : NULL, at ? config_setting_source_line(at) : 0, fmt, ap);
         va_end(ap);
-        (void)snprintf(r->error->text, sizeof(r->error->text), "%.100s:%d: %s", file ? file : r->file,
-                       at ? (int)config_setting_source_line(at) : 0, text);
-        return CONFIG_E_INVALID;
+        return e;
+}
+
+int config_fault_at(struct reader *r, const char *file, unsigned line, const char *fmt, ...) {
+        va_list ap;
+        int e;
+
+        va_start(ap, fmt);
+        e = fault(r, file, line, fmt, ap);
+        va_end(ap);
+        return e;
 }
 
 static bool text_is_printable(const char *s) {
@@ -89,6 +104,7 @@ static int read_number(struct reader *r, const struct key *k, const config_setti
         const char *text = config_setting_get_string(s);
         int type = config_setting_type(s);
         long long n;
+        int e;
 
         if (text && k->type == KEY_MODE) {
                 char *end;
@@ -108,6 +124,9 @@ static int read_number(struct reader *r, const struct key *k, const config_setti
         if (k->type == KEY_MODE || (type != CONFIG_TYPE_INT && type != CONFIG_TYPE_INT64))
                 return config_fault(r, s, "'%s' must be %s", k->name,
                                     k->type == KEY_MODE ? "an octal mode in quotes" : "a whole number");
+        e = config_check_numbers(r, s);
+        if (e)
+                return e;
         n = config_setting_get_int64(s);
         if (n < 0)
                 return config_fault(r, s, "'%s' must not be negative", k->name);

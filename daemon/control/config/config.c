@@ -325,7 +325,7 @@ struct config *config_free(struct config *c) {
 static int parse(struct config **ret, const char *file, const char *text, const char *folder,
                  struct config_error *error) {
         _cleanup_(config_freep) struct config *c = config_new();
-        struct reader r = { .config = c, .file = file ? file : "configuration", .error = error };
+        struct reader r = { .config = c, .file = file ? file : "configuration", .text = text, .error = error };
         config_t parsed;
         int e, ok;
 

@@ -29,7 +29,7 @@
 #define UNREADY_FREE 10u /* of them are followed at once by the next one */
 #define AGAIN_US 1000000u    /* what was given up is tried again at once, then after so long, then after twice as long ... */
 #define AGAIN_SHIFT_MAX 10u
-#define LASTING_US (600ull * 1000000u) /* what went well for so long begins a new row */
+#define AGAIN_RESET_US (600ull * 1000000u) /* what went well for so long begins a new row */
 
 #define REST_MS 100u
 #define REST_MAX_MS 2000u
@@ -394,7 +394,7 @@ bool keep_is_due(struct keep *k, uint64_t now_us) {
         if (!k || !k->lost || (k->carry.op && k->carry.op->phase != CARRY_IDLE))
                 return false;
         if (!k->again_us) {
-                if (k->began_us && now_us > k->began_us + LASTING_US)
+                if (k->began_us && now_us > k->began_us + AGAIN_RESET_US)
                         k->failed = 0;
                 k->again_us = now_us + (k->failed ? AGAIN_US << MIN(k->failed - 1, AGAIN_SHIFT_MAX) : 0);
                 k->failed++;

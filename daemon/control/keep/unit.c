@@ -3,11 +3,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <systemd/sd-bus.h>
 
+#include "base/clock.h"
 #include "unit.h"
 
 #define SYSTEMD "org.freedesktop.systemd1"
@@ -18,15 +18,8 @@ struct question {
         char *unit; /* object path */
 };
 
-static uint64_t now_us(void) {
-        struct timespec ts;
-
-        (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-        return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
-}
-
 static uint64_t left_us(const struct question *q) {
-        uint64_t now = now_us();
+        uint64_t now = clock_now_us();
 
         return now < q->until_us ? q->until_us - now : 0;
 }
@@ -75,7 +68,7 @@ static int ask_for_unit(struct question *q) {
 static int question_begin(struct question *q, uint64_t timeout_us) {
         int r = sd_bus_open_system(&q->bus);
 
-        q->until_us = now_us() + timeout_us;
+        q->until_us = clock_now_us() + timeout_us;
         if (r >= 0)
                 r = wait_for_bus(q);
         return r < 0 ? r : ask_for_unit(q);

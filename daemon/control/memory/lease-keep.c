@@ -26,7 +26,7 @@ static void lease_name(uint64_t id, char *out, size_t size) {
         (void)snprintf(out, size, "lease.%" PRIu64, id);
 }
 
-static void append_lease(struct keep *k, const struct lease *lease) {
+static void append_lease(struct keep *k, struct lease *lease) {
         Spark__State__V1__Record record = SPARK__STATE__V1__RECORD__INIT;
         Spark__State__V1__Lease m;
 
@@ -34,6 +34,7 @@ static void append_lease(struct keep *k, const struct lease *lease) {
         record.body_case = SPARK__STATE__V1__RECORD__BODY_LEASE;
         record.lease = &m;
         keep_append(k, &record);
+        lease->granted_kept = m.granted;
 }
 
 static void append_gone(struct keep *k, uint64_t id) {
@@ -61,9 +62,9 @@ static void on_lease_changed(void *userdata, struct lease *lease, bool removed) 
                         keep_remove_fd(k, name);
                 return;
         }
-        if (lease->kept)
-                return; /* nothing of it changes any more */
-        lease->kept = lease->request || keep_push_fd(k, name, lease->fd);
+        if (lease->kept && (lease->granted_kept || !lease->granted))
+                return; /* nothing else of it changes */
+        lease->kept = lease->kept || lease->request || keep_push_fd(k, name, lease->fd);
         if (lease->kept)
                 append_lease(k, lease);
 }
@@ -72,7 +73,7 @@ void leases_keep_all(struct leases *t, struct keep *k) {
         struct list *pos, *tmp;
 
         LIST_FOREACH(pos, tmp, leases_list(t)) {
-                const struct lease *lease = LIST_ENTRY(pos, struct lease, link);
+                struct lease *lease = LIST_ENTRY(pos, struct lease, link);
 
                 if (lease->kept)
                         append_lease(k, lease);

@@ -256,10 +256,11 @@ static void tell_memory(struct lease *lease) {
                 return;
         }
         lease->granted = true;
-        event_log(EVENT_LEASE_GRANTED, NULL,
-                  "lease %" PRIu64 ": '%s' (uid %u, pid %d) has asked for %s of memory, %s were given back",
-                  lease->id, lease->who, (unsigned)lease->user->uid, (int)lease->pid, words_bytes(lease->bytes, asked),
-                  words_bytes(lease->given, given));
+        if (!lease->granted_kept)
+                event_log(EVENT_LEASE_GRANTED, NULL,
+                          "lease %" PRIu64 ": '%s' (uid %u, pid %d) has asked for %s of memory, %s were given back",
+                          lease->id, lease->who, (unsigned)lease->user->uid, (int)lease->pid,
+                          words_bytes(lease->bytes, asked), words_bytes(lease->given, given));
         progress(lease, "granted", lease->given, lease->wanted);
 }
 
@@ -544,6 +545,7 @@ void lease_record(const struct lease *lease, Spark__State__V1__Lease *ret) {
         ret->policy = (char *)lease_policy_name(lease);
         ret->wanted = lease->wanted;
         ret->request = lease->request;
+        ret->granted = lease->granted || lease->granted_kept;
 }
 
 int lease_restore(struct leases *t, const Spark__State__V1__Lease *record, int fd, const struct lease_holder *holder,
@@ -578,6 +580,7 @@ int lease_restore(struct leases *t, const Spark__State__V1__Lease *record, int f
         if (r)
                 return r;
         lease->kept = true;
+        lease->granted_kept = record->granted;
         enter(lease, record->id, holder, userdata);
         *ret = steal_ptr(&lease);
         return 0;

@@ -83,6 +83,7 @@ struct lease {
         struct model *model;
         uint64_t since_us, since_real_us; /* CLOCK_MONOTONIC, CLOCK_REALTIME */
         bool granted;    /* all that could be given was; the model is ready */
+        bool granted_kept; /* a later process knows that it was, or an earlier one did: nobody is told of it as news */
         const struct lease_holder *holder;
         void *userdata;
         /* inside */

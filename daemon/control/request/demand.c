@@ -59,33 +59,34 @@ static bool is_anothers(const struct manager *m, const char *session, const stru
         return s && session_uid(s) != user->uid;
 }
 
+/* What changes or reads models and the store. 0 of anything else. */
+static uint32_t demand_on_models(struct manager *m, const struct user *user, const Spark__V1__ClientFrame *f) {
+        switch (f->body_case) {
+        case SPARK__V1__CLIENT_FRAME__BODY_LOAD:
+        case SPARK__V1__CLIENT_FRAME__BODY_UNLOAD:
+                return RIGHT_BIT(RIGHT_MANAGE_MODELS);
+        case SPARK__V1__CLIENT_FRAME__BODY_MODEL_IMPORT:
+                return demand_import(m, f->model_import->name, f->model_import->replace, user);
+        case SPARK__V1__CLIENT_FRAME__BODY_MODEL_PACK:
+                return demand_import(m, f->model_pack->name, f->model_pack->replace, user);
+        case SPARK__V1__CLIENT_FRAME__BODY_MODEL_ALIAS:
+                return demand_import(m, f->model_alias->alias, f->model_alias->replace, user);
+        case SPARK__V1__CLIENT_FRAME__BODY_MODEL_REMOVE:
+                return demand_remove(m, f->model_remove->model, user);
+        case SPARK__V1__CLIENT_FRAME__BODY_MODEL_PIN:
+                return demand_pin(m, f->model_pin, user);
+        case SPARK__V1__CLIENT_FRAME__BODY_MODEL_VERIFY:
+                return demand_verify(m, f->model_verify->model, user);
+        default:
+                return 0;
+        }
+}
+
 void demand_of_frame(struct manager *m, const struct user *user, const Spark__V1__ClientFrame *f, struct demand *ret) {
         uint32_t required = 0, wanted = 0;
         const char *why = NULL;
 
         switch (f->body_case) {
-        case SPARK__V1__CLIENT_FRAME__BODY_LOAD:
-        case SPARK__V1__CLIENT_FRAME__BODY_UNLOAD:
-                required = RIGHT_BIT(RIGHT_MANAGE_MODELS);
-                break;
-        case SPARK__V1__CLIENT_FRAME__BODY_MODEL_IMPORT:
-                required = demand_import(m, f->model_import->name, f->model_import->replace, user);
-                break;
-        case SPARK__V1__CLIENT_FRAME__BODY_MODEL_PACK:
-                required = demand_import(m, f->model_pack->name, f->model_pack->replace, user);
-                break;
-        case SPARK__V1__CLIENT_FRAME__BODY_MODEL_ALIAS:
-                required = demand_import(m, f->model_alias->alias, f->model_alias->replace, user);
-                break;
-        case SPARK__V1__CLIENT_FRAME__BODY_MODEL_REMOVE:
-                required = demand_remove(m, f->model_remove->model, user);
-                break;
-        case SPARK__V1__CLIENT_FRAME__BODY_MODEL_PIN:
-                required = demand_pin(m, f->model_pin, user);
-                break;
-        case SPARK__V1__CLIENT_FRAME__BODY_MODEL_VERIFY:
-                required = demand_verify(m, f->model_verify->model, user);
-                break;
         case SPARK__V1__CLIENT_FRAME__BODY_PREWARM:
                 if (f->prewarm->share && !policy_may_share(m->config, false))
                         required = RIGHT_BIT(RIGHT_MANAGE_MODELS);
@@ -128,6 +129,7 @@ void demand_of_frame(struct manager *m, const struct user *user, const Spark__V1
                         wanted = RIGHT_BIT(RIGHT_MANAGE_MODELS);
                 break;
         default:
+                required = demand_on_models(m, user, f);
                 break;
         }
         /* whoever could ask may use the service, or may do so before others, which is more */

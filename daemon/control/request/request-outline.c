@@ -21,7 +21,8 @@ const char *request_kind_name(enum request_kind kind) {
         return names[kind];
 }
 
-int request_outline_read(const Spark__V1__ClientFrame *f, struct request_outline *o) {
+/* Work on text, which an engine does. False: it is none. */
+static bool read_text_work(const Spark__V1__ClientFrame *f, struct request_outline *o) {
         switch (f->body_case) {
         case SPARK__V1__CLIENT_FRAME__BODY_GENERATE:
                 *o = (struct request_outline){ .kind = REQUEST_GENERATE, .model = f->generate->model,
@@ -44,13 +45,6 @@ int request_outline_read(const Spark__V1__ClientFrame *f, struct request_outline
                 *o = (struct request_outline){ .kind = REQUEST_SCORE, .model = f->score->model,
                                                .input_fd = f->score->input_fd, .priority = (int)f->score->priority };
                 break;
-        case SPARK__V1__CLIENT_FRAME__BODY_LOAD:
-                *o = (struct request_outline){ .kind = REQUEST_LOAD, .model = f->load->model,
-                                               .input_fd = f->load->input_fd };
-                break;
-        case SPARK__V1__CLIENT_FRAME__BODY_UNLOAD:
-                *o = (struct request_outline){ .kind = REQUEST_UNLOAD, .model = f->unload->model };
-                break;
         case SPARK__V1__CLIENT_FRAME__BODY_PREWARM:
                 *o = (struct request_outline){ .kind = REQUEST_PREWARM, .model = f->prewarm->model,
                                                .input_fd = f->prewarm->input_fd, .priority = (int)f->prewarm->priority,
@@ -59,6 +53,22 @@ int request_outline_read(const Spark__V1__ClientFrame *f, struct request_outline
         case SPARK__V1__CLIENT_FRAME__BODY_SESSION_APPEND:
                 *o = (struct request_outline){ .kind = REQUEST_SESSION_APPEND, .input_fd = f->session_append->input_fd,
                                                .priority = (int)f->session_append->priority, .session = true };
+                break;
+        default:
+                return false;
+        }
+        return true;
+}
+
+/* What is done to models and sessions, or looked up. False: it is none of that. */
+static bool read_other_work(const Spark__V1__ClientFrame *f, struct request_outline *o) {
+        switch (f->body_case) {
+        case SPARK__V1__CLIENT_FRAME__BODY_LOAD:
+                *o = (struct request_outline){ .kind = REQUEST_LOAD, .model = f->load->model,
+                                               .input_fd = f->load->input_fd };
+                break;
+        case SPARK__V1__CLIENT_FRAME__BODY_UNLOAD:
+                *o = (struct request_outline){ .kind = REQUEST_UNLOAD, .model = f->unload->model };
                 break;
         case SPARK__V1__CLIENT_FRAME__BODY_SESSION_CREATE:
         case SPARK__V1__CLIENT_FRAME__BODY_SESSION_FORK:
@@ -92,8 +102,14 @@ int request_outline_read(const Spark__V1__ClientFrame *f, struct request_outline
                 *o = (struct request_outline){ .kind = REQUEST_LOOK, .look = true };
                 break;
         default:
-                return REQUEST_E_REFUSED;
+                return false;
         }
+        return true;
+}
+
+int request_outline_read(const Spark__V1__ClientFrame *f, struct request_outline *o) {
+        if (!read_text_work(f, o) && !read_other_work(f, o))
+                return REQUEST_E_REFUSED;
         if (!o->model)
                 o->model = "";
         if (o->credit == 0)

@@ -26,6 +26,7 @@
 #include "base/macro.h"
 #include "channel.h"
 #include "journal.h"
+#include "request-kind.h"
 #include "request-sink.h"
 #include "spark.pb-c.h"
 #include "speed.h"
@@ -47,24 +48,6 @@ struct job;
 #define REQUEST_CREDIT_ALL UINT64_MAX          /* a sink that takes whatever comes */
 #define REQUEST_KEY_SLOT_BITS 16               /* of a key; what lies above is a number that never comes again */
 #define REQUEST_INPUT_MAX ((uint64_t)64 << 20) /* bytes of an input sent as a memfd */
-
-enum request_kind { /* records of what is kept have these numbers: new ones come last */
-        REQUEST_GENERATE,
-        REQUEST_CHAT,
-        REQUEST_TOKENIZE,
-        REQUEST_DETOKENIZE,
-        REQUEST_SCORE,
-        REQUEST_LOAD,
-        REQUEST_UNLOAD,
-        REQUEST_USAGE,
-        REQUEST_PREWARM,
-        REQUEST_SESSION_APPEND,
-        REQUEST_SESSION, /* create, fork, rewind, close, list: control's own */
-        REQUEST_FORGET,
-        REQUEST_STORE, /* the model store's */
-        REQUEST_LEASE, /* memory, or a model, that is held as long as it runs */
-        REQUEST_LOOK, /* what control answers by itself, where somebody was asked whether it may */
-};
 
 enum request_state {
         REQUEST_WAITING, /* for its model */
@@ -201,6 +184,3 @@ bool request_holds_lease(const struct request *r);
 void request_count(struct request *r);
 /* A request that was turned away without having become one: counts as refused. */
 void request_note_refusal(struct manager *m, struct user *user, const Spark__V1__ClientFrame *frame);
-const char *request_kind_name(enum request_kind kind);
-/* An engine has to compute something for it. */
-bool request_kind_computes(enum request_kind kind);

@@ -4,7 +4,7 @@
 /*
  * What the parts of the store share. store.c: what is there, and how it shows in the models table; store-op.c: the life
  * of a request about it; store-frame.c: what it asks for; store-import.c, store-verify.c, store-change.c: what such
- * requests do (store-pack.c, too); store-worker.c: the processes that touch bytes.
+ * requests do (store-pack.c, too); store-worker.h: the processes that touch bytes.
  */
 
 #include <systemd/sd-event.h>
@@ -16,6 +16,7 @@
 #include "model/model-files.h"
 #include "request/request.h"
 #include "store-file.h"
+#include "store-worker.h"
 #include "store.h"
 #include "storelink.h"
 
@@ -56,34 +57,6 @@ struct store {
         struct list changes; /* to be written down, one at a time */
         struct store_op *changing;
 };
-
-/* ---- workers ---- */
-
-/* A short-lived process on descriptors; records come over a link. Zero is "none". */
-struct store_worker {
-        sd_event *event;
-        int pidfd, link;
-        sd_event_source *link_source, *exit_source;
-        uint64_t active_us;
-        /* Reads what is on the link; false when it has ended. */
-        bool (*on_link)(struct store_worker *w);
-        /* Ended and reaped, everything read; *w may be started again or be freed. */
-        void (*on_exit)(struct store_worker *w, const siginfo_t *info);
-        bool running;
-};
-
-struct store_input {
-        const char *flag; /* introduces it on the command line */
-        const char *name; /* below MODELDIR_NAME_MAX; NULL = goes without one */
-        int fd;
-};
-
-/* The link is put in front of the inputs, flags (without a value) behind. 0 or -errno (-ENOENT: the program is not
- * installed). */
-int store_worker_start(struct store_worker *w, sd_event *event, const char *program, const struct store_input *inputs,
-                       size_t n_inputs, const char *const *flags, size_t n_flags);
-/* Kills it; nothing is heard of it any more. */
-void store_worker_stop(struct store_worker *w);
 
 /* ---- requests ---- */
 
