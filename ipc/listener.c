@@ -96,18 +96,11 @@ int listener_init(struct listener *l, const char *path, mode_t mode, gid_t gid) 
         return 0;
 }
 
-static bool has_option(int fd, int option, int wanted) {
-        int value = 0;
-        socklen_t size = sizeof(value);
-
-        return getsockopt(fd, SOL_SOCKET, option, &value, &size) == 0 && value == wanted;
-}
-
 int listener_init_fd(struct listener *l, int fd) {
         int r, reserve;
 
-        if (!has_option(fd, SO_DOMAIN, AF_UNIX) || !has_option(fd, SO_TYPE, SOCK_STREAM) ||
-            !has_option(fd, SO_ACCEPTCONN, 1))
+        if (!fd_has_option(fd, SO_DOMAIN, AF_UNIX) || !fd_has_option(fd, SO_TYPE, SOCK_STREAM) ||
+            !fd_has_option(fd, SO_ACCEPTCONN, 1))
                 return LISTENER_E_NOT_SOCKET;
         r = fd_set_nonblock(fd, 1);
         if (r < 0)

@@ -21,7 +21,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 UNIT_TIMEOUT_S = 300
 INTEGRATION_TIMEOUT_S = 1500
-SYSTEM_TIMEOUT_S = 900
+SYSTEM_TIMEOUT_S = 1800
 
 
 class Totals:

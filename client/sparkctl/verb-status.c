@@ -83,7 +83,7 @@ static void print_model(const struct spark_model *m) {
         if (m->digest[0])
                 print_stored(m);
         if (m->backend[0])
-                (void)printf("    on %s; %u running, %u queued, %.1f tokens/s, %llu tokens since the start%s\n",
+                (void)printf("    on %s; %u running, %u waiting, %.1f tokens/s, %llu tokens since the start%s\n",
                              format_safe(m->backend, text, sizeof(text)), m->running, m->queued,
                              (double)m->tokens_per_second, (unsigned long long)m->generated_tokens,
                              m->has_chat_template ? "" : "; no chat template");
@@ -134,7 +134,7 @@ static void print_users(const struct spark_status_result *s) {
         struct user_names names = { 0 };
 
         (void)printf("%-16s %6s %7s %7s %8s %10s %10s %12s %12s %10s\n", "USER", "CONN", "RUNNING", "WAITING", "TOK/S",
-                     "KV USED", "KV CACHED", "TODAY", "A DAY", "ENERGY");
+                     "KV USED", "PREFIXES", "TODAY", "A DAY", "ENERGY");
         for (size_t i = 0; i < s->n_users; i++) {
                 const struct spark_user_info *u = s->users[i];
                 char used[32], cached[32], joules[32], limit[32] = "-";

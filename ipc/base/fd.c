@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -84,4 +85,11 @@ int fd_set_nonblock(int fd, int on) {
         if (fcntl(fd, F_SETFL, flags) < 0)
                 return -errno;
         return 0;
+}
+
+bool fd_has_option(int fd, int option, int wanted) {
+        int value = 0;
+        socklen_t size = sizeof(value);
+
+        return getsockopt(fd, SOL_SOCKET, option, &value, &size) == 0 && value == wanted;
 }

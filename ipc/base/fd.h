@@ -3,6 +3,7 @@
 
 /* File descriptor helpers: closing, sealed memfds. Every fd made here is close-on-exec. */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -34,3 +35,6 @@ int fd_memfd_check_sealed(int fd, uint64_t *ret_size);
 
 /* Sets or clears O_NONBLOCK. 0 or -errno. */
 int fd_set_nonblock(int fd, int on);
+
+/* True where it is a socket with this value of a SOL_SOCKET option. */
+bool fd_has_option(int fd, int option, int wanted);

@@ -9,6 +9,7 @@ import array
 import collections
 import contextlib
 import fcntl
+import functools
 import os
 import pathlib
 import shutil
@@ -57,7 +58,7 @@ import spark_pb2 as pb  # noqa: E402
 pb.Sampling, pb.LogitBias = sampling_pb2.Sampling, sampling_pb2.LogitBias  # one namespace, as in the package
 
 __all__ = ["pb", "varint", "BUILD", "ROOT", "TESTDATA", "SLOW", "FRAME_MAX", "Daemon", "Client", "Closed", "TestCase",
-           "error_name", "long_model", "fill_disk", "memfd", "until"]
+           "error_name", "long_model", "fill_disk", "memfd", "until", "within_a_day"]
 
 
 def varint(value):
@@ -83,6 +84,20 @@ def until(condition, timeout=10.0, what="condition"):
         if time.monotonic() > end:
             raise AssertionError(f"{what} did not come about in {timeout * SLOW:.0f} s")
         time.sleep(0.01)
+
+
+DAY_S = 86400
+
+
+def within_a_day(test):
+    """For a test that counts by the day (UTC): one that might not end before midnight begins after it, when daemons have seen it."""
+    @functools.wraps(test)
+    def begin(*args):
+        left = DAY_S - time.time() % DAY_S
+        if left < 40 * SLOW:
+            time.sleep(left + 2)
+        return test(*args)
+    return begin
 
 
 def memfd(data, sealed=True):

@@ -106,7 +106,7 @@ class Fuzz(MockedPolkit):
         until(lambda: not self.call(self.admin, "ListJobs"), 20, "the last job's end")
         until(lambda: not self.call(self.admin, "ListLeases"), 20, "the last lease's end")
         until(lambda: set(self.known_paths()) == {PATH, MODEL_PATH, *FIXED}, 20, "the last session's end")
-        self.assertEqual(self.get(self.admin, "Connections"), 0)
+        until(lambda: self.get(self.admin, "Connections") == 0, 20, "the last connection's end")
 
     def test_who_may_use_it(self):
         self.assertTrue(USE & self.check("0666", FORBIDDEN))

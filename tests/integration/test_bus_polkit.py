@@ -17,6 +17,7 @@ def options(**values):
 
 
 class WithPolkit(MockedPolkit):
+    @within_a_day
     def setUp(self):
         super().setUp()
         self.polkit_process = self.polkit()

@@ -101,13 +101,14 @@ class Completion(TestCase):
                                                                  text=True, timeout=30 * SLOW, check=True).stdout))
         self.assertTrue(names)
         for words in (("unload",), ("generate", "-m"), ("generate", "--model"), ("models", "show"), ("-S", daemon.socket, "load")):
-            self.assertLessEqual(names, set(self.complete(*words, "", sock=daemon.socket)), words)
+            # it waits for a second, no longer: who is not answered by then presses the key again
+            until(lambda: names <= set(self.complete(*words, "", sock=daemon.socket)), what=f"names after {words}")
         name = sorted(names)[0]
-        self.assertIn(f"--model={name}", self.complete("chat", f"--model={name[:2]}", sock=daemon.socket))
+        until(lambda: f"--model={name}" in self.complete("chat", f"--model={name[:2]}", sock=daemon.socket), what="a name after =")
         made = subprocess.run([CTL, "-S", daemon.socket, "session", "create"], capture_output=True, text=True,
                               timeout=30 * SLOW, check=True).stdout.strip()
         for words in ("session", "close"), ("session", "append"), ("generate", "--session"):
-            self.assertIn(made, self.complete(*words, made[:3], sock=daemon.socket), words)
+            until(lambda: made in self.complete(*words, made[:3], sock=daemon.socket), what=f"the session after {words}")
 
     def test_a_service_that_does_not_answer(self):
         with tempfile.TemporaryDirectory() as folder, contextlib.closing(socket.socket(socket.AF_UNIX)) as deaf:

@@ -184,7 +184,7 @@ class Answers(CudaCase):
                 if end.WhichOneof("body") == "done":
                     self.assertDone(client.ask(unload=pb.Unload(model="cut")))
             until(lambda: len(daemon.children()) == 1, 20, "no engine but that of the other model")
-            self.assertEqual(len(daemon.children("spark-loader")), 0)
+            until(lambda: not daemon.children("spark-loader"), 20, "the last loader's end")
         self.assertEqual(self.ask(daemon)[0], self.cpu_tokens())
 
     def test_device_placement(self):
@@ -360,7 +360,7 @@ class Faults(CudaCase):
     def test_step_that_hangs(self):
         began = time.monotonic()
         self.check_replay(f"hang=launch:{self.kernels(6)}", "does not come to an end with a step",
-                          limits={"step_timeout_ms": 500})
+                          limits={"step_timeout_ms": int(2000 * SLOW)})
         print(f"({time.monotonic() - began:.1f} s) ", end="", flush=True)
 
     def test_memory_that_comes_back_late(self):

@@ -157,7 +157,7 @@ class Memory(TestCase):
                 began = time.monotonic()
                 until(lambda: not set(engine) & set(daemon.children()), 20, "the end of the engine")
                 met = time.monotonic() - began
-                self.assertIn("weights", daemon.steps()[before:])
+                until(lambda: "weights" in daemon.steps()[before:], 10, "the step in the log")  # said when it is done
                 time.sleep(0.3)
                 self.assertIsNone(hog.poll(), "the hog was ended by somebody else")
                 steps = daemon.steps()[before:]  # what is given back while all is taken again has another reason

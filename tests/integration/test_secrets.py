@@ -82,9 +82,10 @@ class Secrets(BusTestCase):
             daemon = self.daemon(null={"step_us": 3000}, limits={"engine_losses": losses})
             engine = daemon.wait_engine()
             with daemon.connect() as client:
-                id = client.generate(f"{MARK} waits".encode(), n=100)
+                id = client.generate(f"{MARK} waits".encode(), n=100, credit=50)  # so it has not ended by then
                 seen = client.tokens(id, 3)
                 os.kill(engine, number)
+                client.credit(id, 50)
                 _, _, end = client.answer(id, seen=len(seen))
             self.assertEqual(end.WhichOneof("body"), "done" if losses > 1 else "error", end)
             self.assertKept(daemon)

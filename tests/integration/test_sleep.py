@@ -44,6 +44,10 @@ class SleepTestCase(PowerTestCase):
         self.wait_power(daemon, timeout, sleep="awake", inhibitor="held")
         self.assertEqual(logind.inhibitors(), [DELAY])
 
+    def sessions(self, client):
+        """Those that there are; after a start a slow disk has them read only then."""
+        return until(lambda: client.ask(sessions=pb.Sessions()).done.sessions.sessions, 10, "sessions that were read")
+
     def model_state(self, daemon):
         with daemon.connect() as client:
             return client.ask(models=pb.Models()).done.models.models[0].state
@@ -77,21 +81,26 @@ class Cycle(SleepTestCase):
                 self.assertDone(client.answer(id)[2])
 
     def streams(self, daemon, n, tokens):
-        """(client, id, tokens so far) of n streams."""
+        """(client, id, tokens so far) of n streams. They are granted too few tokens to end, however late the machine sleeps."""
         running = []
         for i in range(n):
             client = daemon.connect()
             self.addCleanup(client.close)
-            id = client.request(generate=pb.Generate(prompt=b"Once", credit=100000,
+            id = client.request(generate=pb.Generate(prompt=b"Once", credit=tokens - 20,
                                                      sampling=pb.Sampling(max_tokens=tokens, seed=100 + i)))
             running.append([client, id, client.tokens(id, 3)])
         return running
 
     def expect(self, daemon, n, tokens):
         """What streams() say undisturbed."""
-        return [ids + client.answer(id, seen=len(ids))[0] for client, id, ids in self.streams(daemon, n, tokens)]
+        running = self.streams(daemon, n, tokens)
+        for client, id, _ in running:
+            client.credit(id, tokens)
+        return [ids + client.answer(id, seen=len(ids))[0] for client, id, ids in running]
 
     def check_streams(self, running, wanted):
+        for client, id, _ in running:
+            client.credit(id, 100000)
         for (client, id, ids), want in zip(running, wanted):
             rest, _, end = client.answer(id, seen=len(ids))
             self.assertDone(end)
@@ -203,9 +212,9 @@ class Cycle(SleepTestCase):
             daemon.process.wait()
         daemon.start()
         with daemon.connect() as client:
-            info = [s for s in client.ask(sessions=pb.Sessions()).done.sessions.sessions if s.id == session]
-            self.assertEqual(len(info), 1)
-            self.assertGreaterEqual(info[0].tokens, 15)
+            info, = self.sessions(client)
+            self.assertEqual(info.id, session)
+            self.assertGreaterEqual(info.tokens, 15)
             rows = client.ask(usage_query=pb.UsageQuery()).done.usage_report.rows
             self.assertEqual(sum(r.completion_tokens for r in rows), 15)
 
@@ -221,9 +230,9 @@ class Hung(SleepTestCase):
             ids = client.tokens(id, 3)
             engine = daemon.wait_engine()
             os.kill(engine, signal.SIGSTOP)
-            took = self.fall_asleep(logind, daemon)
-            self.assertGreater(took, 1)
-            self.assertIn("not everything is parked", daemon.log())
+            self.fall_asleep(logind, daemon)
+            self.assertGreater(self.power(daemon).sleep_ms, 1000)
+            self.assertIn("not everything is parked and written: an engine is awaited", daemon.log())
             self.assertTrue(any("in time" in note for note in self.power(daemon).notes))
             logind.sleep(False)
             self.wait_power(daemon, 40, sleep="awake", inhibitor="held")
@@ -279,7 +288,7 @@ class FullDisk(SleepTestCase):
             daemon.process.wait()
         daemon.start()
         with daemon.connect() as client:
-            info, = client.ask(sessions=pb.Sessions()).done.sessions.sessions
+            info, = self.sessions(client)
             self.assertEqual((info.id, info.tokens), (session, said))
 
 
@@ -348,9 +357,9 @@ class Logind(SleepTestCase):
         self.assertEqual(len(logind.mock("GetMethodCalls", "Inhibit")), 1)
 
     def test_waits_for_less(self):
-        """InhibitDelayMaxSec=1: whatever hangs, the inhibitor is given back before logind does without it."""
+        """InhibitDelayMaxSec=2: whatever hangs, the inhibitor is given back before logind does without it."""
         logind = self.logind()
-        logind.mock("AddProperties", LOGIND[2], dbus.Dictionary({"InhibitDelayMaxUSec": dbus.UInt64(1000000)}, signature="sv"))
+        logind.mock("AddProperties", LOGIND[2], dbus.Dictionary({"InhibitDelayMaxUSec": dbus.UInt64(2000000)}, signature="sv"))
         daemon = self.serve(null={"step_us": 5000})
         self.wait_power(daemon, inhibitor="held")
         with daemon.connect() as client:
@@ -358,8 +367,8 @@ class Logind(SleepTestCase):
             engine = daemon.wait_engine()
             os.kill(engine, signal.SIGSTOP)
             self.fall_asleep(logind, daemon)
-            self.assertLess(self.power(daemon).sleep_ms, 1000)
-            self.assertIn("not everything is parked", daemon.log())
+            self.assertLess(self.power(daemon).sleep_ms, 2000)
+            self.assertIn("not everything is parked and written: an engine is awaited", daemon.log())
             os.kill(engine, signal.SIGCONT)
             self.wake_up(logind, daemon)
 
@@ -446,6 +455,8 @@ class Awake(SleepTestCase):
                                                  sampling=pb.Sampling(max_tokens=10000, seed=1)))
         client.tokens(id, 10)
         time.sleep(3)
+        until(lambda: logind.inhibitors() == [DELAY], 10, "the delay alone")  # that it rests is news of the engine's
+        time.sleep(1.5)
         self.assertEqual(logind.inhibitors(), [DELAY])
 
     def test_low_battery(self):

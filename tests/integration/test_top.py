@@ -176,6 +176,7 @@ class Top(CtlTest):
 
 
 class Verbs(CtlTest):
+    @within_a_day
     def test_usage(self):
         daemon = self.daemon(limits={"tokens_per_day": 40})
         empty = self.ctl_json(daemon, "usage")
@@ -225,6 +226,14 @@ class Verbs(CtlTest):
             person.press(b"\x03")
             self.assertEqual(person.end(), 130)
 
+    def test_one_name_for_one_thing(self):
+        """status, models and top call what waits and what prefixes hold alike."""
+        daemon = self.daemon()
+        daemon.wait_engine()
+        self.assertIn("0 running, 0 waiting", self.ctl(daemon, "models"))
+        for verb in "status", "top":
+            self.assertRegex(self.ctl(daemon, verb), r"USER .* RUNNING WAITING .* KV USED +PREFIXES +TODAY")
+
     def test_colours(self):
         """Where they are seen and wanted; and no control sequences where the terminal knows none."""
         daemon = self.daemon(null={"step_us": 5000})
@@ -241,7 +250,8 @@ class Verbs(CtlTest):
 
     def test_warnings(self):
         daemon = self.daemon(state_dir="/nonexistent/sparkd")
-        self.assertIn("/nonexistent", self.ctl_json(daemon, "status")["warnings"][0])
+        (warning,) = until(lambda: self.ctl_json(daemon, "status")["warnings"], 10, "the warning")
+        self.assertIn("/nonexistent", warning)
         self.assertIn("Warning: Usage", self.ctl(daemon, "status"))
         done = subprocess.run([CTL, "-S", daemon.socket, "doctor"], stdout=subprocess.PIPE, text=True, check=False)
         self.assertRegex(done.stdout, r"warn +service +Usage is not kept")

@@ -39,7 +39,7 @@ PACKAGE_SCRIPT = "package.py"
 LINES = (("restart.py", "fuzz.py", "power.py"), ("kills.py", "leases.py", "inside.py"), ("memory.py",), ("sleep.py", "battery.py", "polkit.py"))
 INSTALLING = threading.Lock()
 CGROUPS_S = 5
-TIMEOUT_S = 480 + int(os.environ.get("SPARK_TEST_KILLS") or 0)
+TIMEOUT_S = 900 + int(os.environ.get("SPARK_TEST_KILLS") or 0)
 
 
 def bundled_model():

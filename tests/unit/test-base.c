@@ -3,6 +3,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include <cmocka.h>
 
@@ -159,6 +160,20 @@ static void test_list(void **state) {
         assert_true(list_empty(&head));
 }
 
+static void test_socket_option(void **state) {
+        int pair[2];
+
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+        assert_true(fd_has_option(pair[0], SO_DOMAIN, AF_UNIX));
+        assert_true(fd_has_option(pair[0], SO_TYPE, SOCK_STREAM));
+        assert_false(fd_has_option(pair[0], SO_TYPE, SOCK_DGRAM));
+        assert_true(fd_has_option(pair[0], SO_ACCEPTCONN, 0));
+        for (size_t i = 0; i < 2; i++)
+                (void)fd_close(pair[i]);
+        assert_false(fd_has_option(pair[0], SO_ACCEPTCONN, 0));
+        assert_false(fd_has_option(-1, SO_ACCEPTCONN, 0));
+}
+
 /* Both units are of the clock that waits and timers go by. */
 static void test_clock(void **state) {
         struct timespec before, after;
@@ -178,7 +193,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_checked), cmocka_unit_test(test_buf),  cmocka_unit_test(test_words),
                 cmocka_unit_test(test_utf8),    cmocka_unit_test(test_memfd), cmocka_unit_test(test_list),
-                cmocka_unit_test(test_clock),
+                cmocka_unit_test(test_clock), cmocka_unit_test(test_socket_option),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -297,7 +297,7 @@ static void load_done(void *userdata, struct request *r, const Spark__V1__Done *
         bus_call_reply(c, e < 0 ? sd_bus_message_unref(reply) : reply);
 }
 
-static void unload_done(void *userdata, struct request *r, const Spark__V1__Done *done) {
+void bus_call_done_empty(void *userdata, struct request *r, const Spark__V1__Done *done) {
         struct bus_call *c = userdata;
 
         c->request = NULL;
@@ -333,7 +333,8 @@ static void start_load(struct bus_call *c, const char *model, bool unload, bool 
                 .token = bus_call_ignore_token, .progress = bus_call_ignore_progress, .done = load_done, .error = bus_call_error
         };
         static const struct request_sink unload_sink = {
-                .token = bus_call_ignore_token, .progress = bus_call_ignore_progress, .done = unload_done, .error = bus_call_error
+                .token = bus_call_ignore_token, .progress = bus_call_ignore_progress, .done = bus_call_done_empty,
+                .error = bus_call_error
         };
         Spark__V1__ClientFrame frame = SPARK__V1__CLIENT_FRAME__INIT;
         Spark__V1__Load load = SPARK__V1__LOAD__INIT;

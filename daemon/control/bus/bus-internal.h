@@ -145,6 +145,7 @@ void bus_call_submit(struct bus_call *c, const Spark__V1__ClientFrame *frame, in
 /* For sinks of requests whose end alone answers the call. */
 void bus_call_ignore_token(void *userdata, struct request *r, const Spark__V1__Token *token);
 void bus_call_ignore_progress(void *userdata, struct request *r, const Spark__V1__Progress *progress);
+void bus_call_done_empty(void *userdata, struct request *r, const Spark__V1__Done *done);
 void bus_call_error(void *userdata, struct request *r, const Spark__V1__Error *error);
 
 /* ---- bus-usage.c ---- */

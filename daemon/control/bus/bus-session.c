@@ -165,16 +165,9 @@ static uint32_t close_requires(struct bus_call *c) {
         return RIGHT_BIT(RIGHT_MANAGE_MODELS);
 }
 
-static void close_done(void *userdata, struct request *r, const Spark__V1__Done *done) {
-        struct bus_call *c = userdata;
-
-        c->request = NULL;
-        bus_call_reply_empty(c);
-}
-
 static void close_conversation(struct bus_call *c, const char *id) {
         static const struct request_sink sink = { .token = bus_call_ignore_token, .progress = bus_call_ignore_progress,
-                                                  .done = close_done, .error = bus_call_error };
+                                                  .done = bus_call_done_empty, .error = bus_call_error };
         Spark__V1__ClientFrame frame = SPARK__V1__CLIENT_FRAME__INIT;
         Spark__V1__SessionClose close = SPARK__V1__SESSION_CLOSE__INIT;
 

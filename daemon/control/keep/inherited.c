@@ -59,21 +59,14 @@ int inherited_take(struct inherited *in, const char *name) {
         return -1;
 }
 
-static bool has_option(int fd, int option, int wanted) {
-        int value = 0;
-        socklen_t size = sizeof(value);
-
-        return getsockopt(fd, SOL_SOCKET, option, &value, &size) == 0 && value == wanted;
-}
-
 static bool is_listener(int fd) {
-        return has_option(fd, SO_ACCEPTCONN, 1);
+        return fd_has_option(fd, SO_ACCEPTCONN, 1);
 }
 
 int inherited_take_listener(struct inherited *in) {
         for (size_t i = 0; in && i < in->n; i++)
-                if (in->names[i] && is_listener(fd_of(i)) && has_option(fd_of(i), SO_DOMAIN, AF_UNIX) &&
-                    has_option(fd_of(i), SO_TYPE, SOCK_STREAM))
+                if (in->names[i] && is_listener(fd_of(i)) && fd_has_option(fd_of(i), SO_DOMAIN, AF_UNIX) &&
+                    fd_has_option(fd_of(i), SO_TYPE, SOCK_STREAM))
                         return take(in, i);
         return -1;
 }

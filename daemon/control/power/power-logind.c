@@ -217,6 +217,7 @@ static bool is_parked(void *userdata) {
 
         bool rest = power_engines_rest(p), sessions = sessions_sync(m->sessions), usage = usage_sync(m->usage);
 
+        p->awaited = !rest ? "an engine" : !sessions ? "a session" : "the usage ledger";
         return rest && sessions && usage;
 }
 
@@ -236,8 +237,8 @@ static void release(void *userdata, bool in_time) {
                 event_log(EVENT_SLEEP, NULL, "ready for the machine's sleep after %u ms", p->sleeper.sleep_ms);
         else
                 event_log(EVENT_SLEEP_LATE, NULL,
-                          "the machine's sleep is delayed no longer, though after %u ms not everything is parked and written",
-                          p->sleeper.sleep_ms);
+                          "the machine's sleep is delayed no longer, though after %u ms not everything is parked and written: "
+                          "%s is awaited", p->sleeper.sleep_ms, p->awaited);
 }
 
 static void wake(void *userdata) {

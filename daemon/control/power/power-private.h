@@ -62,6 +62,7 @@ struct power {
         sd_event_source *sleep_timer;
         int delay_fd;
         bool delay_asked, delay_refused;
+        const char *awaited;         /* by the machine's sleep, when it was last looked */
         uint64_t delay_retry_us; /* refused: when it makes sense to ask again */
         struct power_block blocks[POWER_BLOCKS];
         /* supply */
