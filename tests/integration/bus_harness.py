@@ -165,7 +165,7 @@ class BusTestCase(TestCase):
             daemon.freeze("spark-store")
         return path, call
 
-    def call(self, connection, method, signature="", args=(), path=PATH, interface=MANAGER, timeout=20):
+    def call(self, connection, method, signature="", args=(), path=PATH, interface=MANAGER, timeout=60):
         return connection.call_blocking(NAME, path, interface, method, signature, args, timeout=timeout * SLOW)
 
     def get(self, connection, name, path=PATH, interface=MANAGER):

@@ -320,6 +320,7 @@ class Prefill(TestCase):
         self.assertEqual(after.requests, clients + 1)
         self.assertLess(after.prompt_tokens - row.prompt_tokens, 100)
 
+    @within_a_day
     def test_cancel(self):
         daemon, client = self.open()
         others = [daemon.connect(features=("prefill-progress",)) for _ in range(4)]
@@ -331,6 +332,7 @@ class Prefill(TestCase):
             other.close()
         self.assertStops(client, 4)
 
+    @within_a_day
     def test_vanish(self):
         daemon, client = self.open()
         others = [daemon.connect(features=("prefill-progress",)) for _ in range(4)]

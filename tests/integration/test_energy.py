@@ -10,11 +10,12 @@ import threading
 import time
 import unittest
 
-from harness import BUILD, SLOW
+from harness import BUILD, SLOW, within_a_day
 from power_harness import *
 
 
 class Budgets(PowerTestCase):
+    @within_a_day
     def test_tokens_on_battery(self):
         upower = self.upower()
         daemon = self.serve(power={"battery_tokens_per_day": 40})
@@ -53,6 +54,7 @@ class Energy(PowerTestCase):
         self.addCleanup(stop.set)
         return files
 
+    @within_a_day
     def test_rapl(self):
         """A made-up counter of 20 W: joules per token come out as the time that tokens take says, and a budget in joules counts."""
         files = self.rapl()
@@ -100,6 +102,7 @@ class Energy(PowerTestCase):
             self.wait_power(daemon, supply="mains")
             self.assertServed(client, NORMAL)
 
+    @within_a_day
     def test_kept_over_a_restart(self):
         """What was spent stays spent, and counts for the budget; killed or stopped, at most the last seconds are missing."""
         files = self.rapl()
@@ -129,6 +132,7 @@ class Energy(PowerTestCase):
                   "the budget")
             self.assertDeferred(client, NORMAL, "joules on battery today")
 
+    @within_a_day
     def test_unknown(self):
         """Without a meter tokens are counted, and their energy is not known, which is what is said."""
         daemon = self.daemon(power={"sysfs": "/nonexistent"})

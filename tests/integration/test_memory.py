@@ -248,7 +248,7 @@ class Stalls(TestCase):
         with tempfile.TemporaryDirectory() as folder:
             watch = os.path.join(folder, "pressure")
             os.mkfifo(watch)
-            daemon = self.daemon(backend="cpu", threads=1, env={"MEMORY_PRESSURE_WATCH": watch},
+            daemon = self.daemon(backend="cpu", threads=1, memory={"floor": "64M"}, env={"MEMORY_PRESSURE_WATCH": watch},
                                  models=[{"name": "tiny", "path": str(ROOT / "share/models/spark-tiny.gguf"), "default": True}])
             daemon.wait_engine()
             with open(watch, "r+b", buffering=0) as told:

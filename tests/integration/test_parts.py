@@ -34,8 +34,7 @@ class Parts(KeptTestCase):
         loader.chmod(0o755)
         self.path = folder / "model.gguf"
         shutil.copy2(TINY, self.path)
-        return {"program": folder / "sparkd", "backend": "cpu", "threads": 1,
-                "memory": {"kv": "8M", "pressure": "no"}}  # nobody but a lease takes memory, however short the machine is of it
+        return {"program": folder / "sparkd", "backend": "cpu", "threads": 1, "memory": {"kv": "8M"}}
 
     def served(self, kept=False, model=None, **settings):
         settings = {**self.programs(), **settings}

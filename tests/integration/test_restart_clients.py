@@ -362,7 +362,7 @@ class Clients(KeptTestCase):
             """What they cost. None where somebody may have been there for a second, which is no short visit."""
             daemon.store.settle()
             before, began = len(daemon.store.messages), time.monotonic()
-            for _ in range(20):
+            for _ in range(10):
                 with daemon.connect() as client:
                     client.ask(status=pb.Status())
             with daemon.connect() as client:
