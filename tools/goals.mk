@@ -7,7 +7,7 @@
 help:
 	@echo "make              build everything below $(BUILD)/"
 	@echo "make demo         install what is missing, build, start a private daemon and stream an answer"
-	@echo "make test         everything that CI runs (36 minutes on two cores)"
+	@echo "make test         everything that CI runs (36 to 40 minutes on two cores)"
 	@echo "make check        the quick part of it: unit, fuzz corpora and integration tests of one build"
 	@echo "make system-test  the installed service under a real systemd, in a container (as root)"
 	@echo "make hesitate     integration tests with slow programs: PROGRAMS=gdbus,sparkd ONLY=test_bus (docs/testing.md)"
