@@ -201,10 +201,17 @@ static void test_null_backend(void **state) {
         assert_string_equal(two->models[1].path, "");
 }
 
+struct fault {
+        const char *text, *expected;
+};
+
+static void parse_all_bad(const struct fault *faults, size_t n) {
+        for (size_t i = 0; i < n; i++)
+                parse_bad(faults[i].text, faults[i].expected);
+}
+
 static void test_faults(void **state) {
-        static const struct {
-                const char *text, *expected;
-        } bad[] = {
+        static const struct fault faults[] = {
                 { "sockt = \"x\";", ":1: unknown key 'sockt'" },
                 { "\n\nlimits = {\n conections = 1; };", ":4: unknown key 'conections' in 'limits'" },
                 { "power = { a = 1; };", "unknown key 'a' in 'power'" },
@@ -215,14 +222,12 @@ static void test_faults(void **state) {
                 { "power = { hot_clocks = 101; };", "'hot_clocks' is 101, allowed are 0 to 100" },
                 { "power = { hot_clocks = 0.5; };", "'hot_clocks' must be a whole number" },
                 { "power = { hot_rows = 5; };", "unknown key 'hot_rows' in 'power'" },
-                { "models = ( { name = \"a\"; path = \"/a\"; pth = 1; } );", "unknown key 'pth' in 'models'" },
                 { "socket = 5;", "'socket' must be a string" },
                 { "socket = \"\";", "'socket' must be a path" },
                 { "socket = \"a\x01\";", "control character" },
                 { "threads = \"2\";", "'threads' must be a whole number" },
                 { "threads = 1.5;", "'threads' must be a whole number" },
                 { "threads = -1;", "must not be negative" },
-                { "threads = -2147483649;", "'threads' is -2147483649: a number of more than 32 bits needs an L" },
                 { "threads = 1025;", "allowed are 0 to 1024" },
                 { "backend = \"gpu\";", "allowed are: auto cpu cuda null" },
                 { "backend = \"auto cpu\";", "allowed are: auto cpu cuda null" },
@@ -240,29 +245,7 @@ static void test_faults(void **state) {
                 { "memory = { floor = \"99999999999T\"; };", "must be a size" },
                 { "memory = { floor = \"99999999999999999999999\"; };", "must be a size" },
                 { "memory = { floor = 9223372036854775807L; };", "allowed are" },
-                { "memory = {\n kv = 1;\n floor = 2147483648; };", ":3: 'floor' is 2147483648: a number of more than 32 bits needs an L" },
-                { "memory = { floor = 4294967296; };", "'floor' is 4294967296: a number of more than 32 bits needs an L" },
-                { "memory = { floor = 9223372036854775807; };", "needs an L" },
-                { "memory = { floor = 9223372036854775808; };", "'floor' is 9223372036854775808, which is more than any number may be" },
-                { "memory = { floor = 9223372036854775808L; };", "'floor' is 9223372036854775808L, which is more than any" },
-                { "memory = { floor = 0x80000000; };", "'floor' is 0x80000000: a number of more than 32 bits needs an L" },
-                { "memory = { floor = 0x8000000000000000L; };", "'floor' is 0x8000000000000000L, which is more than any" },
-                { "memory = { floor = -9223372036854775809L; };", "'floor' is -9223372036854775809L, which is more than any" },
-                { "limits = { tokens_per_day = 18446744073709551615; };", "'tokens_per_day' is 18446744073709551615, which" },
-                { "users = ( { uid = 4294967295; } );", "'uid' is 4294967295: a number of more than 32 bits needs an L" },
-                { "threads = 2; models = ( { name = \"a\"; path = \"/a\"; context = 5000000000; } );", "'context' is 5000000000: a" },
                 { "memory = 5;", "must be a group" },
-                { "models = { };", "must be a list" },
-                { "models = ( 5 );", "must be a group" },
-                { "models = ( { path = \"/a\"; } );", "without 'name'" },
-                { "models = ( { name = \"a\"; } );", "has no 'path'" },
-                { "models = ( { name = \"a/b\"; path = \"/a\"; } );", "'name' must be" },
-                { "models = ( { name = \"\"; path = \"/a\"; } );", "'name' must be" },
-                { "models = ( { name = \".a\"; path = \"/a\"; } );", "'name' must be" },
-                { "models = ( { name = \"a\"; path = \"/a\"; }, { name = \"a\"; path = \"/b\"; } );", "two models" },
-                { "models = ( { name = \"a\"; path = \"/a\"; default = 1; } );", "true or false" },
-                { "models = ( { name = \"a\"; path = \"/a\"; default = true; }, "
-                  "{ name = \"b\"; path = \"/b\"; default = true; } );", "default model" },
                 { "limits = { connections = 0; };", "allowed are 1" },
                 { "memory = { kv_format = \"q4_0\"; };", "allowed are: f16 q8_0 f32" },
                 { "memory = { pressure = \"maybe\"; };", "allowed are: no yes" },
@@ -279,8 +262,29 @@ static void test_faults(void **state) {
                 { "store = { import = \"some\"; };", "allowed are: none privileged all" },
                 { "store = { imports = 0; };", "allowed are 1" },
                 { "store = { max_bytes = \"x\"; };", "'max_bytes'" },
-                { "users = ( { uid = 5; import = 1; } );", "'import' must be a string" },
                 { "limits = { queued_per_user = 60001; };", "allowed are 0 to 60000" },
+                { "threads = ;", "syntax error" },
+                { "threads = 1; threads = 2;", "duplicate" },
+        };
+
+        parse_all_bad(faults, ARRAY_SIZE(faults));
+}
+
+static void test_faults_of_users_and_models(void **state) {
+        static const struct fault faults[] = {
+                { "models = ( { name = \"a\"; path = \"/a\"; pth = 1; } );", "unknown key 'pth' in 'models'" },
+                { "models = { };", "must be a list" },
+                { "models = ( 5 );", "must be a group" },
+                { "models = ( { path = \"/a\"; } );", "without 'name'" },
+                { "models = ( { name = \"a\"; } );", "has no 'path'" },
+                { "models = ( { name = \"a/b\"; path = \"/a\"; } );", "'name' must be" },
+                { "models = ( { name = \"\"; path = \"/a\"; } );", "'name' must be" },
+                { "models = ( { name = \".a\"; path = \"/a\"; } );", "'name' must be" },
+                { "models = ( { name = \"a\"; path = \"/a\"; }, { name = \"a\"; path = \"/b\"; } );", "two models" },
+                { "models = ( { name = \"a\"; path = \"/a\"; default = 1; } );", "true or false" },
+                { "models = ( { name = \"a\"; path = \"/a\"; default = true; }, "
+                  "{ name = \"b\"; path = \"/b\"; default = true; } );", "default model" },
+                { "users = ( { uid = 5; import = 1; } );", "'import' must be a string" },
                 { "users = { };", "'users' must be a list" },
                 { "users = ( 1 );", "each of 'users' must be a group" },
                 { "users = (\n { weight = 2; } );", ":2: each of 'users' must say who is meant" },
@@ -296,12 +300,29 @@ static void test_faults(void **state) {
                 { "users = ( { uid = 1; max_priority = \"\"; } );", "allowed are: background" },
                 { "users = ( { uid = 1; kv = \"1X\"; } );", "must be a size" },
                 { "users = ( { uid = 0; }, { user = \"root\"; } );", "two of 'users' are uid 0" },
-                { "threads = ;", "syntax error" },
-                { "threads = 1; threads = 2;", "duplicate" },
         };
 
-        for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
-                parse_bad(bad[i].text, bad[i].expected);
+        parse_all_bad(faults, ARRAY_SIZE(faults));
+}
+
+/* libconfig reads them as others, and says nothing. */
+static void test_numbers_without_room(void **state) {
+        static const struct fault faults[] = {
+                { "threads = -2147483649;", "'threads' is -2147483649: a number of more than 32 bits needs an L" },
+                { "memory = {\n kv = 1;\n floor = 2147483648; };", ":3: 'floor' is 2147483648: a number of more than 32 bits needs an L" },
+                { "memory = { floor = 4294967296; };", "'floor' is 4294967296: a number of more than 32 bits needs an L" },
+                { "memory = { floor = 9223372036854775807; };", "needs an L" },
+                { "memory = { floor = 9223372036854775808; };", "'floor' is 9223372036854775808, which is more than any number may be" },
+                { "memory = { floor = 9223372036854775808L; };", "'floor' is 9223372036854775808L, which is more than any" },
+                { "memory = { floor = 0x80000000; };", "'floor' is 0x80000000: a number of more than 32 bits needs an L" },
+                { "memory = { floor = 0x8000000000000000L; };", "'floor' is 0x8000000000000000L, which is more than any" },
+                { "memory = { floor = -9223372036854775809L; };", "'floor' is -9223372036854775809L, which is more than any" },
+                { "limits = { tokens_per_day = 18446744073709551615; };", "'tokens_per_day' is 18446744073709551615, which" },
+                { "users = ( { uid = 4294967295; } );", "'uid' is 4294967295: a number of more than 32 bits needs an L" },
+                { "threads = 2; models = ( { name = \"a\"; path = \"/a\"; context = 5000000000; } );", "'context' is 5000000000: a" },
+        };
+
+        parse_all_bad(faults, ARRAY_SIZE(faults));
 }
 
 /* Numbers that have room, and what looks like ones that have none. */
@@ -397,7 +418,8 @@ int main(void) {
                 cmocka_unit_test(test_null_backend), cmocka_unit_test(test_faults),
                 cmocka_unit_test(test_limits_of_users), cmocka_unit_test(test_users),
                 cmocka_unit_test(test_store), cmocka_unit_test(test_group),
-                cmocka_unit_test(test_numbers),
+                cmocka_unit_test(test_faults_of_users_and_models),
+                cmocka_unit_test(test_numbers), cmocka_unit_test(test_numbers_without_room),
                 cmocka_unit_test(test_file),         cmocka_unit_test(test_print_reads_back),
         };
 
